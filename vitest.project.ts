@@ -1,0 +1,8 @@
+import { defineConfig } from 'vitest/config'
+
+/** What every package's vitest.config.ts shares: sources instead of dist/, and a bound on each test. */
+export default defineConfig({
+  resolve: { conditions: ['@upcall/source'] },
+  ssr: { resolve: { conditions: ['@upcall/source'] } },
+  test: { include: ['src/**/*.test.ts'], testTimeout: 10_000, hookTimeout: 10_000, server: { deps: { inline: [/@upcall\//] } } },
+})
