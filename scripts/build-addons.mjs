@@ -46,11 +46,12 @@ export function localPath(addon) {
   return join(root, addon.package, 'build/Release', `${addon.name}.node`)
 }
 
-export function buildLocal(addon) {
+/** For this machine; `flags` and `output` are for whoever wants another kind of build, a sanitizer's say. */
+export function buildLocal(addon, flags = [], output = localPath(addon)) {
   if (process.platform !== 'linux') throw new Unbuildable(`${process.platform} is not Linux`)
   const compiler = [process.env.CC, 'cc', 'gcc', 'clang'].find((name) => name && runs(name, '--version'))
   if (!compiler) throw new Unbuildable('no C compiler found (cc, gcc or clang, or $CC)')
-  return compile(addon, compiler, [], localPath(addon), 'local')
+  return compile(addon, compiler, flags, output)
 }
 
 function buildRelease(addon, target) {
@@ -59,13 +60,13 @@ function buildRelease(addon, target) {
   if (!runs(compiler, '--version'))
     throw new Unbuildable(`no ${compiler}; on Debian: apt-get install gcc-${target.gnu.replace('_', '-')}`)
   const output = join(root, addon.package, 'prebuilds', `linux-${target.arch}`, `${addon.name}.node`)
-  compile(addon, compiler, RELEASE_FLAGS, output, `linux-${target.arch}`)
+  compile(addon, compiler, RELEASE_FLAGS, output)
   checkLinks(output)
   exercise(addon, target, output)
   return output
 }
 
-function compile(addon, compiler, extra, output, stampName) {
+function compile(addon, compiler, extra, output) {
   const headers = nodeHeaders()
   const files = addon.sources.flatMap((folder) => readdirSync(join(root, folder)).map((file) => join(folder, file))).sort()
   const sources = files.filter((file) => file.endsWith('.c'))
@@ -75,7 +76,8 @@ function compile(addon, compiler, extra, output, stampName) {
   hash.update(JSON.stringify([flags, run(compiler, ['--version']), readFileSync(join(headers, 'node_version.h'), 'utf8')]))
   for (const file of files.filter((file) => /\.[ch]$/.test(file))) hash.update(file).update(readFileSync(join(root, file)))
   const key = hash.digest('hex')
-  const stamp = join(root, addon.package, 'build', `${addon.name}-${stampName}.stamp`)
+  // In build/, so that no stamp is published.
+  const stamp = join(root, addon.package, 'build', `${relative(join(root, addon.package), output).replaceAll('/', '-')}.stamp`)
   if (existsSync(output) && existsSync(stamp) && readFileSync(stamp, 'utf8') === key) return report(output, 'is up to date')
 
   mkdirSync(dirname(output), { recursive: true })
