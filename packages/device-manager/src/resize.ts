@@ -191,6 +191,7 @@ class Time {
   readonly #deadline: number | undefined
   readonly #controller = new AbortController()
   readonly #cancel: (() => void) | undefined
+  #timeUp = false
   readonly #onAbort = () => this.#controller.abort(this.#signal?.reason)
 
   constructor(clock: Clock, { signal, timeoutMs }: { signal?: AbortSignal | undefined; timeoutMs?: number | undefined }) {
@@ -200,9 +201,10 @@ class Time {
     signal?.addEventListener('abort', this.#onAbort, { once: true })
     if (timeoutMs !== undefined) {
       this.#deadline = clock.now() + timeoutMs
-      this.#cancel = clock.setTimer(timeoutMs, () =>
-        this.#controller.abort(new DOMException(`The resize took longer than ${timeoutMs} ms`, 'TimeoutError')),
-      )
+      this.#cancel = clock.setTimer(timeoutMs, () => {
+        this.#timeUp = true
+        this.#controller.abort(new DOMException(`The resize took longer than ${timeoutMs} ms`, 'TimeoutError'))
+      })
     }
   }
 
@@ -213,7 +215,8 @@ class Time {
   /** What is left for one request. @throws TimeoutError if nothing is. */
   left(subject: string): WaitOptions {
     if (this.#deadline === undefined) return { signal: this.#signal }
-    const timeoutMs = this.#deadline - this.#clock.now()
+    // A timer may fire a little before the clock says so; once it has, the time is up.
+    const timeoutMs = this.#timeUp ? 0 : this.#deadline - this.#clock.now()
     if (timeoutMs <= 0)
       throw new TimeoutError(
         'not-sent',
