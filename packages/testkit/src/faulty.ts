@@ -102,6 +102,7 @@ export class FaultStream extends Duplex {
   }
 
   async #run(direction: Direction, bytes: Uint8Array): Promise<void> {
+    if (this.#ended.has(direction)) return
     for (const step of this.#faults[direction].steps(bytes)) {
       if (this.destroyed) return
       if (step.do !== 'deliver') {
@@ -117,7 +118,7 @@ export class FaultStream extends Duplex {
           break
         case 'eof':
           this.#eof(direction)
-          break
+          return
         case 'reset':
           this.destroy(socketError('ECONNRESET', direction))
           break
@@ -126,7 +127,6 @@ export class FaultStream extends Duplex {
   }
 
   async #deliver(direction: Direction, bytes: Uint8Array): Promise<void> {
-    if (this.#ended.has(direction)) return
     if (direction === 'read') {
       if (!this.push(Buffer.from(bytes))) await new Promise<void>((resume) => (this.#onRead = resume))
     } else {
