@@ -85,15 +85,16 @@ describe.each(['read', 'write'] as const)('on the way of %s', (direction) => {
     expect(at).toEqual(['abc', '|end'])
   })
 
-  it('a stall until it is released', async () => {
-    const { stream, from, at } = through({ stallAt: 2 })
+  it.each([0, 2])('a stall at byte %i until it is released, the end behind it', async (stallAt) => {
+    const { stream, from, at } = through({ stallAt })
     from.write('abcd')
+    from.end()
     await settle()
-    expect(at).toEqual(['ab'])
+    expect(at.join('')).toBe('abcd'.slice(0, stallAt))
     expect(stream.stalled).toEqual([direction])
     stream.release(direction)
     await settle()
-    expect(at).toEqual(['ab', 'cd'])
+    expect(at.join('')).toBe('abcd|end')
     expect(stream.stalled).toEqual([])
   })
 

@@ -31,7 +31,9 @@ export class FaultStream extends Duplex {
   readonly #ended = new Set<Direction>()
   readonly #stalled = new Map<Direction, () => void>()
   #onRead: (() => void) | undefined
+  /** What is under way in each direction; the next thing comes behind it. */
   #reading: Promise<void>
+  #writing: Promise<void>
 
   constructor(inner: Duplex, plan: FaultPlan) {
     super({ allowHalfOpen: inner.allowHalfOpen })
@@ -51,7 +53,8 @@ export class FaultStream extends Duplex {
     })
     // Faults at offset 0 wait for no byte.
     this.#reading = this.#run('read', new Uint8Array(0))
-    this.#run('write', new Uint8Array(0)).catch((error: Error) => this.destroy(error))
+    this.#writing = this.#run('write', new Uint8Array(0))
+    this.#writing.catch((error: Error) => this.destroy(error))
   }
 
   /** Bytes of the inner stream that reached the holder. */
@@ -85,15 +88,13 @@ export class FaultStream extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
-    this.#run('write', chunk).then(
-      () => done(),
-      (error: Error) => done(error),
-    )
+    this.#writing = this.#writing.then(() => this.#run('write', chunk))
+    this.#writing.then(() => done(), done)
   }
 
   override _final(done: (error?: Error | null) => void): void {
-    this.#eof('write')
-    done()
+    this.#writing = this.#writing.then(() => this.#eof('write'))
+    this.#writing.then(() => done(), done)
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
