@@ -24,7 +24,9 @@ interface Manifest {
 
 const libraries = ['wire', 'vsock', 'client', 'server', 'device-manager', 'testkit']
 const apps = ['cli', 'vmm-shim']
-const manifests = new Map(libraries.map((name) => [name, JSON.parse(readFileSync(join(packages, name, 'package.json'), 'utf8')) as Manifest]))
+const manifests = new Map(
+  libraries.map((name) => [name, JSON.parse(readFileSync(join(packages, name, 'package.json'), 'utf8')) as Manifest]),
+)
 
 /** A library and all of ours that it needs, itself first. */
 function closure(name: string): string[] {
@@ -73,12 +75,23 @@ describe.each(libraries)('@upcall/%s', (name) => {
   test('brings the licence, its sources and no test', async () => {
     const { stdout } = await run('tar', ['-tzf', tarballs.get(name)!])
     const files = stdout.trim().split('\n')
-    expect(files).toEqual(expect.arrayContaining(['package/LICENSE', 'package/README.md', 'package/dist/index.js', 'package/dist/index.cjs', 'package/src/index.ts']))
+    expect(files).toEqual(
+      expect.arrayContaining([
+        'package/LICENSE',
+        'package/README.md',
+        'package/dist/index.js',
+        'package/dist/index.cjs',
+        'package/src/index.ts',
+      ]),
+    )
     expect(files.filter((file) => /[.]test[.]|tsconfig|vitest/.test(file))).toEqual([])
   })
 
   test.each(entries)('%s exports the same names to import and to require', async (entry) => {
-    writeFileSync(join(project, 'names.mjs'), `console.log(Object.keys(await import('${entry}')).filter((n) => n !== 'default').sort().join())\n`)
+    writeFileSync(
+      join(project, 'names.mjs'),
+      `console.log(Object.keys(await import('${entry}')).filter((n) => n !== 'default').sort().join())\n`,
+    )
     writeFileSync(join(project, 'names.cjs'), `console.log(Object.keys(require('${entry}')).sort().join())\n`)
     const [esm, cjs] = [await node('names.mjs'), await node('names.cjs')]
     expect(esm).toBe(cjs)
@@ -89,11 +102,14 @@ describe.each(libraries)('@upcall/%s', (name) => {
 
   test('its README has a program', () => expect(examples.length).toBeGreaterThan(0))
 
-  test.each(examples.map((example, i) => ({ ...example, i })))('program $i of its README runs as printed', async ({ code, output, i }) => {
-    writeFileSync(join(project, `readme-${i}.mjs`), code)
-    const stdout = await node(`readme-${i}.mjs`)
-    if (output !== undefined) expect(stdout).toBe(output)
-  })
+  test.each(examples.map((example, i) => ({ ...example, i })))(
+    'program $i of its README runs as printed',
+    async ({ code, output, i }) => {
+      writeFileSync(join(project, `readme-${i}.mjs`), code)
+      const stdout = await node(`readme-${i}.mjs`)
+      if (output !== undefined) expect(stdout).toBe(output)
+    },
+  )
 })
 
 describe.each([...libraries, ...apps])('the tarball of %s', (name) => {
@@ -104,7 +120,9 @@ describe.each([...libraries, ...apps])('the tarball of %s', (name) => {
   })
 
   test.runIf(libraries.includes(name))('import and require both find their types', async () => {
-    await expect(tool('attw', '--profile', 'node16')).resolves.toMatchObject({ stdout: expect.stringContaining('No problems found') })
+    await expect(tool('attw', '--profile', 'node16')).resolves.toMatchObject({
+      stdout: expect.stringContaining('No problems found'),
+    })
   })
 })
 
