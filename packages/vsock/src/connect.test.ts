@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -388,6 +389,7 @@ describe('abort', () => {
     await vmm((socket) => onCommand(socket, () => socket.write('OK 1\n')))
     const control = new AbortController()
     const socket = await dial({ signal: control.signal })
+    expect(getEventListeners(control.signal, 'abort')).toEqual([])
     control.abort(reason)
     await new Promise(setImmediate)
     expect(socket.destroyed).toBe(false)

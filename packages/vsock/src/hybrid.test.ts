@@ -230,6 +230,16 @@ describe('before the reply', () => {
     expect(clock.pending()).toBe(0)
   })
 
+  it('has no deadline any more once it has answered', async () => {
+    const clock = manualClock()
+    await serve({ clock })
+    guest.on('connection', (socket) => socket.pipe(socket))
+    const dialer = await raw()
+    dialer.write('CONNECT 52\n')
+    await until(() => dialer.heard() !== '')
+    expect(clock.pending()).toBe(0)
+  })
+
   it('aborts the route when the dialer goes away, and destroys what comes too late', async () => {
     let routed: AbortSignal | undefined
     let arrive: (stream: Duplex) => void = () => {}

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
   existsSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -16,6 +17,7 @@ import { createServer, connect as netConnect, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { exclusively, startingKey } from './bind.js'
 import { connect } from './connect.js'
 import { type ListenOptions, listen, type VsockServer } from './listen.js'
 import { VsockSocket } from './socket.js'
@@ -84,6 +86,8 @@ describe('accepting', () => {
     expect(other.local).toEqual({ transport: 'unix', path })
     expect(other.remote).toBeUndefined()
     expect(other.halfClose).toBe(true)
+    // What happens to it is its taker's to hear.
+    expect(other.listenerCount('error')).toBe(0)
     socket.destroy()
   })
 
@@ -260,6 +264,31 @@ describe('the socket file', () => {
     await expect(listen(`unix:${path}`, { mode: 'x' as unknown as number })).rejects.toMatchObject({ op: 'listen' })
     expect(readdirSync(dir)).toEqual([])
     await open()
+  })
+
+  it.runIf(process.platform === 'linux')('is taken over by one starter at a time', async () => {
+    // A socket whose listener is gone: the listener's own name is removed with it, the link stays.
+    const dead = createServer()
+    await new Promise<void>((resolve) => dead.listen(`${path}.dead`, resolve))
+    linkSync(`${path}.dead`, path)
+    await new Promise((resolve) => dead.close(resolve))
+    const { ino } = lstatSync(path)
+
+    const order: string[] = []
+    let finish = () => {}
+    const other = exclusively(await startingKey(path), { transport: 'unix', path }, async () => {
+      await new Promise<void>((resolve) => {
+        finish = resolve
+      })
+      order.push('the other starter has looked')
+    })
+    const starting = open().then(() => order.push('we listen'))
+    for (let turn = 0; turn < 200; turn++) await new Promise(setImmediate)
+    expect(order).toEqual([])
+    expect(lstatSync(path).ino).toBe(ino)
+    finish()
+    await Promise.all([other, starting])
+    expect(order).toEqual(['the other starter has looked', 'we listen'])
   })
 })
 
