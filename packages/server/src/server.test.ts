@@ -236,6 +236,21 @@ describe('a connection', () => {
     expect(second.received()).toBe('hi[y]')
   })
 
+  test('may have been written to before', async () => {
+    const { server } = setUp()
+    const [guest, host] = pair()
+    let received = ''
+    guest.write('x'.repeat(200))
+    expect(guest.writableNeedDrain).toBe(true)
+    server.accept(guest)
+    host.on('data', (chunk) => {
+      received += chunk
+    })
+    host.write('e')
+    await settle()
+    expect(received).toBe(`${'x'.repeat(200)}hi`)
+  })
+
   test('survives a client that answers in the same turn', async () => {
     const { connect, sessions } = setUp()
     const { host } = connect()
@@ -377,6 +392,45 @@ describe('a connection ends', () => {
     await expect(server.accept(guest).closed).resolves.toEqual({ reason: 'client' })
   })
 
+  test('when the client had ended its half before it was accepted', async () => {
+    const { server } = setUp()
+    const [guest, host] = pair()
+    guest.resume()
+    host.end()
+    await settle()
+    expect(guest.readableEnded).toBe(true)
+    await expect(server.accept(guest).closed).resolves.toEqual({ reason: 'client' })
+  })
+
+  test('when nothing can be written to it any more', async () => {
+    const { server } = setUp()
+    const [guest, host] = pair()
+    guest.end()
+    await settle()
+    const connection = server.accept(guest)
+    host.write('z')
+    await expect(connection.closed).resolves.toEqual({ reason: 'unknown-service', byte: 0x7a })
+  })
+
+  test('in the middle of its replies, and no more are made', async () => {
+    let made = 0
+    const { connect, server } = setUp({
+      session: (connection) =>
+        new (class extends Echo {
+          override *receive(): Iterable<Uint8Array> {
+            for (; made < 10; made++) {
+              if (made === 2) void server.close()
+              yield Buffer.from('x')
+            }
+          }
+        })(connection),
+    })
+    const { host, connection } = connect()
+    host.write('ex')
+    await expect(connection.closed).resolves.toEqual({ reason: 'server-closed' })
+    expect(made).toBe(2)
+  })
+
   test('on request, which drops what the service still works on', async () => {
     let late!: (replies: Iterable<Uint8Array>) => void
     const { connect, sessions } = setUp({
@@ -429,6 +483,8 @@ describe('delay', () => {
       session: (connection) => {
         held = connection
         waiting = connection.delay(1_000)
+        // One that nobody waits for is no unhandled rejection.
+        void connection.delay(2_000)
         return new Echo(connection)
       },
     })

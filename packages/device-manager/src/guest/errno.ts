@@ -4,7 +4,7 @@
 export const NO_COMMAND = -1
 /** The vCPU did not come up. */
 export const EIO = -5
-/** The last CPU that is online, or a window that something else has claimed. */
+/** The window is claimed by something else. */
 export const EBUSY = -16
 export const EEXIST = -17
 export const ENODEV = -19

@@ -1,6 +1,6 @@
 import type { CpuRequest } from '@upcall/wire'
 import type { CpuAnswer, MaybePromise } from '../backend.js'
-import { EBUSY, EEXIST, EINVAL, EIO } from '../errno.js'
+import { EEXIST, EINVAL, EIO } from '../errno.js'
 import type { Quirks } from '../quirks.js'
 import { ascending, type Cpus, type Wait } from './cpus.js'
 import type { SimulatedHardware } from './hardware.js'
@@ -133,17 +133,15 @@ export class X86Cpus implements Cpus {
   #claim(id: number): number | undefined {
     const known = this.#cpus.findIndex((cpu) => cpu.id === id)
     if (!this.#options.counted) return known >= 0 && this.#options.hardware.hasCpu(id) ? known : undefined
-    if (this.#processors >= this.#options.maxCpus) return undefined
     if (known >= 0) return known
     if (this.#cpus.length >= this.#options.maxCpus) return undefined
     return this.#cpus.push({ id, apicId: undefined, registered: false, present: false, online: false }) - 1
   }
 
-  /** Why a CPU does not go: the boot CPU never does, one that is offline answers +1, and one has to stay. */
+  /** Why a CPU does not go: the boot CPU never does, and one that is offline answers +1. */
   #obstacle(number: number): number {
     if (number === 0) return EINVAL
-    if (!this.#cpus[number]!.online) return 1
-    return this.#cpus.filter((cpu) => cpu.online).length === 1 ? EBUSY : 0
+    return this.#cpus[number]!.online ? 0 : 1
   }
 
   #takeDown(number: number): void {

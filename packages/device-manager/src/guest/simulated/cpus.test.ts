@@ -154,6 +154,15 @@ describe('9: removing everything is −22', () => {
     expect(guest.state.cpus.online).toEqual([0, 1])
   })
 
+  test.each([
+    ['6.1', 1],
+    ['6.12', -22],
+  ] as const)('one that is present and offline counts on %s or not', async (kernel, result) => {
+    const { guest, connect } = setUp({ kernel, cpus: 2 })
+    guest.setCpuOnline(1, false)
+    expect(await connect().result(delCpu(1))).toBe(result)
+  })
+
   test('6.12 and later counts the CPUs online, 6.1 those present', async () => {
     for (const [kernel, result] of [
       ['6.12', -22],
@@ -169,8 +178,11 @@ describe('9: removing everything is −22', () => {
 
   test('aarch64 counts those online, and says 0 behind the empty load', async () => {
     const { guest, connect } = setUp({ arch: 'aarch64', cpus: 3 })
-    const [reply] = await connect().send(encodeRequest(delCount(3), 'aarch64'))
+    const { ask, send } = connect()
+    expect(await ask(delCount(0))).toMatchObject({ cpuId: 3 })
+    const [reply] = await send(encodeRequest(delCount(3), 'aarch64'))
     expect(decodeReply(reply!, 'aarch64')).toEqual({ type: 'DEL_CPU', result: -22 })
+    expect(reply![20]).toBe(0)
     expect(guest.state.cpus.online).toEqual([0, 1, 2])
   })
 })
@@ -216,6 +228,40 @@ describe('10: a vCPU that does not answer', () => {
     expect(await connect().result(addCpu(1))).toBe(0)
   })
 
+  test('it can be asked for again, and come up', async () => {
+    let plugged = false
+    const { guest, connect } = setUp({
+      hardware: { hasCpu: () => plugged, hasPci: () => true },
+      quirks: { slowAbsentCpu: false },
+    })
+    const { result } = connect()
+    expect(await result(addCpu(1))).toBe(-5)
+    expect(await result(addCpu(1))).toBe(-5)
+    plugged = true
+    expect(await result(addCpu(1))).toBe(0)
+    expect(guest.state.cpus).toEqual({ online: [0, 1], present: [0, 1], corrupted: [] })
+  })
+
+  test('those who wait get their turn one by one, and nobody waits afterwards', async () => {
+    const { connect } = setUp({ hardware })
+    const [first, second, third] = [connect(), connect(), connect()]
+    const answers: string[] = []
+    const note = (name: string) => () => answers.push(name)
+    const asked = [
+      first.result(addCpu(5)).then(note('first')),
+      second.result(addCpu(6)).then(note('second')),
+      third.result(addMmio()).then(note('third')),
+    ]
+    first.connection.delays[0]!.over()
+    await asked[0]
+    await new Promise(setImmediate)
+    expect(answers).toEqual(['first'])
+    second.connection.delays[0]!.over()
+    await Promise.all(asked)
+    expect(answers).toEqual(['first', 'second', 'third'])
+    expect(third.session.receive(encodeRequest(addMmio(), 'x86_64'), 0)).toBeInstanceOf(Array)
+  })
+
   test('off: −5 at once', async () => {
     const { connect } = setUp({ hardware, quirks: { slowAbsentCpu: false } })
     const { connection, result } = connect()
@@ -227,6 +273,15 @@ describe('10: a vCPU that does not answer', () => {
     const { connect } = setUp({ kernel, cpus: 1, maxCpus: 2 })
     expect(await connect().result(addCpu(1))).toBe(0)
     expect(await connect().result(addCpu(2))).toBe(-22)
+  })
+
+  test.each(OLD)('an APIC id keeps its CPU number, so that another one may find no room (%s)', async (kernel) => {
+    const { connect } = setUp({ kernel, cpus: 1, maxCpus: 2 })
+    const { result } = connect()
+    expect(await result(addCpu(1))).toBe(0)
+    expect(await result(delCpu(1))).toBe(0)
+    expect(await result(addCpu(7))).toBe(-22)
+    expect(await result(addCpu(1))).toBe(0)
   })
 })
 

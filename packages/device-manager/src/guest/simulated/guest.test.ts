@@ -82,6 +82,14 @@ describe('13: windows and lines', () => {
     expect(await result(addMmio(0x1001n, 0x1000n))).toBe(-16)
   })
 
+  test('an empty window is busy too', async () => {
+    const { guest, connect } = setUp()
+    const bytes = encodeRequest(addMmio(), 'x86_64')
+    bytes.fill(0, 24, 32)
+    expect((await connect().send(bytes)).map((reply) => decodeReply(reply, 'x86_64').result)).toEqual([-16])
+    expect(guest.state.mmio).toEqual([])
+  })
+
   test('up to the last byte of the address space', async () => {
     const { result } = setUp().connect()
     const base = 0xffff_ffff_ffff_f000n
@@ -168,12 +176,12 @@ describe('17: the reply may never come', () => {
     const { guest, connect } = setUp()
     const { result } = connect()
     guest.pause()
-    guest.pause()
     let answered = false
     const late = result(addMmio()).then((result) => {
       answered = true
       return result
     })
+    guest.pause()
     await new Promise(setImmediate)
     expect(answered).toBe(false)
     expect(guest.state).toMatchObject({ paused: true, mmio: [] })
