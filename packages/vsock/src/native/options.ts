@@ -11,6 +11,14 @@ export interface VsockOptions {
   bufferMaxSize?: number | undefined
 }
 
+export interface VsockConnectOptions extends VsockOptions {
+  /**
+   * Hands the connection to the host whatever the CID is (VMADDR_FLAG_TO_HOST), so that it can reach a sibling VM. For guests;
+   * needs Linux 5.11 and a host that forwards. Default false.
+   */
+  toHost?: boolean | undefined
+}
+
 // linux/vm_sockets.h
 const SO_VM_SOCKETS_BUFFER_SIZE = 0
 const SO_VM_SOCKETS_BUFFER_MIN_SIZE = 1
