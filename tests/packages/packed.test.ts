@@ -84,7 +84,7 @@ describe.each(libraries)('@upcall/%s', (name) => {
         'package/src/index.ts',
       ]),
     )
-    expect(files.filter((file) => /[.]test[.]|tsconfig|vitest/.test(file))).toEqual([])
+    expect(files.filter((file) => /[.]test[.]|\/test-|tsconfig|vitest/.test(file))).toEqual([])
   })
 
   test.each(entries)('%s exports the same names to import and to require', async (entry) => {
