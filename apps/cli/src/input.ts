@@ -1,22 +1,33 @@
-import { createReadStream } from 'node:fs'
+import { createReadStream, fstatSync, open } from 'node:fs'
+import { Socket } from 'node:net'
 import { addAbortSignal, type Readable } from 'node:stream'
+import { promisify } from 'node:util'
 import { UsageError } from './exit.js'
 import type { Io } from './output.js'
+
+const openFd = promisify(open)
 
 /** The bytes of a file, or of stdin for none or `-`. Whoever stops reading early, or is interrupted, leaves nothing open. */
 export async function* readInput(file: string | undefined, { stdin, signal }: Io): AsyncGenerator<Buffer> {
   if (signal.aborted) return
-  const stream: Readable = file === undefined || file === '-' ? stdin : createReadStream(file)
-  addAbortSignal(signal, stream)
+  let stream: Readable | undefined
   try {
+    stream = file === undefined || file === '-' ? stdin : await openFile(file)
+    addAbortSignal(signal, stream)
     for await (const chunk of stream) yield typeof chunk === 'string' ? Buffer.from(chunk) : chunk
   } catch (error) {
     if (signal.aborted) return
     if (isErrno(error)) throw new UsageError(`${file ?? 'stdin'}: cannot be read: ${error.message}`)
     throw error
   } finally {
-    stream.destroy()
+    stream?.destroy()
   }
+}
+
+/** A pipe with a name is read as one without is: a read of it as a file could not be ended before its writer says something. */
+async function openFile(file: string): Promise<Readable> {
+  const fd = await openFd(file, 'r')
+  return fstatSync(fd).isFIFO() ? new Socket({ fd, readable: true, writable: false }) : createReadStream(file, { fd })
 }
 
 /** One line of a text, its number counted from 1. `text` is undefined for one that is longer than allowed. */

@@ -22,6 +22,7 @@ export class Output {
   readonly paint: Paint
   readonly #io: Io
   readonly #paintError: Paint
+  #drained: Promise<unknown> | undefined
 
   constructor(io: Io, json: boolean) {
     this.#io = io
@@ -61,7 +62,9 @@ export class Output {
     const { stdout, signal } = this.#io
     if (stdout.destroyed || stdout.write(text) || signal.aborted) return
     // A reader that went away aborts the command; see main.ts.
-    await once(stdout, 'drain', { signal }).catch(() => {})
+    this.#drained ??= once(stdout, 'drain', { signal }).catch(() => {})
+    await this.#drained
+    this.#drained = undefined
   }
 }
 

@@ -11,7 +11,16 @@ interface CpuOptions {
 }
 
 export function addCpuCommands(program: Command, action: Action): void {
-  const cpu = program.command('cpu').description('bring vCPUs online in the guest, or take them away')
+  const cpu = program
+    .command('cpu')
+    .description('bring vCPUs online in the guest, or take them away')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ upcall --target hvsock:///run/vm.sock:219 cpu add 2 3
+  $ upcall --target hvsock:///run/vm.sock:219 cpu remove 3`,
+    )
 
   cpu
     .command('add')

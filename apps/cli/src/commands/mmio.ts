@@ -10,7 +10,16 @@ interface MmioOptions {
 }
 
 export function addMmioCommands(program: Command, action: Action): void {
-  const mmio = program.command('mmio').description('register virtio-mmio windows in the guest, or take them away')
+  const mmio = program
+    .command('mmio')
+    .description('register virtio-mmio windows in the guest, or take them away')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ upcall --target hvsock:///run/vm.sock:219 mmio add --base 0xd0000000 --size 0x1000 --irq 5
+  $ upcall --target hvsock:///run/vm.sock:219 mmio remove --base 0xd0000000 --size 0x1000 --irq 5`,
+    )
 
   windowCommand(mmio, 'add')
     .description('register a window; success means the platform device exists, not that a driver bound to it')

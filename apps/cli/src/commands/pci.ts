@@ -3,7 +3,16 @@ import type { Action, Context } from '../context.js'
 import { operate } from '../session.js'
 
 export function addPciCommands(program: Command, action: Action): void {
-  const pci = program.command('pci').description('have the guest look at PCI functions, or let go of them')
+  const pci = program
+    .command('pci')
+    .description('have the guest look at PCI functions, or let go of them')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ upcall --target hvsock:///run/vm.sock:219 pci add 00:05.0
+  $ upcall --target hvsock:///run/vm.sock:219 pci remove 00:05.0`,
+    )
 
   pci
     .command('add')
