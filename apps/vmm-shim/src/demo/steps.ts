@@ -55,7 +55,7 @@ async function connectWhileBooting(stage: Stage): Promise<string> {
   stage.expect("the guest's vCPUs", view.guest?.cpus.online, [0])
   if (attempts === 0) stage.expect('attempts before the guest was ready', attempts, 'at least 1')
   await stage.say('upcall', `ready: the guest's device manager has greeted, after ${attempts} reconnects`, 'green')
-  return `503 while it boots, ready after ${attempts} reconnects`
+  return `503 at first; ready after ${attempts} reconnects`
 }
 
 async function resize(stage: Stage, target: number, ids: number[]): Promise<string> {
@@ -85,7 +85,7 @@ async function removeDisk(stage: Stage): Promise<string> {
   stage.expect("the guest's windows", guest?.mmio, [])
   stage.expect('windows, as the VMM believes', believed.mmio, [])
   await stage.say('guest', 'let go of it; only then the VMM tore its device down', 'green')
-  return 'guest first, then the device; window free again'
+  return 'the guest let go first; window free again'
 }
 
 async function addPciDevice(stage: Stage): Promise<string> {
