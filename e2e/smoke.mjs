@@ -55,7 +55,9 @@ async function node(machine, options = {}) {
  * guest has measured on this host is as good.
  */
 function knownClock(log) {
-  const [, mhz] = /tsc: Refined TSC clocksource calibration: ([\d.]+) MHz/.exec(log) ?? []
+  // Detected at first, refined a second later unless the host is too busy.
+  const measured = [...(log ?? '').matchAll(/tsc: (?:Detected|Refined TSC clocksource calibration:) ([\d.]+) MHz/g)]
+  const mhz = measured.at(-1)?.[1]
   return mhz === undefined ? '' : `tsc_early_khz=${Math.round(mhz * 1000)}`
 }
 
