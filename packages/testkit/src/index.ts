@@ -14,6 +14,7 @@ export type {
   ComplianceListener,
   ComplianceTransport,
 } from './compliance/transport.js'
+export { vsockTransport } from './compliance/vsock-transport.js'
 export { dialSequence, faultyDial } from './dial.js'
 export { type DuplexPairOptions, duplexPair } from './duplex-pair.js'
 export { ClientGone, FakeConnection } from './fake-connection.js'

@@ -1,0 +1,200 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { ManualClock } from './fixtures/manual-clock.js'
+import { type BootOptions, type BootRestart, bootGuest } from './guest.js'
+
+const FAKE_QEMU = fileURLToPath(new URL('./fixtures/fake-qemu.mjs', import.meta.url))
+const READY = 'Run /init as init process\r\n'
+
+interface FakeGuest {
+  prints?: string[]
+  /** Printed once the greeting is over. */
+  printsLater?: string[]
+  exits?: number
+  stderr?: string
+  ignoresSigterm?: boolean
+}
+
+let dir: string
+let clock: ManualClock
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'guest-'))
+  clock = new ManualClock()
+})
+afterEach(async () => {
+  for (const pid of await pids()) expect(() => process.kill(pid, 0), 'a QEMU was left behind').toThrow('ESRCH')
+  expect(clock.pending).toBe(0)
+  expect(process.listenerCount('exit')).toBe(exitListeners)
+  await rm(dir, { recursive: true })
+})
+const exitListeners = process.listenerCount('exit')
+
+/** Boots the fake QEMU: one guest for each start, the last one for all further starts. */
+async function boot(guests: FakeGuest[], options: Partial<BootOptions> = {}) {
+  const kernel = join(dir, 'kernel')
+  await writeFile(kernel, JSON.stringify({ guests }))
+  return bootGuest({ qemu: FAKE_QEMU, kernel, clock, ...options })
+}
+
+/** A console sink that lets so much time pass once the guest has printed that. */
+function silenceAfter(text: string, ms: number): (printed: string) => void {
+  return (printed) => {
+    if (printed.includes(text)) queueMicrotask(() => clock.advance(ms))
+  }
+}
+
+async function pids(): Promise<number[]> {
+  const text = await readFile(join(dir, 'kernel.pids'), 'utf8').catch(() => '')
+  return text.split('\n').filter(Boolean).map(Number)
+}
+
+describe('bootGuest', () => {
+  it('resolves at the ready line, with console, QMP and ports', async () => {
+    const log: string[] = []
+    const guest = await boot([{ prints: ['hello\r\n', READY] }], { ports: ['org.test'], log: (text) => log.push(text) })
+    expect(guest.boot.restarts).toEqual([])
+    expect(await pids()).toEqual([guest.pid])
+    expect(await guest.qmp.execute('query-status')).toEqual({})
+    const port = guest.port('org.test')
+    port.write('ping')
+    expect(String(await new Promise((resolve) => port.once('data', resolve)))).toBe('echo ping')
+    expect(() => guest.port('other')).toThrow(/no port "other"; ports: org.test/)
+    guest.type('ls\n')
+    await guest.waitFor('typed: ls', { deadlineMs: 1000 })
+    await guest.close()
+    expect(log.join('')).toBe(`hello\r\n${READY}typed: ls\n`)
+    await expect(guest.waitFor('never', { deadlineMs: 1000 })).rejects.toMatchObject({ code: 'CLOSED' })
+    await expect(guest.qmp.execute('x')).rejects.toMatchObject({ code: 'QMP_CLOSED' })
+  })
+
+  it('takes another ready line, or none', async () => {
+    const prompt = await boot([{ prints: ['login: '] }], { ready: /login: $/ })
+    await prompt.close()
+    await rm(join(dir, 'kernel.pids'))
+    const silent = await boot([{}], { ready: false })
+    expect(silent.console.text).toBe('')
+    await silent.close()
+  })
+
+  it('writes the console to a file', async () => {
+    const log = join(dir, 'console.log')
+    const guest = await boot([{ prints: ['hello\r\n', READY, 'grüße\r\n'], exits: 0 }], { log })
+    expect(await guest.exited).toMatchObject({ code: 0, signal: null })
+    expect(await readFile(log, 'utf8')).toBe(`hello\r\n${READY}grüße\r\n`)
+  })
+
+  it('starts a silent boot again, and reports it', async () => {
+    const restarts: BootRestart[] = []
+    const guest = await boot([{ prints: ['Booting from ROM\r\n'] }, { prints: [READY] }], {
+      log: silenceAfter('Booting', 10_000),
+      onRestart: (restart) => restarts.push(restart),
+    })
+    expect(guest.boot).toEqual({ ms: 0, restarts: [{ attempt: 1, afterMs: 10_000, lastLines: ['Booting from ROM'] }] })
+    expect(restarts).toEqual(guest.boot.restarts)
+    expect(await pids()).toHaveLength(2)
+    await guest.close()
+  })
+
+  it('gives up after two restarts', async () => {
+    const booting = boot([{ prints: ['Booting from ROM\r\n'] }], { silentMs: 700, log: silenceAfter('Booting', 700) })
+    await expect(booting).rejects.toMatchObject({
+      code: 'BOOT_SILENT',
+      summary: 'boot: the console went silent in each of 3 attempts, given up after 700 ms, 700 ms, 700 ms',
+      console: ['Booting from ROM'],
+    })
+    expect(await pids()).toHaveLength(3)
+  })
+
+  it('counts silence from the last output', async () => {
+    const guest = await boot([{ prints: ['one\r\n'], printsLater: [READY] }], { silentMs: 700, log: silenceAfter('one', 699) })
+    expect(guest.boot).toEqual({ ms: 699, restarts: [] })
+    await guest.close()
+    const late = boot([{ prints: ['one\r\n'] }], { silentMs: 700, maxRestarts: 0, log: silenceAfter('one', 700) })
+    await expect(late).rejects.toMatchObject({ code: 'BOOT_SILENT' })
+  })
+
+  it('notices a guest that never says a word', async () => {
+    const armed = clock.armed(700)
+    const booting = expect(boot([{}], { silentMs: 700, maxRestarts: 0 })).rejects.toMatchObject({
+      code: 'BOOT_SILENT',
+      console: [],
+    })
+    await armed
+    clock.advance(700)
+    await booting
+  })
+
+  it('bounds the boot as a whole', async () => {
+    const options = { bootDeadlineMs: 5000, silentMs: 60_000, log: silenceAfter('still', 5000) }
+    const expected = { code: 'DEADLINE', console: ['still at it'] }
+    await expect(boot([{ prints: ['still at it\r\n'] }], options)).rejects.toMatchObject(expected)
+  })
+
+  it("tells QEMU's own complaint when it exits at once, whatever it waits for", async () => {
+    const stderr = "qemu-system-x86_64: unsupported machine type 'x'\n"
+    const expected = {
+      code: 'EXITED',
+      message: expect.stringMatching(/exited with status 1: qemu-system-x86_64: unsupported machine/),
+    }
+    await expect(boot([{ stderr }])).rejects.toMatchObject(expected)
+    await expect(boot([{ stderr }], { ready: false })).rejects.toMatchObject(expected)
+  })
+
+  it('shows the last console lines when the guest dies while booting', async () => {
+    const booting = boot([{ prints: ['Kernel panic - not syncing: no init found\r\n'], exits: 0 }])
+    await expect(booting).rejects.toMatchObject({ code: 'EXITED', console: ['Kernel panic - not syncing: no init found'] })
+  })
+
+  it('tells a wait how QEMU was killed', async () => {
+    const guest = await boot([{ prints: [READY] }])
+    const wait = guest.waitFor('never', { deadlineMs: 1000 })
+    guest.kill()
+    await expect(wait).rejects.toMatchObject({ code: 'EXITED', summary: expect.stringContaining('QEMU was killed by SIGKILL') })
+    expect(await guest.exited).toMatchObject({ code: null, signal: 'SIGKILL' })
+  })
+
+  it('kills a QEMU that does not go when asked, and closes once', async () => {
+    const guest = await boot([{ prints: [READY], ignoresSigterm: true }])
+    const closing = guest.close()
+    expect(guest.close()).toBe(closing)
+    clock.advance(2000)
+    await closing
+    expect(await guest.exited).toMatchObject({ signal: 'SIGKILL' })
+    await guest[Symbol.asyncDispose]()
+  })
+
+  it('ends on abort: before, while booting, later', async () => {
+    const reason = new Error('enough')
+    await expect(boot([{}], { signal: AbortSignal.abort(reason) })).rejects.toMatchObject({ code: 'ABORTED', cause: reason })
+    expect(await pids()).toEqual([])
+    const booting = new AbortController()
+    const log = () => booting.abort(reason)
+    await expect(boot([{ prints: ['x'] }], { signal: booting.signal, log })).rejects.toMatchObject({
+      code: 'ABORTED',
+      cause: reason,
+    })
+    const later = new AbortController()
+    const guest = await boot([{ prints: [READY] }], { signal: later.signal })
+    const wait = guest.waitFor('never', { deadlineMs: 1000 })
+    later.abort(reason)
+    await expect(wait).rejects.toMatchObject({ code: 'ABORTED', cause: reason })
+    expect(await guest.exited).toMatchObject({ signal: 'SIGKILL' })
+  })
+
+  it('says what to install when QEMU is missing', async () => {
+    const expected = {
+      code: 'TOOL_MISSING',
+      message: expect.stringMatching(/no-such-qemu is not installed.*apt-get install qemu-system-x86/),
+    }
+    await expect(boot([{}], { qemu: 'no-such-qemu' })).rejects.toMatchObject(expected)
+    await expect(boot([{}], { qemu: join(dir, 'no-such-qemu') })).rejects.toMatchObject({ code: 'TOOL_MISSING' })
+  })
+
+  it('refuses bad options before anything starts', async () => {
+    await expect(boot([{}], { cpus: 0 })).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+    expect(await pids()).toEqual([])
+  })
+})
