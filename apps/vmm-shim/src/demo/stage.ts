@@ -12,7 +12,7 @@ const INDENT = 4
 const NAMES = 8
 
 /** A step does not show what it is there to show. */
-export class StepFailed extends Error {
+class StepFailed extends Error {
   override readonly name = 'StepFailed'
 }
 
