@@ -13,8 +13,9 @@ const boots = []
 
 const image = await checks.check('a guest image is made, or found in the cache', () => guestImage())
 if (image) {
-  for (const machine of ['q35', 'pc', 'microvm'])
-    await checks.check(`${machine}: Node runs in the guest and reports`, () => node(machine))
+  const log = await checks.check('q35: Node runs in the guest and reports', () => node('q35'))
+  await checks.check('pc: Node runs in the guest and reports', () => node('pc'))
+  await checks.check('microvm: Node runs in the guest and reports', () => node('microvm', { append: knownClock(log) }))
   await checks.check('128 MB of memory are enough for Node', () => node('q35', { memory: '128M' }))
   await checks.check('the host talks QMP to a guest whose command runs', qmp)
   await checks.check('a command that hangs ends at its deadline, with the console', hang)
@@ -46,6 +47,18 @@ async function node(machine, options = {}) {
   assert.deepEqual(rest, [])
   assert.equal(result.exitStatus, 7)
   assert.match(result.console, /a word for the console/)
+  return result.console
+}
+
+/**
+ * A microvm has only the PIT to find out how fast its clock runs, and hangs where that fails: often, on a busy host. What another
+ * guest has measured on this host is as good.
+ */
+function knownClock(log) {
+  // Detected at first, refined a second later unless the host is too busy.
+  const measured = [...(log ?? '').matchAll(/tsc: (?:Detected|Refined TSC clocksource calibration:) ([\d.]+) MHz/g)]
+  const mhz = measured.at(-1)?.[1]
+  return mhz === undefined ? '' : `tsc_early_khz=${Math.round(mhz * 1000)}`
 }
 
 async function qmp() {

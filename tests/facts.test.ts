@@ -384,6 +384,20 @@ describe('14: a second connection is served at the same time', () => {
   })
 })
 
+describe('pipelined requests', () => {
+  it('are served in order, the second one not before the first one is answered', async () => {
+    const hardware = { hasCpu: (id: number) => id === 0, hasPci: () => true }
+    const sim = simulate({ arch: 'x86_64', hardware })
+    const connection = await sim.raw()
+    expect(await connection.send(x86({ type: 'ADD_CPU', apicIds: [1] }))).toEqual([])
+    expect(await connection.send(x86(addDisk))).toEqual([])
+    expect(sim.guest.state.mmio).toEqual([])
+    sim.clock.advance(12_200)
+    await settle()
+    expect(connection.messages().map(resultOf)).toEqual([-5, 0])
+  })
+})
+
 describe('15: each connection costs a 6.1 guest a kernel warning', () => {
   it('fifty requests cost one', async () => {
     const sim = simulate({ arch: 'x86_64' })

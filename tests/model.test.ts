@@ -39,6 +39,8 @@ class World {
   readonly wires = new Map<number, Wire>()
   closed = false
   inFlight: { token: number; conn: number } | undefined
+  /** The stream has ended under the client's hands: its next write is not begun. */
+  unwritable = false
   /** What came to pass at least once, over all runs. */
   readonly seen: Set<string>
 
@@ -54,9 +56,19 @@ class World {
 
   tell(event: OutsideEvent): void {
     const effects = this.machine.handle(event, this.now)
-    if ('conn' in event && (event.type === 'dialFailed' || event.type === 'ended')) this.wires.get(event.conn)!.state = 'over'
-    for (const effect of effects) this.#check(effect)
-    this.#checkRest()
+    if ('conn' in event && ['dialFailed', 'ended', 'unsent'].includes(event.type)) this.wires.get(event.conn)!.state = 'over'
+    let unsent: number | undefined
+    for (const effect of effects) {
+      if (effect.type === 'write' && this.unwritable) unsent = effect.conn
+      else this.#check(effect)
+    }
+    if (unsent === undefined) {
+      this.#checkRest()
+    } else {
+      this.unwritable = false
+      this.seen.add('unsent')
+      this.tell({ type: 'unsent', conn: unsent })
+    }
   }
 
   #check(effect: Effect): void {
@@ -71,11 +83,10 @@ class World {
       case 'write':
         this.#written(effect.conn, effect.bytes)
         break
-      case 'drop': {
-        const wire = this.wires.get(effect.conn)!
-        wire.state = 'over'
+      case 'drop':
+        this.wires.get(effect.conn)!.state = 'over'
+        this.unwritable = false
         break
-      }
       case 'reply': {
         const { token, failed } = effect.reply as { token: number; failed: boolean }
         expect(effect.id, 'a reply reached another request').toBe(token)
@@ -235,6 +246,11 @@ const commands = [
       (world) => world.tell({ type: 'abort', id: world.inFlight!.token, reason: new Error('aborted') }),
     ),
   ),
+  fc.constant(
+    command('the stream ends unseen', open, (world) => {
+      world.unwritable = true
+    }),
+  ),
   fc.nat(4).map((back) =>
     command(
       `abort(${back})`,
@@ -347,7 +363,7 @@ it('whatever happens, in whatever order, each request settles once, truthfully, 
   // The commands are worth something only if they bring about everything there is.
   expect([...seen].sort()).toEqual(
     [
-      ...['dial', 'write', 'drop', 'reply', 'fail', 'state'],
+      ...['dial', 'write', 'unsent', 'drop', 'reply', 'fail', 'state'],
       ...['dial-failed', 'dial-timeout', 'greeting-timeout', 'disconnected', 'protocol'],
       ...['request-timeout', 'request-aborted', 'clean-channel'],
       ...['not-sent ABORTED', 'not-sent CLOSED', 'not-sent QUEUE_FULL', 'not-sent TIMEOUT', 'not-sent UNREACHABLE'],

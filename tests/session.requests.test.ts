@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events'
 import type { FakeConnection, FaultPlan } from '@upcall/testkit'
 import { faultyDial, settle } from '@upcall/testkit'
 import { encodeReply } from '@upcall/wire'
@@ -260,6 +261,17 @@ describe('a caller who stops waiting', () => {
     await expect(aborted).rejects.toMatchObject({ code: 'ABORTED', outcome: 'indeterminate', cause: reason })
     expect(await session.clock.drive(next)).toBe('ok 0')
     expect(session.reconnects.map(({ reason }) => reason)).toEqual(['request-aborted'])
+  })
+
+  it('not at all: the signal is let go of, whatever the outcome', async () => {
+    const guest = openGuest([(connection) => connection.handshake().then(() => connection.silence()), yes])
+    const session = openSession(guest.dial)
+    const { signal } = new AbortController()
+    await session.clock.drive(session.client.ready({ signal }))
+    expect(await session.run(mmio(1), { signal })).toBe('indeterminate TIMEOUT')
+    expect(await session.run(mmio(2), { signal })).toBe('ok 0')
+    expect(getEventListeners(signal, 'abort')).toEqual([])
+    expect(session.clock.pending).toBe(0)
   })
 
   it('before the call: nothing happens', async () => {

@@ -107,7 +107,8 @@ export class TwoMachines {
     for (const effect of this.client.handle(event, this.now)) {
       switch (effect.type) {
         case 'dial':
-          this.#after(this.#latency(), () => this.#dial(effect.conn))
+          // Some dials succeed only after the client has given them up: nobody will ever speak on those.
+          this.#after(this.#latency() * (this.#happens(this.#weather.dawdles) ? 50 : 1), () => this.#dial(effect.conn))
           break
         case 'write':
           this.#write(this.#link(effect.conn), effect.bytes)

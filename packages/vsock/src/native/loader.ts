@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { API_VERSION, type Binding } from './binding.js'
 
 /** Names an addon file to load instead of the two usual places: for bundlers, and for builds with a sanitizer. `none` is off. */
-export const ADDON_VARIABLE = 'UPCALL_VSOCK_ADDON'
+const ADDON_VARIABLE = 'UPCALL_VSOCK_ADDON'
 
 const ADDON = 'upcall_vsock.node'
 const OTHER_WAYS = 'use hvsock://<path>:<port> through the VMM’s Unix socket, or unix:<path>'

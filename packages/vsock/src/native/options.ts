@@ -76,14 +76,14 @@ export function setConnectTimeout(
   }
 }
 
-export function encodeU64(value: number, littleEndian = LITTLE_ENDIAN): Uint8Array {
+function encodeU64(value: number, littleEndian = LITTLE_ENDIAN): Uint8Array {
   const bytes = new Uint8Array(8)
   new DataView(bytes.buffer).setBigUint64(0, BigInt(value), littleEndian)
   return bytes
 }
 
 /** `struct __kernel_sock_timeval`: s64 seconds, s64 microseconds. Rounded up to whole microseconds. */
-export function encodeTimeval(ms: number, littleEndian = LITTLE_ENDIAN): Uint8Array {
+function encodeTimeval(ms: number, littleEndian = LITTLE_ENDIAN): Uint8Array {
   const bytes = new Uint8Array(16)
   const view = new DataView(bytes.buffer)
   const microseconds = Math.ceil(ms * 1_000)

@@ -39,7 +39,7 @@ function file(path: string): string {
   return fileURLToPath(new URL(`../../${path}`, import.meta.url))
 }
 
-export function sockaddrInet(port: number): Uint8Array {
+function sockaddrInet(port: number): Uint8Array {
   const bytes = new Uint8Array(16)
   const view = new DataView(bytes.buffer)
   view.setUint16(0, AF_INET, LITTLE_ENDIAN)

@@ -10,7 +10,7 @@ import { AddonError, loadBinding } from './loader.js'
 import { checkVsockOptions, setBufferSizes, setConnectTimeout, type VsockConnectOptions, type VsockOptions } from './options.js'
 import { AF_VSOCK, decodeSockaddrVm, encodeSockaddrVm } from './sockaddr.js'
 
-export interface NativeSocketOptions {
+interface NativeSocketOptions {
   readonly halfClose: boolean
   readonly lingerMs?: number | undefined
   readonly clock?: Clock | undefined
