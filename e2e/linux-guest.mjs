@@ -19,7 +19,6 @@ const ENODEV = -19
 const EINVAL = -22
 const names = { 0: 'ok', 1: '+1', '-1': '−1', '-16': 'EBUSY', '-17': 'EEXIST', '-19': 'ENODEV', '-22': 'EINVAL' }
 
-const CPUS = '/sys/devices/system/cpu'
 const checks = new Checks('e2e linux guest')
 const table = []
 const image = await guestImage()
@@ -57,23 +56,24 @@ async function cpus(guest) {
   const add = (event, apicIds, expected) => row(guest, event, { op: 'cpu.add', apicIds }, expected)
   const remove = (event, apicIds, expected) => row(guest, event, { op: 'cpu.remove', apicIds }, expected)
   const online = (ids) =>
-    checks.check(`q35: the guest runs CPUs with APIC ids ${ids}`, async () => assert.deepEqual(await runningApicIds(guest), ids))
+    checks.check(`q35: the guest runs CPUs with APIC ids ${ids}`, async () =>
+      assert.deepEqual([...(await apicIdsByNumber(guest)).values()].sort(), ids),
+    )
   const plug = (core) =>
     guest.qmp('device_add', { driver: 'max-x86_64-cpu', id: `cpu${core}`, 'socket-id': 0, 'core-id': core, 'thread-id': 0 })
 
   await add('a CPU that is not plugged in', [1], EINVAL)
   await add('a CPU that the firmware does not know', [77], EINVAL)
-  // Out of order: the kernel numbers CPUs as they come, so that cpu1 has APIC id 3.
-  await plug(3)
-  await add('a CPU that was plugged in this moment', [3], OK)
-  await checks.check('q35: its number is not its APIC id', async () =>
-    assert.equal((await guest.read(`${CPUS}/online`)).text, '0-1'),
-  )
   await plug(1)
+  await add('a CPU that was plugged in this moment', [1], OK)
+  await online([0, 1])
+  // Out of order: the kernel numbers CPUs as they come. None may run behind a hole, though: QEMU's emulated APICs lose interrupts there.
+  await plug(3)
   await plug(2)
   await add('a batch that names one CPU that runs', [1, 3], EINVAL)
-  await online([0, 3])
-  await add('a batch', [1, 2], OK)
+  await online([0, 1])
+  await add('a batch', [2, 3], OK)
+  await checks.check('q35: a CPU with APIC id 3 is cpu2', async () => assert.equal((await apicIdsByNumber(guest)).get(2), 3))
   await online([0, 1, 2, 3])
   await add('a CPU that runs', [2], EINVAL)
   await remove('the boot CPU', [0], EINVAL)
@@ -136,7 +136,7 @@ async function windows(guest) {
   await add('a window within one that is there', at(base + 0x100, 0x10, 6), EEXIST)
   await add('a window on an irq of its own', at(base + 0x4000, 0x1000, 6), OK)
   await add('another on that irq', at(base + 0x8000, 0x1000, 6), EEXIST)
-  await add('a window without bytes', at(base + 0x8000, 0, 7), EBUSY)
+  await row(guest, 'a window without bytes', { op: 'request', type: 5, load: mmioLoad(base + 0x8000, 0, 7) }, EBUSY)
   await row(guest, 'a window on irq 0', { op: 'request', type: 5, load: mmioLoad(base + 0x8000, 0x1000, 0) }, EINVAL)
   await row(guest, 'a window on an irq that no I/O APIC has', { op: 'mmio.add', ...at(base + 0x8000, 0x1000, 999) }, EINVAL)
   await row(guest, 'a window in a load of 23 bytes', { op: 'request', type: 5, load: '00'.repeat(23) }, EINVAL)
@@ -224,9 +224,10 @@ async function withGuest(machine, options, use) {
   }
 }
 
-async function runningApicIds(guest) {
+async function apicIdsByNumber(guest) {
   const { text } = await guest.read('/proc/cpuinfo')
-  return [...text.matchAll(/^apicid\s*: (\d+)$/gm)].map(([, id]) => Number(id)).sort((a, b) => a - b)
+  const found = text.matchAll(/^processor\s*: (\d+)$[\s\S]*?^apicid\s*: (\d+)$/gm)
+  return new Map([...found].map(([, number, id]) => [Number(number), Number(id)]))
 }
 
 async function totalMemory(guest) {
