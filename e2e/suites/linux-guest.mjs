@@ -1,15 +1,14 @@
 // The guest side on a stock Debian kernel, software-emulated: CPUs, PCI functions, virtio-mmio windows and memory come and go by upcall
-// requests over AF_VSOCK inside the guest, and each refusal is provoked. Alone: node e2e/linux-guest.mjs, after npm run build.
+// requests over AF_VSOCK inside the guest, and each refusal is provoked.
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Checks } from './checks.mjs'
-import { DrivenGuest } from './driven-guest.mjs'
-import { guestImage } from './image.mjs'
-import { upcallMmioModule } from './kernel-module.mjs'
-import { makePayload } from './payload.mjs'
+import { DrivenGuest } from '../driven-guest.mjs'
+import { upcallMmioModule } from '../kernel-module.mjs'
+import { knownClock } from '../known-clock.mjs'
+import { fillPayload } from '../payload.mjs'
 
 const OK = 0
 const EPERM = -1
@@ -19,27 +18,38 @@ const ENODEV = -19
 const EINVAL = -22
 const names = { 0: 'ok', 1: '+1', '-1': '−1', '-16': 'EBUSY', '-17': 'EEXIST', '-19': 'ENODEV', '-22': 'EINVAL' }
 
-const checks = new Checks('e2e linux guest')
+const programs = ['guest/linux-guest']
+const packages = ['upcall', '@upcall/device-manager', '@upcall/vsock']
 const table = []
-const image = await guestImage()
-const module = await upcallMmioModule(image)
-const disk = makeDisk()
-const payload = makePayload({ packages: ['apps/cli'], files: { 'upcall_mmio.ko': module } })
-try {
-  await withGuest('q35', q35Options(), async (guest) => {
-    await cpus(guest)
-    await pci(guest)
-    await windows(guest)
-    await memory(guest)
-  })
-  await withGuest('microvm', microvmOptions(), mmioDisk)
-} finally {
-  payload[Symbol.dispose]()
-  disk[Symbol.dispose]()
+let checks
+let image
+let module
+let disk
+
+export async function run(theChecks, guestImage) {
+  checks = theChecks
+  image = guestImage
+  module = await checks.check('the kernel module is built, or found in the cache', () => upcallMmioModule(image))
+  if (module === undefined) return
+  const folder = mkdtempSync(join(tmpdir(), 'upcall-e2e-'))
+  try {
+    const payloadDir = join(folder, 'payload')
+    fillPayload(payloadDir, { programs, packages })
+    copyFileSync(module, join(payloadDir, 'upcall_mmio.ko'))
+    disk = makeDisk(join(folder, 'disk'))
+    const log = await withGuest({ ...q35Options(), payloadDir }, async (guest) => {
+      await cpus(guest)
+      await pci(guest)
+      await windows(guest)
+      await memory(guest)
+    })
+    await withGuest({ ...microvmOptions(), payloadDir, append: knownClock(log) }, mmioDisk)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+  console.log()
+  console.table(table)
 }
-console.log()
-console.table(table)
-checks.finish()
 
 /** Asks the guest, compares the result, adds a row. */
 async function row(guest, event, operation, expected) {
@@ -209,16 +219,19 @@ function microvmOptions() {
   }
 }
 
-async function withGuest(machine, options, use) {
+/** Resolves with the console, if there was one. */
+async function withGuest(options, use) {
+  const { machine } = options
   const guest = await checks.check(`${machine}: a stock kernel boots, upcall serve listens, its client is ready`, () =>
-    DrivenGuest.start({ image, payloadDir: payload.dir, ...options }),
+    DrivenGuest.start({ image, ...options }),
   )
-  if (!guest) return
+  if (!guest) return undefined
   try {
     await use(guest)
     await checks.check(`${machine}: the kernel has nothing to complain about`, () =>
       assert.doesNotMatch(guest.console, /BUG:|WARNING:|Oops|Call Trace|general protection/),
     )
+    return guest.console
   } finally {
     await guest.close()
   }
@@ -243,13 +256,10 @@ async function diskNamed(guest, serial) {
   return undefined
 }
 
-function makeDisk() {
-  const dir = mkdtempSync(join(tmpdir(), 'upcall-disk-'))
-  const path = join(dir, 'disk')
+function makeDisk(path) {
   const bytes = randomBytes(1 << 20)
   writeFileSync(path, bytes)
-  const sha256 = createHash('sha256').update(bytes).digest('hex')
-  return { path, sha256, [Symbol.dispose]: () => rmSync(dir, { recursive: true, force: true }) }
+  return { path, sha256: createHash('sha256').update(bytes).digest('hex') }
 }
 
 /** Loads that no encoder of ours would make. */
