@@ -1,0 +1,304 @@
+import { channel } from 'node:diagnostics_channel'
+import { EventEmitter } from 'node:events'
+import { debuglog } from 'node:util'
+import { MESSAGE_SIZE } from '@upcall/wire'
+import type { Clock } from './clock.js'
+import { Connections } from './connections.js'
+import { ClosedError, errorOf, type UpcallError, type UpcallErrorCode } from './error.js'
+import { SessionMachine } from './machine/machine.js'
+import type { Effect, OutsideEvent, ReconnectReason, StateName } from './machine/session.js'
+import { type ClientOptions, duration, resolveOptions } from './options.js'
+import type { Service } from './service.js'
+
+/** How long a caller is ready to wait. */
+export interface WaitOptions {
+  /** Ends the wait. Rejects with code `ABORTED` and the signal's reason as `cause`. */
+  signal?: AbortSignal | undefined
+  /** Milliseconds from the call, over queue, dial and reply. Default: no limit of its own; the reconnect budget and the reply's deadline remain. */
+  timeoutMs?: number | undefined
+}
+
+/** The session went into another state. `cause`: why it left a connection or gave up. */
+export interface StateEvent {
+  readonly state: StateName
+  readonly previous: StateName
+  readonly cause?: unknown
+}
+
+/** Another connection will be tried. `attempt` counts from 1 since the last connection that worked; 0 for one that is made off budget. */
+export interface ReconnectEvent {
+  readonly attempt: number
+  readonly delayMs: number
+  readonly reason: ReconnectReason
+  readonly cause?: unknown
+}
+
+interface Waiter {
+  resolve(value: unknown): void
+  reject(error: unknown): void
+  /** Lets go of the caller's signal. */
+  release(): void
+}
+
+const log = debuglog('upcall')
+const diagnostics = channel('upcall:client')
+// setTimeout fires at once beyond this; an early wake-up is harmless.
+const LONGEST_TIMER_MS = 0x7fff_ffff
+
+/**
+ * A session with one service in the guest. It starts to connect when it is made, connects again whenever it must, and owns the streams
+ * that its dialer delivers. It sends one request at a time, in the order of the calls.
+ *
+ * Everything it does to its connections is published, as the machine's effects, on the diagnostics channel `upcall:client`, and
+ * logged under `NODE_DEBUG=upcall`.
+ */
+export class UpcallClient<Req, Rep>
+  extends EventEmitter<{ state: [StateEvent]; reconnect: [ReconnectEvent] }>
+  implements AsyncDisposable
+{
+  readonly #service: Service<Req, Rep>
+  readonly #clock: Clock
+  readonly #remote: string
+  readonly #closeMs: number
+  readonly #machine: SessionMachine
+  readonly #connections: Connections
+  readonly #requests = new Map<number, Waiter>()
+  readonly #readiness = new Set<Waiter>()
+  readonly #effects: Effect[] = []
+  #performing = false
+  #requestCount = 0
+  #timer: { at: number; cancel(): void } | undefined
+  #closed: Promise<void> | undefined
+
+  /** @throws TypeError or RangeError that names the option that is wrong. */
+  constructor(options: ClientOptions<Req, Rep>) {
+    super()
+    const { dial, clock, session } = resolveOptions(options)
+    this.#service = options.service
+    this.#clock = clock
+    this.#remote = session.remote
+    this.#closeMs = session.dialMs
+    this.#connections = new Connections(dial, (event) => this.#tell(event))
+    this.#machine = new SessionMachine(session, clock.now())
+    // Not before the caller has had a chance to listen.
+    queueMicrotask(() => this.#tell({ type: 'wake' }))
+  }
+
+  get state(): StateName {
+    return this.#machine.state
+  }
+
+  /**
+   * Resolves once the service has greeted; at once if it has.
+   *
+   * @throws {@link UpcallError} (all `not-sent`) `UNREACHABLE` when the client has given up, `TIMEOUT`, `ABORTED`, `CLOSED`.
+   */
+  ready(options: WaitOptions = {}): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const { signal } = options
+      const timeoutMs = duration('timeoutMs', options.timeoutMs, Number.POSITIVE_INFINITY)
+      const error = (code: UpcallErrorCode, what: string, cause?: unknown) =>
+        errorOf(code, 'not-sent', `connect ${this.#remote}: ${what}`, cause)
+      if (signal?.aborted) throw error('ABORTED', 'aborted before the call', signal.reason)
+      const settled = this.#readyNow()
+      if (settled === true) return resolve()
+      if (settled !== undefined) throw settled
+
+      const fail = (error: UpcallError) => {
+        this.#readiness.delete(waiter)
+        waiter.release()
+        reject(error)
+      }
+      const unlisten = onAbort(signal, (reason) =>
+        fail(error('ABORTED', 'aborted before it was ready; the client goes on trying', reason)),
+      )
+      const onTime = () => fail(error('TIMEOUT', `not ready within ${timeoutMs} ms; the client goes on trying`))
+      const cancel = Number.isFinite(timeoutMs) ? this.#clock.setTimer(Math.min(timeoutMs, LONGEST_TIMER_MS), onTime) : undefined
+      const waiter: Waiter = {
+        resolve: () => resolve(),
+        reject,
+        release() {
+          cancel?.()
+          unlisten()
+        },
+      }
+      this.#readiness.add(waiter)
+    })
+  }
+
+  /**
+   * Sends one request when its turn comes.
+   *
+   * @returns The reply, whether the guest did what was asked or refused it.
+   * @throws What the service's `encode` throws, for an invalid request; {@link UpcallError} for everything else, with an honest `outcome`.
+   */
+  request(value: Req, options: WaitOptions = {}): Promise<Rep> {
+    return new Promise((resolve, reject) => {
+      const { signal } = options
+      const timeoutMs = duration('timeoutMs', options.timeoutMs, Number.POSITIVE_INFINITY)
+      const service = this.#service
+      const id = ++this.#requestCount
+      const bytes = service.encode(value, new Uint8Array(service.messageSize ?? MESSAGE_SIZE))
+      const ticket = {
+        id,
+        request: value,
+        bytes,
+        subject: service.describe?.(value) ?? 'request',
+        needsClean: service.needsCleanChannel?.(value) ?? false,
+        replyTimeoutMs: service.replyTimeoutMs(value),
+        deadline: this.#clock.now() + timeoutMs,
+      }
+      if (signal?.aborted) {
+        throw errorOf(
+          'ABORTED',
+          'not-sent',
+          `${ticket.subject} ${this.#remote}: aborted before the call; nothing was sent`,
+          signal.reason,
+        )
+      }
+      const release = onAbort(signal, (reason) => this.#tell({ type: 'abort', id, reason }))
+      this.#requests.set(id, { resolve: resolve as (value: unknown) => void, reject, release })
+      this.#tell({ type: 'request', ticket })
+    })
+  }
+
+  /** Starts afresh after the client gave up (`ReconnectError`), or tries at once while it waits between two attempts. Otherwise does nothing. */
+  reconnect(): void {
+    this.#tell({ type: 'reconnect' })
+  }
+
+  /**
+   * Ends the session: a request under way is rejected as `indeterminate`, those that wait as `not-sent`.
+   *
+   * @returns When the stream has closed. Twice is once.
+   */
+  close(): Promise<void> {
+    if (this.#closed === undefined) {
+      this.#tell({ type: 'close' })
+      this.#closed = this.#connections.allGone(this.#clock, this.#closeMs)
+    }
+    return this.#closed
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  /** true: ready. An error: it will not be, as things are. undefined: not yet. */
+  #readyNow(): true | UpcallError | undefined {
+    switch (this.state) {
+      case 'ServiceConnected':
+      case 'ServiceBusy':
+        return true
+      case 'ReconnectError':
+        return errorOf(
+          'UNREACHABLE',
+          'not-sent',
+          `connect ${this.#remote}: given up; call reconnect() to try again`,
+          this.#machine.cause,
+        )
+      case 'Closed':
+        return new ClosedError('not-sent', `connect ${this.#remote}: the client is closed; make a new one`)
+      default:
+        return undefined
+    }
+  }
+
+  /** The one way into the machine. What a listener or a stream does meanwhile is handled after what is under way. */
+  #tell(event: OutsideEvent): void {
+    this.#effects.push(...this.#machine.handle(event, this.#clock.now()))
+    if (this.#performing) return
+    this.#performing = true
+    try {
+      for (let effect = this.#effects.shift(); effect !== undefined; effect = this.#effects.shift()) this.#perform(effect)
+    } finally {
+      this.#performing = false
+    }
+    this.#setTimer()
+  }
+
+  #perform(effect: Effect): void {
+    log('%s %o', this.#remote, effect)
+    if (diagnostics.hasSubscribers) diagnostics.publish({ client: this, remote: this.#remote, effect })
+    switch (effect.type) {
+      case 'dial':
+        this.#connections.dial(effect.conn)
+        break
+      case 'write':
+        this.#connections.write(effect.conn, effect.bytes)
+        break
+      case 'drop':
+        this.#connections.drop(effect.conn)
+        break
+      case 'reply':
+        this.#settle(effect.id)?.resolve(effect.reply)
+        break
+      case 'fail':
+        this.#settle(effect.id)?.reject(effect.error)
+        break
+      case 'state': {
+        const { state, previous, cause } = effect
+        this.#settleReadiness()
+        this.#emit('state', { state, previous, ...(cause !== undefined && { cause }) })
+        break
+      }
+      case 'reconnect': {
+        const { attempt, delayMs, reason, cause } = effect
+        this.#emit('reconnect', { attempt, delayMs, reason, ...(cause !== undefined && { cause }) })
+        break
+      }
+    }
+  }
+
+  #settle(id: number): Waiter | undefined {
+    const waiter = this.#requests.get(id)
+    this.#requests.delete(id)
+    waiter?.release()
+    return waiter
+  }
+
+  #settleReadiness(): void {
+    const settled = this.#readyNow()
+    if (settled === undefined) return
+    for (const waiter of this.#readiness) {
+      this.#readiness.delete(waiter)
+      waiter.release()
+      if (settled === true) waiter.resolve(undefined)
+      else waiter.reject(settled)
+    }
+  }
+
+  /** A listener that throws is its owner's bug and surfaces as such, but not in the middle of the client's work. */
+  #emit(name: 'state', event: StateEvent): void
+  #emit(name: 'reconnect', event: ReconnectEvent): void
+  #emit(name: 'state' | 'reconnect', event: StateEvent | ReconnectEvent): void {
+    try {
+      this.emit(name as 'state', event as StateEvent)
+    } catch (error) {
+      process.nextTick(() => {
+        throw error
+      })
+    }
+  }
+
+  #setTimer(): void {
+    const at = this.#machine.wakeAt
+    if (this.#timer?.at === at) return
+    this.#timer?.cancel()
+    this.#timer = undefined
+    if (!Number.isFinite(at)) return
+    const ms = Math.min(Math.max(0, Math.ceil(at - this.#clock.now())), LONGEST_TIMER_MS)
+    const cancel = this.#clock.setTimer(ms, () => {
+      this.#timer = undefined
+      this.#tell({ type: 'wake' })
+    })
+    this.#timer = { at, cancel }
+  }
+}
+
+/** Calls `fn` with the reason when the signal aborts. Returns how to stop listening. */
+function onAbort(signal: AbortSignal | undefined, fn: (reason: unknown) => void): () => void {
+  const listener = () => fn(signal?.reason)
+  signal?.addEventListener('abort', listener, { once: true })
+  return () => signal?.removeEventListener('abort', listener)
+}

@@ -1,0 +1,105 @@
+import type { Duplex } from 'node:stream'
+import type { Clock } from './clock.js'
+import type { OutsideEvent } from './machine/session.js'
+import type { Dial } from './options.js'
+
+type Tell = (event: OutsideEvent) => void
+
+interface Connection {
+  readonly controller: AbortController
+  stream?: Duplex
+  /** Resolves when nothing of it is open any more. */
+  readonly gone: Promise<void>
+}
+
+/** The one owner of every dial and stream that a client has; each is known by its number. What happens to them is told as events. */
+export class Connections {
+  readonly #dial: Dial
+  readonly #tell: Tell
+  readonly #open = new Map<number, Connection>()
+
+  constructor(dial: Dial, tell: Tell) {
+    this.#dial = dial
+    this.#tell = tell
+  }
+
+  /** Begins one attempt. */
+  dial(conn: number): void {
+    const controller = new AbortController()
+    let gone!: () => void
+    const connection: Connection = { controller, gone: new Promise((resolve) => (gone = resolve)) }
+    this.#open.set(conn, connection)
+    const close = () => {
+      this.#open.delete(conn)
+      gone()
+    }
+    // Inside the promise, so that a dialer that throws is treated like one that rejects.
+    new Promise<Duplex>((resolve) => resolve(this.#dial({ signal: controller.signal }))).then(
+      (stream) => {
+        if (typeof stream?.pipe !== 'function') {
+          close()
+          this.#tell({ type: 'dialFailed', conn, error: new TypeError('dial: must resolve with a Duplex stream'), final: true })
+          return
+        }
+        connection.stream = stream
+        stream.once('close', close)
+        if (stream.closed) close()
+        this.#adopt(conn, stream, controller.signal)
+      },
+      (error) => {
+        close()
+        this.#tell({ type: 'dialFailed', conn, error, final: isFinal(error) })
+      },
+    )
+  }
+
+  #adopt(conn: number, stream: Duplex, signal: AbortSignal): void {
+    let failed: unknown
+    // Stays for as long as the stream exists: an error after the session let go of it is nobody's business any more.
+    stream.on('error', (error) => {
+      failed = error
+      this.#tell({ type: 'ended', conn, error })
+    })
+    if (signal.aborted) {
+      stream.destroy()
+      return
+    }
+    this.#tell({ type: 'dialed', conn })
+    if (stream.destroyed || stream.readableEnded) {
+      this.#tell({ type: 'ended', conn, error: failed })
+      return
+    }
+    stream.on('data', (chunk: Uint8Array) => this.#tell({ type: 'bytes', conn, chunk }))
+    stream.on('end', () => this.#tell({ type: 'ended', conn }))
+    stream.on('close', () => this.#tell({ type: 'ended', conn, error: failed }))
+  }
+
+  /** One message, in one write. */
+  write(conn: number, bytes: Uint8Array): void {
+    const stream = this.#open.get(conn)?.stream
+    if (stream === undefined || !stream.writable) this.#tell({ type: 'unsent', conn, error: stream?.errored ?? undefined })
+    else stream.write(bytes)
+  }
+
+  /** Aborts the dial or destroys the stream. */
+  drop(conn: number): void {
+    const connection = this.#open.get(conn)
+    connection?.controller.abort()
+    connection?.stream?.destroy()
+  }
+
+  /** Resolves when nothing is open, or after `ms` in which a dialer or a stream did not react. */
+  async allGone(clock: Clock, ms: number): Promise<void> {
+    let cancel: (() => void) | undefined
+    const enough = new Promise<void>((resolve) => (cancel = clock.setTimer(ms, resolve)))
+    try {
+      await Promise.race([Promise.all([...this.#open.values()].map(({ gone }) => gone)), enough])
+    } finally {
+      cancel?.()
+    }
+  }
+}
+
+function isFinal(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && 'retryable' in error && error.retryable === false
+}

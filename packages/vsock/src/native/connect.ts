@@ -1,0 +1,57 @@
+import type { Socket } from 'node:net'
+import { adopt, type CreateSocket } from './adopt.js'
+import type { Binding, Descriptor } from './binding.js'
+
+export interface ConnectTarget {
+  readonly family: number
+  readonly sockaddr: Uint8Array
+  /** Socket options, set before connecting. */
+  readonly configure?: ((descriptor: Descriptor) => void) | undefined
+}
+
+export interface ConnectControl {
+  /** Ends the attempt at once: the descriptor is closed and the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined
+  /** Whether a pending attempt keeps the process alive. Default true. */
+  readonly ref?: boolean | undefined
+}
+
+/** One attempt. Rejects with the kernel's errno as a Node-style error; whatever was opened is closed by then. */
+export function connectSocket<T extends Socket>(
+  binding: Binding,
+  { family, sockaddr, configure }: ConnectTarget,
+  create: CreateSocket<T>,
+  { signal, ref = true }: ConnectControl = {},
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted()
+    const connection = binding.socket(family)
+
+    const fail = (error: unknown) => {
+      signal?.removeEventListener('abort', onAbort)
+      binding.close(connection)
+      reject(error)
+    }
+    const onAbort = () => fail(signal?.reason)
+    const finish = () => {
+      try {
+        binding.finishConnect(connection)
+        const socket = adopt(binding, connection, binding.placeholder(), undefined, create)
+        signal?.removeEventListener('abort', onAbort)
+        resolve(socket)
+      } catch (error) {
+        fail(error)
+      }
+    }
+
+    try {
+      configure?.(connection)
+      if (!ref) binding.unref(connection)
+      if (binding.connect(connection, sockaddr)) return finish()
+      binding.watch(connection, binding.WRITABLE, finish)
+      signal?.addEventListener('abort', onAbort)
+    } catch (error) {
+      fail(error)
+    }
+  })
+}

@@ -1,0 +1,162 @@
+import type { Socket } from 'node:net'
+import { getSystemErrorName } from 'node:util'
+import { adopt, type CreateSocket } from './adopt.js'
+import type { Binding, Descriptor } from './binding.js'
+import { LITTLE_ENDIAN } from './sockaddr.js'
+
+export interface ListenTarget {
+  readonly family: number
+  readonly sockaddr: Uint8Array
+  /** Connections the kernel keeps waiting; it caps this at net.core.somaxconn. */
+  readonly backlog: number
+  /** Socket options, set before binding; accepted connections inherit them. */
+  readonly configure?: ((descriptor: Descriptor) => void) | undefined
+}
+
+export interface ListenHandlers<T extends Socket> {
+  readonly create: CreateSocket<T>
+  readonly onConnection: (socket: T) => void
+  /** The listener broke and is closed. */
+  readonly onError: (error: unknown) => void
+  /** Out of descriptors or memory: connections wait in the backlog, the next try is in `delayMs`. */
+  readonly onPause?: ((error: unknown, delayMs: number) => void) | undefined
+}
+
+/** Calls `fn` once after `ms`, unless the returned function is called first. `ref` is whether waiting keeps the process alive. */
+export type Sleep = (ms: number, fn: () => void, ref: boolean) => () => void
+
+/** A listening socket. */
+export interface Listener {
+  /** What it is bound to, as raw sockaddr bytes. */
+  readonly local: Uint8Array
+  ref(): void
+  unref(): void
+  /** Twice is once. Connections already accepted stay. */
+  close(): void
+}
+
+/** Errors that pass when somebody closes something. The connection is still in the backlog: nothing is lost by waiting. */
+const EXHAUSTED: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'])
+const FIRST_DELAY_MS = 10
+const LAST_DELAY_MS = 1_000
+
+/** Accepted in one go before other work gets its turn. */
+const BATCH = 64
+
+/**
+ * Binds and listens; accepts by itself from then on, until it is closed.
+ *
+ * @throws the kernel's errno as a Node-style error; nothing stays open then.
+ */
+export function listenSocket<T extends Socket>(
+  binding: Binding,
+  { family, sockaddr, backlog, configure }: ListenTarget,
+  handlers: ListenHandlers<T>,
+  sleep: Sleep = systemSleep,
+): Listener {
+  const descriptor = binding.socket(family)
+  try {
+    configure?.(descriptor)
+    binding.bind(descriptor, sockaddr)
+    binding.listen(descriptor, backlog)
+    return new AcceptingListener(binding, descriptor, handlers, sleep)
+  } catch (error) {
+    binding.close(descriptor)
+    throw error
+  }
+}
+
+class AcceptingListener<T extends Socket> implements Listener {
+  readonly local: Uint8Array
+  readonly #binding: Binding
+  readonly #descriptor: Descriptor
+  readonly #handlers: ListenHandlers<T>
+  readonly #sleep: Sleep
+  #closed = false
+  #referenced = true
+  #delayMs = FIRST_DELAY_MS
+  #cancelPause: () => void = () => {}
+  /** Where the next connection goes, made before it is accepted: afterwards, for want of a number, it could only be dropped. */
+  #spare: Descriptor | undefined
+
+  constructor(binding: Binding, descriptor: Descriptor, handlers: ListenHandlers<T>, sleep: Sleep) {
+    this.#binding = binding
+    this.#descriptor = descriptor
+    this.#handlers = handlers
+    this.#sleep = sleep
+    this.local = binding.getsockname(descriptor)
+    this.#watch()
+  }
+
+  ref(): void {
+    this.#referenced = true
+    this.#binding.ref(this.#descriptor)
+  }
+
+  unref(): void {
+    this.#referenced = false
+    this.#binding.unref(this.#descriptor)
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#cancelPause()
+    this.#binding.close(this.#descriptor)
+    if (this.#spare) this.#binding.close(this.#spare)
+  }
+
+  #watch(): void {
+    this.#binding.watch(this.#descriptor, this.#binding.READABLE, (events) => this.#onReady(events))
+  }
+
+  #onReady(events: number): void {
+    if (events === 0) return this.#fail(pendingError(this.#binding, this.#descriptor))
+    for (let i = 0; i < BATCH && !this.#closed; i++) {
+      let socket: T | undefined
+      try {
+        socket = this.#accept()
+      } catch (error) {
+        return EXHAUSTED.has((error as NodeJS.ErrnoException).code) ? this.#pause(error) : this.#fail(error)
+      }
+      if (!socket) return
+      this.#delayMs = FIRST_DELAY_MS
+      this.#handlers.onConnection(socket)
+    }
+  }
+
+  #accept(): T | undefined {
+    this.#spare ??= this.#binding.placeholder()
+    const accepted = this.#binding.accept(this.#descriptor)
+    if (!accepted) return undefined
+    const placeholder = this.#spare
+    this.#spare = undefined
+    return adopt(this.#binding, accepted.descriptor, placeholder, accepted.peer, this.#handlers.create)
+  }
+
+  /** The backlog stays readable, so watching on would spin. */
+  #pause(error: unknown): void {
+    const delayMs = this.#delayMs
+    this.#delayMs = Math.min(delayMs * 2, LAST_DELAY_MS)
+    this.#binding.unwatch(this.#descriptor)
+    this.#cancelPause = this.#sleep(delayMs, () => this.#watch(), this.#referenced)
+    this.#handlers.onPause?.(error, delayMs)
+  }
+
+  #fail(error: unknown): void {
+    this.close()
+    this.#handlers.onError(error)
+  }
+}
+
+function pendingError(binding: Binding, descriptor: Descriptor): Error {
+  const value = binding.getsockopt(descriptor, binding.SOL_SOCKET, binding.SO_ERROR, 4)
+  const errno = new DataView(value.buffer).getInt32(0, LITTLE_ENDIAN)
+  const code = errno === 0 ? 'EIO' : getSystemErrorName(-errno)
+  return Object.assign(new Error(`accept ${code}`), { code, errno: -errno, syscall: 'accept' })
+}
+
+function systemSleep(ms: number, fn: () => void, ref: boolean): () => void {
+  const timer = setTimeout(fn, ms)
+  if (!ref) timer.unref()
+  return () => clearTimeout(timer)
+}

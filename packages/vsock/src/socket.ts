@@ -1,0 +1,123 @@
+import { Socket, type SocketConstructorOpts } from 'node:net'
+import type { Address } from './address.js'
+import { type Clock, systemClock } from './clock.js'
+import { VsockError } from './errors.js'
+
+/** Silence after `end()` that a peer is granted on a transport without half-close. */
+export const DEFAULT_LINGER_MS = 5_000
+
+export interface VsockSocketInit {
+  local?: Address | undefined
+  remote?: Address | undefined
+  halfClose: boolean
+  /** Default 5000 ms. */
+  lingerMs?: number | undefined
+  clock?: Clock | undefined
+}
+
+const LINGER = Symbol('linger')
+
+interface Linger {
+  readonly ms: number
+  readonly clock: Clock
+  /** The owner wants no more data: nothing is lost by shutting down at once. */
+  abandoned: boolean
+  /** Sends the EOF that `end()` holds back. */
+  proceed: (() => void) | undefined
+}
+
+/**
+ * A `net.Socket` with addresses, `allowHalfOpen: true`, whatever the transport is.
+ *
+ * `end()` with `halfClose: true` is Node's own: the peer sees EOF and may go on sending.
+ * With `halfClose: false` an EOF sent early would make the VMM drop what the guest still has to say. So `end()` flushes, and sends
+ * EOF once the guest has ended its side; until then the guest sees none, and `'finish'` waits. A guest that stays silent for
+ * `lingerMs` without ending destroys the socket with a `VsockError` `ETIMEDOUT` (op `shutdown`): loud, never a silent loss.
+ * `destroy()` and `destroySoon()` do not wait.
+ */
+export class VsockSocket extends Socket {
+  /** This end, where it has a name: the listening address of an accepted socket. */
+  declare readonly local: Address | undefined
+  /** The other end, where it has a name: the address that was dialled. */
+  declare readonly remote: Address | undefined
+  /** Whether EOF in one direction leaves the other one open on this transport, as declared by whoever made the socket. */
+  declare readonly halfClose: boolean
+  declare private readonly [LINGER]: Linger
+
+  constructor(init: VsockSocketInit, options: SocketConstructorOpts = {}) {
+    super({ ...options, allowHalfOpen: true })
+    define(this, init)
+  }
+
+  /** Makes a VsockSocket of a socket that `net.Server` accepted; the server must allow half-open sockets. */
+  static adopt(socket: Socket, init: VsockSocketInit): VsockSocket {
+    // net.Server has no way to choose the class of its sockets. Nothing here is a private field, so the prototype is all it takes.
+    Object.setPrototypeOf(socket, VsockSocket.prototype)
+    define(socket as VsockSocket, init)
+    return socket as VsockSocket
+  }
+
+  override destroySoon(): void {
+    this[LINGER].abandoned = true
+    this[LINGER].proceed?.()
+    super.destroySoon()
+  }
+
+  override _final(callback: (error?: Error | null) => void): void {
+    if (this.halfClose || this.readableEnded || this[LINGER].abandoned) {
+      super._final(callback)
+      return
+    }
+    const linger = this[LINGER]
+    const { clock, ms } = linger
+    let seen = this.bytesRead
+    let cancel = clock.setTimer(ms, check)
+    const self = this
+    linger.proceed = proceed
+    this.once('end', proceed).once('close', stop)
+
+    function stop() {
+      cancel()
+      linger.proceed = undefined
+      self.off('end', proceed).off('close', stop)
+    }
+    function proceed() {
+      stop()
+      Socket.prototype._final.call(self, callback)
+    }
+    function check() {
+      // Bytes that wait here for a slow reader are not the peer's silence.
+      if (self.bytesRead !== seen || self.readableLength > 0) {
+        seen = self.bytesRead
+        cancel = clock.setTimer(ms, check)
+        return
+      }
+      stop()
+      self.destroy(lingerError(self, ms))
+    }
+  }
+}
+
+function define(
+  socket: VsockSocket,
+  { local, remote, halfClose, lingerMs = DEFAULT_LINGER_MS, clock = systemClock }: VsockSocketInit,
+) {
+  const linger: Linger = { ms: lingerMs, clock, abandoned: false, proceed: undefined }
+  Object.defineProperties(socket, {
+    local: { value: local, enumerable: true },
+    remote: { value: remote, enumerable: true },
+    halfClose: { value: halfClose, enumerable: true },
+    [LINGER]: { value: linger },
+  })
+}
+
+function lingerError({ local, remote }: VsockSocket, ms: number): VsockError {
+  return new VsockError({
+    code: 'ETIMEDOUT',
+    op: 'shutdown',
+    local,
+    remote,
+    what: `the peer neither sent nor ended within ${ms} ms of end(), and this transport has no half-close to tell it`,
+    next: 'let the guest end first, call destroy(), or pass halfClose: true if the VMM has it (Cloud Hypervisor since 2026-06)',
+  })
+}
