@@ -17,17 +17,20 @@ export const P_REPLY_ACK = 1n << 3n
 export const P_CONFIG = 1n << 9n
 export const PROTOCOL_FEATURES = P_REPLY_ACK | P_CONFIG
 
+/** A file descriptor, as an object that only the platform can open. */
+export type Descriptor = object
+
 /** What the session needs done to the outside world. Every call is synchronous. Descriptors handed over belong to the callee. */
 export interface Platform {
   /** Maps each region from its descriptor; throws if one cannot be mapped, leaving nothing mapped. */
-  mapMemory(regions: readonly MemoryRegion[], descriptors: readonly number[]): GuestMemory
+  mapMemory(regions: readonly MemoryRegion[], descriptors: readonly Descriptor[]): GuestMemory
   /** After this no view into `memory` reaches guest memory any more. */
   unmapMemory(memory: GuestMemory): void
   /** Watches a ring's kick descriptor instead of the one before; undefined: none. */
-  setKick(ring: number, descriptor: number | undefined): void
-  setCall(ring: number, descriptor: number | undefined): void
-  setError(ring: number, descriptor: number | undefined): void
-  closeDescriptor(descriptor: number): void
+  setKick(ring: number, descriptor: Descriptor | undefined): void
+  setCall(ring: number, descriptor: Descriptor | undefined): void
+  setError(ring: number, descriptor: Descriptor | undefined): void
+  closeDescriptor(descriptor: Descriptor): void
 }
 
 /** What came of a message. */
@@ -105,7 +108,7 @@ export class BackendSession {
    * Takes one message with the descriptors that came along; those that it does not need are closed. Throws `PROTOCOL` when the front end
    * is at fault, which ends the conversation.
    */
-  receive(header: MessageHeader, payload: Uint8Array, descriptors: number[]): SessionResult {
+  receive(header: MessageHeader, payload: Uint8Array, descriptors: Descriptor[]): SessionResult {
     try {
       const message = decodeFrontEndMessage(header, payload)
       const answer = this.#handle(message, descriptors)
@@ -151,7 +154,7 @@ export class BackendSession {
     return enabled ? state.ring : undefined
   }
 
-  #handle(message: FrontEndMessage, descriptors: number[]): SessionResult {
+  #handle(message: FrontEndMessage, descriptors: Descriptor[]): SessionResult {
     switch (message.request) {
       case 'GET_FEATURES':
         return reply({ request: Request.GET_FEATURES, u64: DEVICE_FEATURES })
@@ -182,7 +185,7 @@ export class BackendSession {
     }
   }
 
-  #handleRing(message: RingMessage, state: RingState, descriptors: number[]): SessionResult {
+  #handleRing(message: RingMessage, state: RingState, descriptors: Descriptor[]): SessionResult {
     switch (message.request) {
       case 'SET_VRING_NUM':
         state.size = message.value
@@ -225,7 +228,7 @@ export class BackendSession {
   }
 
   /** A new table replaces the old one under running rings: new views first, then the old ones go. */
-  #setMemory(regions: MemoryRegion[], descriptors: number[]): SessionResult {
+  #setMemory(regions: MemoryRegion[], descriptors: Descriptor[]): SessionResult {
     if (descriptors.length !== regions.length) {
       throw new DeviceError(
         'PROTOCOL',
@@ -292,7 +295,7 @@ function offered(request: string, features: bigint, offer: bigint): bigint {
 }
 
 /** Takes the one descriptor out of the list, so that it is not closed with the rest. */
-function one(request: string, descriptors: number[]): number {
+function one(request: string, descriptors: Descriptor[]): Descriptor {
   if (descriptors.length !== 1)
     throw new DeviceError('PROTOCOL', `vhost-user: ${request} with ${descriptors.length} descriptors, expected 1`)
   return descriptors.pop()!
