@@ -102,6 +102,7 @@ export class Attachment {
         news: () => {
           if (connection.state === 'connecting') return
           signal?.removeEventListener('abort', onAbort)
+          this.#watchers.delete(connection)
           if (connection.state === 'open') resolve(this.#open(connection))
           else reject(outcomeError(subject, connection.outcome ?? 'reset', signal?.aborted ? signal.reason : undefined))
         },
