@@ -1,7 +1,9 @@
 import { defineConfig } from 'vitest/config'
+import { mutant } from './scripts/mutant-plugin.js'
 
 /** What every package's vitest.config.ts shares: sources instead of dist/, and a bound on each test. */
 export default defineConfig({
+  plugins: [mutant()],
   resolve: { conditions: ['@upcall/source'] },
   ssr: { resolve: { conditions: ['@upcall/source'] } },
   test: { include: ['src/**/*.test.ts'], testTimeout: 10_000, hookTimeout: 10_000, server: { deps: { inline: [/@upcall\//] } } },

@@ -1,48 +1,70 @@
-// The one way in: brings pnpm, installs what the lockfile says, then runs the root task named on the command line.
-// npm calls it (npm run demo, npm test, …), so that a fresh machine needs Node and npm and nothing else.
+// The one way in: brings pnpm, installs what the lockfile says, then runs the task named on the command line. npm calls it (npm run
+// demo, npm test, …), so that a fresh machine needs Node and npm and nothing else.
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 
-const root = new URL('..', import.meta.url)
-const { packageManager } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'))
+const root = fileURLToPath(new URL('..', import.meta.url))
+const { packageManager } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
 const [task, ...args] = process.argv.slice(2)
-
-function pnpm(...argv) {
-  const env = { ...process.env, TURBO_TELEMETRY_DISABLED: '1', DO_NOT_TRACK: '1' }
-  const { status, signal, error } = spawnSync('npx', ['-y', packageManager, ...argv], { cwd: root, stdio: 'inherit', env, shell: process.platform === 'win32' })
-  if (error) throw error
-  if (status !== 0) process.exit(signal ? 1 : status)
-}
+const sources = ['packages', 'apps', 'tests']
 
 const tasks = {
-  build: () => build(),
-  demo: () => {
+  build: () => build(...args),
+  demo() {
     build('--filter=@upcall/vmm-shim')
     node('apps/vmm-shim/dist/main.js', 'demo', ...args)
   },
-  test: () => {
+  test() {
     build()
     exec('vitest', 'run', ...args)
   },
-  lint: () => {
+  lint() {
     exec('biome', 'check', ...args)
+    exec('depcruise', ...sources, '--config', '.dependency-cruiser.cjs', '--output-type', 'err')
+    exec('knip')
+    exec('remark', '--quiet', '--frail', '--use', 'remark-validate-links=repository:false', '.')
   },
   typecheck: () => exec('turbo', 'run', 'typecheck', '--output-logs=errors-only', ...args),
+  docs() {
+    build()
+    exec('typedoc', ...args)
+  },
+  bench() {
+    build()
+    node('--expose-gc', 'tests/bench/main.mjs', ...args)
+  },
+  mutants: () => node('scripts/mutants.mjs', ...args),
+  /** Only what every other task does first. */
+  setup: () => {},
 }
 
 function build(...filters) {
   exec('turbo', 'run', 'build', '--output-logs=errors-only', ...filters)
 }
+
+/** A tool of the workspace, found by pnpm. */
 function exec(...argv) {
   pnpm('exec', ...argv)
 }
-function node(...argv) {
-  const { status, signal } = spawnSync(process.execPath, argv, { cwd: root, stdio: 'inherit' })
-  if (status !== 0) process.exit(signal ? 1 : status)
+
+function pnpm(...argv) {
+  const env = { ...process.env, TURBO_TELEMETRY_DISABLED: '1', DO_NOT_TRACK: '1' }
+  run('npx', ['-y', packageManager, ...argv], { env, shell: process.platform === 'win32' })
 }
 
-if (!Object.hasOwn(tasks, task)) {
-  console.error(`run: unknown task ${JSON.stringify(task)}; one of: ${Object.keys(tasks).join(', ')}`)
+function node(...argv) {
+  run(process.execPath, argv)
+}
+
+function run(command, argv, options) {
+  const { status, error } = spawnSync(command, argv, { cwd: root, stdio: 'inherit', ...options })
+  if (error) throw error
+  if (status !== 0) process.exit(status ?? 1)
+}
+
+if (!Object.hasOwn(tasks, task ?? '')) {
+  console.error(`run: unknown task ${task === undefined ? '' : JSON.stringify(task)}; one of: ${Object.keys(tasks).join(', ')}`)
   process.exit(2)
 }
 pnpm('install', '--frozen-lockfile', '--prefer-offline', '--reporter=append-only', '--loglevel=warn')

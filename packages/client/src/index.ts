@@ -5,7 +5,7 @@
  */
 
 export { type ReconnectEvent, type StateEvent, UpcallClient, type WaitOptions } from './client.js'
-export type { Clock } from './clock.js'
+export { type Clock, systemClock } from './clock.js'
 export {
   ClosedError,
   isUpcallError,

@@ -7,10 +7,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#ifndef SO_COOKIE
-#define SO_COOKIE 57
-#endif
+#include <uv.h>
 
 napi_value vs_js_placeholder(napi_env env, napi_callback_info info) {
   int ends[2];
@@ -20,10 +17,13 @@ napi_value vs_js_placeholder(napi_env env, napi_callback_info info) {
   return up_descriptor_new(env, ends[0]);
 }
 
-/* Identifies the socket behind a number, for as long as the system is up. */
-static bool cookie_of(int fd, uint64_t* cookie) {
-  socklen_t length = sizeof(*cookie);
-  return getsockopt(fd, SOL_SOCKET, SO_COOKIE, cookie, &length) == 0;
+/* Tells the file behind a number from any other. By libuv, because the fstat of a new glibc does not link with an old one. */
+static bool inode_of(int fd, uint64_t* inode) {
+  uv_fs_t request;
+  int error = uv_fs_fstat(NULL, &request, fd, NULL);
+  *inode = error ? 0 : request.statbuf.st_ino;
+  uv_fs_req_cleanup(&request);
+  return !error;
 }
 
 napi_value vs_js_adopt(napi_env env, napi_callback_info info) {
@@ -36,13 +36,13 @@ napi_value vs_js_adopt(napi_env env, napi_callback_info info) {
   if (!placeholder || !up_callback(env, arguments[2], "create")) return NULL;
   if (placeholder == connection) return up_throw_type(env, "connection and placeholder must differ");
   int fd = up_descriptor_fd(placeholder);
-  if (!cookie_of(fd, &before)) return up_throw_errno(env, errno, "getsockopt");
+  if (!inode_of(fd, &before)) return up_throw_errno(env, EBADF, "adopt");
   UP_TRY(env, napi_get_undefined(env, &undefined));
   UP_TRY(env, napi_create_int32(env, fd, &number));
   UP_TRY(env, napi_call_function(env, undefined, arguments[2], 1, &number, &socket));
   up_descriptor_release(placeholder);
   /* create is JavaScript: it may have closed either. A number that is not the placeholder any more is not ours to replace. */
-  if (up_descriptor_fd(connection) < 0 || !cookie_of(fd, &after) || before != after) {
+  if (up_descriptor_fd(connection) < 0 || !inode_of(fd, &after) || before != after) {
     return up_throw_errno(env, EBADF, "adopt");
   }
   if (dup3(up_descriptor_fd(connection), fd, O_CLOEXEC) < 0) return up_throw_errno(env, errno, "dup3");

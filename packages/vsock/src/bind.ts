@@ -40,13 +40,13 @@ export async function bindUnix(
   let own: BigIntStats | undefined
   try {
     // First of all, because libuv reports a missing directory as EACCES.
-    const { dev, ino } = await stat(directory)
+    const lockKey = await startingKey(path)
     await withShortName(directory, async (name) => {
       await listenOn(server, name, backlog)
       try {
         if (mode !== undefined) await chmod(name, mode)
         own = await lstat(name, { bigint: true })
-        await placeAt(path, name, local, `${dev}:${ino}:${basename(path)}`)
+        await placeAt(path, name, local, lockKey)
       } finally {
         await unlink(name)
       }
@@ -132,6 +132,12 @@ function probe(path: string): Promise<string> {
   })
 }
 
+/** The same for every way to write one path. */
+export async function startingKey(path: string): Promise<string> {
+  const { dev, ino } = await stat(dirname(path))
+  return `${dev}:${ino}:${basename(path)}`
+}
+
 const LOCK_WAIT_MS = 2_000
 
 /**
@@ -139,7 +145,7 @@ const LOCK_WAIT_MS = 2_000
  * the process dies, so no lock can be left behind. Where there are no abstract sockets (not Linux) the risk is two servers finding
  * the same stale file within the same moment.
  */
-async function exclusively(key: string, local: Address, use: () => Promise<void>): Promise<void> {
+export async function exclusively(key: string, local: Address, use: () => Promise<void>): Promise<void> {
   if (process.platform !== 'linux') return use()
   const name = `\0upcall-vsock-${createHash('sha256').update(key).digest('hex').slice(0, 32)}`
   const deadline = performance.now() + LOCK_WAIT_MS

@@ -1,7 +1,7 @@
 import { type Address, formatAddress } from './address.js'
 
 /** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
-export type VsockOperation = 'connect' | 'listen' | 'shutdown'
+export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid'
 
 /**
  * Codes that mean the same on every transport:

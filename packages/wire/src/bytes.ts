@@ -1,6 +1,7 @@
 // Integers in the guest's byte order, which is little-endian on both architectures. Written byte by byte rather than through a
 // DataView: the caller's buffer is used as it is and nothing is allocated.
 
+/** Also for an i32: two's complement needs no other bytes. */
 export function putU32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at] = value
   bytes[at + 1] = value >>> 8
@@ -11,9 +12,6 @@ export function putU32(bytes: Uint8Array, at: number, value: number): void {
 export function getU32(bytes: Uint8Array, at: number): number {
   return getI32(bytes, at) >>> 0
 }
-
-/** Also writes an i32: two's complement needs no other bytes. */
-export const putI32 = putU32
 
 export function getI32(bytes: Uint8Array, at: number): number {
   return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)

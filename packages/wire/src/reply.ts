@@ -1,4 +1,4 @@
-import { getI32, getU32, putI32, putU32 } from './bytes.js'
+import { getI32, getU32, putU32 } from './bytes.js'
 import { checkArch, integer, load } from './check.js'
 import { type Arch, MAX_REPLY_LOAD, MESSAGE_SIZE, MessageType, messageTypeName, REPLY_HEADER_SIZE } from './constants.js'
 import { show, WireError } from './error.js'
@@ -119,7 +119,7 @@ function putReply(bytes: Uint8Array, reply: Reply): void {
     putHeader(bytes, MessageType[reply.type], index === undefined ? 0 : INDEX_SIZE)
     if (index !== undefined) putU32(bytes, INDEX_AT, index)
   }
-  putI32(bytes, RESULT_AT, reply.result)
+  putU32(bytes, RESULT_AT, reply.result)
 }
 
 function indexOf(reply: Exclude<Reply, RawReply>): number | undefined {

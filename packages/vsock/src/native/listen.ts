@@ -110,13 +110,18 @@ class AcceptingListener<T extends Socket> implements Listener {
   }
 
   #onReady(events: number): void {
-    if (events === 0) return this.#fail(pendingError(this.#binding, this.#descriptor))
+    if (events === 0) {
+      this.#fail(pendingError(this.#binding, this.#descriptor))
+      return
+    }
     for (let i = 0; i < BATCH && !this.#closed; i++) {
       let socket: T | undefined
       try {
         socket = this.#accept()
       } catch (error) {
-        return EXHAUSTED.has((error as NodeJS.ErrnoException).code) ? this.#pause(error) : this.#fail(error)
+        if (EXHAUSTED.has((error as NodeJS.ErrnoException).code)) this.#pause(error)
+        else this.#fail(error)
+        return
       }
       if (!socket) return
       this.#delayMs = FIRST_DELAY_MS

@@ -83,10 +83,13 @@ export function findBinding(host: Host): Binding {
 }
 
 /** Bun and Deno do not fail on the addon, they abort: what it asks of libuv is not there. So this comes before any dlopen. */
-function refuseWhatCannotWork({ platform, versions }: Host): void {
-  const runtime = versions['bun'] ? 'Bun' : versions['deno'] ? 'Deno' : undefined
+function refuseWhatCannotWork({ platform, versions: { bun, deno } }: Host): void {
+  const runtime = bun ? 'Bun' : deno ? 'Deno' : undefined
   if (runtime) {
-    throw new AddonError(`native AF_VSOCK does not work under ${runtime}, which lacks the libuv API it needs`, `run it with Node, or ${OTHER_WAYS}`)
+    throw new AddonError(
+      `native AF_VSOCK does not work under ${runtime}, which lacks the libuv API it needs`,
+      `run it with Node, or ${OTHER_WAYS}`,
+    )
   }
   if (platform !== 'linux') {
     const system = { darwin: 'macOS', win32: 'Windows' }[platform] ?? platform

@@ -46,7 +46,8 @@ export function decodeSockaddrVm(bytes: Uint8Array, littleEndian = LITTLE_ENDIAN
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, SOCKADDR_VM_SIZE)
   const family = view.getUint16(OFFSET.family, littleEndian)
-  if (family !== AF_VSOCK) throw new RangeError(`sockaddr_vm at offset ${OFFSET.family}: family ${family} is not AF_VSOCK (${AF_VSOCK})`)
+  if (family !== AF_VSOCK)
+    throw new RangeError(`sockaddr_vm at offset ${OFFSET.family}: family ${family} is not AF_VSOCK (${AF_VSOCK})`)
   return {
     cid: view.getUint32(OFFSET.cid, littleEndian),
     port: view.getUint32(OFFSET.port, littleEndian),

@@ -1,0 +1,57 @@
+// Who may import whom. The layers are described in docs/architecture.md; `npm run lint` fails when a file breaks them.
+// Imports between packages are resolved to their sources, so a forbidden one is found whether or not anything was built.
+
+/** What each package may use: other packages of ours, and whether Node's own modules. Third-party modules only where `npm` says so. */
+const layers = {
+  'packages/wire': { ours: [], node: false },
+  'packages/vsock': { ours: [], node: true },
+  'packages/client': { ours: ['packages/wire'], node: true },
+  'packages/server': { ours: ['packages/wire'], node: true },
+  'packages/device-manager': { ours: ['packages/wire', 'packages/client'], node: true, except: 'packages/device-manager/src/guest' },
+  'packages/device-manager/src/guest': { ours: ['packages/wire', 'packages/server'], node: true },
+  'packages/testkit': { ours: ['packages/'], node: true },
+  'apps/cli': { ours: ['packages/'], node: true, npm: true },
+  'apps/vmm-shim': { ours: ['packages/'], node: true, npm: true },
+  tests: { ours: ['packages/'], node: true, npm: true },
+}
+
+/** Code without a platform: it sees no socket, promise, timer or clock. Its tsconfig has no platform types; here it gets no platform modules. */
+const pure = ['packages/wire/src/', 'packages/client/src/machine/', 'packages/server/src/machine/']
+
+const unitTest = '[.]test[.]ts$'
+
+const layerRules = Object.entries(layers).flatMap(([folder, { ours, node, npm, except }]) => {
+  const from = { path: `^${folder}/${folder === 'tests' || folder.includes('/src/') ? '' : 'src/'}`, pathNot: [unitTest, ...(except ? [`^${except}/`] : [])] }
+  return [
+    {
+      name: `${folder} imports only ${['itself', ...ours].join(', ')}`,
+      severity: 'error',
+      from,
+      to: { path: '^(packages|apps|tests|e2e)/', pathNot: [folder, ...ours].map((allowed) => `^${allowed}${allowed.endsWith('/') ? '' : '/'}`) },
+    },
+    ...(node ? [] : [{ name: `${folder} uses no module of Node`, severity: 'error', from, to: { dependencyTypes: ['core'] } }]),
+    ...(npm ? [] : [{ name: `${folder} has no third-party dependency`, severity: 'error', from, to: { path: 'node_modules' } }]),
+  ]
+})
+
+/** @type {import('dependency-cruiser').IConfiguration} */
+module.exports = {
+  forbidden: [
+    ...layerRules,
+    {
+      name: 'pure code uses no module of Node',
+      severity: 'error',
+      from: { path: pure.map((folder) => `^${folder}`), pathNot: unitTest },
+      to: { dependencyTypes: ['core'] },
+    },
+    { name: 'nobody imports an app', severity: 'error', from: { pathNot: '^apps/' }, to: { path: '^apps/' } },
+    { name: 'no cycles', severity: 'error', from: {}, to: { circular: true } },
+    { name: 'everything resolves', severity: 'error', from: {}, to: { couldNotResolve: true } },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    exclude: { path: '(^|/)dist/' },
+    tsPreCompilationDeps: true,
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['@upcall/source', 'import', 'require', 'node', 'default', 'types'] },
+  },
+}

@@ -1,0 +1,38 @@
+import { packDevfn, unpackDevfn, WireError } from '@upcall/wire'
+
+/** A PCI function's place in domain 0. `devfn` is `slot << 3 | function`. */
+export interface Bdf {
+  bus: number
+  devfn: number
+}
+
+const form = /^(?:([0-9a-f]{1,8}):)?([0-9a-f]{1,2}):([0-9a-f]{1,2})\.([0-9a-f])$/i
+
+/**
+ * Reads a PCI address as people write it: `00:05.0` or `0000:00:05.0`, all hexadecimal.
+ *
+ * @throws WireError `ARGUMENT` for anything else, a slot above 1f, a function above 7, or a domain other than 0: the protocol cannot name one.
+ */
+export function parseBdf(text: string): Bdf {
+  const match = form.exec(text)
+  if (match === null)
+    throw new WireError('ARGUMENT', 'bdf', `must look like 00:05.0 or 0000:00:05.0, got ${JSON.stringify(text)}`)
+  const [domain, bus, slot, fn] = match.slice(1).map((digits) => Number.parseInt(digits ?? '0', 16)) as [
+    number,
+    number,
+    number,
+    number,
+  ]
+  if (domain !== 0) throw new WireError('ARGUMENT', 'bdf', `only PCI domain 0000 can be reached, got ${JSON.stringify(text)}`)
+  return { bus, devfn: packDevfn(slot, fn) }
+}
+
+/** The address in its short form, `00:05.0`. */
+export function formatBdf({ bus, devfn }: Bdf): string {
+  const { slot, function: fn } = unpackDevfn(devfn)
+  return `${hex(bus)}:${hex(slot)}.${fn}`
+}
+
+function hex(value: number): string {
+  return value.toString(16).padStart(2, '0')
+}

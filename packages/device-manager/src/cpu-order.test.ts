@@ -1,0 +1,34 @@
+import { expect, test } from 'vitest'
+import { orderCpus, type Present } from './cpu-order.js'
+
+test('ids go out ascending for add and descending for remove, and the caller keeps his order', () => {
+  const apicIds = Object.freeze([2, 3, 1])
+  expect(orderCpus({ type: 'ADD_CPU', apicIds })).toEqual({ type: 'ADD_CPU', apicIds: [1, 2, 3] })
+  expect(orderCpus({ type: 'DEL_CPU', apicIds })).toEqual({ type: 'DEL_CPU', apicIds: [3, 2, 1] })
+  expect(orderCpus({ type: 'ADD_CPU', apicIds: [10, 9, 100] })).toMatchObject({ apicIds: [9, 10, 100] })
+})
+
+test.each<[string, 'ADD_CPU' | 'DEL_CPU', number[], Present | undefined, string]>([
+  ['the boot CPU', 'DEL_CPU', [3, 0], undefined, 'apicIds[1]: CPU 0 is the boot CPU'],
+  ['an absent id', 'DEL_CPU', [3, 4], [0, 1, 2, 3], 'apicIds[1]: CPU 4 is not present'],
+  ['an id beyond a hole', 'DEL_CPU', [3], [0, 2, 3], 'CPU 3 lies beyond a hole'],
+  ['a present id', 'ADD_CPU', [4, 2], [0, 1, 2, 3], 'apicIds[1]: CPU 2 is present already'],
+  ['id 255', 'ADD_CPU', [255], undefined, "a vCPU's id is at most 254"],
+  ['a count as present', 'ADD_CPU', [1], 4, 'present: on x86_64'],
+])('%s is refused', (_name, type, apicIds, present, message) => {
+  expect(() => orderCpus({ type, apicIds }, present)).toThrow(
+    expect.objectContaining({ name: 'WireError', message: expect.stringContaining(message) }),
+  )
+})
+
+test('what is right with the present vCPUs passes', () => {
+  expect(orderCpus({ type: 'DEL_CPU', apicIds: [2, 3] }, [0, 1, 2, 3])).toMatchObject({ apicIds: [3, 2] })
+  expect(orderCpus({ type: 'DEL_CPU', apicIds: [2] }, [0, 2, 3])).toMatchObject({ apicIds: [2] })
+  expect(orderCpus({ type: 'ADD_CPU', apicIds: [1] }, [0, 2, 3])).toMatchObject({ apicIds: [1] })
+})
+
+test('on aarch64 one vCPU has to stay', () => {
+  expect(orderCpus({ type: 'DEL_CPU', count: 3 }, 4)).toEqual({ type: 'DEL_CPU', count: 3 })
+  expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, 4)).toThrow('4 of 4 vCPUs cannot be removed')
+  expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, [0, 1])).toThrow('present: on aarch64')
+})

@@ -1,0 +1,61 @@
+// Which CPU requests may be sent at all, and in which order their ids go out. A wrong one does not fail: it crashes the guest's service
+// thread, on 5.10 and 6.1 with the device-hotplug lock held, or corrupts a CPU that runs (protocol, facts 7 and 8).
+
+import { type ArmCpuRequest, type CpuRequest, WireError, type X86CpuRequest } from '@upcall/wire'
+
+/** The highest APIC id of a vCPU; 255 addresses all of them. */
+export const MAX_APIC_ID = 254
+
+/** The vCPUs that are there now: ids on x86_64, a count on aarch64. */
+export type Present = readonly number[] | number
+
+/**
+ * The request as it may be sent: ids ascending for ADD_CPU, descending for DEL_CPU.
+ *
+ * @param present - If given, ids that this makes wrong are refused too.
+ * @throws WireError that names the id.
+ */
+export function orderCpus(request: CpuRequest, present?: Present): CpuRequest {
+  return 'apicIds' in request ? orderX86(request, present) : checkArm(request, present)
+}
+
+function orderX86(request: X86CpuRequest, present: Present | undefined): X86CpuRequest {
+  const { type, apicIds } = request
+  if (!Array.isArray(apicIds)) return request // the codec says what is wrong with it
+  if (present !== undefined && typeof present === 'number')
+    throw argument('present', "on x86_64 this is the array of the vCPUs' ids")
+  apicIds.forEach((id, i) => {
+    const path = `apicIds[${i}]`
+    if (id > MAX_APIC_ID) throw argument(path, `a vCPU's id is at most ${MAX_APIC_ID}, got ${id}`)
+    if (type === 'DEL_CPU') checkRemoval(id, path, present)
+    else if (present?.includes(id))
+      throw argument(path, `CPU ${id} is present already; adding it again would spoil its bookkeeping in the guest`)
+  })
+  return { ...request, apicIds: [...apicIds].sort(type === 'ADD_CPU' ? (a, b) => a - b : (a, b) => b - a) }
+}
+
+function checkRemoval(id: number, path: string, present: readonly number[] | undefined): void {
+  if (id === 0) throw argument(path, 'CPU 0 is the boot CPU and cannot be removed')
+  if (present === undefined) return
+  if (!present.includes(id)) throw argument(path, `CPU ${id} is not present; removing it would crash the guest's service thread`)
+  // 5.10 and 6.1 look only at as many CPUs as there are, from the bottom: after a hole the top ones are as good as absent.
+  if (id >= present.length) {
+    throw argument(
+      path,
+      `CPU ${id} lies beyond a hole in the ids present, where a 5.10 or 6.1 guest does not find it and crashes; fill the hole first`,
+    )
+  }
+}
+
+function checkArm(request: ArmCpuRequest, present: Present | undefined): ArmCpuRequest {
+  if (present === undefined) return request
+  if (typeof present !== 'number') throw argument('present', 'on aarch64 this is a count of vCPUs')
+  if (request.type === 'DEL_CPU' && request.count >= present) {
+    throw argument('count', `${request.count} of ${present} vCPUs cannot be removed: one has to stay`)
+  }
+  return request
+}
+
+function argument(path: string, what: string): WireError {
+  return new WireError('ARGUMENT', path, what)
+}

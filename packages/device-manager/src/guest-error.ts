@@ -1,0 +1,47 @@
+import { UpcallError } from '@upcall/client'
+import type { Reply, Request } from '@upcall/wire'
+import { errnoName } from './errno.js'
+import { describeRequest, formatOperation, type Operation } from './operation.js'
+
+/** The guest refused. */
+export class GuestError extends UpcallError {
+  override readonly name = 'GuestError'
+  /** The guest's result, as on the wire: negative errno, −1 for a command that its kernel does not have, or +1. */
+  readonly errno: number
+  /** `EINVAL` for −22; `+1` for +1. */
+  readonly errnoName: string
+  /** What was asked. */
+  readonly operation: Operation
+  /** The whole reply. */
+  readonly reply: Reply
+
+  constructor(request: Request, reply: Reply, remote: string) {
+    const name = errnoName(reply.result)
+    const what = `refused with ${reply.result > 0 ? name : `${name} (${reply.result})`}`
+    super('GUEST_ERROR', 'guest-error', `${describeRequest(request)} ${remote}: ${what}; ${advice(request, reply.result)}`)
+    this.errno = reply.result
+    this.errnoName = name
+    this.operation = formatOperation(request)
+    this.reply = reply
+  }
+}
+
+/** What a result means for this request, and what to look at. Meanings: the guest kernel patches that Kata Containers ships. */
+function advice({ type }: Request, result: number): string {
+  const cpu = type === 'ADD_CPU' || type === 'DEL_CPU'
+  if (result === 1)
+    return 'a CPU was in that state already and the step changed nothing; compare what you believe with what the guest has'
+  if (result === -1) return "the guest's kernel has no such command; was it built with this hotplug support?"
+  if (result === -17 && cpu)
+    return 'the guest counts that CPU as registered; after a hole in the ids a 5.10 or 6.1 guest says so of running CPUs'
+  if (result === -17) return 'the window or the irq overlaps one that the guest already has; choose a free one'
+  if (result === -19 && type === 'DEL_MMIO') return 'no window has exactly this base, size and irq; remove it as it was added'
+  if (result === -19) return 'the guest finds nothing on that bus and slot; plug the device in before ADD_PCI'
+  if (result === -5 && type === 'ADD_CPU') return 'a CPU did not come up; start its vCPU before ADD_CPU'
+  if (result === -22 && type === 'ADD_CPU')
+    return 'an id is in use, or no vCPU answers for it; ids of a batch before it may be online'
+  if (result === -22 && type === 'DEL_CPU')
+    return 'the boot CPU stays, and so does the last one; ids of a batch before it may be gone'
+  if (result === -22) return 'the guest calls the request invalid; check base, size and irq'
+  return "see the guest's kernel log"
+}

@@ -1,0 +1,64 @@
+import type { Arch, Request } from '@upcall/wire'
+import { expect, test } from 'vitest'
+import { describeRequest, formatOperation, type Operation, parseOperation } from './index.js'
+
+const pairs: [Arch, Request, Operation, string][] = [
+  ['x86_64', { type: 'ADD_CPU', apicIds: [2, 3] }, { op: 'cpu.add', apicIds: [2, 3] }, 'cpu.add 2,3'],
+  [
+    'x86_64',
+    { type: 'DEL_CPU', apicIds: [3], apicVersion: 16 },
+    { op: 'cpu.remove', apicIds: [3], apicVersion: 16 },
+    'cpu.remove 3',
+  ],
+  ['aarch64', { type: 'DEL_CPU', count: 2 }, { op: 'cpu.remove', count: 2 }, 'cpu.remove count 2'],
+  [
+    'x86_64',
+    { type: 'ADD_MMIO', base: 0xffff_ffff_ffff_f000n, size: 0x1000n, irq: 5 },
+    { op: 'mmio.add', base: '0xfffffffffffff000', size: '0x1000', irq: 5 },
+    'mmio.add 0xfffffffffffff000+0x1000 irq 5',
+  ],
+  ['x86_64', { type: 'DEL_PCI', bus: 1, devfn: 255 }, { op: 'pci.remove', bdf: '01:1f.7' }, 'pci.remove 01:1f.7'],
+  [
+    'x86_64',
+    { type: 'RAW', messageType: 3, load: Uint8Array.of(1, 0xfe) },
+    { op: 'request', type: 3, load: '01fe' },
+    'request type 3',
+  ],
+  ['x86_64', { type: 'RAW', messageType: 9, load: new Uint8Array() }, { op: 'request', type: 9 }, 'request type 9'],
+]
+
+test.each(pairs.map(([arch, request, operation, words]) => ({ arch, request, operation, words })))(
+  '$words',
+  ({ arch, request, operation, words }) => {
+    expect(formatOperation(request)).toEqual(operation)
+    expect(parseOperation(operation, arch)).toEqual(request)
+    expect(parseOperation(JSON.stringify(operation), arch)).toEqual(request)
+    expect(describeRequest(request)).toBe(words)
+  },
+)
+
+test('addresses may be decimal or numbers', () => {
+  expect(parseOperation({ op: 'mmio.add', base: '4096', size: 512, irq: 5 }, 'x86_64')).toMatchObject({ base: 4096n, size: 512n })
+})
+
+test.each<[unknown, Arch, string, string]>([
+  ['{', 'x86_64', 'operation', 'is not JSON'],
+  ['[]', 'x86_64', 'operation', 'must be a JSON object with an "op", got []'],
+  [{}, 'x86_64', 'op', 'must be one of cpu.add, cpu.remove, mmio.add, mmio.remove, pci.add, pci.remove and request, got nothing'],
+  [{ op: 'toString' }, 'x86_64', 'op', 'got "toString"'],
+  [{ op: 'cpu.add', count: 1 }, 'x86_64', 'count', 'cpu.add here takes apicIds, apicVersion and nothing else'],
+  [{ op: 'cpu.add', apicIds: [1] }, 'aarch64', 'apicIds', 'cpu.add here takes count and nothing else'],
+  [{ op: 'cpu.add' }, 'x86_64', 'apicIds', 'must be an array of APIC ids, got nothing'],
+  [{ op: 'cpu.add', apicIds: [1, '2'] }, 'x86_64', 'apicIds[1]', 'must be a number, got "2"'],
+  [{ op: 'mmio.add', base: '0x', size: 1, irq: 5 }, 'x86_64', 'base', 'must be an unsigned integer'],
+  [{ op: 'mmio.add', base: -1, size: 1, irq: 5 }, 'x86_64', 'base', 'got -1'],
+  [{ op: 'mmio.add', base: 2 ** 53, size: 1, irq: 5 }, 'x86_64', 'base', 'got 9007199254740992'],
+  [{ op: 'mmio.add', base: 0, size: 1 }, 'x86_64', 'irq', 'must be a number, got nothing'],
+  [{ op: 'pci.add', bdf: 5 }, 'x86_64', 'bdf', 'must be a PCI address'],
+  [{ op: 'request', type: 3, load: 'abc' }, 'x86_64', 'load', 'pairs of hexadecimal digits'],
+  [{ op: 'request', type: 3, load: 'ab'.repeat(1009) }, 'x86_64', 'load', 'at most 1008 bytes fit, got 1009'],
+])('%j on %s is refused, naming %s', (value, arch, path, message) => {
+  expect(() => parseOperation(value, arch)).toThrow(
+    expect.objectContaining({ name: 'WireError', path, message: expect.stringContaining(message) }),
+  )
+})

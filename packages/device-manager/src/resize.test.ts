@@ -1,0 +1,232 @@
+import { systemClock, UpcallError } from '@upcall/client'
+import type { Arch, CpuRequest } from '@upcall/wire'
+import { describe, expect, test } from 'vitest'
+import { GuestError } from './guest-error.js'
+import { isResizeError } from './index.js'
+import { CpuResizer, type ResizeOptions } from './resize.js'
+
+type Answer = number | Error
+
+/** A resizer whose guest gives these answers, in turn, then 0; everything that happens is written down. */
+function setUp<A extends Arch>(arch: A, answers: Answer[] = []) {
+  const log: string[] = []
+  const resizer = new CpuResizer(arch, 'guest', systemClock, async (request: CpuRequest) => {
+    log.push(`${request.type} ${'apicIds' in request ? request.apicIds : `count ${request.count}`}`)
+    const answer = answers.shift() ?? 0
+    if (typeof answer !== 'number') throw answer
+    const reply = { type: request.type, result: answer }
+    if (answer !== 0) throw new GuestError(request, reply, 'guest')
+    return reply
+  })
+  const callbacks = {
+    start: (ids: number[]) => void log.push(`start ${ids}`),
+    stop: (ids: number[]) => void log.push(`stop ${ids}`),
+  }
+  const resize = (target: number, present: ResizeOptions<A>['present'], options: Partial<ResizeOptions<A>> = {}) =>
+    resizer.resize(target, { present, max: 8, ...callbacks, ...options })
+  return { log, resize }
+}
+
+const lost = (outcome: 'indeterminate' | 'not-sent') => new UpcallError('DISCONNECTED', outcome, 'lost')
+
+describe('success', () => {
+  test('grows by the lowest free ids: start, then ask', async () => {
+    const { log, resize } = setUp('x86_64')
+    expect(await resize(5, [0, 2])).toEqual({ added: [1, 3, 4], removed: [], present: [0, 1, 2, 3, 4] })
+    expect(log).toEqual(['start 1,3,4', 'ADD_CPU 1,3,4'])
+  })
+
+  test('shrinks by the highest ids: ask, then stop', async () => {
+    const { log, resize } = setUp('x86_64')
+    expect(await resize(2, [3, 1, 0, 2])).toEqual({ added: [], removed: [3, 2], present: [0, 1] })
+    expect(log).toEqual(['DEL_CPU 3,2', 'stop 3,2'])
+  })
+
+  test('counts on aarch64, ids for the callbacks all the same', async () => {
+    const { log, resize } = setUp('aarch64')
+    expect(await resize(4, 1)).toEqual({ added: [1, 2, 3], removed: [], present: 4 })
+    expect(await resize(3, 4)).toEqual({ added: [], removed: [3], present: 3 })
+    expect(log).toEqual(['start 1,2,3', 'ADD_CPU count 3', 'DEL_CPU count 1', 'stop 3'])
+  })
+
+  test('one by one', async () => {
+    const { log, resize } = setUp('x86_64')
+    await resize(3, [0], { oneByOne: true })
+    await resize(1, [0, 1, 2], { oneByOne: true })
+    expect(log).toEqual(['start 1', 'ADD_CPU 1', 'start 2', 'ADD_CPU 2', 'DEL_CPU 2', 'stop 2', 'DEL_CPU 1', 'stop 1'])
+  })
+
+  test('nothing to do is nothing done', async () => {
+    const { log, resize } = setUp('x86_64')
+    expect(await resize(2, [0, 1])).toEqual({ added: [], removed: [], present: [0, 1] })
+    expect(log).toEqual([])
+  })
+})
+
+describe('what is certain is rolled back, what is not is told', () => {
+  test.each<[string, number, number[], boolean, Answer[], string[], object]>([
+    [
+      'a refused add of one',
+      2,
+      [0],
+      false,
+      [-22],
+      ['start 1', 'ADD_CPU 1', 'stop 1'],
+      { added: [], unknown: [], present: [0], errno: -22 },
+    ],
+    [
+      'a refused add of several',
+      4,
+      [0],
+      false,
+      [-5],
+      ['start 1,2,3', 'ADD_CPU 1,2,3'],
+      { added: [], unknown: [1, 2, 3], present: [0], errno: -5 },
+    ],
+    [
+      'a refused add, one by one',
+      4,
+      [0],
+      true,
+      [0, -5],
+      ['start 1', 'ADD_CPU 1', 'start 2', 'ADD_CPU 2', 'stop 2'],
+      { added: [1], unknown: [], present: [0, 1], errno: -5 },
+    ],
+    [
+      'an add of a CPU that the guest has online',
+      2,
+      [0],
+      false,
+      [1],
+      ['start 1', 'ADD_CPU 1'],
+      { added: [], unknown: [1], errno: 1, errnoName: '+1' },
+    ],
+    [
+      'an add that was not sent',
+      4,
+      [0],
+      false,
+      [lost('not-sent')],
+      ['start 1,2,3', 'ADD_CPU 1,2,3', 'stop 1,2,3'],
+      { unknown: [], outcome: 'not-sent' },
+    ],
+    [
+      'an add without an answer',
+      4,
+      [0],
+      false,
+      [lost('indeterminate')],
+      ['start 1,2,3', 'ADD_CPU 1,2,3'],
+      { unknown: [1, 2, 3], outcome: 'indeterminate' },
+    ],
+    [
+      'a refused removal of one',
+      1,
+      [0, 1],
+      false,
+      [-16],
+      ['DEL_CPU 1'],
+      { removed: [], unknown: [], present: [0, 1], errno: -16 },
+    ],
+    ['a refused removal of several', 1, [0, 1, 2], false, [-16], ['DEL_CPU 2,1'], { removed: [], unknown: [2, 1], present: [0] }],
+    [
+      'a removal without an answer',
+      2,
+      [0, 1, 2],
+      false,
+      [lost('indeterminate')],
+      ['DEL_CPU 2'],
+      { removed: [], unknown: [2], present: [0, 1] },
+    ],
+    [
+      'a removal that was not sent',
+      2,
+      [0, 1, 2],
+      false,
+      [lost('not-sent')],
+      ['DEL_CPU 2'],
+      { removed: [], unknown: [], present: [0, 1, 2] },
+    ],
+  ])('%s', async (_name, target, present, oneByOne, answers, log, error) => {
+    const s = setUp('x86_64', answers)
+    const rejection = await s.resize(target, present, { oneByOne }).catch((e: unknown) => e)
+    expect(isResizeError(rejection)).toBe(true)
+    expect(rejection).toMatchObject(error)
+    expect(s.log).toEqual(log)
+  })
+})
+
+describe('callbacks that throw', () => {
+  const boom = () => {
+    throw new Error('boom')
+  }
+
+  test('start: the guest is not asked', async () => {
+    const { log, resize } = setUp('x86_64')
+    await expect(resize(3, [0], { start: boom })).rejects.toMatchObject({
+      code: 'CALLBACK',
+      outcome: 'not-sent',
+      unknown: [],
+      present: [0],
+    })
+    expect(log).toEqual([])
+  })
+
+  test("stop after the guest's yes: the ids are removed", async () => {
+    const { resize } = setUp('x86_64')
+    await expect(resize(1, [0, 1], { stop: boom })).rejects.toMatchObject({
+      code: 'CALLBACK',
+      outcome: 'indeterminate',
+      removed: [1],
+      present: [0],
+    })
+  })
+
+  test('stop while rolling back: the ids are unknown, both errors are there', async () => {
+    const { resize } = setUp('x86_64', [-22])
+    const error = await resize(2, [0], { stop: boom }).catch((e: unknown) => e)
+    expect(error).toMatchObject({ code: 'CALLBACK', outcome: 'guest-error', unknown: [1] })
+    expect(((error as Error).cause as AggregateError).errors).toEqual([
+      expect.any(GuestError),
+      expect.objectContaining({ message: 'boom' }),
+    ])
+  })
+})
+
+describe('limits', () => {
+  test.each<[string, number, unknown, number, string]>([
+    ['target 0', 0, [0], 8, 'target: must be an integer in 1 … 8 (max), got 0'],
+    ['target above max', 9, [0], 8, 'target: must be an integer in 1 … 8'],
+    ['max above the ids there are', 2, [0], 256, 'max: must be an integer in 1 … 255'],
+    ['no boot CPU', 2, [1], 8, 'present: CPU 0 is the boot CPU'],
+    ['an id twice', 2, [0, 1, 1], 8, 'present[2]: CPU 1 is named twice'],
+    ['a count on x86_64', 2, 1, 8, 'present: must be the array'],
+    ['a removal that would crash a 6.1 guest', 2, [0, 2, 3], 8, 'CPU 3 lies beyond a hole'],
+  ])('%s is refused and nothing happens', async (_name, target, present, max, message) => {
+    const { log, resize } = setUp('x86_64')
+    await expect(resize(target, present as number[], { max })).rejects.toThrow(
+      expect.objectContaining({ name: 'WireError', message: expect.stringContaining(message) }),
+    )
+    expect(log).toEqual([])
+  })
+
+  test('a concurrent resize is refused and does not disturb the first; the next may come after it', async () => {
+    const { resize } = setUp('x86_64')
+    const first = resize(3, [0])
+    await expect(resize(2, [0])).rejects.toMatchObject({ code: 'BUSY', outcome: 'not-sent' })
+    await first
+    await expect(resize(4, [0, 1, 2])).resolves.toMatchObject({ added: [3] })
+  })
+
+  test('when the time is up, the guest is not asked any more', async () => {
+    const { log, resize } = setUp('x86_64')
+    const start = (_ids: number[], { signal }: { signal: AbortSignal }) =>
+      new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+    await expect(resize(2, [0], { start, timeoutMs: 1 })).rejects.toMatchObject({
+      code: 'TIMEOUT',
+      outcome: 'not-sent',
+      unknown: [],
+    })
+    expect(log).toEqual(['stop 1'])
+  })
+})

@@ -1,0 +1,85 @@
+import { describe, expect, it } from 'vitest'
+import { type MachineOptions, qemuArgv } from './argv.js'
+
+const FDS = { console: 3, qmp: 4, ports: [5, 6] }
+const argv = (options: Partial<MachineOptions> = {}) => qemuArgv({ kernel: '/k', ...options }, FDS)
+/** All values of one flag. */
+const of = (args: string[], flag: string) => args.filter((_, i) => args[i - 1] === flag)
+
+describe('qemuArgv', () => {
+  it('emulates a q35 without anything that was not asked for', () => {
+    expect(argv()).toEqual([
+      ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-accel', 'tcg', '-cpu', 'max'],
+      ...['-machine', 'q35,vmport=off,hpet=off', '-smp', 'cpus=1,maxcpus=1', '-m', 'size=256M'],
+      ...['-kernel', '/k', '-append', 'console=ttyS0 panic=-1'],
+      ...['-chardev', 'socket,id=console,fd=3', '-serial', 'chardev:console'],
+      ...['-chardev', 'socket,id=qmp,fd=4', '-mon', 'chardev=qmp,mode=control'],
+    ])
+  })
+
+  it('uses KVM only when told to', () => {
+    expect(of(argv({ accel: 'kvm' }), '-accel')).toEqual(['kvm'])
+    expect(of(argv({ accel: 'kvm' }), '-cpu')).toEqual(['host'])
+    expect(of(argv({ cpu: 'qemu64' }), '-cpu')).toEqual(['qemu64'])
+  })
+
+  it('makes room for hotplug, and shares memory with vhost-user', () => {
+    const args = argv({ cpus: 2, maxCpus: 4, memory: '1G', maxMemory: { slots: 3, size: '2G' }, sharedMemory: true })
+    expect(of(args, '-smp')).toEqual(['cpus=2,maxcpus=4'])
+    expect(of(args, '-m')).toEqual(['size=1G,slots=3,maxmem=2G'])
+    expect(of(args, '-machine')).toEqual(['q35,vmport=off,hpet=off,memory-backend=mem0'])
+    expect(of(args, '-object')).toEqual(['memory-backend-memfd,id=mem0,size=1G,share=on'])
+  })
+
+  it('puts virtio devices on PCI, and on virtio-mmio under microvm', () => {
+    const options = { drives: [{ id: 'root', path: '/a,b "c"', readOnly: true }], ports: ['org.a', 'org.b'] }
+    const pc = argv({ ...options, machine: 'pc' })
+    expect(of(pc, '-device')).toEqual([
+      'virtio-serial-pci,id=ports',
+      'virtserialport,bus=ports.0,nr=1,chardev=port0,name=org.a',
+      'virtserialport,bus=ports.0,nr=2,chardev=port1,name=org.b',
+      'virtio-blk-pci,id=root,drive=drive-root,serial=root',
+    ])
+    expect(of(pc, '-chardev').slice(2)).toEqual(['socket,id=port0,fd=5', 'socket,id=port1,fd=6'])
+    expect(JSON.parse(of(pc, '-blockdev')[0]!)).toEqual({
+      ...{ driver: 'raw', 'node-name': 'drive-root', 'read-only': true },
+      file: { driver: 'file', filename: '/a,b "c"' },
+    })
+    const microvm = argv({ ...options, machine: 'microvm', machineOptions: ['acpi=on'] })
+    expect(of(microvm, '-machine')).toEqual(['microvm,acpi=on'])
+    expect(of(microvm, '-device').filter((device) => device.startsWith('virtio-'))).toEqual([
+      'virtio-serial-device,id=ports',
+      'virtio-blk-device,id=root,drive=drive-root,serial=root',
+    ])
+  })
+
+  it('leaves a console named by the caller alone', () => {
+    expect(of(argv({ append: 'quiet' }), '-append')).toEqual(['console=ttyS0 panic=-1 quiet'])
+    expect(of(argv({ append: 'quiet console=hvc0' }), '-append')).toEqual(['quiet console=hvc0'])
+  })
+
+  it('passes on character devices, devices and arguments in order, arguments last', () => {
+    const args = argv({ chardevs: ['socket,id=vs,path=/s'], devices: ['a,id=1', 'b'], args: ['-S'], reboot: true })
+    expect(args.slice(-7)).toEqual(['-chardev', 'socket,id=vs,path=/s', '-device', 'a,id=1', '-device', 'b', '-S'])
+    expect(args).not.toContain('-no-reboot')
+  })
+
+  it.each<[Partial<MachineOptions>, RegExp]>([
+    [{ kernel: '' }, /kernel is ""/],
+    [{ machine: 'virt' as 'pc' }, /machine is "virt"; allowed: pc, q35, microvm/],
+    [{ accel: 'hvf' as 'kvm' }, /accel is "hvf"; allowed: tcg, kvm/],
+    [{ memory: '512' }, /memory is "512"; .*512M/],
+    [{ maxMemory: { slots: 0, size: '1G' } }, /maxMemory.slots is 0/],
+    [{ cpus: 0 }, /cpus is 0/],
+    [{ cpus: 4, maxCpus: 2 }, /maxCpus is 2; allowed: an integer of at least 4/],
+    [{ ports: ['a', 'a'] }, /ports is .*differ/],
+    [{ ports: ['a,b'] }, /ports is "a,b"/],
+    [{ drives: [{ id: 'a,b', path: '/' }] }, /drives\[\].id is "a,b"/],
+    [{ drives: [{ id: 'a'.repeat(21), path: '/' }] }, /at most 20 bytes/],
+    [{ drives: [1, 2].map(() => ({ id: 'a', path: '/' })) }, /drives is \["a","a"\]; allowed: ids that differ/],
+  ])('refuses %j', (options, message) => {
+    expect(() => argv(options)).toThrow(
+      expect.objectContaining({ code: 'INVALID_OPTION', message: expect.stringMatching(message) }),
+    )
+  })
+})

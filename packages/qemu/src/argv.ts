@@ -1,0 +1,167 @@
+import { QemuError } from './errors.js'
+
+export type MachineType = 'pc' | 'q35' | 'microvm'
+export type Accelerator = 'tcg' | 'kvm'
+
+/** A raw or qcow2 file behind a virtio-blk device. */
+export interface Drive {
+  path: string
+  /** Also the virtio serial, which the guest reads from /sys/block/<disk>/serial. At most 20 bytes: a letter, then letters, digits, `.`, `_`, `-`. */
+  id: string
+  /** Default false. Read-only drives can be shared by several guests. */
+  readOnly?: boolean | undefined
+  /** Default `raw`. */
+  format?: 'raw' | 'qcow2' | undefined
+}
+
+/** What the machine is made of. Everything here ends up in QEMU's command line, nothing else does. */
+export interface MachineOptions {
+  /** Default `q35`. microvm hangs in a few percent of boots under emulation; `bootGuest` starts those again. */
+  machine?: MachineType | undefined
+  /** More machine properties, e.g. `['acpi=on', 'auto-kernel-cmdline=off']`. */
+  machineOptions?: readonly string[] | undefined
+  /** Default `tcg`: software emulation, which needs no rights and no hardware. */
+  accel?: Accelerator | undefined
+  /** CPU model; default `max` under tcg, `host` under kvm. */
+  cpu?: string | undefined
+  /** RAM at boot in QEMU's notation, e.g. `512M` or `1G`. Default `256M`. */
+  memory?: string | undefined
+  /** Room for memory hotplug. */
+  maxMemory?: { slots: number; size: string } | undefined
+  /** Backs the RAM with a shared memfd, as vhost-user devices need. Default false. */
+  sharedMemory?: boolean | undefined
+  /** vCPUs at boot; default 1. */
+  cpus?: number | undefined
+  /** vCPUs that hotplug may reach; default `cpus`. */
+  maxCpus?: number | undefined
+  /** A bzImage, or an ELF image with a PVH note. */
+  kernel: string
+  initrd?: string | undefined
+  /** Kernel command line. `console=ttyS0 panic=-1` goes in front of it unless it names a console itself. */
+  append?: string | undefined
+  drives?: readonly Drive[] | undefined
+  /** Names of virtio-serial ports, each a duplex stream here and /dev/virtio-ports/<name> (where udev runs) in the guest. */
+  ports?: readonly string[] | undefined
+  /** Arguments of `-chardev`, e.g. `socket,id=vs,path=…`. */
+  chardevs?: readonly string[] | undefined
+  /** Arguments of `-device`, in order. */
+  devices?: readonly string[] | undefined
+  /** More of QEMU's own command line, last. */
+  args?: readonly string[] | undefined
+  /** Whether a guest that reboots may start again. Default false: QEMU exits, on a panic too. */
+  reboot?: boolean | undefined
+}
+
+/** The inherited descriptors that QEMU talks over, as their numbers in the QEMU process. */
+export interface ArgvDescriptors {
+  console: number
+  qmp: number
+  /** One per name in `ports`, in that order. */
+  ports: readonly number[]
+}
+
+/** Options → QEMU's command line, without the program. Pure; throws QemuError INVALID_OPTION. */
+export function qemuArgv(options: MachineOptions, fds: ArgvDescriptors): string[] {
+  const { machine = 'q35', accel = 'tcg', chardevs = [], devices = [], args = [] } = options
+  oneOf('machine', machine, ['pc', 'q35', 'microvm'])
+  oneOf('accel', accel, ['tcg', 'kvm'])
+  if (typeof options.kernel !== 'string' || options.kernel === '')
+    throw invalid('kernel', options.kernel, 'the path of a kernel image')
+  return [
+    ...['-nodefaults', '-no-user-config', '-display', 'none'],
+    ...(options.reboot ? [] : ['-no-reboot']),
+    ...['-accel', accel, '-cpu', options.cpu ?? (accel === 'kvm' ? 'host' : 'max')],
+    ...machineArgs(options, machine),
+    ...['-kernel', options.kernel, ...(options.initrd === undefined ? [] : ['-initrd', options.initrd])],
+    ...['-append', kernelCommandLine(options.append)],
+    ...['-chardev', `socket,id=console,fd=${fds.console}`, '-serial', 'chardev:console'],
+    ...['-chardev', `socket,id=qmp,fd=${fds.qmp}`, '-mon', 'chardev=qmp,mode=control'],
+    ...portArgs(options.ports ?? [], machine, fds.ports),
+    ...chardevs.flatMap((chardev) => ['-chardev', chardev]),
+    ...driveArgs(options.drives ?? [], machine),
+    ...devices.flatMap((device) => ['-device', device]),
+    ...args,
+  ]
+}
+
+function machineArgs(options: MachineOptions, machine: MachineType): string[] {
+  const { memory = '256M', maxMemory, cpus = 1, maxCpus = cpus, sharedMemory = false, machineOptions = [] } = options
+  size('memory', memory)
+  count('cpus', cpus, 1)
+  count('maxCpus', maxCpus, cpus)
+  // Neither device is of use to a server guest, and each costs time when it is emulated.
+  const properties = machine === 'microvm' ? [] : ['vmport=off', 'hpet=off']
+  if (sharedMemory) properties.push('memory-backend=mem0')
+  let ram = `size=${memory}`
+  if (maxMemory) {
+    size('maxMemory.size', maxMemory.size)
+    count('maxMemory.slots', maxMemory.slots, 1)
+    ram += `,slots=${maxMemory.slots},maxmem=${maxMemory.size}`
+  }
+  return [
+    ...['-machine', [machine, ...properties, ...machineOptions].join(',')],
+    ...['-smp', `cpus=${cpus},maxcpus=${maxCpus}`],
+    ...['-m', ram],
+    ...(sharedMemory ? ['-object', `memory-backend-memfd,id=mem0,size=${memory},share=on`] : []),
+  ]
+}
+
+function kernelCommandLine(append = ''): string {
+  const prefix = /(^|\s)console=/.test(append) ? '' : 'console=ttyS0 panic=-1 '
+  return (prefix + append).trim()
+}
+
+/** microvm has no PCI: its virtio devices sit on the virtio-mmio bus, under another name. */
+function virtio(device: string, machine: MachineType): string {
+  return `virtio-${device}-${machine === 'microvm' ? 'device' : 'pci'}`
+}
+
+function portArgs(ports: readonly string[], machine: MachineType, fds: readonly number[]): string[] {
+  if (ports.length === 0) return []
+  if (ports.length > 30) throw invalid('ports', ports.length, 'at most 30 names')
+  if (new Set(ports).size !== ports.length) throw invalid('ports', ports, 'names that differ')
+  return [
+    ...['-device', `${virtio('serial', machine)},id=ports`],
+    ...ports.flatMap((name, i) => [
+      ...['-chardev', `socket,id=port${i},fd=${fds[i]}`],
+      ...['-device', `virtserialport,bus=ports.0,nr=${i + 1},chardev=port${i},name=${token('ports', name)}`],
+    ]),
+  ]
+}
+
+function driveArgs(drives: readonly Drive[], machine: MachineType): string[] {
+  if (new Set(drives.map(({ id }) => id)).size !== drives.length)
+    throw invalid(
+      'drives',
+      drives.map(({ id }) => id),
+      'ids that differ',
+    )
+  return drives.flatMap(({ id, path, readOnly = false, format = 'raw' }) => {
+    token('drives[].id', id)
+    if (id.length > 20) throw invalid('drives[].id', id, 'at most 20 bytes')
+    const node = { driver: format, 'node-name': `drive-${id}`, 'read-only': readOnly, file: { driver: 'file', filename: path } }
+    return ['-blockdev', JSON.stringify(node), '-device', `${virtio('blk', machine)},id=${id},drive=drive-${id},serial=${id}`]
+  })
+}
+
+function token(what: string, value: string): string {
+  if (!/^[A-Za-z][A-Za-z0-9._-]*$/.test(value)) throw invalid(what, value, 'a letter, then letters, digits, ".", "_", "-"')
+  return value
+}
+
+function size(what: string, value: string): void {
+  if (typeof value !== 'string' || !/^[1-9][0-9]*[KMGT]$/.test(value))
+    throw invalid(what, value, 'a number with K, M, G or T, such as 512M')
+}
+
+function count(what: string, value: number, least: number): void {
+  if (!Number.isInteger(value) || value < least) throw invalid(what, value, `an integer of at least ${least}`)
+}
+
+function oneOf(what: string, value: string, allowed: readonly string[]): void {
+  if (!allowed.includes(value)) throw invalid(what, value, allowed.join(', '))
+}
+
+function invalid(what: string, value: unknown, allowed: string): QemuError {
+  return new QemuError('INVALID_OPTION', `boot option ${what} is ${JSON.stringify(value)}; allowed: ${allowed}`)
+}

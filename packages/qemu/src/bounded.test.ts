@@ -1,0 +1,46 @@
+import { describe, expect, it } from 'vitest'
+import { bounded } from './bounded.js'
+import { ManualClock } from './fixtures/manual-clock.js'
+
+describe('bounded', () => {
+  it('resolves, and leaves neither timer nor listener', async () => {
+    const clock = new ManualClock()
+    let withdrawn = 0
+    const value = await bounded<number>({ deadlineMs: 10, clock, what: 'x' }, (resolve) => {
+      resolve(7)
+      resolve(8)
+      return () => {
+        withdrawn++
+      }
+    })
+    expect([value, withdrawn, clock.pending]).toEqual([7, 1, 0])
+  })
+
+  it('rejects with what was waited for when the deadline is over, and withdraws the wait', async () => {
+    const clock = new ManualClock()
+    let withdrawn = 0
+    const wait = bounded({ deadlineMs: 10, clock, what: 'the moon', tail: () => ['a line'] }, () => () => {
+      withdrawn++
+    })
+    clock.advance(9)
+    expect(withdrawn).toBe(0)
+    clock.advance(1)
+    await expect(wait).rejects.toMatchObject({ code: 'DEADLINE', summary: 'the moon: nothing after 10 ms', console: ['a line'] })
+    expect([withdrawn, clock.pending]).toEqual([1, 0])
+  })
+
+  it('rejects on abort with the reason as cause, also when aborted before', async () => {
+    const clock = new ManualClock()
+    const abort = new AbortController()
+    const wait = bounded({ deadlineMs: 10, clock, what: 'x', signal: abort.signal }, () => undefined)
+    abort.abort('enough')
+    await expect(wait).rejects.toMatchObject({ code: 'ABORTED', cause: 'enough' })
+    const started: boolean[] = []
+    const late = bounded({ deadlineMs: 10, clock, what: 'x', signal: abort.signal }, () => {
+      started.push(true)
+      return undefined
+    })
+    await expect(late).rejects.toMatchObject({ code: 'ABORTED' })
+    expect([started, clock.pending]).toEqual([[], 0])
+  })
+})

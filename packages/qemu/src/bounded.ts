@@ -1,0 +1,67 @@
+import { QemuError } from './errors.js'
+
+/** Time as a parameter. Milliseconds, monotonic. */
+export interface Clock {
+  now(): number
+  /** Calls `fn` once after `ms`; the returned function cancels it. */
+  setTimer(ms: number, fn: () => void): () => void
+}
+
+export const systemClock: Clock = {
+  now: () => performance.now(),
+  setTimer(ms, fn) {
+    const timer = setTimeout(fn, ms)
+    return () => clearTimeout(timer)
+  },
+}
+
+export interface Bounds {
+  /** Gives up with code DEADLINE after so many milliseconds. */
+  deadlineMs: number
+  signal?: AbortSignal | undefined
+  clock: Clock
+  /** What is being waited for, for the message: `<what>: nothing after <n> ms`. */
+  what: string
+  /** Console lines to put into the error, read when it is made. */
+  tail?: (() => readonly string[]) | undefined
+}
+
+/**
+ * A promise that settles within its deadline or on abort, whatever comes first, and leaves no timer or listener behind.
+ * `start` may return a function that withdraws the wait.
+ */
+export function bounded<T>(
+  { deadlineMs, signal, clock, what, tail }: Bounds,
+  start: (resolve: (value: T) => void, reject: (error: unknown) => void) => (() => void) | undefined,
+): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    if (signal?.aborted) return reject(abortedError(what, signal, tail?.()))
+    let settled = false
+    let withdraw: (() => void) | undefined
+    const settle = (how: () => void) => {
+      if (settled) return
+      settled = true
+      cancelTimer()
+      signal?.removeEventListener('abort', onAbort)
+      withdraw?.()
+      how()
+    }
+    const onAbort = () => settle(() => reject(abortedError(what, signal!, tail?.())))
+    const onDeadline = () => {
+      settle(() =>
+        reject(new QemuError('DEADLINE', `${what}: nothing after ${Math.round(deadlineMs)} ms`, { console: tail?.() })),
+      )
+    }
+    const cancelTimer = clock.setTimer(deadlineMs, onDeadline)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    withdraw = start(
+      (value) => settle(() => resolve(value)),
+      (error) => settle(() => reject(error)),
+    )
+    if (settled) withdraw?.()
+  })
+}
+
+export function abortedError(what: string, signal: AbortSignal, console?: readonly string[]): QemuError {
+  return new QemuError('ABORTED', `${what}: aborted`, { cause: signal.reason, console })
+}

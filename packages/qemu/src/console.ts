@@ -1,0 +1,141 @@
+import { StringDecoder } from 'node:string_decoder'
+import { type Bounds, bounded, type Clock } from './bounded.js'
+import { QemuError } from './errors.js'
+
+export interface WaitOptions {
+  deadlineMs: number
+  signal?: AbortSignal | undefined
+  /** Only lines from this number on count, e.g. the `lineCount` read before a command was sent. Default 0: all there are. */
+  fromLine?: number | undefined
+}
+
+/** How much of the console is kept: older lines are dropped (the log file or sink has them all). */
+const KEPT_LINES = 50_000
+const TAIL_LINES = 25
+
+/** A guest's console: the lines so far, the lines to come, and waits for one of them. */
+export class GuestConsole {
+  readonly #decoder = new StringDecoder('utf8')
+  readonly #clock: Clock
+  readonly #lines: string[] = []
+  readonly #watchers = new Set<() => void>()
+  #dropped = 0
+  #partial = ''
+  #endReason: QemuError | undefined
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** Everything printed so far (the last 50,000 lines of it), the unfinished line included. */
+  get text(): string {
+    return [...this.#lines, this.#partial].join('\n')
+  }
+
+  /** Finished lines so far, dropped ones counted. */
+  get lineCount(): number {
+    return this.#dropped + this.#lines.length
+  }
+
+  /** Why nothing more will come: EXITED, CLOSED or ABORTED; undefined while QEMU runs. */
+  get endReason(): QemuError | undefined {
+    return this.#endReason
+  }
+
+  /** The last `count` lines that are not blank, for an error message. */
+  tail(count = TAIL_LINES): string[] {
+    return [...this.#lines, this.#partial].filter((line) => line.trim() !== '').slice(-count)
+  }
+
+  /** Feeds what the guest printed; returns it as text. */
+  push(chunk: Buffer): string {
+    const text = this.#decoder.write(chunk)
+    const lines = (this.#partial + text).split('\n')
+    this.#partial = lines.pop()!
+    for (const line of lines) this.#lines.push(line.replace(/\r+$/, ''))
+    const excess = this.#lines.length - KEPT_LINES
+    if (excess > 0) {
+      this.#lines.splice(0, excess)
+      this.#dropped += excess
+    }
+    this.#notify()
+    return text
+  }
+
+  /** No more will come: waits that are still open reject with `reason`, iterations end. Only the first reason counts. */
+  end(reason: QemuError): void {
+    if (this.#endReason) return
+    this.#endReason = reason
+    this.#notify()
+  }
+
+  /**
+   * Resolves with the first match in a line so far or to come; a prompt without a line end matches too. A string is looked for
+   * as it is. Rejects with DEADLINE, ABORTED, EXITED or CLOSED and the last console lines.
+   */
+  waitFor(pattern: string | RegExp, { deadlineMs, signal, fromLine = 0 }: WaitOptions): Promise<RegExpMatchArray> {
+    const regexp = typeof pattern === 'string' ? new RegExp(pattern.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')) : stateless(pattern)
+    const what = `console: waiting for ${regexp}`
+    const bounds: Bounds = { deadlineMs, signal, clock: this.#clock, what, tail: () => this.tail() }
+    return bounded(bounds, (resolve, reject) => {
+      let next = fromLine
+      const look = () => {
+        for (next = Math.max(next, this.#dropped); next < this.lineCount; next++) {
+          const match = this.#lines[next - this.#dropped]!.match(regexp)
+          if (match) return resolve(match)
+        }
+        const match = next === this.lineCount ? this.#partial.match(regexp) : null
+        if (match) return resolve(match)
+        if (this.#endReason) reject(this.#endError(what, this.#endReason))
+      }
+      this.#watchers.add(look)
+      look()
+      return () => this.#watchers.delete(look)
+    })
+  }
+
+  /** All lines from the first one kept, then those to come; ends when QEMU does, or on abort. */
+  async *lines(
+    options: { signal?: AbortSignal | undefined; fromLine?: number | undefined } = {},
+  ): AsyncGenerator<string, void, void> {
+    const { signal, fromLine = 0 } = options
+    let next = fromLine
+    while (!signal?.aborted) {
+      for (next = Math.max(next, this.#dropped); next < this.lineCount; next++) yield this.#lines[next - this.#dropped]!
+      if (this.#endReason) {
+        if (this.#partial !== '') yield this.#partial
+        return
+      }
+      await this.#change(signal)
+    }
+  }
+
+  [Symbol.asyncIterator](): AsyncGenerator<string, void, void> {
+    return this.lines()
+  }
+
+  #change(signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        this.#watchers.delete(wake)
+        signal?.removeEventListener('abort', wake)
+        resolve()
+      }
+      this.#watchers.add(wake)
+      signal?.addEventListener('abort', wake, { once: true })
+    })
+  }
+
+  #notify(): void {
+    for (const watcher of [...this.#watchers]) watcher()
+  }
+
+  #endError(what: string, { code, summary, cause }: QemuError): QemuError {
+    return new QemuError(code, `${what}: ${summary}`, { cause, console: this.tail() })
+  }
+}
+
+/** A global or sticky expression remembers where it stopped, and would skip lines. */
+function stateless(regexp: RegExp): RegExp {
+  return new RegExp(regexp.source, regexp.flags.replace(/[gy]/g, ''))
+}

@@ -1,0 +1,95 @@
+import { createHash } from 'node:crypto'
+import { mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { QemuError } from '../errors.js'
+import { runTool } from './tools.js'
+
+/** One package file as apt would fetch it. */
+export interface DebianPackage {
+  name: string
+  /** The file's name in apt's own spelling. */
+  file: string
+  sha256: string
+}
+
+const UPDATE_HINT = 'is the package list there? apt-get update'
+
+/** `linux-image-cloud-amd64` → the package behind it that holds the kernel. */
+export async function kernelPackage(metaPackage: string, signal?: AbortSignal): Promise<string> {
+  if (/^linux-image-\d/.test(metaPackage)) return metaPackage
+  const text = (await runTool('apt-cache', ['depends', '--important', metaPackage], { signal })).toString()
+  const name = /Depends: (linux-image-\S+)/.exec(text)?.[1]
+  if (name === undefined) throw new QemuError('IMAGE', `${metaPackage} does not lead to a kernel; ${UPDATE_HINT}`)
+  return name
+}
+
+/** The packages and all they depend on. */
+export async function withDependencies(names: readonly string[], signal?: AbortSignal): Promise<string[]> {
+  const without = ['recommends', 'suggests', 'conflicts', 'breaks', 'replaces', 'enhances'].map((kind) => `--no-${kind}`)
+  const text = (await runTool('apt-cache', ['depends', '--recurse', '--important', ...without, ...names], { signal })).toString()
+  return packageNames(text)
+}
+
+/** In what `apt-cache depends` prints, package names stand at the start of a line; what is indented or in <> is a relation or virtual. */
+export function packageNames(text: string): string[] {
+  return [...new Set([...text.matchAll(/^([a-z0-9][a-z0-9+.:-]*)$/gm)].map(([, name]) => name!))].sort()
+}
+
+/** What `apt-get download` would fetch for each package, by content. `emptyDir`: apt leaves out what lies there already. */
+export async function resolvePackages(
+  names: readonly string[],
+  emptyDir: string,
+  signal?: AbortSignal,
+): Promise<DebianPackage[]> {
+  const text = (await runTool('apt-get', ['download', '--print-uris', ...names], { cwd: emptyDir, signal })).toString()
+  const packages = packageFiles(text)
+  const missing = names.filter((name) => !packages.some((found) => found.name === name))
+  if (missing.length > 0) throw new QemuError('IMAGE', `apt knows no file for ${missing.join(', ')}; ${UPDATE_HINT}`)
+  return packages
+}
+
+/** Lines of `apt-get --print-uris`: `'<uri>' <name>_<version>_<arch>.deb <size> SHA256:<digest>`. */
+export function packageFiles(text: string): DebianPackage[] {
+  const lines = text.matchAll(/^'.*' (?<file>(?<name>[^\s_]+)_\S+\.deb) \d+ SHA256:(?<sha256>[0-9a-f]{64})$/gm)
+  return [...lines].map(({ groups }) => ({ name: groups!.name!, file: groups!.file!, sha256: groups!.sha256! }))
+}
+
+/** Downloads what the cache lacks, checks every file against its SHA-256, and unpacks all into `root`. Nothing is installed. */
+export async function unpackPackages(
+  packages: readonly DebianPackage[],
+  cacheDir: string,
+  root: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  await mkdir(cacheDir, { recursive: true })
+  const lacking: DebianPackage[] = []
+  for (const wanted of packages) if (!(await holds(join(cacheDir, wanted.file), wanted.sha256))) lacking.push(wanted)
+  if (lacking.length > 0) await download(lacking, cacheDir, signal)
+  for (const { file } of packages) await runTool('dpkg-deb', ['-x', join(cacheDir, file), root], { signal })
+}
+
+async function download(packages: readonly DebianPackage[], cacheDir: string, signal?: AbortSignal): Promise<void> {
+  const dir = await mkdtemp(join(cacheDir, 'download-'))
+  try {
+    await runTool('apt-get', ['download', '-q', ...packages.map(({ name }) => name)], { cwd: dir, signal, timeoutMs: 600_000 })
+    for (const { file, sha256 } of packages) {
+      if (!(await holds(join(dir, file), sha256)))
+        throw new QemuError('IMAGE', `${file}: the download is not what the package list says`)
+      await rename(join(dir, file), join(cacheDir, file))
+    }
+  } finally {
+    await rm(dir, { recursive: true, force: true })
+  }
+}
+
+async function holds(path: string, sha256: string): Promise<boolean> {
+  try {
+    return (
+      createHash('sha256')
+        .update(await readFile(path))
+        .digest('hex') === sha256
+    )
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,181 @@
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { QemuError } from '../errors.js'
+import { type CpioEntry, cpio } from './cpio.js'
+import { type DebianPackage, kernelPackage, resolvePackages, unpackPackages, withDependencies } from './debian.js'
+import { makeExt4 } from './ext4.js'
+import { BOOT_MODULES, INIT, SPARE_MODULES, START, VSOCK_MODULES } from './init.js'
+import { collectModules, type ModuleSet } from './modules.js'
+import { populateRoot, sharedLibraries } from './root.js'
+import { runTool } from './tools.js'
+
+export interface ImageOptions {
+  /** Where images and packages are kept. Safe to delete at any time when no guest runs. */
+  cacheDir: string
+  /** Debian packages whose programs the guest is to have, besides Node and busybox; default `['socat']`. */
+  packages?: readonly string[] | undefined
+  /** The Node binary to put into it; default: the one that runs this. */
+  node?: string | undefined
+  /** The kernel; default `linux-image-cloud-amd64`. A meta package is followed. */
+  kernelPackage?: string | undefined
+  /** More kernel modules to hold ready. */
+  modules?: readonly string[] | undefined
+  signal?: AbortSignal | undefined
+  /** Told what takes time. */
+  onProgress?: ((step: string) => void) | undefined
+}
+
+/** A kernel, an initramfs and a read-only root disk that fit together; any number of guests may run from them at once. */
+export interface GuestImage {
+  readonly kernel: string
+  readonly initrd: string
+  readonly root: string
+  /** The kernel's release, e.g. `6.1.0-56-cloud-amd64`. */
+  readonly release: string
+  /** Modules the initramfs holds: name → what to load for it, in order. */
+  readonly modules: Readonly<Record<string, readonly string[]>>
+}
+
+/** Raised when an image of the same inputs would come out different. */
+const FORMAT = 1
+const KEPT_IMAGES = 3
+const MANIFEST = 'image.json'
+
+interface Ingredients {
+  kernel: string
+  /** Packages of the root disk. */
+  base: readonly string[]
+  packages: readonly DebianPackage[]
+  modules: readonly string[]
+  node: string
+  /** Shared libraries of Node on this machine: name → path. */
+  libraries: ReadonlyMap<string, string>
+}
+
+/**
+ * Makes a guest image from Debian packages (downloaded and unpacked, not installed) and the running Node, or finds it in the cache: its
+ * name there is a hash of all that goes into it. Needs apt-get, dpkg-deb and mkfs.ext4, no rights, x86_64. Rejects with QemuError.
+ */
+export async function buildGuestImage(options: ImageOptions): Promise<GuestImage> {
+  const { cacheDir, signal, onProgress = () => {} } = options
+  if (process.platform !== 'linux' || process.arch !== 'x64') {
+    throw new QemuError(
+      'IMAGE',
+      `guest images are made on Linux x64 with Debian's tools, not on ${process.platform} ${process.arch}`,
+    )
+  }
+  await mkdir(cacheDir, { recursive: true })
+  const work = await mkdtemp(join(cacheDir, 'build-'))
+  try {
+    const ingredients = await gather(options, work)
+    const dir = join(cacheDir, `image-${await cacheKey(ingredients)}`)
+    const cached = await readImage(dir)
+    if (cached) return cached
+    const made = await make(ingredients, join(cacheDir, 'packages'), work, onProgress, signal)
+    await rename(made, dir).catch(async (error) => {
+      // Somebody else built the same image meanwhile.
+      if (!(await readImage(dir))) throw error
+    })
+    await prune(cacheDir)
+    return (await readImage(dir))!
+  } finally {
+    await rm(work, { recursive: true, force: true })
+  }
+}
+
+async function gather(options: ImageOptions, work: string): Promise<Ingredients> {
+  const { packages: extra = ['socat'], node = process.execPath, signal } = options
+  const modules = [...new Set([...BOOT_MODULES, ...VSOCK_MODULES, ...SPARE_MODULES, ...(options.modules ?? [])])]
+  const kernel = await kernelPackage(options.kernelPackage ?? 'linux-image-cloud-amd64', signal)
+  const base = await withDependencies(['libc6', 'libstdc++6', ...extra], signal)
+  const packages = await resolvePackages(
+    [...new Set([kernel, 'busybox-static', ...base])],
+    await directory(work, 'empty'),
+    signal,
+  )
+  return { kernel, base, packages, modules, node, libraries: await sharedLibraries(node, signal) }
+}
+
+async function make(
+  { kernel, base, packages, modules: moduleNames, node, libraries }: Ingredients,
+  packageCache: string,
+  work: string,
+  onProgress: (step: string) => void,
+  signal: AbortSignal | undefined,
+): Promise<string> {
+  const unpack = async (names: readonly string[], name: string) => {
+    const root = await directory(work, name)
+    const wanted = packages.filter((each) => names.includes(each.name))
+    await unpackPackages(wanted, packageCache, root, signal)
+    return root
+  }
+  onProgress('downloading and unpacking Debian packages')
+  const kernelDir = await unpack([kernel], 'kernel')
+  const busybox = join(await unpack(['busybox-static'], 'busybox'), 'bin', 'busybox')
+  const root = await unpack(base, 'root')
+
+  onProgress('making the initramfs and the root disk')
+  const image = await directory(work, 'image')
+  const release = kernel.replace(/^linux-image-(.*?)(-unsigned)?$/, '$1')
+  await copyFile(join(kernelDir, 'boot', `vmlinuz-${release}`), join(image, 'vmlinuz'))
+  const modules = await collectModules(join(kernelDir, 'lib', 'modules', release), moduleNames)
+  const applets = await busyboxApplets(busybox, signal)
+  await writeFile(join(image, 'initrd'), cpio(initramfs(await readFile(busybox), applets, modules)))
+  await populateRoot(root, { busybox, applets, node, libraries })
+  await makeExt4(root, join(image, 'root.ext4'), signal)
+  await writeFile(join(image, MANIFEST), JSON.stringify({ release, modules: modules.order }))
+  return image
+}
+
+function initramfs(busybox: Buffer, applets: readonly string[], { files }: ModuleSet): CpioEntry[] {
+  const directories = ['bin', 'dev', 'proc', 'sys', 'sysroot', 'etc', 'etc/upcall', 'lib', 'lib/modules']
+  return [
+    ...directories.map((path): CpioEntry => ({ path, type: 'directory' })),
+    { path: 'init', type: 'file', mode: 0o755, data: INIT },
+    { path: 'etc/upcall/start', type: 'file', data: START },
+    { path: 'bin/busybox', type: 'file', mode: 0o755, data: busybox },
+    ...applets.map((name): CpioEntry => ({ path: `bin/${name}`, type: 'symlink', target: 'busybox' })),
+    ...[...files].map(([name, data]): CpioEntry => ({ path: `lib/modules/${name}.ko`, type: 'file', data })),
+  ]
+}
+
+async function busyboxApplets(program: string, signal: AbortSignal | undefined): Promise<string[]> {
+  const list = (await runTool('busybox', ['--list'], { program, signal })).toString()
+  return list.split('\n').filter((name) => name !== '' && name !== 'busybox')
+}
+
+async function cacheKey({ packages, modules, node, libraries }: Ingredients): Promise<string> {
+  const hash = createHash('sha256')
+  hash.update(
+    JSON.stringify([FORMAT, INIT, START, modules, packages.map(({ file, sha256 }) => [file, sha256]), [...libraries.keys()]]),
+  )
+  for (const file of [node, ...libraries.values()]) for await (const chunk of createReadStream(file)) hash.update(chunk)
+  return hash.digest('hex').slice(0, 16)
+}
+
+async function readImage(dir: string): Promise<GuestImage | undefined> {
+  try {
+    const manifest = JSON.parse(await readFile(join(dir, MANIFEST), 'utf8')) as Pick<GuestImage, 'release' | 'modules'>
+    const now = new Date()
+    await utimes(dir, now, now)
+    return { kernel: join(dir, 'vmlinuz'), initrd: join(dir, 'initrd'), root: join(dir, 'root.ext4'), ...manifest }
+  } catch {
+    return undefined
+  }
+}
+
+/** Keeps the images used last, for people who go back and forth between Node versions or branches. */
+async function prune(cacheDir: string): Promise<void> {
+  const names = (await readdir(cacheDir)).filter((name) => name.startsWith('image-'))
+  const used = await Promise.all(names.map(async (name) => ({ name, at: (await stat(join(cacheDir, name))).mtimeMs })))
+  used.sort((a, b) => b.at - a.at)
+  for (const { name } of used.slice(KEPT_IMAGES)) await rm(join(cacheDir, name), { recursive: true, force: true })
+}
+
+async function directory(parent: string, name: string): Promise<string> {
+  const path = join(parent, name)
+  await mkdir(path, { recursive: true })
+  return path
+}

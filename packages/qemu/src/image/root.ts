@@ -1,0 +1,76 @@
+import { access, copyFile, mkdir, realpath, rm, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { QemuError } from '../errors.js'
+import { runTool } from './tools.js'
+
+/** Where Debian's dynamic linker looks without being told. */
+const LIBRARY_DIRS = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu']
+const LEFT_OUT = ['usr/share', 'usr/lib/x86_64-linux-gnu/gconv', 'var']
+const DIRECTORIES = [
+  'dev',
+  'etc',
+  'payload',
+  'proc',
+  'root',
+  'run',
+  'sys',
+  'tmp',
+  'usr/bin',
+  'usr/sbin',
+  'usr/lib/x86_64-linux-gnu',
+  'var',
+]
+
+export interface RootParts {
+  busybox: string
+  applets: readonly string[]
+  node: string
+  libraries: ReadonlyMap<string, string>
+}
+
+/** Turns what the packages hold into a root file system: less documentation, more directories, busybox for what is missing, Node. */
+export async function populateRoot(root: string, { busybox, applets, node, libraries }: RootParts): Promise<void> {
+  for (const path of LEFT_OUT) await rm(join(root, path), { recursive: true, force: true })
+  for (const path of DIRECTORIES) await mkdir(join(root, path), { recursive: true })
+  for (const name of ['bin', 'sbin', 'lib', 'lib64']) await link(`usr/${name}`, join(root, name))
+  await copyFile(busybox, join(root, 'usr/bin/busybox'))
+  for (const name of applets) await link('busybox', join(root, 'usr/bin', name))
+  await link('/usr/bin/busybox', join(root, 'bin/sh'))
+  await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n')
+  await writeFile(join(root, 'etc/group'), 'root:x:0:\nnogroup:x:65534:\n')
+  await writeFile(join(root, 'etc/hosts'), '127.0.0.1 localhost guest\n')
+  await copyFile(await realpath(node), join(root, 'usr/bin/node'))
+  for (const [name, path] of libraries) await addLibrary(root, name, path)
+}
+
+/** The shared libraries a program needs on this machine: name → path. The dynamic linker itself is not among them. */
+export async function sharedLibraries(program: string, signal?: AbortSignal): Promise<Map<string, string>> {
+  const libraries = new Map<string, string>()
+  for (const line of (await runTool('ldd', [program], { signal })).toString().split('\n')) {
+    const [, name, path] = /^\s*(\S+) => (\S+)/.exec(line) ?? []
+    if (name === undefined || path === undefined) continue
+    if (path === 'not') throw new QemuError('IMAGE', `${program} needs ${name}, which is not on this machine`)
+    libraries.set(name, path)
+  }
+  return libraries
+}
+
+/** Debian's own library goes first: this machine's may be of another release than the C library in the image. */
+async function addLibrary(root: string, name: string, path: string): Promise<void> {
+  const held = await Promise.all(LIBRARY_DIRS.map((dir) => exists(join(root, dir, name))))
+  if (!held.includes(true)) await copyFile(await realpath(path), join(root, 'usr/lib/x86_64-linux-gnu', name))
+}
+
+/** A link where nothing stands yet. */
+async function link(target: string, path: string): Promise<void> {
+  await symlink(target, path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
+  })
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
+}

@@ -1,0 +1,106 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { accessSync, constants } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import type { Duplex, Readable } from 'node:stream'
+import type { ArgvDescriptors } from './argv.js'
+import { QemuError } from './errors.js'
+
+/** How a QEMU process ended. `output` is the end of what it said on its own stdout and stderr: complaints, not the guest's console. */
+export interface QemuExit {
+  code: number | null
+  signal: NodeJS.Signals | null
+  output: string
+}
+
+/** One QEMU process and the streams it inherited. */
+export interface QemuProcess {
+  readonly pid: number
+  readonly console: Duplex
+  readonly qmp: Duplex
+  readonly ports: readonly Duplex[]
+  /** Resolves when the process is gone and its console is read to the end; never rejects. */
+  readonly exited: Promise<QemuExit>
+  kill(signal: 'SIGTERM' | 'SIGKILL'): void
+}
+
+const OUTPUT_KEPT = 8192
+const FIRST_DESCRIPTOR = 3
+
+/** The path of an executable: as given when it has a slash, else from PATH. Throws QemuError TOOL_MISSING with `hint`. */
+export function findProgram(name: string, hint: string, extraPath: readonly string[] = []): string {
+  const path = [...(process.env.PATH ?? '').split(delimiter), ...extraPath]
+  const candidates = name.includes('/') ? [name] : path.map((dir) => join(dir, name))
+  const found = candidates.find(isExecutable)
+  if (found === undefined) throw new QemuError('TOOL_MISSING', `${name} is not installed or not executable; ${hint}`)
+  return found
+}
+
+export function findQemu(name = 'qemu-system-x86_64'): string {
+  return findProgram(name, 'install it with: apt-get install qemu-system-x86')
+}
+
+/**
+ * Starts QEMU with console, QMP and ports as inherited socket pairs: no Unix path to collide, to guess or to clean up. The
+ * process dies with this one: killed at exit, and by the kernel (setpriv --pdeathsig) should this one be killed.
+ */
+export function startQemu(program: string, argv: (fds: ArgvDescriptors) => string[], portCount: number): QemuProcess {
+  const ports = Array.from({ length: portCount }, (_, i) => FIRST_DESCRIPTOR + 2 + i)
+  const args = argv({ console: FIRST_DESCRIPTOR, qmp: FIRST_DESCRIPTOR + 1, ports })
+  const [command, prefix] = ownedBy(program)
+  const child = spawn(command, [...prefix, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe', ...Array<'pipe'>(2 + portCount).fill('pipe')],
+  })
+  killAtExit(child)
+  const streams = child.stdio.slice(FIRST_DESCRIPTOR) as Duplex[]
+  // A QEMU that dies resets these; that it died is told by `exited`.
+  for (const stream of streams) stream.on('error', () => {})
+  const [console, qmp, ...portStreams] = streams as [Duplex, Duplex, ...Duplex[]]
+  const exited = watch(child, console)
+  return { pid: child.pid ?? -1, console, qmp, ports: portStreams, exited, kill: (signal) => void child.kill(signal) }
+}
+
+function watch(child: ChildProcess, console: Readable): Promise<QemuExit> {
+  let output = ''
+  const collect = (chunk: Buffer) => {
+    output = (output + chunk.toString('utf8')).slice(-OUTPUT_KEPT)
+  }
+  const read = [child.stdout!.on('data', collect), child.stderr!.on('data', collect), console]
+  const closed = read.map((stream) => new Promise<void>((resolve) => stream.once('end', resolve).once('close', resolve)))
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve({ code: null, signal: null, output: error.message }))
+    child.once('exit', (code, signal) => {
+      void Promise.all(closed).then(() => resolve({ code, signal, output: output.trim() }))
+    })
+  })
+}
+
+/** The program, behind setpriv where there is one: it tells the kernel to kill the process when its parent dies, then becomes it. */
+function ownedBy(program: string): [string, string[]] {
+  const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find(isExecutable)
+  return setpriv === undefined ? [program, []] : [setpriv, ['--pdeathsig', 'KILL', '--', program]]
+}
+
+const running = new Set<ChildProcess>()
+
+function killAtExit(child: ChildProcess): void {
+  if (running.size === 0) process.on('exit', killRunning)
+  running.add(child)
+  const forget = () => {
+    running.delete(child)
+    if (running.size === 0) process.off('exit', killRunning)
+  }
+  child.once('exit', forget).once('error', forget)
+}
+
+function killRunning(): void {
+  for (const child of running) child.kill('SIGKILL')
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,207 @@
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { QmpCommandError } from './errors.js'
+import { ManualClock } from './fixtures/manual-clock.js'
+import { connectQmp, type QmpEvent } from './qmp.js'
+
+interface Command {
+  execute: string
+  arguments?: Record<string, unknown>
+  id: number
+}
+type Handler = (command: Command, send: (message: unknown) => void, socket: Socket) => void
+
+const GREETING =
+  '{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "x"}, "capabilities": ["oob"]}}\r\n'
+
+let dir: string
+let cleanup: (() => void)[]
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'qmp-'))
+  cleanup = []
+})
+afterEach(async () => {
+  for (const close of cleanup) close()
+  await rm(dir, { recursive: true })
+})
+
+/** A QMP server: greets, enables capabilities, and leaves every other command to `handle`. */
+async function serve(handle: Handler, greeting = GREETING): Promise<string> {
+  const path = join(dir, 'qmp.sock')
+  const server = createServer((socket) => {
+    cleanup.push(() => socket.destroy())
+    socket.on('error', () => {}).write(greeting)
+    const send = (message: unknown) => void socket.write(`${JSON.stringify(message)}\r\n`)
+    createInterface({ input: socket }).on('line', (line) => {
+      const command: Command = JSON.parse(line)
+      if (command.execute === 'qmp_capabilities') send({ return: {}, id: command.id })
+      else handle(command, send, socket)
+    })
+  })
+  cleanup.push(() => server.close())
+  await once(server.listen(path), 'listening')
+  return path
+}
+const event = (name: string, data?: object) => ({
+  event: name,
+  ...(data && { data }),
+  timestamp: { seconds: 1, microseconds: 2 },
+})
+
+describe('QmpClient', () => {
+  it('greets, and runs commands with and without arguments', async () => {
+    const seen: Command[] = []
+    const qmp = await connectQmp(
+      await serve((command, send) => {
+        seen.push(command)
+        send({ return: { running: true }, id: command.id })
+      }),
+    )
+    expect(qmp.version).toMatchObject({ major: 7, minor: 2 })
+    expect(await qmp.execute('query-status')).toEqual({ running: true })
+    await qmp.execute('device_add', { driver: 'virtio-blk-pci', id: 'd0' })
+    expect(seen.map(({ id: _, ...rest }) => rest)).toEqual([
+      { execute: 'query-status' },
+      { execute: 'device_add', arguments: { driver: 'virtio-blk-pci', id: 'd0' } },
+    ])
+    qmp.close()
+  })
+
+  it('tells answers apart by id, in whatever order and pieces they come', async () => {
+    const held: Command[] = []
+    const qmp = await connectQmp(
+      await serve((command, _, socket) => {
+        held.push(command)
+        if (held.length < 3) return
+        const text = held.reverse().map(({ execute, id }) => `${JSON.stringify({ return: execute, id })}\r\n`)
+        socket.write(text.join('').slice(0, 20))
+        setImmediate(() => socket.write(text.join('').slice(20)))
+      }),
+    )
+    expect(await Promise.all(['a', 'b', 'c'].map((name) => qmp.execute(name)))).toEqual(['a', 'b', 'c'])
+    qmp.close()
+  })
+
+  it("rejects with QEMU's error, and goes on", async () => {
+    const path = await serve(({ execute, id }, send) => {
+      send(execute === 'bad' ? { error: { class: 'DeviceNotFound', desc: "Device 'x' not found" }, id } : { return: 1, id })
+    })
+    const qmp = await connectQmp(path)
+    const error = await qmp.execute('bad').catch((error) => error)
+    expect(error).toBeInstanceOf(QmpCommandError)
+    expect(error).toMatchObject({
+      code: 'QMP_COMMAND',
+      command: 'bad',
+      errorClass: 'DeviceNotFound',
+      message: /Device 'x' not found/,
+    })
+    expect(await qmp.execute('good')).toBe(1)
+    qmp.close()
+  })
+
+  it('gives up on a command at its deadline or on abort, and ignores a late answer', async () => {
+    const clock = new ManualClock()
+    const late: (() => void)[] = []
+    const path = await serve(({ execute, id }, send) => {
+      if (execute === 'slow') late.push(() => send({ return: 'late', id }))
+      else {
+        for (const answer of late) answer()
+        send({ return: 'now', id })
+      }
+    })
+    const qmp = await connectQmp(path, { clock })
+    const slow = qmp.execute('slow', undefined, { timeoutMs: 100 })
+    clock.advance(100)
+    await expect(slow).rejects.toMatchObject({ code: 'DEADLINE', message: 'qmp slow: nothing after 100 ms' })
+    const abort = new AbortController()
+    const aborted = qmp.execute('slow', undefined, { signal: abort.signal })
+    abort.abort(new Error('no more'))
+    await expect(aborted).rejects.toMatchObject({ code: 'ABORTED', cause: { message: 'no more' } })
+    expect(await qmp.execute('quick')).toBe('now')
+    expect(clock.pending).toBe(0)
+    qmp.close()
+  })
+
+  it('hands out events: to listeners, to iterations, to waits', async () => {
+    const path = await serve(({ id }, send) => {
+      send(event('STOP'))
+      send(event('DEVICE_DELETED', { device: 'a' }))
+      send(event('DEVICE_DELETED', { device: 'b' }))
+      send({ return: {}, id })
+    })
+    const qmp = await connectQmp(path)
+    const heard: QmpEvent[] = []
+    qmp.on('event', (each) => heard.push(each))
+    const iterated = collect(qmp.events('DEVICE_DELETED'))
+    const waited = qmp.nextEvent('DEVICE_DELETED', { deadlineMs: 5000, accepts: ({ data }) => data.device === 'b' })
+    await qmp.execute('go')
+    expect((await waited).data).toEqual({ device: 'b' })
+    expect(heard.map((each) => each.event)).toEqual(['STOP', 'DEVICE_DELETED', 'DEVICE_DELETED'])
+    expect(heard[0]!.data).toEqual({})
+    qmp.close()
+    expect((await iterated).map(({ data }) => data.device)).toEqual(['a', 'b'])
+    expect([qmp.listenerCount('event'), qmp.listenerCount('close')]).toEqual([1, 0])
+  })
+
+  it('bounds a wait for an event, and ends an iteration on abort', async () => {
+    const clock = new ManualClock()
+    const qmp = await connectQmp(await serve(() => {}), { clock })
+    const wait = qmp.nextEvent('NEVER', { deadlineMs: 50 })
+    clock.advance(50)
+    await expect(wait).rejects.toMatchObject({ code: 'DEADLINE', message: 'qmp event NEVER: nothing after 50 ms' })
+    const abort = new AbortController()
+    const iterated = collect(qmp.events(undefined, { signal: abort.signal }))
+    abort.abort('stop')
+    await expect(iterated).rejects.toMatchObject({ code: 'ABORTED', cause: 'stop' })
+    qmp.close()
+  })
+
+  it('rejects what is under way and what comes later when QEMU goes away', async () => {
+    const qmp = await connectQmp(await serve((_command, _send, socket) => void socket.end()))
+    const closed = once(qmp, 'close')
+    const wait = qmp.nextEvent('SHUTDOWN', { deadlineMs: 5000 })
+    await expect(qmp.execute('quit')).rejects.toMatchObject({
+      code: 'QMP_CLOSED',
+      message: 'qmp quit: QEMU closed the connection',
+    })
+    await expect(wait).rejects.toMatchObject({ code: 'QMP_CLOSED' })
+    await closed
+    await expect(qmp.execute('again')).rejects.toMatchObject({ code: 'QMP_CLOSED' })
+    expect(await collect(qmp.events())).toEqual([])
+  })
+
+  it.each([
+    ['is not JSON', 'hello\r\n', /not a QMP message: hello/],
+    ['is not an object', '7\r\n', /not a QMP message: 7/],
+    [
+      'answers nothing',
+      '{"error": {"class": "GenericError", "desc": "JSON parse error"}}\r\n',
+      /without an id: JSON parse error/,
+    ],
+  ])('closes on a line that %s', async (_, line, message) => {
+    const qmp = await connectQmp(await serve((_command, _send, socket) => void socket.write(line)))
+    await expect(qmp.execute('x')).rejects.toMatchObject({ code: 'QMP_CLOSED', message: expect.stringMatching(message) })
+  })
+
+  it('bounds the greeting, and tells when nobody listens', async () => {
+    const clock = new ManualClock()
+    const path = await serve(() => {}, ' ')
+    const armed = [clock.armed(30), clock.armed(30)]
+    const silent = connectQmp(path, { clock, timeoutMs: 30 })
+    await Promise.all(armed)
+    clock.advance(30)
+    await expect(silent).rejects.toMatchObject({ code: 'DEADLINE', message: 'qmp greeting: nothing after 30 ms' })
+    await expect(connectQmp(join(dir, 'nobody'))).rejects.toMatchObject({ code: 'QMP_CLOSED', cause: { code: 'ENOENT' } })
+  })
+})
+
+async function collect<T>(events: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = []
+  for await (const each of events) all.push(each)
+  return all
+}

@@ -1,0 +1,74 @@
+import { Duplex } from 'node:stream'
+import { socketError } from './socket-error.js'
+
+export interface DuplexPairOptions {
+  /** Bytes that each end buffers in each direction before it pushes back. Default: Node's. */
+  highWaterMark?: number | undefined
+  /** Whether an end stays writable after the other one ended. Default true, as {@link https://nodejs.org/api/net.html | net} calls it. */
+  allowHalfOpen?: boolean | undefined
+}
+
+/**
+ * Two ends of one connection in memory, which behave like the two ends of a socket:
+ * - What is written at one end arrives at the other, one chunk per write, in a later tick, copied.
+ * - A writer is held back as long as the other end does not read.
+ * - `end()` ends one direction. `destroy()` is EOF at the other end, whose writes then fail with EPIPE; it is a reset if bytes that
+ *   arrived were not read. `destroy(error)` is always a reset: the other end fails with ECONNRESET.
+ */
+export function duplexPair(options: DuplexPairOptions = {}): [Duplex, Duplex] {
+  return PairEnd.pair(options)
+}
+
+class PairEnd extends Duplex {
+  #peer!: PairEnd
+  /** The peer's write that waits until this end reads on. */
+  #held: ((error?: Error) => void) | undefined
+
+  static pair({ highWaterMark, allowHalfOpen = true }: DuplexPairOptions): [Duplex, Duplex] {
+    const settings = { allowHalfOpen, ...(highWaterMark === undefined ? {} : { highWaterMark }) }
+    const a = new PairEnd(settings)
+    const b = new PairEnd(settings)
+    a.#peer = b
+    b.#peer = a
+    return [a, b]
+  }
+
+  override _read(): void {
+    const resume = this.#held
+    this.#held = undefined
+    resume?.()
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error) => void): void {
+    // A socket has taken the bytes when write() returns, so the caller may reuse the buffer and destroy() does not take them back.
+    const bytes = Buffer.from(chunk)
+    process.nextTick(() => {
+      const peer = this.#peer
+      if (peer.destroyed) done(socketError('EPIPE', 'write'))
+      else if (bytes.length === 0 || peer.push(bytes)) done()
+      else peer.#held = done
+    })
+  }
+
+  override _final(done: () => void): void {
+    process.nextTick(() => {
+      if (!this.#peer.destroyed) this.#peer.push(null)
+      done()
+    })
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    const peer = this.#peer
+    const reset = error !== null || this.readableLength > 0
+    const ended = this.writableFinished
+    const held = this.#held
+    this.#held = undefined
+    process.nextTick(() => {
+      held?.(socketError('ECONNRESET', 'write'))
+      if (peer.destroyed) return
+      if (reset && !(peer.readableEnded && peer.writableFinished)) peer.destroy(socketError('ECONNRESET', 'read'))
+      else if (!ended) peer.push(null)
+    })
+    done(error)
+  }
+}

@@ -1,0 +1,121 @@
+import type { Duplex } from 'node:stream'
+import { type Arch, decodeRequest, encodeConnect, encodeReply, MESSAGE_SIZE, type Reply, type Request } from '@upcall/wire'
+import { socketError } from './socket-error.js'
+
+/** The client left while a script waited for it. A script that fails with it has not failed. */
+export class ClientGone extends Error {
+  override readonly name = 'ClientGone'
+}
+
+/** One connection to a fake guest, as its script sees it. */
+export class FakeConnection {
+  /** Counts the guest's connections, from 1. */
+  readonly number: number
+  readonly arch: Arch
+  /** The guest's end, for whatever the methods below do not offer. */
+  readonly stream: Duplex
+  /** The lengths of the chunks that came, in order: on an in-memory stream one per write. */
+  readonly chunks: number[] = []
+  /** Resolves when the client has ended its direction, or the connection is gone. */
+  readonly ended: Promise<void>
+  #buffer: Buffer = Buffer.alloc(0)
+  #over = false
+  #wake: () => void = () => {}
+
+  constructor(stream: Duplex, number: number, arch: Arch) {
+    this.stream = stream
+    this.number = number
+    this.arch = arch
+    stream.on('data', (chunk: Buffer) => {
+      this.chunks.push(chunk.length)
+      this.#buffer = Buffer.concat([this.#buffer, chunk])
+      this.#wake()
+    })
+    this.ended = new Promise((resolve) => {
+      const over = () => {
+        this.#over = true
+        this.#wake()
+        resolve()
+      }
+      stream.once('end', over).once('close', over)
+    })
+    // A reset by the client is an outcome, not a failure: whoever reads or writes learns of it.
+    stream.on('error', () => {})
+  }
+
+  /** All bytes that came so far, read or not. */
+  get received(): number {
+    return this.chunks.reduce((sum, length) => sum + length, 0)
+  }
+
+  /** The next `length` bytes. Rejects with {@link ClientGone} if they cannot come any more. */
+  async read(length: number): Promise<Uint8Array> {
+    while (this.#buffer.length < length) {
+      if (this.#over) throw new ClientGone(`the client left after ${this.#buffer.length} of ${length} bytes`)
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+    const bytes = this.#buffer.subarray(0, length)
+    this.#buffer = this.#buffer.subarray(length)
+    return bytes
+  }
+
+  /** The byte that chooses the service. */
+  async readService(): Promise<number> {
+    return (await this.read(1))[0]!
+  }
+
+  /** The next 1024 bytes. */
+  readMessage(): Promise<Uint8Array> {
+    return this.read(MESSAGE_SIZE)
+  }
+
+  /** The next message, as the device manager's request. */
+  async readRequest(): Promise<Request> {
+    return decodeRequest(await this.readMessage(), this.arch)
+  }
+
+  /** Sends bytes; resolves when they have left. */
+  async write(bytes: Uint8Array): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.stream.write(bytes, (error) => (error ? reject(new ClientGone(error.message, { cause: error })) : resolve()))
+    })
+  }
+
+  /** Sends the Connect message. */
+  greet(): Promise<void> {
+    return this.write(encodeConnect())
+  }
+
+  /** Reads the service byte and greets: what every conversation begins with. */
+  async handshake(): Promise<void> {
+    await this.readService()
+    await this.greet()
+  }
+
+  /** Sends a reply. */
+  reply(reply: Reply): Promise<void> {
+    return this.write(encodeReply(reply, this.arch))
+  }
+
+  /** Ends this direction: EOF at the client. */
+  end(): void {
+    this.stream.end()
+  }
+
+  /** Closes the connection without a word. EOF at the client, or a reset if it had sent what was not read. */
+  close(): void {
+    this.stream.destroy()
+  }
+
+  /** Resets the connection: ECONNRESET at the client. */
+  reset(): void {
+    this.stream.destroy(socketError('ECONNRESET', 'read'))
+  }
+
+  /** Says nothing more; resolves when the client has left. */
+  async silence(): Promise<void> {
+    if (!this.stream.closed) await new Promise((resolve) => this.stream.once('close', resolve))
+  }
+}

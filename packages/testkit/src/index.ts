@@ -1,0 +1,26 @@
+/**
+ * What it takes to test a client or a transport without a guest: connections in memory, faults, a clock turned by hand, guests that
+ * are functions, and a compliance suite for transports. Depends on no test runner.
+ *
+ * @packageDocumentation
+ */
+
+export { type ComplianceOptions, type ComplianceTest, transportCompliance } from './compliance/index.js'
+export { memoryTransport } from './compliance/memory-transport.js'
+export { guestInitiatedTransport, hybridTransport, unixTransport } from './compliance/socket-transports.js'
+export type {
+  ComplianceClock,
+  ComplianceConnectOptions,
+  ComplianceFeatures,
+  ComplianceListener,
+  ComplianceTransport,
+} from './compliance/transport.js'
+export { dialSequence, faultyDial } from './dial.js'
+export { type DuplexPairOptions, duplexPair } from './duplex-pair.js'
+export { ClientGone, FakeConnection } from './fake-connection.js'
+export { type Dial, type FakeGuest, type FakeGuestOptions, fakeGuest, type GuestScript } from './fake-guest.js'
+export type { DirectionPlan, FaultPlan } from './fault-plan.js'
+export { type FaultEvent, FaultStream, faulty } from './faulty.js'
+export { type OpenResources, openResources, withoutLeaks } from './leaks.js'
+export { ManualClock, type ManualClockOptions, settle } from './manual-clock.js'
+export { type SimulatedDial, type SimulatedDialOptions, simulatedDial } from './simulated-dial.js'

@@ -1,0 +1,31 @@
+import { createServer, type Server } from 'node:net'
+import { expect, it } from 'vitest'
+import { withoutLeaks } from './leaks.js'
+
+function listening(): Promise<Server> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.listen('\0upcall-testkit-leaks', () => resolve(server))
+  })
+}
+
+it('lets through what is closed in time, and its result', async () => {
+  const result = await withoutLeaks(async () => {
+    const server = await listening()
+    server.close()
+    return 'through'
+  })
+  expect(result).toBe('through')
+})
+
+it('notices what stays open', async () => {
+  let server: Server | undefined
+  const leaking = withoutLeaks(
+    async () => {
+      server = await listening()
+    },
+    { graceMs: 1 },
+  )
+  await expect(leaking).rejects.toThrow(/1 descriptors.*1 PipeWrap/)
+  server?.close()
+})

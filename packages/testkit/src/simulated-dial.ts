@@ -1,0 +1,40 @@
+import { deviceManagerGuest, type GuestBackend } from '@upcall/device-manager/guest'
+import { type Clock, type GuestService, UpcallServer } from '@upcall/server'
+import { duplexPair } from './duplex-pair.js'
+import type { Dial } from './fake-guest.js'
+
+export interface SimulatedDialOptions {
+  /** The server's time. Default: the platform's. */
+  clock?: Clock | undefined
+}
+
+/** A dialer with a whole guest behind it, in memory. */
+export interface SimulatedDial extends Dial, AsyncDisposable {
+  /** The guest's end of every connection that was dialled. */
+  readonly server: UpcallServer
+  /** Ends every connection and resolves when they are closed. Later attempts fail with ECONNREFUSED. */
+  close(): Promise<void>
+}
+
+/**
+ * Puts a real server with one service behind a dialer.
+ *
+ * @param guest - A service, or a backend (such as a simulated guest) for the device manager.
+ */
+export function simulatedDial(guest: GuestService | GuestBackend, options: SimulatedDialOptions = {}): SimulatedDial {
+  const service = 'open' in guest ? guest : deviceManagerGuest(guest)
+  const server = new UpcallServer({ services: [service], clock: options.clock })
+  let open = true
+  const dial: Dial = async ({ signal }) => {
+    signal.throwIfAborted()
+    if (!open) throw Object.assign(new Error('connect: the guest is closed'), { code: 'ECONNREFUSED' })
+    const [client, guestEnd] = duplexPair()
+    server.accept(guestEnd, { remote: 'memory' })
+    return client
+  }
+  const close = () => {
+    open = false
+    return server.close()
+  }
+  return Object.assign(dial, { server, close, [Symbol.asyncDispose]: close })
+}

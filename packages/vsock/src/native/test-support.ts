@@ -1,0 +1,115 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { Cid } from '../address.js'
+import type { Binding, Descriptor } from './binding.js'
+import { ADDON_VARIABLE, AddonError, loadBinding } from './loader.js'
+import { decodeSockaddrVm, encodeSockaddrVm, LITTLE_ENDIAN } from './sockaddr.js'
+
+// The addon takes any family's sockaddr, so what it does for AF_VSOCK is tested over AF_UNIX and TCP, with the very same code.
+
+const AF_UNIX = 1
+const AF_INET = 2
+
+/** The addon, or undefined with a word on how to get it. */
+export function addonIfBuilt(): Binding | undefined {
+  try {
+    return loadBinding()
+  } catch (error) {
+    if (!(error instanceof AddonError)) throw error
+    console.warn(`Tests of the native addon are left out: ${error.message}\nTo run them: node scripts/build-addons.mjs`)
+    return undefined
+  }
+}
+
+/** For programs in other processes and threads. */
+export function addonPath(): string {
+  const places = [
+    process.env[ADDON_VARIABLE],
+    file('build/Release/upcall_vsock.node'),
+    file(`prebuilds/linux-${process.arch}/upcall_vsock.node`),
+  ]
+  const found = places.find((path) => path !== undefined && existsSync(path))
+  if (found === undefined) throw new Error('no addon')
+  return found
+}
+
+function file(path: string): string {
+  return fileURLToPath(new URL(`../../${path}`, import.meta.url))
+}
+
+export function sockaddrInet(port: number): Uint8Array {
+  const bytes = new Uint8Array(16)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, AF_INET, LITTLE_ENDIAN)
+  view.setUint16(2, port, false)
+  bytes.set([127, 0, 0, 1], 4)
+  return bytes
+}
+
+/** In Linux's abstract namespace: no file that would have to be removed. */
+export function sockaddrUnix(name: string): Uint8Array {
+  const text = new TextEncoder().encode(name)
+  const bytes = new Uint8Array(3 + text.length)
+  new DataView(bytes.buffer).setUint16(0, AF_UNIX, LITTLE_ENDIAN)
+  bytes.set(text, 3)
+  return bytes
+}
+
+let names = 0
+
+/** Two families to listen on, each at an address of its own. */
+export const FAMILIES = [
+  { name: 'AF_UNIX', family: AF_UNIX, fresh: () => sockaddrUnix(`upcall-vsock-test-${process.pid}-${names++}`) },
+  { name: 'TCP', family: AF_INET, fresh: () => sockaddrInet(0) },
+] as const
+
+export function openDescriptors(): number {
+  return readdirSync('/proc/self/fd').length
+}
+
+/** What AF_VSOCK answers where AF_UNIX refuses. */
+function reset(): Error {
+  return Object.assign(new Error('connect ECONNRESET'), { code: 'ECONNRESET', errno: -104, syscall: 'connect' })
+}
+
+/**
+ * AF_VSOCK made of AF_UNIX: `sockaddr_vm` in and out, the kernel's errno for an unattended port, every CID this machine's own. The
+ * host must not connect over AF_VSOCK; the real one is exercised in a guest.
+ */
+export function standInForVsock(binding: Binding, cid = 3) {
+  const ports = new WeakMap<Descriptor, number>()
+  const options: { option: number; value: Uint8Array }[] = []
+  let nextPort = 0x40000000
+  const unix = (port: number) => sockaddrUnix(`upcall-vsock-stand-in-${process.pid}-${port}`)
+  const fake: Binding = {
+    ...binding,
+    socket: () => binding.socket(AF_UNIX),
+    bind(descriptor, sockaddr) {
+      const asked = decodeSockaddrVm(sockaddr).port
+      const port = asked === Cid.any ? nextPort++ : asked
+      ports.set(descriptor, port)
+      binding.bind(descriptor, unix(port))
+    },
+    connect(descriptor, sockaddr) {
+      ports.set(descriptor, nextPort++)
+      try {
+        return binding.connect(descriptor, unix(decodeSockaddrVm(sockaddr).port))
+      } catch (error) {
+        throw (error as NodeJS.ErrnoException).code === 'ECONNREFUSED' ? reset() : error
+      }
+    },
+    accept(listener) {
+      const accepted = binding.accept(listener)
+      if (!accepted) return undefined
+      ports.set(accepted.descriptor, ports.get(listener)!)
+      return { descriptor: accepted.descriptor, peer: encodeSockaddrVm({ cid: Cid.local, port: nextPort }) }
+    },
+    getsockname: (descriptor) => encodeSockaddrVm({ cid: Cid.any, port: ports.get(descriptor)! }),
+    getpeername: () => encodeSockaddrVm({ cid, port: 1 }),
+    setsockopt(_descriptor, _level, option, value) {
+      options.push({ option, value })
+    },
+    localCid: () => cid,
+  }
+  return { binding: fake, options }
+}

@@ -1,0 +1,168 @@
+import { Cid, type VsockAddress } from '../address.js'
+import type { Clock } from '../clock.js'
+import { errnoOf, isVsockError, VsockError, type VsockOperation } from '../errors.js'
+import { VsockSocket } from '../socket.js'
+import type { Binding, Descriptor } from './binding.js'
+import { connectSocket } from './connect.js'
+import { explain } from './errno.js'
+import { type Listener, listenSocket } from './listen.js'
+import { AddonError, loadBinding } from './loader.js'
+import { checkVsockOptions, setBufferSizes, setConnectTimeout, type VsockOptions } from './options.js'
+import { AF_VSOCK, decodeSockaddrVm, encodeSockaddrVm } from './sockaddr.js'
+
+export interface NativeSocketOptions {
+  readonly halfClose: boolean
+  readonly lingerMs?: number | undefined
+  readonly clock?: Clock | undefined
+}
+
+export interface NativeConnectOptions extends NativeSocketOptions {
+  /** Ends the attempt; it rejects with the signal's reason, whatever that is. */
+  readonly signal?: AbortSignal | undefined
+  /** How long the kernel waits for an answer. Default 2000 ms, the kernel's. */
+  readonly timeoutMs?: number | undefined
+  readonly vsock?: (VsockOptions & { readonly toHost?: boolean | undefined }) | undefined
+}
+
+export interface NativeListenOptions extends NativeSocketOptions {
+  readonly backlog: number
+  readonly vsock?: VsockOptions | undefined
+}
+
+export interface NativeListenHandlers {
+  readonly onConnection: (socket: VsockSocket) => void
+  /** Connections could not be accepted. With `closed` for good; else they wait in the backlog and are tried again. */
+  readonly onError: (error: VsockError, closed: boolean) => void
+}
+
+export interface NativeListener {
+  /** With the port the kernel chose, if any was asked for. */
+  readonly address: VsockAddress
+  ref(): void
+  unref(): void
+  close(): void
+}
+
+/** One attempt over AF_VSOCK. Rejects with the signal's reason or with a `VsockError`; whatever was opened is closed by then. */
+export async function connectNative(remote: VsockAddress, options: NativeConnectOptions): Promise<VsockSocket> {
+  const { signal, halfClose, lingerMs, clock, timeoutMs, vsock = {} } = options
+  checkVsockOptions(vsock)
+  const binding = needBinding('connect', { remote })
+  const target = {
+    family: AF_VSOCK,
+    sockaddr: encodeSockaddrVm({ cid: remote.cid, port: remote.port, toHost: vsock.toHost }),
+    configure(descriptor: Descriptor) {
+      setBufferSizes(binding, descriptor, vsock)
+      if (timeoutMs !== undefined) setConnectTimeout(binding, descriptor, timeoutMs)
+    },
+  }
+  try {
+    return await connectSocket(
+      binding,
+      target,
+      (fd, names) => {
+        const local = seenByPeer(binding, addressOf(names.local), remote)
+        return new VsockSocket({ local, remote, halfClose, lingerMs, clock }, { fd, readable: true, writable: true })
+      },
+      { signal },
+    )
+  } catch (error) {
+    if (signal?.aborted && error === signal.reason) throw error
+    throw nativeError('connect', { remote }, error)
+  }
+}
+
+/** @throws {VsockError} with the kernel's errno explained; nothing stays open then. */
+export function listenNative(local: VsockAddress, options: NativeListenOptions, handlers: NativeListenHandlers): NativeListener {
+  const { halfClose, lingerMs, clock, backlog, vsock = {} } = options
+  checkVsockOptions(vsock)
+  const binding = needBinding('listen', { local })
+  const target = {
+    family: AF_VSOCK,
+    sockaddr: encodeSockaddrVm(local),
+    backlog,
+    configure: (descriptor: Descriptor) => setBufferSizes(binding, descriptor, vsock),
+  }
+  let listener: Listener
+  try {
+    listener = listenSocket(binding, target, {
+      create: (fd, names) => {
+        const addresses = { local: addressOf(names.local), remote: addressOf(names.remote) }
+        return new VsockSocket({ ...addresses, halfClose, lingerMs, clock }, { fd, readable: true, writable: true })
+      },
+      onConnection: handlers.onConnection,
+      onError: (error) => handlers.onError(nativeError('listen', { local }, error), true),
+      onPause: (error) => handlers.onError(nativeError('listen', { local }, error), false),
+    })
+  } catch (error) {
+    throw nativeError('listen', { local }, error)
+  }
+  return {
+    address: addressOf(listener.local),
+    ref: () => listener.ref(),
+    unref: () => listener.unref(),
+    close: () => listener.close(),
+  }
+}
+
+/**
+ * This machine's context id: a guest's own, 2 on a host, 1 where there is only loopback.
+ *
+ * @throws {VsockError} `ENOTSUP` without the addon, `ENOENT` without /dev/vsock, `EACCES` without permission to open it.
+ */
+export function localCid(): number {
+  const binding = needBinding('localCid', {})
+  try {
+    return binding.localCid()
+  } catch (cause) {
+    const code = errnoOf(cause)
+    const next =
+      {
+        ENOENT: 'load the module vsock and a transport (vhost_vsock, vsock_loopback, or the VM’s vsock device)',
+        EACCES: 'this process needs read permission on /dev/vsock',
+        EPERM: 'this process needs read permission on /dev/vsock',
+      }[code] ?? 'see the cause'
+    throw new VsockError({ code, op: 'localCid', what: `/dev/vsock cannot be asked (${code})`, next, cause })
+  }
+}
+
+/**
+ * A connecting socket is bound to any CID, and the kernel leaves it at that. This is the CID the peer sees: over loopback, which
+ * also serves this machine's own CID, that is 1.
+ */
+function seenByPeer(binding: Binding, local: VsockAddress, remote: VsockAddress): VsockAddress {
+  if (local.cid !== Cid.any) return local
+  const own = tryLocalCid(binding)
+  const cid = remote.cid === Cid.local || remote.cid === own ? Cid.local : (own ?? Cid.any)
+  return Object.freeze({ ...local, cid })
+}
+
+function tryLocalCid(binding: Binding): number | undefined {
+  try {
+    return binding.localCid()
+  } catch {
+    // Not readable for this user, say: then the local CID stays unknown, which is all that is lost.
+    return undefined
+  }
+}
+
+function addressOf(sockaddr: Uint8Array): VsockAddress {
+  const { cid, port } = decodeSockaddrVm(sockaddr)
+  return Object.freeze({ transport: 'vsock', cid, port })
+}
+
+type Ends = { readonly local?: VsockAddress; readonly remote?: VsockAddress }
+
+function needBinding(op: VsockOperation, ends: Ends): Binding {
+  try {
+    return loadBinding()
+  } catch (error) {
+    if (!(error instanceof AddonError)) throw error
+    throw new VsockError({ code: 'ENOTSUP', op, ...ends, what: error.what, next: error.next, cause: error })
+  }
+}
+
+function nativeError(op: 'connect' | 'listen', ends: Ends, cause: unknown): VsockError {
+  if (isVsockError(cause)) return cause
+  return new VsockError({ ...explain(op, errnoOf(cause)), op, ...ends, cause })
+}

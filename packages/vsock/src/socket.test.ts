@@ -1,0 +1,175 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { Clock } from './clock.js'
+import { type ConnectOptions, connect } from './connect.js'
+import { listen, type VsockServer } from './listen.js'
+import type { VsockSocket } from './socket.js'
+
+let dir: string
+let server: VsockServer
+
+beforeEach(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'vsock-'))
+  server = await listen(`unix:${dir}/s`)
+})
+afterEach(async () => {
+  server.closeAllConnections()
+  await server.close()
+  rmSync(dir, { recursive: true, force: true })
+})
+
+/** Both ends of one connection. */
+async function pair(options: ConnectOptions): Promise<{ near: VsockSocket; far: VsockSocket }> {
+  const accepted = new Promise<VsockSocket>((resolve) => server.once('connection', resolve))
+  const near = await connect(`unix:${dir}/s`, options)
+  return { near, far: await accepted }
+}
+
+/** A clock whose timers fire only when the test says so. */
+function manualClock(): Clock & { fire(): void; readonly pending: number } {
+  const timers = new Set<() => void>()
+  return {
+    now: () => 0,
+    setTimer(_ms, fn) {
+      timers.add(fn)
+      return () => timers.delete(fn)
+    },
+    fire() {
+      const due = [...timers]
+      timers.clear()
+      for (const fn of due) fn()
+    },
+    get pending() {
+      return timers.size
+    },
+  }
+}
+
+const once = (socket: VsockSocket, event: string) => new Promise<unknown>((resolve) => socket.once(event, resolve))
+
+async function text(socket: VsockSocket): Promise<string> {
+  let all = ''
+  for await (const chunk of socket) all += chunk
+  return all
+}
+
+async function turns(count = 20): Promise<void> {
+  for (let i = 0; i < count; i++) await new Promise(setImmediate)
+}
+
+describe('end() with half-close', () => {
+  it('is seen at once, and the way back stays open', async () => {
+    const { near, far } = await pair({ halfClose: true })
+    near.end('question')
+    expect(await text(far)).toBe('question')
+    near.destroy()
+  })
+
+  it('lets the peer answer after EOF', async () => {
+    const { near, far } = await pair({ halfClose: true })
+    let asked = ''
+    far.on('data', (chunk) => (asked += chunk)).on('end', () => far.end(`${asked}!`))
+    near.end('question')
+    expect(await text(near)).toBe('question!')
+  })
+})
+
+describe('end() without half-close', () => {
+  it('flushes, and holds EOF back until the peer has ended: nothing the peer says is lost', async () => {
+    const clock = manualClock()
+    const { near, far } = await pair({ halfClose: false, clock })
+    let asked = ''
+    let sawEnd = false
+    far
+      .on('data', (chunk) => {
+        asked += chunk
+      })
+      .on('end', () => {
+        sawEnd = true
+      })
+    const answer = text(near)
+    near.end('question')
+    await turns()
+    expect(asked).toBe('question')
+    expect(sawEnd).toBe(false)
+    expect(near.writableFinished).toBe(false)
+    far.write('a long ')
+    await turns()
+    far.end('answer')
+    expect(await answer).toBe('a long answer')
+    await once(far, 'close')
+    expect(sawEnd).toBe(true)
+    expect(clock.pending).toBe(0)
+  })
+
+  it('is immediate if the peer has ended already', async () => {
+    const { near, far } = await pair({ halfClose: false, clock: manualClock() })
+    far.end()
+    await once(near.resume(), 'end')
+    near.end()
+    await once(near, 'finish')
+    far.destroy()
+  })
+
+  it('fails loudly when the peer stays silent for lingerMs', async () => {
+    const clock = manualClock()
+    const { near } = await pair({ halfClose: false, lingerMs: 250, clock })
+    near.end('question')
+    await turns()
+    expect(clock.pending).toBe(1)
+    const error = once(near, 'error')
+    clock.fire()
+    expect(await error).toMatchObject({ code: 'ETIMEDOUT', op: 'shutdown', remote: { transport: 'unix', path: `${dir}/s` } })
+    expect(String(await error)).toMatch(/neither sent nor ended within 250 ms of end\(\).*; let the guest end first/)
+    expect(clock.pending).toBe(0)
+  })
+
+  it('does not count a peer as silent that goes on sending, or whose bytes nobody has read', async () => {
+    const clock = manualClock()
+    const { near, far } = await pair({ halfClose: false, clock })
+    near.end('question')
+    await turns()
+    far.write('still thinking')
+    await turns()
+    // First it has sent, then it waits for its reader: near is not flowing.
+    for (let i = 0; i < 3; i++) {
+      clock.fire()
+      expect(near.destroyed).toBe(false)
+      expect(clock.pending).toBe(1)
+    }
+    expect(String(near.read())).toBe('still thinking')
+    const error = once(near, 'error')
+    clock.fire()
+    expect(await error).toMatchObject({ code: 'ETIMEDOUT' })
+  })
+
+  it('does not hold up destroySoon(), before or after end()', async () => {
+    for (const endFirst of [false, true]) {
+      const clock = manualClock()
+      const { near, far } = await pair({ halfClose: false, clock })
+      const said = text(far)
+      near.write('flushed')
+      if (endFirst) {
+        near.end()
+        await turns()
+      }
+      near.destroySoon()
+      await once(near, 'close')
+      expect(await said).toBe('flushed')
+      expect(clock.pending).toBe(0)
+    }
+  })
+
+  it('leaves no timer behind when the socket is destroyed', async () => {
+    const clock = manualClock()
+    const { near } = await pair({ halfClose: false, clock })
+    near.end()
+    await turns()
+    expect(clock.pending).toBe(1)
+    near.destroy()
+    await once(near, 'close')
+    expect(clock.pending).toBe(0)
+  })
+})

@@ -1,0 +1,54 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { encodeConnect, encodeRequest, FrameDecoder } from './index.js'
+
+const stream = Buffer.concat([
+  encodeConnect(),
+  encodeRequest({ type: 'ADD_PCI', bus: 1, devfn: 2 }, 'x86_64'),
+  encodeRequest({ type: 'DEL_CPU', apicIds: [3] }, 'x86_64'),
+])
+
+/** Three messages, and the stream's. */
+function expectWhole(frames: Uint8Array[]): void {
+  expect(frames.map(({ length }) => length)).toEqual([1024, 1024, 1024])
+  expect(Buffer.compare(Buffer.concat(frames), stream)).toBe(0)
+}
+
+test('every cut into two gives the same messages', () => {
+  for (let at = 0; at <= stream.length; at++) {
+    const decoder = new FrameDecoder()
+    expectWhole([...decoder.push(stream.subarray(0, at)), ...decoder.push(stream.subarray(at))])
+    expect(decoder.pending).toBe(0)
+  }
+})
+
+test('any chunking gives the same messages, byte by byte too', () => {
+  const byByte = new FrameDecoder()
+  expectWhole([...stream].flatMap((byte) => byByte.push(Uint8Array.of(byte))))
+  fc.assert(
+    fc.property(fc.array(fc.nat(stream.length)), (cuts) => {
+      const decoder = new FrameDecoder()
+      const at = [0, ...cuts.sort((a, b) => a - b), stream.length]
+      expectWhole(at.slice(1).flatMap((end, i) => decoder.push(stream.subarray(at[i]!, end))))
+    }),
+  )
+})
+
+test('pending tells of an unfinished message', () => {
+  const decoder = new FrameDecoder()
+  expect(decoder.push(stream.subarray(0, 1030))).toHaveLength(1)
+  expect(decoder.pending).toBe(6)
+})
+
+test('a message stays as it was when the chunk or the decoder goes on', () => {
+  const decoder = new FrameDecoder(4)
+  const chunk = Uint8Array.of(1, 2, 3, 4, 5)
+  const [frame] = decoder.push(chunk)
+  chunk.fill(9)
+  decoder.push(Uint8Array.of(6, 7, 8, 9))
+  expect(frame).toEqual(Uint8Array.of(1, 2, 3, 4))
+})
+
+test.each([0, -1, 1.5, Number.NaN])('a size of %d is refused', (size) => {
+  expect(() => new FrameDecoder(size)).toThrow(expect.objectContaining({ code: 'ARGUMENT', path: 'size' }))
+})

@@ -1,0 +1,205 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { type Arch, decodeRequest, encodeRequest, isWireError, MESSAGE_SIZE, type Request, type WireErrorCode } from './index.js'
+
+const MAX = 2n ** 64n - 1n
+
+function refusal(fn: () => unknown): { code: WireErrorCode; path: string; message: string } {
+  try {
+    fn()
+  } catch (error) {
+    if (!isWireError(error)) throw error
+    return { code: error.code, path: error.path, message: error.message }
+  }
+  throw new Error('was not refused')
+}
+
+const cpu = (type: 'ADD_CPU' | 'DEL_CPU') =>
+  fc.record({
+    type: fc.constant(type),
+    apicIds: fc.uniqueArray(fc.nat(255), { minLength: 1, maxLength: 255 }),
+    apicVersion: fc.nat(255),
+  })
+const window = (minIrq: number) =>
+  fc
+    .tuple(
+      fc.constantFrom('ADD_MMIO' as const, 'DEL_MMIO' as const),
+      fc.bigInt(0n, MAX),
+      fc.bigInt(1n, MAX + 1n),
+      fc.integer({ min: minIrq, max: 0xffff_ffff }),
+    )
+    .map(([type, base, size, irq]) => ({ type, base, size: size > MAX + 1n - base ? MAX + 1n - base : size, irq }))
+    .filter(({ size }) => size <= MAX)
+const pci = fc.record({ type: fc.constantFrom('ADD_PCI' as const, 'DEL_PCI' as const), bus: fc.nat(255), devfn: fc.nat(255) })
+const raw = fc.record({
+  type: fc.constant('RAW' as const),
+  messageType: fc.oneof(fc.constantFrom(3, 4), fc.integer({ min: 9, max: 0xffff_ffff })),
+  load: fc.uint8Array({ maxLength: 1008 }),
+})
+const requests: Record<Arch, fc.Arbitrary<Request>> = {
+  x86_64: fc.oneof(cpu('ADD_CPU'), cpu('DEL_CPU'), window(1), pci, raw),
+  aarch64: fc.oneof(
+    fc.record({ type: fc.constantFrom('ADD_CPU' as const, 'DEL_CPU' as const), count: fc.integer({ min: 1, max: 255 }) }),
+    window(0),
+    pci,
+    raw,
+  ),
+}
+
+describe.each(['x86_64', 'aarch64'] as const)('%s', (arch) => {
+  test('what is encoded decodes to the same', () => {
+    fc.assert(
+      fc.property(requests[arch], (request) => {
+        expect(decodeRequest(encodeRequest(request, arch), arch)).toEqual(request)
+      }),
+    )
+  })
+
+  test("into a caller's buffer gives the same 1024 bytes, whatever stood there", () => {
+    fc.assert(
+      fc.property(requests[arch], fc.uint8Array({ minLength: 1024, maxLength: 1024 }), (request, into) => {
+        const fresh = encodeRequest(request, arch)
+        expect(encodeRequest(request, arch, into)).toBe(into)
+        expect(into).toEqual(fresh)
+      }),
+    )
+  })
+
+  test('decoding anything gives a request or a WireError', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 1100 }), fc.nat(12), fc.boolean(), (bytes, type, plausible) => {
+        if (plausible && bytes.length > 12) bytes.set([0x00, 0x01, 0x4d, 0x44, bytes[4]!, 0, 0, 0, type, 0, 0, 0])
+        try {
+          decodeRequest(bytes, arch)
+        } catch (error) {
+          expect(isWireError(error)).toBe(true)
+        }
+      }),
+      { numRuns: 500 },
+    )
+  })
+})
+
+test.each<[string, unknown, Arch, string, string]>([
+  ['count 0', { type: 'ADD_CPU', apicIds: [] }, 'x86_64', 'apicIds', 'must name 1 … 255 vCPUs, got 0'],
+  ['count 256', { type: 'ADD_CPU', apicIds: Array.from({ length: 256 }, (_, i) => i) }, 'x86_64', 'apicIds', 'got 256'],
+  ['a duplicate', { type: 'DEL_CPU', apicIds: [3, 2, 3] }, 'x86_64', 'apicIds[2]', 'APIC id 3 is already named at apicIds[0]'],
+  ['an id of 256', { type: 'ADD_CPU', apicIds: [1, 256] }, 'x86_64', 'apicIds[1]', 'must be an integer in 0 … 255, got 256'],
+  ['an id of -1', { type: 'ADD_CPU', apicIds: [-1] }, 'x86_64', 'apicIds[0]', 'got -1'],
+  ['an id that is no integer', { type: 'ADD_CPU', apicIds: [1.5] }, 'x86_64', 'apicIds[0]', 'got 1.5'],
+  ['an APIC version of 256', { type: 'ADD_CPU', apicIds: [1], apicVersion: 256 }, 'x86_64', 'apicVersion', 'got 256'],
+  ['a count on x86_64', { type: 'ADD_CPU', count: 1 }, 'x86_64', 'apicIds', 'x86_64 names vCPUs by apicIds'],
+  ['both on x86_64', { type: 'ADD_CPU', apicIds: [1], count: 1 }, 'x86_64', 'apicIds', 'not by count'],
+  ['count 0 on aarch64', { type: 'DEL_CPU', count: 0 }, 'aarch64', 'count', 'must be an integer in 1 … 255, got 0'],
+  ['count 256 on aarch64', { type: 'DEL_CPU', count: 256 }, 'aarch64', 'count', 'got 256'],
+  ['ids on aarch64', { type: 'DEL_CPU', apicIds: [1] }, 'aarch64', 'count', 'aarch64 takes a count'],
+  [
+    'an empty window',
+    { type: 'ADD_MMIO', base: 0n, size: 0n, irq: 5 },
+    'x86_64',
+    'size',
+    'must be a bigint in 1n … 2^64 − 1, got 0x0n',
+  ],
+  [
+    'a window that ends beyond 2^64',
+    { type: 'ADD_MMIO', base: MAX, size: 2n, irq: 5 },
+    'x86_64',
+    'size',
+    'ends beyond 2^64; at most 0x1n fit',
+  ],
+  ['a base of 2^64', { type: 'ADD_MMIO', base: MAX + 1n, size: 1n, irq: 5 }, 'x86_64', 'base', '2^64 − 1'],
+  ['a base below 0', { type: 'ADD_MMIO', base: -1n, size: 1n, irq: 5 }, 'x86_64', 'base', 'got -1n'],
+  ['a number for an address', { type: 'ADD_MMIO', base: 4096, size: 1n, irq: 5 }, 'x86_64', 'base', 'must be a bigint'],
+  [
+    'irq 0 on x86_64',
+    { type: 'ADD_MMIO', base: 0n, size: 1n, irq: 0 },
+    'x86_64',
+    'irq',
+    'must be an integer in 1 … 4294967295, got 0',
+  ],
+  ['irq 2^32', { type: 'ADD_MMIO', base: 0n, size: 1n, irq: 2 ** 32 }, 'aarch64', 'irq', 'got 4294967296'],
+  ['bus 256', { type: 'ADD_PCI', bus: 256, devfn: 0 }, 'x86_64', 'bus', 'must be an integer in 0 … 255, got 256'],
+  ['devfn 256', { type: 'ADD_PCI', bus: 0, devfn: 256 }, 'x86_64', 'devfn', 'got 256'],
+  [
+    'a load of 1009 bytes',
+    { type: 'RAW', messageType: 3, load: new Uint8Array(1009) },
+    'x86_64',
+    'load',
+    'at most 1008 bytes, got 1009 bytes',
+  ],
+  [
+    'a message type of 2^32',
+    { type: 'RAW', messageType: 2 ** 32, load: new Uint8Array() },
+    'x86_64',
+    'messageType',
+    'got 4294967296',
+  ],
+  ['an unknown type', { type: 'ADD_MEM' }, 'x86_64', 'type', 'got "ADD_MEM"'],
+  ['no object', null, 'x86_64', 'request', 'must be an object, got null'],
+  ['an unknown architecture', { type: 'ADD_PCI', bus: 0, devfn: 0 }, 'riscv64' as Arch, 'arch', "must be 'x86_64' or 'aarch64'"],
+])('%s is refused and the buffer left alone', (_name, request, arch, path, message) => {
+  const into = new Uint8Array(MESSAGE_SIZE).fill(0xa5)
+  const refused = refusal(() => encodeRequest(request as Request, arch, into))
+  expect(refused).toMatchObject({ code: 'ARGUMENT', path })
+  expect(refused.message).toContain(message)
+  expect(into.every((byte) => byte === 0xa5)).toBe(true)
+})
+
+test('a window may end at the very last byte', () => {
+  const request = { type: 'ADD_MMIO', base: MAX - 0xfffn, size: 0x1000n, irq: 5 } as const
+  expect(decodeRequest(encodeRequest(request, 'x86_64'), 'x86_64')).toEqual(request)
+})
+
+test('irq 0 is an interrupt on aarch64', () => {
+  const request = { type: 'ADD_MMIO', base: 0n, size: 1n, irq: 0 } as const
+  expect(decodeRequest(encodeRequest(request, 'aarch64'), 'aarch64')).toEqual(request)
+})
+
+test('a shorter buffer is refused, of a longer one the first 1024 bytes are used', () => {
+  const request = { type: 'ADD_PCI', bus: 1, devfn: 2 } as const
+  expect(refusal(() => encodeRequest(request, 'x86_64', new Uint8Array(1023)))).toMatchObject({ code: 'LENGTH', path: 'into' })
+  const long = new Uint8Array(1030).fill(7)
+  const message = encodeRequest(request, 'x86_64', long)
+  expect(message).toEqual(encodeRequest(request, 'x86_64'))
+  expect(message.buffer).toBe(long.buffer)
+  expect([...long.subarray(1024)]).toEqual([7, 7, 7, 7, 7, 7])
+})
+
+describe('decoding is as lenient as the kernel', () => {
+  const message = (type: number, size: number, ...load: number[]) => {
+    const bytes = encodeRequest({ type: 'RAW', messageType: type, load: Uint8Array.from(load) }, 'x86_64')
+    bytes[4] = size & 0xff
+    bytes[5] = size >> 8
+    return bytes
+  }
+
+  test('an id named twice, an id of 0 and a count of 0 are handed on', () => {
+    expect(decodeRequest(message(2, 258, 2, 0x14, 3, 3), 'x86_64')).toMatchObject({ apicIds: [3, 3] })
+    expect(decodeRequest(message(2, 258, 0, 0x14, 3), 'x86_64')).toMatchObject({ apicIds: [] })
+    expect(decodeRequest(message(2, 1, 0), 'aarch64')).toEqual({ type: 'DEL_CPU', count: 0 })
+  })
+
+  test('msg_size counts for MMIO alone', () => {
+    expect(decodeRequest(message(1, 7, 1, 0x14, 3), 'x86_64')).toMatchObject({ apicIds: [3] })
+    expect(decodeRequest(message(7, 9, 1, 2), 'x86_64')).toEqual({ type: 'ADD_PCI', bus: 1, devfn: 2 })
+    expect(refusal(() => decodeRequest(message(5, 23), 'x86_64'))).toMatchObject({ code: 'SIZE', path: 'msg_size' })
+    expect(refusal(() => decodeRequest(message(9, 1009), 'x86_64'))).toMatchObject({ code: 'SIZE', path: 'msg_size' })
+  })
+
+  test('an aarch64-shaped request reads as APIC id 0 on x86_64, an x86-shaped one as a count on aarch64', () => {
+    expect(decodeRequest(encodeRequest({ type: 'ADD_CPU', count: 1 }, 'aarch64'), 'x86_64')).toMatchObject({ apicIds: [0] })
+    expect(decodeRequest(encodeRequest({ type: 'DEL_CPU', apicIds: [7, 9] }, 'x86_64'), 'aarch64')).toEqual({
+      type: 'DEL_CPU',
+      count: 2,
+    })
+  })
+
+  test('CONNECT, a wrong magic and a wrong length are refused', () => {
+    expect(refusal(() => decodeRequest(message(0, 0), 'x86_64'))).toMatchObject({ code: 'TYPE' })
+    const bytes = message(5, 24)
+    bytes[3] = 0
+    expect(refusal(() => decodeRequest(bytes, 'x86_64'))).toMatchObject({ code: 'MAGIC', path: 'magic_version' })
+    expect(refusal(() => decodeRequest(message(5, 24).subarray(0, 1023), 'x86_64'))).toMatchObject({ code: 'LENGTH' })
+    expect(refusal(() => decodeRequest(new Uint8Array(1025), 'x86_64'))).toMatchObject({ code: 'LENGTH' })
+  })
+})
