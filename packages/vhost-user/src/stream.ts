@@ -68,8 +68,14 @@ export class VsockStream extends Duplex {
 
   override _read(): void {
     this.#wanted = true
-    this.#settle()
     this.#pull()
+  }
+
+  /** As in Readable; besides, what it returns has left our hands. (`_read` is not called for that once it has nothing to give.) */
+  override read(size?: number): unknown {
+    const chunk: unknown = super.read(size)
+    this.#settle()
+    return chunk
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Callback): void {

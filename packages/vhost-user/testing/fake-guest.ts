@@ -132,8 +132,9 @@ export class FakeGuest {
   readonly #slots = new Map<number, number>()
   #slot = 0
 
-  constructor({ size = 128, backing = new ArrayBuffer(MEMORY_SIZE + 0) }: { size?: number; backing?: ArrayBuffer } = {}) {
-    this.memoryBytes = new Uint8Array(backing)
+  /** @param memory where the guest lives: `MEMORY_SIZE` bytes, aligned to 16. */
+  constructor({ size = 128, memory = new Uint8Array(MEMORY_SIZE) }: { size?: number; memory?: Uint8Array } = {}) {
+    this.memoryBytes = memory
     const region: MemoryRegion = { guestAddress: GUEST_BASE, userAddress: USER_BASE, size: MEMORY_SIZE, fileOffset: 0 }
     this.memory = new GuestMemory([{ ...region, windows: [this.memoryBytes] }])
     this.rx = new DriverRing(this.memoryBytes, 0x1000, size)

@@ -20,11 +20,20 @@ export class FakeVm {
   tx: SplitRing
   now = 1_000
 
-  constructor(options: Partial<MuxerOptions> = {}, { size = 128, budget }: { size?: number; budget?: Budget } = {}) {
-    this.guest = new FakeGuest({ size })
+  constructor(
+    options: Partial<MuxerOptions> = {},
+    { size = 128, budget, memory }: { size?: number; budget?: Budget; memory?: Uint8Array } = {},
+  ) {
+    this.guest = new FakeGuest({ size, ...(memory && { memory }) })
     this.device = new VsockDevice({ ...OPTIONS, ...options }, budget)
     this.rx = new SplitRing(this.guest.memory, this.guest.rx.layout, this.guest.features, 0)
     this.tx = new SplitRing(this.guest.memory, this.guest.tx.layout, this.guest.features, 0)
+  }
+
+  /** Takes the rings up again after a fault, wherever the guest has them now. */
+  restart(): void {
+    this.rx = new SplitRing(this.guest.memory, this.guest.rx.layout, this.guest.features, this.guest.rx.availIndex)
+    this.tx = new SplitRing(this.guest.memory, this.guest.tx.layout, this.guest.features, this.guest.tx.availIndex)
   }
 
   /** One call of `process`, unless the budget makes it several. Bounded: a device that never rests fails the test. */
