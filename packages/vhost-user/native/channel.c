@@ -19,7 +19,8 @@ struct received {
 };
 
 static void close_from(const struct received* received, size_t first) {
-  for (size_t i = first; i < received->count; i++) close(received->fds[i]);
+  for (size_t i = first; i < received->count; i++)
+    close(received->fds[i]);
 }
 
 /* Collects the descriptors of a message; false if some were cut off. */

@@ -16,7 +16,7 @@ static const napi_type_tag mapping_tag = {0x3b7a1c5e09f24d68, 0x8e61d02f7cb94a13
 struct mapping {
   void* start; /* NULL once unmapped */
   size_t length;
-  size_t owners; /* the JavaScript object, each window's backing store */
+  size_t owners;     /* the JavaScript object, each window's backing store */
   napi_ref* windows; /* weak */
   size_t count;
 };
@@ -97,7 +97,8 @@ napi_value vu_js_map(napi_env env, napi_callback_info info) {
   if (!up_arguments(env, info, 5, arguments)) return NULL;
   struct up_descriptor* descriptor = up_descriptor_get(env, arguments[0]);
   if (!descriptor || !up_integer(env, arguments[1], "offset", 0, MAX_SIZE, &offset) ||
-      !up_integer(env, arguments[2], "size", 1, MAX_SIZE, &size) || !up_integer(env, arguments[3], "step", 1, MAX_WINDOW, &step) ||
+      !up_integer(env, arguments[2], "size", 1, MAX_SIZE, &size) ||
+      !up_integer(env, arguments[3], "step", 1, MAX_WINDOW, &step) ||
       !up_integer(env, arguments[4], "length", step, MAX_WINDOW, &length)) {
     return NULL;
   }
