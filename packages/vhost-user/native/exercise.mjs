@@ -113,8 +113,14 @@ const checks = {
     const one = binding.map(file, 0, 10 * PAGE, 4 * PAGE, 5 * PAGE)
     const two = binding.map(file, 3 * PAGE, 7 * PAGE, 16 * PAGE, 16 * PAGE)
     binding.close(file)
-    assert.deepEqual(one.windows.map((window) => window.byteLength / PAGE), [5, 5, 2])
-    assert.deepEqual(two.windows.map((window) => window.byteLength / PAGE), [7])
+    assert.deepEqual(
+      one.windows.map((window) => window.byteLength / PAGE),
+      [5, 5, 2],
+    )
+    assert.deepEqual(
+      two.windows.map((window) => window.byteLength / PAGE),
+      [7],
+    )
     // Page 4 is the first window's last and the second's first, and page 1 of the other mapping.
     new Uint8Array(one.windows[0])[4 * PAGE] = 7
     assert.equal(new Uint8Array(one.windows[1])[0], 7)
@@ -155,7 +161,8 @@ const checks = {
     for (const [name, call] of Object.entries(binding)) {
       if (typeof call !== 'function' || name === 'eventfd') continue
       assert.throws(() => call(), TypeError, `${name}()`)
-      for (const value of junk) assert.throws(() => call(value, value, value, value, value), TypeError, `${name}(${String(value)})`)
+      for (const value of junk)
+        assert.throws(() => call(value, value, value, value, value), TypeError, `${name}(${String(value)})`)
     }
     for (const value of [...junk, new Uint8Array(0), new Uint8Array(8193), new Uint16Array(1)]) {
       assert.throws(() => binding.send(good, value, []), TypeError)

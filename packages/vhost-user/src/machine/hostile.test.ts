@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type GUEST_BASE, MEMORY_SIZE } from '../../testing/fake-guest.js'
+import { GUEST_BASE, MEMORY_SIZE } from '../../testing/fake-guest.js'
 import { FakeVm } from '../../testing/fake-vm.js'
 import { Chain } from './chain.js'
 import type { VsockConnection } from './connection.js'
