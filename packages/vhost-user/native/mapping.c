@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
+#include <uv.h>
 
 #define MAX_SIZE ((int64_t)1 << 46)
 #define MAX_WINDOW ((int64_t)1 << 32)
@@ -51,13 +51,12 @@ static void on_mapping_collected(napi_env env, void* data, void* hint) {
 
 /* Maps from the start of the file: with huge pages an offset would have to be a multiple of their size. */
 static void* map_file(int fd, size_t length, int* error) {
-  struct stat file;
-  if (fstat(fd, &file)) {
-    *error = errno;
-    return NULL;
-  }
-  if (file.st_size < 0 || (uint64_t)file.st_size < length) {
-    *error = EINVAL;
+  uv_fs_t request; /* libuv's, because glibc's own fstat has been another symbol since 2.33 */
+  int status = uv_fs_fstat(NULL, &request, fd, NULL);
+  uint64_t size = request.statbuf.st_size;
+  uv_fs_req_cleanup(&request);
+  if (status < 0 || size < length) {
+    *error = status < 0 ? -status : EINVAL;
     return NULL;
   }
   void* start = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
