@@ -168,7 +168,9 @@ describe('rings', () => {
     start()
     turnTx()
     tell({ request: 'GET_VRING_BASE', ring: 1, value: 0 })
+    tell({ request: 'GET_VRING_BASE', ring: 0, value: 0 })
     expect(tell({ request: 'SET_VRING_BASE', ring: 1, value: 0 }).reset).toBe(true)
+    expect(tell({ request: 'SET_VRING_BASE', ring: 0, value: 5 }).reset).toBe(false)
   })
 
   test('a first base is no reset, whatever it is', () => {

@@ -198,7 +198,8 @@ export class BackendSession {
       case 'SET_VRING_BASE': {
         const reset = state.stoppedAt !== undefined && state.stoppedAt !== message.value
         state.base = message.value
-        state.stoppedAt = undefined
+        // One new driver is one reset, however many rings it begins.
+        for (const each of reset ? this.#rings : [state]) each.stoppedAt = undefined
         return { reset }
       }
       case 'GET_VRING_BASE': {
