@@ -5,9 +5,14 @@
 const layers = {
   'packages/wire': { ours: [], node: false },
   'packages/vsock': { ours: [], node: true },
+  'packages/vhost-user': { ours: [], node: true },
   'packages/client': { ours: ['packages/wire'], node: true },
-  'packages/server': { ours: ['packages/wire'], node: true },
-  'packages/device-manager': { ours: ['packages/wire', 'packages/client'], node: true, except: 'packages/device-manager/src/guest' },
+  'packages/server': { ours: [], node: true },
+  'packages/device-manager': {
+    ours: ['packages/wire', 'packages/client'],
+    node: true,
+    except: 'packages/device-manager/src/guest',
+  },
   'packages/device-manager/src/guest': { ours: ['packages/wire', 'packages/server'], node: true },
   'packages/testkit': { ours: ['packages/'], node: true },
   'apps/cli': { ours: ['packages/'], node: true, npm: true },
@@ -16,18 +21,29 @@ const layers = {
 }
 
 /** Code without a platform: it sees no socket, promise, timer or clock. Its tsconfig has no platform types; here it gets no platform modules. */
-const pure = ['packages/wire/src/', 'packages/client/src/machine/', 'packages/server/src/machine/']
+const pure = [
+  'packages/wire/src/',
+  'packages/client/src/machine/',
+  'packages/server/src/machine/',
+  'packages/vhost-user/src/machine/',
+]
 
 const unitTest = '[.]test[.]ts$'
 
 const layerRules = Object.entries(layers).flatMap(([folder, { ours, node, npm, except }]) => {
-  const from = { path: `^${folder}/${folder === 'tests' || folder.includes('/src/') ? '' : 'src/'}`, pathNot: [unitTest, ...(except ? [`^${except}/`] : [])] }
+  const from = {
+    path: `^${folder}/${folder === 'tests' || folder.includes('/src/') ? '' : 'src/'}`,
+    pathNot: [unitTest, ...(except ? [`^${except}/`] : [])],
+  }
   return [
     {
       name: `${folder} imports only ${['itself', ...ours].join(', ')}`,
       severity: 'error',
       from,
-      to: { path: '^(packages|apps|tests|e2e)/', pathNot: [folder, ...ours].map((allowed) => `^${allowed}${allowed.endsWith('/') ? '' : '/'}`) },
+      to: {
+        path: '^(packages|apps|tests|e2e)/',
+        pathNot: [folder, ...ours].map((allowed) => `^${allowed}${allowed.endsWith('/') ? '' : '/'}`),
+      },
     },
     ...(node ? [] : [{ name: `${folder} uses no module of Node`, severity: 'error', from, to: { dependencyTypes: ['core'] } }]),
     ...(npm ? [] : [{ name: `${folder} has no third-party dependency`, severity: 'error', from, to: { path: 'node_modules' } }]),
@@ -52,6 +68,9 @@ module.exports = {
     doNotFollow: { path: 'node_modules' },
     exclude: { path: '(^|/)dist/' },
     tsPreCompilationDeps: true,
-    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['@upcall/source', 'import', 'require', 'node', 'default', 'types'] },
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['@upcall/source', 'import', 'require', 'node', 'default', 'types'],
+    },
   },
 }

@@ -84,7 +84,7 @@ describe.each(libraries)('@upcall/%s', (name) => {
         'package/src/index.ts',
       ]),
     )
-    expect(files.filter((file) => /[.]test[.]|tsconfig|vitest/.test(file))).toEqual([])
+    expect(files.filter((file) => /[.]test[.]|\/test-|tsconfig|vitest/.test(file))).toEqual([])
   })
 
   test.each(entries)('%s exports the same names to import and to require', async (entry) => {
@@ -112,17 +112,19 @@ describe.each(libraries)('@upcall/%s', (name) => {
   )
 })
 
-describe.each([...libraries, ...apps])('the tarball of %s', (name) => {
-  const tool = (bin: string, ...argv: string[]) => run(join(root, 'node_modules/.bin', bin), [tarballs.get(name)!, ...argv])
+describe('the tarballs', () => {
+  // Each tool exits with 1 when it finds something, and what it says is then in the message of the rejection.
+  const judge = (name: string, bin: string, ...argv: string[]) =>
+    run(join(root, 'node_modules/.bin', bin), [tarballs.get(name)!, ...argv]).catch(({ stdout, stderr }) => {
+      throw new Error(`${bin} on ${name}:\n${stdout}${stderr}`)
+    })
 
-  test('publint has nothing to say', async () => {
-    await expect(tool('publint', '--strict')).resolves.toMatchObject({ stdout: expect.stringContaining('All good!') })
+  test.each([...libraries, ...apps])('publint: %s', async (name) => {
+    expect((await judge(name, 'publint', '--strict')).stdout).toContain('All good!')
   })
 
-  test.runIf(libraries.includes(name))('import and require both find their types', async () => {
-    await expect(tool('attw', '--profile', 'node16')).resolves.toMatchObject({
-      stdout: expect.stringContaining('No problems found'),
-    })
+  test.each(libraries)('import and require both find the types of %s', async (name) => {
+    expect((await judge(name, 'attw', '--profile', 'node16')).stdout).toMatch(/🟢 \(CJS\)/)
   })
 })
 

@@ -36,7 +36,9 @@ function advice({ type }: Request, result: number): string {
     return 'the guest counts that CPU as registered; after a hole in the ids a 5.10 or 6.1 guest says so of running CPUs'
   if (result === -17) return 'the window or the irq overlaps one that the guest already has; choose a free one'
   if (result === -19 && type === 'DEL_MMIO') return 'no window has exactly this base, size and irq; remove it as it was added'
-  if (result === -19) return 'the guest finds nothing on that bus and slot; plug the device in before ADD_PCI'
+  if (result === -19 && type === 'ADD_PCI')
+    return 'the guest finds nothing on that bus and slot; plug the device in before ADD_PCI'
+  if (result === -19) return 'the guest knows nothing on that bus and slot; it may be gone already'
   if (result === -5 && type === 'ADD_CPU') return 'a CPU did not come up; start its vCPU before ADD_CPU'
   if (result === -22 && type === 'ADD_CPU')
     return 'an id is in use, or no vCPU answers for it; ids of a batch before it may be online'

@@ -142,7 +142,6 @@ export class Connection implements ServerConnection, GuestConnection {
         this.#stream.end()
         return
       case 'destroy':
-        this.#writing = undefined
         this.#stream.destroy()
         return
     }

@@ -47,7 +47,9 @@ class ManualClock implements Clock {
   setTimer(ms: number, fn: () => void): () => void {
     const timer = { at: this.#now + ms, fn }
     this.#timers.add(timer)
-    return () => this.#timers.delete(timer)
+    return () => {
+      if (!this.#timers.delete(timer)) throw new Error('cancelled a timer that is over')
+    }
   }
   get timers(): number {
     return this.#timers.size
@@ -246,6 +248,7 @@ describe('a connection', () => {
     host.on('data', (chunk) => {
       received += chunk
     })
+    await settle()
     host.write('e')
     await settle()
     expect(received).toBe(`${'x'.repeat(200)}hi`)

@@ -1,4 +1,5 @@
 import { deepStrictEqual, rejects, strictEqual } from 'node:assert/strict'
+import { getEventListeners } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { ManualClock } from '../manual-clock.js'
 import { aborted, coded, roundTrip } from './expect.js'
@@ -24,11 +25,12 @@ export function connecting<A>(transport: ComplianceTransport<A>): Test<A>[] {
       },
     ],
     [
-      'an abort after connect does not touch the connection',
+      'an abort after connect does not touch the connection, nor does anything listen for it',
       async (scope) => {
         const listener = await scope.listen()
         const controller = new AbortController()
         const near = await scope.connect(listener.address, { signal: controller.signal })
+        strictEqual(getEventListeners(controller.signal, 'abort').length, 0, 'listeners left on the signal')
         echo(await listener.accept())
         controller.abort()
         await turn()

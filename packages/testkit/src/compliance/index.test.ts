@@ -50,7 +50,7 @@ const mistakes: [what: string, make: (memory: Transport) => Transport, fails: st
       signal?.addEventListener('abort', () => stream.destroy())
       return stream
     }),
-    'an abort after connect does not touch the connection',
+    'an abort after connect does not touch the connection, nor does anything listen for it',
   ],
   [
     'has addresses that are not what it says',

@@ -1,0 +1,68 @@
+// The libraries' errors end with a next step for a programmer: "call reconnect()", "pass retry". Here they get one for whoever
+// stands at the shell.
+
+import type { UpcallError } from '@upcall/client'
+import { isUpcallError } from '@upcall/client'
+import { isVsockError, type VsockError } from '@upcall/vsock'
+
+/** The error's message, with what lies at its root if that says more, and a next step that can be taken from a shell. */
+export function explain(error: UpcallError, subject: string): string {
+  const root = rootOf(error)
+  if (error.outcome === 'not-sent') {
+    if (root !== undefined) return `${subject}: ${whatOf(root)}; ${nextOf(root)}`
+    if (error.code === 'TIMEOUT')
+      return `${whatOf(error)}; nothing was sent: allow more with --timeout, or let \`upcall wait\` keep trying`
+    if (error.code === 'ABORTED') return `${whatOf(error)}; nothing was sent`
+    return error.message
+  }
+  const cause = error.cause instanceof Error && error.code !== 'ABORTED' ? ` (${error.cause.message})` : ''
+  return `${whatOf(error)}${cause}; ${error.message.slice(whatOf(error).length + 2)}`
+}
+
+/** The last error of ours in the chain of causes, if it is not the error itself. */
+function rootOf(error: UpcallError): UpcallError | VsockError | undefined {
+  if (error.code === 'ABORTED' || error.code === 'CLOSED') return undefined
+  let root: UpcallError | VsockError | undefined
+  let { cause } = error
+  while (isUpcallError(cause) || isVsockError(cause)) {
+    root = cause
+    cause = cause.cause
+  }
+  return root
+}
+
+function nextOf(root: UpcallError | VsockError): string {
+  if (isVsockError(root)) {
+    switch (root.code) {
+      case 'ECONNREFUSED':
+        return refusedNext(root)
+      case 'ETIMEDOUT':
+        return 'is the guest running, and not paused? Allow more with --timeout, or let `upcall wait` keep trying'
+      default:
+        return root.message.slice(whatOf(root).length + 2)
+    }
+  }
+  switch (root.code) {
+    case 'DISCONNECTED':
+      return 'the guest may still be booting, or has no upcall service there: `upcall wait` keeps trying'
+    case 'PROTOCOL':
+      return 'is this the port of the upcall server (219 unless the guest was told otherwise)?'
+    default:
+      return 'is the guest running? `upcall wait` keeps trying'
+  }
+}
+
+/** A refusal has several makers, and each has its own remedy. */
+function refusedNext({ cause }: VsockError): string {
+  const errno = (cause as NodeJS.ErrnoException | undefined)?.code
+  if (errno === 'ENOENT') return 'is this the path of the VMM’s socket, and is the VMM running? `upcall wait` waits for it'
+  if (errno === 'ECONNREFUSED') return 'the VMM that made this file is gone: start it again; `upcall wait` waits for it'
+  if (errno === 'EAGAIN') return 'the VMM does not take connections: is it stuck?'
+  return 'is the guest still booting (`upcall wait` keeps trying), and was its kernel built with upcall?'
+}
+
+/** Messages read `<op> <subject> <remote>: <what>; <next step>`. */
+function whatOf({ message }: Error): string {
+  const end = message.lastIndexOf('; ')
+  return end < 0 ? message : message.slice(0, end)
+}

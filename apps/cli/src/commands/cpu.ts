@@ -1,0 +1,92 @@
+import { type Command, Option } from 'commander'
+import type { Action, Context } from '../context.js'
+import { UsageError } from '../exit.js'
+import { parseIds, parseInteger } from '../options.js'
+import { operate } from '../session.js'
+
+interface CpuOptions {
+  count?: number
+  apicVersion?: number
+  present?: string
+}
+
+export function addCpuCommands(program: Command, action: Action): void {
+  const cpu = program
+    .command('cpu')
+    .description('bring vCPUs online in the guest, or take them away')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ upcall --target hvsock:///run/vm.sock:219 cpu add 2 3
+  $ upcall --target hvsock:///run/vm.sock:219 cpu remove 3`,
+    )
+
+  cpu
+    .command('add')
+    .description('bring vCPUs online that the VMM has started')
+    .argument('[ids...]', 'x86_64: APIC ids, as in 2 3, 2,3 or 4-7; they go out ascending')
+    .addOption(new Option('--count <n>', 'aarch64: how many; the guest counts up from those online').argParser(parseInteger))
+    .addOption(new Option('--apic-version <n>', 'x86_64: version of the local APICs (default: 0x14)').argParser(parseInteger))
+    .addOption(present())
+    .addHelpText(
+      'after',
+      `
+On x86_64 a batch that fails stops at the first id that does; those before it are online then.
+
+Examples:
+  $ upcall --target hvsock:///run/vm.sock:219 cpu add 2 3
+  $ upcall --target hvsock:///run/vm.sock:219 --arch aarch64 cpu add --count 2`,
+    )
+    .action(action((context: Context, options: CpuOptions, ids: string[]) => resize(context, 'cpu.add', ids, options)))
+
+  cpu
+    .command('remove')
+    .description('take vCPUs offline; the VMM stops them after the yes')
+    .argument('[ids...]', 'x86_64: APIC ids, as in 3, 2,3 or 4-7; they go out descending')
+    .addOption(new Option('--count <n>', 'aarch64: how many, from the highest down').argParser(parseInteger))
+    .addOption(present())
+    .addHelpText(
+      'after',
+      `
+An id that is not present crashes the guest's service thread: say which ones are with --present, and it is refused instead.
+CPU 0, the boot CPU, stays.
+
+Examples:
+  $ upcall --target hvsock:///run/vm.sock:219 cpu remove 3
+  $ upcall --target hvsock:///run/vm.sock:219 cpu remove 2 3 --present 0-3
+  $ upcall --target hvsock:///run/vm.sock:219 --arch aarch64 cpu remove --count 1`,
+    )
+    .action(action((context: Context, options: CpuOptions, ids: string[]) => resize(context, 'cpu.remove', ids, options)))
+}
+
+function present(): Option {
+  return new Option(
+    '--present <cpus>',
+    'the vCPUs there are now, to refuse what would harm the guest: ids (0-3), on aarch64 a count',
+  )
+}
+
+async function resize(context: Context, op: 'cpu.add' | 'cpu.remove', texts: string[], options: CpuOptions): Promise<void> {
+  const { count, apicVersion } = options
+  const ids = parseIds(texts)
+  if (context.arch === 'aarch64') {
+    if (ids.length > 0 || apicVersion !== undefined || count === undefined)
+      throw new UsageError(`${op}: an aarch64 guest takes --count <n> and chooses the vCPUs itself; for ids pass --arch x86_64`)
+    await operate(context, { op, count }, options.present === undefined ? undefined : presentCount(op, options.present))
+    return
+  }
+  if (count !== undefined) throw new UsageError(`${op}: an x86_64 guest takes vCPU ids, not --count; or pass --arch aarch64`)
+  if (ids.length === 0) throw new UsageError(`${op}: no vCPU ids; write them as in \`upcall ${op.replace('.', ' ')} 2 3\``)
+  await operate(
+    context,
+    { op, apicIds: ids, ...(apicVersion !== undefined && { apicVersion }) },
+    options.present === undefined ? undefined : parseIds([options.present]),
+  )
+}
+
+function presentCount(op: string, text: string): number {
+  if (!/^\d{1,3}$/.test(text))
+    throw new UsageError(`${op}: --present is a count of vCPUs on aarch64, got ${JSON.stringify(text)}`)
+  return Number(text)
+}

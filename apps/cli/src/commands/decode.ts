@@ -1,0 +1,103 @@
+import { type Command, Option } from 'commander'
+import type { Action, Context } from '../context.js'
+import { BOUNDARY, HexReader, looksLikeHex, SNIFF_BYTES } from '../decode/hex.js'
+import { type Direction, decodedText, MessageReader } from '../decode/message.js'
+import { type Piece, StreamCutter } from '../decode/stream.js'
+import { Exit, UsageError } from '../exit.js'
+import { linesOf, readInput } from '../input.js'
+import { hostArchOf } from '../options.js'
+
+type Format = 'auto' | 'hex' | 'raw'
+
+interface DecodeOptions {
+  format: Format
+  direction: 'auto' | Direction
+}
+
+/** A message has 2048 digits; a line of a dump with everything around them is far shorter than this. */
+const LONGEST_LINE = 1 << 20
+
+export function addDecodeCommand(program: Command, action: Action): void {
+  program
+    .command('decode')
+    .description('hex text or a raw stream in, one readable line per message out')
+    .argument('[file]', 'what to read; without it, or for -, stdin')
+    .addOption(new Option('--format <format>', 'how the input is written').choices(['auto', 'hex', 'raw']).default('auto'))
+    .addOption(
+      new Option('--direction <direction>', 'whose messages they are; auto: each tells by its type and size')
+        .choices(['auto', 'request', 'reply'])
+        .default('auto'),
+    )
+    .addHelpText(
+      'after',
+      `
+Hex text is plain digits, or what xxd and hexdump -C print. A message written short has zeros behind it.
+A raw stream may begin with the CONNECT or OK line of hybrid vsock and the service byte. --arch is needed only for CPU replies
+on another architecture than this machine's, and where CPU requests do not tell.
+
+Exit status: 0 everything was read, 2 something was not.
+
+Examples:
+  $ upcall decode capture.bin
+  $ echo 00014d44 02000000 07000000 00000000 0028 | upcall decode
+  $ upcall --json decode --direction request capture.bin | jq -c .operation`,
+    )
+    .action(action(decode))
+}
+
+async function decode(context: Context, { format, direction }: DecodeOptions, file?: string): Promise<void> {
+  const { io, options, output, exit } = context
+  const reader = new MessageReader({
+    direction: direction === 'auto' ? undefined : direction,
+    arch: options.arch,
+    fallbackArch: hostArchOf() ?? 'x86_64',
+  })
+  for await (const piece of piecesOf(readInput(file, io), format)) {
+    const decoded = reader.read(piece)
+    if ('error' in decoded) exit.add(Exit.invalid)
+    // Even what cannot be read is part of the answer, in its place among the rest.
+    await output.result(decoded, (paint) => decodedText(decoded, paint))
+    if (io.signal.aborted) return
+  }
+}
+
+async function* piecesOf(input: AsyncGenerator<Buffer>, format: Format): AsyncGenerator<Piece> {
+  const cutter = new StreamCutter()
+  const { start, hex, rest } = await sniff(input, format)
+  if (!hex) {
+    yield* cutter.push(start)
+    for await (const chunk of rest) yield* cutter.push(chunk)
+    yield* cutter.end(false)
+    return
+  }
+  const reader = new HexReader()
+  for await (const { number, text } of linesOf(prepend(start, rest), LONGEST_LINE)) {
+    if (text === undefined)
+      throw new UsageError(`line ${number}: longer than ${LONGEST_LINE} bytes; for a raw stream pass --format raw`)
+    for (const bytes of reader.read(text, number)) yield* bytes === BOUNDARY ? cutter.end(true) : cutter.push(bytes)
+  }
+  yield* cutter.end(true)
+}
+
+interface Sniffed {
+  start: Buffer
+  hex: boolean
+  rest: AsyncGenerator<Buffer>
+}
+
+/** Looks at the first bytes of the input and gives them back with the rest. */
+async function sniff(input: AsyncGenerator<Buffer>, format: Format): Promise<Sniffed> {
+  let start: Buffer = Buffer.alloc(0)
+  if (format !== 'auto') return { start, hex: format === 'hex', rest: input }
+  while (start.length < SNIFF_BYTES) {
+    const { value, done } = await input.next()
+    if (done) break
+    start = Buffer.concat([start, value])
+  }
+  return { start, hex: looksLikeHex(start.subarray(0, SNIFF_BYTES)), rest: input }
+}
+
+async function* prepend(start: Buffer, rest: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
+  yield start
+  yield* rest
+}

@@ -1,0 +1,56 @@
+import { type Command, Option } from 'commander'
+import type { Action, Context } from '../context.js'
+import { parseInteger } from '../options.js'
+import { operate } from '../session.js'
+
+interface MmioOptions {
+  base: string
+  size: string
+  irq: number
+}
+
+export function addMmioCommands(program: Command, action: Action): void {
+  const mmio = program
+    .command('mmio')
+    .description('register virtio-mmio windows in the guest, or take them away')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ upcall --target hvsock:///run/vm.sock:219 mmio add --base 0xd0000000 --size 0x1000 --irq 5
+  $ upcall --target hvsock:///run/vm.sock:219 mmio remove --base 0xd0000000 --size 0x1000 --irq 5`,
+    )
+
+  windowCommand(mmio, 'add')
+    .description('register a window; success means the platform device exists, not that a driver bound to it')
+    .addHelpText(
+      'after',
+      `
+Irq 5 may be shared by several windows; any other line belongs to one. On aarch64 the irq is the GIC SPI number.
+
+Examples:
+  $ upcall --target hvsock:///run/vm.sock:219 mmio add --base 0xd0000000 --size 0x1000 --irq 5
+  $ upcall --target hvsock:///run/vm.sock:219 --arch aarch64 --json mmio add --base 0xd0000000 --size 0x2000 --irq 33`,
+    )
+    .action(action((context: Context, options: MmioOptions) => operate(context, { op: 'mmio.add', ...options })))
+
+  windowCommand(mmio, 'remove')
+    .description('take a window away, named exactly as it was added')
+    .addHelpText(
+      'after',
+      `
+Tear the device down after the yes, not before.
+
+Examples:
+  $ upcall --target hvsock:///run/vm.sock:219 mmio remove --base 0xd0000000 --size 0x1000 --irq 5`,
+    )
+    .action(action((context: Context, options: MmioOptions) => operate(context, { op: 'mmio.remove', ...options })))
+}
+
+function windowCommand(mmio: Command, name: 'add' | 'remove'): Command {
+  return mmio
+    .command(name)
+    .addOption(new Option('--base <address>', 'first byte, as in 0xd0000000').makeOptionMandatory())
+    .addOption(new Option('--size <bytes>', 'length, as in 0x1000').makeOptionMandatory())
+    .addOption(new Option('--irq <n>', 'interrupt line').argParser(parseInteger).makeOptionMandatory())
+}

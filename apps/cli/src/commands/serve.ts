@@ -1,0 +1,117 @@
+import { once } from 'node:events'
+import { deviceManagerGuest } from '@upcall/device-manager/guest'
+import { UpcallServer } from '@upcall/server'
+import { formatAddress } from '@upcall/vsock'
+import { type Command, Option } from 'commander'
+import type { Action, Context } from '../context.js'
+import { parseDuration, parseEndpoint, parseInteger } from '../options.js'
+import type { Paint } from '../output.js'
+import { openEndpoint } from '../serve/endpoint.js'
+import { type GuestOptions, kernels, makeGuest } from '../serve/guest.js'
+import { logged, type Served } from '../serve/log.js'
+import { argumentsText, resultText } from '../text.js'
+
+interface ServeOptions extends GuestOptions {
+  listen: string
+}
+
+export function addServeCommand(program: Command, action: Action): void {
+  program
+    .command('serve')
+    .description("the guest's end: a simulated guest that behaves as the patched kernels do")
+    .addOption(
+      new Option('--listen <address>', 'where clients arrive: hvsock://<path>:<port> or unix:<path>').makeOptionMandatory(),
+    )
+    .addOption(new Option('--backend <backend>', 'what the guest is').choices(['simulated']).default('simulated'))
+    .addOption(new Option('--kernel <version>', 'which kernel it behaves like').choices(kernels).default('6.1'))
+    .addOption(new Option('--cpus <n>', 'CPUs online at boot').argParser(parseInteger).default(1))
+    .addOption(new Option('--max-cpus <n>', 'CPUs that its kernel has room for').argParser(parseInteger).default(256))
+    .addOption(new Option('--pci <bdf,…>', 'the PCI functions that answer (default: every one)'))
+    .addOption(new Option('--quirks <list>', "the kernel's quirks: all, none, <quirk>, no-<quirk>, left to right").default('all'))
+    .addOption(
+      new Option('--boot <duration>', 'how long it boots first, accepting and closing connections').argParser(parseDuration),
+    )
+    .addHelpText(
+      'after',
+      `
+hvsock:// means here: as a VMM would, answering CONNECT <port> on <path>. Each request is a line on stdout, a JSON object with --json.
+SIGINT and SIGTERM end it and remove its socket.
+
+Quirks: tornRequests, staleReplyBytes, stalePciResult, wrongMagicSucceeds, partialCpuAdd, slowAbsentCpu, resetWhileBooting
+
+Examples:
+  $ upcall serve --listen hvsock:///tmp/vm.sock:219 --max-cpus 8
+  $ upcall serve --listen unix:/tmp/guest.sock --kernel 6.12 --pci 00:05.0,00:06.0 --boot 3s
+  $ upcall --arch aarch64 --json serve --listen hvsock:///tmp/vm.sock --quirks none,stalePciResult`,
+    )
+    .action(action(serve))
+}
+
+async function serve(context: Context, options: ServeOptions): Promise<void> {
+  const { io, output, arch } = context
+  const { signal } = io
+  const address = parseEndpoint(options.listen, '--listen')
+  const guest = makeGuest(arch, options)
+  const log = new Log(context)
+  const service = logged(deviceManagerGuest(guest), {
+    arch,
+    framed: !guest.quirks.tornRequests,
+    log: (served) => log.event({ event: 'request', ...served }, (paint) => servedText(served, paint)),
+  })
+  const server = new UpcallServer({ services: [service] })
+  server.on('connection', ({ id, remote }) =>
+    log.event({ event: 'connect', connection: id, remote }, (paint) => `#${id} connected ${paint('grey', `(${remote})`)}`),
+  )
+  server.on('disconnect', ({ id }, end) =>
+    log.event({ event: 'disconnect', connection: id, reason: end.reason }, () => `#${id} gone: ${end.reason}`),
+  )
+
+  const closeEndpoint = await openEndpoint(
+    address,
+    (stream, remote) => void server.accept(stream, { remote }),
+    (why) => log.event({ event: 'refused', reason: why }, () => `a client was closed: ${why}`),
+  )
+  let boot: NodeJS.Timeout | undefined
+  try {
+    if (options.boot !== undefined) {
+      boot = setTimeout(() => {
+        guest.boot()
+        log.event({ event: 'booted' }, () => 'the guest has booted')
+      }, options.boot)
+    }
+    const where = formatAddress(address)
+    const { kernel, cpus, maxCpus } = options
+    await output.result(
+      { event: 'listening', address: where, arch, kernel, cpus, maxCpus, booting: boot !== undefined },
+      (paint) =>
+        `${paint('green', 'listening')} on ${where}: ${arch}, Linux ${kernel}, ${cpus} of ${maxCpus} CPUs${boot ? ', booting' : ''}`,
+    )
+    context.exit.servesUntilTold = true
+    if (!signal.aborted) await once(signal, 'abort')
+  } finally {
+    clearTimeout(boot)
+    await closeEndpoint()
+    await server.close()
+  }
+}
+
+/** What happens, one line each, in order; a reader that is slow does not slow the guest. */
+class Log {
+  readonly #context: Context
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  event(value: object, text: (paint: Paint) => string): void {
+    const time = new Date().toISOString()
+    void this.#context.output.result({ time, ...value }, (paint) => `${paint('grey', time.slice(11, 23))} ${text(paint)}`)
+  }
+}
+
+function servedText({ connection, operation, malformed, result, durationMs }: Served, paint: Paint): string {
+  const asked = malformed ?? `${operation?.op} ${operation ? argumentsText(operation) : ''}`.trim()
+  const answered =
+    result === undefined ? paint('magenta', 'no reply, ever') : paint(result === 0 ? 'green' : 'red', resultText(result))
+  return `#${connection} ${asked} → ${answered} ${paint('grey', `(${durationMs} ms)`)}`
+}

@@ -1,0 +1,147 @@
+import { errnoName, formatOperation, type Operation } from '@upcall/device-manager'
+import {
+  type Arch,
+  DEVICE_MANAGER_BYTE,
+  decodeReply,
+  decodeRequest,
+  type Header,
+  isWireError,
+  MESSAGE_SIZE,
+  type MessageTypeName,
+  messageTypeName,
+  type Reply,
+  readHeader,
+} from '@upcall/wire'
+import type { Paint } from '../output.js'
+import { argumentsText, replyTexts, resultText } from '../text.js'
+import type { Piece } from './stream.js'
+
+export type Direction = 'request' | 'reply'
+
+/** A piece of a stream as `decode --json` prints it. */
+export type Decoded = { offset: number } & (
+  | { direction: Direction; handshake: string }
+  /** The byte that chooses the service, as a character if it is one. */
+  | { direction: 'request'; service: string | number }
+  /** A request, in the form that `batch` takes. */
+  | { direction: 'request'; type: MessageTypeName | number; operation: Operation; given?: number }
+  | ({ direction: 'reply'; type: MessageTypeName | number; result: number; errnoName?: string; given?: number } & ReplyLoad)
+  | { error: { code: string; message: string } }
+)
+
+interface ReplyLoad {
+  apicIdIndex?: number
+  cpuId?: number
+  load?: string
+}
+
+export interface ReaderOptions {
+  /** Default: each message tells by its type and size; where it does not, as the one before it. */
+  direction?: Direction | undefined
+  /** Default: each CPU request tells by its size; until one does, `fallbackArch`. */
+  arch?: Arch | undefined
+  fallbackArch: Arch
+}
+
+/** Makes sense of the pieces of one input. What a message does not tell of itself it takes from those before it. */
+export class MessageReader {
+  readonly #fixed: ReaderOptions
+  #direction: Direction = 'request'
+  #arch: Arch
+
+  constructor(options: ReaderOptions) {
+    this.#fixed = options
+    this.#arch = options.arch ?? options.fallbackArch
+  }
+
+  read(piece: Piece): Decoded {
+    const { offset } = piece
+    switch (piece.kind) {
+      case 'handshake':
+        this.#direction = /^c/i.test(piece.text) ? 'request' : 'reply'
+        return { offset, direction: this.#direction, handshake: piece.text }
+      case 'service':
+        this.#direction = 'request'
+        return { offset, direction: 'request', service: piece.byte === DEVICE_MANAGER_BYTE ? 'd' : piece.byte }
+      case 'message':
+        return this.#message(piece.bytes, offset, piece.given)
+      case 'garbage':
+        return failure(offset, 'MAGIC', `${piece.length} bytes belong to no message: no magic begins in them`)
+      case 'cut':
+        return failure(offset, 'LENGTH', `the input ends after ${piece.length} of the ${MESSAGE_SIZE} bytes of a message`)
+    }
+  }
+
+  #message(bytes: Uint8Array, offset: number, given: number): Decoded {
+    const header = readHeader(bytes)
+    this.#direction = this.#fixed.direction ?? directionOf(header, bytes) ?? this.#direction
+    const short = given < MESSAGE_SIZE ? { given } : {}
+    const type = messageTypeName(header.messageType) ?? header.messageType
+    try {
+      if (this.#direction === 'reply')
+        return { offset, direction: 'reply', type, ...replyFields(decodeReply(bytes, this.#arch)), ...short }
+      this.#arch = this.#fixed.arch ?? archOf(header) ?? this.#arch
+      return { offset, direction: 'request', type, operation: formatOperation(decodeRequest(bytes, this.#arch)), ...short }
+    } catch (error) {
+      if (!isWireError(error)) throw error
+      return failure(offset, error.code, `${this.#direction} ${type}: ${error.message}`)
+    }
+  }
+}
+
+const X86_CPU_SIZE = 258
+const ARM_CPU_SIZE = 1
+
+/** The sizes that the two directions declare differ for every type that has a codec. */
+function directionOf({ messageType, size }: Header, bytes: Uint8Array): Direction | undefined {
+  switch (messageTypeName(messageType)) {
+    case 'CONNECT':
+      return 'reply'
+    case 'ADD_CPU':
+    case 'DEL_CPU':
+      return size === X86_CPU_SIZE || size === ARM_CPU_SIZE ? 'request' : size === 0 || size === 4 ? 'reply' : undefined
+    case 'ADD_MMIO':
+    case 'DEL_MMIO':
+    case 'ADD_PCI':
+    case 'DEL_PCI':
+      return size === 0 ? 'reply' : 'request'
+    default:
+      // No load, and yet something stands where a reply has its result.
+      return size === 0 && bytes.subarray(16, 20).some((byte) => byte !== 0) ? 'reply' : undefined
+  }
+}
+
+function archOf({ messageType, size }: Header): Arch | undefined {
+  const type = messageTypeName(messageType)
+  if (type !== 'ADD_CPU' && type !== 'DEL_CPU') return undefined
+  return size === X86_CPU_SIZE ? 'x86_64' : size === ARM_CPU_SIZE ? 'aarch64' : undefined
+}
+
+function replyFields(reply: Reply): { result: number; errnoName?: string } & ReplyLoad {
+  const { result } = reply
+  const named = { result, ...(result !== 0 && { errnoName: errnoName(result) }) }
+  if (reply.type === 'RAW') return { ...named, ...(reply.load.length > 0 && { load: Buffer.from(reply.load).toString('hex') }) }
+  const { apicIdIndex, cpuId } = reply as ReplyLoad
+  return { ...named, ...(apicIdIndex !== undefined && { apicIdIndex }), ...(cpuId !== undefined && { cpuId }) }
+}
+
+function failure(offset: number, code: string, message: string): Decoded {
+  return { offset, error: { code, message } }
+}
+
+/** One line for people. */
+export function decodedText(decoded: Decoded, paint: Paint): string {
+  const at = paint('grey', String(decoded.offset).padStart(8))
+  if ('error' in decoded) return `${at}  ${paint('red', '!')} ${decoded.error.message}`
+  const arrow = decoded.direction === 'request' ? paint('green', '→') : paint('yellow', '←')
+  return `${at}  ${arrow} ${bodyOf(decoded)}`
+}
+
+function bodyOf(decoded: Exclude<Decoded, { error: unknown }>): string {
+  if ('handshake' in decoded) return decoded.handshake
+  if ('service' in decoded) return decoded.service === 'd' ? "service 'd', the device manager" : `service byte ${decoded.service}`
+  const type = typeof decoded.type === 'number' ? `type ${decoded.type}` : decoded.type
+  if (decoded.direction === 'request') return `${type.padEnd(8)} ${argumentsText(decoded.operation)}`.trimEnd()
+  if (decoded.type === 'CONNECT' && decoded.result === 0) return 'CONNECT  the greeting'
+  return `${type.padEnd(8)} ${[resultText(decoded.result), ...replyTexts(decoded)].join(', ')}`
+}

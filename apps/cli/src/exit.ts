@@ -1,0 +1,70 @@
+import type { Outcome } from '@upcall/client'
+
+/** What the process ends with, and what of a guest's requests each of them means. */
+export const Exit = {
+  ok: 0,
+  /** The guest refused. */
+  guestError: 1,
+  /** Wrong usage or invalid input: the mistake is on this side. */
+  invalid: 2,
+  /** Nothing was sent: safe to repeat. */
+  notSent: 3,
+  /** Sent, and never answered: nobody knows. */
+  indeterminate: 4,
+  /** A mistake in upcall itself (EX_SOFTWARE of sysexits.h). */
+  bug: 70,
+} as const
+
+export type Status = (typeof Exit)[keyof typeof Exit]
+
+/** Of several failures the one that matters most to a script is the one it must not overlook. */
+const precedence: readonly Status[] = [Exit.bug, Exit.invalid, Exit.indeterminate, Exit.notSent, Exit.guestError, Exit.ok]
+
+const outcomes: Record<Outcome | 'ok', Status> = {
+  ok: Exit.ok,
+  'guest-error': Exit.guestError,
+  'not-sent': Exit.notSent,
+  indeterminate: Exit.indeterminate,
+}
+
+export function statusOf(outcome: Outcome | 'ok'): Status {
+  return outcomes[outcome]
+}
+
+/** Collects the statuses of a command's operations: the first in the order 2, 4, 3, 1, 0 stands. */
+export class ExitStatus {
+  #status: Status = Exit.ok
+  /** SIGTERM is how this command is told that it is done, and no failure: it serves until then. */
+  servesUntilTold = false
+
+  get status(): Status {
+    return this.#status
+  }
+
+  add(status: Status): void {
+    if (precedence.indexOf(status) < precedence.indexOf(this.#status)) this.#status = status
+  }
+}
+
+const signalNumbers = { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 } as const
+
+/** Why a command was aborted, as the reason of its AbortSignal. */
+export class Interrupted extends Error {
+  override readonly name = 'Interrupted'
+
+  constructor(readonly signal: keyof typeof signalNumbers) {
+    super(`interrupted by ${signal}`)
+  }
+}
+
+/** 130 for SIGINT, and for anything else that aborts; 143 for SIGTERM, 0 if that is how the command ends. */
+export function interruptedStatus(reason: unknown, { servesUntilTold }: ExitStatus): number {
+  if (servesUntilTold && reason instanceof Interrupted && reason.signal === 'SIGTERM') return Exit.ok
+  return 128 + signalNumbers[reason instanceof Interrupted ? reason.signal : 'SIGINT']
+}
+
+/** What was asked of upcall cannot be understood or done as it was written. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+  readonly code = 'USAGE'
+}

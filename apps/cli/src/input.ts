@@ -1,0 +1,69 @@
+import { createReadStream, fstatSync, open } from 'node:fs'
+import { Socket } from 'node:net'
+import { addAbortSignal, type Readable } from 'node:stream'
+import { promisify } from 'node:util'
+import { UsageError } from './exit.js'
+import type { Io } from './output.js'
+
+const openFd = promisify(open)
+
+/** The bytes of a file, or of stdin for none or `-`. Whoever stops reading early, or is interrupted, leaves nothing open. */
+export async function* readInput(file: string | undefined, { stdin, signal }: Io): AsyncGenerator<Buffer> {
+  if (signal.aborted) return
+  let stream: Readable | undefined
+  try {
+    stream = file === undefined || file === '-' ? stdin : await openFile(file)
+    addAbortSignal(signal, stream)
+    for await (const chunk of stream) yield typeof chunk === 'string' ? Buffer.from(chunk) : chunk
+  } catch (error) {
+    if (signal.aborted) return
+    if (isErrno(error)) throw new UsageError(`${file ?? 'stdin'}: cannot be read: ${error.message}`)
+    throw error
+  } finally {
+    stream?.destroy()
+  }
+}
+
+/** A pipe with a name is read as one without is: a read of it as a file could not be ended before its writer says something. */
+async function openFile(file: string): Promise<Readable> {
+  const fd = await openFd(file, 'r')
+  return fstatSync(fd).isFIFO() ? new Socket({ fd, readable: true, writable: false }) : createReadStream(file, { fd })
+}
+
+/** One line of a text, its number counted from 1. `text` is undefined for one that is longer than allowed. */
+export interface Line {
+  number: number
+  text: string | undefined
+}
+
+/** Cuts bytes into lines without ever holding more than one, or more than `longest` bytes of one. */
+export async function* linesOf(chunks: AsyncIterable<Buffer>, longest: number): AsyncGenerator<Line> {
+  let number = 1
+  let parts: Buffer[] = []
+  let length = 0
+  const take = (part: Buffer) => {
+    length += part.length
+    if (length <= longest) parts.push(part)
+    else parts = []
+  }
+  const finish = (): Line => {
+    const text = length <= longest ? Buffer.concat(parts).toString('utf8').replace(/\r$/, '') : undefined
+    parts = []
+    length = 0
+    return { number: number++, text }
+  }
+  for await (const chunk of chunks) {
+    let at = 0
+    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, at)) {
+      take(chunk.subarray(at, end))
+      yield finish()
+      at = end + 1
+    }
+    if (at < chunk.length) take(chunk.subarray(at))
+  }
+  if (length > 0) yield finish()
+}
+
+function isErrno(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === 'string'
+}

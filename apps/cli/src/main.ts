@@ -1,0 +1,23 @@
+#!/usr/bin/env node
+import process from 'node:process'
+import { Interrupted } from './exit.js'
+import { run } from './run.js'
+
+const interrupt = new AbortController()
+// Once each: a second Ctrl-C ends the process the hard way.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupt.abort(new Interrupted(signal)))
+// A reader that has seen enough, as in `upcall … | head -1`.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+  interrupt.abort(new Interrupted('SIGPIPE'))
+})
+
+process.exitCode = await run(process.argv.slice(2), {
+  get stdin() {
+    return process.stdin
+  },
+  stdout: process.stdout,
+  stderr: process.stderr,
+  env: process.env,
+  signal: interrupt.signal,
+})

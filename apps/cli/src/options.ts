@@ -1,0 +1,90 @@
+import { type Address, AddressError, formatAddress, parseAddress } from '@upcall/vsock'
+import { type Arch, MessageType, UPCALL_PORT } from '@upcall/wire'
+import { InvalidArgumentError } from 'commander'
+import { UsageError } from './exit.js'
+
+/** The options that every command takes. */
+export interface GlobalOptions {
+  target?: string
+  arch?: Arch
+  /** Milliseconds. */
+  timeout?: number
+  json?: boolean
+}
+
+const units = { ms: 1, s: 1_000, m: 60_000 } as const
+/** What a timer can hold. */
+const LONGEST_MS = 0x7fff_ffff
+
+/** `500ms`, `5s`, `2m`, fractions too, in milliseconds. */
+export function parseDuration(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m)$/.exec(text)
+  if (match === null) throw new InvalidArgumentError('Write a number and its unit: 500ms, 5s or 2m.')
+  const ms = Number(match[1]) * units[match[2] as keyof typeof units]
+  if (!(ms > 0 && ms <= LONGEST_MS)) throw new InvalidArgumentError('It is more than 0 and at most 24 days.')
+  return ms
+}
+
+/** A whole number, decimal or hexadecimal behind 0x. */
+export function parseInteger(text: string): number {
+  if (!/^(?:\d{1,10}|0x[0-9a-f]{1,8})$/i.test(text)) throw new InvalidArgumentError('Write a whole number, as in 5 or 0x1f.')
+  return Number(text)
+}
+
+/** A message type by number or name. */
+export function parseMessageType(text: string): number {
+  const name = text.toUpperCase()
+  if (Object.hasOwn(MessageType, name)) return MessageType[name as keyof typeof MessageType]
+  try {
+    return parseInteger(text)
+  } catch {
+    throw new InvalidArgumentError(`Write a number, or one of ${Object.keys(MessageType).join(', ')}.`)
+  }
+}
+
+/** Ids of vCPUs in any of the forms `2`, `2,3` and `4-7`. What they may be is the protocol's to say. */
+export function parseIds(texts: readonly string[]): number[] {
+  return texts
+    .flatMap((text) => text.split(','))
+    .flatMap((text) => {
+      const match = /^(\d{1,3})(?:-(\d{1,3}))?$/.exec(text)
+      const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])]
+      if (match === null || last < first)
+        throw new UsageError(`vCPU ids ${JSON.stringify(text)}: write ids as in 2, 2,3 or 4-7 (low to high)`)
+      return Array.from({ length: last - first + 1 }, (_, i) => first + i)
+    })
+}
+
+/** The port that an address may leave out is upcall's own. */
+export function parseEndpoint(text: string, source: string): Address {
+  try {
+    return parseAddress(text, { defaultPort: UPCALL_PORT })
+  } catch (error) {
+    if (error instanceof AddressError) throw new UsageError(`${source}: ${error.message}`)
+    throw error
+  }
+}
+
+/** Where the guest is: `--target`, or else UPCALL_TARGET. */
+export function targetOf({ target }: GlobalOptions, env: Record<string, string | undefined>): Address {
+  if (target !== undefined) return parseEndpoint(target, '--target')
+  const { UPCALL_TARGET } = env
+  if (UPCALL_TARGET) return parseEndpoint(UPCALL_TARGET, 'UPCALL_TARGET')
+  const example = formatAddress({ transport: 'hvsock', path: '/run/vm.sock', port: UPCALL_PORT })
+  throw new UsageError(`no target: pass --target <address> or set UPCALL_TARGET, for example --target ${example}`)
+}
+
+/** The guest's architecture, which the wire does not tell: `--arch`, or else this machine's, as a VM mostly has its host's. */
+export function archOf({ arch }: GlobalOptions, hostArch: string = process.arch): Arch {
+  const found = arch ?? hostArchOf(hostArch)
+  if (found === undefined)
+    throw new UsageError(
+      `no architecture: this machine's (${hostArch}) is none of the guest's; pass --arch x86_64 or --arch aarch64`,
+    )
+  return found
+}
+
+/** This machine's architecture by the guest's name for it. */
+export function hostArchOf(hostArch: string = process.arch): Arch | undefined {
+  return ({ x64: 'x86_64', arm64: 'aarch64' } as const)[hostArch]
+}

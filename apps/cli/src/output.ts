@@ -1,0 +1,82 @@
+import { once } from 'node:events'
+import type { Readable, Writable } from 'node:stream'
+import spinner from 'yocto-spinner'
+
+/** The process as a command sees it. */
+export interface Io {
+  stdin: Readable
+  stdout: Writable
+  stderr: Writable
+  env: Record<string, string | undefined>
+  /** Aborts when the user interrupts; its reason is an `Interrupted`. */
+  signal: AbortSignal
+}
+
+const colours = { red: 31, green: 32, yellow: 33, magenta: 35, grey: 90 } as const
+export type Colour = keyof typeof colours
+export type Paint = (colour: Colour, text: string) => string
+
+/** Where a command's results go: one JSON object per line on stdout under `--json`, otherwise lines for people, failures on stderr. */
+export class Output {
+  readonly json: boolean
+  readonly paint: Paint
+  readonly #io: Io
+  readonly #paintError: Paint
+  #drained: Promise<unknown> | undefined
+
+  constructor(io: Io, json: boolean) {
+    this.#io = io
+    this.json = json
+    this.paint = painter(io.stdout, io.env)
+    this.#paintError = painter(io.stderr, io.env)
+  }
+
+  /** One result. Resolves when stdout takes more. */
+  async result(value: object, text: (paint: Paint) => string): Promise<void> {
+    await this.#write(`${this.json ? JSON.stringify(value) : text(this.paint)}\n`)
+  }
+
+  /** One failure: under `--json` it is a result like any other. */
+  async failure(value: object, text: (paint: Paint) => string): Promise<void> {
+    if (this.json) await this.#write(`${JSON.stringify(value)}\n`)
+    else this.#io.stderr.write(`upcall: ${text(this.#paintError)}\n`)
+  }
+
+  /** Shows on a terminal that something is under way; says nothing anywhere else. */
+  progress(text: string): Progress {
+    const { stderr, env } = this.#io
+    if (this.json || !isTerminal(stderr, env) || 'CI' in env) return { update() {}, [Symbol.dispose]() {} }
+    // Its own signal handling would end the process before the outcome is known.
+    const running = spinner({ text, stream: stderr as NodeJS.WriteStream, handleSignals: false }).start()
+    return {
+      update(text) {
+        running.text = text
+      },
+      [Symbol.dispose]() {
+        running.stop()
+      },
+    }
+  }
+
+  async #write(text: string): Promise<void> {
+    const { stdout, signal } = this.#io
+    if (stdout.destroyed || stdout.write(text) || signal.aborted) return
+    // A reader that went away aborts the command; see main.ts.
+    this.#drained ??= once(stdout, 'drain', { signal }).catch(() => {})
+    await this.#drained
+    this.#drained = undefined
+  }
+}
+
+export interface Progress extends Disposable {
+  update(text: string): void
+}
+
+function painter(stream: Writable, env: Io['env']): Paint {
+  const plain = !isTerminal(stream, env) || Boolean(env.NO_COLOR)
+  return (colour, text) => (plain ? text : `\u001b[${colours[colour]}m${text}\u001b[39m`)
+}
+
+function isTerminal(stream: Writable, env: Io['env']): boolean {
+  return 'isTTY' in stream && stream.isTTY === true && env.TERM !== 'dumb'
+}

@@ -1,0 +1,367 @@
+import { createServer } from 'node:net'
+import { PassThrough, Readable } from 'node:stream'
+import { expect, test } from 'vitest'
+import { serveGuest, start, upcall } from './harness.js'
+
+function lines(...values: unknown[]): Readable {
+  return Readable.from(values.map((value) => `${typeof value === 'string' ? value : JSON.stringify(value)}\n`))
+}
+
+const mmio = ['--base', '0xd0000000', '--size', '0x1000', '--irq', '5']
+
+test.each(['unix', 'hvsock'] as const)('each operation over %s, as JSON and with its exit status', async (transport) => {
+  await using guest = await serveGuest(transport, ['--max-cpus', '8'])
+  const json = async (...argv: string[]) => {
+    const { status, stdout, stderr } = await upcall(['--target', guest.target, '--arch', 'x86_64', '--json', ...argv])
+    expect(stderr.text).toBe('')
+    expect(stdout.lines).toHaveLength(1)
+    return { status, ...stdout.json[0] }
+  }
+  const durationMs = expect.any(Number)
+  expect(await json('cpu', 'add', '2', '1')).toEqual({
+    status: 0,
+    op: 'cpu.add',
+    outcome: 'ok',
+    result: 0,
+    apicIdIndex: 2,
+    durationMs,
+  })
+  expect(await json('cpu', 'remove', '1-2')).toEqual({
+    status: 0,
+    op: 'cpu.remove',
+    outcome: 'ok',
+    result: 0,
+    apicIdIndex: 2,
+    durationMs,
+  })
+  expect(await json('mmio', 'add', ...mmio)).toEqual({ status: 0, op: 'mmio.add', outcome: 'ok', result: 0, durationMs })
+  expect(await json('mmio', 'add', ...mmio)).toEqual({
+    status: 1,
+    op: 'mmio.add',
+    outcome: 'guest-error',
+    result: -17,
+    error: { code: 'GUEST_ERROR', errno: -17, errnoName: 'EEXIST', message: expect.stringContaining('EEXIST (-17)') },
+    durationMs,
+  })
+  expect(await json('mmio', 'remove', ...mmio)).toMatchObject({ status: 0, op: 'mmio.remove', outcome: 'ok' })
+  expect(await json('pci', 'add', '0000:00:05.0')).toEqual({ status: 0, op: 'pci.add', outcome: 'ok', result: 0, durationMs })
+  expect(await json('pci', 'remove', '00:05.0')).toMatchObject({ status: 0, op: 'pci.remove', outcome: 'ok' })
+  expect(await json('request', '--type', '3')).toMatchObject({ status: 1, op: 'request', outcome: 'guest-error', result: -1 })
+  expect(await json('request', '--type', 'ADD_PCI', '--load', '00 30')).toMatchObject({
+    status: 0,
+    op: 'request',
+    outcome: 'ok',
+    result: 0,
+  })
+})
+
+test('an aarch64 guest takes a count', async () => {
+  await using guest = await serveGuest('unix', ['--arch', 'aarch64', '--cpus', '2'])
+  const argv = ['--target', guest.target, '--arch', 'aarch64', '--json']
+  expect((await upcall([...argv, 'cpu', 'add', '--count', '2'])).stdout.json).toMatchObject([{ outcome: 'ok', cpuId: 4 }])
+  expect(await upcall([...argv, 'cpu', 'remove', '--count', '4', '--present', '4'])).toMatchObject({ status: 2 })
+  const withIds = await upcall([...argv, 'cpu', 'add', '2'])
+  expect(withIds.status).toBe(2)
+  expect(withIds.stdout.json).toEqual([
+    { outcome: 'not-sent', error: { code: 'USAGE', message: expect.stringContaining('--count') } },
+  ])
+})
+
+test('without --json: results on stdout, failures on stderr with a next step', async () => {
+  await using guest = await serveGuest('unix')
+  const argv = ['--target', guest.target, '--arch', 'x86_64']
+  const ok = await upcall([...argv, 'cpu', 'add', '1'])
+  expect(ok.stdout.text).toMatch(/^ok cpu\.add 1, 1 CPU acted on \([\d.]+ ms\)\n$/)
+  expect(ok.stderr.text).toBe('')
+  const refused = await upcall([...argv, 'pci', 'remove', '00:09.0'])
+  expect(refused.stdout.text).toBe('')
+  expect(refused.stderr.text).toMatch(/^upcall: guest-error: pci\.remove 00:09\.0 unix:.*: refused with ENODEV \(-19\); .+\n$/)
+  expect(refused.status).toBe(1)
+})
+
+test('what would harm the guest, or cannot be, is refused with status 2', async () => {
+  await using guest = await serveGuest('unix', ['--cpus', '4'])
+  const argv = ['--target', guest.target, '--arch', 'x86_64', '--json']
+  for (const [wrong, message] of [
+    [['cpu', 'remove', '0'], /boot CPU/],
+    [['cpu', 'remove', '2', '2'], /already named/],
+    [['cpu', 'remove', '5', '--present', '0-3'], /not present/],
+    [['cpu', 'add', '2', '--present', '0-3'], /present already/],
+    [['mmio', 'add', '--base', '0', '--size', '0', '--irq', '5'], /size/],
+    [['mmio', 'add', '--base', '0xffffffffffffffff', '--size', '2', '--irq', '5'], /beyond 2\^64/],
+    [['mmio', 'add', '--base', '1', '--size', '1', '--irq', '0'], /irq/],
+    [['pci', 'add', '00:20.0'], /slot/],
+    [['pci', 'add', '0001:00:05.0'], /domain/],
+    [['request', '--type', '3', '--load', '0'], /hexadecimal/],
+  ] as const) {
+    const { status, stdout } = await upcall([...argv, ...wrong])
+    expect(stdout.json).toEqual([
+      {
+        op: wrong
+          .slice(0, 2)
+          .join('.')
+          .replace(/^request.*/, 'request'),
+        outcome: 'not-sent',
+        error: { code: 'ARGUMENT', message: expect.stringMatching(message) },
+      },
+    ])
+    expect(status).toBe(2)
+  }
+  expect(guest.stdout.text).not.toContain('"request"')
+})
+
+test.each([
+  [['bogus'], /unknown command/],
+  [[], /no command/],
+  [['cpu'], /no command/],
+  [['status'], /no target/],
+  [['--target', 'x', 'status'], /--target/],
+  [['--target', 'unix:/x', '--timeout', '5', 'status'], /500ms, 5s or 2m/],
+  [['--target', 'unix:/x', '--arch', 'mips', 'status'], /x86_64, aarch64/],
+  [['--target', 'unix:/x', 'mmio', 'add', '--base', '1'], /--size/],
+  [['--target', 'unix:/x', 'pci', 'add'], /bdf/],
+  [['--target', 'unix:/x', '--arch', 'x86_64', 'cpu', 'add'], /no vCPU ids/],
+  [['--target', 'unix:/x', '--arch', 'x86_64', 'cpu', 'add', '--count', '1'], /--count/],
+  [['--target', 'unix:/x', '--arch', 'x86_64', 'cpu', 'add', 'one'], /vCPU ids/],
+  [['serve', '--listen', 'unix:/x', '--quirks', 'none,odd'], /"odd".*stalePciResult/],
+  [['serve', '--listen', 'unix:/x', '--cpus', '9', '--max-cpus', '8'], /cpus/],
+  [['serve', '--listen', 'unix:/x', '--pci', '5'], /--pci: bdf/],
+  [['serve', '--listen', 'vsock://any:219'], /native addon/],
+  [['decode', '/nonexistent/file'], /ENOENT/],
+])('wrong usage: %j', async (argv, message) => {
+  const { status, stdout, stderr } = await upcall(argv)
+  expect([status, stdout.text]).toEqual([2, ''])
+  expect(stderr.text).not.toBe('')
+  const json = await upcall([...argv, '--json'])
+  expect(json.status).toBe(2)
+  expect(json.stdout.json).toEqual([{ outcome: 'not-sent', error: { code: 'USAGE', message: expect.stringMatching(message) } }])
+})
+
+test('a target that cannot be reached is not-sent, status 3, and the message says what to look at', async () => {
+  await using guest = await serveGuest('hvsock')
+  for (const [target, message] of [
+    ['unix:/nonexistent/socket', /no such file \(ENOENT\); .*`upcall wait`/],
+    [`hvsock://${guest.path}:1`, /nobody listens on port 1 in the guest.*; is the guest still booting/],
+    ['vsock://3', /vsock:\/\/3:219: AF_VSOCK needs the native addon/],
+  ] as const) {
+    const { status, stdout } = await upcall(['--target', target, '--json', 'pci', 'add', '00:05.0'])
+    expect(status).toBe(3)
+    expect(stdout.json).toMatchObject([
+      { op: 'pci.add', outcome: 'not-sent', error: { code: 'UNREACHABLE', message: expect.stringMatching(message) } },
+    ])
+    expect(await upcall(['--target', target, 'status'])).toMatchObject({ status: 3 })
+  }
+})
+
+test('--timeout bounds an operation: not-sent before the greeting, indeterminate behind it', async () => {
+  await using guest = await serveGuest('unix', ['--cpus', '4'])
+  // Nothing accepts behind the handshake of a plain socket: the service byte goes unanswered.
+  const silent = createServer().listen(`${guest.path}.silent`)
+  try {
+    const waiting = await upcall([
+      '--target',
+      `unix:${guest.path}.silent`,
+      '--timeout',
+      '50ms',
+      '--json',
+      'pci',
+      'add',
+      '00:05.0',
+    ])
+    expect(waiting.status).toBe(3)
+    expect(waiting.stdout.json).toMatchObject([
+      { outcome: 'not-sent', error: { code: 'TIMEOUT', message: expect.stringContaining('--timeout') } },
+    ])
+  } finally {
+    silent.close()
+  }
+  // A vCPU that is absent: the guest's thread dies and never answers.
+  const dead = await upcall(['--target', guest.target, '--arch', 'x86_64', '--timeout', '1s', '--json', 'cpu', 'remove', '9'])
+  expect(dead.status).toBe(4)
+  expect(dead.stdout.json).toMatchObject([{ op: 'cpu.remove', outcome: 'indeterminate', error: { code: 'TIMEOUT' } }])
+})
+
+test('an interruption says how it stands and ends with 130', async () => {
+  await using guest = await serveGuest('unix', ['--cpus', '4'])
+  const running = start(['--target', guest.target, '--arch', 'x86_64', '--json', 'cpu', 'remove', '9'])
+  await guest.stdout.has('"cpu.remove"')
+  running.interrupt()
+  expect(await running.status).toBe(130)
+  expect(running.stdout.json).toMatchObject([{ op: 'cpu.remove', outcome: 'indeterminate', error: { code: 'ABORTED' } }])
+
+  const early = start(['--target', guest.target, 'pci', 'add', '00:05.0'])
+  early.interrupt()
+  expect(await early.status).toBe(130)
+  expect(early.stderr.text).toMatch(/not-sent: .*nothing was sent/)
+})
+
+test('status and wait tell how far it got, how long it took, and to whom', async () => {
+  await using guest = await serveGuest('hvsock')
+  const json = ['--target', `hvsock://${guest.path}`, '--json']
+  const times = { dialMs: expect.any(Number), greetingMs: expect.any(Number), durationMs: expect.any(Number) }
+  const ready = { outcome: 'ok', state: 'ServiceConnected', peer: guest.target, ...times }
+  expect((await upcall([...json, 'status'])).stdout.json).toEqual([{ op: 'status', ...ready }])
+  expect((await upcall([...json, 'wait'])).stdout.json).toEqual([{ op: 'wait', ...ready, attempts: 1 }])
+  expect((await upcall(['status'], { env: { UPCALL_TARGET: guest.target } })).stdout.text).toMatch(
+    /^ServiceConnected hvsock:.*:219 \(dial [\d.]+ ms, greeting [\d.]+ ms, total [\d.]+ ms\)\n$/,
+  )
+  const nobody = await upcall(['--target', 'unix:/nonexistent/socket', '--json', 'status'])
+  expect(nobody.stdout.json).toMatchObject([
+    { op: 'status', outcome: 'not-sent', state: 'WaitingServer', error: { code: 'UNREACHABLE' } },
+  ])
+})
+
+test('status takes a booting guest for what it is; wait outlasts whatever is not there yet, and runs out with status 3', async () => {
+  await using guest = await serveGuest('hvsock', ['--boot', '2m'])
+  const early = await upcall(['--target', guest.target, '--json', 'status'])
+  expect(early.status).toBe(3)
+  expect(early.stdout.json).toMatchObject([{ state: 'WaitingService', error: { message: expect.stringContaining('booting') } }])
+
+  const target = `unix:${guest.path}.late`
+  const waiting = start(['--target', target, '--json', 'wait'])
+  const late = start(['serve', '--listen', target])
+  expect(await waiting.status).toBe(0)
+  expect(waiting.stdout.json[0]).toMatchObject({ op: 'wait', outcome: 'ok', state: 'ServiceConnected' })
+  expect(waiting.stdout.json[0].attempts).toBeGreaterThan(1)
+  late.interrupt()
+  await late.status
+
+  const out = await upcall(['--target', 'unix:/nonexistent/socket', '--timeout', '30ms', '--json', 'wait'])
+  expect(out.status).toBe(3)
+  expect(out.stdout.json).toMatchObject([
+    { op: 'wait', outcome: 'not-sent', error: { message: expect.stringContaining('attempts') } },
+  ])
+  // What no waiting mends ends at once.
+  expect((await upcall(['--target', 'vsock://3', '--json', 'wait'])).stdout.json).toMatchObject([
+    { attempts: 1, outcome: 'not-sent' },
+  ])
+})
+
+test('batch: a PCI success behind a failure is ok, although the guest repeats the failure on that connection', async () => {
+  await using guest = await serveGuest('hvsock', ['--quirks', 'none,stalePciResult'])
+  const stdin = lines({ op: 'pci.remove', bdf: '00:09.0' }, { op: 'pci.add', bdf: '00:05.0' })
+  const { status, stdout } = await upcall(['--target', guest.target, 'batch'], { stdin })
+  expect(stdout.json).toMatchObject([
+    { line: 1, op: 'pci.remove', outcome: 'guest-error', result: -19, error: { errno: -19, errnoName: 'ENODEV' } },
+    { line: 2, op: 'pci.add', outcome: 'ok', result: 0 },
+  ])
+  expect(status).toBe(1)
+})
+
+test('batch: a bad line is answered in its place, and those behind it run', async () => {
+  await using guest = await serveGuest('unix')
+  const input = [
+    { op: 'pci.add', bdf: '00:05.0' },
+    '{"op":"pci.add"',
+    '',
+    { op: 'disk.add' },
+    { op: 'mmio.add', base: '0x1000', size: '0x1000', irq: 0 },
+    { op: 'pci.add', bdf: '00:06.0', extra: 1 },
+    'x'.repeat(70_000),
+    { op: 'request', type: 3 },
+    { op: 'pci.remove', bdf: '00:05.0' },
+  ]
+  const argv = ['--target', guest.target, '--arch', 'x86_64', 'batch']
+  const { status, stdout } = await upcall(argv, { stdin: lines(...input) })
+  const bad = { outcome: 'not-sent', error: { code: 'ARGUMENT' } }
+  expect(stdout.json).toMatchObject([
+    { line: 1, outcome: 'ok' },
+    { line: 2, ...bad },
+    { line: 4, op: 'disk.add', ...bad },
+    { line: 5, op: 'mmio.add', ...bad },
+    { line: 6, op: 'pci.add', ...bad },
+    { line: 7, outcome: 'not-sent', error: { code: 'USAGE' } },
+    { line: 8, op: 'request', outcome: 'guest-error', result: -1 },
+    { line: 9, outcome: 'ok' },
+  ])
+  expect(status).toBe(2)
+
+  const stopped = await upcall([...argv, '--stop-on-error'], { stdin: lines(...input) })
+  expect(stopped.stdout.json.map(({ line }) => line)).toEqual([1, 2])
+  expect(stopped.status).toBe(2)
+})
+
+test('batch: answers while its input is still open, and goes on behind a guest that hung up', async () => {
+  await using guest = await serveGuest('unix', ['--cpus', '4'])
+  const stdin = new PassThrough()
+  const running = start(['--target', guest.target, '--arch', 'x86_64', '--timeout', '1s', 'batch'], { stdin })
+  stdin.write('{"op":"pci.add","bdf":"00:05.0"}\n')
+  await running.stdout.has('"line":1')
+  // The thread that serves this connection dies; the next line has a new one.
+  stdin.write('{"op":"cpu.remove","apicIds":[9]}\n{"op":"pci.add","bdf":"00:06.0"}\n')
+  await running.stdout.has('"line":3')
+  stdin.write('{"op":"pci.add","bdf":"00:07.0"}')
+  stdin.end()
+  expect(await running.status).toBe(4)
+  expect(running.stdout.json.map(({ outcome }) => outcome)).toEqual(['ok', 'indeterminate', 'ok', 'ok'])
+})
+
+test('batch: a guest that is gone costs each line one attempt, and an interruption ends the waiting for more', async () => {
+  const gone = await upcall(['--target', 'unix:/nonexistent/socket', 'batch'], {
+    stdin: lines({ op: 'pci.add', bdf: '00:05.0' }, { op: 'pci.add', bdf: '00:06.0' }),
+  })
+  expect(gone.stdout.json).toMatchObject([
+    { line: 1, outcome: 'not-sent' },
+    { line: 2, outcome: 'not-sent' },
+  ])
+  expect(gone.status).toBe(3)
+
+  await using guest = await serveGuest('unix')
+  const stdin = new PassThrough()
+  const running = start(['--target', guest.target, 'batch'], { stdin })
+  stdin.write('{"op":"pci.add","bdf":"00:05.0"}\n')
+  await running.stdout.has('"line":1')
+  running.interrupt()
+  expect(await running.status).toBe(130)
+  expect(stdin.destroyed).toBe(true)
+})
+
+test('decode: from stdin, status 2 if something was not understood, and its requests are what batch takes', async () => {
+  const stdin = () => Readable.from([Buffer.from('6400014d44 02000000 07000000\n00000000 0028\n')])
+  const text = await upcall(['decode'], { stdin: stdin() })
+  expect(text.stdout.lines).toEqual(["       0  → service 'd', the device manager", '       1  → ADD_PCI  00:05.0'])
+  expect(text.status).toBe(0)
+  const json = await upcall(['--json', 'decode'], { stdin: stdin() })
+  expect(json.stdout.json).toEqual([
+    { offset: 0, direction: 'request', service: 'd' },
+    { offset: 1, direction: 'request', type: 'ADD_PCI', operation: { op: 'pci.add', bdf: '00:05.0' }, given: 18 },
+  ])
+  await using guest = await serveGuest('unix')
+  const again = await upcall(['--target', guest.target, 'batch'], { stdin: lines(json.stdout.json[1].operation) })
+  expect(again.stdout.json).toMatchObject([{ op: 'pci.add', outcome: 'ok' }])
+
+  const raw = await upcall(['--json', 'decode'], {
+    stdin: Readable.from([Buffer.concat([Buffer.from('OK 1\n\0\u0001MD'), Buffer.alloc(10)])]),
+  })
+  expect(raw.stdout.json).toEqual([
+    { offset: 0, direction: 'reply', handshake: 'OK 1' },
+    { offset: 5, error: { code: 'LENGTH', message: expect.stringContaining('14 of the 1024') } },
+  ])
+  expect(raw.status).toBe(2)
+  expect((await upcall(['decode', '--format', 'hex'], { stdin: Readable.from([Buffer.from('d\0')]) })).status).toBe(2)
+})
+
+test('every command has help with examples, and the version is the package’s', async () => {
+  const commands = [
+    '',
+    'status',
+    'wait',
+    'cpu',
+    'cpu add',
+    'cpu remove',
+    'mmio',
+    'mmio add',
+    'mmio remove',
+    'pci',
+    'pci add',
+    'pci remove',
+  ]
+  for (const command of [...commands, 'request', 'batch', 'serve', 'decode']) {
+    const { status, stdout } = await upcall([...command.split(' ').filter(Boolean), '--help'])
+    expect(status).toBe(0)
+    expect(stdout.text).toContain('--target <address>')
+    expect(stdout.text).toMatch(/Examples:\n( {2}\$ .*upcall .*\n)+$/)
+  }
+  const { stdout } = await upcall(['--version'])
+  expect(stdout.text).toMatch(/^\d+\.\d+\.\d+\n$/)
+})

@@ -1,0 +1,43 @@
+import { CommanderError } from 'commander'
+import { Exit, ExitStatus, interruptedStatus, UsageError } from './exit.js'
+import { type Io, Output } from './output.js'
+import { createProgram } from './program.js'
+import { failed, reportText } from './report.js'
+
+/**
+ * Runs one command.
+ *
+ * @param argv - The arguments behind the program's name.
+ * @returns The exit status. Nothing that the command opened is open then; it never rejects.
+ */
+export async function run(argv: readonly string[], io: Io): Promise<number> {
+  // As early as this, because what cannot be parsed is answered in JSON too.
+  const json = argv.includes('--json')
+  const exit = new ExitStatus()
+  try {
+    await createProgram(io, exit, json).parseAsync([...argv], { from: 'user' })
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return Exit.ok
+      exit.add(Exit.invalid)
+      // Without --json, commander has said it already.
+      if (json) await invalid(io, json, new UsageError(messageOf(error)))
+    } else if (error instanceof UsageError) {
+      exit.add(Exit.invalid)
+      await invalid(io, json, error)
+    } else {
+      exit.add(Exit.bug)
+      io.stderr.write(`upcall: this is a mistake in upcall itself: ${(error as Error)?.stack ?? error}\n`)
+    }
+  }
+  return io.signal.aborted && exit.status !== Exit.bug ? interruptedStatus(io.signal.reason, exit) : exit.status
+}
+
+async function invalid(io: Io, json: boolean, error: UsageError): Promise<void> {
+  const report = failed(undefined, '', error)
+  await new Output(io, json).failure(report, (paint) => reportText(report, '', paint))
+}
+
+function messageOf({ code, message }: CommanderError): string {
+  return code === 'commander.help' ? 'no command; `upcall --help` lists them' : message.replace(/^error: /, '')
+}

@@ -1,0 +1,51 @@
+import { isUpcallError, type Outcome } from '@upcall/client'
+import { GuestError } from '@upcall/device-manager'
+import { isWireError } from '@upcall/wire'
+import { VmError, type VmErrorCode } from '../vm/error.js'
+
+/** The body of every answer that is not a success. */
+export interface FaultBody {
+  fault_message: string
+  outcome: Outcome
+  /** The guest's result where it gave one: a negative errno, −1 for no such command, or +1. */
+  errno: number | null
+}
+
+/** A request that is wrong in itself. */
+export class HttpError extends Error {
+  override readonly name = 'HttpError'
+  readonly status: number
+  readonly headers: Record<string, string>
+
+  constructor(status: number, message: string, headers: Record<string, string> = {}) {
+    super(message)
+    this.status = status
+    this.headers = headers
+  }
+}
+
+const VM_STATUS: Record<VmErrorCode, number> = {
+  INVALID: 400,
+  NOT_FOUND: 404,
+  CONFLICT: 409,
+  BUSY: 429,
+  NOT_READY: 503,
+  EXHAUSTED: 503,
+}
+
+const OUTCOME_STATUS: Record<Outcome, number> = { 'guest-error': 502, 'not-sent': 503, indeterminate: 504 }
+
+/** Status and body for what went wrong; undefined for a bug. */
+export function faultOf(error: unknown): { status: number; headers?: Record<string, string>; body: FaultBody } | undefined {
+  const body = (outcome: Outcome, errno: number | null = null): FaultBody => ({
+    fault_message: (error as Error).message,
+    outcome,
+    errno,
+  })
+  if (error instanceof HttpError) return { status: error.status, headers: error.headers, body: body('not-sent') }
+  if (error instanceof VmError) return { status: VM_STATUS[error.code], body: body('not-sent') }
+  if (isWireError(error)) return { status: 400, body: body('not-sent') }
+  if (!isUpcallError(error)) return undefined
+  const status = error.code === 'BUSY' ? 429 : OUTCOME_STATUS[error.outcome]
+  return { status, body: body(error.outcome, error instanceof GuestError ? error.errno : null) }
+}

@@ -1,0 +1,110 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { listen } from '@upcall/vsock'
+import type { Log } from '../log.js'
+import type { Vm } from '../vm/vm.js'
+import { faultOf, HttpError } from './fault-message.js'
+import { findRoute } from './routes.js'
+
+const MAX_BODY = 64 * 1024
+/** How long a client may take to send its request. */
+const BODY_MS = 5_000
+/** How long a connection may be idle before a request. */
+const IDLE_MS = 5_000
+
+export interface ApiOptions {
+  /** Path of the Unix socket. */
+  path: string
+  vm: Vm
+  log: Log
+}
+
+export interface ApiServer {
+  /** Stops listening, removes the socket file and cuts every connection off. */
+  close(): Promise<void>
+}
+
+/** The control API, HTTP over a Unix socket that only its owner may use. A change once begun is carried through, whoever hangs up. */
+export async function serveApi({ path, vm, log }: ApiOptions): Promise<ApiServer> {
+  const http = createServer({ keepAliveTimeout: IDLE_MS }, (request, response) => {
+    void answer(request, response, vm, log)
+  })
+  const busy = new WeakSet<object>()
+  // Whoever connects and says nothing; an answer that takes its time is not idle.
+  http.setTimeout(IDLE_MS, (socket) => {
+    if (!busy.has(socket)) socket.destroy()
+  })
+  http.on('request', ({ socket }, response: ServerResponse) => {
+    busy.add(socket)
+    response.once('close', () => busy.delete(socket))
+  })
+  // Bound by our own listener, which takes over a dead server's socket file and never one in use.
+  const server = await listen({ transport: 'unix', path }, { mode: 0o600 })
+  server.on('connection', (socket) => http.emit('connection', socket))
+  server.on('error', (error) => log.warn({ error: error.message }, 'API accept failed'))
+  return {
+    async close() {
+      await server.close()
+      server.closeAllConnections()
+      http.close()
+    },
+  }
+}
+
+async function answer(request: IncomingMessage, response: ServerResponse, vm: Vm, log: Log): Promise<void> {
+  const { method = '', url = '' } = request
+  const started = performance.now()
+  const send = (status: number, body?: unknown, headers: Record<string, string> = {}) => {
+    const text = body === undefined ? undefined : `${JSON.stringify(body)}\n`
+    response.writeHead(status, {
+      ...headers,
+      ...(text !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }),
+    })
+    response.end(text)
+    log.info({ method, url, status, ms: Math.round(performance.now() - started) }, 'API request')
+  }
+  try {
+    const { handle, id } = findRoute(method, url)
+    const body = parse(await readBody(request))
+    const result = await handle(vm, { id, body })
+    send(result.status, 'body' in result ? result.body : undefined)
+  } catch (error) {
+    const fault = faultOf(error)
+    // What was not read would be taken for the next request.
+    const headers = { ...fault?.headers, ...(!request.complete && { connection: 'close' }) }
+    if (fault) return send(fault.status, fault.body, headers)
+    log.error({ method, url, error: (error as Error).stack ?? String(error) }, 'bug')
+    send(500, { fault_message: `internal error: ${(error as Error).message}`, outcome: 'indeterminate', errno: null }, headers)
+  }
+}
+
+function readBody(request: IncomingMessage): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let length = 0
+    const timer = setTimeout(() => end(new HttpError(408, `body: not complete within ${BODY_MS} ms`)), BODY_MS)
+    const end = (error?: Error) => {
+      clearTimeout(timer)
+      // Left flowing: destroying the request would take the answer with it.
+      request.off('data', onData).resume()
+      if (error) reject(error)
+      else resolve(Buffer.concat(chunks).toString('utf8'))
+    }
+    const onData = (chunk: Buffer) => {
+      length += chunk.length
+      if (length > MAX_BODY) end(new HttpError(413, `body: more than ${MAX_BODY} bytes`))
+      else chunks.push(chunk)
+    }
+    request.on('data', onData)
+    request.once('end', () => end())
+    request.once('close', () => end(new HttpError(400, 'body: the connection was closed before its end')))
+  })
+}
+
+function parse(text: string): unknown {
+  if (text.trim() === '') return undefined
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw new HttpError(400, `body: is not JSON: ${(error as Error).message}`)
+  }
+}

@@ -1,0 +1,112 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { Shim } from '../shim.js'
+import type { VmView } from '../vm/view.js'
+import { type ApiReply, callApi, isFault } from './api-client.js'
+import { COLUMNS, type Line, type Style, wrap } from './text.js'
+
+/** Who says a line. */
+export type Speaker = 'vmm' | 'api' | 'upcall' | 'guest'
+
+const COLOUR: Record<Speaker, Style> = { vmm: 'cyan', api: 'dim', upcall: 'magenta', guest: 'yellow' }
+const INDENT = 4
+const NAMES = 8
+
+/** A step does not show what it is there to show. */
+export class StepFailed extends Error {
+  override readonly name = 'StepFailed'
+}
+
+export interface StageOptions {
+  shim: Shim
+  /** Path of the control API's socket. */
+  api: string
+  /** How long a step may wait for one thing, in milliseconds. */
+  patienceMs: number
+  /** Shows one line. */
+  show(line: Line): void
+  /** Lets the audience read, `beats` long. */
+  rest(beats: number): Promise<void>
+}
+
+/** What a step plays on. */
+export class Stage {
+  readonly shim: Shim
+  readonly patienceMs: number
+  readonly #options: StageOptions
+
+  constructor(options: StageOptions) {
+    this.#options = options
+    this.shim = options.shim
+    this.patienceMs = options.patienceMs
+  }
+
+  /** A line by somebody, broken where it is too long. */
+  async say(who: Speaker, text: string, style?: Style): Promise<void> {
+    const pieces = wrap(text, COLUMNS - INDENT - NAMES)
+    pieces.forEach((piece, at) => {
+      const name = at === 0 ? who : ''
+      this.#options.show([
+        { text: ' '.repeat(INDENT) },
+        { text: name.padEnd(NAMES), style: COLOUR[who] },
+        { text: piece, style: style ?? (who === 'api' ? 'dim' : undefined) },
+      ])
+    })
+    await this.rest(1)
+  }
+
+  rest(beats: number): Promise<void> {
+    return this.#options.rest(beats)
+  }
+
+  /** A request to the control API, shown with its answer. */
+  async call(method: string, path: string, body?: unknown): Promise<ApiReply> {
+    await this.say('api', `${method} ${path}${body === undefined ? '' : ` ${JSON.stringify(body)}`}`)
+    return this.answered(this.send(method, path, body))
+  }
+
+  /** A request that is not shown. */
+  send(method: string, path: string, body?: unknown): Promise<ApiReply> {
+    return callApi(this.#options.api, method, path, body)
+  }
+
+  /** Shows the answer once it is there. */
+  async answered(sent: Promise<ApiReply>): Promise<ApiReply> {
+    const reply = await sent
+    const { status, body } = reply
+    if (isFault(body)) {
+      await this.say(
+        'api',
+        `→ ${status} ${body.outcome}${body.errno === null ? '' : `, errno ${body.errno}`}: ${body.fault_message}`,
+        'red',
+      )
+    } else {
+      await this.say('api', `→ ${status}${body === undefined ? '' : ` ${JSON.stringify(body)}`}`)
+    }
+    return reply
+  }
+
+  /** What `GET /vm` says. */
+  async look(): Promise<VmView> {
+    const { body } = await this.send('GET', '/vm')
+    return body as VmView
+  }
+
+  /** @throws StepFailed */
+  expect(what: string, actual: unknown, expected: unknown): void {
+    if (isDeepStrictEqual(actual, expected)) return
+    throw new StepFailed(`${what}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(actual)}`)
+  }
+
+  /** @throws StepFailed if `promise` takes longer than the audience's patience. */
+  async within<T>(what: string, promise: Promise<T>): Promise<T> {
+    let timer: NodeJS.Timeout | undefined
+    const tooLate = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new StepFailed(`${what}: not within ${this.patienceMs} ms`)), this.patienceMs)
+    })
+    try {
+      return await Promise.race([promise, tooLate])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}

@@ -1,0 +1,80 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { demo } from './commands/demo.js'
+import { run } from './commands/run.js'
+import { LOG_LEVELS } from './log.js'
+
+const KERNELS = ['5.10', '6.1', '6.12', '6.18']
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+
+const program = new Command('vmm-shim')
+  .description('A demo VMM: hotplug into a simulated guest over a hybrid Unix socket, with a control API')
+  .version(version)
+  .exitOverride()
+
+program
+  .command('run')
+  .description('serve a simulated guest on a hybrid vsock socket until SIGINT or SIGTERM')
+  .requiredOption('--uds <path>', 'where the hybrid vsock socket goes, at most 107 bytes')
+  .option('--api <path>', 'where the control API goes (HTTP over a Unix socket)')
+  .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))
+  .option('--cpus <n>', 'vCPUs at boot', integer(1, 255), 1)
+  .option('--max-cpus <n>', 'the most vCPUs that the VM can have', integer(1, 255), 8)
+  .option('--memory <size>', 'bytes, or with K, M or G', size, 512 * 2 ** 20)
+  .addOption(
+    new Option('--kernel-generation <version>', 'the kernel whose behaviour the guest shows').choices(KERNELS).default('6.1'),
+  )
+  .option('--boot-ms <n>', 'how long the guest boots', integer(0, 600_000), 1_000)
+  .addOption(
+    new Option(
+      '--hardware <which>',
+      'what the guest finds: only what was plugged in over the API, or all CPUs up to --max-cpus and all of PCI bus 0 (default: plugged with --api, else all)',
+    ).choices(['plugged', 'all']),
+  )
+  .addOption(new Option('--log-level <level>', 'JSON lines on stderr').choices(LOG_LEVELS).default('info'))
+  .addHelpText(
+    'after',
+    `
+Examples:
+  vmm-shim run --uds /tmp/vm.sock --api /tmp/vm-api.sock
+  curl --unix-socket /tmp/vm-api.sock -X PUT http://vm/vm/resize -d '{"desired_vcpus":4}'
+  upcall --target hvsock:///tmp/vm.sock:219 status`,
+  )
+  .action(run)
+
+program
+  .command('demo')
+  .description('the whole story in one terminal, in about ten seconds; exits 1 if a step does not hold')
+  .option('--fast', 'without pauses')
+  .option('--record <file.svg>', 'write what is seen as an animated SVG')
+  .action(demo)
+
+function integer(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
+    if (value >= min && value <= max) return value
+    throw new InvalidArgumentError(`It is an integer from ${min} to ${max}.`)
+  }
+}
+
+function size(text: string): number {
+  const match = /^(\d{1,12})([KMG]?)$/i.exec(text)
+  const unit = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[match?.[2]?.toUpperCase() ?? ''] ?? Number.NaN
+  const bytes = Number(match?.[1]) * unit
+  if (Number.isSafeInteger(bytes) && bytes > 0) return bytes
+  throw new InvalidArgumentError('It is a number of bytes, or one with K, M or G behind it, such as 512M.')
+}
+
+try {
+  process.exitCode = 0
+  await program.parseAsync()
+} catch (error) {
+  // Commander has told the user already.
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : 2
+  } else {
+    process.stderr.write(`vmm-shim: ${(error as Error).message}\n`)
+    process.exitCode = 1
+  }
+}

@@ -1,0 +1,28 @@
+import type { Bdf } from '@upcall/device-manager'
+import type { Window } from './mmio-space.js'
+
+/** `unknown`: a request about it was sent and never answered. It keeps its place until a reconcile settles it. */
+export type DeviceStatus = 'adding' | 'present' | 'removing' | 'unknown'
+
+/** A virtio-mmio block device. */
+export interface Drive {
+  readonly id: string
+  readonly window: Window
+  readonly pathOnHost: string
+  readonly isReadOnly: boolean
+  status: DeviceStatus
+}
+
+export interface PciDevice {
+  readonly id: string
+  readonly place: Bdf
+  status: DeviceStatus
+}
+
+/** What the VMM believes of its own machine. */
+export interface Books {
+  /** Ids, ascending. Those in `unknown` run, but nobody knows whether the guest uses them. */
+  cpus: { present: readonly number[]; unknown: readonly number[] }
+  readonly drives: Map<string, Drive>
+  readonly pci: Map<string, PciDevice>
+}

@@ -1,0 +1,70 @@
+import { formatBdf } from '@upcall/device-manager'
+import type { Arch } from '@upcall/wire'
+import type { Books, DeviceStatus } from './books.js'
+import type { GuestReport } from './machine.js'
+import type { Window } from './mmio-space.js'
+
+/**
+ * `booting`: the guest does not serve upcalls yet. `running`: it can be asked. `reconnecting`: it has booted, but there is no connection
+ * to it at the moment. `dead`: its process is gone.
+ */
+export type VmState = 'booting' | 'running' | 'reconnecting' | 'dead'
+
+/** A window as JSON has it: hexadecimal strings, since JSON's numbers are not exact beyond 2^53. */
+export interface WindowView {
+  base: string
+  size: string
+  irq: number
+}
+
+/** The machine, as `GET /vm` shows it. */
+export interface VmView {
+  state: VmState
+  arch: Arch
+  /** What the VMM believes. `memory` in bytes. */
+  believed: {
+    cpus: { present: number[]; unknown: number[]; max: number }
+    memory: number
+    mmio: (WindowView & { id: string; path_on_host: string; is_read_only: boolean; status: DeviceStatus })[]
+    pci: { id: string; bdf: string; status: DeviceStatus }[]
+  }
+  /** What the guest says it has; null if it cannot tell. */
+  guest: {
+    booted: boolean
+    paused: boolean
+    crashed: boolean
+    cpus: { online: number[]; present: number[] }
+    mmio: WindowView[]
+    pci: string[]
+  } | null
+}
+
+export function viewBooks({ cpus, drives, pci }: Books, { max, memory }: { max: number; memory: number }): VmView['believed'] {
+  return {
+    cpus: { present: [...cpus.present], unknown: [...cpus.unknown], max },
+    memory,
+    mmio: [...drives.values()].map(({ id, window, pathOnHost, isReadOnly, status }) => ({
+      id,
+      ...viewWindow(window),
+      path_on_host: pathOnHost,
+      is_read_only: isReadOnly,
+      status,
+    })),
+    pci: [...pci.values()].map(({ id, place, status }) => ({ id, bdf: formatBdf(place), status })),
+  }
+}
+
+export function viewGuest({ booted, paused, crashed, cpus, mmio, pci }: GuestReport): VmView['guest'] {
+  return {
+    booted,
+    paused,
+    crashed,
+    cpus: { online: [...cpus.online], present: [...cpus.present] },
+    mmio: mmio.map(viewWindow),
+    pci: pci.map(formatBdf),
+  }
+}
+
+export function viewWindow({ base, size, irq }: Window): WindowView {
+  return { base: `0x${base.toString(16)}`, size: `0x${size.toString(16)}`, irq }
+}

@@ -1,0 +1,336 @@
+import { isUpcallError } from '@upcall/client'
+import { type DeviceManager, formatBdf, GuestError, isResizeError, type ResizeResult } from '@upcall/device-manager'
+import { type Arch, isWireError } from '@upcall/wire'
+import type { Books, DeviceStatus, Drive, PciDevice } from './books.js'
+import { VmError } from './error.js'
+import type { Machine } from './machine.js'
+import { nextWindow } from './mmio-space.js'
+import { nextFunction, readBdf, sameFunction } from './pci-bus.js'
+import { type Difference, differences, listSettled, type Settled, type Settlement, settle, settleAsAbsent } from './reconcile.js'
+import { type VmState, type VmView, viewBooks, viewGuest } from './view.js'
+
+export interface VmOptions {
+  arch: Arch
+  /** vCPUs that run at boot. */
+  cpus: number
+  /** The most it can have. */
+  maxCpus: number
+  /** Bytes. */
+  memory: number
+  machine: Machine
+  manager: DeviceManager<Arch>
+  /** How long a change waits for a connection that is being made again, in milliseconds. Default 500. */
+  readyMs?: number | undefined
+  /** How long a reconcile waits for the guest to be ready and to have ended what it is at, in milliseconds. Default 30,000. */
+  reconcileMs?: number | undefined
+}
+
+export interface Reconciled {
+  /** Another guest was booted, because the last one was dead. */
+  restarted: boolean
+  /** What was unknown, and is not any more. */
+  settled: Settled[]
+  /** What differs though it was never unknown. It is reported and left alone. */
+  differences: Difference[]
+}
+
+/** A window that nothing can have, with which the guest is asked a question that changes nothing. */
+const NOWHERE = { base: 0xffff_ffff_ffff_0000n, size: 0x1000n, irq: 5 }
+
+/**
+ * The VMM's side of a VM: its bookkeeping, its hardware and the upcall, in the order that survives a failure of either. Plugging is
+ * hardware first, then the guest; unplugging the other way round. When the guest refuses, or was not asked, everything is as it was
+ * before; when nobody knows, the hardware stays and the books say `unknown` until {@link Vm.reconcile} settles it. One change at a time.
+ */
+export class Vm {
+  readonly #options: VmOptions
+  readonly #machine: Machine
+  readonly #manager: DeviceManager<Arch>
+  readonly #books: Books
+  #changing: string | undefined
+
+  constructor(options: VmOptions) {
+    this.#options = options
+    this.#machine = options.machine
+    this.#manager = options.manager
+    this.#books = { cpus: { present: firstIds(options.cpus), unknown: [] }, drives: new Map(), pci: new Map() }
+  }
+
+  get state(): VmState {
+    const { guest } = this.#machine
+    if (guest === 'dead' || guest === 'booting') return guest
+    return isConnected(this.#manager) ? 'running' : 'reconnecting'
+  }
+
+  /** What the VMM believes, beside what the guest says. */
+  async view(): Promise<VmView> {
+    const guest = await this.#machine.report()
+    const { arch, maxCpus: max, memory } = this.#options
+    return { state: this.state, arch, believed: viewBooks(this.#books, { max, memory }), guest: guest ? viewGuest(guest) : null }
+  }
+
+  /** Brings the number of vCPUs to `target`. If the guest refuses in the middle, what it agreed to before is taken back too. */
+  resize(target: number): Promise<ResizeResult<'x86_64'>> {
+    const subject = `resize to ${target} vCPUs`
+    return this.#alone(subject, async () => {
+      const { maxCpus } = this.#options
+      if (!Number.isInteger(target) || target < 1 || target > maxCpus)
+        throw new VmError('INVALID', `${subject}: this VM can have 1 to ${maxCpus}`)
+      const { present, unknown } = this.#books.cpus
+      if (unknown.length > 0) throw unsettled(subject, `vCPU ${unknown.join(', ')}`)
+      if (target === present.length) return { added: [], removed: [], present }
+      await this.#ready(subject)
+      try {
+        return await this.#resizeTo(target)
+      } catch (error) {
+        const halfway = this.#books.cpus.present.length !== present.length && this.#books.cpus.unknown.length === 0
+        if (error instanceof GuestError && halfway) await this.#takeBack(present.length, error)
+        throw error
+      }
+    })
+  }
+
+  /** @throws VmError `INVALID` unless the VM has just this much: a simulated guest's memory cannot grow or shrink. */
+  checkMemory(bytes: number): void {
+    const { memory } = this.#options
+    if (bytes !== memory)
+      throw new VmError(
+        'INVALID',
+        `desired_ram: ${bytes} is not possible; the memory of a simulated guest stays at ${memory} bytes`,
+      )
+  }
+
+  /** Adds a virtio-mmio block device. */
+  addDrive(id: string, { pathOnHost, isReadOnly }: Pick<Drive, 'pathOnHost' | 'isReadOnly'>): Promise<Drive> {
+    const { drives } = this.#books
+    return this.#add(`add drive ${id}`, drives, () => {
+      const taken = [...drives.values()].map(({ window }) => window)
+      const window = nextWindow(this.#options.arch, taken)
+      if (!window) throw new VmError('EXHAUSTED', `add drive ${id}: no free window or line is left; remove a drive first`)
+      const drive: Drive = { id, window, pathOnHost, isReadOnly, status: 'adding' }
+      return {
+        entry: drive,
+        plug: () => this.#machine.attachDrive(drive),
+        announce: () => this.#manager.addMmio(window),
+        unplug: () => this.#machine.detachDrive(drive),
+      }
+    })
+  }
+
+  /** Removes it in two phases: the guest lets go, only then the device model is torn down. */
+  removeDrive(id: string): Promise<void> {
+    return this.#remove(`remove drive ${id}`, this.#books.drives, id, {
+      release: ({ window }) => this.#manager.removeMmio(window),
+      unplug: (drive) => this.#machine.detachDrive(drive),
+    })
+  }
+
+  /** Adds a PCI device, at `bdf` or in the lowest free slot. */
+  addPci(id: string, bdf?: string | undefined): Promise<PciDevice> {
+    const { pci } = this.#books
+    return this.#add(`add PCI device ${id}`, pci, () => {
+      const taken = [...pci.values()].map(({ place }) => place)
+      const place = bdf === undefined ? nextFunction(taken) : readBdf(bdf)
+      if (!place) throw new VmError('EXHAUSTED', `add PCI device ${id}: no free slot is left; remove a device first`)
+      if (taken.some((other) => sameFunction(other, place)))
+        throw new VmError('CONFLICT', `add PCI device ${id}: ${formatBdf(place)} is taken; choose another address, or none`)
+      return {
+        entry: { id, place, status: 'adding' },
+        plug: () => this.#machine.plugPci(place),
+        announce: () => this.#manager.addPci(place),
+        unplug: () => this.#machine.unplugPci(place),
+      }
+    })
+  }
+
+  removePci(id: string): Promise<void> {
+    return this.#remove(`remove PCI device ${id}`, this.#books.pci, id, {
+      release: ({ place }) => this.#manager.removePci(place),
+      unplug: ({ place }) => this.#machine.unplugPci(place),
+    })
+  }
+
+  /**
+   * Settles what is unknown: what the guest has is present, what it does not have is taken away. A dead guest is replaced by one that
+   * finds only what was certain.
+   *
+   * @throws the client's error if the guest cannot be asked; what was unknown then stays so.
+   */
+  reconcile(): Promise<Reconciled> {
+    return this.#alone('reconcile', async () => {
+      const restarted = this.#machine.guest === 'dead'
+      const dropped: Settlement | undefined = restarted ? settleAsAbsent(this.#books) : undefined
+      if (dropped) {
+        await this.#carryOut(dropped)
+        this.#machine.boot()
+      }
+      await this.#quiesce()
+      const guest = await this.#machine.report()
+      if (!guest) throw new VmError('NOT_READY', 'reconcile: the guest does not say what it has; try again')
+      const settlement = dropped ?? settle(this.#books, guest)
+      if (!dropped) await this.#carryOut(settlement)
+      return { restarted, settled: listSettled(settlement), differences: differences(this.#books, guest) }
+    })
+  }
+
+  /**
+   * A new connection, and one harmless question over it. The guest answers under the lock that CPU and MMIO requests hold, so after its
+   * answer nothing that was asked before can still happen.
+   */
+  async #quiesce(): Promise<void> {
+    const { reconcileMs: timeoutMs = 30_000 } = this.#options
+    this.#manager.client.reconnect()
+    const signal = this.#machine.guestGone
+    await this.#manager.ready({ timeoutMs, signal })
+    try {
+      await this.#manager.removeMmio(NOWHERE, { timeoutMs, signal })
+    } catch (error) {
+      if (!(error instanceof GuestError)) throw error
+    }
+  }
+
+  async #carryOut({ cpus, drives, pci }: Settlement): Promise<void> {
+    await this.#machine.stopCpus(cpus.absent)
+    const present = [...this.#books.cpus.present, ...cpus.present].sort((a, b) => a - b)
+    this.#books.cpus = { present, unknown: [] }
+    for (const device of [...drives.present, ...pci.present]) device.status = 'present'
+    for (const drive of drives.absent) {
+      await this.#machine.detachDrive(drive)
+      this.#books.drives.delete(drive.id)
+    }
+    for (const device of pci.absent) {
+      await this.#machine.unplugPci(device.place)
+      this.#books.pci.delete(device.id)
+    }
+  }
+
+  async #resizeTo(target: number): Promise<ResizeResult<'x86_64'>> {
+    const { arch, maxCpus: max } = this.#options
+    const { present } = this.#books.cpus
+    try {
+      const result = await this.#manager.resizeCpus(target, {
+        present: arch === 'x86_64' ? present : present.length,
+        max,
+        // A batch that is refused does not say how far it got.
+        oneByOne: true,
+        start: (ids) => this.#machine.startCpus(ids),
+        stop: (ids) => this.#machine.stopCpus(ids),
+      })
+      this.#books.cpus = { present: asIds(result.present), unknown: [] }
+      return { ...result, present: this.#books.cpus.present }
+    } catch (error) {
+      if (isResizeError(error)) this.#books.cpus = { present: asIds(error.present), unknown: [...error.unknown] }
+      throw error
+    }
+  }
+
+  /** If this fails as well, the books say where it stands, and the caller hears of both. */
+  async #takeBack(count: number, refusal: GuestError): Promise<void> {
+    try {
+      await this.#resizeTo(count)
+    } catch (error) {
+      refusal.message += `; going back to ${count} vCPUs failed too: ${(error as Error).message}`
+    }
+  }
+
+  #add<E extends { id: string; status: DeviceStatus }>(
+    subject: string,
+    book: Map<string, E>,
+    plan: () => { entry: E; plug(): Promise<void>; announce(): Promise<unknown>; unplug(): Promise<void> },
+  ): Promise<E> {
+    return this.#alone(subject, async () => {
+      const { entry, plug, announce, unplug } = plan()
+      if (book.has(entry.id))
+        throw new VmError('CONFLICT', `${subject}: there is one with this id; choose another id, or remove it first`)
+      await this.#ready(subject)
+      book.set(entry.id, entry)
+      try {
+        await plug()
+      } catch (cause) {
+        book.delete(entry.id)
+        throw new VmError('NOT_READY', `${subject}: it could not be plugged in; the guest was not asked`, { cause })
+      }
+      try {
+        await announce()
+        entry.status = 'present'
+        return entry
+      } catch (error) {
+        if (mayHaveHappened(error)) {
+          entry.status = 'unknown'
+        } else {
+          await unplug()
+          book.delete(entry.id)
+        }
+        throw error
+      }
+    })
+  }
+
+  #remove<E extends { id: string; status: DeviceStatus }>(
+    subject: string,
+    book: Map<string, E>,
+    id: string,
+    { release, unplug }: { release(entry: E): Promise<unknown>; unplug(entry: E): Promise<void> },
+  ): Promise<void> {
+    return this.#alone(subject, async () => {
+      const entry = book.get(id)
+      if (!entry) throw new VmError('NOT_FOUND', `${subject}: there is none; GET /vm lists what there is`)
+      if (entry.status === 'unknown') throw unsettled(subject, id)
+      await this.#ready(subject)
+      entry.status = 'removing'
+      try {
+        await release(entry)
+      } catch (error) {
+        entry.status = mayHaveHappened(error) ? 'unknown' : 'present'
+        throw error
+      }
+      await unplug(entry)
+      book.delete(id)
+    })
+  }
+
+  async #alone<T>(subject: string, change: () => Promise<T>): Promise<T> {
+    if (this.#changing !== undefined)
+      throw new VmError('BUSY', `${subject}: ${this.#changing} is under way; try again when it has ended`)
+    this.#changing = subject
+    try {
+      return await change()
+    } finally {
+      this.#changing = undefined
+    }
+  }
+
+  /** Nothing is touched before the guest can be asked. */
+  async #ready(subject: string): Promise<void> {
+    const { guest, guestGone: signal } = this.#machine
+    const notReady = (what: string, cause?: unknown) => new VmError('NOT_READY', `${subject}: ${what}`, { cause })
+    if (guest === 'dead') throw notReady('the guest is dead; POST /vm/reconcile boots another one')
+    if (guest === 'booting') throw notReady('the guest is still booting; try again when GET /vm says running')
+    try {
+      await this.#manager.ready({ timeoutMs: this.#options.readyMs ?? 500, signal })
+    } catch (cause) {
+      throw notReady('there is no connection to the guest at the moment; try again, or POST /vm/reconcile', cause)
+    }
+  }
+}
+
+export function isConnected({ state }: { state: string }): boolean {
+  return state === 'ServiceConnected' || state === 'ServiceBusy'
+}
+
+/** Whether the guest may have done what was asked. What is not one of the client's errors came before the guest was asked. */
+function mayHaveHappened(error: unknown): boolean {
+  return !isWireError(error) && isUpcallError(error) && error.outcome === 'indeterminate'
+}
+
+function unsettled(subject: string, what: string): VmError {
+  return new VmError('CONFLICT', `${subject}: it is unknown whether the guest has ${what}; POST /vm/reconcile finds out`)
+}
+
+function asIds(present: readonly number[] | number): readonly number[] {
+  return typeof present === 'number' ? firstIds(present) : present
+}
+
+function firstIds(count: number): number[] {
+  return Array.from({ length: count }, (_, id) => id)
+}

@@ -1,0 +1,414 @@
+// Do the tests notice damage? Puts one fault at a time into the sources (in memory, while vitest loads them) and runs the tests that are
+// responsible. A fault that no test notices is a hole. `npm run mutants` runs all of them, `npm run mutants -- fact-7` those whose
+// name contains that, `--json=<file>` writes a report. Faults that carry a fact's number break what a numbered fact of the protocol
+// asks for (docs/protocol.md).
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+const wire = (name, file, find, replace) => ({
+  name: `wire: ${name}`,
+  file: `packages/wire/src/${file}`,
+  find,
+  replace,
+  projects: ['wire'],
+})
+const client = (name, file, find, replace) => ({
+  name: `client: ${name}`,
+  file: `packages/client/src/${file}`,
+  find,
+  replace,
+  projects: ['client', 'tests'],
+})
+const server = (name, file, find, replace) => ({
+  name: `server: ${name}`,
+  file: `packages/server/src/${file}`,
+  find,
+  replace,
+  projects: ['server'],
+})
+const manager = (name, file, find, replace) => ({
+  name: `device-manager: ${name}`,
+  file: `packages/device-manager/src/${file}`,
+  find,
+  replace,
+  projects: ['device-manager', 'tests'],
+})
+const guest = (name, file, find, replace) => ({ ...manager(name, `guest/${file}`, find, replace), projects: ['device-manager'] })
+const vsock = (name, file, find, replace) => ({
+  name: `vsock: ${name}`,
+  file: `packages/vsock/src/${file}`,
+  find,
+  replace,
+  projects: ['vsock'],
+})
+
+const faults = [
+  wire(
+    'the magic is written big-endian',
+    'bytes.ts',
+    'bytes[at] = value\n  bytes[at + 1] = value >>> 8',
+    'bytes[at + 1] = value\n  bytes[at] = value >>> 8',
+  ),
+  wire('the upper half of a u64 is lost', 'bytes.ts', 'Number(value >> 32n)', '0'),
+  wire('u32s are read signed', 'bytes.ts', 'return getI32(bytes, at) >>> 0', 'return getI32(bytes, at)'),
+  wire('a wrong magic is accepted', 'header.ts', 'if (header.magic !== MAGIC_VERSION) {', 'if (header.magic === 0) {'),
+  wire(
+    'a message of another length is accepted',
+    'header.ts',
+    'if (bytes.length !== MESSAGE_SIZE)',
+    'if (bytes.length < MESSAGE_SIZE)',
+  ),
+  wire("the greeting's flags are not looked at", 'header.ts', 'if (flags !== 0) throw', 'if (false) throw'),
+  wire("the greeting's size is not looked at", 'header.ts', 'if (size !== 0) throw', 'if (false) throw'),
+  wire("the caller's buffer is not cleared", 'header.ts', 'return targetMessage(into).fill(0)', 'return targetMessage(into)'),
+  wire('a buffer that is too short is accepted', 'header.ts', 'if (into.length < MESSAGE_SIZE)', 'if (into.length < 16)'),
+  wire(
+    'fact-2: an index that is not declared is read',
+    'reply.ts',
+    'if (size === 0) return { type, result }',
+    'if (size === 1) return { type, result }',
+  ),
+  wire('a reply may declare any size', 'reply.ts', 'if (size !== 0) throw wrongSize', 'if (false) throw wrongSize'),
+  wire(
+    'fact-2: a reply is written over the whole buffer',
+    'reply.ts',
+    'const bytes = targetMessage(into)',
+    'const bytes = blankMessage(into)',
+  ),
+  wire('fact-5: count 0 is sent', 'request.ts', 'apicIds.length < 1 || apicIds', 'apicIds'),
+  wire(
+    'fact-5: count 0 is sent on aarch64',
+    'request.ts',
+    "integer(request.count, 'count', 1, MAX_CPUS)",
+    "integer(request.count, 'count', 0, MAX_CPUS)",
+  ),
+  wire('fact-7: duplicate ids are sent', 'request.ts', 'if (first !== i) throw', 'if (false) throw'),
+  wire(
+    'fact-11: aarch64 requests are read as on x86_64',
+    'request.ts',
+    "if (arch === 'aarch64') return { type, count }",
+    'if (false) return { type, count }',
+  ),
+  wire('fact-13: irq 0 is refused on aarch64', 'request.ts', "arch === 'x86_64' ? 1 : 0", '1'),
+  wire('fact-13: irq 0 is sent on x86_64', 'request.ts', "arch === 'x86_64' ? 1 : 0", '0'),
+  wire('a window may end beyond 2^64', 'request.ts', 'if (base + size > 1n << 64n) {', 'if (base + size > 1n << 65n) {'),
+  wire(
+    'a window may not end at the last byte',
+    'request.ts',
+    'if (base + size > 1n << 64n) {',
+    'if (base + size >= 1n << 64n) {',
+  ),
+  wire("an MMIO request's size is not looked at", 'request.ts', 'if (size !== MMIO_SIZE)', 'if (false)'),
+  wire('frames share one buffer', 'frames.ts', 'frames.push(this.#partial.slice())', 'frames.push(this.#partial)'),
+  wire('pending bytes are forgotten', 'frames.ts', 'this.#pending += piece.length', 'this.#pending = piece.length'),
+
+  client(
+    'fact-4: the reply is not checked',
+    'machine/table.ts',
+    'reply = service.decode(frame, ticket.request)',
+    "try {\n      reply = service.decode(frame, ticket.request)\n    } catch {\n      reply = { type: 'ADD_PCI', result: 0 }\n    }",
+  ),
+  client(
+    'fact-3: a failed reply leaves the channel clean',
+    'machine/table.ts',
+    'clean: state.channel.clean && !service.failed(reply)',
+    'clean: true',
+  ),
+  client(
+    'fact-3: the next success makes it clean again',
+    'machine/table.ts',
+    'clean: state.channel.clean && !service.failed(reply)',
+    'clean: !service.failed(reply)',
+  ),
+  client('fact-3: nobody asks for a clean channel', 'machine/table.ts', 'if (ticket.needsClean && !channel.clean)', 'if (false)'),
+  client(
+    'fact-15: a guest that hangs up is called at full speed',
+    'machine/table.ts',
+    'if (channel.proven || lasted) c.attempts = 0',
+    'c.attempts = 0',
+  ),
+  client(
+    'fact-16: a connection that ends before the greeting is final',
+    'machine/table.ts',
+    "tryAgain(c, 'disconnected', ended(c, 'before the service greeted: the guest may still be booting', error), state.conn)",
+    'giveUp(c, error, state.conn)',
+  ),
+  client(
+    'fact-17: a timed-out request leaves the channel open',
+    'machine/table.ts',
+    "return lose(c, channel, 'request-timeout', fail(c, ticket, 'TIMEOUT', 'indeterminate', what))",
+    "fail(c, ticket, 'TIMEOUT', 'indeterminate', what)\n      return { kind: 'Ready', channel }",
+  ),
+  client(
+    'fact-17: an aborted request leaves the channel open',
+    'machine/table.ts',
+    "return lose(c, state.channel, 'request-aborted', event.reason)",
+    "return { kind: 'Ready', channel: state.channel }",
+  ),
+  client(
+    'fact-17: a late reply is taken for the next one',
+    'machine/table.ts',
+    "bytes: (c, { channel }) => lose(c, channel, 'protocol', unasked(c)),",
+    'bytes: (_c, state) => state,',
+  ),
+  client(
+    'bytes behind a reply are ignored',
+    'machine/table.ts',
+    "if (more.length > 0 || channel.decoder.pending > 0) return lose(c, channel, 'protocol', unasked(c))",
+    '',
+  ),
+  client(
+    'bytes behind the greeting are ignored',
+    'machine/table.ts',
+    "if (more.length > 0 || decoder.pending > 0) return tryAgain(c, 'protocol', unasked(c), conn)",
+    '',
+  ),
+  client(
+    'a request that was sent is called not-sent',
+    'machine/table.ts',
+    "fail(c, ticket, 'DISCONNECTED', 'indeterminate', what, error)",
+    "fail(c, ticket, 'DISCONNECTED', 'not-sent', what, error)",
+  ),
+  client('a request that was not written is lost', 'machine/table.ts', 'c.queue.unshift(ticket)', ''),
+  client('the queue is not first in, first out', 'machine/table.ts', 'c.queue.shift()', 'c.queue.pop()'),
+  client('the queue has no limit', 'machine/table.ts', 'c.queue.length < queue.limit', 'true'),
+  client("'busy' queues", 'machine/table.ts', "if (state.kind === 'Busy' || c.queue.length > 0) fail", 'if (false) fail'),
+  client(
+    'idle EOF is not noticed',
+    'machine/table.ts',
+    "ended: (c, { channel }, { error }) => lose(c, channel, 'disconnected', ended(c, 'while idle', error)),",
+    'ended: (_c, state) => state,',
+  ),
+  client('the budget is never refilled', 'machine/table.ts', 'c.budgetEnd = Number.POSITIVE_INFINITY', ''),
+  client(
+    'the budget runs while ready',
+    'machine/table.ts',
+    '/** Leaves a connection that was ready: the budget is full again. */\nfunction lose(c: Context, channel: Channel, reason: ReconnectReason, cause: unknown): Session {\n  c.budgetEnd = c.now + budget(c)',
+    'function lose(c: Context, channel: Channel, reason: ReconnectReason, cause: unknown): Session {\n  c.budgetEnd = channel.since + budget(c)',
+  ),
+  client(
+    'a final dial error is tried again',
+    'machine/table.ts',
+    "(final ? giveUp(c, error) : tryAgain(c, 'dial-failed', error))",
+    "tryAgain(c, 'dial-failed', final ? error : error)",
+  ),
+  client('waiting requests never expire', 'machine/machine.ts', '    expire(c)\n', ''),
+  client(
+    'events of an old connection count',
+    'machine/machine.ts',
+    "if ('conn' in event && event.conn !== connOf(this.#session)) return []",
+    '',
+  ),
+  client('the delay is not jittered', 'machine/context.ts', 'pace.random() * ', ''),
+  client('the delay does not double', 'machine/context.ts', '2 ** attempt', '2'),
+  client(
+    'close() leaves the stream open',
+    'machine/table.ts',
+    "if (conn !== undefined) c.effects.push({ type: 'drop', conn })",
+    '',
+  ),
+  client(
+    'a dial that ends after close() leaves its stream',
+    'connections.ts',
+    'if (signal.aborted) {\n      stream.destroy()\n      return\n    }',
+    'if (signal.aborted) return',
+  ),
+  client("the caller's abort is not listened to", 'client.ts', "signal?.addEventListener('abort', listener, { once: true })", ''),
+
+  manager('fact-6: a refused batch is rolled back as if nothing had happened', 'resize.ts', ' && ids.length === 1', ''),
+  manager('+1 is rolled back', 'resize.ts', 'error.errno < 0 && ', ''),
+  manager('an indeterminate add is rolled back', 'resize.ts', "if (error.outcome === 'not-sent') return true", 'return true'),
+  manager(
+    'vCPUs are stopped before the guest agrees',
+    'resize.ts',
+    "      try {\n        await this.#send(this.#request('DEL_CPU'",
+    "      await options.stop([...ids])\n      try {\n        await this.#send(this.#request('DEL_CPU'",
+  ),
+  manager(
+    'fact-7: ids are removed ascending',
+    'cpu-order.ts',
+    "type === 'ADD_CPU' ? (a, b) => a - b : (a, b) => b - a",
+    '(a, b) => a - b',
+  ),
+  manager(
+    'fact-7: the boot CPU is removed',
+    'cpu-order.ts',
+    "if (id === 0) throw argument(path, 'CPU 0",
+    "if (false) throw argument(path, 'CPU 0",
+  ),
+  manager('fact-7: an absent id is removed', 'cpu-order.ts', 'if (!present.includes(id)) throw', 'if (false) throw'),
+  manager('fact-8: an id beyond a hole is removed', 'cpu-order.ts', 'if (id >= present.length) {', 'if (false) {'),
+  manager('fact-8: a present id is added', 'cpu-order.ts', 'else if (present?.includes(id)) throw', 'else if (false) throw'),
+  manager(
+    'fact-9: all vCPUs of an aarch64 guest are removed',
+    'cpu-order.ts',
+    'request.count >= present',
+    'request.count > present',
+  ),
+  manager('fact-10: CPU requests have 10 s', 'protocol.ts', 'cpuMs = 30_000', 'cpuMs = 10_000'),
+  manager('a reply of another type is taken', 'protocol.ts', 'if (asked !== answered) throw', 'if (false) throw'),
+  manager(
+    'fact-3: DEL_PCI needs no clean channel',
+    'protocol.ts',
+    'type === MessageType.ADD_PCI || type === MessageType.DEL_PCI',
+    'type === MessageType.ADD_PCI',
+  ),
+  manager('+1 is a success', 'manager.ts', 'if (reply.result !== 0) throw', 'if (reply.result < 0) throw'),
+  manager('another PCI domain is accepted', 'bdf.ts', 'if (domain !== 0) throw', 'if (false) throw'),
+
+  guest('fact-1: torn requests are put together', 'session.ts', 'if (!this.#quirks.tornRequests) return', 'return'),
+  guest(
+    'fact-2: the reply buffer is cleared',
+    'session.ts',
+    'if (!this.#quirks.staleReplyBytes) this.#reply.fill(0)',
+    'this.#reply.fill(0)',
+  ),
+  guest(
+    'fact-3: a PCI success answers 0',
+    'session.ts',
+    'if (pci && result === 0 && this.#quirks.stalePciResult) return',
+    'if (false) return',
+  ),
+  guest(
+    'fact-4: a wrong magic answers EINVAL',
+    'session.ts',
+    'this.#quirks.wrongMagicSucceeds ? this.#result : EINVAL',
+    'EINVAL',
+  ),
+  guest(
+    'fact-12: a present PCI function is refused',
+    'simulated/pci.ts',
+    'if (this.#find(bus, devfn) >= 0) return 0',
+    'if (this.#find(bus, devfn) >= 0) return ENODEV',
+  ),
+  guest(
+    'fact-13: irq 5 is not shared',
+    'simulated/mmio.ts',
+    'if (irq !== SHARED_IRQ && irq === other.irq)',
+    'if (irq === other.irq)',
+  ),
+  guest(
+    'fact-14: windows are known to one connection only',
+    'service.ts',
+    'open: (connection) => new DeviceManagerSession(backend, connection, quirks)',
+    'open: (connection) => new DeviceManagerSession({ ...backend, mmio: undefined, arch: backend.arch }, connection, quirks)',
+  ),
+  guest(
+    'fact-15: the kernel does not complain',
+    'simulated/guest.ts',
+    "if (this.#old) this.#print('BUG: scheduling",
+    "if (false) this.#print('BUG: scheduling",
+  ),
+  guest(
+    'fact-16: the service is there from the first moment',
+    'simulated/guest.ts',
+    'return this.#booted || !this.quirks.resetWhileBooting',
+    'return true',
+  ),
+  guest('fact-17: a paused guest answers', 'simulated/guest.ts', 'return this.#pause?.over', 'return undefined'),
+  guest('fact-7: the lock is not lost', 'simulated/lock.ts', 'this.#lost = error.holdsLock', ''),
+  guest(
+    'fact-10: an absent vCPU answers at once',
+    'simulated/cpus-x86.ts',
+    'this.#options.quirks.slowAbsentCpu ? wait(ABSENT_CPU_MS).then(giveUp) : giveUp()',
+    'giveUp()',
+  ),
+
+  server(
+    'an unknown service is waited for',
+    'machine/connection.ts',
+    'refused: ({ end }, _state, at) => ending(end, at),',
+    "refused: (_event, { rest }, at) => [{ name: 'Greeting', rest, deadline: at.now }],",
+  ),
+  server(
+    'bytes behind the service byte are lost',
+    'machine/connection.ts',
+    "{ name: 'Opening', rest: chunk.subarray(1) }",
+    "{ name: 'Opening', rest: new Uint8Array(0) }",
+  ),
+  server(
+    'the service byte is waited for for ever',
+    'machine/connection.ts',
+    "tick: (_event, state, at) => (at.now < state.deadline ? [state] : ending({ reason: 'service-byte-timeout' }, at)),",
+    'tick: (_event, state) => [state],',
+  ),
+  server(
+    'more is read while a request is handled',
+    'machine/connection.ts',
+    "return this.#state.name === 'AwaitingService' || this.#state.name === 'Reading'",
+    'return true',
+  ),
+
+  vsock(
+    'what follows OK is lost',
+    'dial.ts',
+    'if (received.length > reply.end) socket.unshift(received.subarray(reply.end))',
+    '',
+  ),
+  vsock('a reply needs no newline', 'handshake.ts', 'const canGrow = bytes.length < REPLY_MAX', 'const canGrow = true'),
+  vsock('EACCES is tried again', 'errors.ts', "case 'EACCES':\n    case 'EPERM':", "case 'EACCES_':\n    case 'EPERM':"),
+  vsock(
+    'a live server loses its path',
+    'bind.ts',
+    "if (answer === 'ECONNREFUSED') return unlink",
+    "if (answer !== 'ENOENT') return unlink",
+  ),
+  vsock(
+    'a command in two pieces is waited for',
+    'hybrid.ts',
+    "if (command.kind === 'incomplete' && this.#options.profile === 'cloud-hypervisor') return",
+    "if (command.kind === 'incomplete') return",
+  ),
+]
+
+const args = process.argv.slice(2)
+const json = args.find((arg) => arg.startsWith('--json='))?.slice('--json='.length)
+const wanted = args.filter((arg) => !arg.startsWith('--'))
+const chosen = faults.filter(({ name }) => wanted.every((word) => name.includes(word)))
+const broken = chosen.filter(({ file, find }) => readFileSync(`${root}${file}`, 'utf8').split(find).length < 2)
+for (const { name, file } of broken) console.log(`STALE    ${name}: its line is no longer in ${file}`)
+
+/** What a run of these projects' tests counted. A fault that only breaks the loading of a file has not been noticed by a test. */
+function testsOf(projects, mutant) {
+  const report = join(mkdtempSync(join(tmpdir(), 'upcall-mutants-')), 'report.json')
+  const argv = [
+    'node_modules/vitest/vitest.mjs',
+    'run',
+    '--bail=1',
+    '--reporter=json',
+    `--outputFile=${report}`,
+    '--exclude=packages/**',
+  ]
+  const env = { ...process.env, ...(mutant && { UPCALL_MUTANT: JSON.stringify(mutant) }) }
+  const options = { cwd: root, env, timeout: 120_000, killSignal: 'SIGKILL' }
+  const { status, error } = spawnSync(process.execPath, [...argv, ...projects.map((project) => `--project=${project}`)], options)
+  try {
+    return { green: status === 0, failed: JSON.parse(readFileSync(report, 'utf8')).numFailedTests, hung: false }
+  } catch {
+    return { green: false, failed: 0, hung: error?.code === 'ETIMEDOUT' }
+  } finally {
+    rmSync(dirname(report), { recursive: true })
+  }
+}
+
+const projects = [...new Set(chosen.flatMap((fault) => fault.projects))]
+if (chosen.length > 0 && !testsOf(projects).green) {
+  console.error(`mutants: the tests of ${projects.join(', ')} fail without any fault; run npm test first`)
+  process.exit(1)
+}
+
+let [noticed, alive] = [0, broken.length]
+for (const { name, projects, ...mutant } of chosen.filter((fault) => !broken.includes(fault))) {
+  const { failed, hung } = testsOf(projects, mutant)
+  if (failed > 0 || hung) noticed++
+  else alive++
+  console.log(`${failed > 0 || hung ? 'noticed ' : 'SURVIVED'} ${name}`)
+}
+console.log(`mutants: ${noticed} noticed, ${alive} alive`)
+if (json !== undefined) writeFileSync(json, JSON.stringify({ numPassedTests: noticed, numFailedTests: alive }))
+process.exitCode = alive === 0 ? 0 : 1

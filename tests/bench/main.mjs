@@ -1,0 +1,20 @@
+// Speed and memory, as ratios against a baseline measured in the same run; absolute figures of a shared machine mean little.
+// `npm run bench`, or `npm run bench -- codec` for one of them. Runs what is published (dist/).
+import { bench as codec } from './codec.mjs'
+import { bench as session } from './session.mjs'
+import { bench as transport } from './transport.mjs'
+
+const all = { codec, transport, session }
+const wanted = process.argv.slice(2)
+for (const name of wanted) {
+  if (!Object.hasOwn(all, name)) {
+    console.error(`bench: ${JSON.stringify(name)} is none of ${Object.keys(all).join(', ')}`)
+    process.exit(2)
+  }
+}
+
+for (const [name, run] of Object.entries(all)) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue
+  console.log(`\n${name}`)
+  console.table(await run())
+}
