@@ -266,7 +266,10 @@ export class Attachment {
       return stream
     }
     const { onConnection } = this.#handlers
-    if (onConnection === undefined) return refuse()
+    if (onConnection === undefined) {
+      refuse()
+      return
+    }
     const { guestPort, hostPort } = connection
     const incoming = { signal: gone.signal, guestPort, guestCid: this.#options.guestCid, accept }
     // Inside a promise, so that a handler that throws is a handler that rejects.

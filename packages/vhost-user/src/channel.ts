@@ -56,10 +56,16 @@ export class Channel {
       for (let i = 0; i < BATCH && !this.#closed; ) {
         const got = this.#fill()
         if (got === 'later') return
-        if (got === 'end') return this.#end(undefined)
+        if (got === 'end') {
+          this.#end(undefined)
+          return
+        }
         if (got === 'message') {
           i++
-          if (!this.#deliver()) return this.#watch()
+          if (!this.#deliver()) {
+            this.#watch()
+            return
+          }
         }
       }
     } catch (error) {

@@ -259,7 +259,12 @@ describe('bytes', () => {
 
   test('packets of one byte do not cost an object each', () => {
     let allocations = 0
-    const vm = new FakeVm({ allocate: (size) => (allocations++, new Uint8Array(size)) })
+    const vm = new FakeVm({
+      allocate: (size) => {
+        allocations++
+        return new Uint8Array(size)
+      },
+    })
     const connection = open(vm)
     for (let i = 0; i < 2_000; i++) {
       reply(vm, connection, Op.RW, {}, Uint8Array.of(i & 0xff))

@@ -29,7 +29,7 @@ export const Request = {
   GET_CONFIG: 24,
   SET_CONFIG: 25,
 } as const
-export type RequestName = keyof typeof Request
+type RequestName = keyof typeof Request
 
 const names = new Map<number, RequestName>(Object.entries(Request).map(([name, value]) => [value, name as RequestName]))
 
