@@ -6,5 +6,12 @@ export default defineConfig({
   plugins: [mutant()],
   resolve: { conditions: ['@upcall/source'] },
   ssr: { resolve: { conditions: ['@upcall/source'] } },
-  test: { include: ['src/**/*.test.ts'], testTimeout: 10_000, hookTimeout: 10_000, server: { deps: { inline: [/@upcall\//] } } },
+  test: {
+    // No test may reach this machine's real AF_VSOCK by accident: it is connected in guests only.
+    env: { UPCALL_VSOCK_ADDON: 'none' },
+    include: ['src/**/*.test.ts'],
+    testTimeout: 10_000,
+    hookTimeout: 10_000,
+    server: { deps: { inline: [/@upcall\//] } },
+  },
 })

@@ -140,7 +140,7 @@ static void on_ready(uv_poll_t* poll, int status, int events) {
   napi_close_handle_scope(env, scope);
 }
 
-static bool start_polling(napi_env env, struct up_descriptor* descriptor, napi_value object) {
+static bool start_polling(napi_env env, struct up_descriptor* descriptor) {
   uv_loop_t* loop;
   napi_value name;
   if (descriptor->polling) return true;
@@ -157,9 +157,10 @@ static bool start_polling(napi_env env, struct up_descriptor* descriptor, napi_v
   descriptor->polling = true;
   descriptor->owners++;
   if (!descriptor->referenced) uv_unref((uv_handle_t*)&descriptor->poll);
+  /* The context gets a resource of its own: newer Nodes keep the given one alive, and an object is to stay collectable. */
   if (napi_add_async_cleanup_hook(env, on_environment_end, descriptor, &descriptor->hook) == napi_ok &&
       napi_create_string_utf8(env, "upcall.descriptor", NAPI_AUTO_LENGTH, &name) == napi_ok &&
-      napi_async_init(env, object, name, &descriptor->context) == napi_ok) {
+      napi_async_init(env, NULL, name, &descriptor->context) == napi_ok) {
     return true;
   }
   up_descriptor_close(descriptor);
@@ -194,7 +195,7 @@ napi_value up_js_watch(napi_env env, napi_callback_info info) {
   if (!descriptor) return NULL;
   if (!up_integer(env, arguments[1], "events", 1, UV_READABLE | UV_WRITABLE, &events)) return NULL;
   if (!up_callback(env, arguments[2], "callback")) return NULL;
-  if (!start_polling(env, descriptor, arguments[0])) return NULL;
+  if (!start_polling(env, descriptor)) return NULL;
   if (!remember_callback(env, descriptor, arguments[0], arguments[2])) return NULL;
   int error = uv_poll_start(&descriptor->poll, (int)events, on_ready);
   if (!error) return NULL;

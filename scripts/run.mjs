@@ -21,6 +21,7 @@ const tasks = {
   },
   lint() {
     exec('biome', 'check', ...args)
+    node('scripts/check-c.mjs')
     exec('depcruise', ...sources, '--config', '.dependency-cruiser.cjs', '--output-type', 'err')
     exec('knip')
     exec('remark', '--quiet', '--frail', '--use', 'remark-validate-links=repository:false', '.')
@@ -40,6 +41,7 @@ const tasks = {
 }
 
 function build(...filters) {
+  node('scripts/build-addons.mjs')
   exec('turbo', 'run', 'build', '--output-logs=errors-only', ...filters)
 }
 

@@ -1,4 +1,6 @@
 import { mergeConfig } from 'vitest/config'
 import base from '../../vitest.project.js'
 
-export default mergeConfig(base, { test: { name: 'vmm-shim' } })
+export default mergeConfig(base, {
+  test: { name: 'vmm-shim', globalSetup: ['src/testing/build.ts'], testTimeout: 30_000, hookTimeout: 30_000 },
+})

@@ -1,6 +1,6 @@
-import { type ClientOptions, isUpcallError, type ReconnectEvent, type StateName, UpcallClient } from '@upcall/client'
+import { type ClientOptions, type Dial, isUpcallError, type ReconnectEvent, type StateName, UpcallClient } from '@upcall/client'
 import { deviceManagerProtocol } from '@upcall/device-manager'
-import { type Dial, type FakeConnection, fakeGuest, type GuestScript, ManualClock } from '@upcall/testkit'
+import { type FakeConnection, fakeGuest, type GuestScript, ManualClock } from '@upcall/testkit'
 import type { MmioRequest, Reply, Request } from '@upcall/wire'
 import { onTestFinished } from 'vitest'
 

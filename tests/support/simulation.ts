@@ -1,8 +1,8 @@
-import type { ReconnectEvent } from '@upcall/client'
+import type { Dial, ReconnectEvent } from '@upcall/client'
 import { DeviceManager, type DeviceManagerOptions } from '@upcall/device-manager'
 import { deviceManagerGuest, type SimulatedGuestOptions, simulatedGuest } from '@upcall/device-manager/guest'
 import type { GuestService } from '@upcall/server'
-import { type Dial, ManualClock, settle, simulatedDial } from '@upcall/testkit'
+import { ManualClock, settle, simulatedDial } from '@upcall/testkit'
 import { type Arch, DEVICE_MANAGER_BYTE, decodeReply, decodeRequest, MESSAGE_SIZE, type Reply, type Request } from '@upcall/wire'
 import { onTestFinished } from 'vitest'
 

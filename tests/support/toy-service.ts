@@ -14,7 +14,7 @@ export interface ToyReply {
 }
 
 export const TOY_MESSAGE_SIZE = 8
-export const TOY_REPLY_TIMEOUT_MS = 1_000
+const TOY_REPLY_TIMEOUT_MS = 1_000
 
 const [GREETING, REQUEST, REPLY] = [0x47, 0x51, 0x52]
 

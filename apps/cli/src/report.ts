@@ -25,7 +25,7 @@ export interface Report {
   durationMs?: number
 }
 
-export interface ErrorReport {
+interface ErrorReport {
   code: string
   errno?: number
   errnoName?: string

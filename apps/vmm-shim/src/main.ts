@@ -1,16 +1,15 @@
 #!/usr/bin/env node
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import packageJson from '../package.json' with { type: 'json' }
 import { demo } from './commands/demo.js'
-import { run } from './commands/run.js'
+import { run, UsageError } from './commands/run.js'
 import { LOG_LEVELS } from './log.js'
 
 const KERNELS = ['5.10', '6.1', '6.12', '6.18']
-const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 
 const program = new Command('vmm-shim')
   .description('A demo VMM: hotplug into a simulated guest over a hybrid Unix socket, with a control API')
-  .version(version)
+  .version(packageJson.version)
   .exitOverride()
 
 program
@@ -48,7 +47,9 @@ program
   .description('the whole story in one terminal, in about ten seconds; exits 1 if a step does not hold')
   .option('--fast', 'without pauses')
   .option('--record <file.svg>', 'write what is seen as an animated SVG')
-  .action(demo)
+  .action(async (flags) => {
+    process.exitCode = await demo(flags)
+  })
 
 function integer(min: number, max: number): (text: string) => number {
   return (text) => {
@@ -75,6 +76,6 @@ try {
     process.exitCode = error.exitCode === 0 ? 0 : 2
   } else {
     process.stderr.write(`vmm-shim: ${(error as Error).message}\n`)
-    process.exitCode = 1
+    process.exitCode = error instanceof UsageError ? 2 : 1
   }
 }

@@ -85,18 +85,20 @@ export async function startShim(options: ShimOptions): Promise<Shim> {
       hardware,
       directory,
       guestEntry,
-      onBoot: () => log.info({ pid: simulated.pid }, 'the guest has booted'),
-      onExit: (how, stderr) => log.error({ pid: simulated.pid, ...(stderr && { stderr }) }, `the guest's process ${how}`),
+      onBoot: () => log.info({ guest: simulated.pid }, 'the guest has booted'),
+      onExit: (how, stderr) => log.error({ guest: simulated.pid, ...(stderr && { stderr }) }, `the guest's process ${how}`),
     })
     machine = simulated
     closers.push(() => simulated.stop())
-    log.info({ pid: simulated.pid, arch, kernel }, 'the guest boots')
+    log.info({ guest: simulated.pid, arch, kernel }, 'the guest boots')
 
     const manager = new DeviceManager<Arch>({
       arch,
       dial: ({ signal }) => connect(address, { signal }),
       remote: formatAddress(address),
       replyTimeouts: options.replyTimeouts,
+      // Both ends are on this machine: waiting longer than this spares nobody.
+      reconnect: { maxDelayMs: 250 },
     })
     closers.push(() => manager.close())
 

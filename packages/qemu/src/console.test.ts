@@ -17,7 +17,7 @@ describe('GuestConsole', () => {
     expect((await console.waitFor(/^(t)wo$/, { deadlineMs: 1 }))[1]).toBe('t')
     const wait = console.waitFor('a.b[c]', { deadlineMs: 1 })
     for (const piece of ['x aXb[c]\nx a', '.b', '[c] y']) print(piece)
-    expect((await wait).input).toBe('x a.b[c]')
+    expect((await wait).input).toBe('x a.b[c] y')
     expect(clock.pending).toBe(0)
   })
 

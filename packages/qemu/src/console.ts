@@ -116,6 +116,7 @@ export class GuestConsole {
 
   #change(signal?: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
+      if (signal?.aborted) return resolve()
       const wake = () => {
         this.#watchers.delete(wake)
         signal?.removeEventListener('abort', wake)

@@ -11,6 +11,8 @@ const READY = 'Run /init as init process\r\n'
 
 interface FakeGuest {
   prints?: string[]
+  /** Printed once the greeting is over. */
+  printsLater?: string[]
   exits?: number
   stderr?: string
   ignoresSigterm?: boolean
@@ -35,6 +37,13 @@ async function boot(guests: FakeGuest[], options: Partial<BootOptions> = {}) {
   const kernel = join(dir, 'kernel')
   await writeFile(kernel, JSON.stringify({ guests }))
   return bootGuest({ qemu: FAKE_QEMU, kernel, clock, ...options })
+}
+
+/** A console sink that lets so much time pass once the guest has printed that. */
+function silenceAfter(text: string, ms: number): (printed: string) => void {
+  return (printed) => {
+    if (printed.includes(text)) queueMicrotask(() => clock.advance(ms))
+  }
 }
 
 async function pids(): Promise<number[]> {
@@ -79,55 +88,49 @@ describe('bootGuest', () => {
 
   it('starts a silent boot again, and reports it', async () => {
     const restarts: BootRestart[] = []
-    const armed = clock.armed(10_000)
-    const booting = boot([{ prints: [] }, { prints: [READY] }], { onRestart: (restart) => restarts.push(restart) })
-    await armed
-    clock.advance(10_000)
-    const guest = await booting
-    expect(guest.boot.restarts).toEqual([{ attempt: 1, afterMs: 10_000, lastLines: [] }])
+    const guest = await boot([{ prints: ['Booting from ROM\r\n'] }, { prints: [READY] }], {
+      log: silenceAfter('Booting', 10_000),
+      onRestart: (restart) => restarts.push(restart),
+    })
+    expect(guest.boot).toEqual({ ms: 0, restarts: [{ attempt: 1, afterMs: 10_000, lastLines: ['Booting from ROM'] }] })
     expect(restarts).toEqual(guest.boot.restarts)
+    expect(await pids()).toHaveLength(2)
     await guest.close()
   })
 
   it('gives up after two restarts', async () => {
-    const booting = boot([{}], { silentMs: 700 })
-    const outcome = expect(booting).rejects.toMatchObject({
+    const booting = boot([{ prints: ['Booting from ROM\r\n'] }], { silentMs: 700, log: silenceAfter('Booting', 700) })
+    await expect(booting).rejects.toMatchObject({
       code: 'BOOT_SILENT',
       summary: 'boot: the console went silent in each of 3 attempts, given up after 700 ms, 700 ms, 700 ms',
+      console: ['Booting from ROM'],
     })
-    for (let attempt = 1; attempt <= 3; attempt++) {
-      await clock.armed(700)
-      clock.advance(700)
-    }
-    await outcome
+    expect(await pids()).toHaveLength(3)
   })
 
   it('counts silence from the last output', async () => {
-    const chunks: string[] = []
-    const rearmed = new Promise<void>((resolve) => {
-      clock.armed(700).then(() => clock.armed(700).then(resolve))
+    const guest = await boot([{ prints: ['one\r\n'], printsLater: [READY] }], { silentMs: 700, log: silenceAfter('one', 699) })
+    expect(guest.boot).toEqual({ ms: 699, restarts: [] })
+    await guest.close()
+    const late = boot([{ prints: ['one\r\n'] }], { silentMs: 700, maxRestarts: 0, log: silenceAfter('one', 700) })
+    await expect(late).rejects.toMatchObject({ code: 'BOOT_SILENT' })
+  })
+
+  it('notices a guest that never says a word', async () => {
+    const armed = clock.armed(700)
+    const booting = expect(boot([{}], { silentMs: 700, maxRestarts: 0 })).rejects.toMatchObject({
+      code: 'BOOT_SILENT',
+      console: [],
     })
-    const booting = boot([{ prints: ['Decompressing Linux...\r\n'] }], {
-      silentMs: 700,
-      maxRestarts: 0,
-      log: (text) => chunks.push(text),
-    })
-    const outcome = expect(booting).rejects.toMatchObject({ code: 'BOOT_SILENT', console: ['Decompressing Linux...'] })
-    await rearmed
+    await armed
     clock.advance(700)
-    await outcome
+    await booting
   })
 
   it('bounds the boot as a whole', async () => {
-    const armed = clock.armed(5000)
-    const booting = boot([{ prints: ['still at it\r\n'] }], {
-      bootDeadlineMs: 5000,
-      silentMs: 60_000,
-      log: () => clock.advance(5000),
-    })
-    const outcome = expect(booting).rejects.toMatchObject({ code: 'DEADLINE', console: ['still at it'] })
-    await armed
-    await outcome
+    const options = { bootDeadlineMs: 5000, silentMs: 60_000, log: silenceAfter('still', 5000) }
+    const expected = { code: 'DEADLINE', console: ['still at it'] }
+    await expect(boot([{ prints: ['still at it\r\n'] }], options)).rejects.toMatchObject(expected)
   })
 
   it("tells QEMU's own complaint when it exits at once, whatever it waits for", async () => {

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import type { Dial } from './fake-guest.js'
+import type { Dial } from '@upcall/client'
 import type { FaultPlan } from './fault-plan.js'
 import { type FaultStream, faulty } from './faulty.js'
 

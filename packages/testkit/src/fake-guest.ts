@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import type { Dial } from '@upcall/client'
 import type { Arch } from '@upcall/wire'
 import { duplexPair } from './duplex-pair.js'
 import { ClientGone, FakeConnection } from './fake-connection.js'
@@ -8,9 +9,6 @@ import { ClientGone, FakeConnection } from './fake-connection.js'
  * silent, as that of a guest which hangs; end, close or reset it otherwise.
  */
 export type GuestScript = (connection: FakeConnection) => unknown
-
-/** One attempt to reach a guest, in the shape that the client takes. */
-export type Dial = (options: { signal: AbortSignal }) => Promise<Duplex>
 
 export interface FakeGuestOptions {
   /** How `readRequest` and `reply` read and write CPU messages. Default x86_64. */

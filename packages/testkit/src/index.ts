@@ -9,16 +9,16 @@ export { type ComplianceOptions, type ComplianceTest, transportCompliance } from
 export { memoryTransport } from './compliance/memory-transport.js'
 export { guestInitiatedTransport, hybridTransport, unixTransport } from './compliance/socket-transports.js'
 export type {
-  ComplianceClock,
   ComplianceConnectOptions,
   ComplianceFeatures,
   ComplianceListener,
   ComplianceTransport,
 } from './compliance/transport.js'
+export { vsockTransport } from './compliance/vsock-transport.js'
 export { dialSequence, faultyDial } from './dial.js'
 export { type DuplexPairOptions, duplexPair } from './duplex-pair.js'
 export { ClientGone, FakeConnection } from './fake-connection.js'
-export { type Dial, type FakeGuest, type FakeGuestOptions, fakeGuest, type GuestScript } from './fake-guest.js'
+export { type FakeGuest, type FakeGuestOptions, fakeGuest, type GuestScript } from './fake-guest.js'
 export type { DirectionPlan, FaultPlan } from './fault-plan.js'
 export { type FaultEvent, FaultStream, faulty } from './faulty.js'
 export { type OpenResources, openResources, withoutLeaks } from './leaks.js'

@@ -1,3 +1,5 @@
+import type { Clock } from '@upcall/client'
+
 /** Options of {@link ManualClock}. */
 export interface ManualClockOptions {
   /** What `now()` says at first, in milliseconds. Default 0. */
@@ -13,7 +15,7 @@ interface Timer {
 }
 
 /** Time that moves only when told to. Fits wherever the client or the server takes a clock. */
-export class ManualClock {
+export class ManualClock implements Clock {
   #now: number
   readonly #limit: number
   readonly #timers = new Set<Timer>()

@@ -1,7 +1,7 @@
+import type { Dial } from '@upcall/client'
 import { deviceManagerGuest, type GuestBackend } from '@upcall/device-manager/guest'
 import { type Clock, type GuestService, UpcallServer } from '@upcall/server'
 import { duplexPair } from './duplex-pair.js'
-import type { Dial } from './fake-guest.js'
 
 export interface SimulatedDialOptions {
   /** The server's time. Default: the platform's. */

@@ -19,6 +19,9 @@ import { abortedError, errnoOf, VsockError } from './errors.js'
  * there is still ours. libuv itself unlinks the name that was bound, the one of 1., which is long gone.
  */
 
+/** Node's own. */
+export const DEFAULT_BACKLOG = 511
+
 export interface BindOptions {
   /** Permissions of the socket file, e.g. 0o660. Default: 0o777 without the process's umask. */
   mode?: number | undefined
@@ -33,7 +36,7 @@ export async function bindUnix(
   server: Server,
   local: Address,
   path: string,
-  { mode, backlog = 511, signal }: BindOptions,
+  { mode, backlog = DEFAULT_BACKLOG, signal }: BindOptions,
 ): Promise<() => Promise<void>> {
   if (signal?.aborted) throw abortedError('listen', local, signal.reason)
   const directory = dirname(path)

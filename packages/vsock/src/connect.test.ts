@@ -254,12 +254,6 @@ describe('other failures', () => {
     await expect(connect('unix:/x', { lingerMs: Number.NaN })).rejects.toThrow(/lingerMs/)
     await expect(connect('unix:/x', { retry: { minDelayMs: 5, maxDelayMs: 4 } })).rejects.toThrow(/retry.maxDelayMs is 4/)
   })
-
-  it('says that vsock:// needs the native addon', async () => {
-    const error = await failure(connect('vsock://local:219'))
-    expect(error).toMatchObject({ code: 'ENOTSUP', op: 'connect', retryable: false })
-    expect(error.message).toMatch(/^connect vsock:\/\/local:219: AF_VSOCK needs the native addon/)
-  })
 })
 
 describe('retry', () => {

@@ -2,6 +2,8 @@ import { type Address, toAddress } from './address.js'
 import { type Clock, checkDuration, systemClock } from './clock.js'
 import { dial } from './dial.js'
 import { abortedError, isVsockError, VsockError } from './errors.js'
+import { explain } from './native/errno.js'
+import type { VsockConnectOptions } from './native/options.js'
 import type { VsockSocket } from './socket.js'
 
 /** Overall deadline of a `connect` without retry. */
@@ -40,6 +42,8 @@ export interface ConnectOptions {
   /** Silence granted to the peer after `end()` where `halfClose` is false. Default 5000 ms. */
   lingerMs?: number | undefined
   clock?: Clock | undefined
+  /** For `vsock://` addresses only: buffer sizes, and `toHost` for sibling VMs. */
+  vsock?: VsockConnectOptions | undefined
 }
 
 /**
@@ -104,7 +108,7 @@ function backoff(attempts: number, { minDelayMs, maxDelayMs, random }: RetryPlan
 
 /** Puts the caller's signal and the deadline into one signal, so that a transport has one thing to obey. */
 async function attempt(remote: Address, options: ConnectOptions, timeoutMs: number, clock: Clock): Promise<VsockSocket> {
-  const { signal, lingerMs } = options
+  const { signal, lingerMs, vsock } = options
   if (signal?.aborted) throw abortedError('connect', remote, signal.reason)
   const halfClose = options.halfClose ?? remote.transport !== 'hvsock'
   const stop = new AbortController()
@@ -112,7 +116,7 @@ async function attempt(remote: Address, options: ConnectOptions, timeoutMs: numb
   const cancel = clock.setTimer(timeoutMs, () => stop.abort(timedOut(remote, timeoutMs)))
   signal?.addEventListener('abort', onAbort)
   try {
-    return await dial(remote, { signal: stop.signal, halfClose, lingerMs, clock })
+    return await dial(remote, { signal: stop.signal, timeoutMs, halfClose, lingerMs, clock, vsock })
   } finally {
     cancel()
     signal?.removeEventListener('abort', onAbort)
@@ -141,7 +145,10 @@ function timedOut(remote: Address, timeoutMs: number): VsockError {
     remote,
     retryable: true,
     what: `no answer within ${Math.round(timeoutMs)} ms`,
-    next: 'check that the guest has booted and is not paused, or allow more time with timeoutMs',
+    next:
+      remote.transport === 'vsock'
+        ? explain('connect', 'ETIMEDOUT').next
+        : 'check that the guest has booted and is not paused, or allow more time with timeoutMs',
   })
 }
 

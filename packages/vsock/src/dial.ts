@@ -2,15 +2,19 @@ import type { Address, HvsockAddress, UnixAddress } from './address.js'
 import type { Clock } from './clock.js'
 import { connectError, refusedByVmm, VsockError } from './errors.js'
 import { connectCommand, parseReply } from './handshake.js'
-import { connectNative } from './native.js'
+import type { VsockConnectOptions } from './native/options.js'
+import { connectNative } from './native/vsock.js'
 import { VsockSocket } from './socket.js'
 
 export interface DialOptions {
   /** Ends the attempt: it rejects with the signal's reason, which is a finished VsockError. */
   signal: AbortSignal
+  /** When the signal will end it, at the latest. */
+  timeoutMs: number
   halfClose: boolean
   lingerMs: number | undefined
   clock: Clock
+  vsock: VsockConnectOptions | undefined
 }
 
 /** One attempt, past any handshake. Whatever it opened is closed before it rejects. */

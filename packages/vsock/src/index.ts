@@ -1,6 +1,6 @@
 /**
- * vsock for Node: connect to a guest through its VMM's Unix socket (hybrid vsock) or a plain Unix socket, listen for what a guest
- * connects to, and play the VMM's end of hybrid vsock.
+ * vsock for Node: connect to a guest through its VMM's Unix socket (hybrid vsock), a plain Unix socket or native AF_VSOCK, listen
+ * on each of them, and play the VMM's end of hybrid vsock.
  *
  * @packageDocumentation
  */
@@ -31,4 +31,7 @@ export {
   type RouteContext,
 } from './hybrid.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
+export { AddonError, type Attempt } from './native/loader.js'
+export type { VsockConnectOptions, VsockOptions } from './native/options.js'
+export { localCid } from './native/vsock.js'
 export { VsockSocket, type VsockSocketInit } from './socket.js'

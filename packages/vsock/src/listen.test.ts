@@ -109,10 +109,6 @@ describe('accepting', () => {
     await expect(listen(`hvsock://${long}:52`)).rejects.toMatchObject({ code: 'ERR_INVALID_ADDRESS' })
   })
 
-  it('says that vsock:// needs the native addon', async () => {
-    await expect(listen('vsock://any:219')).rejects.toMatchObject({ code: 'ENOTSUP', op: 'listen' })
-  })
-
   it('iterates, holds connections back for the loop, and ends with close()', async () => {
     const server = await open()
     const answers = Promise.all(['one', 'two', 'three'].map((text) => say(text)))

@@ -1,10 +1,19 @@
 import { EventEmitter } from 'node:events'
 import { createServer } from 'node:net'
 import { debuglog } from 'node:util'
-import { type Address, guestInitiatedPath, type HvsockAddress, toAddress, type UnixAddress } from './address.js'
-import { type BindOptions, bindUnix } from './bind.js'
+import {
+  type Address,
+  guestInitiatedPath,
+  type HvsockAddress,
+  toAddress,
+  type UnixAddress,
+  type VsockAddress,
+} from './address.js'
+import { type BindOptions, bindUnix, DEFAULT_BACKLOG } from './bind.js'
 import { type Clock, checkDuration } from './clock.js'
-import { listenNative } from './native.js'
+import { abortedError } from './errors.js'
+import type { VsockOptions } from './native/options.js'
+import { listenNative } from './native/vsock.js'
 import { VsockSocket } from './socket.js'
 
 const debug = debuglog('upcall-vsock')
@@ -22,6 +31,8 @@ export interface ListenOptions extends BindOptions {
   /** As for `connect`, for every accepted socket. */
   lingerMs?: number | undefined
   clock?: Clock | undefined
+  /** For `vsock://` addresses only: buffer sizes, which every accepted socket inherits. */
+  vsock?: VsockOptions | undefined
 }
 
 export interface VsockServerEvents {
@@ -32,8 +43,9 @@ export interface VsockServerEvents {
 }
 
 /**
- * Listens on `unix:<path>`, or on `hvsock://<path>:<port>` for what the guest itself connects to host port `<port>`: the VMM
- * brings it to `<path>_<port>`, without a handshake. A dead server's socket file is taken over, never one in use nor another file.
+ * Listens on `unix:<path>`, on `vsock://<cid>:<port>` (both may be `any`), or on `hvsock://<path>:<port>` for what the guest itself
+ * connects to host port `<port>`: the VMM brings it to `<path>_<port>`, without a handshake. A dead server's socket file is taken
+ * over, never one in use nor another file.
  *
  * @throws {AddressError} for an address that cannot be bound.
  * @throws {VsockError} `EADDRINUSE`, `ABORTED`, or the kernel's errno.
@@ -41,7 +53,9 @@ export interface VsockServerEvents {
 export async function listen(address: Address | string, options: ListenOptions = {}): Promise<VsockServer> {
   const local = toAddress(address)
   if (options.lingerMs !== undefined) checkDuration('lingerMs', options.lingerMs)
-  return local.transport === 'vsock' ? listenNative(local, options) : listenUnix(local, options)
+  const { maxPending = DEFAULT_MAX_PENDING } = options
+  if (!Number.isInteger(maxPending) || maxPending < 1) throw new RangeError(`maxPending is ${maxPending}; at least 1`)
+  return local.transport === 'vsock' ? listenVsock(local, options) : listenUnix(local, options)
 }
 
 async function listenUnix(local: HvsockAddress | UnixAddress, options: ListenOptions): Promise<VsockServer> {
@@ -50,7 +64,11 @@ async function listenUnix(local: HvsockAddress | UnixAddress, options: ListenOpt
   const path = local.transport === 'hvsock' ? guestInitiatedPath(local) : local.path
   const acceptor = createServer({ allowHalfOpen: true })
   let release = async () => {}
-  const server = new VsockServer(local, () => release(), options.maxPending)
+  const server = new VsockServer(
+    local,
+    { stop: () => release(), ref: () => void acceptor.ref(), unref: () => void acceptor.unref() },
+    options.maxPending,
+  )
   acceptor.on('connection', (socket) => server.offer(VsockSocket.adopt(socket, { local, halfClose, lingerMs, clock })))
   acceptor.on('error', (error) => server.report(error))
   try {
@@ -60,6 +78,29 @@ async function listenUnix(local: HvsockAddress | UnixAddress, options: ListenOpt
     await server.close()
     throw error
   }
+  closeOnAbort(server, signal)
+  return server
+}
+
+function listenVsock(local: VsockAddress, options: ListenOptions): VsockServer {
+  const { signal, lingerMs, clock, backlog = DEFAULT_BACKLOG, halfClose = true, vsock } = options
+  if (signal?.aborted) throw abortedError('listen', local, signal.reason)
+  const acceptor = listenNative(
+    local,
+    { backlog, halfClose, lingerMs, clock, vsock },
+    {
+      onConnection: (socket) => server.offer(socket),
+      onError(error, closed) {
+        server.report(error)
+        if (closed) void server.close()
+      },
+    },
+  )
+  const server = new VsockServer(
+    acceptor.address,
+    { stop: async () => acceptor.close(), ref: acceptor.ref, unref: acceptor.unref },
+    options.maxPending,
+  )
   closeOnAbort(server, signal)
   return server
 }
@@ -78,6 +119,13 @@ export function closeOnAbort(
   server.once('close', () => signal.removeEventListener('abort', onAbort))
 }
 
+/** What accepts for a server. */
+interface Acceptor {
+  stop(): Promise<void>
+  ref(): void
+  unref(): void
+}
+
 /**
  * Accepted sockets go to `'connection'` listeners if there are any, else to whoever iterates, else they wait (at most `maxPending`,
  * unread, so that the kernel holds their senders back). A socket that was handed over belongs to its taker.
@@ -86,7 +134,7 @@ export class VsockServer
   extends EventEmitter<VsockServerEvents & { newListener: [event: string | symbol] }>
   implements AsyncIterable<VsockSocket>, AsyncDisposable
 {
-  readonly #stop: () => Promise<void>
+  readonly #acceptor: Acceptor
   readonly #maxPending: number
   readonly #pending = new Map<VsockSocket, () => void>()
   readonly #takers: ((result: IteratorResult<VsockSocket, undefined>) => void)[] = []
@@ -97,12 +145,11 @@ export class VsockServer
   constructor(
     /** What the server listens on. */
     readonly address: Address,
-    stop: () => Promise<void>,
+    acceptor: Acceptor,
     maxPending: number = DEFAULT_MAX_PENDING,
   ) {
     super()
-    if (!Number.isInteger(maxPending) || maxPending < 1) throw new RangeError(`maxPending is ${maxPending}; at least 1`)
-    this.#stop = stop
+    this.#acceptor = acceptor
     this.#maxPending = maxPending
     this.on('newListener', (event) => {
       // After this tick, when the listener is in place.
@@ -122,6 +169,18 @@ export class VsockServer
   close(): Promise<void> {
     this.#closed ??= this.#shut()
     return this.#closed
+  }
+
+  /** Keeps the process alive while listening, which is the default. */
+  ref(): this {
+    this.#acceptor.ref()
+    return this
+  }
+
+  /** Lets the process exit although the server listens; connections have their own `unref`. */
+  unref(): this {
+    this.#acceptor.unref()
+    return this
   }
 
   /** Destroys every connection that came through this server. */
@@ -207,7 +266,7 @@ export class VsockServer
     }
     for (const taker of this.#takers.splice(0)) taker({ done: true, value: undefined })
     try {
-      await this.#stop()
+      await this.#acceptor.stop()
     } finally {
       this.emit('close')
     }

@@ -1,17 +1,29 @@
 import { writeFileSync } from 'node:fs'
-import { runDemo } from '../demo/demo.js'
+import { type DemoOptions, runDemo } from '../demo/demo.js'
 import { type RecordedLine, toSvg } from '../demo/recording.js'
 import { toAnsi } from '../demo/text.js'
 import { nextSignal } from './signals.js'
 
-interface DemoFlags {
+/** What a test plays it with. */
+export type Overrides = Pick<DemoOptions, 'sabotage' | 'patienceMs' | 'bootMs' | 'guestEntry'>
+
+export interface DemoFlags {
   fast?: true
   record?: string
 }
 
-/** Plays the demo on stdout. Status 1 if a step does not hold, 130 if it is interrupted. */
-export async function demo({ fast, record }: DemoFlags): Promise<void> {
-  const colour = process.stdout.isTTY === true && (process.env.NO_COLOR ?? '') === ''
+export interface DemoStreams {
+  stdout: { write(text: string): unknown; isTTY?: boolean | undefined }
+  stderr: { write(text: string): unknown }
+}
+
+/** Plays the demo on stdout. Resolves with the exit status: 0, 1 if a step does not hold, 130 if it is interrupted. */
+export async function demo(
+  { fast, record }: DemoFlags,
+  { stdout, stderr }: DemoStreams = process,
+  overrides: Overrides = {},
+): Promise<number> {
+  const colour = stdout.isTTY === true && (process.env.NO_COLOR ?? '') === ''
   const recording: RecordedLine[] = []
   const started = performance.now()
   using stop = nextSignal()
@@ -21,19 +33,20 @@ export async function demo({ fast, record }: DemoFlags): Promise<void> {
     const { failed } = await runDemo({
       show(line) {
         recording.push({ at: performance.now() - started, line })
-        process.stdout.write(`${toAnsi(line, colour)}\n`)
+        stdout.write(`${toAnsi(line, colour)}\n`)
       },
       ...(fast && { sleep: async () => {}, bootMs: 200 }),
       signal: interrupted.signal,
+      ...overrides,
     })
     if (failed) {
-      process.stderr.write(`vmm-shim demo: step "${failed.step}" does not hold: ${failed.error.message}\n`)
-      process.exitCode = 1
-    } else if (record !== undefined) {
-      writeFileSync(record, toSvg(recording, 'npm run demo'))
+      stderr.write(`vmm-shim demo: step "${failed.step}" does not hold: ${failed.error.message}\n`)
+      return 1
     }
+    if (record !== undefined) writeFileSync(record, toSvg(recording, 'npm run demo'))
+    return 0
   } catch (error) {
-    if (!interrupted.signal.aborted) throw error
-    process.exitCode = 130
+    if (interrupted.signal.aborted) return 130
+    throw error
   }
 }

@@ -18,11 +18,17 @@ interface RunFlags {
   logLevel: (typeof LOG_LEVELS)[number]
 }
 
+/** The flags contradict each other. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
+
 /** Serves until a signal comes, and ends everything it started. */
 export async function run(flags: RunFlags): Promise<void> {
   const { kernelGeneration: kernel, logLevel, arch = hostArch(), ...options } = flags
-  if (options.cpus > options.maxCpus) throw new Error(`--cpus ${options.cpus}: at most --max-cpus, which is ${options.maxCpus}`)
-  if (options.api === options.uds) throw new Error(`--api ${options.api}: it cannot be where --uds is; choose another path`)
+  if (options.cpus > options.maxCpus)
+    throw new UsageError(`--cpus ${options.cpus}: at most --max-cpus, which is ${options.maxCpus}`)
+  if (options.api === options.uds) throw new UsageError(`--api ${options.api}: it cannot be where --uds is; choose another path`)
   using stop = nextSignal()
   const log = stderrLog(logLevel)
   await using shim = await startShim({ ...options, kernel, arch, log })
@@ -34,6 +40,6 @@ export async function run(flags: RunFlags): Promise<void> {
 
 function hostArch(): Arch {
   const arch = { x64: 'x86_64', arm64: 'aarch64' }[process.arch as string]
-  if (arch === undefined) throw new Error(`--arch: this machine is ${process.arch}; say x86_64 or aarch64`)
+  if (arch === undefined) throw new UsageError(`--arch: this machine is ${process.arch}; say x86_64 or aarch64`)
   return arch as Arch
 }

@@ -12,7 +12,7 @@ export interface DemoOptions {
   show(line: Line): void
   /** Resolves `ms` later. Default: the platform's timers. A test passes one that does not wait. */
   sleep?: ((ms: number) => Promise<void>) | undefined
-  /** How long the guest boots, in milliseconds. Default 1500. */
+  /** How long the guest boots, in milliseconds. Default 1200. */
   bootMs?: number | undefined
   /** How long anything may take before a step counts as failed, in milliseconds. Default 10,000. */
   patienceMs?: number | undefined
@@ -27,13 +27,13 @@ export interface DemoResult {
   failed: { step: string; error: Error } | undefined
 }
 
-/** How long a beat is: three or four lines a second can be read. */
-const BEAT_MS = 210
+/** How long a beat is: so that the whole takes about ten seconds. */
+const BEAT_MS = 140
 const ARCH: Arch = 'x86_64'
 
 /** Plays all steps against a VMM of its own, and ends with a table. Stops at the first step that fails. Leaves nothing behind. */
 export async function runDemo(options: DemoOptions): Promise<DemoResult> {
-  const { show, patienceMs = 10_000, bootMs = 1_500, sabotage, signal } = options
+  const { show, patienceMs = 10_000, bootMs = 1_200, sabotage, signal } = options
   const directory = mkdtempSync(join(tmpdir(), 'vmm-demo-'))
   const api = join(directory, 'api.sock')
   let rested = 0

@@ -42,6 +42,12 @@ export class Stage {
 
   /** A line by somebody, broken where it is too long. */
   async say(who: Speaker, text: string, style?: Style): Promise<void> {
+    this.note(who, text, style)
+    await this.rest(1)
+  }
+
+  /** A line in the middle of something that does not wait. */
+  note(who: Speaker, text: string, style?: Style): void {
     const pieces = wrap(text, COLUMNS - INDENT - NAMES)
     pieces.forEach((piece, at) => {
       const name = at === 0 ? who : ''
@@ -51,7 +57,6 @@ export class Stage {
         { text: piece, style: style ?? (who === 'api' ? 'dim' : undefined) },
       ])
     })
-    await this.rest(1)
   }
 
   rest(beats: number): Promise<void> {

@@ -1,5 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process'
-import type { Duplex } from 'node:stream'
+import type { Duplex, Readable } from 'node:stream'
 import { connect } from '@upcall/vsock'
 import type { GuestReport } from '../vm/machine.js'
 import type { Command, CommandMessage, GuestConfig, GuestMessage } from './messages.js'
@@ -46,19 +46,10 @@ export class GuestProcess {
       this.#state = 'booted'
       booted()
     })
-    this.exited = new Promise((resolve) => {
-      let over = false
-      const end = (how: string) => {
-        if (over) return
-        over = true
-        this.#onExit(how)
-        resolve(how)
-      }
-      child.once('close', (code, signal) => end(signal ? `ended by ${signal}` : `ended with status ${code}`))
-      child.on('error', (error) => {
-        // 'close' follows, unless there never was a process.
-        if (child.pid === undefined) end(`could not be started: ${error.message}`)
-      })
+    // Not the child's own 'close', which does not come after a disconnect().
+    this.exited = Promise.all([exitOf(child), closeOf(child.stderr!)]).then(([how]) => {
+      this.#onExit(how)
+      return how
     })
     this.ask({ type: 'start', config }).catch(() => {
       // It died before it could answer, which is told by `exited`.
@@ -133,4 +124,21 @@ export class GuestProcess {
     for (const id of [...this.#waiting.keys()]) this.#settle(id)?.reject(error)
     this.#gone.abort(error)
   }
+}
+
+function exitOf(child: ChildProcess): Promise<string> {
+  return new Promise((resolve) => {
+    child.once('exit', (code, signal) => resolve(signal ? `ended by ${signal}` : `ended with status ${code}`))
+    child.on('error', (error) => {
+      // An exit follows, unless there never was a process.
+      if (child.pid === undefined) resolve(`could not be started: ${error.message}`)
+    })
+  })
+}
+
+function closeOf(stream: Readable): Promise<void> {
+  return new Promise((resolve) => {
+    // 'close' follows an error.
+    stream.on('error', () => {}).once('close', resolve)
+  })
 }

@@ -95,18 +95,20 @@ for wanted in $ports; do
   done
 done
 
+# Both ends are open before anything is started: neither the command nor the reader can come too late.
 mkfifo /run/upcall/out
-exec 4<>/run/upcall/out
-cat /run/upcall/out >/dev/virtio-ports/${RESULTS_PORT} 4<&- &
+exec 3<>/run/upcall/out 4>/run/upcall/out 5</run/upcall/out 3<&-
+cat <&5 >/dev/virtio-ports/${RESULTS_PORT} 4>&- &
+exec 5<&-
 echo '${READY_LINE}'
 (
-  exec </dev/null >&4 4<&-
+  exec </dev/null >&4 4>&-
   . /run/upcall/command
 )
 status=$?
 sync
 printf '\\n%s exit %s\\n' "$token" "$status" >&4
-exec 4<&-
+exec 4>&-
 wait
 poweroff -f
 `

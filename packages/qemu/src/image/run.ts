@@ -47,7 +47,7 @@ export interface GuestRun extends AsyncDisposable {
   readonly guest: Guest
   /** Settles when the command is through, the guest being gone then. Rejects with DEADLINE, EXITED, CLOSED or ABORTED. */
   readonly result: Promise<RunResult>
-  /** Ends the guest and removes this run's files. Twice is once. */
+  /** Ends the guest. Twice is once. */
   close(): Promise<void>
 }
 
@@ -86,15 +86,11 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
     })
     const result = follow(guest, options, token)
     result.catch(() => {})
-    let closing: Promise<void> | undefined
-    const close = () => {
-      closing ??= guest.close().then(() => rm(temporary, { recursive: true, force: true }))
-      return closing
-    }
+    const close = () => guest.close()
     return { guest, result, close, [Symbol.asyncDispose]: close }
-  } catch (error) {
+  } finally {
+    // QEMU has read the one file and holds the other open.
     await rm(temporary, { recursive: true, force: true })
-    throw error
   }
 }
 

@@ -1,16 +1,11 @@
 import type { Duplex } from 'node:stream'
-
-/** A clock as transports take it; a ManualClock is one. */
-export interface ComplianceClock {
-  now(): number
-  setTimer(ms: number, fn: () => void): () => void
-}
+import type { Clock } from '@upcall/vsock'
 
 export interface ComplianceConnectOptions {
   signal?: AbortSignal | undefined
   /** Deadline of the connecting, in milliseconds on `clock`. */
   timeoutMs?: number | undefined
-  clock?: ComplianceClock | undefined
+  clock?: Clock | undefined
 }
 
 /** Listens on one address. Iterating yields each connection once; leaving the loop does not close the listener. */

@@ -93,6 +93,14 @@ describe('where no addon can work', () => {
     expect(machine.opened).toEqual([])
   })
 
+  it('can be switched off', () => {
+    const machine = host({ [LOCAL]: good }, { env: { UPCALL_VSOCK_ADDON: 'none' } })
+    expect(refusal(machine).message).toMatch(
+      /^native AF_VSOCK is switched off by UPCALL_VSOCK_ADDON=none; unset it, or use hvsock/,
+    )
+    expect(machine.opened).toEqual([])
+  })
+
   it('names the permission model and --no-addons, and opens nothing more', () => {
     const disabled = Object.assign(new Error('Cannot load native addon'), { code: 'ERR_DLOPEN_DISABLED' })
     const machine = host({ [LOCAL]: disabled, [PREBUILD]: good })

@@ -2,8 +2,8 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { API_VERSION, type Binding } from './binding.js'
 
-/** Names an addon file to load instead of the two usual places: for bundlers, and for builds with a sanitizer. */
-export const ADDON_VARIABLE = 'UPCALL_VSOCK_ADDON'
+/** Names an addon file to load instead of the two usual places: for bundlers, and for builds with a sanitizer. `none` is off. */
+const ADDON_VARIABLE = 'UPCALL_VSOCK_ADDON'
 
 const ADDON = 'upcall_vsock.node'
 const OTHER_WAYS = 'use hvsock://<path>:<port> through the VMM’s Unix socket, or unix:<path>'
@@ -82,8 +82,11 @@ export function findBinding(host: Host): Binding {
   )
 }
 
-/** Bun and Deno do not fail on the addon, they abort: what it asks of libuv is not there. So this comes before any dlopen. */
-function refuseWhatCannotWork({ platform, versions: { bun, deno } }: Host): void {
+/** Comes before any dlopen: Bun and Deno do not fail on the addon, they abort, since what it asks of libuv is not there. */
+function refuseWhatCannotWork({ platform, versions: { bun, deno }, env }: Host): void {
+  if (env[ADDON_VARIABLE] === 'none') {
+    throw new AddonError(`native AF_VSOCK is switched off by ${ADDON_VARIABLE}=none`, `unset it, or ${OTHER_WAYS}`)
+  }
   const runtime = bun ? 'Bun' : deno ? 'Deno' : undefined
   if (runtime) {
     throw new AddonError(

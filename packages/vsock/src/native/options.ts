@@ -11,6 +11,14 @@ export interface VsockOptions {
   bufferMaxSize?: number | undefined
 }
 
+export interface VsockConnectOptions extends VsockOptions {
+  /**
+   * Hands the connection to the host whatever the CID is (VMADDR_FLAG_TO_HOST), so that it can reach a sibling VM. For guests;
+   * needs Linux 5.11 and a host that forwards. Default false.
+   */
+  toHost?: boolean | undefined
+}
+
 // linux/vm_sockets.h
 const SO_VM_SOCKETS_BUFFER_SIZE = 0
 const SO_VM_SOCKETS_BUFFER_MIN_SIZE = 1
@@ -68,14 +76,14 @@ export function setConnectTimeout(
   }
 }
 
-export function encodeU64(value: number, littleEndian = LITTLE_ENDIAN): Uint8Array {
+function encodeU64(value: number, littleEndian = LITTLE_ENDIAN): Uint8Array {
   const bytes = new Uint8Array(8)
   new DataView(bytes.buffer).setBigUint64(0, BigInt(value), littleEndian)
   return bytes
 }
 
 /** `struct __kernel_sock_timeval`: s64 seconds, s64 microseconds. Rounded up to whole microseconds. */
-export function encodeTimeval(ms: number, littleEndian = LITTLE_ENDIAN): Uint8Array {
+function encodeTimeval(ms: number, littleEndian = LITTLE_ENDIAN): Uint8Array {
   const bytes = new Uint8Array(16)
   const view = new DataView(bytes.buffer)
   const microseconds = Math.ceil(ms * 1_000)

@@ -64,6 +64,25 @@ describe.runIf(addon)('the addon in a process of its own', () => {
     await expect(node(program)).rejects.toMatchObject({ code: 7 })
   })
 
+  it('says EMFILE when descriptors run out, with the connection still waiting for when there are some', async () => {
+    const program = `
+      const { closeSync, openSync } = require('node:fs')
+      const connection = binding.socket(binding.AF_INET)
+      binding.connect(connection, binding.getsockname(listener))
+      binding.watch(connection, binding.WRITABLE, () => {
+        binding.unwatch(connection)
+        const codeOf = (call) => { try { call() } catch (error) { return error.code } }
+        const files = []
+        while (!codeOf(() => files.push(openSync('/dev/null'))));
+        console.log(codeOf(() => binding.accept(listener)), codeOf(() => binding.placeholder()))
+        for (const file of files.splice(0, 2)) closeSync(file)
+        console.log(binding.accept(listener).peer.length)
+      })`
+    const plain = [process.execPath, '-e', PRELUDE.replace('PATH', JSON.stringify(addonPath())) + program]
+    const { stdout } = await run('sh', ['-c', 'ulimit -n 64; exec "$@"', 'sh', ...plain], { timeout: 8_000 })
+    expect(stdout).toBe('EMFILE EMFILE\n16\n')
+  })
+
   it('makes what a callback throws an uncaught exception', async () => {
     const program = `
       process.on('uncaughtException', (error) => { console.log('caught', error.message); process.exit(3) })

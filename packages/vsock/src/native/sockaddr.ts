@@ -4,7 +4,7 @@
  */
 
 /** Length of a `sockaddr_vm` in bytes. */
-export const SOCKADDR_VM_SIZE = 16
+const SOCKADDR_VM_SIZE = 16
 
 /** The address family's number, which is also the level of its socket options. */
 export const AF_VSOCK = 40

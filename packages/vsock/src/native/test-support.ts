@@ -2,8 +2,8 @@ import { existsSync, readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { Cid } from '../address.js'
 import type { Binding, Descriptor } from './binding.js'
-import { ADDON_VARIABLE, AddonError, loadBinding } from './loader.js'
-import { decodeSockaddrVm, encodeSockaddrVm, LITTLE_ENDIAN } from './sockaddr.js'
+import { AddonError, findBinding } from './loader.js'
+import { decodeSockaddrVm, encodeSockaddrVm, LITTLE_ENDIAN, type SockaddrVm } from './sockaddr.js'
 
 // The addon takes any family's sockaddr, so what it does for AF_VSOCK is tested over AF_UNIX and TCP, with the very same code.
 
@@ -13,7 +13,13 @@ const AF_INET = 2
 /** The addon, or undefined with a word on how to get it. */
 export function addonIfBuilt(): Binding | undefined {
   try {
-    return loadBinding()
+    // Not loadBinding(), which the tests' environment switches off: what this gives is used over other families.
+    return findBinding({
+      ...process,
+      file: file('src/native/loader.ts'),
+      env: {},
+      dlopen: (module, path) => process.dlopen(module, path),
+    })
   } catch (error) {
     if (!(error instanceof AddonError)) throw error
     console.warn(`Tests of the native addon are left out: ${error.message}\nTo run them: node scripts/build-addons.mjs`)
@@ -23,12 +29,8 @@ export function addonIfBuilt(): Binding | undefined {
 
 /** For programs in other processes and threads. */
 export function addonPath(): string {
-  const places = [
-    process.env[ADDON_VARIABLE],
-    file('build/Release/upcall_vsock.node'),
-    file(`prebuilds/linux-${process.arch}/upcall_vsock.node`),
-  ]
-  const found = places.find((path) => path !== undefined && existsSync(path))
+  const places = [file('build/Release/upcall_vsock.node'), file(`prebuilds/linux-${process.arch}/upcall_vsock.node`)]
+  const found = places.find((path) => existsSync(path))
   if (found === undefined) throw new Error('no addon')
   return found
 }
@@ -37,7 +39,7 @@ function file(path: string): string {
   return fileURLToPath(new URL(`../../${path}`, import.meta.url))
 }
 
-export function sockaddrInet(port: number): Uint8Array {
+function sockaddrInet(port: number): Uint8Array {
   const bytes = new Uint8Array(16)
   const view = new DataView(bytes.buffer)
   view.setUint16(0, AF_INET, LITTLE_ENDIAN)
@@ -77,21 +79,24 @@ function reset(): Error {
  * host must not connect over AF_VSOCK; the real one is exercised in a guest.
  */
 export function standInForVsock(binding: Binding, cid = 3) {
-  const ports = new WeakMap<Descriptor, number>()
-  const options: { option: number; value: Uint8Array }[] = []
+  const bound = new WeakMap<Descriptor, SockaddrVm>()
+  const options: [option: number, ...value: number[]][] = []
+  const connected: SockaddrVm[] = []
   let nextPort = 0x40000000
   const unix = (port: number) => sockaddrUnix(`upcall-vsock-stand-in-${process.pid}-${port}`)
   const fake: Binding = {
     ...binding,
     socket: () => binding.socket(AF_UNIX),
     bind(descriptor, sockaddr) {
-      const asked = decodeSockaddrVm(sockaddr).port
-      const port = asked === Cid.any ? nextPort++ : asked
-      ports.set(descriptor, port)
+      const asked = decodeSockaddrVm(sockaddr)
+      const port = asked.port === Cid.any ? nextPort++ : asked.port
       binding.bind(descriptor, unix(port))
+      bound.set(descriptor, { cid: asked.cid, port })
     },
     connect(descriptor, sockaddr) {
-      ports.set(descriptor, nextPort++)
+      // As the kernel does it: a port of its own, and any CID.
+      bound.set(descriptor, { cid: Cid.any, port: nextPort++ })
+      connected.push(decodeSockaddrVm(sockaddr))
       try {
         return binding.connect(descriptor, unix(decodeSockaddrVm(sockaddr).port))
       } catch (error) {
@@ -101,15 +106,15 @@ export function standInForVsock(binding: Binding, cid = 3) {
     accept(listener) {
       const accepted = binding.accept(listener)
       if (!accepted) return undefined
-      ports.set(accepted.descriptor, ports.get(listener)!)
+      bound.set(accepted.descriptor, { cid: Cid.local, port: bound.get(listener)!.port })
       return { descriptor: accepted.descriptor, peer: encodeSockaddrVm({ cid: Cid.local, port: nextPort }) }
     },
-    getsockname: (descriptor) => encodeSockaddrVm({ cid: Cid.any, port: ports.get(descriptor)! }),
+    getsockname: (descriptor) => encodeSockaddrVm(bound.get(descriptor)!),
     getpeername: () => encodeSockaddrVm({ cid, port: 1 }),
     setsockopt(_descriptor, _level, option, value) {
-      options.push({ option, value })
+      options.push([option, ...value])
     },
     localCid: () => cid,
   }
-  return { binding: fake, options }
+  return { binding: fake, options, connected }
 }

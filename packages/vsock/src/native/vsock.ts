@@ -5,12 +5,12 @@ import { VsockSocket } from '../socket.js'
 import type { Binding, Descriptor } from './binding.js'
 import { connectSocket } from './connect.js'
 import { explain } from './errno.js'
-import { type Listener, listenSocket } from './listen.js'
+import { type ListenHandlers, listenSocket } from './listen.js'
 import { AddonError, loadBinding } from './loader.js'
-import { checkVsockOptions, setBufferSizes, setConnectTimeout, type VsockOptions } from './options.js'
+import { checkVsockOptions, setBufferSizes, setConnectTimeout, type VsockConnectOptions, type VsockOptions } from './options.js'
 import { AF_VSOCK, decodeSockaddrVm, encodeSockaddrVm } from './sockaddr.js'
 
-export interface NativeSocketOptions {
+interface NativeSocketOptions {
   readonly halfClose: boolean
   readonly lingerMs?: number | undefined
   readonly clock?: Clock | undefined
@@ -21,7 +21,7 @@ export interface NativeConnectOptions extends NativeSocketOptions {
   readonly signal?: AbortSignal | undefined
   /** How long the kernel waits for an answer. Default 2000 ms, the kernel's. */
   readonly timeoutMs?: number | undefined
-  readonly vsock?: (VsockOptions & { readonly toHost?: boolean | undefined }) | undefined
+  readonly vsock?: VsockConnectOptions | undefined
 }
 
 export interface NativeListenOptions extends NativeSocketOptions {
@@ -83,25 +83,25 @@ export function listenNative(local: VsockAddress, options: NativeListenOptions, 
     backlog,
     configure: (descriptor: Descriptor) => setBufferSizes(binding, descriptor, vsock),
   }
-  let listener: Listener
+  const handle: ListenHandlers<VsockSocket> = {
+    create(fd, names) {
+      const addresses = { local: addressOf(names.local), remote: addressOf(names.remote) }
+      return new VsockSocket({ ...addresses, halfClose, lingerMs, clock }, { fd, readable: true, writable: true })
+    },
+    onConnection: handlers.onConnection,
+    onError: (error) => handlers.onError(nativeError('listen', { local }, error), true),
+    onPause: (error) => handlers.onError(nativeError('listen', { local }, error), false),
+  }
   try {
-    listener = listenSocket(binding, target, {
-      create: (fd, names) => {
-        const addresses = { local: addressOf(names.local), remote: addressOf(names.remote) }
-        return new VsockSocket({ ...addresses, halfClose, lingerMs, clock }, { fd, readable: true, writable: true })
-      },
-      onConnection: handlers.onConnection,
-      onError: (error) => handlers.onError(nativeError('listen', { local }, error), true),
-      onPause: (error) => handlers.onError(nativeError('listen', { local }, error), false),
-    })
+    const listener = listenSocket(binding, target, handle, clock && ((ms, fn) => clock.setTimer(ms, fn)))
+    return {
+      address: addressOf(listener.local),
+      ref: () => listener.ref(),
+      unref: () => listener.unref(),
+      close: () => listener.close(),
+    }
   } catch (error) {
     throw nativeError('listen', { local }, error)
-  }
-  return {
-    address: addressOf(listener.local),
-    ref: () => listener.ref(),
-    unref: () => listener.unref(),
-    close: () => listener.close(),
   }
 }
 

@@ -1,0 +1,236 @@
+import { existsSync, statSync } from 'node:fs'
+import { connect as netConnect } from 'node:net'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { callApi } from '../demo/api-client.js'
+import { silentLog } from '../log.js'
+import { makeRig, type Rig, type RigOptions } from '../testing/rig.js'
+import { serveApi } from './server.js'
+
+const DISK = { path_on_host: '/srv/data.img', is_read_only: true }
+
+async function makeApi(options?: RigOptions) {
+  const rig = await makeRig(options)
+  const path = join(rig.directory, 'api.sock')
+  const api = await serveApi({ path, vm: rig.vm, log: silentLog })
+  return {
+    ...rig,
+    path,
+    call: (method: string, resource: string, body?: unknown) => callApi(path, method, resource, body, 10_000),
+    async [Symbol.asyncDispose]() {
+      await api.close()
+      await (rig as Rig)[Symbol.asyncDispose]()
+    },
+  }
+}
+
+/** Sends bytes as they are, and resolves with all that comes back. */
+function raw(path: string, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let answer = ''
+    const socket = netConnect(path)
+    socket.setEncoding('utf8').on('data', (chunk: string) => {
+      answer += chunk
+    })
+    socket.on('error', reject).on('close', () => resolve(answer))
+    socket.write(text)
+  })
+}
+
+const fault = (outcome: string, message: RegExp, errno: number | null = null) => ({
+  fault_message: expect.stringMatching(message),
+  outcome,
+  errno,
+})
+
+describe('what succeeds', () => {
+  it('answers 200 with what was chosen, or 204', async () => {
+    await using api = await makeApi()
+    const { call } = api
+    expect(await call('PUT', '/vm/resize', { desired_vcpus: 2, desired_ram: 512 * 2 ** 20 })).toEqual({
+      status: 200,
+      body: { added: [1], removed: [], present: [0, 1] },
+    })
+    expect(await call('PUT', '/vm/resize', { desired_ram: 512 * 2 ** 20 })).toEqual({ status: 204, body: undefined })
+    expect(await call('PUT', '/drives/vdb', DISK)).toEqual({
+      status: 200,
+      body: { id: 'vdb', base: '0xd0000000', size: '0x2000', irq: 6 },
+    })
+    expect(await call('PUT', '/pci-devices/net1', { bdf: '0000:00:05.0' })).toEqual({
+      status: 200,
+      body: { id: 'net1', bdf: '00:05.0' },
+    })
+    expect(await call('PUT', '/pci-devices/net2')).toEqual({ status: 200, body: { id: 'net2', bdf: '00:01.0' } })
+    const window = { base: '0xd0000000', size: '0x2000', irq: 6 }
+    expect(await call('GET', '/vm')).toEqual({
+      status: 200,
+      body: {
+        state: 'running',
+        arch: 'x86_64',
+        believed: {
+          cpus: { present: [0, 1], unknown: [], max: 8 },
+          memory: 512 * 2 ** 20,
+          mmio: [{ id: 'vdb', ...window, ...DISK, status: 'present' }],
+          pci: [
+            { id: 'net1', bdf: '00:05.0', status: 'present' },
+            { id: 'net2', bdf: '00:01.0', status: 'present' },
+          ],
+        },
+        guest: {
+          booted: true,
+          paused: false,
+          crashed: false,
+          cpus: { online: [0, 1], present: [0, 1] },
+          mmio: [window],
+          pci: ['00:05.0', '00:01.0'],
+        },
+      },
+    })
+    expect(await call('DELETE', '/pci-devices/net1')).toEqual({ status: 204, body: undefined })
+    expect(await call('DELETE', '/drives/vdb')).toEqual({ status: 204, body: undefined })
+    expect(await call('POST', '/vm/reconcile')).toEqual({ status: 200, body: { restarted: false, settled: [], differences: [] } })
+  })
+
+  it('serves only its owner', async () => {
+    await using api = await makeApi()
+    expect(statSync(api.path).mode & 0o777).toBe(0o600)
+  })
+})
+
+describe('what is wrong in itself', () => {
+  it.each([
+    ['PUT', '/vm/resize', undefined, 400, /body/],
+    ['PUT', '/vm/resize', {}, 400, /desired_vcpus, desired_ram or both/],
+    ['PUT', '/vm/resize', { desired_vcpus: 0 }, 400, /desired_vcpus: must be at least 1/],
+    ['PUT', '/vm/resize', { desired_vcpus: 1.5 }, 400, /desired_vcpus: must be an integer/],
+    ['PUT', '/vm/resize', { desired_vcpus: '2' }, 400, /desired_vcpus: must be a number/],
+    ['PUT', '/vm/resize', { desired_vcpus: 9 }, 400, /1 to 8/],
+    ['PUT', '/vm/resize', { vcpus: 2 }, 400, /vcpus/],
+    ['PUT', '/vm/resize', { desired_vcpus: 2, desired_ram: 1024 }, 400, /memory of a simulated guest stays at 536870912/],
+    ['PUT', '/drives/vdb', {}, 400, /path_on_host/],
+    ['PUT', '/drives/vdb', { path_on_host: '' }, 400, /path_on_host: must be a path/],
+    ['PUT', '/drives/vdb', { path_on_host: 'a\0b' }, 400, /without NUL/],
+    ['PUT', '/drives/vdb', { ...DISK, is_read_only: 'no' }, 400, /is_read_only: must be true or false/],
+    ['PUT', '/drives/a%2fb', DISK, 400, /id: must be 1 to 64/],
+    ['PUT', '/drives/%zz', DISK, 400, /percent-encoded/],
+    ['PUT', '/pci-devices/net1', { bdf: '0001:00:05.0' }, 400, /domain/],
+    ['PUT', '/pci-devices/net1', { bdf: '00:20.0' }, 400, /slot/],
+    ['PUT', '/pci-devices/net1', { bdf: '01:05.0' }, 400, /bus 00 only/],
+    ['PUT', '/pci-devices/net1', { bdf: 5 }, 400, /bdf: must be an address/],
+    ['POST', '/vm/reconcile', { force: true }, 400, /force/],
+    ['GET', '/', undefined, 404, /no such resource/],
+    ['GET', '/vm/', undefined, 404, /no such resource/],
+    ['PUT', '/drives/', DISK, 400, /id: must be/],
+    ['DELETE', '/drives/vdb', undefined, 404, /there is none/],
+    ['DELETE', '/pci-devices/net1', undefined, 404, /there is none/],
+    ['POST', '/vm', undefined, 405, /takes GET/],
+    ['GET', '/drives/vdb', undefined, 405, /takes PUT, DELETE/],
+  ] as const)('%s %s %j → %i', async (method, resource, body, status, message) => {
+    await using api = await makeApi()
+    expect(await api.call(method, resource, body)).toEqual({ status, body: fault('not-sent', message) })
+    expect(api.machine.events).toEqual([])
+  })
+
+  it('names the methods of a resource in Allow', async () => {
+    await using api = await makeApi()
+    expect(await raw(api.path, 'PATCH /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\n\r\n')).toMatch(
+      /^HTTP\/1\.1 405 [\s\S]*\r\nallow: PUT\r\n/,
+    )
+  })
+
+  it('refuses what is not JSON', async () => {
+    await using api = await makeApi()
+    const text = 'PUT /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: 3\r\n\r\n{a}'
+    expect(await raw(api.path, text)).toMatch(/^HTTP\/1\.1 400 [\s\S]*is not JSON/)
+  })
+
+  it('refuses a body over 64 KiB without reading it all', async () => {
+    await using api = await makeApi()
+    const text = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: 10000000\r\n\r\n${' '.repeat(70_000)}`
+    expect(await raw(api.path, text)).toMatch(/^HTTP\/1\.1 413 [\s\S]*connection: close[\s\S]*more than 65536 bytes/)
+  })
+})
+
+describe('what cannot be done now', () => {
+  it('409: the id or the address is taken', async () => {
+    await using api = await makeApi()
+    const { call } = api
+    await call('PUT', '/drives/vdb', DISK)
+    await call('PUT', '/pci-devices/net1', { bdf: '00:05.0' })
+    expect(await call('PUT', '/drives/vdb', DISK)).toEqual({ status: 409, body: fault('not-sent', /this id/) })
+    expect(await call('PUT', '/pci-devices/net1')).toEqual({ status: 409, body: fault('not-sent', /this id/) })
+    expect(await call('PUT', '/pci-devices/net2', { bdf: '00:05.0' })).toEqual({
+      status: 409,
+      body: fault('not-sent', /is taken/),
+    })
+  })
+
+  it('429: another change is under way', async () => {
+    await using api = await makeApi()
+    api.machine.kernel.pause()
+    const first = api.call('PUT', '/vm/resize', { desired_vcpus: 4 })
+    await expect.poll(() => api.manager.state).toBe('ServiceBusy')
+    expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({
+      status: 429,
+      body: fault('not-sent', /resize to 4 vCPUs is under way/),
+    })
+    expect((await api.call('GET', '/vm')).status).toBe(200)
+    api.machine.kernel.resume()
+    expect((await first).status).toBe(200)
+  })
+
+  it('502: the guest refused, with its errno', async () => {
+    await using api = await makeApi({ onRequest: (_, { faults }) => (faults.fault = 'refuse') })
+    expect(await api.call('PUT', '/vm/resize', { desired_vcpus: 2 })).toEqual({
+      status: 502,
+      body: fault('guest-error', /refused with EIO/, -5),
+    })
+  })
+
+  it('503: the guest boots or is dead', async () => {
+    await using api = await makeApi()
+    api.machine.guest = 'booting'
+    expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: fault('not-sent', /still booting/) })
+    api.machine.guest = 'dead'
+    expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: fault('not-sent', /dead/) })
+    expect((await api.call('GET', '/vm')).body).toMatchObject({ state: 'dead', guest: null, believed: { mmio: [] } })
+  })
+
+  it('503: no window is left', async () => {
+    await using api = await makeApi()
+    for (let at = 0; at < 128; at++) expect((await api.call('PUT', `/drives/d${at}`, DISK)).status).toBe(200)
+    expect(await api.call('PUT', '/drives/one-more', DISK)).toEqual({ status: 503, body: fault('not-sent', /no free window/) })
+  })
+
+  it('504: the guest did not answer; 409 until a reconcile', async () => {
+    await using api = await makeApi({ replyMs: 100 })
+    api.machine.kernel.pause()
+    expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 504, body: fault('indeterminate', /may have done it/) })
+    expect(await api.call('DELETE', '/drives/vdb')).toEqual({ status: 409, body: fault('not-sent', /unknown whether/) })
+    api.machine.kernel.resume()
+    expect(await api.call('POST', '/vm/reconcile')).toEqual({
+      status: 200,
+      body: { restarted: false, settled: [{ kind: 'mmio', id: 'vdb', now: 'present' }], differences: [] },
+    })
+    expect((await api.call('DELETE', '/drives/vdb')).status).toBe(204)
+  })
+})
+
+it('carries a change through though its client has hung up, and closes with its connections', async () => {
+  await using api = await makeApi()
+  const { machine, path } = api
+  machine.kernel.pause()
+  const body = JSON.stringify({ desired_vcpus: 2 })
+  const hungUp = netConnect(path)
+  hungUp.write(`PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+  await expect.poll(() => api.manager.state).toBe('ServiceBusy')
+  hungUp.destroy()
+  machine.kernel.resume()
+  await expect.poll(async () => (await api.vm.view()).believed.cpus.present).toEqual([0, 1])
+  const idle = netConnect(path)
+  const closed = new Promise((resolve) => idle.on('close', resolve))
+  await new Promise((resolve) => idle.on('connect', resolve))
+  await api[Symbol.asyncDispose]()
+  await closed
+  expect(existsSync(path)).toBe(false)
+})

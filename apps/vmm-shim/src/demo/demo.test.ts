@@ -1,0 +1,70 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, describe, expect, inject, it, vi } from 'vitest'
+import { demo, type Overrides } from '../commands/demo.js'
+import { FAULTS } from '../guest/fault.js'
+import { temporaryDirectory } from '../testing/rig.js'
+import { STEPS } from './steps.js'
+
+const guestEntry = new URL(inject('programs').guest)
+
+async function play(overrides: Overrides = {}, record?: string) {
+  const stdout: string[] = []
+  const stderr: string[] = []
+  const status = await demo(
+    { fast: true, ...(record !== undefined && { record }) },
+    { stdout: { write: (text) => stdout.push(text) }, stderr: { write: (text) => stderr.push(text) } },
+    { guestEntry, bootMs: 60, ...overrides },
+  )
+  return { status, stdout: stdout.join(''), stderr: stderr.join('') }
+}
+
+// A directory for temporary files of this file's own, in which all that is left behind is seen.
+const temporary = temporaryDirectory()
+vi.stubEnv('TMPDIR', temporary.path)
+afterAll(() => {
+  vi.unstubAllEnvs()
+  temporary[Symbol.dispose]()
+})
+
+describe('the demo', () => {
+  it('exits 0 when every step holds, with a table of them all', async () => {
+    const { status, stdout, stderr } = await play()
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    const table = stdout.slice(stdout.indexOf('┌'))
+    for (const { name } of STEPS) expect(table).toContain(name)
+    expect(stdout).toContain('errno -17')
+    expect(stdout).toContain('504 indeterminate')
+    for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
+    expect(stdout).not.toContain('\u001b')
+  })
+
+  it('records what was seen', async () => {
+    using directory = temporaryDirectory()
+    const file = join(directory.path, 'demo.svg')
+    const { stdout } = await play({}, file)
+    const svg = readFileSync(file, 'utf8')
+    expect(svg.match(/<g class="l /g)).toHaveLength(stdout.trimEnd().split('\n').length)
+    expect(svg).toContain('reconcile with a fresh guest')
+  })
+})
+
+// What the step itself shows is no sabotage of it.
+const SHOWN: Record<string, readonly string[]> = { 'the guest dies in the middle of a request': ['silence', 'death'] }
+
+describe.concurrent('a sabotaged guest', () => {
+  for (const { name } of STEPS) {
+    for (const fault of FAULTS.filter((fault) => !SHOWN[name]?.includes(fault))) {
+      it(`${fault} at "${name}" makes the demo exit 1 and name the step`, async () => {
+        const { status, stderr, stdout } = await play({ sabotage: { step: name, fault }, patienceMs: 700 })
+        expect(stderr).toContain(`step "${name}" does not hold: `)
+        expect(status).toBe(1)
+        expect(stdout).not.toContain('✔')
+      })
+    }
+  }
+})
+
+it('has left nothing behind', () => {
+  expect(readdirSync(temporary.path)).toEqual([])
+})

@@ -1,0 +1,111 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { DeviceManager } from '@upcall/device-manager'
+import { connect } from '@upcall/vsock'
+import { describe, expect, inject, it } from 'vitest'
+import { callApi } from './demo/api-client.js'
+import { temporaryDirectory } from './testing/rig.js'
+
+const main = fileURLToPath(inject('programs').main)
+
+function launch(args: string[], { TMPDIR = process.env.TMPDIR }: { TMPDIR?: string | undefined } = {}) {
+  const child: ChildProcess = spawn(process.execPath, [main, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...(TMPDIR !== undefined && { TMPDIR }) },
+  })
+  const output = { stdout: '', stderr: '' }
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name]!.setEncoding('utf8').on('data', (text: string) => {
+      output[name] += text
+    })
+  }
+  const ended = once(child, 'close').then(([status]) => status as number | null)
+  return {
+    child,
+    output,
+    ended,
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGKILL')
+      await ended
+    },
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
+
+describe('vmm-shim run', () => {
+  it.each(['SIGTERM', 'SIGINT'] as const)('serves until %s, which ends everything', async (signal) => {
+    using directory = temporaryDirectory()
+    const [uds, api] = [join(directory.path, 'vm.sock'), join(directory.path, 'api.sock')]
+    await using run = launch([
+      'run',
+      '--uds',
+      uds,
+      '--api',
+      api,
+      '--arch',
+      'x86_64',
+      '--boot-ms',
+      '20',
+      '--cpus',
+      '2',
+      '--memory',
+      '1G',
+    ])
+    await expect.poll(() => run.output.stdout, { timeout: 10_000 }).toContain('api ')
+    expect(run.output.stdout).toContain(`hvsock://${uds}:219`)
+    await using manager = new DeviceManager({ arch: 'x86_64', dial: ({ signal }) => connect(`hvsock://${uds}:219`, { signal }) })
+    await manager.ready({ timeoutMs: 10_000 })
+    await expect
+      .poll(async () => (await callApi(api, 'GET', '/vm')).body)
+      .toMatchObject({ state: 'running', believed: { memory: 2 ** 30 } })
+    expect((await callApi(api, 'PUT', '/vm/resize', { desired_vcpus: 4 })).status).toBe(200)
+    await manager.removeCpus({ apicIds: [3] })
+    const boot = run.output.stderr.split('\n').find((line) => line.includes('the guest boots'))
+    const guest = (JSON.parse(boot!) as { guest: number }).guest
+    expect(isAlive(guest)).toBe(true)
+    run.child.kill(signal)
+    expect(await run.ended).toBe(0)
+    expect([isAlive(guest), existsSync(uds), existsSync(api)]).toEqual([false, false, false])
+  })
+
+  it('takes its guest along when it is killed', async () => {
+    using directory = temporaryDirectory()
+    await using run = launch(['run', '--uds', join(directory.path, 'vm.sock')], { TMPDIR: directory.path })
+    await expect.poll(() => run.output.stderr, { timeout: 10_000 }).toContain('the guest boots')
+    const { guest } = JSON.parse(run.output.stderr.split('\n')[0]!) as { guest: number }
+    run.child.kill('SIGKILL')
+    await run.ended
+    await expect.poll(() => isAlive(guest), { timeout: 10_000 }).toBe(false)
+  })
+
+  it.each([
+    [['run'], /--uds/],
+    [['run', '--uds', '/tmp/x', '--cpus', '0'], /1 to 255/],
+    [['run', '--uds', '/tmp/x', '--cpus', '9'], /--max-cpus, which is 8/],
+    [['run', '--uds', '/tmp/x', '--api', '/tmp/x'], /another path/],
+    [['run', '--uds', '/tmp/x', '--memory', '12Q'], /512M/],
+    [['run', '--uds', '/tmp/x', '--arch', 'mips'], /x86_64, aarch64/],
+    [['fly'], /fly/],
+  ])('%j: status 2, and says why', async (args, why) => {
+    await using run = launch(args)
+    expect(await run.ended).toBe(2)
+    expect(run.output.stderr).toMatch(why)
+  })
+
+  it('status 1 where it cannot listen', async () => {
+    await using run = launch(['run', '--uds', `/${'x'.repeat(120)}`])
+    expect(await run.ended).toBe(1)
+    expect(run.output.stderr).toMatch(/107/)
+  })
+})

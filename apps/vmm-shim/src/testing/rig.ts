@@ -1,0 +1,168 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Bdf, DeviceManager, formatBdf } from '@upcall/device-manager'
+import { deviceManagerGuest, type SimulatedGuest, simulatedGuest } from '@upcall/device-manager/guest'
+import { UpcallServer } from '@upcall/server'
+import { connect, listen } from '@upcall/vsock'
+import type { Arch } from '@upcall/wire'
+import { type Fault, faultyBackend, faultyService } from '../guest/fault.js'
+import type { Drive } from '../vm/books.js'
+import type { GuestReport, Machine } from '../vm/machine.js'
+import { Vm } from '../vm/vm.js'
+
+/** A directory for sockets, with a short path, that goes with the test. */
+export function temporaryDirectory(): { path: string } & Disposable {
+  const path = mkdtempSync(join(tmpdir(), 'vmm-test-'))
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
+}
+
+/** A machine whose guest lives in this process, and a list of what was done to the hardware and asked of the guest, in order. */
+export class RigMachine implements Machine {
+  readonly events: string[] = []
+  readonly cpus = new Set<number>()
+  readonly pci = new Set<string>()
+  readonly drives = new Set<string>()
+  readonly faults: { fault: Fault | undefined; die(): void }
+  /** Makes the next plug or start fail. */
+  broken = false
+  guest: Machine['guest'] = 'booted'
+  guestGone = new AbortController().signal
+  kernel: SimulatedGuest
+  readonly #boot: (machine: RigMachine) => SimulatedGuest
+
+  constructor(cpus: number, boot: (machine: RigMachine) => SimulatedGuest) {
+    for (let id = 0; id < cpus; id++) this.cpus.add(id)
+    this.faults = { fault: undefined, die: () => {} }
+    this.#boot = boot
+    this.kernel = boot(this)
+  }
+
+  async startCpus(ids: readonly number[]): Promise<void> {
+    this.#plug(`start ${ids}`)
+    for (const id of ids) this.cpus.add(id)
+  }
+
+  async stopCpus(ids: readonly number[]): Promise<void> {
+    if (ids.length > 0) this.events.push(`stop ${ids}`)
+    for (const id of ids) this.cpus.delete(id)
+  }
+
+  async attachDrive({ id }: Drive): Promise<void> {
+    this.#plug(`attach ${id}`)
+    this.drives.add(id)
+  }
+
+  async detachDrive({ id }: Drive): Promise<void> {
+    this.events.push(`detach ${id}`)
+    this.drives.delete(id)
+  }
+
+  async plugPci(place: Bdf): Promise<void> {
+    this.#plug(`plug ${formatBdf(place)}`)
+    this.pci.add(formatBdf(place))
+  }
+
+  async unplugPci(place: Bdf): Promise<void> {
+    this.events.push(`unplug ${formatBdf(place)}`)
+    this.pci.delete(formatBdf(place))
+  }
+
+  async report(): Promise<GuestReport | undefined> {
+    if (this.guest === 'dead') return undefined
+    const { booted, paused, crashed, cpus, mmio, pci } = this.kernel.state
+    return { booted, paused, crashed, cpus: { online: cpus.online, present: cpus.present }, mmio, pci }
+  }
+
+  boot(): void {
+    this.events.push('boot')
+    this.guest = 'booted'
+    this.kernel = this.#boot(this)
+  }
+
+  #plug(event: string): void {
+    if (this.broken) throw new Error(`${event}: the hardware is broken`)
+    this.events.push(event)
+  }
+}
+
+export interface Rig extends AsyncDisposable {
+  readonly vm: Vm
+  readonly machine: RigMachine
+  readonly manager: DeviceManager<Arch>
+  /** The directory of its sockets. */
+  readonly directory: string
+}
+
+export interface RigOptions {
+  arch?: Arch | undefined
+  cpus?: number | undefined
+  maxCpus?: number | undefined
+  /** Deadline of each reply, in milliseconds. */
+  replyMs?: number | undefined
+  /** Decides before each request whether and how the guest is broken. */
+  onRequest?: ((what: string, machine: RigMachine) => void) | undefined
+}
+
+/** A VM over a real socket, with its guest in this process. */
+export async function makeRig(options: RigOptions = {}): Promise<Rig> {
+  const { arch = 'x86_64', cpus = 1, maxCpus = 8, replyMs = 5_000, onRequest } = options
+  const temporary = temporaryDirectory()
+  const address = { transport: 'unix', path: join(temporary.path, 'guest.sock') } as const
+  const machine = new RigMachine(cpus, ({ cpus, pci }) =>
+    simulatedGuest({
+      arch,
+      cpus: cpus.size,
+      maxCpus,
+      kernel: '6.12',
+      hardware: { hasCpu: (id) => cpus.has(id), hasPci: (bus, devfn) => pci.has(formatBdf({ bus, devfn })) },
+    }),
+  )
+  const service = () => {
+    const { kernel, faults, events } = machine
+    const told = <T extends unknown[], R>(what: string, ask: (...args: T) => R) => {
+      return (...args: T): R => {
+        events.push(what)
+        onRequest?.(what, machine)
+        return ask(...args)
+      }
+    }
+    const faulty = faultyBackend(kernel, faults)
+    const { cpu, mmio, pci } = faulty
+    const backend = {
+      ...faulty,
+      cpu: cpu && { add: told('ADD_CPU', cpu.add), remove: told('DEL_CPU', cpu.remove) },
+      mmio: mmio && { add: told('ADD_MMIO', mmio.add), remove: told('DEL_MMIO', mmio.remove) },
+      pci: pci && { add: told('ADD_PCI', pci.add), remove: told('DEL_PCI', pci.remove) },
+    }
+    return faultyService(deviceManagerGuest(backend), faults)
+  }
+  const servers = new Set<UpcallServer>()
+  const port = await listen(address)
+  port.on('connection', (stream) => {
+    if (machine.guest === 'dead') return void stream.destroy()
+    const server = new UpcallServer({ services: [service()] })
+    servers.add(server)
+    server.accept(stream)
+  })
+  const manager = new DeviceManager<Arch>({
+    arch,
+    dial: ({ signal }) => connect(address, { signal }),
+    replyTimeouts: { cpuMs: replyMs, otherMs: replyMs },
+    reconnect: { maxDelayMs: 20 },
+  })
+  await manager.ready({ timeoutMs: 5_000 })
+  const vm = new Vm({ arch, cpus, maxCpus, memory: 512 * 2 ** 20, machine, manager, reconcileMs: 2_000 })
+  return {
+    vm,
+    machine,
+    manager,
+    directory: temporary.path,
+    async [Symbol.asyncDispose]() {
+      await manager.close()
+      for (const server of servers) await server.close()
+      await port.close()
+      temporary[Symbol.dispose]()
+    },
+  }
+}
