@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs'
+import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
@@ -32,6 +32,7 @@ describe('a guest in a process of its own', () => {
     const shim = await start(directory.path, { arch, api })
     const { vm, machine, manager } = shim
     const pid = machine.pid!
+    expect(statSync(api).mode & 0o777).toBe(0o600)
     expect(pid).not.toBe(process.pid)
     expect(isAlive(pid)).toBe(true)
     await manager.ready({ timeoutMs: 10_000 })
@@ -114,11 +115,14 @@ describe('a guest in a process of its own', () => {
     expect(await vm.resize(4)).toMatchObject({ added: [3] })
   })
 
-  it('ends with its VMM when a later part cannot be started', async () => {
+  it('is not started where one of the sockets cannot be had', async () => {
     using directory = temporaryDirectory()
     vi.stubEnv('TMPDIR', directory.path)
-    const api = join(directory.path, 'missing', 'api.sock')
-    await expect(start(directory.path, { api })).rejects.toMatchObject({ code: 'ENOENT' })
+    const api = join(directory.path, 'api.sock')
+    await expect(start(directory.path, { api: join(directory.path, 'missing', 'api.sock') })).rejects.toMatchObject({
+      code: 'ENOENT',
+    })
+    await expect(start(join(directory.path, 'missing'), { api })).rejects.toMatchObject({ code: 'ENOENT' })
     expect(readdirSync(directory.path)).toEqual([])
   })
 

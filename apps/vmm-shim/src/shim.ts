@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DeviceManager } from '@upcall/device-manager'
 import type { KernelVersion } from '@upcall/device-manager/guest'
-import { connect, formatAddress, type HvsockAddress, type HybridServer, listenHybrid } from '@upcall/vsock'
+import { connect, formatAddress, type HvsockAddress, type HybridServer, listen, listenHybrid } from '@upcall/vsock'
 import { type Arch, UPCALL_PORT } from '@upcall/wire'
-import { type ApiServer, serveApi } from './api/server.js'
+import { serveApi } from './api/server.js'
 import { SimulatedMachine } from './guest/machine.js'
 import { type Log, silentLog } from './log.js'
 import { Vm } from './vm/vm.js'
@@ -67,7 +67,10 @@ export async function startShim(options: ShimOptions): Promise<Shim> {
     const directory = mkdtempSync(join(tmpdir(), 'vmm-'))
     closers.push(() => rmSync(directory, { recursive: true, force: true }))
 
-    // Bound first: if another VMM has the path, no guest is started in vain.
+    // Both sockets first: if somebody else has one of the paths, no guest is started in vain. Connections wait until they are served.
+    const apiSocket =
+      options.api === undefined ? undefined : await listen({ transport: 'unix', path: options.api }, { mode: 0o600 })
+    if (apiSocket) closers.push(() => apiSocket.close())
     let machine: SimulatedMachine | undefined
     const hybrid = await listenHybrid({
       path: uds,
@@ -103,10 +106,9 @@ export async function startShim(options: ShimOptions): Promise<Shim> {
     closers.push(() => manager.close())
 
     const vm = new Vm({ arch, cpus, maxCpus, memory, machine: simulated, manager, reconcileMs: options.reconcileMs })
-    let api: ApiServer | undefined
-    if (options.api !== undefined) {
-      api = await serveApi({ path: options.api, vm, log })
-      closers.push(() => api?.close())
+    if (apiSocket) {
+      const api = serveApi({ server: apiSocket, vm, log })
+      closers.push(() => api.close())
     }
     return { vm, machine: simulated, manager, address, close, [Symbol.asyncDispose]: close }
   } catch (error) {

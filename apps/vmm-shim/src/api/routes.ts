@@ -5,7 +5,7 @@ import type { Vm } from '../vm/vm.js'
 import { HttpError } from './fault-message.js'
 
 /** A success: 204 where there is nothing to say, else 200. */
-export type Answer = { readonly status: 204 } | { readonly status: 200; readonly body: unknown }
+type Answer = { readonly status: 204 } | { readonly status: 200; readonly body: unknown }
 
 type Handler = (vm: Vm, request: { id: string; body: unknown }) => Promise<Answer>
 
@@ -38,7 +38,7 @@ const Nothing = v.optional(v.strictObject({}))
 const NO_CONTENT: Answer = { status: 204 }
 const ok = (body: unknown): Answer => ({ status: 200, body })
 
-export const ROUTES: readonly Route[] = [
+const ROUTES: readonly Route[] = [
   {
     path: ['vm'],
     methods: { GET: async (vm) => ok(await vm.view()) },

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { listen } from '@upcall/vsock'
+import type { VsockServer } from '@upcall/vsock'
 import type { Log } from '../log.js'
 import type { Vm } from '../vm/vm.js'
 import { faultOf, HttpError } from './fault-message.js'
@@ -12,8 +12,8 @@ const BODY_MS = 5_000
 const IDLE_MS = 5_000
 
 export interface ApiOptions {
-  /** Path of the Unix socket. */
-  path: string
+  /** Where it listens; from here on it is the API's to close. */
+  server: VsockServer
   vm: Vm
   log: Log
 }
@@ -23,8 +23,8 @@ export interface ApiServer {
   close(): Promise<void>
 }
 
-/** The control API, HTTP over a Unix socket that only its owner may use. A change once begun is carried through, whoever hangs up. */
-export async function serveApi({ path, vm, log }: ApiOptions): Promise<ApiServer> {
+/** The control API, HTTP over a Unix socket. A change once begun is carried through, whoever hangs up. */
+export function serveApi({ server, vm, log }: ApiOptions): ApiServer {
   const http = createServer({ keepAliveTimeout: IDLE_MS }, (request, response) => {
     void answer(request, response, vm, log)
   })
@@ -37,8 +37,6 @@ export async function serveApi({ path, vm, log }: ApiOptions): Promise<ApiServer
     busy.add(socket)
     response.once('close', () => busy.delete(socket))
   })
-  // Bound by our own listener, which takes over a dead server's socket file and never one in use.
-  const server = await listen({ transport: 'unix', path }, { mode: 0o600 })
   server.on('connection', (socket) => http.emit('connection', socket))
   server.on('error', (error) => log.warn({ error: error.message }, 'API accept failed'))
   return {

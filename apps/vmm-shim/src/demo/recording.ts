@@ -41,10 +41,10 @@ text{font:${FONT}px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono
 ${Object.entries(COLOURS)
   .map(([style, colour]) => `.${style}{fill:${colour}${style === 'bold' ? ';font-weight:700' : ''}}`)
   .join('\n')}
-g.l{animation:${total.toFixed(2)}s step-end infinite}
+.l{animation:${total.toFixed(2)}s step-end infinite}
 ${recording.map(({ at }, index) => appear(index, at / 1000, total)).join('\n')}
 ${scroll(recording, total)}
-@media (prefers-reduced-motion:reduce){g.l,g.s{animation:none!important}}
+@media (prefers-reduced-motion:reduce){.l,.s{animation:none!important}}
 </style>
 <rect width="${width}" height="${height}" rx="8" fill="#0d1117"/>
 <circle cx="20" cy="17" r="5.5" fill="#ff5f57"/><circle cx="39" cy="17" r="5.5" fill="#febc2e"/><circle cx="58" cy="17" r="5.5" fill="#28c840"/>
@@ -71,6 +71,7 @@ function text(line: Line, at: number): string {
   return `<g class="l l${at}"><text y="${y}" xml:space="preserve">${spans.join('')}</text></g>`
 }
 
+// No more specific than the rule for all lines, so that the name here wins over the shorthand there.
 function appear(index: number, at: number, total: number): string {
   const percent = ((at / total) * 100).toFixed(2)
   return `.l${index}{animation-name:a${index}}@keyframes a${index}{0%{opacity:0}${percent}%{opacity:1}}`
@@ -87,7 +88,7 @@ function scroll(recording: readonly RecordedLine[], total: number): string {
     frames.set(((at / 1000 / total) * 100).toFixed(2), overflow(index + 1) * LEADING)
   })
   const steps = [...frames].map(([percent, offset]) => `${percent}%{transform:translateY(${-offset}px)}`).join('')
-  return `g.s{animation:scroll ${total.toFixed(2)}s step-end infinite}@keyframes scroll{${steps}}`
+  return `.s{animation:scroll ${total.toFixed(2)}s step-end infinite}@keyframes scroll{${steps}}`
 }
 
 function xml(text: string): string {

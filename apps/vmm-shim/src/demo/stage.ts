@@ -12,7 +12,7 @@ const INDENT = 4
 const NAMES = 8
 
 /** A step does not show what it is there to show. */
-export class StepFailed extends Error {
+class StepFailed extends Error {
   override readonly name = 'StepFailed'
 }
 
@@ -65,7 +65,7 @@ export class Stage {
 
   /** A request to the control API, shown with its answer. */
   async call(method: string, path: string, body?: unknown): Promise<ApiReply> {
-    await this.say('api', `${method} ${path}${body === undefined ? '' : ` ${JSON.stringify(body)}`}`)
+    await this.say('api', `${method} ${path}${json(body)}`)
     return this.answered(this.send(method, path, body))
   }
 
@@ -85,7 +85,7 @@ export class Stage {
         'red',
       )
     } else {
-      await this.say('api', `→ ${status}${body === undefined ? '' : ` ${JSON.stringify(body)}`}`)
+      await this.say('api', `→ ${status}${json(body)}`)
     }
     return reply
   }
@@ -114,4 +114,9 @@ export class Stage {
       clearTimeout(timer)
     }
   }
+}
+
+/** With spaces, where a long one can be broken. */
+export function json(value: unknown): string {
+  return value === undefined ? '' : ` ${JSON.stringify(value, null, 1).replace(/\n */g, ' ')}`
 }

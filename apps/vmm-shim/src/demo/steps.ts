@@ -6,7 +6,7 @@ import type { Arch } from '@upcall/wire'
 import type { WindowView } from '../vm/view.js'
 import type { Reconciled } from '../vm/vm.js'
 import { isFault } from './api-client.js'
-import type { Stage } from './stage.js'
+import { json, type Stage } from './stage.js'
 
 export interface Step {
   readonly name: string
@@ -140,7 +140,7 @@ async function dieInTheMiddle(stage: Stage): Promise<string> {
   })
   manager.client.on('state', onState)
   try {
-    await stage.say('api', `PUT /drives/vdc ${JSON.stringify(DISK)}`)
+    await stage.say('api', `PUT /drives/vdc${json(DISK)}`)
     const reply = stage.send('PUT', '/drives/vdc', DISK)
     // The failure of either is told by the other.
     reply.catch(() => {})

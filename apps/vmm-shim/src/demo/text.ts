@@ -2,7 +2,7 @@
 
 export type Style = 'bold' | 'dim' | 'green' | 'red' | 'yellow' | 'cyan' | 'magenta'
 
-export interface Span {
+interface Span {
   readonly text: string
   readonly style?: Style | undefined
 }

@@ -25,6 +25,8 @@ export default async function setup({ provide }: TestProject): Promise<() => Pro
     format: ['esm'],
     target: 'node20',
     tsconfig: fileURLToPath(new URL('../../tsconfig.json', import.meta.url)),
+    // tsup would otherwise look into the package.json of whatever folder the tests were started in.
+    skipNodeModulesBundle: true,
     noExternal: [/^@upcall\//],
     esbuildOptions: (options) => {
       options.conditions = ['@upcall/source']

@@ -18,7 +18,7 @@ export function temporaryDirectory(): { path: string } & Disposable {
 }
 
 /** A machine whose guest lives in this process, and a list of what was done to the hardware and asked of the guest, in order. */
-export class RigMachine implements Machine {
+class RigMachine implements Machine {
   readonly events: string[] = []
   readonly cpus = new Set<number>()
   readonly pci = new Set<string>()

@@ -314,7 +314,7 @@ export class Vm {
   }
 }
 
-export function isConnected({ state }: { state: string }): boolean {
+function isConnected({ state }: { state: string }): boolean {
   return state === 'ServiceConnected' || state === 'ServiceBusy'
 }
 

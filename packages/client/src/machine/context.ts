@@ -31,7 +31,7 @@ export interface Context {
   now: number
   /** What waits to be sent, first in first out. */
   readonly queue: Ticket[]
-  /** When trying ends; infinite while the session is ready. */
+  /** When trying ends. It means nothing while the session is ready; leaving that state sets it anew. */
   budgetEnd: number
   /** Attempts since the last connection that proved itself. */
   attempts: number

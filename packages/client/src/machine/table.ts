@@ -155,7 +155,6 @@ function readGreeting(c: Context, state: In<'Greeting'>, { chunk }: EventOf<'byt
     return tryAgain(c, 'protocol', cause, conn)
   }
   if (more.length > 0 || decoder.pending > 0) return tryAgain(c, 'protocol', unasked(c), conn)
-  c.budgetEnd = Number.POSITIVE_INFINITY
   c.lastFailure = undefined
   return { kind: 'Ready', channel: { conn, decoder, clean: true, since: c.now, proven: false } }
 }
@@ -296,12 +295,10 @@ function late(c: Context, what: string): TimeoutError {
 }
 
 function ended(c: Context, when: string, cause: unknown): UpcallError {
-  return new UpcallError(
-    'DISCONNECTED',
-    'not-sent',
-    `connect ${c.options.remote}: the connection ended ${when}; a new one is made`,
-    { cause },
-  )
+  const next = c.options.pace === undefined ? 'call reconnect() for a new one' : 'a new one is made'
+  return new UpcallError('DISCONNECTED', 'not-sent', `connect ${c.options.remote}: the connection ended ${when}; ${next}`, {
+    cause,
+  })
 }
 
 function unasked(c: Context): ProtocolError {

@@ -1,0 +1,112 @@
+import { once } from 'node:events'
+import { Duplex } from 'node:stream'
+import { describe, expect, test } from 'vitest'
+import { type Dial, type Service, UpcallClient } from './index.js'
+
+const service: Service<string, string> = {
+  byte: 0x78,
+  messageSize: 4,
+  checkGreeting() {},
+  encode: (_request, into) => into,
+  decode: () => 'reply',
+  failed: () => false,
+  replyTimeoutMs: () => 1_000,
+}
+
+const silent = () => new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
+const client = (dial: Dial) => new UpcallClient({ service, dial, reconnect: false })
+
+describe('the client owns what its dialer delivers', () => {
+  test('a stream that comes after close() is destroyed, and close() waits for it', async () => {
+    const stream = silent()
+    let deliver!: (stream: Duplex) => void
+    const c = client(() => new Promise((resolve) => (deliver = resolve)))
+    await Promise.resolve()
+    const closed = c.close()
+    deliver(stream)
+    await closed
+    expect(stream.destroyed).toBe(true)
+  })
+
+  test('the dial is told to end when the client closes', async () => {
+    let signal: AbortSignal | undefined
+    const c = client(
+      (options) =>
+        new Promise((_resolve, reject) => {
+          signal = options.signal
+          options.signal.addEventListener('abort', () => reject(options.signal.reason))
+        }),
+    )
+    await Promise.resolve()
+    await c.close()
+    expect(signal?.aborted).toBe(true)
+  })
+
+  test('an error of the stream after close() is nobody’s', async () => {
+    const stream = silent()
+    const c = client(async () => stream)
+    await once(c, 'state')
+    await c.close()
+    expect(() => stream.emit('error', new Error('late'))).not.toThrow()
+  })
+})
+
+describe('a dialer that misbehaves', () => {
+  test.each<[string, Dial]>([
+    [
+      'throws',
+      () => {
+        throw new Error('boom')
+      },
+    ],
+    ['rejects', () => Promise.reject(new Error('boom'))],
+  ])('one that %s is one that failed', async (_name, dial) => {
+    await expect(client(dial).ready()).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      outcome: 'not-sent',
+      cause: { message: 'boom' },
+    })
+  })
+
+  test('one that delivers no stream is final', async () => {
+    const c = new UpcallClient({ service, dial: async () => ({}) as Duplex })
+    await expect(c.ready()).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      cause: { message: 'dial: must resolve with a Duplex stream' },
+    })
+    await c.close()
+  })
+
+  test('an error that says retryable: false is final', async () => {
+    let dials = 0
+    const c = new UpcallClient({
+      service,
+      dial: () => {
+        dials++
+        return Promise.reject(Object.assign(new Error('no'), { retryable: false }))
+      },
+    })
+    await expect(c.request('x')).rejects.toMatchObject({ code: 'UNREACHABLE' })
+    expect(dials).toBe(1)
+    await c.close()
+  })
+})
+
+test.each<[object, string]>([
+  [{ dial: 1 }, 'dial: must be a function'],
+  [{ service: { byte: 256 } }, 'service: must be a Service'],
+  [{ queue: { limit: -1 } }, 'queue: must be'],
+  [{ timeouts: { dialMs: 0 } }, 'timeouts.dialMs: must be a number of milliseconds above 0, got 0'],
+  [{ timeouts: { greetingMs: Number.NaN } }, 'timeouts.greetingMs'],
+  [{ reconnect: { budgetMs: -5 } }, 'reconnect.budgetMs'],
+  [{ reconnect: { minDelayMs: 50, maxDelayMs: 10 } }, 'reconnect.maxDelayMs: must be at least minDelayMs (50), got 10'],
+])('%j is refused', (options, message) => {
+  expect(() => new UpcallClient({ service, dial: async () => silent(), ...options } as never)).toThrow(message)
+})
+
+test('a timeout that is none is refused before anything is queued', async () => {
+  const c = client(async () => silent())
+  await expect(c.request('x', { timeoutMs: 0 })).rejects.toThrow('timeoutMs: must be a number of milliseconds above 0')
+  await expect(c.ready({ timeoutMs: -1 })).rejects.toThrow('timeoutMs')
+  await c.close()
+})
