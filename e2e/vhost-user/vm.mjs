@@ -16,7 +16,7 @@ export class Vm {
     const ready = vm.event('ready', { deadlineMs: 120_000 })
     ready.catch(() => {})
     vm.#run = await startInGuest({
-      ...{ image, payloadDir, signal, command: ['node', 'vhost-user.mjs'], onLine: (line) => vm.#onLine(line) },
+      ...{ image, payloadDir, signal, command: ['node', 'main.mjs'], onLine: (line) => vm.#onLine(line) },
       ...{ machine: 'q35', memory: '512M', maxMemory: { slots: 2, size: '2G' }, sharedMemory: true, cpus: 1, reboot: true },
       chardevs: [`socket,id=vsock,path=${socketPath}`],
       // Only devices behind a root port can be plugged on a q35.
@@ -26,8 +26,13 @@ export class Vm {
     })
     vm.#port = vm.#run.guest.port(CONTROL)
     vm.#port.on('error', () => {})
-    await ready
-    return vm
+    try {
+      await Promise.race([ready, vm.#run.result.then(() => Promise.reject(new Error('the guest program ended')))])
+      return vm
+    } catch (error) {
+      await vm.close()
+      throw error
+    }
   }
 
   get pid() {

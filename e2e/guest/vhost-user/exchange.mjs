@@ -8,20 +8,21 @@ const BLOCK = 64 * 1024
 
 /**
  * `send`, `want`: bytes there and back. `hold`: the accepting end reads nothing before it is told to. `first`: who ends before the
- * other begins (`connector` or `acceptor`), which takes half-close; default: both at once.
+ * other begins (`connector` or `acceptor`), which takes half-close; default: both at once. `onSent`, `onBytes` are told of bytes written
+ * and read here.
  */
-export async function exchange(socket, { send = 0, want = 0, hold = false, first, onBytes } = {}) {
+export async function exchange(socket, { send = 0, want = 0, hold = false, first, onBytes, onSent } = {}) {
   socket.write(`${JSON.stringify({ send, want, hold, first })}\n`)
-  const sending = () => sendBytes(socket, send)
+  const sending = () => sendBytes(socket, send, onSent)
   const receiving = () => receiveBytes(socket, want, onBytes)
   await inTurn(first === 'acceptor' ? [receiving, sending] : [sending, receiving], first)
   return { sent: send, received: want }
 }
 
 /** The accepting end. `released` is awaited before a held transfer is read. */
-export async function answer(socket, { released, onBytes } = {}) {
+export async function answer(socket, { released, onBytes, onSent } = {}) {
   const { send, want, hold, first } = JSON.parse(await readLine(socket))
-  const sending = () => sendBytes(socket, want)
+  const sending = () => sendBytes(socket, want, onSent)
   const receiving = async () => {
     if (hold) await released()
     await receiveBytes(socket, send, onBytes)
@@ -37,7 +38,7 @@ async function inTurn([one, other], ordered) {
 }
 
 /** Sends `count` bytes that never repeat at the size of a packet or a page, then their digest, then EOF. */
-export async function sendBytes(socket, count) {
+async function sendBytes(socket, count, onSent = () => {}) {
   const hash = createHash('md5')
   const noise = Buffer.alloc(1_000_003)
   let x = (Math.random() * 0x7fff_ffff) | 1
@@ -50,6 +51,7 @@ export async function sendBytes(socket, count) {
     const chunk = noise.subarray(start, Math.min(start + BLOCK, noise.length, start + count - at))
     hash.update(chunk)
     at += chunk.length
+    onSent(chunk.length)
     if (!socket.write(chunk)) await drained(socket)
   }
   socket.end(hash.digest())
@@ -68,7 +70,7 @@ async function drained(socket) {
 }
 
 /** Reads `count` bytes and their digest, then EOF; anything else is an error. */
-export async function receiveBytes(socket, count, onBytes = () => {}) {
+async function receiveBytes(socket, count, onBytes = () => {}) {
   const hash = createHash('md5')
   const tail = []
   let received = 0

@@ -1,21 +1,21 @@
 // Runs in the guest: services on AF_VSOCK, and commands from the host over a virtio port, so that they come through whatever becomes
 // of the vsock device. Events and answers are JSON lines on stdout.
 import { spawn } from 'node:child_process'
-import { createReadStream, readdirSync, readlinkSync, readFileSync, writeFileSync } from 'node:fs'
+import { createReadStream, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { connect, listen } from '@upcall/vsock'
 import { answer, connectMany, exchange } from './exchange.mjs'
 
 let release
 let released = new Promise((resolve) => (release = resolve))
-/** Bytes of the transfers under way. */
-let received = 0
+/** Bytes that this end has handed to its sockets. */
+let sent = 0
 let failures = 0
 
 await service(5000, (socket) => socket.pipe(socket))
 await service(5001, async (socket) => {
   try {
-    const done = await answer(socket, { released: () => released, onBytes: (count) => (received += count) })
+    const done = await answer(socket, { released: () => released, onSent: (count) => (sent += count) })
     tell({ event: 'answered', ...done })
   } catch (error) {
     failures++
@@ -30,11 +30,10 @@ const commands = {
   async exchange({ port, ...how }) {
     const socket = await dial(port)
     socket.on('error', () => {})
-    return exchange(socket, { ...how, onBytes: (count) => (received += count) })
+    return exchange(socket, { ...how, onSent: (count) => (sent += count) })
   },
   connects: ({ port, count, width }) => connectMany(count, width, () => dial(port)),
-  state: () => ({ received, failures, descriptors: readdirSync('/proc/self/fd').length }),
-  links: () => readdirSync('/proc/self/fd').map((f) => { try { return f + ' ' + readlinkSync('/proc/self/fd/' + f) } catch { return '' } }),
+  state: () => ({ sent, failures, descriptors: readdirSync('/proc/self/fd').length }),
   release() {
     release()
     released = new Promise((resolve) => (release = resolve))
