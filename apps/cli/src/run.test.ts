@@ -2,6 +2,9 @@ import { createServer } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'
 import { expect, test } from 'vitest'
 import { serveGuest, start, upcall } from './harness.js'
+import { hostArchOf } from './options.js'
+
+const otherArch = hostArchOf() === 'aarch64' ? 'x86_64' : 'aarch64'
 
 function lines(...values: unknown[]): Readable {
   return Readable.from(values.map((value) => `${typeof value === 'string' ? value : JSON.stringify(value)}\n`))
@@ -127,6 +130,10 @@ test.each([
   [['serve', '--listen', 'unix:/x', '--cpus', '9', '--max-cpus', '8'], /cpus/],
   [['serve', '--listen', 'unix:/x', '--pci', '5'], /--pci: bdf/],
   [['serve', '--listen', 'vsock://any:219'], /--listen: listen vsock:\/\/any:219: native AF_VSOCK is switched off/],
+  [['serve', '--listen', 'unix:/x', '--no-roll-back'], /--no-roll-back: is for --backend linux/],
+  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--cpus', '2'], /--cpus: is for --backend simulated/],
+  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--quirks', 'none'], /--quirks: is for --backend simulated/],
+  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--arch', otherArch], /the Linux guest is this machine/],
   [['decode', '/nonexistent/file'], /ENOENT/],
 ])('wrong usage: %j', async (argv, message) => {
   const { status, stdout, stderr } = await upcall(argv)
