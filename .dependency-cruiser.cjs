@@ -5,6 +5,7 @@
 const layers = {
   'packages/wire': { ours: [], node: false },
   'packages/vsock': { ours: [], node: true },
+  'packages/vhost-user': { ours: [], node: true },
   'packages/client': { ours: ['packages/wire'], node: true },
   'packages/server': { ours: [], node: true },
   'packages/device-manager': {
@@ -20,7 +21,12 @@ const layers = {
 }
 
 /** Code without a platform: it sees no socket, promise, timer or clock. Its tsconfig has no platform types; here it gets no platform modules. */
-const pure = ['packages/wire/src/', 'packages/client/src/machine/', 'packages/server/src/machine/']
+const pure = [
+  'packages/wire/src/',
+  'packages/client/src/machine/',
+  'packages/server/src/machine/',
+  'packages/vhost-user/src/machine/',
+]
 
 const unitTest = '[.]test[.]ts$'
 

@@ -22,6 +22,12 @@ export const addons = [
     sources: ['native', 'packages/vsock/native'],
     exercise: 'packages/vsock/native/exercise.mjs',
   },
+  {
+    name: 'upcall_vhost_user',
+    package: 'packages/vhost-user',
+    sources: ['native', 'packages/vhost-user/native'],
+    exercise: 'packages/vhost-user/native/exercise.mjs',
+  },
 ]
 
 /** What is published. `node` is an npm package that brings a Node for that machine, where this one is another. */

@@ -1,0 +1,41 @@
+/* The exports of upcall_vhost_user.node. Their TypeScript types are in src/native/binding.ts. */
+#include "channel.h"
+#include "descriptor.h"
+#include "front-end.h"
+#include "mapping.h"
+#include "socket.h"
+
+#include <uv.h>
+
+/* Counts the changes of src/native/binding.ts, so that a stale build is told from a fitting one. */
+#define API_VERSION 1
+
+const napi_type_tag up_descriptor_tag = {0x51d0c47e9a2b4f83, 0xb3f6e1807d5c4926};
+
+static const struct up_function functions[] = {
+    {"socket", up_js_socket},   {"bind", up_js_bind},   {"listen", up_js_listen},   {"accept", up_js_accept},
+    {"receive", vu_js_receive}, {"send", vu_js_send},   {"drain", vu_js_drain},     {"signal", vu_js_signal},
+    {"map", vu_js_map},         {"unmap", vu_js_unmap}, {"connect", vu_js_connect}, {"memfd", vu_js_memfd},
+    {"eventfd", vu_js_eventfd}, {"watch", up_js_watch}, {"unwatch", up_js_unwatch}, {"ref", up_js_ref},
+    {"unref", up_js_unref},     {"close", up_js_close},
+};
+
+static const struct {
+  const char* name;
+  int value;
+} constants[] = {
+    {"READABLE", UV_READABLE},
+    {"WRITABLE", UV_WRITABLE},
+    {"AF_UNIX", AF_UNIX},
+    {"API_VERSION", API_VERSION},
+};
+
+NAPI_MODULE_INIT() {
+  if (!up_export(env, exports, functions, UP_COUNT(functions))) return NULL;
+  for (size_t i = 0; i < UP_COUNT(constants); i++) {
+    napi_value value = up_new_number(env, constants[i].value);
+    if (!value) return NULL;
+    UP_TRY(env, napi_set_named_property(env, exports, constants[i].name, value));
+  }
+  return exports;
+}

@@ -1,0 +1,297 @@
+import type { Duplex } from 'node:stream'
+import { Channel } from './channel.js'
+import type { Clock } from './clock.js'
+import { outcomeError, VsockDeviceError } from './errors.js'
+import { join } from './join.js'
+import type { VsockConnection } from './machine/connection.js'
+import { RX_RING, TX_RING, VsockDevice } from './machine/device.js'
+import { type DeviceError, toDeviceError } from './machine/errors.js'
+import type { MuxerOptions } from './machine/muxer.js'
+import { BackendSession, type SessionResult } from './machine/session.js'
+import type { Binding, Descriptor } from './native/binding.js'
+import { BindingPlatform } from './platform.js'
+import { VsockStream } from './stream.js'
+
+/** A connection that the guest asks for. */
+export interface IncomingConnection {
+  /** Aborts when the guest gives up, when the handshake’s deadline passes, and when the device goes away. */
+  readonly signal: AbortSignal
+  /** The port that the guest’s socket has. */
+  readonly guestPort: number
+  readonly guestCid: number
+  /** Lets the guest in and returns the stream; what the handler resolves with is then of no account. */
+  accept(): VsockStream
+}
+
+/**
+ * Answers a guest that connects to `port` on the host. What it resolves with is joined with the guest both ways; undefined, without a
+ * call of `accept()`, refuses the guest (RST), as does a rejection.
+ */
+export type ConnectionHandler = (port: number, incoming: IncomingConnection) => Promise<Duplex | undefined> | Duplex | undefined
+
+export interface AttachmentHandlers {
+  readonly onConnection: ConnectionHandler | undefined
+  /** Something that `running` or `fault` shows may have changed. */
+  readonly onChange: () => void
+  /** A new driver has begun; `connections` of the old one were cut. */
+  readonly onReset: (connections: number) => void
+  /** The front end has gone, or broke the protocol. Called once; everything is released by then. */
+  readonly onEnd: (error: DeviceError | undefined) => void
+}
+
+interface Watcher {
+  news(): void
+}
+
+/** One VMM on the line, from its first message to its last: the session, the rings, the connections, and the one place that runs them. */
+export class Attachment {
+  /** Why the rings are left alone, until the driver begins anew. */
+  fault: DeviceError | undefined
+  readonly #options: MuxerOptions
+  readonly #clock: Clock
+  readonly #handlers: AttachmentHandlers
+  readonly #platform: BindingPlatform
+  readonly #session: BackendSession
+  readonly #device: VsockDevice
+  readonly #channel: Channel
+  readonly #watchers = new Map<VsockConnection, Watcher>()
+  #scheduled = false
+  #closed = false
+  #wakeAt = Number.POSITIVE_INFINITY
+  #cancelWake: () => void = () => {}
+
+  constructor(binding: Binding, descriptor: Descriptor, options: MuxerOptions, clock: Clock, handlers: AttachmentHandlers) {
+    this.#options = options
+    this.#clock = clock
+    this.#handlers = handlers
+    this.#platform = new BindingPlatform(binding, () => this.#pump())
+    this.#session = new BackendSession(this.#platform, configSpace(options.guestCid))
+    this.#device = new VsockDevice(options)
+    this.#channel = new Channel(binding, descriptor, {
+      onMessage: (header, payload, descriptors) => this.#apply(this.#session.receive(header, payload, descriptors)),
+      onEnd: (error) => this.#end(error === undefined ? undefined : toDeviceError(error)),
+    })
+  }
+
+  get running(): boolean {
+    return this.#session.running
+  }
+
+  get connections(): number {
+    return this.#device.muxer.size
+  }
+
+  /** The connection opens or the promise rejects with `VsockDeviceError`; the handshake has a deadline of its own. */
+  connect(port: number, signal: AbortSignal | undefined): Promise<VsockStream> {
+    return new Promise((resolve, reject) => {
+      const subject = this.#subject(port)
+      const connection = this.#device.muxer.connect(port, this.#clock.now())
+      if (connection === undefined) {
+        const what = `all ${this.#options.maxConnections} connections are taken`
+        reject(
+          new VsockDeviceError({ code: 'EAGAIN', subject, what, next: 'close some, or raise maxConnections', retryable: true }),
+        )
+        return
+      }
+      const onAbort = () => {
+        connection.reset()
+        this.#touch(connection)
+      }
+      signal?.addEventListener('abort', onAbort, { once: true })
+      this.#watchers.set(connection, {
+        news: () => {
+          if (connection.state === 'connecting') return
+          signal?.removeEventListener('abort', onAbort)
+          this.#watchers.delete(connection)
+          if (connection.state === 'open') resolve(this.#open(connection))
+          else reject(outcomeError(subject, connection.outcome ?? 'reset', signal?.aborted ? signal.reason : undefined))
+        },
+      })
+      this.#schedule()
+    })
+  }
+
+  /** Goes back to rings that a fault stopped. Every connection was cut then. */
+  restart(): void {
+    if (this.fault === undefined || this.#closed) return
+    this.fault = undefined
+    const fault = this.#session.restart()
+    if (fault !== undefined) this.#stop(fault)
+    else this.#pump()
+    this.#handlers.onChange()
+  }
+
+  /** Hangs up and releases everything. `onEnd` is not called. Twice is once. */
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#cancelWake()
+    this.#channel.close()
+    this.#device.muxer.abandon()
+    this.#deliverNews()
+    this.#session.close()
+  }
+
+  #apply({ reply, fault, reset }: SessionResult): Uint8Array | undefined {
+    if (reset === true) {
+      const connections = this.#device.muxer.size
+      this.fault = undefined
+      this.#device.muxer.abandon()
+      this.#deliverNews()
+      this.#handlers.onReset(connections)
+    }
+    if (fault !== undefined) this.#stop(fault)
+    else this.#pump()
+    this.#handlers.onChange()
+    return reply
+  }
+
+  #end(error: DeviceError | undefined): void {
+    if (this.#closed) return
+    this.close()
+    this.#handlers.onEnd(error)
+  }
+
+  /** The guest did what no honest one does. Its rings are left alone; the VMM is still listened to. */
+  #stop(fault: DeviceError): void {
+    this.fault = fault
+    this.#session.halt()
+    this.#platform.reportFault()
+    this.#device.muxer.abandon()
+    this.#deliverNews()
+  }
+
+  // ── the one place that runs the device ─────────────────────────────────────────────────────────────────────────────────
+
+  /** Soon: after the current callback, so that all it does to connections is one trip to the rings. */
+  #schedule(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    process.nextTick(() => {
+      this.#scheduled = false
+      this.#pump()
+    })
+  }
+
+  #touch(connection: VsockConnection): void {
+    this.#device.muxer.touch(connection)
+    this.#schedule()
+  }
+
+  #pump(): void {
+    if (this.#closed) return
+    const { rx, tx } = this.#session
+    if (rx !== undefined || tx !== undefined) {
+      try {
+        const work = this.#device.process(rx, tx, this.#clock.now())
+        if (work.notifyRx) this.#platform.notify(RX_RING)
+        if (work.notifyTx) this.#platform.notify(TX_RING)
+        // Others first: the event loop turns before the next piece.
+        if (work.more) setImmediate(() => this.#pump())
+      } catch (error) {
+        this.#stop(toDeviceError(error))
+        this.#handlers.onChange()
+        return
+      }
+    }
+    this.#deliverNews()
+    this.#armTimer()
+  }
+
+  #deliverNews(): void {
+    for (const connection of this.#device.muxer.takeNews()) {
+      try {
+        const watcher = this.#watchers.get(connection)
+        if (watcher !== undefined) watcher.news()
+        else if (connection.state === 'accepting') this.#incoming(connection)
+      } catch (error) {
+        // A listener of the stream threw. That is the application's, as with any emitter; the other connections' news come first.
+        process.nextTick(() => {
+          throw error
+        })
+      }
+    }
+  }
+
+  #armTimer(): void {
+    const next = this.#device.muxer.nextTimeout()
+    if (next >= this.#wakeAt) return
+    this.#cancelWake()
+    this.#wakeAt = next
+    this.#cancelWake = this.#clock.setTimer(Math.max(0, next - this.#clock.now()), () => {
+      this.#wakeAt = Number.POSITIVE_INFINITY
+      this.#device.muxer.handleTimeout(this.#clock.now())
+      this.#pump()
+    })
+  }
+
+  // ── connections ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #open(connection: VsockConnection): VsockStream {
+    const owner = {
+      touch: (it: VsockConnection) => this.#touch(it),
+      now: () => this.#clock.now(),
+      setTimer: (ms: number, fn: () => void) => this.#clock.setTimer(ms, fn),
+    }
+    const stream = new VsockStream(connection, owner, {
+      subject: this.#subject(connection.guestPort),
+      highWaterMark: Math.min(this.#options.bufferBytes, 64 * 1024),
+      lingerMs: this.#options.lingerMs,
+    })
+    this.#watchers.set(connection, stream)
+    stream.once('close', () => this.#watchers.delete(connection))
+    return stream
+  }
+
+  #incoming(connection: VsockConnection): void {
+    const gone = new AbortController()
+    let stream: VsockStream | undefined
+    this.#watchers.set(connection, {
+      news: () => {
+        if (connection.state !== 'closed') return
+        this.#watchers.delete(connection)
+        gone.abort(outcomeError(this.#subject(connection.guestPort), connection.outcome ?? 'reset'))
+      },
+    })
+    const refuse = () => {
+      connection.reset()
+      this.#touch(connection)
+    }
+    const accept = (): VsockStream => {
+      gone.signal.throwIfAborted()
+      if (stream !== undefined) return stream
+      connection.accept()
+      stream = this.#open(connection)
+      this.#touch(connection)
+      return stream
+    }
+    const { onConnection } = this.#handlers
+    if (onConnection === undefined) {
+      refuse()
+      return
+    }
+    const { guestPort, hostPort } = connection
+    const incoming = { signal: gone.signal, guestPort, guestCid: this.#options.guestCid, accept }
+    // Inside a promise, so that a handler that throws is a handler that rejects.
+    Promise.resolve()
+      .then(() => onConnection(hostPort, incoming))
+      .then((host) => {
+        if (stream !== undefined) return
+        if (host === undefined) refuse()
+        else if (gone.signal.aborted) host.on('error', () => {}).destroy()
+        else join(accept(), host)
+      })
+      .catch((error: unknown) => (stream === undefined ? refuse() : stream.destroy(error instanceof Error ? error : undefined)))
+  }
+
+  #subject(port: number): string {
+    return `connect guest ${this.#options.guestCid} port ${port}`
+  }
+}
+
+/** struct virtio_vsock_config: le64 guest_cid. */
+function configSpace(guestCid: number): Uint8Array {
+  const bytes = new Uint8Array(8)
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(guestCid), true)
+  return bytes
+}

@@ -1,0 +1,99 @@
+import { DeviceError } from './errors.js'
+
+/**
+ * The buffers of one descriptor chain as pieces of guest memory, with a cursor for each direction. One object is used over and
+ * over: a chain costs no allocation.
+ *
+ * Every byte is copied once: what has been read here cannot be changed by the guest any more.
+ */
+export class Chain {
+  /** Number of the chain's first descriptor, which goes back into the used ring. */
+  head = 0
+  /** Bytes that the device may read and write, over the whole chain. */
+  readable = 0
+  writable = 0
+  /** Descriptors visited: what the chain cost, however few bytes it holds. */
+  descriptors = 0
+
+  readonly #windows: Uint8Array[] = []
+  readonly #starts: number[] = []
+  readonly #lengths: number[] = []
+  #count = 0
+  /** The piece at which the writable ones begin. */
+  #boundary = 0
+  #readPiece = 0
+  #readOffset = 0
+  #writePiece = 0
+  #writeOffset = 0
+
+  /** Forgets the previous chain. */
+  begin(head: number): void {
+    this.head = head
+    this.readable = this.writable = this.descriptors = 0
+    this.#windows.length = 0
+    this.#count = this.#boundary = 0
+    this.#readPiece = this.#readOffset = this.#writePiece = this.#writeOffset = 0
+  }
+
+  /** Adds `length` bytes of `window` from `start`. The caller has checked the bounds. */
+  append(window: Uint8Array, start: number, length: number, writable: boolean): void {
+    const at = this.#count++
+    this.#windows[at] = window
+    this.#starts[at] = start
+    this.#lengths[at] = length
+    if (writable) {
+      this.writable += length
+    } else {
+      this.readable += length
+      this.#boundary = this.#writePiece = this.#count
+    }
+  }
+
+  /** Copies the next `length` readable bytes into `target` at `at`. */
+  read(target: Uint8Array, at: number, length: number): void {
+    let left = length
+    let to = at
+    while (left > 0) {
+      if (this.#readPiece >= this.#boundary)
+        throw new DeviceError('CHAIN_TOO_SHORT', `descriptor chain ${this.head} ended ${left} bytes early`)
+      const n = Math.min(left, this.#lengths[this.#readPiece]! - this.#readOffset)
+      const from = this.#starts[this.#readPiece]! + this.#readOffset
+      copy(this.#windows[this.#readPiece]!, from, target, to, n)
+      left -= n
+      to += n
+      this.#readOffset += n
+      if (this.#readOffset === this.#lengths[this.#readPiece]) {
+        this.#readPiece++
+        this.#readOffset = 0
+      }
+    }
+  }
+
+  /** Copies `length` bytes of `source` from `at` into the next writable bytes. */
+  write(source: Uint8Array, at: number, length: number): void {
+    let left = length
+    let from = at
+    while (left > 0) {
+      if (this.#writePiece >= this.#count)
+        throw new DeviceError('CHAIN_TOO_SHORT', `descriptor chain ${this.head} has no room for ${left} more bytes`)
+      const n = Math.min(left, this.#lengths[this.#writePiece]! - this.#writeOffset)
+      copy(source, from, this.#windows[this.#writePiece]!, this.#starts[this.#writePiece]! + this.#writeOffset, n)
+      left -= n
+      from += n
+      this.#writeOffset += n
+      if (this.#writeOffset === this.#lengths[this.#writePiece]) {
+        this.#writePiece++
+        this.#writeOffset = 0
+      }
+    }
+  }
+}
+
+/** Short runs are copied by a loop: making a view costs more than 64 bytes do. */
+function copy(source: Uint8Array, from: number, target: Uint8Array, to: number, length: number): void {
+  if (length <= 64) {
+    for (let i = 0; i < length; i++) target[to + i] = source[from + i]!
+  } else {
+    target.set(from === 0 && length === source.length ? source : source.subarray(from, from + length), to)
+  }
+}

@@ -1,0 +1,374 @@
+import type { Chain } from './chain.js'
+import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
+import { type Allocate, ReceiveBuffer } from './receive-buffer.js'
+
+/**
+ * One vsock connection, seen from the host (virtio 1.2, 5.10.6). A pure machine: packets, bytes and the time go in; packets come out
+ * of `next`; what its owner must know is in its fields, and `changed` says when to look.
+ *
+ * ```
+ *  connect(): connecting ── RESPONSE ──▶ open ── close(), SHUTDOWN(both) ──▶ closing ── RST, linger ──▶ closed
+ *  REQUEST:   accepting ─── accept() ──▶ open ── RST, or SHUTDOWN(both) and all bytes taken ──▶ closed
+ * ```
+ *
+ * Credit: each side tells how much it buffers (buf_alloc) and how much of what it got has been taken (fwd_cnt); the other may have
+ * buf_alloc bytes under way beyond that. All counters are 32 bits wide and wrap.
+ */
+export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 'closed'
+
+/**
+ * How it ended, once `closed` or when the guest has gone: `refused` (nobody listens), `timeout` (the guest did not answer), `reset` (RST
+ * without a shutdown), `violation` (the guest broke the rules and was reset), `done` (an orderly end), `aborted` (by our own side).
+ */
+export type ConnectionOutcome = 'refused' | 'timeout' | 'reset' | 'violation' | 'done' | 'aborted'
+
+export interface ConnectionOptions {
+  /** Credit given to the guest, in bytes: how much of what it sent may be waiting here. */
+  readonly bufferBytes: number
+  readonly handshakeMs: number
+  /** How long an orderly end may take before it becomes a reset. */
+  readonly lingerMs: number
+  readonly allocate: Allocate
+}
+
+export interface ConnectionPorts {
+  readonly hostPort: number
+  readonly guestPort: number
+}
+
+const NEVER = Number.POSITIVE_INFINITY
+
+export class VsockConnection {
+  readonly hostPort: number
+  readonly guestPort: number
+  readonly initiator: 'host' | 'guest'
+  state: ConnectionState
+  outcome: ConnectionOutcome | undefined
+  /** When `handleTimeout` wants to be called. */
+  deadline: number
+  /** There is news for the owner. */
+  changed = false
+  /** Bookkeeping of the muxer: in its list of those with something to send, and of those with news. */
+  queued = false
+  listed = false
+
+  readonly #options: ConnectionOptions
+  readonly #input: ReceiveBuffer
+  /** Bytes for the guest: chunks, and how much of the first is already on its way. */
+  #output: Uint8Array[] = []
+  #outputOffset = 0
+  #outputLength = 0
+  #ended = false
+  /** SHUTDOWN flags that the guest sent, that we sent, and that we have yet to send. */
+  #guestShutdown = 0
+  #sentShutdown = 0
+  #wantedShutdown = 0
+  /** A packet of the handshake or a reset that is due. */
+  #due: number = Op.INVALID
+  #creditUpdateDue = false
+  #starved = false
+  // Credit towards the guest: what we sent, and the last that the guest told.
+  #sent = 0
+  #guestAllocation: number
+  #guestForwarded: number
+  // Credit towards us: what came, what was taken, and what the guest knows of that.
+  #received = 0
+  #forwarded = 0
+  #advertised = 0
+
+  constructor(ports: ConnectionPorts, options: ConnectionOptions, now: number, request?: Readonly<PacketHeader>) {
+    this.hostPort = ports.hostPort
+    this.guestPort = ports.guestPort
+    this.#options = options
+    this.#input = new ReceiveBuffer(options.allocate)
+    this.initiator = request === undefined ? 'host' : 'guest'
+    this.state = request === undefined ? 'connecting' : 'accepting'
+    this.#due = request === undefined ? Op.REQUEST : Op.INVALID
+    this.#guestAllocation = request?.bufferAllocation ?? 0
+    this.#guestForwarded = request?.forwardCount ?? 0
+    this.deadline = now + options.handshakeMs
+  }
+
+  // ── for the owner ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The guest will send nothing more; what `read` still yields comes before the end. */
+  get inputEnded(): boolean {
+    return (
+      this.state !== 'connecting' &&
+      this.state !== 'accepting' &&
+      (this.state === 'closed' || (this.#guestShutdown & SHUTDOWN_SEND) !== 0)
+    )
+  }
+
+  /** The guest takes no more bytes: writing is pointless. */
+  get outputRefused(): boolean {
+    return this.state === 'closed' || this.state === 'closing' || (this.#guestShutdown & SHUTDOWN_RECEIVE) !== 0
+  }
+
+  /** Bytes written that the guest has no buffer for yet. */
+  get outputPending(): number {
+    return this.#outputLength
+  }
+
+  /** Bytes received that `read` has not yielded yet. */
+  get inputPending(): number {
+    return this.#input.length
+  }
+
+  /** The next bytes from the guest. They count as taken only once `consumed` says so. */
+  read(): Uint8Array | undefined {
+    return this.#input.take()
+  }
+
+  /** `count` more bytes have left our hands; the guest gets credit for them. */
+  consumed(count: number, now: number): void {
+    if (count <= 0) return
+    this.#forwarded = (this.#forwarded + count) >>> 0
+    if (this.state === 'open') {
+      const untold = (this.#forwarded - this.#advertised) >>> 0
+      if (untold >= this.#options.bufferBytes / 4 && (this.#guestShutdown & SHUTDOWN_SEND) === 0) this.#creditUpdateDue = true
+      this.#settle(now)
+    }
+  }
+
+  /** Queues bytes for the guest. They are not copied before a guest buffer takes them: leave them alone until `outputPending` is 0. */
+  write(chunk: Uint8Array): void {
+    if (this.outputRefused || this.#ended || chunk.length === 0) return
+    this.#output.push(chunk)
+    this.#outputLength += chunk.length
+  }
+
+  /** No more bytes for the guest: SHUTDOWN(send) once the queued ones are out. */
+  end(): void {
+    if (this.#ended || this.outputRefused) return
+    this.#ended = true
+    this.#wantedShutdown |= SHUTDOWN_SEND
+  }
+
+  /** Lets the guest in. */
+  accept(): void {
+    if (this.state !== 'accepting') return
+    this.state = 'open'
+    this.deadline = NEVER
+    this.#due = Op.RESPONSE
+  }
+
+  /** Our side is through: an orderly end if everything written is out, otherwise a reset. */
+  close(now: number): void {
+    if (this.state === 'closed' || this.state === 'closing') return
+    if (this.state !== 'open' || this.#outputLength > 0) {
+      this.reset()
+    } else if (this.#guestShutdown === SHUTDOWN_BOTH) {
+      this.#finish('done', true)
+    } else {
+      this.state = 'closing'
+      this.#wantedShutdown = SHUTDOWN_BOTH
+      this.#input.clear()
+      this.deadline = now + this.#options.lingerMs
+    }
+  }
+
+  /** Ends it at once. */
+  reset(): void {
+    if (this.state === 'closed') return
+    // A REQUEST that never left needs no reset.
+    this.#finish('aborted', this.#due !== Op.REQUEST)
+    this.#input.clear()
+  }
+
+  handleTimeout(now: number): void {
+    if (now < this.deadline) return
+    if (this.state === 'connecting' || this.state === 'accepting') this.#finish('timeout', this.#due !== Op.REQUEST)
+    else this.#finish('done', true)
+  }
+
+  // ── for the muxer ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes a packet of this connection. `chain` is positioned at its payload and holds at least `header.length` bytes of it. */
+  receive(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
+    this.#guestAllocation = header.bufferAllocation
+    this.#guestForwarded = header.forwardCount
+    if (this.#starved && this.#credit() > 0) this.#starved = false
+    if (header.op === Op.RST) {
+      this.#onReset()
+      return
+    }
+    switch (this.state) {
+      case 'connecting':
+        if (header.op === Op.RESPONSE) {
+          this.state = 'open'
+          this.deadline = NEVER
+          this.changed = true
+        } else {
+          this.#violation()
+        }
+        return
+      case 'accepting':
+        this.#violation()
+        return
+      case 'open':
+        this.#receiveOpen(header, chain, now)
+        return
+      case 'closing':
+        // Bytes that crossed our SHUTDOWN are nobody's. The guest's own SHUTDOWN(both) is the other half of the end.
+        if (header.op === Op.SHUTDOWN && (header.flags & SHUTDOWN_BOTH) === SHUTDOWN_BOTH) this.#finish('done', true)
+        return
+      case 'closed':
+        return
+    }
+  }
+
+  /** Whether `next` has a packet. */
+  get sendable(): boolean {
+    if (this.#due !== Op.INVALID) return true
+    if (this.state !== 'open' && this.state !== 'closing') return false
+    if (this.#creditUpdateDue) return true
+    if (this.#outputLength > 0) return this.#credit() > 0 || !this.#starved
+    return (this.#wantedShutdown & ~this.#sentShutdown) !== 0
+  }
+
+  /**
+   * Decides the next packet: fills `header` and returns how many bytes of payload (at most `room`) belong to it, to be had by `copyOutput`.
+   * Only to be called while `sendable`.
+   */
+  next(header: PacketHeader, room: number): number {
+    header.sourcePort = this.hostPort
+    header.destinationPort = this.guestPort
+    header.flags = 0
+    header.length = 0
+    header.op = this.#nextOp()
+    if (header.op === Op.RW) {
+      header.length = Math.min(room, this.#outputLength, this.#credit())
+      this.#sent = (this.#sent + header.length) >>> 0
+    } else if (header.op === Op.SHUTDOWN) {
+      this.#sentShutdown |= this.#wantedShutdown
+      header.flags = this.#sentShutdown
+    }
+    header.bufferAllocation = this.#options.bufferBytes
+    header.forwardCount = this.#forwarded
+    this.#advertised = this.#forwarded
+    this.#creditUpdateDue = false
+    return header.length
+  }
+
+  /** Moves `length` bytes of what was written into `chain`. */
+  copyOutput(chain: Chain, length: number): void {
+    let left = length
+    while (left > 0) {
+      const chunk = this.#output[0]!
+      const n = Math.min(left, chunk.length - this.#outputOffset)
+      chain.write(chunk, this.#outputOffset, n)
+      left -= n
+      this.#outputOffset += n
+      if (this.#outputOffset === chunk.length) {
+        this.#output.shift()
+        this.#outputOffset = 0
+      }
+    }
+    this.#outputLength -= length
+    if (this.#outputLength === 0) this.changed = true
+  }
+
+  /** The device has gone, and every connection with it. No packet is sent. */
+  abandon(): void {
+    this.#finish('reset', false)
+  }
+
+  #nextOp(): number {
+    const due = this.#due
+    if (due !== Op.INVALID) {
+      this.#due = Op.INVALID
+      return due
+    }
+    if (this.#outputLength > 0) {
+      if (this.#credit() > 0) return Op.RW
+      // Ask once, in case the guest's last word on its credit was never said; then wait.
+      if (!this.#starved) {
+        this.#starved = true
+        return Op.CREDIT_REQUEST
+      }
+    } else if ((this.#wantedShutdown & ~this.#sentShutdown) !== 0) {
+      return Op.SHUTDOWN
+    }
+    return Op.CREDIT_UPDATE
+  }
+
+  #receiveOpen(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
+    switch (header.op) {
+      case Op.RW: {
+        const waiting = (this.#received - this.#forwarded) >>> 0
+        if ((this.#guestShutdown & SHUTDOWN_SEND) !== 0 || waiting + header.length > this.#options.bufferBytes) {
+          this.#violation()
+        } else if (header.length > 0) {
+          this.#input.append(chain, header.length)
+          this.#received = (this.#received + header.length) >>> 0
+          this.changed = true
+        }
+        return
+      }
+      case Op.CREDIT_UPDATE:
+        return
+      case Op.CREDIT_REQUEST:
+        this.#creditUpdateDue = true
+        return
+      case Op.SHUTDOWN:
+        this.#guestShutdown |= header.flags & SHUTDOWN_BOTH
+        if ((this.#guestShutdown & SHUTDOWN_RECEIVE) !== 0) this.#dropOutput()
+        if (this.#guestShutdown === SHUTDOWN_BOTH && this.deadline === NEVER) this.deadline = now + this.#options.lingerMs
+        this.changed = true
+        this.#settle(now)
+        return
+      default:
+        this.#violation()
+    }
+  }
+
+  /** After SHUTDOWN(both): once everything that came has been taken, say so with a RST. */
+  #settle(now: number): void {
+    if (
+      this.state === 'open' &&
+      this.#guestShutdown === SHUTDOWN_BOTH &&
+      (this.#received === this.#forwarded || now >= this.deadline)
+    ) {
+      this.#finish('done', true)
+    }
+  }
+
+  #onReset(): void {
+    if (this.state === 'closed') {
+      this.#due = Op.INVALID
+    } else if (this.state === 'connecting') {
+      this.#finish('refused', false)
+    } else {
+      const orderly = this.state === 'closing' || this.#guestShutdown === SHUTDOWN_BOTH
+      this.#finish(orderly ? 'done' : 'reset', false)
+    }
+  }
+
+  #violation(): void {
+    this.#finish('violation', true)
+  }
+
+  /** Bytes that have come stay readable: only `reset` and `close` throw them away. */
+  #finish(outcome: ConnectionOutcome, sendReset: boolean): void {
+    if (this.state === 'closed') return
+    this.state = 'closed'
+    this.outcome = outcome
+    this.deadline = NEVER
+    this.#due = sendReset ? Op.RST : Op.INVALID
+    this.#creditUpdateDue = false
+    this.#dropOutput()
+    this.changed = true
+  }
+
+  #dropOutput(): void {
+    this.#output = []
+    this.#outputOffset = this.#outputLength = 0
+  }
+
+  /** How many bytes the guest can still take. Nonsense from the guest makes it 0: that starves the guest alone. */
+  #credit(): number {
+    const underWay = (this.#sent - this.#guestForwarded) >>> 0
+    return underWay >= this.#guestAllocation ? 0 : this.#guestAllocation - underWay
+  }
+}

@@ -1,0 +1,83 @@
+import { Chain } from './chain.js'
+import { type MuxerOptions, VsockMuxer } from './muxer.js'
+import type { SplitRing } from './vring.js'
+
+/** The queues of a virtio-vsock device (virtio 1.2, 5.10.2), as seen from the guest's driver. */
+export const RX_RING = 0
+export const TX_RING = 1
+/** Carries events of which we have none to tell: it is accepted and left alone. */
+export const EVENT_RING = 2
+export const RING_COUNT = 3
+
+/**
+ * How much one call of `process` does before it lets others have a turn: bytes moved and descriptors visited. Chains are not
+ * counted: one may hold a single byte or a thousand descriptors.
+ */
+export interface Budget {
+  readonly bytes: number
+  readonly descriptors: number
+}
+
+const DEFAULT_BUDGET: Budget = { bytes: 1 << 20, descriptors: 1024 }
+
+export interface Work {
+  /** The budget ran out: call again soon. */
+  readonly more: boolean
+  /** The rings whose driver wants to be interrupted. */
+  readonly notifyRx: boolean
+  readonly notifyTx: boolean
+}
+
+/** The virtio-vsock device: moves packets between two rings and the connections. */
+export class VsockDevice {
+  readonly muxer: VsockMuxer
+  readonly #chain = new Chain()
+  readonly #budget: Budget
+  #bytesLeft = 0
+  #descriptorsLeft = 0
+
+  constructor(options: MuxerOptions, budget: Budget = DEFAULT_BUDGET) {
+    this.muxer = new VsockMuxer(options)
+    this.#budget = budget
+  }
+
+  /** Does what there is to do on the rings that run. Throws `DeviceError` if the guest broke a rule. */
+  process(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): Work {
+    this.#bytesLeft = this.#budget.bytes
+    this.#descriptorsLeft = this.#budget.descriptors
+    tx?.disableKicks()
+    rx?.disableKicks()
+    let more: boolean
+    do {
+      if (tx !== undefined) this.#transmit(tx, now)
+      if (rx !== undefined) this.#deliver(rx)
+      more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
+    } while (!more && this.#armed(rx, tx))
+    return { more, notifyRx: rx?.publish() ?? false, notifyTx: tx?.publish() ?? false }
+  }
+
+  /** Asks for kicks where we wait for the guest. True if it was faster and there is work already. */
+  #armed(rx: SplitRing | undefined, tx: SplitRing | undefined): boolean {
+    if (tx !== undefined && this.muxer.accepting && tx.enableKicks()) return true
+    return rx !== undefined && this.muxer.outgoing && rx.enableKicks()
+  }
+
+  #transmit(tx: SplitRing, now: number): void {
+    const chain = this.#chain
+    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.muxer.accepting && tx.pop(chain)) {
+      this.#bytesLeft -= this.muxer.receive(chain, now)
+      this.#descriptorsLeft -= chain.descriptors
+      tx.push(chain.head, 0)
+    }
+  }
+
+  #deliver(rx: SplitRing): void {
+    const chain = this.#chain
+    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.muxer.outgoing && rx.pop(chain)) {
+      const written = this.muxer.fill(chain)
+      rx.push(chain.head, written)
+      this.#descriptorsLeft -= chain.descriptors
+      this.#bytesLeft -= written
+    }
+  }
+}

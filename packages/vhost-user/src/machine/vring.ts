@@ -1,0 +1,212 @@
+import type { Chain } from './chain.js'
+import { DeviceError, hex } from './errors.js'
+import type { GuestMemory } from './memory.js'
+
+/** Descriptor flags (virtio 1.2, 2.7.5). */
+export const DESC_NEXT = 1
+export const DESC_WRITE = 2
+export const DESC_INDIRECT = 4
+/** Flags of the two rings: "do not interrupt me" in the available ring, "do not kick me" in the used ring. */
+const NO_INTERRUPT = 1
+const NO_NOTIFY = 1
+
+/** QEMU's own bound on a chain; a ring with more entries allows as many. */
+const MAX_CHAIN = 1024
+export const MAX_RING_SIZE = 32768
+const DESC_SIZE = 16
+
+export interface RingLayout {
+  /** Number of descriptors: a power of two up to 32768. */
+  readonly size: number
+  /** Front-end addresses of the three parts. */
+  readonly desc: number
+  readonly avail: number
+  readonly used: number
+}
+
+export interface RingFeatures {
+  readonly eventIdx: boolean
+  readonly indirect: boolean
+}
+
+/**
+ * The device's side of a split virtqueue (virtio 1.2, 2.7). Whatever lies in guest memory is read once into a local and checked
+ * before use; a violation throws `DeviceError` and leaves the ring as it was.
+ *
+ * Guest and host are taken to be little-endian. That is the law for VIRTIO_F_VERSION_1, and what legacy x86-64 and arm64
+ * guests do; the layout is otherwise the same, because vhost-user hands over each part's address.
+ */
+export class SplitRing {
+  readonly size: number
+  readonly #memory: GuestMemory
+  readonly #features: RingFeatures
+  /** Four words a descriptor: address low, address high, length, flags | next << 16. */
+  readonly #desc: Uint32Array
+  /** flags, idx, ring[size], used_event */
+  readonly #avail: Uint16Array
+  /** flags, idx, …, avail_event */
+  readonly #used: Uint16Array
+  /** The used ring's elements (id, length) begin at word 1. */
+  readonly #usedElements: Uint32Array
+  #lastAvail: number
+  #usedIndex: number
+  #published: number
+
+  /** @param base the available index to go on from (SET_VRING_BASE). */
+  constructor(memory: GuestMemory, layout: RingLayout, features: RingFeatures, base: number) {
+    const { size } = layout
+    if (!(size > 0 && size <= MAX_RING_SIZE && (size & (size - 1)) === 0)) {
+      throw new DeviceError('RING_SIZE', `ring of ${size} descriptors: the size must be a power of two up to ${MAX_RING_SIZE}`)
+    }
+    this.size = size
+    this.#memory = memory
+    this.#features = features
+    const desc = part(memory, 'descriptor table', layout.desc, size * DESC_SIZE, DESC_SIZE)
+    const avail = part(memory, 'available ring', layout.avail, 6 + 2 * size, 2)
+    const used = part(memory, 'used ring', layout.used, 6 + 8 * size, 4)
+    this.#desc = new Uint32Array(desc.buffer, desc.byteOffset, size * 4)
+    this.#avail = new Uint16Array(avail.buffer, avail.byteOffset, 3 + size)
+    this.#used = new Uint16Array(used.buffer, used.byteOffset, 3 + 4 * size)
+    this.#usedElements = new Uint32Array(used.buffer, used.byteOffset, 1 + 2 * size)
+    this.#lastAvail = base & 0xffff
+    this.#usedIndex = this.#published = Atomics.load(this.#used, 1)
+  }
+
+  /** The next available index: what GET_VRING_BASE answers. */
+  get base(): number {
+    return this.#lastAvail
+  }
+
+  /** Chains waiting. Throws if the guest claims more than the ring can hold. */
+  get pending(): number {
+    const pending = (Atomics.load(this.#avail, 1) - this.#lastAvail) & 0xffff
+    if (pending > this.size) {
+      throw new DeviceError('AVAIL_INDEX', `available index is ${pending} ahead in a ring of ${this.size} descriptors`)
+    }
+    return pending
+  }
+
+  /** Takes the next chain into `chain`; false when there is none. */
+  pop(chain: Chain): boolean {
+    if (this.pending === 0) return false
+    const head = this.#avail[2 + (this.#lastAvail & (this.size - 1))]!
+    if (head >= this.size) throw new DeviceError('DESCRIPTOR_INDEX', `available ring names descriptor ${head} of ${this.size}`)
+    chain.begin(head)
+    this.#walk(head, chain)
+    this.#lastAvail = (this.#lastAvail + 1) & 0xffff
+    return true
+  }
+
+  /** Gives a chain back with the number of bytes written. The guest sees it after `publish`. */
+  push(head: number, written: number): void {
+    const at = 1 + 2 * (this.#usedIndex & (this.size - 1))
+    this.#usedElements[at] = head
+    this.#usedElements[at + 1] = written
+    this.#usedIndex = (this.#usedIndex + 1) & 0xffff
+  }
+
+  /** Shows the guest what was pushed since the last call. True if the guest wants to be interrupted for it. */
+  publish(): boolean {
+    const before = this.#published
+    const after = this.#usedIndex
+    if (before === after) return false
+    this.#published = after
+    // Atomics.store is sequentially consistent: a full barrier between this store and the load of the guest's wish below, without
+    // which both sides may miss each other and wait for ever.
+    Atomics.store(this.#used, 1, after)
+    if (!this.#features.eventIdx) return (Atomics.load(this.#avail, 0) & NO_INTERRUPT) === 0
+    const event = Atomics.load(this.#avail, 2 + this.size)
+    return ((after - event - 1) & 0xffff) < ((after - before) & 0xffff)
+  }
+
+  /** Asks for a kick at the next chain. True if one came in meanwhile, for which there will be no kick. */
+  enableKicks(): boolean {
+    if (this.#features.eventIdx) Atomics.store(this.#used, 2 + 4 * this.size, this.#lastAvail)
+    else Atomics.store(this.#used, 0, 0)
+    return this.pending > 0
+  }
+
+  /** A hint: the guest need not kick while the ring is being worked on. */
+  disableKicks(): void {
+    if (!this.#features.eventIdx) this.#used[0] = NO_NOTIFY
+  }
+
+  #walk(head: number, chain: Chain): void {
+    const limit = Math.max(MAX_CHAIN, this.size)
+    let index = head
+    for (let count = 1; ; count++) {
+      if (count > this.size) throw loop(head)
+      const at = index * 4
+      const low = this.#desc[at]!
+      const high = this.#desc[at + 1]!
+      const length = this.#desc[at + 2]!
+      const tail = this.#desc[at + 3]!
+      const flags = tail & 0xffff
+      if ((flags & DESC_INDIRECT) !== 0) {
+        this.#walkIndirect(head, address(low, high), length, flags, limit - count, chain)
+        return
+      }
+      this.#buffer(address(low, high), length, flags, chain)
+      if ((flags & DESC_NEXT) === 0) return
+      index = tail >>> 16
+      if (index >= this.size)
+        throw new DeviceError('DESCRIPTOR_INDEX', `descriptor chain ${head} goes on at ${index} of ${this.size}`)
+    }
+  }
+
+  #walkIndirect(head: number, table: number, length: number, flags: number, limit: number, chain: Chain): void {
+    if (!this.#features.indirect)
+      throw new DeviceError('INDIRECT', `descriptor chain ${head}: indirect descriptors were not negotiated`)
+    if ((flags & DESC_NEXT) !== 0)
+      throw new DeviceError('INDIRECT', `descriptor chain ${head}: an indirect descriptor cannot have a next`)
+    const entries = length / DESC_SIZE
+    if (entries < 1 || entries > MAX_RING_SIZE || !Number.isInteger(entries)) {
+      throw new DeviceError('INDIRECT', `descriptor chain ${head}: indirect table of ${length} bytes`)
+    }
+    const { window, offset } = this.#memory.locate(table, length)
+    const view = new DataView(window.buffer, window.byteOffset + offset, length)
+    let index = 0
+    for (let count = 1; ; count++) {
+      if (count > limit || count > entries) throw loop(head)
+      const at = index * DESC_SIZE
+      const low = view.getUint32(at, true)
+      const high = view.getUint32(at + 4, true)
+      const size = view.getUint32(at + 8, true)
+      const tail = view.getUint32(at + 12, true)
+      const entryFlags = tail & 0xffff
+      if ((entryFlags & DESC_INDIRECT) !== 0) throw new DeviceError('INDIRECT', `descriptor chain ${head}: nested indirect table`)
+      this.#buffer(address(low, high), size, entryFlags, chain)
+      if ((entryFlags & DESC_NEXT) === 0) return
+      index = tail >>> 16
+      if (index >= entries)
+        throw new DeviceError('DESCRIPTOR_INDEX', `descriptor chain ${head} goes on at ${index} of ${entries} indirect entries`)
+    }
+  }
+
+  #buffer(address: number, length: number, flags: number, chain: Chain): void {
+    const writable = (flags & DESC_WRITE) !== 0
+    chain.descriptors++
+    if (!writable && chain.writable > 0) {
+      throw new DeviceError('DESCRIPTOR_ORDER', `descriptor chain ${chain.head}: a readable descriptor follows a writable one`)
+    }
+    this.#memory.append(address, length, writable, chain)
+  }
+}
+
+const loop = (head: number): DeviceError => new DeviceError('DESCRIPTOR_LOOP', `descriptor chain ${head} does not end`)
+
+/** A 64-bit address as a number. Beyond 2^53 it is rounded, which is harmless: no region reaches that far. */
+const address = (low: number, high: number): number => high * 0x1_0000_0000 + low
+
+function part(memory: GuestMemory, name: string, at: number, length: number, alignment: number): Uint8Array {
+  if (at % alignment !== 0) throw new DeviceError('RING_ALIGNMENT', `${name} at ${hex(at)} is not aligned to ${alignment} bytes`)
+  const located = memory.locateUser(at, length)
+  if (located === undefined)
+    throw new DeviceError('RING_ADDRESS', `${name} at ${hex(at)} of ${length} bytes does not lie inside guest memory`)
+  const bytes = located.window.subarray(located.offset, located.offset + length)
+  // A region's file is mapped at a page boundary, but nothing says that the front end numbers its addresses the same way.
+  if (bytes.byteOffset % Math.min(alignment, 4) !== 0) {
+    throw new DeviceError('RING_ALIGNMENT', `${name} at ${hex(at)} is not aligned to ${alignment} bytes where it is mapped`)
+  }
+  return bytes
+}

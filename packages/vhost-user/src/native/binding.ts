@@ -1,0 +1,76 @@
+import type { Descriptor as SessionDescriptor } from '../machine/session.js'
+
+/**
+ * What the addon (native/ at the root of the repository and this package's native/) exports: one function per system call, and
+ * readiness. Functions throw Node-style errors (`code`, negative `errno`, `syscall`); wrong arguments throw a TypeError.
+ */
+export interface Binding {
+  /** Changes with every change of what is below. */
+  readonly API_VERSION: number
+
+  readonly READABLE: number
+  readonly WRITABLE: number
+  readonly AF_UNIX: number
+
+  /** A stream socket, non-blocking and close-on-exec. */
+  socket(family: number): Descriptor
+  bind(descriptor: Descriptor, sockaddr: Uint8Array): void
+  listen(descriptor: Descriptor, backlog: number): void
+  /** The next connection, or undefined if nobody is waiting. */
+  accept(descriptor: Descriptor): { descriptor: Descriptor; peer: Uint8Array } | undefined
+
+  /**
+   * Up to `length` bytes and the descriptors beside them. No bytes: the end of the stream. Undefined: nothing there yet.
+   * EMSGSIZE: more than eight descriptors came, and all are closed.
+   */
+  receive(descriptor: Descriptor, length: number): { bytes: Uint8Array; descriptors: Descriptor[] } | undefined
+  /** How many bytes went, with the descriptors; undefined: none, wait until it is writable. */
+  send(descriptor: Descriptor, bytes: Uint8Array, descriptors: readonly Descriptor[]): number | undefined
+  /** Reads an eventfd down to zero. */
+  drain(descriptor: Descriptor): void
+  /** Adds one to an eventfd. */
+  signal(descriptor: Descriptor): void
+
+  /**
+   * Maps `size` bytes from `offset` of a file: window i begins `i * step` bytes into them and is `length` long, or to the end.
+   * EINVAL: the file is shorter.
+   */
+  map(descriptor: Descriptor, offset: number, size: number, step: number, length: number): Mapped
+  /** Detaches every window and unmaps. Twice is once. */
+  unmap(mapping: Mapping): void
+
+  /** For tests that play the front end. */
+  connect(sockaddr: Uint8Array): Descriptor
+  memfd(size: number): Descriptor
+  eventfd(): Descriptor
+
+  /**
+   * Calls back on each readiness until `unwatch` or `close`. `events` 0 stands for an error condition: watching has ended then. A
+   * second `watch` replaces the first.
+   */
+  watch(descriptor: Descriptor, events: number, callback: (events: number) => void): void
+  unwatch(descriptor: Descriptor): void
+  ref(descriptor: Descriptor): void
+  unref(descriptor: Descriptor): void
+  /** Also a closed one. */
+  close(descriptor: Descriptor): void
+}
+
+/** The version of `Binding` this package was written for. */
+export const API_VERSION = 1
+
+declare const brand: unique symbol
+
+/** Owns one file descriptor. Closed by `close`, by the garbage collector or with the thread, whichever is first. */
+export interface Descriptor extends SessionDescriptor {
+  readonly [brand]: 'Descriptor'
+}
+
+export interface Mapping {
+  readonly [brand]: 'Mapping'
+}
+
+export interface Mapped {
+  readonly mapping: Mapping
+  readonly windows: ArrayBuffer[]
+}

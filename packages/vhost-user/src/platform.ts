@@ -1,0 +1,94 @@
+import { DeviceError } from './machine/errors.js'
+import { checkRegions, GuestMemory, type MappedRegion, type MemoryRegion, WINDOW_OVERLAP, WINDOW_STEP } from './machine/memory.js'
+import type { Platform } from './machine/session.js'
+import type { Binding, Descriptor, Mapping } from './native/binding.js'
+
+/** The session's hands: maps memory, watches kicks, rings the guest's bell. */
+export class BindingPlatform implements Platform {
+  readonly #binding: Binding
+  readonly #onKick: () => void
+  readonly #mappings = new Map<GuestMemory, Mapping[]>()
+  readonly #kicks = new Map<number, Descriptor>()
+  readonly #calls = new Map<number, Descriptor>()
+  readonly #errors = new Map<number, Descriptor>()
+
+  constructor(binding: Binding, onKick: () => void) {
+    this.#binding = binding
+    this.#onKick = onKick
+  }
+
+  mapMemory(regions: readonly MemoryRegion[], descriptors: readonly Descriptor[]): GuestMemory {
+    const mappings: Mapping[] = []
+    try {
+      checkRegions(regions)
+      const mapped: MappedRegion[] = regions.map((region, i) => {
+        const { fileOffset, size } = region
+        const { mapping, windows } = this.#binding.map(
+          descriptors[i]!,
+          fileOffset,
+          size,
+          WINDOW_STEP,
+          WINDOW_STEP + WINDOW_OVERLAP,
+        )
+        mappings.push(mapping)
+        return { ...region, windows: windows.map((window) => new Uint8Array(window)) }
+      })
+      const memory = new GuestMemory(mapped)
+      this.#mappings.set(memory, mappings)
+      return memory
+    } catch (error) {
+      for (const mapping of mappings) this.#binding.unmap(mapping)
+      if (error instanceof DeviceError) throw error
+      const what = error instanceof Error ? error.message : String(error)
+      throw new DeviceError('MEMORY_TABLE', `memory table: a region cannot be mapped: ${what}`, { cause: error })
+    } finally {
+      // A mapping outlives its descriptor.
+      for (const descriptor of descriptors) this.#binding.close(descriptor)
+    }
+  }
+
+  unmapMemory(memory: GuestMemory): void {
+    for (const mapping of this.#mappings.get(memory) ?? []) this.#binding.unmap(mapping)
+    this.#mappings.delete(memory)
+  }
+
+  setKick(ring: number, descriptor: Descriptor | undefined): void {
+    this.#replace(this.#kicks, ring, descriptor)
+    if (descriptor === undefined) return
+    this.#binding.watch(descriptor, this.#binding.READABLE, (events) => {
+      if (events === 0) return this.#binding.close(descriptor)
+      this.#binding.drain(descriptor)
+      this.#onKick()
+    })
+  }
+
+  setCall(ring: number, descriptor: Descriptor | undefined): void {
+    this.#replace(this.#calls, ring, descriptor)
+  }
+
+  setError(ring: number, descriptor: Descriptor | undefined): void {
+    this.#replace(this.#errors, ring, descriptor)
+  }
+
+  closeDescriptor(descriptor: Descriptor): void {
+    this.#binding.close(descriptor)
+  }
+
+  /** Interrupts the guest for a ring. */
+  notify(ring: number): void {
+    const call = this.#calls.get(ring)
+    if (call !== undefined) this.#binding.signal(call)
+  }
+
+  /** Tells the front end that the device has given up on the guest's rings. */
+  reportFault(): void {
+    for (const descriptor of this.#errors.values()) this.#binding.signal(descriptor)
+  }
+
+  #replace(map: Map<number, Descriptor>, ring: number, descriptor: Descriptor | undefined): void {
+    const old = map.get(ring)
+    if (old !== undefined) this.#binding.close(old)
+    if (descriptor === undefined) map.delete(ring)
+    else map.set(ring, descriptor)
+  }
+}

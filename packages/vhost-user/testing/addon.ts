@@ -1,0 +1,28 @@
+import { readdirSync } from 'node:fs'
+import { setImmediate as turn } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import type { Binding } from '../src/native/binding.js'
+import { AddonError, loadBinding } from '../src/native/loader.js'
+
+/** The addon, or undefined with a word on how to get it. */
+export function addonIfBuilt(): Binding | undefined {
+  try {
+    return loadBinding()
+  } catch (error) {
+    if (!(error instanceof AddonError)) throw error
+    console.warn(`Tests of the vhost-user addon are left out: ${error.message}\nTo run them: node scripts/build-addons.mjs`)
+    return undefined
+  }
+}
+
+/** How many descriptors are open once everything is collected that will be. */
+export async function openDescriptors(): Promise<number> {
+  setFlagsFromString('--expose-gc')
+  const collectGarbage = runInNewContext('gc') as () => void
+  for (let i = 0; i < 5; i++) {
+    collectGarbage()
+    await turn()
+  }
+  return readdirSync('/proc/self/fd').length
+}
