@@ -30,7 +30,7 @@ export async function openEndpoint(
       return () => server.close()
     }
     const server = await listen(address)
-    server.on('connection', (socket) => accept(socket, formatAddress(address)))
+    server.on('connection', (socket) => accept(socket, formatAddress(socket.remote ?? address)))
     return async () => {
       server.closeAllConnections()
       await server.close()
