@@ -36,6 +36,7 @@ export interface SimulatedMachineOptions {
 export class SimulatedMachine implements Machine {
   /** What is taken out of simulated hardware is out. */
   readonly spares: Spares = { cpus: [], pci: [] }
+  readonly resets = 0
   readonly #options: SimulatedMachineOptions
   readonly #cpus = new Set<number>()
   readonly #drives = new Map<string, Drive>()

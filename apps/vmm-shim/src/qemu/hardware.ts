@@ -15,6 +15,8 @@ export interface Hardware {
   readonly pci: readonly PciDevice[]
   /** The vhost-user socket of its vsock device. */
   readonly vsockSocket: string
+  /** More of QEMU's command line, such as a microvm's slots. */
+  readonly args?: readonly string[] | undefined
   /** Where QEMU is to serve a monitor of its own, for people and other programs. */
   readonly monitor?: string | undefined
 }
@@ -39,6 +41,8 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
   const atBoot = isMicrovm ? maxCpus : contiguous(cpus)
   return {
     machine,
+    // Its windows are told by whoever boots it: some are not for the guest to find.
+    ...(isMicrovm && { machineOptions: ['acpi=off', 'auto-kernel-cmdline=off'] }),
     accel,
     memory: mebibytes(memory.boot),
     ...(extensible && { maxMemory: { slots: 1, size: mebibytes(memory.max) } }),
@@ -60,6 +64,7 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
         ? ['-object', `memory-backend-memfd,id=${MEMORY_DEVICE}-ram,size=${mebibytes(memory.max - memory.boot)},share=on`]
         : []),
       ...hardware.pci.flatMap(({ id, disk }) => (disk ? ['-blockdev', JSON.stringify(blockNode(id, disk))] : [])),
+      ...(hardware.args ?? []),
       ...(monitor === undefined ? [] : ['-qmp', `unix:${monitor},server=on,wait=off`]),
     ],
   }

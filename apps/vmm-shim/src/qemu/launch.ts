@@ -8,12 +8,15 @@ import {
   type BootRestart,
   bootGuest,
   buildGuestImage,
+  buildKernelModule,
   type Drive,
   type GuestImage,
+  type RunOptions,
   startInGuest,
 } from '@upcall/qemu'
 import { type Hardware, machineOptions } from './hardware.js'
 import type { RunningQemu } from './machine.js'
+import { ownTransports } from './slots.js'
 
 /** A kernel of the user's own, and what it finds. */
 export interface OwnKernel {
@@ -34,6 +37,9 @@ export interface LaunchOptions {
   directory: string
   /** The bundled program of the default image. */
   agentEntry: URL
+  /** Sources of the kernel module that registers virtio-mmio windows, for a microvm's default image. */
+  moduleSource: URL
+  microvm: boolean
   program?: string | undefined
   /** Everything the console prints. */
   console?: ((text: string) => void) | undefined
@@ -62,7 +68,8 @@ export async function prepareLaunch(
     signal: options.signal,
   })
   const payloadDir = await makePayload(options)
-  return (hardware, signal) => bootDefault(hardware, image, payloadDir, options, signal)
+  const early = options.microvm ? earlyWindows(await buildModule(image, options)) : {}
+  return (hardware, signal) => bootDefault(hardware, { image, payloadDir, ...early }, options, signal)
 }
 
 async function bootOwn(hardware: Hardware, own: OwnKernel, options: LaunchOptions, signal: AbortSignal): Promise<RunningQemu> {
@@ -76,15 +83,13 @@ async function bootOwn(hardware: Hardware, own: OwnKernel, options: LaunchOption
 
 async function bootDefault(
   hardware: Hardware,
-  image: GuestImage,
-  payloadDir: string,
+  files: Pick<RunOptions, 'image' | 'payloadDir' | 'early' | 'earlyFiles'>,
   options: LaunchOptions,
   signal: AbortSignal,
 ): Promise<RunningQemu> {
   const { guest } = await startInGuest({
     ...commonOptions(hardware, options, signal),
-    image,
-    payloadDir,
+    ...files,
     modules: MODULES,
     env: { UPCALL_VSOCK_ADDON: `/payload/${ADDON}` },
     command: ['node', AGENT],
@@ -99,16 +104,37 @@ function commonOptions(
   signal: AbortSignal,
 ): Omit<BootOptions, 'kernel'> & { append: string } {
   const { program: qemu, console, onRestart, append = '' } = options
-  const policy = /(^|\s)memhp_default_state=/.test(append) ? '' : ` ${MEMORY_POLICY}`
+  const isMicrovm = hardware.machine === 'microvm'
+  const policy = /(^|\s)memhp_default_state=/.test(append) ? '' : MEMORY_POLICY
   return {
     ...machineOptions(hardware),
-    append: `${append}${policy}`.trim(),
+    // A microvm has all of its vCPUs from the start.
+    append: [append, policy, isMicrovm ? `maxcpus=${hardware.cpus.length}` : ''].join(' ').trim(),
     qemu,
     log: console,
     onRestart,
     signal,
     reboot: true,
     bootDeadlineMs: BOOT_MS,
+  }
+}
+
+function buildModule({ release }: GuestImage, { cacheDir, moduleSource, onProgress, signal }: LaunchOptions): Promise<string> {
+  return buildKernelModule({ sourceDir: fileURLToPath(moduleSource), cacheDir, release, onProgress, signal })
+}
+
+/**
+ * Debian's kernel takes virtio-mmio windows from ACPI only, which would show it the spare slots as well. So there is no ACPI, and the guest
+ * finds its own devices through the module too: ports, root disk, payload, vsock.
+ */
+function earlyWindows(module: string): Pick<RunOptions, 'early' | 'earlyFiles'> {
+  const add = ownTransports(4).map(
+    ({ base, size, irq }) =>
+      `echo ${size}@0x${base.toString(16)}:${irq} >/sys/module/upcall_mmio/parameters/add || fail "irq ${irq}"`,
+  )
+  return {
+    early: ['insmod /early/upcall_mmio.ko || fail upcall_mmio', ...add].join('\n'),
+    earlyFiles: { 'upcall_mmio.ko': module },
   }
 }
 

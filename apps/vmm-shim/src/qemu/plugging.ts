@@ -114,7 +114,9 @@ export async function resizeMemory(qmp: QmpClient, bytes: number, timeoutMs: num
 async function unplug(qmp: QmpClient, path: string, deadlineMs: number): Promise<boolean> {
   const ended = new AbortController()
   const { signal } = ended
-  const accepts = ({ data }: { data: Readonly<Record<string, unknown>> }) => data.path === path
+  // Of a vCPU, QEMU 7.2 tells of its local APIC only.
+  const accepts = ({ data }: { data: Readonly<Record<string, unknown>> }) =>
+    data.path === path || String(data.path).startsWith(`${path}/`)
   const deleted = qmp.nextEvent('DEVICE_DELETED', { deadlineMs, signal, accepts }).then(() => true)
   const refused = qmp.nextEvent('DEVICE_UNPLUG_GUEST_ERROR', { deadlineMs, signal, accepts }).then(() => false)
   deleted.catch(() => {})

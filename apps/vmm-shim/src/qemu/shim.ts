@@ -7,6 +7,7 @@ import { DEFAULT_MEMORY, openShim, type Shim, type ShimOptions } from '../shim.j
 import { Agent } from './agent.js'
 import { type OwnKernel, prepareLaunch } from './launch.js'
 import { QemuMachine } from './machine.js'
+import { Slots } from './slots.js'
 
 export interface QemuShimOptions extends Omit<ShimOptions, 'arch'> {
   /** Default `q35`. */
@@ -31,6 +32,8 @@ export interface QemuShimOptions extends Omit<ShimOptions, 'arch'> {
   console?: ((text: string) => void) | undefined
   /** The bundled program of the default image. Default: the one beside this file. */
   agentEntry?: URL | undefined
+  /** Sources of the kernel module that a microvm's default image needs. Default: those beside this file. */
+  moduleSource?: URL | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -50,6 +53,7 @@ const GUEST_CID = 3
 export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim> {
   const { uds, cpus = 1, maxCpus = 8, memory = DEFAULT_MEMORY, machine: type = 'q35', accel = 'tcg' } = options
   const { maxMemory = 4 * memory, cid = GUEST_CID, agentEntry = new URL('./agent.js', import.meta.url) } = options
+  const { moduleSource = new URL('./upcall-mmio/', import.meta.url) } = options
   const { cacheDir = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'upcall', 'guest') } = options
   let device!: VhostUserVsock
   const agent = new Agent((port, { signal }) => device.connect(port, { signal }))
@@ -60,7 +64,7 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
       async start({ directory, closers, log }) {
         const launch = await prepareLaunch({
           ...options,
-          ...{ cacheDir, directory, agentEntry },
+          ...{ cacheDir, directory, agentEntry, moduleSource, microvm: type === 'microvm' },
           onProgress: (step) => log.info({ step }, 'the guest image'),
           onRestart: ({ attempt, afterMs }) =>
             log.warn({ attempt, ms: Math.round(afterMs) }, 'the boot went silent and is started again'),
@@ -76,9 +80,11 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
         device.on('stopped', ({ reason, error }) => {
           if (error) log.error({ reason, error: error.message }, 'the vsock device stopped')
         })
+        const slots = type === 'microvm' ? new Slots() : undefined
         const machine = new QemuMachine({
+          slots,
           hardware: {
-            ...{ machine: type, accel, maxCpus, vsockSocket, monitor: options.monitor, pci: [] },
+            ...{ machine: type, accel, maxCpus, vsockSocket, monitor: options.monitor, pci: [], args: slots?.args },
             cpus: Array.from({ length: cpus }, (_, id) => id),
             memory: { boot: memory, max: maxMemory, plugged: 0 },
           },

@@ -5,17 +5,22 @@ import type { Window } from '../vm/mmio-space.js'
 import { blockName, blockNode } from './hardware.js'
 import { addBlockNode, removeBlockNode } from './plugging.js'
 
-/** QEMU 7.2, hw/i386/microvm: eight transports of 512 bytes without a second I/O APIC, on the legacy lines from 5 up. */
+/** QEMU 7.2, hw/i386/microvm: without ACPI there are eight transports of 512 bytes, on the legacy lines from 5 up. */
 const FIRST_BASE = 0xfeb0_0000n
 const SIZE = 0x200n
 const FIRST_LINE = 5
 const TRANSPORTS = 8
 
+/** The transports of the machine's own `count` devices. */
+export function ownTransports(count: number): Window[] {
+  return Array.from({ length: count }, (_, at) => transportWindow(TRANSPORTS - 1 - at))
+}
+
 /** How many drives a microvm can be given while it runs. */
-export const SPARE_SLOTS = 3
+const SPARE_SLOTS = 3
 
 /** The window of one of a microvm's transports. */
-export function transportWindow(transport: number): Window {
+function transportWindow(transport: number): Window {
   return { base: FIRST_BASE + BigInt(transport) * SIZE, size: SIZE, irq: FIRST_LINE + transport }
 }
 
@@ -24,24 +29,14 @@ export function transportWindow(transport: number): Window {
  * virtio-mmio devices in. A drive is put into one of them, and then its window is announced.
  */
 export class Slots {
-  /** The last transports; the machine's own devices take the first. */
-  readonly windows: readonly Window[] = Array.from({ length: SPARE_SLOTS }, (_, at) => transportWindow(firstSpare() + at))
+  /** The first transports; QEMU gives the machine's own devices the others, from the last one down. */
+  readonly windows: readonly Window[] = Array.from({ length: SPARE_SLOTS }, (_, at) => transportWindow(at))
 
   /** Arguments of QEMU that make them. */
-  get args(): string[] {
-    return this.windows.flatMap((_, at) => [
-      ...['-blockdev', JSON.stringify({ driver: 'null-co', 'node-name': emptyNode(at), 'read-zeroes': true, size: 0 })],
-      ...[
-        '-device',
-        JSON.stringify({
-          driver: 'virtio-blk-device',
-          id: slotId(at),
-          drive: emptyNode(at),
-          bus: `virtio-mmio-bus.${firstSpare() + at}`,
-        }),
-      ],
-    ])
-  }
+  readonly args: readonly string[] = this.windows.flatMap((_, at) => [
+    ...['-blockdev', JSON.stringify({ driver: 'null-co', 'node-name': emptyNode(at), 'read-zeroes': true, size: 0 })],
+    ...['-device', JSON.stringify(slotDevice(at))],
+  ])
 
   /** Those of `windows` that are slots. */
   visible(windows: readonly Window[]): Window[] {
@@ -77,8 +72,8 @@ export class Slots {
   }
 }
 
-function firstSpare(): number {
-  return TRANSPORTS - SPARE_SLOTS
+function slotDevice(at: number): Record<string, unknown> {
+  return { driver: 'virtio-blk-device', id: slotId(at), drive: emptyNode(at), bus: `virtio-mmio-bus.${at}` }
 }
 
 function slotId(at: number): string {

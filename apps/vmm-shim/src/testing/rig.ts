@@ -14,6 +14,8 @@ import { nextWindow, type Window } from '../vm/mmio-space.js'
 import { nextFunction, readBdf } from '../vm/pci-bus.js'
 import { Vm } from '../vm/vm.js'
 
+const MIB = 2 ** 20
+
 /** A directory for sockets, with a short path, that goes with the test. */
 export function temporaryDirectory(): { path: string } & Disposable {
   const path = mkdtempSync(join(tmpdir(), 'vmm-test-'))
@@ -23,7 +25,8 @@ export function temporaryDirectory(): { path: string } & Disposable {
 /** A machine whose guest lives in this process, and a list of what was done to the hardware and asked of the guest, in order. */
 class RigMachine implements Machine {
   readonly events: string[] = []
-  readonly spares: Spares = { cpus: [], pci: [] }
+  spares: Spares = { cpus: [], pci: [] }
+  resets = 0
   readonly arch: Arch
   memory = 512 * 2 ** 20
   readonly cpus = new Set<number>()
@@ -56,7 +59,7 @@ class RigMachine implements Machine {
   }
 
   checkMemory(bytes: number): void {
-    if (bytes > 2 ** 30) throw new VmError('INVALID', `desired_ram: ${bytes} is too much`)
+    if (bytes % MIB !== 0) throw new VmError('INVALID', `desired_ram: ${bytes} is not possible; whole MiB are`)
   }
 
   async resizeMemory(bytes: number): Promise<void> {

@@ -44,6 +44,8 @@ export interface Machine {
   /** Bytes that are plugged in. */
   readonly memory: number
   readonly spares: Spares
+  /** How often a guest has started afresh on the same hardware, and forgotten what it was told. */
+  readonly resets: number
   startCpus(ids: readonly number[]): Promise<void>
   stopCpus(ids: readonly number[]): Promise<void>
   /** @throws VmError `INVALID` unless it can have so many bytes. */

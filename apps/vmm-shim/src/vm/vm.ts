@@ -3,7 +3,8 @@ import { type DeviceManager, formatBdf, GuestError, isResizeError, type ResizeRe
 import { type Arch, isWireError } from '@upcall/wire'
 import type { Books, DeviceStatus, Disk, Drive, PciDevice } from './books.js'
 import { VmError } from './error.js'
-import type { Machine } from './machine.js'
+import type { GuestReport, Machine } from './machine.js'
+import { sameWindow } from './mmio-space.js'
 import { sameFunction } from './pci-bus.js'
 import { type Difference, differences, listSettled, type Settled, type Settlement, settle, settleAsAbsent } from './reconcile.js'
 import { type VmState, type VmView, viewBooks, viewGuest } from './view.js'
@@ -45,6 +46,8 @@ export class Vm {
   readonly #manager: DeviceManager<Arch>
   readonly #books: Books
   #changing: string | undefined
+  /** Resets that a reconcile has dealt with. */
+  #settledResets = 0
 
   constructor(options: VmOptions) {
     this.#options = options
@@ -178,8 +181,30 @@ export class Vm {
       }
       const settlement = dropped ?? settle(this.#books, guest)
       if (!dropped) await this.#carryOut(settlement)
-      return { restarted, settled: listSettled(settlement), differences: differences(this.#books, guest) }
+      const again = await this.#tellAgain(guest)
+      const now = again.length > 0 ? ((await this.#machine.report()) ?? guest) : guest
+      return { restarted, settled: [...listSettled(settlement), ...again], differences: differences(this.#books, now) }
     })
+  }
+
+  /**
+   * What a guest has forgotten that was reset: that it is to leave spare vCPUs alone, which it starts like all others, and which windows it
+   * was given.
+   */
+  async #tellAgain(guest: GuestReport): Promise<Settled[]> {
+    const { resets, spares } = this.#machine
+    if (resets === this.#settledResets) return []
+    const settled: Settled[] = []
+    const astray = spares.cpus.filter((id) => guest.cpus.online.includes(id))
+    if (astray.length > 0) await this.#manager.removeCpus({ apicIds: astray })
+    for (const id of astray) settled.push({ kind: 'cpu', id: String(id), now: 'absent' })
+    for (const { id, window, status } of this.#books.drives.values()) {
+      if (status !== 'present' || guest.mmio.some((other) => sameWindow(other, window))) continue
+      await this.#manager.addMmio(window)
+      settled.push({ kind: 'mmio', id, now: 'present' })
+    }
+    this.#settledResets = resets
+    return settled
   }
 
   /**
