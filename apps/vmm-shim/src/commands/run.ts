@@ -43,8 +43,11 @@ export class UsageError extends Error {
 
 /** Serves until a signal comes, and ends everything it started. */
 export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): Promise<void> {
-  const { logLevel, cpus, maxCpus, api, uds } = flags
   checkFlags(flags, given)
+  if (flags.profile) flags.machine = 'microvm'
+  // Without ACPI nothing tells a stock kernel of more than the boot CPU.
+  if (flags.qemu && flags.machine === 'microvm' && !given('maxCpus')) flags.maxCpus = 1
+  const { logLevel, cpus, maxCpus, api, uds } = flags
   if (cpus > maxCpus) throw new UsageError(`--cpus ${cpus}: at most --max-cpus, which is ${maxCpus}`)
   if (api === uds) throw new UsageError(`--api ${api}: it cannot be where --uds is; choose another path`)
   using stop = nextSignal()
@@ -119,6 +122,12 @@ function checkFlags(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): 
     )
   if (profile && given('machine') && machine !== 'microvm')
     throw new UsageError(`--machine ${machine}: --profile dragonball is a microvm`)
+  if (!profile && machine === 'microvm' && given('maxCpus') && flags.maxCpus > 1)
+    throw new UsageError(
+      `--max-cpus ${flags.maxCpus}: a microvm has no table of CPUs, so that a stock kernel finds one; use --machine q35 or pc`,
+    )
+  if (profile && flags.cpus !== flags.maxCpus)
+    throw new UsageError('--cpus: with --profile dragonball all of --max-cpus run at boot; resize unplugs from there')
   if (memory % MIB !== 0) throw new UsageError('--memory: under --qemu a whole number of MiB, such as 512M')
   if (maxMemory !== undefined && (maxMemory < memory || maxMemory % MIB !== 0))
     throw new UsageError('--max-memory: at least --memory, and a whole number of MiB, such as 2G')

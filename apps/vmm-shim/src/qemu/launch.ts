@@ -75,7 +75,10 @@ export async function prepareLaunch(
 async function bootOwn(hardware: Hardware, own: OwnKernel, options: LaunchOptions, signal: AbortSignal): Promise<RunningQemu> {
   const { kernel, initrd, image: path } = own
   const drives: Drive[] = path === undefined ? [] : [{ id: 'root', path, format: /\.qcow2$/i.test(path) ? 'qcow2' : 'raw' }]
-  const common = commonOptions(hardware, options, signal)
+  // Such a kernel takes windows from its command line, and is to find its own devices only: disk, vsock.
+  const windows = hardware.machine === 'microvm' ? ownTransports(drives.length + 1) : []
+  const told = windows.map(({ base, size, irq }) => `virtio_mmio.device=${size}@0x${base.toString(16)}:${irq}`)
+  const common = commonOptions(hardware, { ...options, append: [options.append ?? '', ...told].join(' ').trim() }, signal)
   // A kernel that is told to be quiet is not silent because it hangs.
   const isQuiet = /(^|\s)quiet(\s|$)/.test(common.append)
   return bootGuest({ ...common, kernel, initrd, drives, ...(isQuiet && { ready: false }) })
@@ -109,7 +112,7 @@ function commonOptions(
   return {
     ...machineOptions(hardware),
     // A microvm has all of its vCPUs from the start.
-    append: [append, policy, isMicrovm ? `maxcpus=${hardware.cpus.length}` : ''].join(' ').trim(),
+    append: [append, policy, isMicrovm && !options.own ? `maxcpus=${hardware.cpus.length}` : ''].join(' ').trim(),
     qemu,
     log: console,
     onRestart,
