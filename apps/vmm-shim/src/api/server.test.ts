@@ -77,6 +77,7 @@ describe('what succeeds', () => {
             { id: 'net1', bdf: '00:05.0', status: 'present' },
             { id: 'net2', bdf: '00:01.0', status: 'present' },
           ],
+          spares: { cpus: [], pci: [] },
         },
         guest: {
           booted: true,
