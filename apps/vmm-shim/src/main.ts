@@ -61,6 +61,8 @@ Examples:
 program
   .command('demo')
   .description('the whole story in one terminal, in about ten seconds; exits 1 if a step does not hold')
+  .option('--qemu', 'with a real Linux guest under QEMU, by software emulation; takes about half a minute')
+  .option('--cache-dir <path>', 'with --qemu: where the guest image is kept (default: ~/.cache/upcall/guest)')
   .option('--fast', 'without pauses')
   .option('--record <file.svg>', 'write what is seen as an animated SVG')
   .action(async (flags) => {

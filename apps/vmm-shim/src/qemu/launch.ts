@@ -10,6 +10,7 @@ import {
   buildGuestImage,
   buildKernelModule,
   type Drive,
+  findQemu,
   type GuestImage,
   type RunOptions,
   startInGuest,
@@ -61,6 +62,8 @@ export async function prepareLaunch(
   options: LaunchOptions,
 ): Promise<(hardware: Hardware, signal: AbortSignal) => Promise<RunningQemu>> {
   const { own } = options
+  // Before an image is made in vain.
+  findQemu(options.program)
   if (own) return (hardware, signal) => bootOwn(hardware, own, options, signal)
   const image = await buildGuestImage({
     cacheDir: options.cacheDir,
