@@ -16,7 +16,7 @@ export interface AgentReport {
   /** Bytes. */
   readonly memory: number
   readonly pci: readonly string[]
-  readonly mmio: readonly { readonly base: string; readonly size: string; readonly irq: number }[]
+  readonly mmio: readonly { readonly base: string; readonly size: string }[]
   readonly blocks: readonly { readonly name: string; readonly serial: string | null; readonly size: number }[]
 }
 

@@ -26,7 +26,7 @@ export async function reportOn(root = '/'): Promise<AgentReport> {
     cpus: apicIds(await read('proc/cpuinfo')),
     memory: Number(/^MemTotal:\s+(\d+) kB$/m.exec(await read('proc/meminfo'))?.[1] ?? 0) * 1024,
     pci: await list('sys/bus/pci/devices'),
-    mmio: windows(await read('proc/iomem'), await read('proc/interrupts')),
+    mmio: windows(await read('proc/iomem')),
     blocks,
   }
 }
@@ -36,17 +36,13 @@ export function apicIds(cpuinfo: string): number[] {
   return [...cpuinfo.matchAll(/^apicid\s*: (\d+)$/gm)].map(([, id]) => Number(id)).sort((a, b) => a - b)
 }
 
-/**
- * The windows that a virtio-mmio driver has taken: /proc/iomem names the platform device twice, once for the resource and once for the
- * driver, and /proc/interrupts has its line as the driver's virtio device.
- */
-export function windows(iomem: string, interrupts: string): AgentReport['mmio'] {
-  const lines = new Map([...interrupts.matchAll(/^ *(\d+):.*?(\S*virtio\d+)$/gm)].map(([, irq, name]) => [name!, Number(irq)]))
+/** The virtio-mmio windows, by the platform devices that /proc/iomem names; their lines it does not tell. */
+export function windows(iomem: string): AgentReport['mmio'] {
   const found = new Map<string, AgentReport['mmio'][number]>()
-  for (const [, first, last, name] of iomem.matchAll(/^ *([0-9a-f]+)-([0-9a-f]+) : (?:LNRO0005:\d+|virtio-mmio\.\d+) ?(\S*)/gm)) {
+  for (const [, first, last] of iomem.matchAll(/^ *([0-9a-f]+)-([0-9a-f]+) : (?:LNRO0005:\d+|virtio-mmio\.\d+)/gm)) {
     const base = BigInt(`0x${first}`)
     const size = BigInt(`0x${last}`) - base + 1n
-    found.set(first!, { base: `0x${base.toString(16)}`, size: `0x${size.toString(16)}`, irq: lines.get(name!) ?? 0 })
+    found.set(first!, { base: `0x${base.toString(16)}`, size: `0x${size.toString(16)}` })
   }
   return [...found.values()]
 }

@@ -25,7 +25,8 @@ export class Agent {
       crashed: false,
       cpus: { online: cpus },
       memory,
-      mmio: mmio.map(({ base, size, irq }) => ({ base: BigInt(base), size: BigInt(size), irq })),
+      // Of which line each has the machine knows, whose slots they are.
+      mmio: mmio.map(({ base, size }) => ({ base: BigInt(base), size: BigInt(size), irq: 0 })),
       pci: pci.filter((address) => address.startsWith('0000:')).map(parseAddress),
       blocks,
     }
