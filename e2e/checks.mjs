@@ -1,11 +1,15 @@
-// Named checks, one after the other, each with its result and time; the sum at the end.
+import { writeFileSync } from 'node:fs'
+
+/** Named checks, one after the other, each with its result and time; the sum at the end. */
 export class Checks {
-  #title
+  #suite = ''
   #passed = 0
   #failed = []
 
-  constructor(title) {
-    this.#title = title
+  /** What is counted from here on belongs to this suite. */
+  begin(suite) {
+    this.#suite = suite
+    console.log(`\n# ${suite}`)
   }
 
   /** Runs one check; a failure is printed and counted, and the next one runs. Resolves with what the check returned. */
@@ -13,24 +17,34 @@ export class Checks {
     const started = performance.now()
     try {
       const value = await run()
-      this.#passed += 1
-      console.log(`ok   ${name} (${Math.round(performance.now() - started)} ms)`)
+      this.passed(name, performance.now() - started)
       return value
     } catch (error) {
-      this.#failed.push(name)
-      console.log(`FAIL ${name} (${Math.round(performance.now() - started)} ms)\n${indented(error)}`)
+      this.failed(name, performance.now() - started, error?.stack ?? String(error))
       return undefined
     }
   }
 
-  /** Prints the sum and sets the exit status. */
-  finish() {
-    console.log(`\n${this.#title}: ${this.#passed} passed, ${this.#failed.length} failed`)
+  /** Counts a check that was made elsewhere, in a guest. */
+  passed(name, ms) {
+    this.#passed += 1
+    console.log(`ok ${this.#count} - ${name} (${Math.round(ms)} ms)`)
+  }
+
+  failed(name, ms, why) {
+    this.#failed.push(`${this.#suite}: ${name}`)
+    console.log(`not ok ${this.#count} - ${name} (${Math.round(ms)} ms)\n${why.replace(/^/gm, '    ')}`)
+  }
+
+  get #count() {
+    return this.#passed + this.#failed.length
+  }
+
+  /** Prints the sum, writes it to `json` in the shape of vitest's reporter, and sets the exit status. */
+  finish(json) {
+    console.log(`1..${this.#count}\n\ne2e: ${this.#passed} passed, ${this.#failed.length} failed`)
     for (const name of this.#failed) console.log(`  failed: ${name}`)
+    if (json) writeFileSync(json, JSON.stringify({ numPassedTests: this.#passed, numFailedTests: this.#failed.length }))
     if (this.#failed.length > 0 || this.#passed === 0) process.exitCode = 1
   }
-}
-
-function indented(error) {
-  return (error?.stack ?? String(error)).replace(/^/gm, '     ')
 }

@@ -1,4 +1,4 @@
-// A guest that does what this program says: e2e/guest/linux.mjs runs in it, `ask` is one question and its answer.
+// A guest that does what this program says: guest/linux-guest runs in it, `ask` is one question and its answer.
 import { startInGuest } from '@upcall/qemu'
 
 const PORT = 'org.upcall.driver'
@@ -13,7 +13,7 @@ export class DrivenGuest {
     const guest = new DrivenGuest()
     guest.machine = options.machine
     guest.#run = await startInGuest({
-      ...{ command: ['node', 'linux.mjs', ...serve], ports: [PORT], deadlineMs: 300_000, ...options },
+      ...{ command: ['node', 'main.mjs', ...serve], ports: [PORT], deadlineMs: 300_000, ...options },
       onLine: (line) => guest.#answered(JSON.parse(line)),
     })
     guest.#run.result.catch((error) => {
@@ -32,7 +32,7 @@ export class DrivenGuest {
     return this.#run.guest.console.text
   }
 
-  /** One of the actions of e2e/guest/linux.mjs; rejects with what it failed with. */
+  /** One of the actions of guest/linux-guest/main.mjs; rejects with what it failed with. */
   ask(action, fields = {}) {
     const id = ++this.#asked
     return new Promise((resolve, reject) => {

@@ -1,47 +1,56 @@
-// A folder for the guest: programs of e2e/guest, and behind them our packages as they would be installed.
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { cpSync, existsSync, mkdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const root = fileURLToPath(new URL('..', import.meta.url))
+const here = fileURLToPath(new URL('.', import.meta.url))
 
-/** `packages`: folders of ours, relative to the repository; what they depend on comes along. `files`: name → path. */
-export function makePayload({ packages, files = {} }) {
-  const dir = mkdtempSync(join(tmpdir(), 'upcall-payload-'))
-  cpSync(join(root, 'e2e/guest'), dir, { recursive: true })
-  for (const [name, path] of Object.entries(files)) cpSync(path, join(dir, name))
-  const placed = new Map()
-  for (const each of packages) place(join(root, each), join(dir, 'node_modules'), placed)
-  return { dir, [Symbol.dispose]: () => rmSync(dir, { recursive: true, force: true }) }
+/** What a package of ours publishes, and of the native addon a local build too, which the loader prefers. */
+const PUBLISHED = ['package.json', 'dist', 'build/Release', 'prebuilds', 'native']
+
+/**
+ * Puts programs and all they import into `folder`, as `npm install` would lay it out: the programs at the top, packages flat in
+ * node_modules. Ours go in as built, not as sources; a package that was not built is an error.
+ *
+ * @param programs - Files and folders, relative to this one: files, and what is in the folders, go to the top.
+ * @param packages - Dependencies of @upcall/e2e that the programs need.
+ */
+export function fillPayload(folder, { programs, packages }) {
+  for (const path of programs.map((program) => resolve(here, program))) {
+    cpSync(path, statSync(path).isDirectory() ? folder : join(folder, basename(path)), { recursive: true })
+  }
+  const versions = new Map()
+  for (const name of packages) addPackage(join(folder, 'node_modules'), name, here, versions)
 }
 
-function place(source, modules, placed) {
-  const folder = realpathSync(source)
-  const { name, dependencies = {} } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
-  if (placed.has(name)) {
-    if (placed.get(name) !== folder) throw new Error(`two versions of ${name}: ${placed.get(name)} and ${folder}`)
-    return
-  }
-  placed.set(name, folder)
-  const ours = !folder.includes('/node_modules/')
-  const parts = ours
-    ? ['package.json', 'dist', 'build/Release', 'prebuilds'].filter((part) => existsSync(join(folder, part)))
-    : ['']
-  if (ours && !parts.includes('dist')) throw new Error(`${name} is not built; npm run build`)
-  for (const part of parts) {
-    const target = join(modules, name, part)
-    mkdirSync(dirname(target), { recursive: true })
-    cpSync(join(folder, part), target, { recursive: true, filter: (path) => !path.endsWith('.map') })
-  }
-  for (const dependency of Object.keys(dependencies)) place(found(dependency, folder), modules, placed)
+function addPackage(target, name, from, versions) {
+  const source = findPackage(name, from)
+  const { version, dependencies = {} } = JSON.parse(readFileSync(join(source, 'package.json'), 'utf8'))
+  const known = versions.get(name)
+  if (known === version) return
+  if (known !== undefined) throw new Error(`payload: ${name} is needed in the versions ${known} and ${version}; only one fits in`)
+  versions.set(name, version)
+
+  const destination = join(target, name)
+  const isOurs = !source.includes('/node_modules/')
+  if (isOurs && !existsSync(join(source, 'dist'))) throw new Error(`payload: ${name} is not built; npm run build does it`)
+  if (isOurs) {
+    for (const part of PUBLISHED.filter((part) => existsSync(join(source, part))))
+      copy(join(source, part), join(destination, part))
+  } else copy(source, destination)
+  for (const dependency of Object.keys(dependencies)) addPackage(target, dependency, source, versions)
 }
 
-/** As Node looks for it. */
-function found(name, from) {
-  for (let at = from; at !== dirname(at); at = dirname(at)) {
-    const folder = join(at, 'node_modules', name)
-    if (existsSync(folder)) return folder
+function copy(source, destination) {
+  mkdirSync(dirname(destination), { recursive: true })
+  cpSync(source, destination, { recursive: true, filter: (path) => !/\/node_modules$|\.map$|\.d\.c?ts$/.test(path) })
+}
+
+/** As Node looks for it, without its `exports`: they need not show package.json. */
+function findPackage(name, from) {
+  for (let folder = from; ; folder = dirname(folder)) {
+    const candidate = join(folder, 'node_modules', name)
+    if (existsSync(join(candidate, 'package.json'))) return realpathSync(candidate)
+    if (folder === dirname(folder))
+      throw new Error(`payload: ${name}, needed in ${from}, is not installed; npm run setup does it`)
   }
-  throw new Error(`${name}, wanted by ${from}, is not installed`)
 }

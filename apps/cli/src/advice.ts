@@ -62,7 +62,7 @@ function refusedNext({ cause }: VsockError): string {
 }
 
 /** Messages read `<op> <subject> <remote>: <what>; <next step>`. */
-function whatOf({ message }: Error): string {
+export function whatOf({ message }: Error): string {
   const end = message.lastIndexOf('; ')
   return end < 0 ? message : message.slice(0, end)
 }

@@ -34,11 +34,13 @@ export function statusOf(outcome: Outcome | 'ok'): Status {
 /** Collects the statuses of a command's operations: the first in the order 2, 4, 3, 1, 0 stands. */
 export class ExitStatus {
   #status: Status = Exit.ok
+  /** What a program that `--exec` ran ended with: the command's own status, unless something else went wrong. */
+  programStatus = 0
   /** SIGTERM is how this command is told that it is done, and no failure: it serves until then. */
   servesUntilTold = false
 
-  get status(): Status {
-    return this.#status
+  get status(): number {
+    return this.#status === Exit.ok ? this.programStatus : this.#status
   }
 
   add(status: Status): void {
@@ -57,9 +59,19 @@ export class Interrupted extends Error {
   }
 }
 
+/** Why a command was aborted that cannot tell its result: stdout took no more, for another reason than that its reader left. */
+export class OutputError extends Error {
+  override readonly name = 'OutputError'
+
+  constructor(cause: Error) {
+    super(`stdout: ${cause.message}; what came of it is not known, nor is what was not written`, { cause })
+  }
+}
+
 /** 130 for SIGINT, and for anything else that aborts; 143 for SIGTERM, 0 if that is how the command ends. */
 export function interruptedStatus(reason: unknown, { servesUntilTold }: ExitStatus): number {
   if (servesUntilTold && reason instanceof Interrupted && reason.signal === 'SIGTERM') return Exit.ok
+  if (reason instanceof OutputError) return Exit.indeterminate
   return 128 + signalNumbers[reason instanceof Interrupted ? reason.signal : 'SIGINT']
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import process from 'node:process'
-import { Interrupted } from './exit.js'
+import { Interrupted, OutputError } from './exit.js'
 import { run } from './run.js'
 
 const interrupt = new AbortController()
@@ -8,8 +8,10 @@ const interrupt = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupt.abort(new Interrupted(signal)))
 // A reader that has seen enough, as in `upcall … | head -1`.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error
-  interrupt.abort(new Interrupted('SIGPIPE'))
+  if (error.code === 'EPIPE') return interrupt.abort(new Interrupted('SIGPIPE'))
+  const failure = new OutputError(error)
+  process.stderr.write(`upcall: ${failure.message}\n`)
+  interrupt.abort(failure)
 })
 
 process.exitCode = await run(process.argv.slice(2), {

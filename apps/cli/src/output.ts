@@ -12,6 +12,8 @@ export interface Io {
   signal: AbortSignal
 }
 
+type Streams = Pick<Io, 'stdout' | 'stderr' | 'env' | 'signal'>
+
 const colours = { red: 31, green: 32, yellow: 33, magenta: 35, grey: 90 } as const
 export type Colour = keyof typeof colours
 export type Paint = (colour: Colour, text: string) => string
@@ -20,11 +22,11 @@ export type Paint = (colour: Colour, text: string) => string
 export class Output {
   readonly json: boolean
   readonly paint: Paint
-  readonly #io: Io
+  readonly #io: Streams
   readonly #paintError: Paint
   #drained: Promise<unknown> | undefined
 
-  constructor(io: Io, json: boolean) {
+  constructor(io: Streams, json: boolean) {
     this.#io = io
     this.json = json
     this.paint = painter(io.stdout, io.env)

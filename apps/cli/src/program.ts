@@ -8,6 +8,7 @@ import { addPciCommands } from './commands/pci.js'
 import { addRequestCommand } from './commands/request.js'
 import { addServeCommand } from './commands/serve.js'
 import { addStatusCommands } from './commands/status.js'
+import { addVsockCommands } from './commands/vsock/index.js'
 import { type AddCommand, actionOf } from './context.js'
 import type { ExitStatus } from './exit.js'
 import { parseDuration } from './options.js'
@@ -22,6 +23,7 @@ const commands: readonly AddCommand[] = [
   addBatchCommand,
   addServeCommand,
   addDecodeCommand,
+  addVsockCommands,
 ]
 
 /** The command line: what can be asked, and which function answers. */
@@ -53,7 +55,7 @@ export function createProgram(io: Io, exit: ExitStatus, json: boolean): Command 
 Addresses:
   hvsock://<path>:<port>   a port of the guest behind the VMM's Unix socket (Firecracker, Cloud Hypervisor, Dragonball)
   unix:<path>              a Unix socket that is the guest's port already
-  vsock://<cid>:<port>     AF_VSOCK
+  vsock://<cid>:<port>     AF_VSOCK: a guest's port by its CID, or local, host, any
 
 Exit status:
   0 ok   1 the guest refused   2 wrong usage or input   3 nothing was sent   4 sent, but the outcome is unknown   130 interrupted

@@ -1,4 +1,5 @@
 import { CommanderError } from 'commander'
+import { separateExec } from './commands/vsock/options.js'
 import { Exit, ExitStatus, interruptedStatus, UsageError } from './exit.js'
 import { type Io, Output } from './output.js'
 import { createProgram } from './program.js'
@@ -12,10 +13,11 @@ import { failed, reportText } from './report.js'
  */
 export async function run(argv: readonly string[], io: Io): Promise<number> {
   // As early as this, because what cannot be parsed is answered in JSON too.
-  const json = argv.includes('--json')
+  const { argv: words, own } = separateExec(argv)
+  const json = own.includes('--json')
   const exit = new ExitStatus()
   try {
-    await createProgram(io, exit, json).parseAsync([...argv], { from: 'user' })
+    await createProgram(io, exit, json).parseAsync(words, { from: 'user' })
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return Exit.ok

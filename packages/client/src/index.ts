@@ -17,6 +17,6 @@ export {
 } from './error.js'
 export type { Pace, SessionOptions } from './machine/context.js'
 export { SessionMachine } from './machine/machine.js'
-export type { Effect, OutsideEvent, ReconnectReason, StateName, Ticket } from './machine/session.js'
+export type { Effect, OutsideEvent, ReconnectReason, SessionEvent, StateName, Ticket } from './machine/session.js'
 export type { ClientOptions, Dial, ReconnectOptions, TimeoutOptions } from './options.js'
 export type { Service } from './service.js'

@@ -2,7 +2,7 @@ import { Duplex } from 'node:stream'
 import { type FaultPlan, Faults } from './fault-plan.js'
 import { socketError } from './socket-error.js'
 
-type Direction = 'read' | 'write'
+export type Direction = 'read' | 'write'
 
 /** A fault that took effect: the `'fault'` event of a {@link FaultStream}. */
 export interface FaultEvent {

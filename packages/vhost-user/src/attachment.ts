@@ -121,6 +121,14 @@ export class Attachment {
     this.#handlers.onChange()
   }
 
+  /** Every connection ends as if the guest had reset it, without a packet. */
+  resetConnections(): number {
+    const connections = this.#device.muxer.size
+    this.#device.muxer.abandon()
+    this.#deliverNews()
+    return connections
+  }
+
   /** Hangs up and releases everything. `onEnd` is not called. Twice is once. */
   close(): void {
     if (this.#closed) return
@@ -134,11 +142,8 @@ export class Attachment {
 
   #apply({ reply, fault, reset }: SessionResult): Uint8Array | undefined {
     if (reset === true) {
-      const connections = this.#device.muxer.size
       this.fault = undefined
-      this.#device.muxer.abandon()
-      this.#deliverNews()
-      this.#handlers.onReset(connections)
+      this.#handlers.onReset(this.resetConnections())
     }
     if (fault !== undefined) this.#stop(fault)
     else this.#pump()
@@ -157,8 +162,7 @@ export class Attachment {
     this.fault = fault
     this.#session.halt()
     this.#platform.reportFault()
-    this.#device.muxer.abandon()
-    this.#deliverNews()
+    this.resetConnections()
   }
 
   // ── the one place that runs the device ─────────────────────────────────────────────────────────────────────────────────

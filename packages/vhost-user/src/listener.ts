@@ -1,11 +1,14 @@
-import { randomBytes } from 'node:crypto'
-import { link, lstat, rename, unlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { createHash, randomBytes } from 'node:crypto'
+import { link, lstat, stat, unlink } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { VsockDeviceError } from './errors.js'
 import type { Binding, Descriptor } from './native/binding.js'
 
 /** Longest path of a Unix socket in Linux, without its final zero. */
-export const UNIX_PATH_MAX = 107
+const UNIX_PATH_MAX = 107
+
+const LOCK_WAIT_MS = 2_000
 
 /** `struct sockaddr_un` in bytes. */
 export function unixAddress(binding: Binding, path: string): Uint8Array {
@@ -74,21 +77,75 @@ function acceptAll(binding: Binding, listener: Descriptor, onConnection: (descri
   }
 }
 
+/**
+ * Links the socket to its path, which is atomic and fails if the path exists. Then one starter at a time looks at what is there: while
+ * it holds the lock, nobody else can take a dead server's file for his own live one.
+ */
 async function place(binding: Binding, from: string, path: string): Promise<void> {
+  if (await linked(from, path)) return
+  const unlock = await lock(binding, path)
   try {
-    await link(from, path)
-    return
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    do await removeStale(binding, path)
+    while (!(await linked(from, path)))
+  } finally {
+    unlock()
   }
-  const inUse = (what: string) =>
-    new VsockDeviceError({ code: 'EADDRINUSE', subject: `listen ${path}`, what, next: 'stop its owner, or choose another path' })
-  if (!(await lstat(path)).isSocket()) throw inUse('there is something that is not a socket')
+}
+
+async function linked(from: string, to: string): Promise<boolean> {
   try {
+    await link(from, to)
+    return true
+  } catch (error) {
+    if (errno(error) === 'EEXIST') return false
+    throw error
+  }
+}
+
+async function removeStale(binding: Binding, path: string): Promise<void> {
+  try {
+    if (!(await lstat(path)).isSocket()) throw inUse(path, 'there is something that is not a socket')
     binding.close(binding.connect(unixAddress(binding, path)))
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ECONNREFUSED') throw error
-    return rename(from, path)
+    if (errno(error) === 'ENOENT') return
+    // Anything but a refusal leaves open whether somebody lives there: EAGAIN is a full backlog.
+    if (errno(error) !== 'ECONNREFUSED') throw errno(error) === 'EAGAIN' ? inUse(path, 'another process listens there') : error
+    return unlink(path).catch((failure) => {
+      if (errno(failure) !== 'ENOENT') throw failure
+    })
   }
-  throw inUse('another process listens there')
+  throw inUse(path, 'another process listens there')
 }
+
+/**
+ * One starter at a time per path, by holding an abstract socket's name: binding it is atomic, and the kernel lets go of it when the
+ * process dies, so that no lock is left behind.
+ */
+async function lock(binding: Binding, path: string): Promise<() => void> {
+  const { dev, ino } = await stat(dirname(path))
+  const key = createHash('sha256')
+    .update(`${dev}:${ino}:${basename(path)}`)
+    .digest('hex')
+  const name = Buffer.from(`\0\0\0upcall-vhost-user-${key.slice(0, 32)}`)
+  name.writeUInt16LE(binding.AF_UNIX, 0)
+  const deadline = performance.now() + LOCK_WAIT_MS
+  const descriptor = binding.socket(binding.AF_UNIX)
+  for (;;) {
+    try {
+      binding.bind(descriptor, name)
+      return () => binding.close(descriptor)
+    } catch (error) {
+      if (errno(error) === 'EADDRINUSE' && performance.now() < deadline) {
+        await delay(5)
+        continue
+      }
+      binding.close(descriptor)
+      throw errno(error) === 'EADDRINUSE' ? inUse(path, 'another process is starting there') : error
+    }
+  }
+}
+
+const errno = (error: unknown): unknown => (error as NodeJS.ErrnoException).code
+
+const inUse = (path: string, what: string): VsockDeviceError =>
+  new VsockDeviceError({ code: 'EADDRINUSE', subject: `listen ${path}`, what, next: 'stop its owner, or choose another path' })

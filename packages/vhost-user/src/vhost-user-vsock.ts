@@ -160,6 +160,14 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.#attachment?.restart()
   }
 
+  /**
+   * Ends every connection with `ECONNRESET` at once, and returns how many. For an owner who knows that the guest was reset (QMP's
+   * `RESET` event): the device itself cannot tell a reset from a pause before the new driver begins, and holds connections until then.
+   */
+  resetConnections(): number {
+    return this.#attachment?.resetConnections() ?? 0
+  }
+
   /** Stops listening, cuts every connection, hangs up on the VMM, and resolves when the socket file is gone. Twice is once. */
   close(): Promise<void> {
     this.#closing ??= this.#shut()

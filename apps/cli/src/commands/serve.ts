@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { deviceManagerGuest } from '@upcall/device-manager/guest'
 import { UpcallServer } from '@upcall/server'
-import { formatAddress } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
+import { EventLog } from '../events.js'
 import { parseDuration, parseEndpoint, parseInteger } from '../options.js'
 import type { Paint } from '../output.js'
 import { openEndpoint } from '../serve/endpoint.js'
@@ -47,7 +47,8 @@ export function addServeCommand(program: Command, action: Action): void {
     .addHelpText(
       'after',
       `
-hvsock:// means here: as a VMM would, answering CONNECT <port> on <path>. Each request is a line on stdout, a JSON object with --json.
+hvsock:// means here: as a VMM would, answering CONNECT <port> on <path>. vsock:// is the real thing, inside a guest.
+Each request is a line on stdout, a JSON object with --json.
 SIGINT and SIGTERM end it and remove its socket.
 
 --backend linux is for inside a guest, as root: CPUs and PCI through sysfs, virtio-mmio through the kernel module upcall_mmio where that is
@@ -69,7 +70,7 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
   const { signal } = io
   const address = parseEndpoint(options.listen, '--listen')
   const guest = makeGuest(arch, options, signal)
-  const log = new Log(context)
+  const log = new EventLog(output)
   const service = logged(deviceManagerGuest(guest.backend), {
     arch,
     framed: !guest.backend.quirks?.tornRequests,
@@ -83,7 +84,7 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
     log.event({ event: 'disconnect', connection: id, reason: end.reason }, () => `#${id} gone: ${end.reason}`),
   )
 
-  const closeEndpoint = await openEndpoint(
+  const endpoint = await openEndpoint(
     address,
     (stream, remote) => void server.accept(stream, { remote }),
     (why) => log.event({ event: 'refused', reason: why }, () => `a client was closed: ${why}`),
@@ -96,7 +97,7 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
         log.event({ event: 'booted' }, () => 'the guest has booted')
       }, options.boot)
     }
-    const where = formatAddress(address)
+    const where = endpoint.address
     const { kernel, cpus, maxCpus } = guest.about
     const size = cpus === undefined ? 'this guest' : `${cpus} of ${maxCpus} CPUs`
     await output.result(
@@ -107,22 +108,8 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
     if (!signal.aborted) await once(signal, 'abort')
   } finally {
     clearTimeout(boot)
-    await closeEndpoint()
+    await endpoint.close()
     await server.close()
-  }
-}
-
-/** What happens, one line each, in order; a reader that is slow does not slow the guest. */
-class Log {
-  readonly #context: Context
-
-  constructor(context: Context) {
-    this.#context = context
-  }
-
-  event(value: object, text: (paint: Paint) => string): void {
-    const time = new Date().toISOString()
-    void this.#context.output.result({ time, ...value }, (paint) => `${paint('grey', time.slice(11, 23))} ${text(paint)}`)
   }
 }
 

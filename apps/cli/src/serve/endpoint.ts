@@ -1,6 +1,14 @@
-import { type Duplex, duplexPair } from 'node:stream'
+import type { Duplex } from 'node:stream'
 import { type Address, AddressError, formatAddress, isVsockError, listen, listenHybrid } from '@upcall/vsock'
 import { UsageError } from '../exit.js'
+import { joinedPair } from '../streams/pair.js'
+
+export interface OpenEndpoint {
+  /** Where it listens, with the port that was chosen for `any`. */
+  readonly address: string
+  /** Closes the connections and removes the socket file. */
+  close(): Promise<void>
+}
 
 /**
  * Where clients arrive. `hvsock://<path>:<port>` is the path itself, served as a VMM does: whoever says `CONNECT <port>` is through to
@@ -8,13 +16,12 @@ import { UsageError } from '../exit.js'
  *
  * @param accept - Takes a stream over.
  * @param refused - Hears of each client that was closed before.
- * @returns How to end it: closes the connections and removes the socket file.
  */
 export async function openEndpoint(
   address: Address,
   accept: (stream: Duplex, remote: string) => void,
   refused: (why: string) => void,
-): Promise<() => Promise<void>> {
+): Promise<OpenEndpoint> {
   try {
     if (address.transport === 'hvsock') {
       const server = await listenHybrid({
@@ -27,24 +34,19 @@ export async function openEndpoint(
         },
       })
       server.on('refused', ({ port, reason }) => refused(port === undefined ? reason : `port ${port}: ${reason}`))
-      return () => server.close()
+      return { address: formatAddress(address), close: () => server.close() }
     }
     const server = await listen(address)
     server.on('connection', (socket) => accept(socket, formatAddress(socket.remote ?? address)))
-    return async () => {
-      server.closeAllConnections()
-      await server.close()
+    return {
+      address: formatAddress(server.address),
+      async close() {
+        server.closeAllConnections()
+        await server.close()
+      },
     }
   } catch (error) {
     if (isVsockError(error) || error instanceof AddressError) throw new UsageError(`--listen: ${error.message}`)
     throw error
   }
-}
-
-/** Two ends of one stream in memory, neither of which outlives the other. */
-function joinedPair(): [Duplex, Duplex] {
-  const [a, b] = duplexPair()
-  a.once('close', () => b.destroy())
-  b.once('close', () => a.destroy())
-  return [a, b]
 }

@@ -2,23 +2,11 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { GUEST_BASE, MEMORY_SIZE } from '../../testing/fake-guest.js'
 import { FakeVm } from '../../testing/fake-vm.js'
+import { type Act, trial, walled } from '../../testing/trial.js'
 import { Chain } from './chain.js'
-import type { VsockConnection } from './connection.js'
 import { DeviceError } from './errors.js'
 import { emptyHeader, Op } from './packet.js'
 import { DESC_INDIRECT, DESC_NEXT, DESC_WRITE } from './vring.js'
-
-/** Guest memory with walls on both sides: whatever leaves it shows. */
-const WALL = 4096
-const WALL_BYTE = 0xa5
-
-function walled(): { memory: Uint8Array; intact: () => boolean } {
-  const all = new Uint8Array(MEMORY_SIZE + 2 * WALL).fill(WALL_BYTE)
-  const memory = all.subarray(WALL, WALL + MEMORY_SIZE)
-  memory.fill(0)
-  const walls = [all.subarray(0, WALL), all.subarray(WALL + MEMORY_SIZE)]
-  return { memory, intact: () => walls.every((wall) => wall.every((byte) => byte === WALL_BYTE)) }
-}
 
 const u16 = fc.oneof(fc.constantFrom(0, 1, 15, 16, 17, 127, 128, 0x7fff, 0x8000, 0xffff), fc.nat(0xffff))
 const u32 = fc.oneof(fc.constantFrom(0, 1, 43, 44, 45, 65536, 0x7fff_ffff, 0xffff_ffff), fc.nat(0xffff_ffff))
@@ -43,7 +31,6 @@ const descriptor = fc.record({ address, length: u32, flags, next: fc.oneof(fc.na
 const ring = fc.constantFrom('rx', 'tx')
 
 /** What a guest and its host may do, in any order. Half of it is honest, so that the rest meets a device in every state. */
-type Act = (vm: FakeVm, connections: VsockConnection[]) => void
 const act: fc.Arbitrary<Act> = fc.oneof(
   fc.nat(20).map<Act>((count) => (vm) => vm.guest.supply(count)),
   fc
@@ -111,27 +98,7 @@ describe('whatever the guest does', () => {
     const seen = new Set<string>()
     fc.assert(
       fc.property(fc.array(act, { minLength: 1, maxLength: 60 }), (acts) => {
-        const { memory, intact } = walled()
-        const vm = new FakeVm(
-          { maxConnections: 8, bufferBytes: 8192 },
-          { size: 16, memory, budget: { bytes: 65536, descriptors: 64 } },
-        )
-        const connections: VsockConnection[] = []
-        for (const each of acts) {
-          each(vm, connections)
-          try {
-            vm.device.process(vm.rx, vm.tx, vm.now)
-          } catch (error) {
-            if (!(error instanceof DeviceError)) throw error
-            seen.add(error.code)
-            vm.device.muxer.abandon()
-            vm.restart()
-          }
-          for (const news of vm.device.muxer.takeNews()) if (!connections.includes(news)) connections.push(news)
-          expect(vm.device.muxer.size).toBeLessThanOrEqual(8)
-          for (const connection of connections) expect(connection.inputPending).toBeLessThanOrEqual(8192)
-        }
-        expect(intact()).toBe(true)
+        for (const code of trial(acts)) seen.add(code)
       }),
       { numRuns: Number(process.env.FUZZ_RUNS ?? 3_000) },
     )

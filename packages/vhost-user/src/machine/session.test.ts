@@ -173,6 +173,30 @@ describe('rings', () => {
     expect(tell({ request: 'SET_VRING_BASE', ring: 0, value: 5 }).reset).toBe(false)
   })
 
+  test('reset: both rings at 0 again after use is another driver, one of them is chance', () => {
+    start()
+    const chain = new Chain()
+    const drivers = [guest.rx, guest.tx]
+    const live = (ring: number) => (ring === 0 ? session.rx : session.tx)!
+    for (const [ring, driver] of drivers.entries()) {
+      driver.setDescriptor(0, { address: GUEST_BASE, length: 1, flags: 0, next: 0 })
+      // All the way round, to where it began.
+      for (let i = 0; i < 65_536; i++) {
+        driver.offer(0)
+        live(ring).pop(chain)
+      }
+      expect(base(tell({ request: 'GET_VRING_BASE', ring, value: 0 }).reply)).toBe(0)
+    }
+    expect(tell({ request: 'SET_VRING_BASE', ring: 0, value: 0 }).reset).toBe(false)
+    expect(tell({ request: 'SET_VRING_BASE', ring: 1, value: 0 }).reset).toBe(true)
+  })
+
+  test('a pause before anything was sent is no reset', () => {
+    start()
+    for (const ring of [0, 1]) tell({ request: 'GET_VRING_BASE', ring, value: 0 })
+    for (const ring of [0, 1]) expect(tell({ request: 'SET_VRING_BASE', ring, value: 0 }).reset).toBe(false)
+  })
+
   test('a first base is no reset, whatever it is', () => {
     expect(tell({ request: 'SET_VRING_BASE', ring: 1, value: 77 }).reset).toBe(false)
   })

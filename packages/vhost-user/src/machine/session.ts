@@ -52,6 +52,10 @@ interface RingState {
   enabled: boolean
   /** Where GET_VRING_BASE found the ring; undefined before the first stop. */
   stoppedAt: number | undefined
+  /** A chain has been taken since the driver began. */
+  active: boolean
+  /** It stopped and starts at 0, but was in use: an index that came round by chance, or a new driver. */
+  ambiguous: boolean
   ring: SplitRing | undefined
 }
 
@@ -83,6 +87,8 @@ export class BackendSession {
       kicked: false,
       enabled: false,
       stoppedAt: undefined,
+      active: false,
+      ambiguous: false,
       ring: undefined,
     }))
   }
@@ -125,7 +131,7 @@ export class BackendSession {
   /** Stops working on the rings until the driver starts again, or `restart`. */
   halt(): void {
     for (const state of this.#rings) {
-      if (state.ring !== undefined) state.base = state.ring.base
+      if (state.ring !== undefined) Object.assign(state, { base: state.ring.base, active: state.active || state.ring.active })
       state.ring = undefined
     }
   }
@@ -196,15 +202,17 @@ export class BackendSession {
         state.used = message.used
         return state.ring === undefined ? {} : fault(this.#derive([state]))
       case 'SET_VRING_BASE': {
-        const reset = state.stoppedAt !== undefined && state.stoppedAt !== message.value
+        const reset = this.#beginsAnew(state, message.value)
         state.base = message.value
+        state.stoppedAt = undefined
         // One new driver is one reset, however many rings it begins.
-        for (const each of reset ? this.#rings : [state]) each.stoppedAt = undefined
+        if (reset) for (const each of this.#rings) Object.assign(each, { stoppedAt: undefined, active: false, ambiguous: false })
         return { reset }
       }
       case 'GET_VRING_BASE': {
         const base = state.ring?.base ?? state.base
-        Object.assign(state, { ring: undefined, kicked: false, base, stoppedAt: base })
+        const active = state.active || state.ring?.active === true
+        Object.assign(state, { ring: undefined, kicked: false, base, stoppedAt: base, active })
         this.#platform.setKick(message.ring, undefined)
         this.#platform.setCall(message.ring, undefined)
         return reply({ request: Request.GET_VRING_BASE, ring: message.ring, value: base })
@@ -226,6 +234,17 @@ export class BackendSession {
         state.enabled = message.value !== 0
         return {}
     }
+  }
+
+  /**
+   * Whether a ring that was stopped starts somewhere else. A used index is back at 0 once in 65536 stops; that both data rings are is
+   * so much rarer than a reset guest that it is taken for one, for a connection kept by mistake would hang and one cut would not.
+   */
+  #beginsAnew(state: RingState, base: number): boolean {
+    if (state.stoppedAt === undefined) return false
+    if (state.stoppedAt !== base) return true
+    state.ambiguous = base === 0 && state.active
+    return [RX_RING, TX_RING].every((ring) => this.#rings[ring]!.ambiguous)
   }
 
   /** A new table replaces the old one under running rings: new views first, then the old ones go. */
@@ -255,6 +274,7 @@ export class BackendSession {
           eventIdx: (this.#features & F_EVENT_IDX) !== 0n,
           indirect: (this.#features & F_INDIRECT_DESC) !== 0n,
         }
+        state.active ||= state.ring?.active === true
         state.ring = new SplitRing(this.#memory, state, features, state.ring?.base ?? state.base)
       }
       return undefined

@@ -38,6 +38,8 @@ export interface RingFeatures {
  */
 export class SplitRing {
   readonly size: number
+  /** A chain has been taken: the guest uses this ring. */
+  active = false
   readonly #memory: GuestMemory
   readonly #features: RingFeatures
   /** Four words a descriptor: address low, address high, length, flags | next << 16. */
@@ -94,6 +96,7 @@ export class SplitRing {
     chain.begin(head)
     this.#walk(head, chain)
     this.#lastAvail = (this.#lastAvail + 1) & 0xffff
+    this.active = true
     return true
   }
 

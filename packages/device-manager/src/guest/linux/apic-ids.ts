@@ -50,6 +50,16 @@ export class ApicIds {
     return uid === undefined || uid === '' ? undefined : madt.get(Number(uid))
   }
 
+  /**
+   * True if a CPU will say who it is only when it is online. Not so with one that was plugged in this moment: its ACPI object is tied to
+   * it a little after it has appeared, and the kernel is not done with it before.
+   */
+  async mute(number: number): Promise<boolean> {
+    if ((await this.of(number)) !== undefined) return false
+    const tied = (cpu: number) => this.#files.exists(`${CPUS}/cpu${cpu}/firmware_node`)
+    return (await tied(number)) || !(await tied(0))
+  }
+
   /** False if the firmware's table of CPUs is there and does not list that APIC id. */
   async conceivable(id: number): Promise<boolean> {
     const { madt } = await this.#tables()

@@ -80,7 +80,7 @@ export class X86Cpus {
   async #tryUntil(id: number): Promise<number | undefined> {
     const likeliestFirst = (await this.#offline()).sort((a, b) => Number(b === id) - Number(a === id))
     for (const number of likeliestFirst) {
-      if ((await this.#apicIds.of(number)) !== undefined || (await this.#cpus.switch(number, true)) !== 0) continue
+      if (!(await this.#apicIds.mute(number)) || (await this.#cpus.switch(number, true)) !== 0) continue
       const found = (await this.#apicIds.online()).get(number)
       await this.#cpus.switch(number, false)
       if (found === id) return number

@@ -1,15 +1,14 @@
 // The guest side on a stock Debian kernel, software-emulated: CPUs, PCI functions, virtio-mmio windows and memory come and go by upcall
-// requests over AF_VSOCK inside the guest, and each refusal is provoked. Alone: node e2e/linux-guest.mjs, after npm run build.
+// requests over AF_VSOCK inside the guest, and each refusal is provoked.
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Checks } from './checks.mjs'
-import { DrivenGuest } from './driven-guest.mjs'
-import { guestImage } from './image.mjs'
-import { upcallMmioModule } from './kernel-module.mjs'
-import { makePayload } from './payload.mjs'
+import { DrivenGuest } from '../driven-guest.mjs'
+import { upcallMmioModule } from '../kernel-module.mjs'
+import { knownClock } from '../known-clock.mjs'
+import { fillPayload } from '../payload.mjs'
 
 const OK = 0
 const EPERM = -1
@@ -19,28 +18,38 @@ const ENODEV = -19
 const EINVAL = -22
 const names = { 0: 'ok', 1: '+1', '-1': '−1', '-16': 'EBUSY', '-17': 'EEXIST', '-19': 'ENODEV', '-22': 'EINVAL' }
 
-const CPUS = '/sys/devices/system/cpu'
-const checks = new Checks('e2e linux guest')
+const programs = ['guest/linux-guest']
+const packages = ['upcall', '@upcall/device-manager', '@upcall/vsock']
 const table = []
-const image = await guestImage()
-const module = await upcallMmioModule(image)
-const disk = makeDisk()
-const payload = makePayload({ packages: ['apps/cli'], files: { 'upcall_mmio.ko': module } })
-try {
-  await withGuest('q35', q35Options(), async (guest) => {
-    await cpus(guest)
-    await pci(guest)
-    await windows(guest)
-    await memory(guest)
-  })
-  await withGuest('microvm', microvmOptions(), mmioDisk)
-} finally {
-  payload[Symbol.dispose]()
-  disk[Symbol.dispose]()
+let checks
+let image
+let module
+let disk
+
+export async function run(theChecks, guestImage) {
+  checks = theChecks
+  image = guestImage
+  module = await checks.check('the kernel module is built, or found in the cache', () => upcallMmioModule(image))
+  if (module === undefined) return
+  const folder = mkdtempSync(join(tmpdir(), 'upcall-e2e-'))
+  try {
+    const payloadDir = join(folder, 'payload')
+    fillPayload(payloadDir, { programs, packages })
+    copyFileSync(module, join(payloadDir, 'upcall_mmio.ko'))
+    disk = makeDisk(join(folder, 'disk'))
+    const log = await withGuest({ ...q35Options(), payloadDir }, async (guest) => {
+      await cpus(guest)
+      await pci(guest)
+      await windows(guest)
+      await memory(guest)
+    })
+    await withGuest({ ...microvmOptions(), payloadDir, append: knownClock(log) }, mmioDisk)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+  console.log()
+  console.table(table)
 }
-console.log()
-console.table(table)
-checks.finish()
 
 /** Asks the guest, compares the result, adds a row. */
 async function row(guest, event, operation, expected) {
@@ -57,23 +66,24 @@ async function cpus(guest) {
   const add = (event, apicIds, expected) => row(guest, event, { op: 'cpu.add', apicIds }, expected)
   const remove = (event, apicIds, expected) => row(guest, event, { op: 'cpu.remove', apicIds }, expected)
   const online = (ids) =>
-    checks.check(`q35: the guest runs CPUs with APIC ids ${ids}`, async () => assert.deepEqual(await runningApicIds(guest), ids))
+    checks.check(`q35: the guest runs CPUs with APIC ids ${ids}`, async () =>
+      assert.deepEqual([...(await apicIdsByNumber(guest)).values()].sort(), ids),
+    )
   const plug = (core) =>
     guest.qmp('device_add', { driver: 'max-x86_64-cpu', id: `cpu${core}`, 'socket-id': 0, 'core-id': core, 'thread-id': 0 })
 
   await add('a CPU that is not plugged in', [1], EINVAL)
   await add('a CPU that the firmware does not know', [77], EINVAL)
-  // Out of order: the kernel numbers CPUs as they come, so that cpu1 has APIC id 3.
-  await plug(3)
-  await add('a CPU that was plugged in this moment', [3], OK)
-  await checks.check('q35: its number is not its APIC id', async () =>
-    assert.equal((await guest.read(`${CPUS}/online`)).text, '0-1'),
-  )
   await plug(1)
+  await add('a CPU that was plugged in this moment', [1], OK)
+  await online([0, 1])
+  // Out of order: the kernel numbers CPUs as they come. None may run behind a hole, though: QEMU's emulated APICs lose interrupts there.
+  await plug(3)
   await plug(2)
   await add('a batch that names one CPU that runs', [1, 3], EINVAL)
-  await online([0, 3])
-  await add('a batch', [1, 2], OK)
+  await online([0, 1])
+  await add('a batch', [2, 3], OK)
+  await checks.check('q35: a CPU with APIC id 3 is cpu2', async () => assert.equal((await apicIdsByNumber(guest)).get(2), 3))
   await online([0, 1, 2, 3])
   await add('a CPU that runs', [2], EINVAL)
   await remove('the boot CPU', [0], EINVAL)
@@ -136,7 +146,7 @@ async function windows(guest) {
   await add('a window within one that is there', at(base + 0x100, 0x10, 6), EEXIST)
   await add('a window on an irq of its own', at(base + 0x4000, 0x1000, 6), OK)
   await add('another on that irq', at(base + 0x8000, 0x1000, 6), EEXIST)
-  await add('a window without bytes', at(base + 0x8000, 0, 7), EBUSY)
+  await row(guest, 'a window without bytes', { op: 'request', type: 5, load: mmioLoad(base + 0x8000, 0, 7) }, EBUSY)
   await row(guest, 'a window on irq 0', { op: 'request', type: 5, load: mmioLoad(base + 0x8000, 0x1000, 0) }, EINVAL)
   await row(guest, 'a window on an irq that no I/O APIC has', { op: 'mmio.add', ...at(base + 0x8000, 0x1000, 999) }, EINVAL)
   await row(guest, 'a window in a load of 23 bytes', { op: 'request', type: 5, load: '00'.repeat(23) }, EINVAL)
@@ -209,24 +219,28 @@ function microvmOptions() {
   }
 }
 
-async function withGuest(machine, options, use) {
+/** Resolves with the console, if there was one. */
+async function withGuest(options, use) {
+  const { machine } = options
   const guest = await checks.check(`${machine}: a stock kernel boots, upcall serve listens, its client is ready`, () =>
-    DrivenGuest.start({ image, payloadDir: payload.dir, ...options }),
+    DrivenGuest.start({ image, ...options }),
   )
-  if (!guest) return
+  if (!guest) return undefined
   try {
     await use(guest)
     await checks.check(`${machine}: the kernel has nothing to complain about`, () =>
       assert.doesNotMatch(guest.console, /BUG:|WARNING:|Oops|Call Trace|general protection/),
     )
+    return guest.console
   } finally {
     await guest.close()
   }
 }
 
-async function runningApicIds(guest) {
+async function apicIdsByNumber(guest) {
   const { text } = await guest.read('/proc/cpuinfo')
-  return [...text.matchAll(/^apicid\s*: (\d+)$/gm)].map(([, id]) => Number(id)).sort((a, b) => a - b)
+  const found = text.matchAll(/^processor\s*: (\d+)$[\s\S]*?^apicid\s*: (\d+)$/gm)
+  return new Map([...found].map(([, number, id]) => [Number(number), Number(id)]))
 }
 
 async function totalMemory(guest) {
@@ -242,13 +256,10 @@ async function diskNamed(guest, serial) {
   return undefined
 }
 
-function makeDisk() {
-  const dir = mkdtempSync(join(tmpdir(), 'upcall-disk-'))
-  const path = join(dir, 'disk')
+function makeDisk(path) {
   const bytes = randomBytes(1 << 20)
   writeFileSync(path, bytes)
-  const sha256 = createHash('sha256').update(bytes).digest('hex')
-  return { path, sha256, [Symbol.dispose]: () => rmSync(dir, { recursive: true, force: true }) }
+  return { path, sha256: createHash('sha256').update(bytes).digest('hex') }
 }
 
 /** Loads that no encoder of ours would make. */

@@ -4,15 +4,14 @@ import { spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { runInGuest, startInGuest } from '@upcall/qemu'
-import { Checks } from './checks.mjs'
-import { guestImage } from './image.mjs'
+import { knownClock } from '../known-clock.mjs'
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
-const checks = new Checks('e2e smoke')
 const boots = []
+let image
 
-const image = await checks.check('a guest image is made, or found in the cache', () => guestImage())
-if (image) {
+export async function run(checks, guestImage) {
+  image = guestImage
   const log = await checks.check('q35: Node runs in the guest and reports', () => node('q35'))
   await checks.check('pc: Node runs in the guest and reports', () => node('pc'))
   await checks.check('microvm: Node runs in the guest and reports', () => node('microvm', { append: knownClock(log) }))
@@ -22,15 +21,14 @@ if (image) {
   await checks.check('a command that is not there gives status 127', notFound)
   await checks.check('a kernel panic ends the wait at once, with the console', panic)
   await checks.check('QEMU dies with its owner, even one that is killed', killedOwner)
+  console.log('\nboot times under tcg, in milliseconds from the start of QEMU:')
+  console.table(boots)
 }
-console.log('\nboot times under tcg, in milliseconds from the start of QEMU:')
-console.table(boots)
-checks.finish()
 
 async function node(machine, options = {}) {
   const env = { ODD: `it's "odd" $HOME` }
-  const command = ['node', 'smoke.mjs', 'an argument', '']
-  const result = await runInGuest({ image, machine, payloadDir: here('guest'), command, env, ...options })
+  const command = ['node', 'main.mjs', 'an argument', '']
+  const result = await runInGuest({ image, machine, payloadDir: here('../guest/smoke'), command, env, ...options })
   const { bootMs, firstLineMs, commandMs } = result.timings
   const times = { 'command starts': bootMs, 'Node speaks': bootMs + firstLineMs, 'command ends': bootMs + commandMs }
   boots.push({
@@ -48,17 +46,6 @@ async function node(machine, options = {}) {
   assert.equal(result.exitStatus, 7)
   assert.match(result.console, /a word for the console/)
   return result.console
-}
-
-/**
- * A microvm has only the PIT to find out how fast its clock runs, and hangs where that fails: often, on a busy host. What another
- * guest has measured on this host is as good.
- */
-function knownClock(log) {
-  // Detected at first, refined a second later unless the host is too busy.
-  const measured = [...(log ?? '').matchAll(/tsc: (?:Detected|Refined TSC clocksource calibration:) ([\d.]+) MHz/g)]
-  const mhz = measured.at(-1)?.[1]
-  return mhz === undefined ? '' : `tsc_early_khz=${Math.round(mhz * 1000)}`
 }
 
 async function qmp() {
@@ -110,7 +97,7 @@ async function panic() {
 }
 
 async function killedOwner() {
-  const owner = spawn(process.execPath, [here('owner.mjs'), image.kernel], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const owner = spawn(process.execPath, [here('../owner.mjs'), image.kernel], { stdio: ['ignore', 'pipe', 'inherit'] })
   const pid = Number(String((await once(owner.stdout, 'data'))[0]))
   process.kill(pid, 0)
   owner.kill('SIGKILL')

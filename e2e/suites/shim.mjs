@@ -1,22 +1,21 @@
-// vmm-shim with a real guest under QEMU, by software emulation: what its API answers, and what the guest says has come of it. Alone:
-// node e2e/shim.mjs, after npm run build; with --docs the table goes into docs/real-guest.md.
+// vmm-shim with a real guest under QEMU, by software emulation: what its API answers, and what the guest says has come of it. With
+// --docs the table goes into docs/real-guest.md.
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
-import { Checks } from './checks.mjs'
-import { guestImage } from './image.mjs'
-import { ShimProcess } from './shim-process.mjs'
+import { knownClock } from '../known-clock.mjs'
+import { ShimProcess } from '../shim-process.mjs'
 
 const MIB = 2 ** 20
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 
-/** Plays all rows, each of which compares status, outcome and errno with what is expected. Resolves with the table. */
-export async function run(checks) {
+/** Plays all rows, each of which compares status, outcome and errno with what is expected. */
+export async function run(checks, _image, { docs = false } = {}) {
   const table = []
   const directory = mkdtempSync(join(tmpdir(), 'upcall-shim-'))
   try {
@@ -33,14 +32,16 @@ export async function run(checks) {
     })
     await withShim('pc', ['--max-cpus', '2'], (pc) => pcDisk(pc, disk))
     // What the q35 guest has measured on this host a microvm cannot, on a busy one.
-    await withShim('microvm', ['--append', knownClock(join(directory, 'q35.log'))], (microvm) => drives(microvm, disk))
+    await withShim('microvm', clock(join(directory, 'q35.log')), (microvm) => drives(microvm, disk))
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
-  return table
+  console.log()
+  console.table(table)
+  if (docs) writeDocs(table)
 
   async function withShim(machine, args, use) {
-    const shim = new ShimProcess({ directory, machine, args: [...args, '--cache-dir', here('../.cache/guest')] })
+    const shim = new ShimProcess({ directory, machine, args: [...args, '--cache-dir', here('../../.cache/guest')] })
     try {
       const booted = await checks.check(`${machine}: the shim boots a guest and is running`, async () => {
         await shim.start()
@@ -355,10 +356,9 @@ function makeDisk(path_on_host) {
   return { path_on_host, size: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') }
 }
 
-function knownClock(log) {
-  const measured = [...readFileSync(log, 'utf8').matchAll(/tsc: (?:Detected|Refined TSC clocksource calibration:) ([\d.]+) MHz/g)]
-  const mhz = measured.at(-1)?.[1]
-  return mhz === undefined ? 'loglevel=7' : `tsc_early_khz=${Math.round(mhz * 1000)}`
+function clock(log) {
+  const known = knownClock(readFileSync(log, 'utf8'))
+  return known === '' ? [] : ['--append', known]
 }
 
 function isAlive(pid) {
@@ -379,16 +379,7 @@ function toMarkdown(table) {
 
 /** The part between the two comments is the suite's. */
 function writeDocs(table) {
-  const file = here('../docs/real-guest.md')
+  const file = here('../../docs/real-guest.md')
   const [before, rest] = readFileSync(file, 'utf8').split('<!-- table -->')
   writeFileSync(file, `${before}<!-- table -->\n\n${toMarkdown(table)}\n\n<!-- /table -->${rest.split('<!-- /table -->')[1]}`)
-}
-
-if (import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const checks = new Checks('e2e shim')
-  await guestImage()
-  const table = await run(checks)
-  console.table(table)
-  if (process.argv.includes('--docs')) writeDocs(table)
-  checks.finish()
 }

@@ -1,0 +1,114 @@
+import type { Duplex } from 'node:stream'
+import type { Context } from '../../context.js'
+import { Exit, type ExitStatus } from '../../exit.js'
+import { type Io, Output, type Paint } from '../../output.js'
+import { rounded } from '../../report.js'
+import { ExecError, startProgram } from '../../streams/child.js'
+import { explainStreamError, isStreamError } from '../../streams/error.js'
+import { type Party, socketParty, stdioParty } from '../../streams/party.js'
+import { relay } from '../../streams/relay.js'
+
+/** What became of a stream, as `--json` prints it. */
+export interface StreamReport {
+  outcome: 'ok' | 'not-sent' | 'indeterminate'
+  /** Bytes to the peer. */
+  sent?: number
+  /** Bytes from the peer. */
+  received?: number
+  /** The exit status of `--exec`'s program. */
+  status?: number
+  error?: { code: string; message: string }
+  durationMs?: number
+}
+
+/** Where `connect` and `listen` say what they have to say: stdout is the stream's. */
+export function notes({ io, options }: Context): Output {
+  const { stderr, env, signal } = io
+  return new Output({ stdout: stderr, stderr, env, signal }, options.json === true)
+}
+
+export interface Conversation {
+  socket: Duplex
+  halfClose: boolean
+  /** The peer, as `upcall` writes addresses. */
+  peer: string
+  /** What talks to the peer; without it stdin and stdout. */
+  program: readonly string[] | undefined
+  receiveOnly?: boolean
+  lingerMs: number | undefined
+}
+
+/** Carries a connection to its end. Owns it, and the program. */
+export async function converse(io: Io, conversation: Conversation): Promise<StreamReport> {
+  const { socket, peer, program, receiveOnly = false, lingerMs } = conversation
+  const started = performance.now()
+  // Whoever sits at a terminal cannot be asked for EOF because the peer has gone.
+  const halfClose = conversation.halfClose && !receiveOnly && !(program === undefined && isTerminal(io))
+  const remote = socketParty(socket, { halfClose })
+  let local: Party
+  let status: Promise<number> | undefined
+  if (program === undefined) {
+    local = stdioParty(io, { receiveOnly })
+  } else {
+    try {
+      const child = await startProgram(program, io, { UPCALL_PEER: peer })
+      local = child.party
+      status = child.status
+    } catch (error) {
+      await remote.destroy()
+      if (!(error instanceof ExecError)) throw error
+      return { outcome: 'not-sent', status: error.status, error: { code: error.code, message: error.message } }
+    }
+  }
+  const { forth, back, broken } = await relay(local, remote, {
+    signal: io.signal,
+    lingerMs: lingerOf(lingerMs, conversation),
+  })
+  return {
+    outcome: broken ? 'indeterminate' : 'ok',
+    sent: forth,
+    received: back,
+    ...(status && { status: await status }),
+    ...(broken && { error: brokenError(broken.error, peer) }),
+    durationMs: rounded(performance.now() - started),
+  }
+}
+
+/** A socket without half-close bounds the silence itself, and fails: its peer has not been told of the end. */
+export function lingerOf(lingerMs: number | undefined, ...ends: { halfClose: boolean }[]): number | undefined {
+  return ends.every(({ halfClose }) => halfClose) ? lingerMs : undefined
+}
+
+/** What a connection broke with. */
+export function brokenError(error: Error, peer: string): { code: string; message: string } {
+  if (isStreamError(error)) return { code: error.code, message: explainStreamError(error) }
+  const code = (error as NodeJS.ErrnoException).code ?? 'UNKNOWN'
+  const what = code === 'EPIPE' ? 'it takes no more (EPIPE)' : `the connection broke (${error.message})`
+  return { code, message: `${peer}: ${what}; what was on its way may be lost` }
+}
+
+/** What a connection could not be made for. @throws Whatever is no such reason. */
+export function notSent(error: unknown): StreamReport {
+  if (!isStreamError(error)) throw error
+  return { outcome: 'not-sent', error: { code: error.code, message: explainStreamError(error) } }
+}
+
+/** Says what became of the one stream of a command, and makes it its exit status. */
+export async function conclude(output: Output, exit: ExitStatus, op: string, report: StreamReport): Promise<void> {
+  const { outcome, status = 0, error } = report
+  exit.programStatus = status
+  // A program that could not be started speaks through its status.
+  if (outcome === 'indeterminate') exit.add(Exit.indeterminate)
+  if (outcome === 'not-sent' && status === 0) exit.add(Exit.notSent)
+  const full = { op, ...report }
+  if (error) await output.failure(full, (paint) => failureText(report, paint))
+  else if (output.json) await output.result(full, () => '')
+}
+
+export function failureText({ outcome, error }: StreamReport, paint: Paint): string {
+  return `${paint(outcome === 'not-sent' ? 'yellow' : 'magenta', outcome)}: ${error?.message}`
+}
+
+function isTerminal({ stdin }: Io): boolean {
+  return 'isTTY' in stdin && stdin.isTTY === true
+}

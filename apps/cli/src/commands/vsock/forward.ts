@@ -1,0 +1,152 @@
+import { once } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Command, Option } from 'commander'
+import type { Action, Context } from '../../context.js'
+import { EventLog } from '../../events.js'
+import { UsageError } from '../../exit.js'
+import { parseDuration, parseInteger } from '../../options.js'
+import { rounded } from '../../report.js'
+import { DIAL_MS } from '../../session.js'
+import { Admission } from '../../streams/admission.js'
+import { openStream, RETRY_MS, type Stream } from '../../streams/dial.js'
+import { formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
+import { type Incoming, openListener } from '../../streams/listener.js'
+import { socketParty } from '../../streams/party.js'
+import { relay } from '../../streams/relay.js'
+import { brokenError, failureText, lingerOf, notSent, type StreamReport } from './converse.js'
+import {
+  addConnectingOptions,
+  addListeningOptions,
+  addStreamOptions,
+  type ConnectingOptions,
+  checkBufferSize,
+  checkConnecting,
+  checkListening,
+  type ListeningOptions,
+  vsockOptionsOf,
+} from './options.js'
+
+interface Options extends ConnectingOptions, ListeningOptions {
+  max: number
+  grace?: number
+}
+
+const DEFAULT_MAX = 1024
+
+export function addForwardCommand(vsock: Command, action: Action): void {
+  const command = vsock
+    .command('forward')
+    .description('for each connection to <from> make one to <to>, and carry both ways')
+    .argument('<from>', 'where to listen: tcp, unix, hvsock or vsock; the port may be any')
+    .argument('<to>', 'where to connect: tcp, unix, hvsock or vsock')
+    .addOption(new Option('--max <n>', 'connections at once; more wait').argParser(parseInteger).default(DEFAULT_MAX))
+    .addOption(
+      new Option('--grace <duration>', 'after SIGINT or SIGTERM: how long open connections may go on (default: not)').argParser(
+        parseDuration,
+      ),
+    )
+  addConnectingOptions(addListeningOptions(addStreamOptions(command)))
+    .addHelpText(
+      'after',
+      `
+tcp:<host>:<port> is the loopback without a host: tcp:8080. --timeout bounds each connecting to <to>; whoever cannot be connected is
+closed, or reset over tcp. EOF is passed on where both transports can; --half-close and --no-half-close speak of hvsock, unix and vsock
+on either side. SIGINT and SIGTERM end it and remove its socket file.
+
+hvsock://<path>:<port> as <from> takes what a guest connects to by itself, on <path>_<port>. With --as-vmm it is <path>, answering
+CONNECT <port> once <to> is connected: so that a guest with vhost-vsock, or any server, looks like one behind a hybrid vsock VMM.
+
+Each connection is a line on stdout, a JSON object with --json: sent is what went from <from> to <to>.
+
+Examples:
+  $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
+  $ upcall vsock forward hvsock:///run/vm.sock:5432 tcp:db.internal:5432
+  $ upcall vsock forward --as-vmm hvsock:///run/qemu-vm.sock:219 vsock://3:219
+  $ upcall vsock forward unix:/run/agent.sock vsock://3:1024 --mode 660 --retry --timeout 1m`,
+    )
+    .action(action(forward))
+}
+
+async function forward(context: Context, options: Options, fromText: string, toText: string): Promise<void> {
+  const { io, output, timeoutMs } = context
+  const from = parseStreamEndpoint(fromText, '<from>')
+  const to = parseStreamEndpoint(toText, '<to>')
+  if (to.transport === 'tcp' && to.port === 0) throw new UsageError('<to>: the port to connect to cannot be any')
+  checkListening(from, options)
+  checkConnecting(to, options)
+  checkBufferSize(options, from, to)
+  if (options.max < 1) throw new UsageError('--max: at least 1')
+
+  const { halfClose, linger: lingerMs, retry, asVmm, mode, grace } = options
+  const vsock = vsockOptionsOf(options)
+  const peer = formatEndpoint(to)
+  const log = new EventLog(output)
+  // Ends what is being connected when the user says so, and what is connected when the grace is over.
+  const cut = new AbortController()
+  let connections = 0
+
+  const admission = new Admission(options.max, async (incoming) => {
+    const connection = ++connections
+    const { remote } = incoming
+    log.event({ event: 'connect', connection, remote }, (paint) => `#${connection} connected ${paint('grey', `(${remote})`)}`)
+    const report = await carry(incoming)
+    log.event({ event: 'disconnect', connection, ...report }, (paint) =>
+      report.error
+        ? `#${connection} ${failureText(report, paint)}`
+        : `#${connection} gone: ${report.sent} bytes sent, ${report.received} received ${paint('grey', `(${report.durationMs} ms)`)}`,
+    )
+  })
+
+  const listener = await openListener(
+    from,
+    '<from>',
+    { asVmm, mode, halfClose, lingerMs, vsock, handshakeTimeoutMs: timeoutMs ?? (retry ? RETRY_MS : DIAL_MS) },
+    (incoming) => admission.offer(incoming),
+  )
+  try {
+    const { address } = listener
+    await output.result(
+      { event: 'listening', address, to: peer },
+      (paint) => `${paint('green', 'listening')} on ${address}, to ${peer}`,
+    )
+    context.exit.servesUntilTold = true
+    if (!io.signal.aborted) await once(io.signal, 'abort')
+  } finally {
+    await listener.stop()
+    admission.stop()
+    if (grace !== undefined) await graceful(admission.idle(), grace)
+    cut.abort(io.signal.reason)
+    await admission.idle()
+    await listener.close()
+  }
+
+  async function carry(incoming: Incoming): Promise<StreamReport> {
+    const started = performance.now()
+    let stream: Stream
+    try {
+      const signal = AbortSignal.any([io.signal, incoming.signal])
+      stream = await openStream(to, { signal, timeoutMs, retry, halfClose, lingerMs, vsock })
+    } catch (error) {
+      incoming.refuse()
+      return notSent(error)
+    }
+    const accepted = incoming.accept()
+    const near = socketParty(accepted.socket, accepted)
+    const far = socketParty(stream.socket, stream)
+    const { forth, back, broken } = await relay(near, far, { signal: cut.signal, lingerMs: lingerOf(lingerMs, accepted, stream) })
+    return {
+      outcome: broken ? 'indeterminate' : 'ok',
+      sent: forth,
+      received: back,
+      ...(broken && { error: brokenError(broken.error, broken.party === near ? incoming.remote : peer) }),
+      durationMs: rounded(performance.now() - started),
+    }
+  }
+}
+
+/** Waits for something, but not longer than so many milliseconds. */
+async function graceful(work: Promise<void>, ms: number): Promise<void> {
+  const done = new AbortController()
+  await Promise.race([work, delay(ms, undefined, { signal: done.signal }).catch(() => {})])
+  done.abort()
+}

@@ -1,0 +1,57 @@
+import { Cid, isVsockError, localCid } from '@upcall/vsock'
+import type { Command } from 'commander'
+import type { Action, Context } from '../../context.js'
+import { Exit } from '../../exit.js'
+import { addConnectCommand } from './connect.js'
+import { addForwardCommand } from './forward.js'
+import { addListenCommand } from './listen.js'
+
+export function addVsockCommands(program: Command, action: Action): void {
+  const vsock = program
+    .command('vsock')
+    .description('plain streams over vsock, hybrid vsock and Unix sockets')
+    .addHelpText(
+      'after',
+      `
+Addresses are those of --target, which these commands do not use; a missing port is 219 here, too. tcp:<host>:<port> can be one as well.
+
+Examples:
+  $ upcall vsock connect hvsock:///run/vm.sock:1024 < request
+  $ upcall vsock listen vsock://any:1024 --keep --exec cat
+  $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
+  $ upcall vsock cid`,
+    )
+  addConnectCommand(vsock, action)
+  addListenCommand(vsock, action)
+  addForwardCommand(vsock, action)
+  vsock
+    .command('cid')
+    .description("print this machine's context id")
+    .addHelpText(
+      'after',
+      `
+A guest's own CID; 2 on a host, 1 where there is only loopback. Exit status 3 where there is no vsock, or no native addon.
+
+Examples:
+  $ upcall vsock cid
+  $ upcall --json vsock cid`,
+    )
+    .action(action(cid))
+}
+
+async function cid({ output, exit }: Context): Promise<void> {
+  const op = 'vsock.cid'
+  try {
+    const own = localCid()
+    const name = Object.entries(Cid).find(([, value]) => value === own)?.[0]
+    await output.result({ op, outcome: 'ok', cid: own, ...(name && { name }) }, () => String(own))
+  } catch (error) {
+    if (!isVsockError(error)) throw error
+    exit.add(Exit.notSent)
+    const { code, message } = error
+    await output.failure(
+      { op, outcome: 'not-sent', error: { code, message } },
+      (paint) => `${paint('yellow', 'not-sent')}: ${message}`,
+    )
+  }
+}

@@ -1,0 +1,162 @@
+import { once } from 'node:events'
+import { type Command, Option } from 'commander'
+import type { Action, Context } from '../../context.js'
+import { EventLog } from '../../events.js'
+import { UsageError } from '../../exit.js'
+import { parseInteger } from '../../options.js'
+import { Admission } from '../../streams/admission.js'
+import { type Endpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
+import { type Incoming, type Listener, openListener } from '../../streams/listener.js'
+import { conclude, converse, failureText, notes } from './converse.js'
+import {
+  addExecOption,
+  addListeningOptions,
+  addStreamOptions,
+  checkBufferSize,
+  checkListening,
+  type ExecOptions,
+  type ListeningOptions,
+  programOf,
+  vsockOptionsOf,
+} from './options.js'
+
+interface Options extends ListeningOptions, ExecOptions {
+  keep?: boolean
+  max?: number
+}
+
+const DEFAULT_MAX = 64
+
+export function addListenCommand(vsock: Command, action: Action): void {
+  const command = vsock
+    .command('listen')
+    .description('join stdin and stdout, or a program, with whoever connects')
+    .usage('[options] <address> [--exec <command> [argument…]]')
+    .argument('<address>', 'where to listen; the port may be any')
+    .option('--keep', 'take connections until interrupted: with --exec a program for each, without it only receive')
+    .addOption(
+      new Option('--max <n>', `with --keep --exec: connections at once; more wait (default: ${DEFAULT_MAX})`).argParser(
+        parseInteger,
+      ),
+    )
+  addExecOption(addListeningOptions(addStreamOptions(command)))
+    .addHelpText(
+      'after',
+      `
+Takes one connection, and removes its socket file before anybody else finds it. --timeout bounds the wait for it. Where it listens is
+said on stderr, with the port that was chosen for any. With --keep and no program, what connections say goes to stdout, one
+connection after the other; stdin is not read.
+
+hvsock://<path>:<port> is where connections arrive that a guest makes itself to port <port> of its host: <path>_<port>. With --as-vmm it
+is <path>, and this end plays the guest's port <port> for whoever says CONNECT <port>.
+
+Exit status: 0 both directions ended in order, 3 nobody came in time, 4 the connection broke, 130 interrupted; with --exec the
+program's own, with --keep 0 after SIGTERM. The program finds the peer's address, as far as it has one, in UPCALL_PEER.
+
+Examples:
+  $ upcall vsock listen vsock://any:1024 > received
+  $ upcall vsock listen hvsock:///run/vm.sock:514 --keep >> guest.log
+  $ upcall vsock listen unix:/run/echo.sock --mode 660 --keep --exec cat`,
+    )
+    .action(action(listen))
+}
+
+async function listen(context: Context, options: Options, address: string, command: string[]): Promise<void> {
+  const endpoint = parseStreamEndpoint(address, '<address>')
+  const program = programOf(options, command)
+  checkListening(endpoint, options)
+  checkBufferSize(options, endpoint)
+  if (options.max !== undefined && !(options.keep && program)) throw new UsageError('--max: needs --keep and --exec')
+  if (options.max === 0) throw new UsageError('--max: at least 1')
+  if (options.keep) await serveMany(context, options, endpoint, program)
+  else await serveOne(context, options, endpoint, program)
+}
+
+async function serveOne(context: Context, options: Options, endpoint: Endpoint, program?: readonly string[]): Promise<void> {
+  const { io, timeoutMs } = context
+  const output = notes(context)
+  let take: (incoming: Incoming) => void = () => {}
+  const first = new Promise<Incoming>((resolve) => {
+    take = resolve
+  })
+  let taken = false
+  const listener = await open(endpoint, options, (incoming) => {
+    if (taken || io.signal.aborted) return incoming.refuse()
+    taken = true
+    take(incoming)
+  })
+  try {
+    sayListening(output, listener)
+    const incoming = await withinTime(first, io.signal, timeoutMs)
+    if (incoming === undefined) {
+      if (io.signal.aborted) return
+      const message = `listen ${listener.address}: nobody connected within ${timeoutMs} ms; allow more with --timeout`
+      return await conclude(output, context.exit, 'vsock.listen', { outcome: 'not-sent', error: { code: 'ETIMEDOUT', message } })
+    }
+    await listener.stop()
+    const stream = incoming.accept()
+    const report = await converse(io, { ...stream, peer: incoming.remote, program, lingerMs: options.linger })
+    await conclude(output, context.exit, 'vsock.listen', report)
+  } finally {
+    await listener.close()
+  }
+}
+
+async function serveMany(context: Context, options: Options, endpoint: Endpoint, program?: readonly string[]): Promise<void> {
+  const { io, exit } = context
+  if (context.timeoutMs !== undefined) throw new UsageError('--timeout: bounds the wait for one connection; --keep has no end')
+  const output = notes(context)
+  const log = new EventLog(output)
+  let connections = 0
+  // Without programs there is one stdout, and one at a time.
+  const admission = new Admission(program ? (options.max ?? DEFAULT_MAX) : 1, async (incoming) => {
+    const connection = ++connections
+    const { remote } = incoming
+    log.event({ event: 'connect', connection, remote }, (paint) => `#${connection} connected ${paint('grey', `(${remote})`)}`)
+    const stream = incoming.accept()
+    const receiveOnly = program === undefined
+    const report = await converse(io, { ...stream, peer: remote, program, receiveOnly, lingerMs: options.linger })
+    log.event({ event: 'disconnect', connection, ...report }, (paint) =>
+      report.error
+        ? `#${connection} ${failureText(report, paint)}`
+        : `#${connection} gone: ${report.sent} bytes sent, ${report.received} received${report.status ? `, status ${report.status}` : ''}`,
+    )
+  })
+  const listener = await open(endpoint, options, (incoming) => admission.offer(incoming))
+  try {
+    sayListening(output, listener)
+    context.exit.servesUntilTold = true
+    if (!io.signal.aborted) await once(io.signal, 'abort')
+  } finally {
+    await listener.stop()
+    admission.stop()
+    await admission.idle()
+    await listener.close()
+  }
+  exit.programStatus = 0
+}
+
+function open(endpoint: Endpoint, options: Options, onIncoming: (incoming: Incoming) => void): Promise<Listener> {
+  const { halfClose, linger: lingerMs, asVmm, mode } = options
+  return openListener(endpoint, '<address>', { halfClose, lingerMs, asVmm, mode, vsock: vsockOptionsOf(options) }, onIncoming)
+}
+
+function sayListening(output: ReturnType<typeof notes>, { address }: Listener): void {
+  void output.result({ event: 'listening', address }, (paint) => `${paint('green', 'listening')} on ${address}`)
+}
+
+/** The first connection; undefined if the time is up or the user has interrupted. */
+function withinTime<T>(wanted: Promise<T>, signal: AbortSignal, timeoutMs: number | undefined): Promise<T | undefined> {
+  return new Promise((resolve) => {
+    const timer = timeoutMs === undefined ? undefined : setTimeout(() => settle(undefined), timeoutMs)
+    const onAbort = () => settle(undefined)
+    const settle = (value: T | undefined) => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', onAbort)
+      resolve(value)
+    }
+    signal.addEventListener('abort', onAbort)
+    if (signal.aborted) onAbort()
+    void wanted.then(settle)
+  })
+}

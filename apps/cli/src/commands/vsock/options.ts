@@ -1,0 +1,103 @@
+import type { VsockConnectOptions } from '@upcall/vsock'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { UsageError } from '../../exit.js'
+import { parseDuration, parseInteger } from '../../options.js'
+import type { Endpoint } from '../../streams/endpoint.js'
+
+/** What all commands that carry streams can be told. */
+export interface StreamOptions {
+  halfClose?: boolean
+  /** Milliseconds. */
+  linger?: number
+  bufferSize?: number
+}
+
+export interface ConnectingOptions extends StreamOptions {
+  retry?: boolean
+  toHost?: boolean
+}
+
+export interface ListeningOptions extends StreamOptions {
+  asVmm?: boolean
+  mode?: number
+}
+
+export interface ExecOptions {
+  exec?: boolean
+}
+
+export function addStreamOptions(command: Command): Command {
+  return command
+    .addOption(new Option('--half-close', 'EOF in one direction leaves the other open (default: yes, but for hvsock no)'))
+    .addOption(new Option('--no-half-close', 'EOF of one side is the end of both; what was said until then is delivered'))
+    .addOption(
+      new Option('--linger <duration>', 'once one direction has ended: how long the other may be silent').argParser(
+        parseDuration,
+      ),
+    )
+    .addOption(new Option('--buffer-size <bytes>', 'receive buffer of vsock:// sockets').argParser(parseInteger))
+}
+
+export function addConnectingOptions(command: Command): Command {
+  return command
+    .option('--retry', 'keep trying to connect, for 30s or what --timeout says')
+    .option('--to-host', 'vsock:// from inside a guest: let the host forward, to reach a sibling VM')
+}
+
+export function addListeningOptions(command: Command): Command {
+  return command
+    .option('--as-vmm', 'hvsock://<path>:<port> to listen on is the path itself: answer CONNECT <port>, as a VMM does')
+    .addOption(new Option('--mode <octal>', 'permissions of the socket file, as in 660').argParser(parseMode))
+}
+
+export function addExecOption(command: Command): Command {
+  return command
+    .option('--exec', 'join the connection with a program: all words behind --exec are the program and its arguments')
+    .argument('[command...]', 'the program of --exec and its arguments')
+}
+
+/** The program to run, if one was asked for. */
+export function programOf({ exec = false }: ExecOptions, command: readonly string[]): readonly string[] | undefined {
+  if (exec && command.length === 0) throw new UsageError('--exec: no program; it is the rest of the line: --exec cat -n')
+  if (!exec && command.length > 0)
+    throw new UsageError(`${JSON.stringify(command[0])}: one address is all; a program is named behind --exec`)
+  return exec ? command : undefined
+}
+
+/** What of the options concerns AF_VSOCK. */
+export function vsockOptionsOf({ bufferSize, toHost }: ConnectingOptions): VsockConnectOptions {
+  return { bufferSize, toHost }
+}
+
+/** Options that would silently do nothing are refused. */
+export function checkConnecting(to: Endpoint, { toHost }: ConnectingOptions): void {
+  if (toHost && to.transport !== 'vsock') throw new UsageError('--to-host: only a vsock:// address to connect to can use it')
+}
+
+export function checkListening(on: Endpoint, { asVmm, mode }: ListeningOptions): void {
+  if (asVmm && on.transport !== 'hvsock') throw new UsageError('--as-vmm: only an hvsock:// address to listen on can use it')
+  if (mode !== undefined && (on.transport === 'vsock' || on.transport === 'tcp'))
+    throw new UsageError(`--mode: ${on.transport} has no socket file`)
+}
+
+export function checkBufferSize({ bufferSize }: StreamOptions, ...endpoints: Endpoint[]): void {
+  if (bufferSize === undefined) return
+  if (bufferSize < 1) throw new UsageError('--buffer-size: at least 1')
+  if (!endpoints.some(({ transport }) => transport === 'vsock'))
+    throw new UsageError('--buffer-size: only vsock:// addresses can use it')
+}
+
+/** Breaks the word `--exec` off from what is behind it, which is not upcall's to read. */
+export function separateExec(argv: readonly string[]): { argv: string[]; own: readonly string[] } {
+  const at = argv.indexOf('--exec')
+  const stop = argv.indexOf('--')
+  if (at < 0 || (stop >= 0 && stop < at)) return { argv: [...argv], own: stop < 0 ? argv : argv.slice(0, stop) }
+  const own = argv.slice(0, at + 1)
+  const rest = argv.slice(at + 1)
+  return { argv: [...own, ...(rest[0] === '--' ? [] : ['--']), ...rest], own }
+}
+
+function parseMode(text: string): number {
+  if (!/^0?[0-7]{3}$/.test(text)) throw new InvalidArgumentError('Write three octal digits, as in 660.')
+  return Number.parseInt(text, 8)
+}

@@ -1,0 +1,136 @@
+import { Socket } from 'node:net'
+import type { Duplex, Readable, Writable } from 'node:stream'
+import { Readable as ReadableStream, Writable as WritableStream } from 'node:stream'
+import { VsockSocket } from '@upcall/vsock'
+import type { Io } from '../output.js'
+
+/** How long a party that is not wanted any more may take to see it, before it is cut off. */
+export const CLOSING_MS = 2_000
+
+/** One of the two that a relay joins: a connection, this process's stdin and stdout, or a program's. */
+export interface Party {
+  readonly source: Readable
+  readonly sink: Writable
+  /** Says EOF. Resolves when all that was written has gone out, or will never. */
+  endSink(): Promise<void>
+  /** Resolves when it has said everything and nothing that is said to it matters any more. May never. */
+  readonly over: Promise<void>
+  /** Resolves with what broke it. May never. */
+  readonly broken: Promise<Error>
+  /** The three ways to part with it; each resolves when nothing of it is open. First: everything written still goes out. */
+  close(): Promise<void>
+  /** The other party broke with this error. */
+  abandon(error: Error): Promise<void>
+  /** At once. */
+  destroy(): Promise<void>
+}
+
+export interface SocketOptions {
+  /** false: its EOF is the end of both directions. */
+  halfClose: boolean
+}
+
+/** A connection, which the party then owns. */
+export function socketParty(socket: Duplex, { halfClose }: SocketOptions): Party {
+  const closed = closeOf(socket)
+  const destroy = () => {
+    socket.destroy()
+    return closed
+  }
+  return {
+    source: socket,
+    sink: socket,
+    endSink: () => ended(socket),
+    over: halfClose ? never() : new Promise((resolve) => socket.once('end', resolve)),
+    broken: new Promise((resolve) => {
+      if (socket.destroyed) return resolve(socket.errored ?? closedEarly())
+      socket.once('error', resolve).once('close', () => {
+        if (!(socket.readableEnded && socket.writableFinished)) resolve(closedEarly())
+      })
+    }),
+    async close() {
+      if (!halfClose) return flushAndDestroy(socket)
+      await ended(socket)
+      // A close with bytes unread is a reset, which could cost the peer what was last said to it.
+      socket.resume()
+      const timer = setTimeout(destroy, CLOSING_MS)
+      await closed
+      clearTimeout(timer)
+    },
+    async abandon(error) {
+      const { code } = error as NodeJS.ErrnoException
+      // A reset is passed on where there is one. A peer that merely takes no more has said what it had to say.
+      if (socket instanceof Socket && !(socket instanceof VsockSocket) && code !== 'EPIPE') socket.resetAndDestroy()
+      else flushAndDestroy(socket)
+      const timer = setTimeout(destroy, CLOSING_MS)
+      await closed
+      clearTimeout(timer)
+    },
+    destroy,
+  }
+
+  function flushAndDestroy(stream: Duplex): Promise<void> {
+    if (stream instanceof Socket) stream.destroySoon()
+    else void ended(stream).then(destroy)
+    return closed
+  }
+}
+
+/** This process's stdin and stdout. stdout is not ended: others write to it, too. `receiveOnly` leaves stdin alone. */
+export function stdioParty({ stdin, stdout }: Pick<Io, 'stdin' | 'stdout'>, { receiveOnly = false } = {}): Party {
+  const source = receiveOnly ? new ReadableStream({ read() {} }) : stdin
+  const sink = new WritableStream({ write: (chunk, _encoding, done) => void stdout.write(chunk, done) })
+  const closed = closeOf(sink)
+  const destroy = () => {
+    source.destroy()
+    sink.destroy()
+    return closed
+  }
+  return {
+    source,
+    sink,
+    endSink: () => ended(sink),
+    over: never(),
+    broken: new Promise((resolve) => {
+      source.once('error', (error) => resolve(named('stdin', error)))
+      sink.once('error', (error) => resolve(named('stdout', error)))
+    }),
+    async close() {
+      source.destroy()
+      await ended(sink)
+      return destroy()
+    },
+    async abandon() {
+      await this.close()
+    },
+    destroy,
+  }
+}
+
+export function never<T>(): Promise<T> {
+  return new Promise(() => {})
+}
+
+export function closeOf(stream: Readable | Writable): Promise<void> {
+  return new Promise((resolve) => {
+    if (stream.closed) resolve()
+    else stream.once('close', resolve)
+  })
+}
+
+/** Ends a stream and waits until all of it has gone out, or never will. */
+export function ended(stream: Writable): Promise<void> {
+  return new Promise((resolve) => {
+    if (stream.writableFinished || stream.destroyed) return resolve()
+    stream.once('finish', resolve).once('close', resolve)
+    if (!stream.writableEnded) stream.end()
+  })
+}
+
+function closedEarly(): Error {
+  return Object.assign(new Error('closed before it had ended'), { code: 'ECONNRESET' })
+}
+
+function named(name: string, error: Error): Error {
+  return Object.assign(new Error(`${name}: ${error.message}`, { cause: error }), { code: (error as NodeJS.ErrnoException).code })
+}

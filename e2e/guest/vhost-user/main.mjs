@@ -1,0 +1,75 @@
+// Runs in the guest: services on AF_VSOCK, and commands from the host over a virtio port, so that they come through whatever becomes
+// of the vsock device. Events and answers are JSON lines on stdout.
+import { spawn } from 'node:child_process'
+import { createReadStream, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { connect, listen } from '@upcall/vsock'
+import { answer, connectMany, exchange } from './exchange.mjs'
+
+let release
+let released = new Promise((resolve) => (release = resolve))
+/** Bytes that this end has handed to its sockets. */
+let sent = 0
+let failures = 0
+
+await service(5000, (socket) => socket.pipe(socket))
+await service(5001, async (socket) => {
+  try {
+    const done = await answer(socket, { released: () => released, onSent: (count) => (sent += count) })
+    tell({ event: 'answered', ...done })
+  } catch (error) {
+    failures++
+    tell({ event: 'failed', message: error.message, code: error.code })
+    socket.destroy()
+  }
+})
+// Another program's service, for other programs' clients.
+spawn('socat', ['VSOCK-LISTEN:5002,fork', 'EXEC:cat'], { stdio: 'inherit' })
+
+const commands = {
+  async exchange({ port, ...how }) {
+    const socket = await dial(port)
+    socket.on('error', () => {})
+    return exchange(socket, { ...how, onSent: (count) => (sent += count) })
+  },
+  connects: ({ port, count, width }) => connectMany(count, width, () => dial(port)),
+  state: () => ({ sent, failures, descriptors: readdirSync('/proc/self/fd').length }),
+  release() {
+    release()
+    released = new Promise((resolve) => (release = resolve))
+  },
+  /** Brings hotplugged memory into use and tells the megabytes there are. */
+  memory() {
+    const blocks = '/sys/devices/system/memory'
+    for (const name of readdirSync(blocks).filter((name) => /^memory\d+$/.test(name))) {
+      if (readFileSync(`${blocks}/${name}/state`, 'utf8').trim() === 'offline') writeFileSync(`${blocks}/${name}/state`, 'online')
+    }
+    return { megabytes: Math.round(Number(/MemTotal: +(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))[1]) / 1024) }
+  },
+}
+
+createInterface({ input: createReadStream('/dev/virtio-ports/org.upcall.control') }).on('line', async (line) => {
+  const { id, run, ...options } = JSON.parse(line)
+  try {
+    tell({ id, value: (await commands[run](options)) ?? null })
+  } catch (error) {
+    tell({ id, error: error.message, code: error.code })
+  }
+})
+tell({ event: 'ready' })
+
+async function service(port, serve) {
+  const server = await listen(`vsock://any:${port}`, { maxPending: 1024 })
+  server.on('connection', (socket) => {
+    socket.on('error', () => {})
+    serve(socket)
+  })
+}
+
+function dial(port) {
+  return connect(`vsock://host:${port}`, { timeoutMs: 20_000 })
+}
+
+function tell(value) {
+  console.log(JSON.stringify(value))
+}

@@ -1,0 +1,80 @@
+// Many connections, many bytes.
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { test } from 'node:test'
+import { connect } from '@upcall/vsock'
+import { GIB, patterned } from './patterned.mjs'
+import { echoServer, openDescriptors, readAll, startNode } from './support.mjs'
+
+const CONNECTIONS = 1_000
+
+/** How many there are after a first connection: a listener keeps a spare one for the next. */
+async function settledDescriptors(server) {
+  const first = await connect(server.address)
+  first.end()
+  await Promise.all([readAll(first), once(first, 'close')])
+  return openDescriptors()
+}
+
+test('1,000 connections at once, each with bytes of its own, and no descriptor left', { timeout: 120_000 }, async (t) => {
+  const server = await echoServer(t, 'vsock://local:any', { maxPending: CONNECTIONS })
+  const before = await settledDescriptors(server)
+  const clients = []
+  for (let i = 0; i < CONNECTIONS; i++) clients.push(await connect(server.address, { timeoutMs: 30_000 }))
+  assert.equal(openDescriptors(), before + 2 * CONNECTIONS)
+  const good = await Promise.all(
+    clients.map(async (client, i) => {
+      const sent = Buffer.alloc(2_000 + i, `connection ${i} `)
+      const received = readAll(client)
+      client.end(sent)
+      return sent.equals(await received)
+    }),
+  )
+  assert.equal(good.filter(Boolean).length, CONNECTIONS)
+  await Promise.all(clients.map((client) => client.closed || once(client, 'close')))
+  while (server.connections.size > 0) await new Promise(setImmediate)
+  assert.equal(openDescriptors(), before)
+})
+
+test('1,000 connections one after the other, half of them reset, and no descriptor left', { timeout: 120_000 }, async (t) => {
+  const server = await echoServer(t)
+  const before = await settledDescriptors(server)
+  for (let i = 0; i < CONNECTIONS; i++) {
+    const client = await connect(server.address)
+    client.on('error', () => {})
+    if (i % 2 === 0) client.write('unread')
+    client.destroy()
+    await once(client, 'close')
+  }
+  while (server.connections.size > 0) await new Promise(setImmediate)
+  assert.equal(openDescriptors(), before)
+})
+
+test('1 GiB each way at the same time, with checksums', { timeout: 300_000 }, async (t) => {
+  const { child } = await startNode(t, 'gibibyte.mjs', {
+    args: ['6100'],
+    ready: /listening/,
+    stdio: ['pipe', 'pipe', 'pipe', 'ipc'],
+  })
+  const told = once(child, 'message')
+  const started = performance.now()
+  const socket = await connect('vsock://local:6100')
+  t.after(() => socket.destroy())
+  const hash = createHash('md5')
+  let length = 0
+  socket.on('data', (chunk) => {
+    hash.update(chunk)
+    length += chunk.length
+  })
+  const ended = once(socket, 'end')
+  const sent = await patterned(socket, 'towards the server ')
+  await ended
+  const [peer] = await told
+  assert.equal(length, GIB)
+  assert.equal(peer.length, GIB)
+  assert.equal(peer.received, sent, 'towards the server')
+  assert.equal(hash.digest('hex'), peer.sent, 'towards the client')
+  const seconds = (performance.now() - started) / 1_000
+  t.diagnostic(`${((2 * GIB) / 1e6 / seconds).toFixed(0)} MB/s, both ways together, checksums included`)
+})

@@ -1,0 +1,52 @@
+// Boots real guests under QEMU and runs the project in them, by software emulation alone. Prints TAP.
+//
+//   npm run e2e                       every suite
+//   npm run e2e -- vsock bench        these
+//   npm run e2e -- shim --docs        the same, and its table goes into docs/real-guest.md
+//   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
+import { Checks } from './checks.mjs'
+import { guestImage } from './image.mjs'
+import { missingTools } from './tools.mjs'
+
+/** Each exports `run(checks, image)`; `always` is whether it runs when no suite is named. */
+const suites = {
+  smoke: { load: () => import('./suites/smoke.mjs'), always: true },
+  vsock: { load: () => import('./suites/vsock.mjs'), always: true },
+  'vhost-user': { load: () => import('./suites/vhost-user.mjs'), always: true },
+  'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
+  shim: { load: () => import('./suites/shim.mjs'), always: true },
+  bench: { load: () => import('./suites/bench.mjs'), always: false },
+}
+
+const options = process.argv.slice(2).filter((argument) => argument.startsWith('--'))
+const named = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
+const json = options.find((option) => option.startsWith('--json='))?.slice('--json='.length)
+const docs = options.includes('--docs')
+const unknown = [
+  ...named.filter((name) => !Object.hasOwn(suites, name)),
+  ...options.filter((option) => !option.startsWith('--json=') && option !== '--docs'),
+]
+if (unknown.length > 0) {
+  console.error(
+    `e2e: unknown argument ${JSON.stringify(unknown[0])}; allowed are ${Object.keys(suites).join(', ')} --docs and --json=<file>`,
+  )
+  process.exit(2)
+}
+const missing = missingTools()
+if (missing) {
+  console.error(`e2e: ${missing}`)
+  process.exit(1)
+}
+
+const checks = new Checks()
+checks.begin('image')
+const image = await checks.check('a guest image is made, or found in the cache', () => guestImage())
+if (image) {
+  for (const [name, { load, always }] of Object.entries(suites)) {
+    if (named.length > 0 ? !named.includes(name) : !always) continue
+    checks.begin(name)
+    const { run } = await load()
+    await run(checks, image, { docs })
+  }
+}
+checks.finish(json)

@@ -1,0 +1,76 @@
+// A real guest behind the Unix socket: QEMU's vhost-user-vsock device in this process, the guest's stock driver at the other end.
+// Every byte is checked by its receiver; the table at the end says what came of each exercise.
+import * as data from '../vhost-user/data.mjs'
+import * as life from '../vhost-user/life.mjs'
+import { descriptors, MIB, Scene, settled } from '../vhost-user/scene.mjs'
+
+const STREAMS = 12
+const EACH_WAY = 1024 * MIB
+const CONNECTS = 2000
+
+export async function run(checks, image) {
+  const scene = new Scene(image)
+  const table = []
+  try {
+    await exercises(scene, (name, what, body) => exercise(checks, table, { name, what, body }))
+  } finally {
+    await scene.close()
+    console.table(table)
+  }
+}
+
+async function exercises(scene, exercise) {
+  await scene.startServices()
+  await scene.startDevice()
+  const idle = descriptors()
+  const boot = () => scene.boot()
+  if (!(await exercise('boot', 'q35, stock Debian kernel, one vCPU, tcg', boot))) return
+  const everything = () => data.everything(scene, { bytes: EACH_WAY, streams: STREAMS })
+  await exercise('1 GiB each way', `${STREAMS} streams, begun by either end, both ways at once`, everything)
+  const connects = () => data.manyConnections(scene, CONNECTS)
+  await exercise('connects and closes', `${CONNECTS}, half of them from either end`, connects)
+  await exercise('half-close', 'either end first, from either end', () => data.halfClose(scene))
+  await exercise('slow guest', '4 MiB to a guest that does not read', () => data.slowGuest(scene, 4 * MIB))
+  await exercise('slow host', '4 MiB to a host that does not read', () => data.slowHost(scene, 4 * MIB))
+  await exercise('foreign clients', 'CONNECT, to the guest’s socat', () => data.foreignClients(scene))
+  await exercise('stop and cont', '5 times under traffic', () => life.stopAndCont(scene, 5))
+  await exercise('memory hotplug', '2 DIMMs under traffic: SET_MEM_TABLE on running rings', () => life.hotplug(scene, 2))
+  await exercise('guest reset', 'system_reset under traffic', () => life.guestReset(scene))
+  await exercise('guest reset, told', 'the same, and resetConnections()', () => life.ownerReset(scene))
+  await exercise('QEMU killed', 'SIGKILL under traffic', () => life.qemuKilled(scene))
+  await exercise('descriptors', 'of this process, the guest gone', async () => {
+    await settled(idle)
+    return `${idle} before and after`
+  })
+
+  await exercise('a second VM', 'on the same device', boot)
+  await exercise('its connections', '32 MiB each way', () => scene.traffic(2, 16 * MIB).done())
+  await scene.vm.close()
+  await scene.stopDevice()
+
+  const backEnd = new life.BackEnd(scene)
+  try {
+    await backEnd.start()
+    if (!(await exercise('boot', 'the back end in a process of its own', boot))) return
+    await exercise('back end killed', 'SIGKILL under traffic', () => backEnd.killedUnderTraffic())
+    const back = () => backEnd.broughtBack()
+    await exercise('back end brought back', 'device_del, chardev-remove, chardev-add, device_add', back)
+    await exercise('descriptors', 'of the new back end', () => backEnd.descriptorsKept())
+  } finally {
+    await backEnd.kill()
+  }
+}
+
+/** A check that also fills a row of the table. True if it passed. */
+async function exercise(checks, table, { name, what, body }) {
+  const row = { exercise: name, what, outcome: 'FAILED', seconds: 0 }
+  table.push(row)
+  const started = performance.now()
+  const passed = await checks.check(`${name}: ${what}`, async () => {
+    const outcome = await body()
+    row.outcome = outcome ?? 'as it should be'
+    return true
+  })
+  row.seconds = Number(((performance.now() - started) / 1000).toFixed(1))
+  return passed === true
+}

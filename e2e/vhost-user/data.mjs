@@ -1,0 +1,144 @@
+// What goes through the connections. Each exercise returns what the table is to say of it.
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { connect as netConnect } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { connectMany } from '../guest/vhost-user/exchange.mjs'
+import { descriptors, GUEST, HOST, MIB, settled, until } from './scene.mjs'
+
+export async function everything(scene, { bytes, streams }) {
+  const started = performance.now()
+  const each = Math.ceil(bytes / streams)
+  await scene.traffic(streams, each).done()
+  assert.equal((await scene.vm.run('state')).failures, 0)
+  const rate = (2 * streams * each) / MIB / ((performance.now() - started) / 1000)
+  return `${streams * 2} checksums right; ${rate.toFixed(0)} MiB/s, both ways together`
+}
+
+export async function manyConnections(scene, count) {
+  const { vm, device } = scene
+  const guestDescriptors = async () => (await vm.run('state')).descriptors
+  // A listener keeps one descriptor in hand from its first connection on.
+  await connectMany(1, 1, () => scene.dial(GUEST.echo))
+  const before = { host: descriptors(), guest: await guestDescriptors() }
+  await connectMany(count / 2, 8, () => scene.dial(GUEST.echo))
+  await vm.run('connects', { port: HOST.echo, count: count / 2, width: 8 })
+  await settled(before.host)
+  await until('descriptors of the guest', async () => (await guestDescriptors()) <= before.guest, { everyMs: 200 })
+  await until('connections of the device', () => device.connections === 0)
+  return `every echo right; descriptors before and after: host ${before.host}, guest ${before.guest}`
+}
+
+export async function halfClose(scene) {
+  for (const first of ['connector', 'acceptor']) {
+    await scene.exchange({ first, send: MIB, want: MIB })
+    await scene.guestExchange({ first, send: MIB, want: MIB })
+  }
+  await Promise.all(scene.answers.splice(0))
+  return 'the way back stays open; every byte of it right'
+}
+
+export async function slowGuest(scene, bytes) {
+  let sent = 0
+  const held = scene.exchange({ send: bytes, hold: true, onSent: (count) => (sent += count) })
+  held.catch(() => {})
+  const halted = await standstill(() => sent)
+  assert.ok(halted < bytes, `all of ${bytes} bytes went to a guest that reads nothing`)
+  await scene.exchange({ send: 16 * MIB, want: 16 * MIB })
+  assert.equal(sent, halted)
+  await scene.vm.run('release')
+  await held
+  return `the host halts after ${kib(halted)}, others go on; then every byte right`
+}
+
+export async function slowHost(scene, bytes) {
+  const { vm, answers } = scene
+  const sent = async () => (await vm.run('state')).sent
+  const before = await sent()
+  const held = scene.guestExchange({ send: bytes, hold: true })
+  held.catch(() => {})
+  const halted = await standstill(async () => (await sent()) - before)
+  assert.ok(halted < bytes, `all of ${bytes} bytes went to a host that reads nothing`)
+  await scene.exchange({ send: 16 * MIB, want: 16 * MIB })
+  scene.release()
+  await held
+  await answers.pop()
+  return `the guest halts after ${kib(halted)}, others go on; then every byte right`
+}
+
+/** Where a number that grows comes to rest. */
+async function standstill(read) {
+  let value
+  let since
+  await until(
+    'backpressure',
+    async () => {
+      const now = await read()
+      if (now !== value || now === 0) since = performance.now()
+      value = now
+      return performance.now() - since > 1000
+    },
+    { everyMs: 100, deadlineMs: 60_000 },
+  )
+  return value
+}
+
+const kib = (bytes) => `${Math.round(bytes / 1024)} KiB`
+
+const PYTHON = `
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(60)
+s.connect(sys.argv[1])
+s.sendall(b"CONNECT ${GUEST.socat}\\n")
+reply = b""
+while not reply.endswith(b"\\n"):
+    reply += s.recv(1)
+assert reply.startswith(b"OK "), reply
+s.sendall(b"from python")
+print(s.recv(100).decode(), end="")
+`
+
+/** Programs that know nothing of us, and a service in the guest that does not either. */
+export async function foreignClients({ hybridPath }) {
+  const say = `printf "CONNECT ${GUEST.socat}\\n"; sleep 1; printf "from socat"; sleep 1`
+  const socat = await outputOf('sh', ['-c', `(${say}) | socat -t 5 - UNIX-CONNECT:${hybridPath}`])
+  if (socat !== undefined) assert.match(socat, /^OK \d+\nfrom socat$/)
+  const python = await outputOf('python3', ['-c', PYTHON, hybridPath])
+  if (python !== undefined) assert.equal(python, 'from python')
+  await byHand(hybridPath)
+  const outcome = (output) => (output === undefined ? 'not installed here' : 'ok')
+  return `socat ${outcome(socat)}, python3 ${outcome(python)}, by hand ok`
+}
+
+/** The same with nothing but a socket, whatever else is installed. */
+async function byHand(path) {
+  const socket = netConnect(path)
+  try {
+    const answer = async (text) => {
+      socket.write(text)
+      return String((await once(socket, 'data', { signal: AbortSignal.timeout(30_000) }))[0])
+    }
+    assert.match(await answer(`CONNECT ${GUEST.socat}\n`), /^OK \d+\n$/)
+    assert.equal(await answer('by hand'), 'by hand')
+  } finally {
+    socket.destroy()
+    await delay(0)
+  }
+}
+
+/** What a program wrote to stdout; undefined if there is no such program. */
+async function outputOf(program, args) {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'], timeout: 90_000 })
+  let output = ''
+  child.stdout.on('data', (chunk) => (output += chunk))
+  try {
+    // 127: of a shell that does not find it.
+    const [status] = await once(child, 'close')
+    return status === 127 || /command not found/.test(output) ? undefined : output
+  } catch (error) {
+    if (error.code === 'ENOENT') return undefined
+    throw error
+  }
+}

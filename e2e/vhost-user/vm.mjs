@@ -1,0 +1,94 @@
+import { EventEmitter, once } from 'node:events'
+import { startInGuest } from '@upcall/qemu'
+
+const CONTROL = 'org.upcall.control'
+const QMP_MS = 30_000
+
+/** A guest whose vsock is the vhost-user device behind `socketPath`, with the services of guest/vhost-user.mjs running in it. */
+export class Vm {
+  #run
+  #port
+  #events = new EventEmitter()
+  #nextId = 1
+
+  static async start({ image, payloadDir, socketPath, signal }) {
+    const vm = new Vm()
+    const ready = vm.event('ready', { deadlineMs: 120_000 })
+    ready.catch(() => {})
+    vm.#run = await startInGuest({
+      ...{ image, payloadDir, signal, command: ['node', 'main.mjs'], onLine: (line) => vm.#onLine(line) },
+      ...{ machine: 'q35', memory: '512M', maxMemory: { slots: 2, size: '2G' }, sharedMemory: true, cpus: 1, reboot: true },
+      chardevs: [`socket,id=vsock,path=${socketPath}`],
+      // Only devices behind a root port can be plugged on a q35.
+      devices: ['pcie-root-port,id=port1,chassis=1', 'vhost-user-vsock-pci,chardev=vsock,id=vsock0,bus=port1'],
+      ports: [CONTROL],
+      ...{ bootDeadlineMs: 120_000, silentMs: 30_000, deadlineMs: 600_000 },
+    })
+    vm.#port = vm.#run.guest.port(CONTROL)
+    vm.#port.on('error', () => {})
+    try {
+      await Promise.race([ready, vm.#run.result.then(() => Promise.reject(new Error('the guest program ended')))])
+      return vm
+    } catch (error) {
+      await vm.close()
+      throw error
+    }
+  }
+
+  get pid() {
+    return this.#run.guest.pid
+  }
+
+  get console() {
+    return this.#run.guest.console
+  }
+
+  qmp(command, args) {
+    return this.#run.guest.qmp.execute(command, args, { timeoutMs: QMP_MS })
+  }
+
+  qmpEvent(name) {
+    return this.#run.guest.qmp.nextEvent(name, { deadlineMs: QMP_MS })
+  }
+
+  /** Runs a command of the guest program and resolves with its answer. */
+  async run(command, options = {}, { deadlineMs = 120_000 } = {}) {
+    const id = this.#nextId++
+    const [answer] = await this.#ask(id, { id, run: command, ...options }, deadlineMs)
+    if (answer.error !== undefined) throw Object.assign(new Error(`guest ${command}: ${answer.error}`), { code: answer.code })
+    return answer.value
+  }
+
+  /** The next event that the guest program tells of. */
+  async event(name, { deadlineMs = 60_000 } = {}) {
+    const [event] = await once(this.#events, name, { signal: AbortSignal.timeout(deadlineMs) })
+    return event
+  }
+
+  /** QEMU ends at once, without a word to anybody. */
+  async kill() {
+    this.#run.guest.kill()
+    await this.#run.guest.exited
+  }
+
+  async close() {
+    await this.#run?.close()
+  }
+
+  async #ask(id, message, deadlineMs) {
+    const answer = once(this.#events, `answer ${id}`, { signal: AbortSignal.timeout(deadlineMs) })
+    this.#port.write(`${JSON.stringify(message)}\n`)
+    return answer
+  }
+
+  #onLine(line) {
+    let value
+    try {
+      value = JSON.parse(line)
+    } catch {
+      console.log(`# guest: ${line}`)
+      return
+    }
+    this.#events.emit(value.event ?? `answer ${value.id}`, value)
+  }
+}
