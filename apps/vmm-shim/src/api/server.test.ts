@@ -77,6 +77,7 @@ describe('what succeeds', () => {
             { id: 'net1', bdf: '00:05.0', status: 'present' },
             { id: 'net2', bdf: '00:01.0', status: 'present' },
           ],
+          spares: { cpus: [], pci: [] },
         },
         guest: {
           booted: true,
@@ -103,7 +104,7 @@ describe('what is wrong in itself', () => {
     ['PUT', '/vm/resize', { desired_vcpus: '2' }, 400, /desired_vcpus: must be a number/],
     ['PUT', '/vm/resize', { desired_vcpus: 9 }, 400, /1 to 8/],
     ['PUT', '/vm/resize', { vcpus: 2 }, 400, /vcpus/],
-    ['PUT', '/vm/resize', { desired_vcpus: 2, desired_ram: 1024 }, 400, /memory of a simulated guest stays at 536870912/],
+    ['PUT', '/vm/resize', { desired_vcpus: 2, desired_ram: 1024 }, 400, /desired_ram: 1024 is not possible/],
     ['PUT', '/drives/vdb', {}, 400, /path_on_host/],
     ['PUT', '/drives/vdb', { path_on_host: '' }, 400, /path_on_host: must be a path/],
     ['PUT', '/drives/vdb', { path_on_host: 'a\0b' }, 400, /without NUL/],
