@@ -18,8 +18,18 @@ interface Route {
 const Id = v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,64}$/, 'must be 1 to 64 letters, digits, dots, dashes or underscores'))
 const Count = v.pipe(v.number('must be a number'), v.safeInteger('must be an integer'), v.minValue(1, 'must be at least 1'))
 
+/** A body with these keys, some of them optional, and no others. */
+function body<E extends v.ObjectEntries>(entries: E) {
+  const known = Object.keys(entries)
+  return v.strictObject(entries, ({ expected, path }) => {
+    if (expected === 'never')
+      return known.length > 0 ? `is not known here; there are ${known.join(', ')}` : 'is not known here; nothing is'
+    return path ? 'is missing' : 'must be a JSON object'
+  })
+}
+
 const Resize = v.pipe(
-  v.strictObject({ desired_vcpus: v.optional(Count), desired_ram: v.optional(Count) }),
+  body({ desired_vcpus: v.optional(Count), desired_ram: v.optional(Count) }),
   v.check(
     ({ desired_vcpus, desired_ram }) => desired_vcpus !== undefined || desired_ram !== undefined,
     'must have desired_vcpus, desired_ram or both',
@@ -30,9 +40,9 @@ const Path = v.pipe(
   v.regex(/^[^\0]{1,4095}$/, 'must be a path of 1 to 4095 characters, without NUL'),
 )
 const Flag = v.boolean('must be true or false')
-const PutDrive = v.strictObject({ path_on_host: Path, is_read_only: v.optional(Flag, false) })
+const PutDrive = body({ path_on_host: Path, is_read_only: v.optional(Flag, false) })
 const PutPciDevice = v.pipe(
-  v.strictObject({
+  body({
     bdf: v.optional(v.string('must be an address such as "00:05.0"')),
     path_on_host: v.optional(Path),
     is_read_only: v.optional(Flag),
@@ -42,7 +52,7 @@ const PutPciDevice = v.pipe(
     'is_read_only is for a disk, which has a path_on_host',
   ),
 )
-const Nothing = v.optional(v.strictObject({}))
+const Nothing = v.optional(body({}))
 
 const NO_CONTENT: Answer = { status: 204 }
 const ok = (body: unknown): Answer => ({ status: 200, body })
