@@ -14,7 +14,7 @@ export async function run(checks, image) {
     const peer = join(folder, 'peer')
     const compiled = await checks.check('the C program is compiled', () => compile(peer))
     if (!compiled) return
-    const programs = ['guest/reporter.mjs', 'guest/bench', '../tests/bench/measure.mjs', peer]
+    const programs = ['guest/bench', '../tests/bench/measure.mjs', peer]
     const payload = { programs, packages: ['@upcall/vsock'] }
     // The guest's clock counts its instructions, one a nanosecond: what else the host does is not in the figures.
     const boot = { cpus: 1, args: ['-icount', 'shift=0'] }

@@ -103,6 +103,23 @@ describe('a dialer that misbehaves', () => {
     })
   })
 
+  test('ready() that runs out of time says what stood in its way', async () => {
+    let fire!: () => void
+    const clock = {
+      now: () => 0,
+      setTimer(ms: number, fn: () => void) {
+        if (ms === 77) fire = fn
+        return () => {}
+      },
+    }
+    const c = new UpcallClient({ service, clock, dial: () => Promise.reject(new Error('boom')) })
+    const ready = c.ready({ timeoutMs: 77 })
+    await once(c, 'reconnect')
+    fire()
+    await expect(ready).rejects.toMatchObject({ code: 'TIMEOUT', outcome: 'not-sent', cause: { message: 'boom' } })
+    await c.close()
+  })
+
   test('one that delivers no stream is final', async () => {
     const c = new UpcallClient({ service, dial: async () => ({}) as Duplex })
     await expect(c.ready()).rejects.toMatchObject({

@@ -112,7 +112,8 @@ export class UpcallClient<Req, Rep>
       const unlisten = onAbort(signal, (reason) =>
         fail(error('ABORTED', 'aborted before it was ready; the client goes on trying', reason)),
       )
-      const onTime = () => fail(error('TIMEOUT', `not ready within ${timeoutMs} ms; the client goes on trying`))
+      const onTime = () =>
+        fail(error('TIMEOUT', `not ready within ${timeoutMs} ms; the client goes on trying`, this.#machine.cause))
       const cancel = Number.isFinite(timeoutMs) ? this.#clock.setTimer(Math.min(timeoutMs, LONGEST_TIMER_MS), onTime) : undefined
       const waiter: Waiter = {
         resolve: () => resolve(),
