@@ -1,4 +1,4 @@
-import { once } from 'node:events'
+import { getEventListeners, once } from 'node:events'
 import { Duplex } from 'node:stream'
 import { describe, expect, test } from 'vitest'
 import { type Dial, type Service, UpcallClient } from './index.js'
@@ -166,5 +166,24 @@ test('a timeout that is none is refused before anything is queued', async () => 
 test.each([0, -1, Number.NaN])('a service whose replies may take %d ms is told so, and nothing is queued', async (ms) => {
   const c = new UpcallClient({ service: { ...service, replyTimeoutMs: () => ms }, dial: async () => silent() })
   await expect(c.request('x')).rejects.toThrow(`replyTimeoutMs: must be a number of milliseconds above 0, got ${ms}`)
+  await c.close()
+})
+
+test('a signal that many requests share has one listener, each is aborted, and none is left', async () => {
+  const c = new UpcallClient({ service, dial: () => new Promise(() => {}), timeouts: { dialMs: 1 } })
+  const controller = new AbortController()
+  const { signal } = controller
+  const listeners = () => getEventListeners(signal, 'abort').length
+  const brief = c.request('x', { signal, timeoutMs: 1 })
+  const waiting = [c.ready({ signal }), ...Array.from({ length: 20 }, () => c.request('x', { signal }))]
+  expect(listeners()).toBe(1)
+  await expect(brief).rejects.toMatchObject({ code: 'TIMEOUT' })
+  expect(listeners()).toBe(1)
+  controller.abort('enough')
+  const ends = await Promise.allSettled(waiting)
+  expect(ends).toEqual(
+    ends.map(() => ({ status: 'rejected', reason: expect.objectContaining({ code: 'ABORTED', cause: 'enough' }) })),
+  )
+  expect(listeners()).toBe(0)
   await c.close()
 })
