@@ -57,6 +57,8 @@ function exec(...argv) {
 
 function pnpm(...argv) {
   const env = { ...process.env, TURBO_TELEMETRY_DISABLED: '1', DO_NOT_TRACK: '1' }
+  // What an npx around this run was told to bring (npx -p node@24 npm test) is not for the npx below.
+  delete env.npm_config_package
   run('npx', ['-y', packageManager, ...argv], { env, shell: process.platform === 'win32' })
 }
 
