@@ -7,6 +7,7 @@ import { fillPayload } from './payload.mjs'
 
 /** Three attempts, the first two of which may go silent, on a machine with other work to do. */
 const BOOT_DEADLINE_MS = 180_000
+const HARNESS = ['guest/reporter.mjs', 'guest/progress.mjs']
 const CONSOLE_LINES = 120
 const LOGS = fileURLToPath(new URL('../.cache/e2e', import.meta.url))
 
@@ -26,10 +27,16 @@ export async function runGuestTests(checks, { name, image, payload, program, dea
   const results = new Results(checks, name)
   await checks.check(`${name}: a guest boots, runs ${program} and powers off`, async () => {
     try {
-      fillPayload(payloadDir, payload)
+      fillPayload(payloadDir, { ...payload, programs: [...HARNESS, ...payload.programs] })
       const { timings, exitStatus, restarts } = await runInGuest({
         ...{ image, payloadDir, deadlineMs, log, memory: '512M', cpus: 2, bootDeadlineMs: BOOT_DEADLINE_MS },
-        command: ['node', '--test-reporter=./reporter.mjs', '--test-reporter-destination=stdout', program],
+        command: [
+          'node',
+          '--import=./progress.mjs',
+          '--test-reporter=./reporter.mjs',
+          '--test-reporter-destination=stdout',
+          program,
+        ],
         onLine: (line) => results.take(line),
         onRestart: ({ attempt, afterMs }) => note(`boot ${attempt} went silent, started again after ${Math.round(afterMs)} ms`),
         ...boot,
@@ -74,12 +81,10 @@ class Results {
 
   /** Node's status says the same as the results, or some are missing. */
   checkEnd(exitStatus) {
-    const total = this.#passed + this.#failed
-    if (total === 0) throw new Error(`no test ran; exit status ${exitStatus}`)
+    if (this.#passed + this.#failed === 0) throw new Error(`no test ran; exit status ${exitStatus}`)
     if (exitStatus !== (this.#failed === 0 ? 0 : 1)) {
       throw new Error(`exit status ${exitStatus} after ${this.#passed} passed and ${this.#failed} failed tests`)
     }
-    if (this.#failed > 0) throw new Error(`${this.#failed} of ${total} tests failed`)
   }
 }
 

@@ -12,6 +12,7 @@ const suites = {
   smoke: { load: () => import('./suites/smoke.mjs'), always: true },
   vsock: { load: () => import('./suites/vsock.mjs'), always: true },
   'vhost-user': { load: () => import('./suites/vhost-user.mjs'), always: true },
+  'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
   bench: { load: () => import('./suites/bench.mjs'), always: false },
 }
 

@@ -1,5 +1,5 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
@@ -11,11 +11,11 @@ const PUBLISHED = ['package.json', 'dist', 'build/Release', 'prebuilds', 'native
  * Puts programs and all they import into `folder`, as `npm install` would lay it out: the programs at the top, packages flat in
  * node_modules. Ours go in as built, not as sources; a package that was not built is an error.
  *
- * @param programs - Files and folders of this one: files, and what is in the folders, go to the top.
+ * @param programs - Files and folders, relative to this one: files, and what is in the folders, go to the top.
  * @param packages - Dependencies of @upcall/e2e that the programs need.
  */
 export function fillPayload(folder, { programs, packages }) {
-  for (const path of programs.map((program) => join(here, program))) {
+  for (const path of programs.map((program) => resolve(here, program))) {
     cpSync(path, statSync(path).isDirectory() ? folder : join(folder, basename(path)), { recursive: true })
   }
   const versions = new Map()

@@ -8,7 +8,9 @@ const TOOLS = {
   'apt-cache': 'apt',
   'dpkg-deb': 'dpkg',
   'mkfs.ext4': 'e2fsprogs',
+  gcc: 'gcc',
   ldd: 'libc-bin',
+  make: 'make',
   xz: 'xz-utils',
 }
 

@@ -35,6 +35,11 @@ const tasks = {
     build()
     node('--expose-gc', 'tests/bench/main.mjs', ...args)
   },
+  /** In real guests, under QEMU: `npm run e2e -- vsock` for one suite. */
+  e2e() {
+    build()
+    node('e2e/main.mjs', ...args)
+  },
   mutants: () => node('scripts/mutants.mjs', ...args),
   /** Only what every other task does first. */
   setup: () => {},

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { runInGuest, startInGuest } from '@upcall/qemu'
+import { knownClock } from '../known-clock.mjs'
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 const boots = []
@@ -45,17 +46,6 @@ async function node(machine, options = {}) {
   assert.equal(result.exitStatus, 7)
   assert.match(result.console, /a word for the console/)
   return result.console
-}
-
-/**
- * A microvm has only the PIT to find out how fast its clock runs, and hangs where that fails: often, on a busy host. What another
- * guest has measured on this host is as good.
- */
-function knownClock(log) {
-  // Detected at first, refined a second later unless the host is too busy.
-  const measured = [...(log ?? '').matchAll(/tsc: (?:Detected|Refined TSC clocksource calibration:) ([\d.]+) MHz/g)]
-  const mhz = measured.at(-1)?.[1]
-  return mhz === undefined ? '' : `tsc_early_khz=${Math.round(mhz * 1000)}`
 }
 
 async function qmp() {

@@ -3,7 +3,7 @@ import { runGuestTests } from '../guest-tests.mjs'
 import { silentDevice } from '../silent-device.mjs'
 
 const packages = ['@upcall/vsock', '@upcall/testkit', '@upcall/device-manager', 'undici', 'upcall']
-const payload = { programs: ['guest/reporter.mjs', 'guest/vsock'], packages }
+const payload = { programs: ['guest/vsock'], packages }
 
 export async function run(checks, image) {
   // There is no vsock device: loopback is the one transport that leads anywhere.

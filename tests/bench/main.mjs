@@ -1,10 +1,11 @@
 // Speed and memory, as ratios against a baseline measured in the same run; absolute figures of a shared machine mean little.
 // `npm run bench`, or `npm run bench -- codec` for one of them. Runs what is published (dist/).
+import { bench as adopted } from './adopted.mjs'
 import { bench as codec } from './codec.mjs'
 import { bench as session } from './session.mjs'
 import { bench as transport } from './transport.mjs'
 
-const all = { codec, transport, session }
+const all = { codec, transport, adopted, session }
 const wanted = process.argv.slice(2)
 for (const name of wanted) {
   if (!Object.hasOwn(all, name)) {

@@ -4,41 +4,11 @@ import { createServer, connect as netConnect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, listen, listenHybrid } from '@upcall/vsock'
+import { bulk, pingPong } from './measure.mjs'
 
 const ROUNDS = 4_000
 const BULK = 256 * 1024 * 1024
 const CONNECTIONS = 500
-
-/** 1 KiB there and back, one at a time; microseconds each. */
-async function pingPong(socket) {
-  const message = Buffer.alloc(1024)
-  const start = performance.now()
-  for (let i = 0; i < ROUNDS; i++) {
-    socket.write(message)
-    for (let got = 0; got < 1024; ) {
-      const chunk = socket.read()
-      if (chunk === null) await once(socket, 'readable')
-      else got += chunk.length
-    }
-  }
-  return ((performance.now() - start) / ROUNDS) * 1000
-}
-
-/** MB/s through the socket into an echo and back. */
-async function bulk(socket) {
-  const block = Buffer.alloc(64 * 1024)
-  const start = performance.now()
-  let received = 0
-  const done = new Promise((resolve) => {
-    socket.on('data', (chunk) => {
-      received += chunk.length
-      if (received === BULK) resolve()
-    })
-  })
-  for (let sent = 0; sent < BULK; sent += block.length) if (!socket.write(block)) await once(socket, 'drain')
-  await done
-  return BULK / 1e6 / ((performance.now() - start) / 1000)
-}
 
 /** Milliseconds from the call to a usable stream. */
 async function dialling(dial) {
@@ -68,16 +38,16 @@ export async function bench() {
     // Once without measuring, so that the first row does not pay for everybody's warm-up.
     for (const dial of Object.values(dials)) {
       const socket = await dial()
-      await pingPong(socket)
+      await pingPong(socket, ROUNDS)
       socket.destroy()
     }
     for (const [name, dial] of Object.entries(dials)) {
       const latency = await dialling(dial)
       const first = await dial()
-      const round = await pingPong(first)
+      const round = await pingPong(first, ROUNDS)
       first.destroy()
       const second = await dial()
-      const rate = await bulk(second)
+      const rate = await bulk(second, BULK)
       second.destroy()
       rows.push({ name, latency, round, rate })
     }

@@ -8,13 +8,21 @@ import { run } from './run.js'
 
 /** What a command wrote, and a way to wait for it. */
 class Sink extends Writable {
-  text = ''
+  readonly #chunks: Buffer[] = []
   readonly #arrived = new EventEmitter()
 
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.text += chunk.toString()
+    this.#chunks.push(chunk)
     this.#arrived.emit('text')
     done()
+  }
+
+  get bytes(): Buffer {
+    return Buffer.concat(this.#chunks)
+  }
+
+  get text(): string {
+    return this.bytes.toString()
   }
 
   get lines(): string[] {

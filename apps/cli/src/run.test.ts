@@ -2,6 +2,9 @@ import { createServer } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'
 import { expect, test } from 'vitest'
 import { serveGuest, start, upcall } from './harness.js'
+import { hostArchOf } from './options.js'
+
+const otherArch = hostArchOf() === 'aarch64' ? 'x86_64' : 'aarch64'
 
 function lines(...values: unknown[]): Readable {
   return Readable.from(values.map((value) => `${typeof value === 'string' ? value : JSON.stringify(value)}\n`))
@@ -126,7 +129,11 @@ test.each([
   [['serve', '--listen', 'unix:/x', '--quirks', 'none,odd'], /"odd".*stalePciResult/],
   [['serve', '--listen', 'unix:/x', '--cpus', '9', '--max-cpus', '8'], /cpus/],
   [['serve', '--listen', 'unix:/x', '--pci', '5'], /--pci: bdf/],
-  [['serve', '--listen', 'vsock://any:219'], /native addon/],
+  [['serve', '--listen', 'vsock://any:219'], /--listen: listen vsock:\/\/any:219: native AF_VSOCK is switched off/],
+  [['serve', '--listen', 'unix:/x', '--no-roll-back'], /--no-roll-back: is for --backend linux/],
+  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--cpus', '2'], /--cpus: is for --backend simulated/],
+  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--quirks', 'none'], /--quirks: is for --backend simulated/],
+  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--arch', otherArch], /the Linux guest is this machine/],
   [['decode', '/nonexistent/file'], /ENOENT/],
 ])('wrong usage: %j', async (argv, message) => {
   const { status, stdout, stderr } = await upcall(argv)
@@ -142,7 +149,7 @@ test('a target that cannot be reached is not-sent, status 3, and the message say
   for (const [target, message] of [
     ['unix:/nonexistent/socket', /no such file \(ENOENT\); .*`upcall wait`/],
     [`hvsock://${guest.path}:1`, /nobody listens on port 1 in the guest.*; is the guest still booting/],
-    ['vsock://3', /vsock:\/\/3:219: AF_VSOCK needs the native addon/],
+    ['vsock://3', /vsock:\/\/3:219: native AF_VSOCK is switched off by .*; unset it/],
   ] as const) {
     const { status, stdout } = await upcall(['--target', target, '--json', 'pci', 'add', '00:05.0'])
     expect(status).toBe(3)
@@ -355,6 +362,11 @@ test('every command has help with examples, and the version is the package’s',
     'pci',
     'pci add',
     'pci remove',
+    'vsock',
+    'vsock connect',
+    'vsock listen',
+    'vsock forward',
+    'vsock cid',
   ]
   for (const command of [...commands, 'request', 'batch', 'serve', 'decode']) {
     const { status, stdout } = await upcall([...command.split(' ').filter(Boolean), '--help'])

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { connect, listen } from '@upcall/vsock'
 import { echoServer, finish, readAll, start, TIMEOUT } from './support.mjs'
@@ -29,14 +30,17 @@ test('socat listens, reads to our EOF and answers then', TIMEOUT, async (t) => {
 })
 
 test('socat listens, says something and ends its half; we answer then', TIMEOUT, async (t) => {
-  const command = 'echo first; exec 1>&-; md5sum >&2'
-  const { exited, said } = await start(t, ['socat', '-d', '-d', '-t', '30', 'VSOCK-LISTEN:6003', `SYSTEM:${command}`], listening)
+  writeFileSync('/tmp/first', 'first')
+  // What it reads and what it writes to are two programs: only so does the end of the one leave the other alone.
+  const ends = 'OPEN:/tmp/first!!SYSTEM:md5sum >&2'
+  const { child, said } = await start(t, ['socat', '-d', '-d', '-t', '30', 'VSOCK-LISTEN:6003', ends], listening)
   const socket = await connect('vsock://local:6003')
   t.after(() => socket.destroy())
-  assert.equal(String(await readAll(socket)), 'first\n')
+  assert.equal(String(await readAll(socket)), 'first')
   assert.equal(socket.writable, true)
+  const over = once(child, 'close')
   socket.end(bytes)
-  await exited
+  await over
   assert.ok(said().includes(md5), said())
 })
 

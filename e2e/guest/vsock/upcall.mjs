@@ -1,15 +1,19 @@
 // The tool and the library against `upcall serve`, over all three kinds of address.
 import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
-import { finish, start } from './support.mjs'
+import { echoServer, finish, start } from './support.mjs'
 
 const manifest = createRequire(import.meta.url).resolve('upcall/package.json')
 const upcall = [process.execPath, join(dirname(manifest), 'dist/main.js')]
 const timeout = 120_000
+
+const bytes = randomBytes(1 << 20)
+const md5 = createHash('md5').update(bytes).digest('hex')
 
 /** A simulated guest that serves there until the test ends. */
 function serve(t, listen) {
@@ -76,4 +80,36 @@ test('upcall without a server: not-sent, exit status 3', { timeout }, async (t) 
   const { status, stdout } = await finish(t, [...upcall, '--json', '--target', 'vsock://local:219', 'pci', 'add', '00:05.0'])
   assert.equal(status, 3, stdout)
   assert.equal(JSON.parse(stdout).outcome, 'not-sent')
+})
+
+test('upcall vsock cid', { timeout }, async (t) => {
+  const { status, stdout } = await finish(t, [...upcall, 'vsock', 'cid'])
+  assert.equal(status, 0)
+  assert.equal(stdout, '1\n')
+})
+
+test('upcall vsock connect: stdin to socat, its answer after our EOF to stdout', { timeout }, async (t) => {
+  const command = ['socat', '-d', '-d', '-t', '30', 'VSOCK-LISTEN:6301', 'SYSTEM:md5sum']
+  await start(t, command, { ready: /listening on/, stream: 'stderr' })
+  const { status, stdout, stderr } = await finish(t, [...upcall, 'vsock', 'connect', 'vsock://local:6301'], { input: bytes })
+  assert.equal(status, 0, stderr)
+  assert.match(stdout, new RegExp(`^${md5} `))
+})
+
+test('upcall vsock listen --exec: a program for socat', { timeout }, async (t) => {
+  const command = [...upcall, 'vsock', 'listen', 'vsock://any:6302', '--exec', 'md5sum']
+  const { exited } = await start(t, command, { ready: /listening/, stream: 'stderr' })
+  const { stdout, stderr } = await finish(t, ['socat', '-t', '30', '-', 'VSOCK-CONNECT:1:6302'], { input: bytes })
+  assert.match(stdout, new RegExp(`^${md5} `), stderr)
+  assert.deepEqual(await exited, [0, null])
+})
+
+test('upcall vsock forward: from TCP to vsock, from vsock to a Unix socket', { timeout }, async (t) => {
+  const forward = (...ends) => start(t, [...upcall, 'vsock', 'forward', ...ends], { ready: /listening/ })
+  const server = await echoServer(t, 'unix:/tmp/echo.sock')
+  assert.equal(server.address.path, '/tmp/echo.sock')
+  await Promise.all([forward('vsock://any:6303', 'unix:/tmp/echo.sock'), forward('tcp:6304', 'vsock://local:6303')])
+  const { status, stdout, stderr } = await finish(t, ['sh', '-c', 'socat -t 30 - TCP:127.0.0.1:6304 | md5sum'], { input: bytes })
+  assert.equal(status, 0, stderr)
+  assert.match(stdout, new RegExp(`^${md5} `))
 })

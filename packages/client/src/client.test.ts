@@ -14,6 +14,18 @@ const service: Service<string, string> = {
 }
 
 const silent = () => new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
+/** Answers each write with one message, the service byte with the greeting. */
+const answering = (made: Duplex[]) => {
+  const stream: Duplex = new Duplex({
+    read() {},
+    write(_chunk, _encoding, done) {
+      done()
+      stream.push(new Uint8Array(4))
+    },
+  })
+  made.push(stream)
+  return stream
+}
 const client = (dial: Dial) => new UpcallClient({ service, dial, reconnect: false })
 
 describe('the client owns what its dialer delivers', () => {
@@ -40,6 +52,29 @@ describe('the client owns what its dialer delivers', () => {
     await Promise.resolve()
     await c.close()
     expect(signal?.aborted).toBe(true)
+  })
+
+  test('close() waits for a dial that begins behind the listener that calls it', async () => {
+    const streams: Duplex[] = []
+    let second!: (stream: Duplex) => void
+    const failing: Service<string, string> = { ...service, failed: () => true, needsCleanChannel: () => true }
+    const c = new UpcallClient({
+      service: failing,
+      dial: () => (streams.length === 0 ? Promise.resolve(answering(streams)) : new Promise((resolve) => (second = resolve))),
+    })
+    await c.request('fails')
+    let closed: Promise<void> | undefined
+    c.on('reconnect', () => (closed = c.close()))
+    await expect(c.request('needs another connection')).rejects.toMatchObject({ code: 'CLOSED', outcome: 'not-sent' })
+    let done = false
+    void closed!.then(() => (done = true))
+    await once(streams[0]!, 'close')
+    await new Promise(setImmediate)
+    expect(done).toBe(false)
+    const late = silent()
+    second(late)
+    await closed
+    expect(late.destroyed).toBe(true)
   })
 
   test('an error of the stream after close() is nobody’s', async () => {
@@ -108,5 +143,11 @@ test('a timeout that is none is refused before anything is queued', async () => 
   const c = client(async () => silent())
   await expect(c.request('x', { timeoutMs: 0 })).rejects.toThrow('timeoutMs: must be a number of milliseconds above 0')
   await expect(c.ready({ timeoutMs: -1 })).rejects.toThrow('timeoutMs')
+  await c.close()
+})
+
+test.each([0, -1, Number.NaN])('a service whose replies may take %d ms is told so, and nothing is queued', async (ms) => {
+  const c = new UpcallClient({ service: { ...service, replyTimeoutMs: () => ms }, dial: async () => silent() })
+  await expect(c.request('x')).rejects.toThrow(`replyTimeoutMs: must be a number of milliseconds above 0, got ${ms}`)
   await c.close()
 })

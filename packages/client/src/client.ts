@@ -130,7 +130,7 @@ export class UpcallClient<Req, Rep>
    * Sends one request when its turn comes.
    *
    * @returns The reply, whether the guest did what was asked or refused it.
-   * @throws What the service's `encode` throws, for an invalid request; {@link UpcallError} for everything else, with an honest `outcome`.
+   * @throws What the service's `encode` throws, for an invalid request; RangeError for a time that is not above 0; {@link UpcallError} for everything else, with an honest `outcome`.
    */
   request(value: Req, options: WaitOptions = {}): Promise<Rep> {
     return new Promise((resolve, reject) => {
@@ -145,7 +145,7 @@ export class UpcallClient<Req, Rep>
         bytes,
         subject: service.describe?.(value) ?? 'request',
         needsClean: service.needsCleanChannel?.(value) ?? false,
-        replyTimeoutMs: service.replyTimeoutMs(value),
+        replyTimeoutMs: duration('replyTimeoutMs', service.replyTimeoutMs(value), Number.POSITIVE_INFINITY),
         deadline: this.#clock.now() + timeoutMs,
       }
       if (signal?.aborted) {

@@ -82,13 +82,13 @@ export class DeviceManager<A extends Arch> implements AsyncDisposable {
   }
 
   /** Registers a virtio-mmio window. Success means that the platform device exists, not that a driver bound to it. */
-  addMmio({ base, size, irq }: MmioWindow, options?: WaitOptions): Promise<Reply> {
-    return this.request({ type: 'ADD_MMIO', base, size, irq }, options)
+  addMmio(window: MmioWindow, options?: WaitOptions): Promise<Reply> {
+    return this.request({ ...window, type: 'ADD_MMIO' }, options)
   }
 
   /** Takes a window away, named exactly as it was added. Tear the device down after the yes. */
-  removeMmio({ base, size, irq }: MmioWindow, options?: WaitOptions): Promise<Reply> {
-    return this.request({ type: 'DEL_MMIO', base, size, irq }, options)
+  removeMmio(window: MmioWindow, options?: WaitOptions): Promise<Reply> {
+    return this.request({ ...window, type: 'DEL_MMIO' }, options)
   }
 
   /** Has the guest look at a PCI function that the VMM has plugged in. `'00:05.0'` or `{ bus, devfn }`. */
@@ -122,11 +122,10 @@ export class DeviceManager<A extends Arch> implements AsyncDisposable {
   }
 
   async #pci(type: 'ADD_PCI' | 'DEL_PCI', place: string | Bdf, options: WaitOptions | undefined): Promise<Reply> {
-    const { bus, devfn } = typeof place === 'string' ? parseBdf(place) : place
-    return this.request({ type, bus, devfn }, options)
+    return this.request({ ...(typeof place === 'string' ? parseBdf(place) : place), type }, options)
   }
 }
 
 function isCpuRequest(request: Request): request is CpuRequest {
-  return request.type === 'ADD_CPU' || request.type === 'DEL_CPU'
+  return request?.type === 'ADD_CPU' || request?.type === 'DEL_CPU'
 }

@@ -1,4 +1,4 @@
-import { systemClock, UpcallError } from '@upcall/client'
+import { type Clock, systemClock, UpcallError } from '@upcall/client'
 import type { Arch, CpuRequest } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
 import { GuestError } from './guest-error.js'
@@ -8,9 +8,9 @@ import { CpuResizer, type ResizeOptions } from './resize.js'
 type Answer = number | Error
 
 /** A resizer whose guest gives these answers, in turn, then 0; everything that happens is written down. */
-function setUp<A extends Arch>(arch: A, answers: Answer[] = []) {
+function setUp<A extends Arch>(arch: A, answers: Answer[] = [], clock: Clock = systemClock) {
   const log: string[] = []
-  const resizer = new CpuResizer(arch, 'guest', systemClock, async (request: CpuRequest) => {
+  const resizer = new CpuResizer(arch, 'guest', clock, async (request: CpuRequest) => {
     log.push(`${request.type} ${'apicIds' in request ? request.apicIds : `count ${request.count}`}`)
     const answer = answers.shift() ?? 0
     if (typeof answer !== 'number') throw answer
@@ -228,5 +228,52 @@ describe('limits', () => {
       unknown: [],
     })
     expect(log).toEqual(['stop 1'])
+  })
+
+  test.each([0, -1, Number.NaN, '5s'])('a time of %j is refused and nothing happens', async (timeoutMs) => {
+    const { log, resize } = setUp('x86_64')
+    await expect(resize(2, [0], { timeoutMs: timeoutMs as number })).rejects.toThrow(
+      new RangeError(`timeoutMs: must be a number of milliseconds above 0, got ${timeoutMs}`),
+    )
+    expect(log).toEqual([])
+  })
+
+  test.each([Number.POSITIVE_INFINITY, 2 ** 31])(
+    'a time of %d ms asks for no timer that would fire at once',
+    async (timeoutMs) => {
+      const timers: number[] = []
+      const setTimer = (ms: number) => {
+        timers.push(ms)
+        return () => {}
+      }
+      const { resize } = setUp('x86_64', [], { now: () => 0, setTimer })
+      await expect(resize(2, [0], { timeoutMs })).resolves.toMatchObject({ added: [1] })
+      expect(timers.filter((ms) => ms > 2 ** 31 - 1)).toEqual([])
+    },
+  )
+
+  test('aborted before the call, or between two batches, nothing more is started', async () => {
+    const { log, resize } = setUp('x86_64')
+    const aborted = { code: 'ABORTED', outcome: 'not-sent', cause: 'enough', unknown: [] }
+    await expect(resize(2, [0], { signal: AbortSignal.abort('enough') })).rejects.toMatchObject({ ...aborted, added: [] })
+    expect(log).toEqual([])
+
+    const controller = new AbortController()
+    const start = (ids: number[]) => {
+      log.push(`start ${ids}`)
+      if (ids.includes(2)) controller.abort('enough')
+    }
+    await expect(resize(4, [0], { start, signal: controller.signal, oneByOne: true })).rejects.toMatchObject({
+      ...aborted,
+      added: [1],
+      present: [0, 1],
+    })
+    expect(log).toEqual(['start 1', 'ADD_CPU 1', 'start 2', 'stop 2'])
+  })
+
+  test('aborted before the call, nothing is removed', async () => {
+    const { log, resize } = setUp('x86_64')
+    await expect(resize(1, [0, 1], { signal: AbortSignal.abort('enough') })).rejects.toMatchObject({ code: 'ABORTED' })
+    expect(log).toEqual([])
   })
 })

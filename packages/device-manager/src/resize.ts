@@ -51,6 +51,9 @@ export function isResizeError(value: unknown): value is ResizeError {
   return isUpcallError(value) && 'unknown' in value && Array.isArray(value.unknown)
 }
 
+// setTimeout fires at once beyond this.
+const LONGEST_TIMER_MS = 0x7fff_ffff
+
 type Send = (request: CpuRequest, options: WaitOptions & { present?: never }) => Promise<Reply>
 
 /** One resize at a time: what is the VMM's to do and what is the guest's, in the order that survives a failure of either. */
@@ -71,6 +74,7 @@ export class CpuResizer<A extends Arch> {
   async resize(target: number, options: ResizeOptions<A>): Promise<ResizeResult<A>> {
     const present = presentIds(this.#arch, options.present)
     checkTarget(target, options.max)
+    checkTime(options.timeoutMs)
     if (this.#resizing)
       throw new UpcallError('BUSY', 'not-sent', `${this.#subject(target)}: another resize is under way; wait for it`)
     this.#resizing = true
@@ -101,6 +105,7 @@ export class CpuResizer<A extends Arch> {
   async #grow(run: Run<A>): Promise<void> {
     const { target, options, time, present, added, unknown } = run
     for (const ids of batches(lowestFree(present, target - present.size), options)) {
+      time.check(this.#subject(target))
       try {
         await options.start([...ids], { signal: time.signal })
       } catch (cause) {
@@ -199,8 +204,9 @@ class Time {
     this.#signal = signal
     if (signal?.aborted) this.#onAbort()
     signal?.addEventListener('abort', this.#onAbort, { once: true })
-    if (timeoutMs !== undefined) {
-      this.#deadline = clock.now() + timeoutMs
+    if (timeoutMs === undefined) return
+    this.#deadline = clock.now() + timeoutMs
+    if (timeoutMs <= LONGEST_TIMER_MS) {
       this.#cancel = clock.setTimer(timeoutMs, () => {
         this.#timeUp = true
         this.#controller.abort(new DOMException(`The resize took longer than ${timeoutMs} ms`, 'TimeoutError'))
@@ -212,17 +218,22 @@ class Time {
     return this.#controller.signal
   }
 
-  /** What is left for one request. @throws TimeoutError if nothing is. */
+  /** What is left for one request. @throws UpcallError if nothing is. */
   left(subject: string): WaitOptions {
+    this.check(subject)
     if (this.#deadline === undefined) return { signal: this.#signal }
+    // The clock goes on: what was left a moment ago may be nothing now, which no request takes for a time.
+    return { signal: this.#signal, timeoutMs: Math.max(1, this.#deadline - this.#clock.now()) }
+  }
+
+  /** @throws UpcallError `ABORTED` or `TIMEOUT` if there is no more to be done. */
+  check(subject: string): void {
+    const stands = 'before the guest could be asked; what was done before stands'
+    if (this.#signal?.aborted)
+      throw new UpcallError('ABORTED', 'not-sent', `${subject}: aborted ${stands}`, { cause: this.#signal.reason })
     // A timer may fire a little before the clock says so; once it has, the time is up.
-    const timeoutMs = this.#timeUp ? 0 : this.#deadline - this.#clock.now()
-    if (timeoutMs <= 0)
-      throw new TimeoutError(
-        'not-sent',
-        `${subject}: its time was up before the guest could be asked; what was done before stands`,
-      )
-    return { signal: this.#signal, timeoutMs }
+    if (this.#timeUp || (this.#deadline !== undefined && this.#clock.now() >= this.#deadline))
+      throw new TimeoutError('not-sent', `${subject}: its time was up ${stands}`)
   }
 
   end(): void {
@@ -260,6 +271,11 @@ function checkTarget(target: number, max: number): void {
     throw argument('target', `must be an integer in 1 … ${max} (max), got ${target}`)
 }
 
+function checkTime(timeoutMs: number | undefined): void {
+  if (timeoutMs !== undefined && !(typeof timeoutMs === 'number' && timeoutMs > 0))
+    throw new RangeError(`timeoutMs: must be a number of milliseconds above 0, got ${timeoutMs}`)
+}
+
 function presentIds(arch: Arch, present: readonly number[] | number): readonly number[] {
   if (arch === 'aarch64') {
     if (typeof present !== 'number' || !Number.isInteger(present) || present < 1)
@@ -267,11 +283,11 @@ function presentIds(arch: Arch, present: readonly number[] | number): readonly n
     return Array.from({ length: present }, (_, i) => i)
   }
   if (!Array.isArray(present)) throw argument('present', "must be the array of the vCPUs' ids")
-  present.forEach((id, i) => {
+  for (const [i, id] of present.entries()) {
     if (!Number.isInteger(id) || id < 0 || id > MAX_APIC_ID)
       throw argument(`present[${i}]`, `must be an integer in 0 … ${MAX_APIC_ID}, got ${id}`)
     if (present.indexOf(id) !== i) throw argument(`present[${i}]`, `CPU ${id} is named twice`)
-  })
+  }
   if (!present.includes(0)) throw argument('present', 'CPU 0 is the boot CPU and always present')
   return present
 }

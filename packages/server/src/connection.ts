@@ -153,18 +153,20 @@ export class Connection implements ServerConnection, GuestConnection {
       this.#run({ name: 'refused', end: { reason: 'unknown-service', byte } })
       return
     }
+    let greeting: Uint8Array
     try {
       if (service.available?.(this.#shared.clock.now()) === false) {
         this.#run({ name: 'refused', end: { reason: 'unavailable', byte } })
         return
       }
       this.#session = service.open(this)
+      greeting = checkBytes('greeting', this.#session.greeting)
     } catch (error) {
       this.#run({ name: 'failed', error })
       return
     }
     this.#service = byte
-    this.#run({ name: 'opened', greeting: this.#session.greeting })
+    this.#run({ name: 'opened', greeting })
   }
 
   #receive(chunk: Uint8Array): void {
@@ -175,13 +177,17 @@ export class Connection implements ServerConnection, GuestConnection {
       this.#run({ name: 'failed', error })
       return
     }
-    if (isIterable(replies)) this.#run({ name: 'replied', replies })
-    else {
+    if (isPromise(replies)) {
       replies.then(
-        (replies) => this.#run({ name: 'replied', replies }),
+        (replies) => this.#replied(replies),
         (error: unknown) => this.#run({ name: 'failed', error }),
       )
-    }
+    } else this.#replied(replies)
+  }
+
+  #replied(replies: Iterable<Uint8Array>): void {
+    if (isIterable(replies)) this.#run({ name: 'replied', replies })
+    else this.#run({ name: 'failed', error: new TypeError(`receive: must give an iterable of replies, got ${typeof replies}`) })
   }
 
   /** Pulls replies only as fast as the client takes them. */
@@ -190,6 +196,7 @@ export class Connection implements ServerConnection, GuestConnection {
       let next: IteratorResult<Uint8Array> | undefined
       try {
         next = this.#writing?.next()
+        if (next !== undefined && next.done !== true) checkBytes('reply', next.value)
       } catch (error) {
         this.#writing = undefined
         this.#run({ name: 'failed', error })
@@ -263,6 +270,17 @@ export class Connection implements ServerConnection, GuestConnection {
   }
 }
 
-function isIterable(value: ReturnType<GuestSession['receive']>): value is Iterable<Uint8Array> {
-  return Symbol.iterator in value
+// Services come from outside, some of them without types: what they give is looked at before it can do harm to others.
+
+function isPromise(value: ReturnType<GuestSession['receive']>): value is Promise<Iterable<Uint8Array>> {
+  return typeof (value as Partial<Promise<unknown>> | undefined)?.then === 'function'
+}
+
+function isIterable(value: unknown): value is Iterable<Uint8Array> {
+  return typeof value === 'object' && value !== null && Symbol.iterator in value
+}
+
+function checkBytes(name: string, value: Uint8Array): Uint8Array {
+  if (!(value instanceof Uint8Array)) throw new TypeError(`${name}: must be a Uint8Array, got ${typeof value}`)
+  return value
 }

@@ -377,6 +377,24 @@ describe('a connection ends', () => {
     expect(server.connections.size).toBe(0)
   })
 
+  // What the types rule out, plain JavaScript does: the connection bears it, not the process.
+  test.each<[string, object | undefined]>([
+    ['no session', undefined],
+    ['no greeting', { greeting: undefined }],
+    ['no replies', { receive: () => undefined }],
+    ['a promise of none', { receive: async () => null }],
+    ['a reply that is no bytes', { receive: () => [Buffer.from('part'), 'text'] }],
+    ['one among them that is nothing', { receive: () => [undefined] }],
+  ])('when the service gives %s', async (_what, session) => {
+    const { connect, server } = setUp({
+      session: (connection) => (session && Object.assign(new Echo(connection), session)) as GuestSession,
+    })
+    const { host, connection } = connect()
+    host.write('ex')
+    await expect(connection.closed).resolves.toEqual({ reason: 'service-error', error: expect.any(TypeError) })
+    expect(server.connections.size).toBe(0)
+  })
+
   test('when the stream fails, without an unhandled error', async () => {
     const { connect, sessions } = setUp()
     const { host, guest, connection } = connect()

@@ -1,9 +1,9 @@
 export type { ConnectionHandler, IncomingConnection } from './attachment.js'
 export type { Clock } from './clock.js'
-export { isVsockDeviceError, VsockDeviceError, type VsockDeviceErrorCode } from './errors.js'
+export { isVsockDeviceError, VsockDeviceError, type VsockDeviceErrorCode, type VsockDeviceErrorInit } from './errors.js'
 export { DeviceError, type DeviceErrorCode } from './machine/errors.js'
-export { AddonError } from './native/loader.js'
-export { VsockStream } from './stream.js'
+export { AddonError, type Attempt } from './native/loader.js'
+export { type Callback, VsockStream } from './stream.js'
 export {
   createVsockDevice,
   type DeviceState,

@@ -17,7 +17,7 @@ export interface VsockStreamOptions {
   readonly lingerMs: number
 }
 
-type Callback = (error?: Error | null) => void
+export type Callback = (error?: Error | null) => void
 
 /**
  * One connection into the guest. Half-open: `end()` is SHUTDOWN(send) and leaves the way back open; the guest’s half-close is `'end'`.

@@ -102,6 +102,34 @@ describe('connector', () => {
   })
 })
 
+describe('fetch', () => {
+  // Node's own copy of undici, which it does not export.
+  type Dispatcher = NonNullable<RequestInit['dispatcher']> & { close(): Promise<void> }
+  type AgentClass = new (options: { connect: ReturnType<typeof connector>; connections: number }) => Dispatcher
+  async function undiciAgent(connect: ReturnType<typeof connector>): Promise<Dispatcher> {
+    await fetch('data:,')
+    const installed = (globalThis as Record<symbol, object | undefined>)[Symbol.for('undici.globalDispatcher.1')]
+    const Agent = installed?.constructor as AgentClass
+    return new Agent({ connect, connections: 1 })
+  }
+
+  it('goes through an undici Agent, keeps the connection, and gives the VsockError as the cause', async () => {
+    const dispatcher = await undiciAgent(connector(address))
+    for (let i = 0; i < 3; i++) {
+      const response = await fetch(`http://guest/${i}`, { dispatcher, method: 'POST', body: 'x'.repeat(i << 16) })
+      expect(await response.text()).toBe(`POST /${i} ${'x'.repeat(i << 16)}`)
+    }
+    expect(connections).toBe(1)
+    await dispatcher.close()
+
+    const nobody = await undiciAgent(connector(`hvsock://${dir}/vm:81`))
+    await expect(fetch('http://guest/', { dispatcher: nobody })).rejects.toMatchObject({
+      cause: { code: 'ECONNREFUSED', op: 'connect' },
+    })
+    await nobody.close()
+  })
+})
+
 it('carries HTTP/2, as gRPC does, and closes in order', async () => {
   const server = http2.createServer((_request, response) => response.end('over http/2'))
   await new Promise<void>((resolve) => server.listen(join(dir, 'h2'), resolve))

@@ -296,6 +296,17 @@ describe('before the reply', () => {
     expect(server.refusals).toMatchObject([{ port: 52, reason: 'route-failed', cause: { message: 'no guest' } }])
   })
 
+  it.each([{}, 'x', 5, new Uint8Array(1)])('closes without text if the route gives %o, which is no stream', async (nonsense) => {
+    const server = await serve({ route: () => nonsense as never })
+    const dialer = await raw()
+    dialer.write('CONNECT 52\n')
+    await dialer.ended
+    expect(dialer.heard()).toBe('')
+    const cause = new TypeError('route: must give a Duplex, or undefined')
+    expect(server.refusals).toEqual([{ port: 52, reason: 'route-failed', cause }])
+    expect(server.size).toBe(0)
+  })
+
   it('closes a dialer whose guest has gone by the time of the answer', async () => {
     const server = await serve({ route: () => new PassThrough().destroy() })
     const dialer = await raw()

@@ -173,7 +173,10 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
         .then(() => this.#options.route(result, { signal, hostPort }))
         .then(
           (stream) => {
-            if (socket.destroyed) {
+            // Checked here, where it costs one connection: streams come from outside, some of them without types.
+            if (stream && typeof stream.pipe !== 'function') {
+              if (!socket.destroyed) refuse('route-failed', new TypeError('route: must give a Duplex, or undefined'))
+            } else if (socket.destroyed) {
               stream?.on('error', () => {}).destroy()
             } else if (!stream || stream.destroyed) {
               refuse('no-route')

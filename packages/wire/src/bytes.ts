@@ -25,3 +25,8 @@ export function putU64(bytes: Uint8Array, at: number, value: bigint): void {
 export function getU64(bytes: Uint8Array, at: number): bigint {
   return BigInt(getU32(bytes, at)) | (BigInt(getU32(bytes, at + 4)) << 32n)
 }
+
+/** A copy of its own, unlike `slice`, which in a Buffer is a view of the caller's memory. */
+export function copyOf(bytes: Uint8Array, from: number, to: number): Uint8Array {
+  return new Uint8Array(bytes.subarray(from, to))
+}

@@ -107,6 +107,14 @@ test.each([
   expect(into.every((byte) => byte === 0xa5)).toBe(true)
 })
 
+test.each([Uint8Array, Buffer])('what is decoded from a %o does not change with it', (kind) => {
+  const load = Uint8Array.of(1, 2, 3)
+  const bytes = kind.from(encodeReply({ type: 'RAW', messageType: 3, result: 0, load }, 'x86_64'))
+  const reply = decodeReply(bytes, 'x86_64')
+  bytes.fill(0)
+  expect(reply).toEqual({ type: 'RAW', messageType: 3, result: 0, load })
+})
+
 describe('the greeting', () => {
   test('stale bytes behind the header do not matter', () => {
     const bytes = encodeConnect()

@@ -1,4 +1,4 @@
-import { getI32, getU32, putU32 } from './bytes.js'
+import { copyOf, getI32, getU32, putU32 } from './bytes.js'
 import { checkArch, integer, load } from './check.js'
 import { type Arch, MAX_REPLY_LOAD, MESSAGE_SIZE, MessageType, messageTypeName, REPLY_HEADER_SIZE } from './constants.js'
 import { show, WireError } from './error.js'
@@ -102,7 +102,7 @@ export function decodeReply(bytes: Uint8Array, arch: Arch): Reply {
       return { type, result }
     default:
       if (size > MAX_REPLY_LOAD) throw wrongSize(`type ${messageType}`, `at most ${MAX_REPLY_LOAD}`, size)
-      return { type: 'RAW', messageType, result, load: bytes.slice(REPLY_HEADER_SIZE, REPLY_HEADER_SIZE + size) }
+      return { type: 'RAW', messageType, result, load: copyOf(bytes, REPLY_HEADER_SIZE, REPLY_HEADER_SIZE + size) }
   }
 }
 

@@ -134,6 +134,13 @@ test.each<[string, unknown, Arch, string, string]>([
     'messageType',
     'got 4294967296',
   ],
+  [
+    'a hole in the ids',
+    { type: 'DEL_CPU', apicIds: Object.assign(new Array(3), { 0: 3, 2: 2 }) },
+    'x86_64',
+    'apicIds[1]',
+    'got undefined',
+  ],
   ['an unknown type', { type: 'ADD_MEM' }, 'x86_64', 'type', 'got "ADD_MEM"'],
   ['no object', null, 'x86_64', 'request', 'must be an object, got null'],
   ['an unknown architecture', { type: 'ADD_PCI', bus: 0, devfn: 0 }, 'riscv64' as Arch, 'arch', "must be 'x86_64' or 'aarch64'"],
@@ -163,6 +170,14 @@ test('a shorter buffer is refused, of a longer one the first 1024 bytes are used
   expect(message).toEqual(encodeRequest(request, 'x86_64'))
   expect(message.buffer).toBe(long.buffer)
   expect([...long.subarray(1024)]).toEqual([7, 7, 7, 7, 7, 7])
+})
+
+test.each([Uint8Array, Buffer])('what is decoded from a %o does not change with it', (kind) => {
+  const load = Uint8Array.of(1, 2, 3)
+  const bytes = kind.from(encodeRequest({ type: 'RAW', messageType: 3, load }, 'x86_64'))
+  const request = decodeRequest(bytes, 'x86_64')
+  bytes.fill(0)
+  expect(request).toEqual({ type: 'RAW', messageType: 3, load })
 })
 
 describe('decoding is as lenient as the kernel', () => {

@@ -1,4 +1,4 @@
-import { getU32, getU64, putU32, putU64 } from './bytes.js'
+import { copyOf, getU32, getU64, putU32, putU64 } from './bytes.js'
 import { checkArch, integer, load, u64 } from './check.js'
 import { type Arch, DEFAULT_APIC_VERSION, HEADER_SIZE, MAX_REQUEST_LOAD, MessageType } from './constants.js'
 import { show, WireError } from './error.js'
@@ -149,7 +149,7 @@ export function decodeRequest(bytes: Uint8Array, arch: Arch): Request {
     default:
       if (size > MAX_REQUEST_LOAD)
         throw new WireError('SIZE', 'msg_size', `a load has at most ${MAX_REQUEST_LOAD} bytes, this one declares ${size}`)
-      return { type: 'RAW', messageType, load: bytes.slice(HEADER_SIZE, HEADER_SIZE + size) }
+      return { type: 'RAW', messageType, load: copyOf(bytes, HEADER_SIZE, HEADER_SIZE + size) }
   }
 }
 
@@ -193,11 +193,12 @@ function checkX86Cpus(request: CpuRequest): void {
   if (apicIds.length < 1 || apicIds.length > MAX_CPUS) {
     throw new WireError('ARGUMENT', 'apicIds', `must name 1 … ${MAX_CPUS} vCPUs, got ${apicIds.length}`)
   }
-  apicIds.forEach((id, i) => {
+  // Not forEach: it skips the holes of a sparse array, which would leave as id 0.
+  for (const [i, id] of apicIds.entries()) {
     integer(id, `apicIds[${i}]`, 0, 0xff)
     const first = apicIds.indexOf(id)
     if (first !== i) throw new WireError('ARGUMENT', `apicIds[${i}]`, `APIC id ${id} is already named at apicIds[${first}]`)
-  })
+  }
   if (apicVersion !== undefined) integer(apicVersion, 'apicVersion', 0, 0xff)
 }
 

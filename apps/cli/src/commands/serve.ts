@@ -18,21 +18,31 @@ interface ServeOptions extends GuestOptions {
 export function addServeCommand(program: Command, action: Action): void {
   program
     .command('serve')
-    .description("the guest's end: a simulated guest that behaves as the patched kernels do")
+    .description("the guest's end: a simulated guest that behaves as the patched kernels do, or the Linux that it runs in")
     .addOption(
       new Option(
         '--listen <address>',
         'where clients arrive: hvsock://<path>:<port>, unix:<path> or vsock://any:<port>',
       ).makeOptionMandatory(),
     )
-    .addOption(new Option('--backend <backend>', 'what the guest is').choices(['simulated']).default('simulated'))
-    .addOption(new Option('--kernel <version>', 'which kernel it behaves like').choices(kernels).default('6.1'))
-    .addOption(new Option('--cpus <n>', 'CPUs online at boot').argParser(parseInteger).default(1))
-    .addOption(new Option('--max-cpus <n>', 'CPUs that its kernel has room for').argParser(parseInteger).default(256))
-    .addOption(new Option('--pci <bdf,…>', 'the PCI functions that answer (default: every one)'))
-    .addOption(new Option('--quirks <list>', "the kernel's quirks: all, none, <quirk>, no-<quirk>, left to right").default('all'))
+    .addOption(new Option('--backend <backend>', 'what the guest is').choices(['simulated', 'linux']).default('simulated'))
+    .addOption(new Option('--no-roll-back', 'linux: a batch of CPUs that fails half-way stays as far as it has come'))
+    .addOption(new Option('--kernel <version>', 'simulated: which kernel it behaves like (default: 6.1)').choices(kernels))
+    .addOption(new Option('--cpus <n>', 'simulated: CPUs online at boot (default: 1)').argParser(parseInteger))
     .addOption(
-      new Option('--boot <duration>', 'how long it boots first, accepting and closing connections').argParser(parseDuration),
+      new Option('--max-cpus <n>', 'simulated: CPUs that its kernel has room for (default: 256)').argParser(parseInteger),
+    )
+    .addOption(new Option('--pci <bdf,…>', 'simulated: the PCI functions that answer (default: every one)'))
+    .addOption(
+      new Option(
+        '--quirks <list>',
+        "simulated: the kernel's quirks: all, none, <quirk>, no-<quirk>, left to right (default: all)",
+      ),
+    )
+    .addOption(
+      new Option('--boot <duration>', 'simulated: how long it boots first, accepting and closing connections').argParser(
+        parseDuration,
+      ),
     )
     .addHelpText(
       'after',
@@ -41,11 +51,15 @@ hvsock:// means here: as a VMM would, answering CONNECT <port> on <path>. vsock:
 Each request is a line on stdout, a JSON object with --json.
 SIGINT and SIGTERM end it and remove its socket.
 
+--backend linux is for inside a guest, as root: CPUs and PCI through sysfs, virtio-mmio through the kernel module upcall_mmio where that is
+loaded. The kernel needs no patch.
+
 Quirks: tornRequests, staleReplyBytes, stalePciResult, wrongMagicSucceeds, partialCpuAdd, slowAbsentCpu, resetWhileBooting
 
 Examples:
   $ upcall serve --listen hvsock:///tmp/vm.sock:219 --max-cpus 8
   $ upcall serve --listen unix:/tmp/guest.sock --kernel 6.12 --pci 00:05.0,00:06.0 --boot 3s
+  $ upcall serve --backend linux --listen vsock://any:219
   $ upcall --arch aarch64 --json serve --listen hvsock:///tmp/vm.sock --quirks none,stalePciResult`,
     )
     .action(action(serve))
@@ -55,11 +69,11 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
   const { io, output, arch } = context
   const { signal } = io
   const address = parseEndpoint(options.listen, '--listen')
-  const guest = makeGuest(arch, options)
+  const guest = makeGuest(arch, options, signal)
   const log = new EventLog(output)
-  const service = logged(deviceManagerGuest(guest), {
+  const service = logged(deviceManagerGuest(guest.backend), {
     arch,
-    framed: !guest.quirks.tornRequests,
+    framed: !guest.backend.quirks?.tornRequests,
     log: (served) => log.event({ event: 'request', ...served }, (paint) => servedText(served, paint)),
   })
   const server = new UpcallServer({ services: [service] })
@@ -84,11 +98,11 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
       }, options.boot)
     }
     const where = endpoint.address
-    const { kernel, cpus, maxCpus } = options
+    const { kernel, cpus, maxCpus } = guest.about
+    const size = cpus === undefined ? 'this guest' : `${cpus} of ${maxCpus} CPUs`
     await output.result(
-      { event: 'listening', address: where, arch, kernel, cpus, maxCpus, booting: boot !== undefined },
-      (paint) =>
-        `${paint('green', 'listening')} on ${where}: ${arch}, Linux ${kernel}, ${cpus} of ${maxCpus} CPUs${boot ? ', booting' : ''}`,
+      { event: 'listening', address: where, arch, ...guest.about, booting: boot !== undefined },
+      (paint) => `${paint('green', 'listening')} on ${where}: ${arch}, Linux ${kernel}, ${size}${boot ? ', booting' : ''}`,
     )
     context.exit.servesUntilTold = true
     if (!signal.aborted) await once(signal, 'abort')

@@ -1,25 +1,82 @@
+import { release } from 'node:os'
 import { parseBdf } from '@upcall/device-manager'
-import { type KernelVersion, type SimulatedGuest, simulatedGuest } from '@upcall/device-manager/guest'
+import {
+  type GuestBackend,
+  type KernelVersion,
+  linuxGuest,
+  type SimulatedGuest,
+  simulatedGuest,
+} from '@upcall/device-manager/guest'
 import { type Arch, isWireError } from '@upcall/wire'
 import { UsageError } from '../exit.js'
+import { hostArchOf } from '../options.js'
 
-/** What `upcall serve` can be told of its guest. */
-export interface GuestOptions {
-  kernel: KernelVersion
-  cpus: number
-  maxCpus: number
-  /** A list, left to right: `all`, `none`, `<quirk>` (on), `no-<quirk>` (off). */
-  quirks: string
+/** What `upcall serve` can be told of a simulated guest. */
+export interface SimulatedOptions {
+  /** Default 6.1. */
+  kernel?: KernelVersion | undefined
+  /** Default 1. */
+  cpus?: number | undefined
+  /** Default 256. */
+  maxCpus?: number | undefined
+  /** A list, left to right: `all` (default), `none`, `<quirk>` (on), `no-<quirk>` (off). */
+  quirks?: string | undefined
   /** The PCI functions that answer, in a list; without it every one does. */
   pci?: string | undefined
   /** Milliseconds; until then it is booting. */
   boot?: number | undefined
 }
 
+/** The guest that is served. */
+export interface GuestOptions extends SimulatedOptions {
+  backend: 'simulated' | 'linux'
+  /** Of the Linux guest. */
+  rollBack: boolean
+}
+
+export interface MadeGuest {
+  backend: GuestBackend
+  /** Ends a simulated guest's boot. */
+  boot(): void
+  /** For those who look at the log. */
+  about: { backend: string; kernel: string; cpus?: number; maxCpus?: number }
+}
+
 export const kernels: readonly KernelVersion[] = ['5.10', '6.1', '6.12', '6.18']
 
-export function makeGuest(arch: Arch, options: GuestOptions): SimulatedGuest {
-  const { kernel, cpus, maxCpus, pci, boot } = options
+const simulatedOnly: Record<keyof SimulatedOptions, string> = {
+  kernel: '--kernel',
+  cpus: '--cpus',
+  maxCpus: '--max-cpus',
+  quirks: '--quirks',
+  pci: '--pci',
+  boot: '--boot',
+}
+
+/** @param signal - Ends what a Linux guest waits for. */
+export function makeGuest(arch: Arch, options: GuestOptions, signal: AbortSignal): MadeGuest {
+  if (options.backend === 'linux') return thisGuest(arch, options, signal)
+  if (!options.rollBack)
+    throw new UsageError('--no-roll-back: is for --backend linux; a simulated guest has --quirks no-partialCpuAdd')
+  const guest = makeSimulatedGuest(arch, options)
+  const { kernel, cpus } = guest.state
+  const { maxCpus = 256 } = options
+  return { backend: guest, boot: () => guest.boot(), about: { backend: 'simulated', kernel, cpus: cpus.online.length, maxCpus } }
+}
+
+/** The Linux that this program runs in. */
+function thisGuest(arch: Arch, options: GuestOptions, signal: AbortSignal): MadeGuest {
+  const given = Object.entries(simulatedOnly).find(([name]) => options[name as keyof SimulatedOptions] !== undefined)
+  if (given) throw new UsageError(`${given[1]}: is for --backend simulated; the Linux guest is what it is`)
+  if (process.platform !== 'linux') throw new UsageError(`--backend linux: runs in a Linux guest, not on ${process.platform}`)
+  if (arch !== hostArchOf()) throw new UsageError(`--arch ${arch}: the Linux guest is this machine, ${hostArchOf()}`)
+  if (process.getuid?.() !== 0) throw new UsageError('--backend linux: needs root, to switch CPUs and devices on and off')
+  const backend = linuxGuest({ arch, rollBack: options.rollBack, signal })
+  return { backend, boot() {}, about: { backend: 'linux', kernel: release() } }
+}
+
+function makeSimulatedGuest(arch: Arch, options: SimulatedOptions): SimulatedGuest {
+  const { kernel, cpus, maxCpus, pci, boot, quirks = 'all' } = options
   const functions = pci === undefined ? undefined : new Set(listOf(pci).map(functionOf))
   try {
     return simulatedGuest({
@@ -27,7 +84,7 @@ export function makeGuest(arch: Arch, options: GuestOptions): SimulatedGuest {
       kernel,
       cpus,
       maxCpus,
-      quirks: quirksOf(options.quirks),
+      quirks: quirksOf(quirks),
       booting: boot !== undefined,
       ...(functions && { hardware: { hasCpu: () => true, hasPci: (bus, devfn) => functions.has((bus << 8) | devfn) } }),
     })

@@ -1,5 +1,6 @@
 /**
- * The guest's side of the device manager: service `'d'` for an `UpcallServer`, and a guest in memory to put behind it.
+ * The guest's side of the device manager: service `'d'` for an `UpcallServer`, and what to put behind it: the Linux it runs in, or a
+ * guest in memory.
  *
  * @packageDocumentation
  */
@@ -14,6 +15,8 @@ export {
   type NoReply,
   type PciHotplug,
 } from './backend.js'
+export { type LinuxGuestOptions, linuxGuest } from './linux/guest.js'
+export { type OnlinedMemory, type OnlineMemoryOptions, onlineMemory } from './linux/memory.js'
 export type { Quirks, WireQuirks } from './quirks.js'
 export { type DeviceManagerGuestOptions, deviceManagerGuest } from './service.js'
 export {

@@ -23,6 +23,12 @@ export async function kernelPackage(metaPackage: string, signal?: AbortSignal): 
   return name
 }
 
+/** What the package itself depends on. */
+export async function packageDependencies(name: string, signal?: AbortSignal): Promise<string[]> {
+  const text = (await runTool('apt-cache', ['depends', '--important', name], { signal })).toString()
+  return [...text.matchAll(/^ +(?:Pre)?Depends: ([^\s<>]+)$/gm)].map(([, dependency]) => dependency!)
+}
+
 /** The packages and all they depend on. */
 export async function withDependencies(names: readonly string[], signal?: AbortSignal): Promise<string[]> {
   const without = ['recommends', 'suggests', 'conflicts', 'breaks', 'replaces', 'enhances'].map((kind) => `--no-${kind}`)

@@ -2,7 +2,10 @@ import { execFileSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
 import { INIT, START, type Start, startFiles } from './init.js'
 
-const start: Start = { modules: ['a', 'b'], command: ['true'], cwd: '/', env: {}, token: 't', ports: ['p', 'q'], payload: true }
+const start: Start = {
+  ...{ modules: ['a', 'b'], command: ['true'], cwd: '/', env: {}, token: 't', ports: ['p', 'q'], payload: true },
+  early: 'echo early',
+}
 const sh = (...args: string[]) => execFileSync('sh', args, { encoding: 'utf8' })
 
 describe('startFiles', () => {
@@ -10,6 +13,7 @@ describe('startFiles', () => {
     const { modules, config } = startFiles(start)
     expect(modules).toBe('a\nb\n')
     expect(sh('-c', `${config}echo "$token,$payload,$ports"`)).toBe('t,yes,p q\n')
+    expect(sh('-c', startFiles(start).early!)).toBe('early\n')
   })
 
   it('hands every argument and variable to the command as it is', () => {

@@ -48,6 +48,7 @@ while read -r module; do
   insmod "/lib/modules/$module.ko" || fail "cannot load kernel module $module"
 done </etc/upcall/modules
 . /etc/upcall/config
+. /etc/upcall/early
 
 disk ${ROOT_DISK} || fail "no disk with the serial ${ROOT_DISK}"
 mount -t ext4 -o ro,noatime "$device" /sysroot || fail "cannot mount the root disk"
@@ -123,14 +124,16 @@ export interface Start {
   token: string
   ports: readonly string[]
   payload: boolean
+  early: string
 }
 
-/** Files by name: `modules`, `config`, `command`. */
-export function startFiles({ modules, command, cwd, env, token, ports, payload }: Start): Record<string, string> {
+/** Files by name: `modules`, `config`, `early`, `command`. */
+export function startFiles({ modules, command, cwd, env, token, ports, payload, early }: Start): Record<string, string> {
   const exports = Object.entries(env).map(([name, value]) => `export ${name}=${quote(value)}`)
   return {
     modules: modules.map((module) => `${module}\n`).join(''),
     config: `token=${token}\npayload=${payload ? 'yes' : 'no'}\nports=${quote(ports.join(' '))}\n`,
+    early: `${early}\n`,
     command: [`cd ${quote(cwd)} || exit 127`, ...exports, `exec ${command.map(quote).join(' ')}`, ''].join('\n'),
   }
 }

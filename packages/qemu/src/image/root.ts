@@ -68,7 +68,7 @@ async function link(target: string, path: string): Promise<void> {
   })
 }
 
-async function exists(path: string): Promise<boolean> {
+export async function exists(path: string): Promise<boolean> {
   return access(path).then(
     () => true,
     () => false,

@@ -7,7 +7,7 @@ import type { Drive } from '../argv.js'
 import { bounded, systemClock } from '../bounded.js'
 import { QemuError } from '../errors.js'
 import { type BootOptions, type BootRestart, bootGuest, type Guest } from '../guest.js'
-import { cpio } from './cpio.js'
+import { type CpioEntry, cpio } from './cpio.js'
 import { makeExt4 } from './ext4.js'
 import type { GuestImage } from './image.js'
 import { BOOT_MODULES, PAYLOAD_DISK, READY_LINE, RESULTS_PORT, ROOT_DISK, startFiles, VSOCK_MODULES } from './init.js'
@@ -24,6 +24,10 @@ export interface RunOptions extends Omit<BootOptions, 'kernel' | 'initrd' | 'rea
   env?: Readonly<Record<string, string>> | undefined
   /** Kernel modules to load besides those for disks and ports; default: both vsock transports, loopback and virtio. */
   modules?: readonly string[] | undefined
+  /** Shell lines for the initramfs, run when the modules are loaded and before the disks are looked for; `fail <why>` ends the boot. */
+  early?: string | undefined
+  /** Files of this machine that `early` needs: name → path. They are in /early in the initramfs. */
+  earlyFiles?: Readonly<Record<string, string>> | undefined
   /** For the command, from its start to its end; default 120000. The boot has a deadline of its own. */
   deadlineMs?: number | undefined
   /** Called for each line the command writes to stdout, as it comes. */
@@ -96,19 +100,22 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
 
 /** The image's initramfs with this run's files behind it: the kernel unpacks archives one after the other. */
 async function composeInitrd(options: RunOptions, token: string): Promise<Buffer> {
-  const { image, command, env = {}, payloadDir, ports = [] } = options
+  const { image, command, env = {}, payloadDir, ports = [], early = '', earlyFiles = {} } = options
   if (command.length === 0) throw new QemuError('INVALID_OPTION', 'command is empty; it needs a program')
   const badName = Object.keys(env).find((name) => !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name))
   if (badName !== undefined)
     throw new QemuError('INVALID_OPTION', `env has the name ${JSON.stringify(badName)}; allowed: letters, digits, "_"`)
   const files = startFiles({
-    ...{ command, env, token },
+    ...{ command, env, token, early },
     modules: modulesToLoad(options),
     cwd: options.cwd ?? (payloadDir === undefined ? '/' : '/payload'),
     ports: [RESULTS_PORT, ...ports],
     payload: payloadDir !== undefined,
   })
-  const entries = Object.entries(files).map(([name, data]) => ({ path: `etc/upcall/${name}`, type: 'file' as const, data }))
+  const entries: CpioEntry[] = Object.entries(files).map(([name, data]) => ({ path: `etc/upcall/${name}`, type: 'file', data }))
+  entries.push({ path: 'early', type: 'directory' })
+  for (const [name, path] of Object.entries(earlyFiles))
+    entries.push({ path: `early/${name}`, type: 'file', data: await readFile(path) })
   return Buffer.concat([await readFile(image.initrd), cpio(entries)])
 }
 

@@ -60,7 +60,10 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
       return { outcome: 'not-sent', status: error.status, error: { code: error.code, message: error.message } }
     }
   }
-  const { forth, back, broken } = await relay(local, remote, { signal: io.signal, lingerMs })
+  const { forth, back, broken } = await relay(local, remote, {
+    signal: io.signal,
+    lingerMs: lingerOf(lingerMs, conversation),
+  })
   return {
     outcome: broken ? 'indeterminate' : 'ok',
     sent: forth,
@@ -69,6 +72,11 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
     ...(broken && { error: brokenError(broken.error, peer) }),
     durationMs: rounded(performance.now() - started),
   }
+}
+
+/** A socket without half-close bounds the silence itself, and fails: its peer has not been told of the end. */
+export function lingerOf(lingerMs: number | undefined, ...ends: { halfClose: boolean }[]): number | undefined {
+  return ends.every(({ halfClose }) => halfClose) ? lingerMs : undefined
 }
 
 /** What a connection broke with. */

@@ -13,7 +13,7 @@ import { formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, openListener } from '../../streams/listener.js'
 import { socketParty } from '../../streams/party.js'
 import { relay } from '../../streams/relay.js'
-import { brokenError, failureText, notSent, type StreamReport } from './converse.js'
+import { brokenError, failureText, lingerOf, notSent, type StreamReport } from './converse.js'
 import {
   addConnectingOptions,
   addListeningOptions,
@@ -133,7 +133,7 @@ async function forward(context: Context, options: Options, fromText: string, toT
     const accepted = incoming.accept()
     const near = socketParty(accepted.socket, accepted)
     const far = socketParty(stream.socket, stream)
-    const { forth, back, broken } = await relay(near, far, { signal: cut.signal, lingerMs })
+    const { forth, back, broken } = await relay(near, far, { signal: cut.signal, lingerMs: lingerOf(lingerMs, accepted, stream) })
     return {
       outcome: broken ? 'indeterminate' : 'ok',
       sent: forth,

@@ -1,0 +1,155 @@
+import { spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { connect, listen, type VsockServer } from '@upcall/vsock'
+import { afterEach, beforeEach, expect, inject, test } from 'vitest'
+
+const program = inject('program')
+let dir: string
+let server: VsockServer | undefined
+const running = new Set<{ kill(signal: 'SIGKILL'): unknown }>()
+
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'upcall-main-'))
+})
+afterEach(async () => {
+  for (const child of running) child.kill('SIGKILL')
+  running.clear()
+  server?.closeAllConnections()
+  await server?.close()
+  server = undefined
+  rmSync(dir, { recursive: true })
+})
+
+interface LaunchOptions {
+  stdin?: 'pipe' | number
+  stdout?: 'pipe' | number
+}
+
+function launch(args: string[], { stdin = 'pipe', stdout = 'pipe' }: LaunchOptions = {}) {
+  const child = spawn(process.execPath, [program, ...args], {
+    stdio: [stdin, stdout, 'pipe'],
+    env: { ...process.env, UPCALL_VSOCK_ADDON: 'none' },
+  })
+  running.add(child)
+  let said = ''
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    said += text
+  })
+  const ended = once(child, 'close').then(([status, signal]) => {
+    running.delete(child)
+    return (signal ?? status) as string | number
+  })
+  const says = async (text: string) => {
+    while (!said.includes(text))
+      await Promise.race([once(child.stderr!, 'data'), ended.then(() => Promise.reject(new Error(said)))])
+  }
+  return { child, ended, says, stderr: () => said }
+}
+
+test('bytes of every value, 8 MiB, from a file through an echo into a pipe', async () => {
+  server = await listen(`unix:${dir}/s`)
+  server.on('connection', (socket) => socket.pipe(socket))
+  const bytes = randomBytes(8 << 20)
+  writeFileSync(join(dir, 'in'), bytes)
+  const stdin = openSync(join(dir, 'in'), 'r')
+  const { child, ended, stderr } = launch(['vsock', 'connect', `unix:${dir}/s`], { stdin })
+  closeSync(stdin)
+  const hash = createHash('sha256')
+  child.stdout!.on('data', (chunk) => hash.update(chunk))
+  expect([await ended, stderr()]).toEqual([0, ''])
+  expect(hash.digest('hex')).toBe(createHash('sha256').update(bytes).digest('hex'))
+})
+
+test('a reader that leaves ends it as SIGPIPE would', async () => {
+  server = await listen(`unix:${dir}/s`)
+  server.on('connection', (socket) => {
+    const more = () =>
+      void (socket.destroyed || (socket.write(Buffer.alloc(65_536)) ? setImmediate(more) : socket.once('drain', more)))
+    socket.on('error', () => {})
+    more()
+  })
+  const { child, ended, stderr } = launch(['vsock', 'connect', `unix:${dir}/s`])
+  await once(child.stdout!, 'data')
+  child.stdout!.destroy()
+  expect([await ended, stderr()]).toEqual([141, ''])
+})
+
+test.runIf(existsSync('/dev/full'))('a stdout that cannot be written is told, and is no success', async () => {
+  server = await listen(`unix:${dir}/s`)
+  server.on('connection', (socket) =>
+    socket
+      .resume()
+      .on('error', () => {})
+      .end('bytes'),
+  )
+  const stdout = openSync('/dev/full', 'w')
+  const { ended, stderr } = launch(['vsock', 'connect', `unix:${dir}/s`], { stdout })
+  closeSync(stdout)
+  expect(await ended).toBe(4)
+  expect(stderr()).toContain('ENOSPC')
+})
+
+test.each([
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)('%s while it waits for a connection removes the socket file', async (signal, status) => {
+  const { child, ended, says } = launch(['vsock', 'listen', `unix:${dir}/s`])
+  await says('listening')
+  child.kill(signal)
+  expect(await ended).toBe(status)
+  expect(existsSync(join(dir, 's'))).toBe(false)
+})
+
+test.each([
+  ['SIGINT', 130],
+  ['SIGTERM', 0],
+] as const)('%s ends a forwarder and what goes through it', async (signal, status) => {
+  server = await listen(`unix:${dir}/to`)
+  server.on('connection', (socket) => socket.pipe(socket).on('error', () => {}))
+  const { child, ended } = launch(['vsock', 'forward', `unix:${dir}/from`, `unix:${dir}/to`])
+  await once(child.stdout!, 'data')
+  const socket = await connect(`unix:${dir}/from`)
+  socket.write('x')
+  await once(socket, 'data')
+  child.kill(signal)
+  expect(await ended).toBe(status)
+  expect(existsSync(join(dir, 'from'))).toBe(false)
+  socket.destroy()
+})
+
+test('it ends although its stdin stays open, once the peer of a transport without half-close has ended', async () => {
+  server = await listen(`unix:${dir}/s`)
+  server.on('connection', (socket) => socket.resume().end('bye'))
+  const { ended } = launch(['vsock', 'connect', `unix:${dir}/s`, '--no-half-close'])
+  expect(await ended).toBe(0)
+})
+
+test('a program gets its stdin, stdout and stderr, and its status is the exit status', async () => {
+  server = await listen(`unix:${dir}/s`)
+  server.on('connection', (socket) => socket.pipe(socket))
+  const script = 'echo ping; read -r line; echo "$line back" >&2; exit 3'
+  const { ended, stderr } = launch(['vsock', 'connect', `unix:${dir}/s`, '--exec', 'sh', '-c', script])
+  expect(await ended).toBe(3)
+  expect(stderr()).toBe('ping back\n')
+})
+
+test('two of them, in a pipe of processes: listen and connect', async () => {
+  const receiver = launch(['vsock', 'listen', `unix:${dir}/s`])
+  await receiver.says('listening')
+  const sender = launch(['vsock', 'connect', `unix:${dir}/s`])
+  const bytes = randomBytes(1 << 20)
+  sender.child.stdin!.end(bytes)
+  receiver.child.stdin!.end('thanks')
+  const received: Buffer[] = []
+  receiver.child.stdout!.on('data', (chunk: Buffer) => received.push(chunk))
+  let thanks = ''
+  sender.child.stdout!.on('data', (chunk: Buffer) => {
+    thanks += chunk
+  })
+  expect([await receiver.ended, await sender.ended, thanks]).toEqual([0, 0, 'thanks'])
+  expect(Buffer.concat(received).equals(bytes)).toBe(true)
+})

@@ -1,0 +1,170 @@
+import { duplexPair, PassThrough, Readable, Writable } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { socketParty, stdioParty } from './party.js'
+import { relay } from './relay.js'
+
+const signal = new AbortController().signal
+
+/** Two peers, joined by a relay whose ends face them. */
+function joined(halfClose = true, lingerMs?: number) {
+  const [left, nearLeft] = duplexPair()
+  const [right, nearRight] = duplexPair()
+  const timers: { ms: number; fn: () => void }[] = []
+  const setTimer = (ms: number, fn: () => void) => {
+    const timer = { ms, fn }
+    timers.push(timer)
+    return () => void timers.splice(timers.indexOf(timer), 1)
+  }
+  const cut = new AbortController()
+  const result = relay(socketParty(nearLeft, { halfClose: true }), socketParty(nearRight, { halfClose }), {
+    signal: cut.signal,
+    lingerMs,
+    setTimer,
+  })
+  return { left, right, nearLeft, nearRight, timers, cut, result }
+}
+
+async function all(stream: Readable): Promise<string> {
+  let text = ''
+  for await (const chunk of stream.iterator({ destroyOnReturn: false })) text += chunk
+  return text
+}
+
+test('EOF goes through in each direction by itself', async () => {
+  const { left, right, result } = joined()
+  left.end('question')
+  expect(await all(right)).toBe('question')
+  // The other direction is open.
+  right.write('answer, ')
+  right.end('late')
+  expect(await all(left)).toBe('answer, late')
+  expect(await result).toEqual({ forth: 8, back: 12 })
+})
+
+test('a party without half-close ends both, and what it said is delivered', async () => {
+  const { left, right, nearLeft, nearRight, result } = joined(false)
+  right.resume().end('all there is')
+  expect(await all(left)).toBe('all there is')
+  left.end()
+  expect(await result).toEqual({ forth: 0, back: 12 })
+  expect([nearLeft.destroyed, nearRight.destroyed]).toEqual([true, true])
+})
+
+test('a source is read no further than its sink takes', async () => {
+  const chunk = Buffer.alloc(65_536)
+  let read = 0
+  const large = new Readable({
+    read() {
+      read += chunk.length
+      this.push(read < 64 << 20 ? chunk : null)
+    },
+  })
+  let taken = 0
+  let take = () => {}
+  const stuck = new Writable({
+    write(bytes: Buffer, _encoding, done) {
+      taken += bytes.length
+      take = done
+    },
+  })
+  const [peer, near] = duplexPair()
+  const cut = new AbortController()
+  const result = relay(stdioParty({ stdin: large, stdout: stuck }), socketParty(near, { halfClose: true }), {
+    signal: cut.signal,
+  })
+  for (let i = 0; i < 100; i++) await turn()
+  // The buffers on the way: of the source, and of the two ends of the stream.
+  const before = read
+  expect(before).toBeLessThanOrEqual(8 * chunk.length)
+  // It goes on as soon as the peer reads.
+  for (let got = 0; got < 4 * before; ) {
+    const bytes: Buffer | null = peer.read()
+    if (bytes === null) await turn()
+    else got += bytes.length
+  }
+  expect(read).toBeGreaterThanOrEqual(4 * before)
+  // And the way back, into a stdout that is stuck.
+  let written = 0
+  while (peer.write(chunk)) written += chunk.length
+  for (let i = 0; i < 100; i++) await turn()
+  expect(taken).toBeLessThanOrEqual(chunk.length)
+  expect(written).toBeLessThanOrEqual(8 * chunk.length)
+  take()
+  cut.abort()
+  await result
+  expect([large.destroyed, near.destroyed, stuck.destroyed]).toEqual([true, true, false])
+})
+
+test('a party that breaks takes the other one with it, and the result says which', async () => {
+  const { left, right, nearLeft, nearRight, result } = joined()
+  left.write('said')
+  await turn()
+  right.on('error', () => {})
+  nearRight.destroy(Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }))
+  left.on('error', () => {}).resume()
+  left.end()
+  const { broken, forth } = await result
+  expect(broken?.error.message).toBe('read ECONNRESET')
+  expect(broken?.party.source).toBe(nearRight)
+  expect(forth).toBe(4)
+  expect(nearLeft.destroyed).toBe(true)
+})
+
+test('a party that closes without having ended is a broken one', async () => {
+  const { right, nearRight, left, result } = joined()
+  right.on('error', () => {})
+  nearRight.destroy()
+  left.resume().end()
+  expect((await result).broken?.error).toMatchObject({ code: 'ECONNRESET' })
+})
+
+test('linger bounds the silence behind the first EOF, not the transfer', async () => {
+  const { left, right, timers, result } = joined(true, 500)
+  right.write('before')
+  left.once('readable', () => {})
+  await turn()
+  expect(timers).toHaveLength(0)
+  left.end('done')
+  expect(await all(right)).toBe('done')
+  expect(timers).toMatchObject([{ ms: 500 }])
+  const [first] = timers
+  // Each byte of the other direction starts it anew.
+  right.write('still here')
+  await turn()
+  await turn()
+  expect(timers).toHaveLength(1)
+  expect(timers[0]).not.toBe(first)
+  timers[0]!.fn()
+  left.resume()
+  right.end()
+  expect(await result).toEqual({ forth: 4, back: 16 })
+})
+
+test('an abort, early or late, leaves nothing open', async () => {
+  const late = joined()
+  late.left.on('error', () => {})
+  late.right.on('error', () => {})
+  late.left.write('x')
+  await turn()
+  late.cut.abort()
+  expect(await late.result).toEqual({ forth: 1, back: 0 })
+  expect([late.nearLeft.destroyed, late.nearRight.destroyed]).toEqual([true, true])
+
+  const [, a] = duplexPair()
+  const [, b] = duplexPair()
+  await relay(socketParty(a, { halfClose: true }), socketParty(b, { halfClose: true }), { signal: AbortSignal.abort() })
+  expect([a.destroyed, b.destroyed]).toEqual([true, true])
+})
+
+test('stdout is left open, stdin that has ended already is EOF', async () => {
+  const stdin = Readable.from([])
+  for await (const _ of stdin);
+  const stdout = new PassThrough()
+  const [peer, near] = duplexPair()
+  const result = relay(stdioParty({ stdin, stdout }), socketParty(near, { halfClose: true }), { signal })
+  expect(await all(peer)).toBe('')
+  peer.end('reply')
+  expect(await result).toEqual({ forth: 0, back: 5 })
+  expect([String(stdout.read()), stdout.writable]).toEqual(['reply', true])
+})

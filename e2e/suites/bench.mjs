@@ -1,0 +1,35 @@
+// Speed in the guest: Node's sockets against a C program's. Nothing here fails for being slow; it prints ratios.
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { runGuestTests } from '../guest-tests.mjs'
+
+const source = fileURLToPath(new URL('../bench/peer.c', import.meta.url))
+
+export async function run(checks, image) {
+  const folder = mkdtempSync(join(tmpdir(), 'upcall-e2e-bench-'))
+  try {
+    const peer = join(folder, 'peer')
+    const compiled = await checks.check('the C program is compiled', () => compile(peer))
+    if (!compiled) return
+    const programs = ['guest/bench', '../tests/bench/measure.mjs', peer]
+    const payload = { programs, packages: ['@upcall/vsock'] }
+    // The guest's clock counts its instructions, one a nanosecond: what else the host does is not in the figures.
+    const boot = { cpus: 1, args: ['-icount', 'shift=0'] }
+    await runGuestTests(checks, { name: 'bench', image, payload, program: 'main.mjs', deadlineMs: 400_000, boot })
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+/** Statically, so that this machine's C library need not be the guest's. */
+function compile(output) {
+  const compiler = process.env.CC ?? 'cc'
+  const flags = ['-std=gnu11', '-Wall', '-Wextra', '-Werror', '-O2', '-static']
+  const { status, error, stderr } = spawnSync(compiler, [...flags, source, '-o', output], { encoding: 'utf8' })
+  if (error) throw new Error(`${compiler}: ${error.message}; on Debian: apt-get install gcc libc6-dev`)
+  if (status !== 0) throw new Error(stderr)
+  return true
+}

@@ -1,0 +1,174 @@
+import type { GuestConnection } from '@upcall/server'
+import { describe, expect, test } from 'vitest'
+import { LinuxGuest, type LinuxGuestOptions } from './guest.js'
+import { dsdt, EIO, type FakeCpu, FakeLinux, JumpingClock, madt } from './test-linux.js'
+
+const TABLES = '/sys/firmware/acpi/tables'
+const connection: GuestConnection = { id: 1, remote: '', delay: () => Promise.resolve() }
+const processor = (uid: number) => ({ path: `\\_SB_.CPUS.C00${uid}` })
+
+/** As QEMU 7.2 makes it: processors C000 … C003 with UID = APIC id. CPU numbers come as they come. */
+function qemu(cpus: readonly FakeCpu[]): FakeLinux {
+  const linux = new FakeLinux([{ number: 0, apicId: 0, online: true, node: processor(0) }, ...cpus])
+  linux.fixed.set(`${TABLES}/APIC`, madt([0, 0], [1, 1], [2, 2], [3, 3]))
+  linux.fixed.set(`${TABLES}/DSDT`, dsdt(['C000', 0], ['C001', 1], ['C002', 2], ['C003', 3]))
+  return linux
+}
+
+const cpu = (number: number, apicId: number, online: boolean, more: Partial<FakeCpu> = {}): FakeCpu => ({
+  ...{ number, apicId, online, node: processor(apicId) },
+  ...more,
+})
+
+function setUp(linux: FakeLinux, options: LinuxGuestOptions = {}) {
+  const clock = new JumpingClock()
+  const guest = new LinuxGuest({ arch: 'x86_64', clock, ...options }, linux)
+  return {
+    clock,
+    add: (...apicIds: number[]) => guest.cpu.add({ type: 'ADD_CPU', apicIds }, connection),
+    remove: (...apicIds: number[]) => guest.cpu.remove({ type: 'DEL_CPU', apicIds }, connection),
+  }
+}
+
+describe('ADD_CPU', () => {
+  test('brings the CPUs up that bear these APIC ids, whatever their numbers', async () => {
+    const linux = qemu([cpu(1, 3, false), cpu(2, 1, false), cpu(3, 2, false)])
+    const { add } = setUp(linux)
+    expect(await add(1, 3)).toEqual({ result: 0, index: 2 })
+    expect(linux.written).toEqual(['cpu2 1', 'cpu1 1'])
+    expect(await add(2)).toEqual({ result: 0, index: 1 })
+    expect(linux.online).toEqual([0, 1, 2, 3])
+  })
+
+  test('reads the UID of processors that are ACPI devices', async () => {
+    const linux = new FakeLinux([
+      cpu(0, 0, true, { node: { path: '\\_SB_.PRC0', uid: '10' } }),
+      cpu(1, 300, false, { node: { path: '\\_SB_.PRC1', uid: '12' } }),
+      cpu(2, 4, false, { node: { path: '\\_SB_.PRC2', uid: '11' } }),
+    ])
+    linux.fixed.set(`${TABLES}/APIC`, madt([10, 0], [11, 4], [12, 300]))
+    expect(await setUp(linux).add(4)).toEqual({ result: 0, index: 1 })
+    expect(linux.online).toEqual([0, 2])
+  })
+
+  test.each([
+    ['no CPU', []],
+    ['the same one twice', [1, 1]],
+    ['one that runs', [2]],
+    ['one that runs, in a batch', [1, 2]],
+    ['one that the firmware does not know', [7]],
+    ['one that the firmware does not know, in a batch', [1, 7]],
+  ])('%s: −22 at once, and nothing is done', async (_what, ids) => {
+    const linux = qemu([cpu(1, 1, false), cpu(2, 2, true)])
+    const { add, clock } = setUp(linux)
+    expect(await add(...ids)).toEqual({ result: -22 })
+    expect([linux.written, clock.now()]).toEqual([[], 0])
+  })
+
+  test('one that nobody plugs in: −22 when the wait is over', async () => {
+    const linux = qemu([cpu(1, 1, false)])
+    const { add, clock } = setUp(linux, { cpuWaitMs: 700 })
+    expect(await add(1, 2)).toEqual({ result: -22 })
+    expect([linux.written, clock.now()]).toEqual([[], 700])
+  })
+
+  test('one that appears, and is then tied to its ACPI object, is waited for', async () => {
+    const linux = qemu([])
+    const { add, clock } = setUp(linux)
+    clock.setTimer(300, () => linux.cpus.set(1, cpu(1, 2, false, { node: undefined })))
+    clock.setTimer(600, () => {
+      linux.cpus.get(1)!.node = processor(2)
+    })
+    expect(await add(2)).toEqual({ result: 0, index: 1 })
+    expect(clock.now()).toBeGreaterThanOrEqual(600)
+    expect(linux.written).toEqual(['cpu1 1'])
+  })
+
+  test('one that fails takes back those before it', async () => {
+    const linux = qemu([cpu(1, 1, false), cpu(2, 2, false), cpu(3, 3, false, { refusesOn: EIO })])
+    expect(await setUp(linux).add(1, 2, 3)).toEqual({ result: EIO })
+    expect(linux.written).toEqual(['cpu1 1', 'cpu2 1', 'cpu3 1', 'cpu2 0', 'cpu1 0'])
+    expect(linux.online).toEqual([0])
+  })
+
+  test('or, without roll-back, ends the batch where it stands', async () => {
+    const linux = qemu([cpu(1, 1, false), cpu(2, 2, false, { refusesOn: EIO }), cpu(3, 3, false)])
+    expect(await setUp(linux, { rollBack: false }).add(1, 2, 3)).toEqual({ result: EIO })
+    expect(linux.online).toEqual([0, 1])
+  })
+
+  test('without ACPI a CPU is tried, the likeliest first, and remembered', async () => {
+    const bare = (number: number, apicId: number) => cpu(number, apicId, number === 0, { node: undefined })
+    const linux = new FakeLinux([bare(0, 0), bare(1, 2), bare(2, 4), bare(3, 6)])
+    const { add, remove } = setUp(linux)
+    expect(await add(2)).toEqual({ result: 0, index: 1 })
+    // cpu2 first, whose number is the id asked for; then cpu1, which bears it.
+    expect(linux.written.splice(0)).toEqual(['cpu2 1', 'cpu2 0', 'cpu1 1', 'cpu1 0', 'cpu1 1'])
+    expect(await add(4)).toEqual({ result: 0, index: 1 })
+    expect(linux.written.splice(0)).toEqual(['cpu2 1'])
+    expect(await remove(4)).toEqual({ result: 0, index: 1 })
+    expect(await add(5)).toEqual({ result: -22 })
+    expect(linux.online).toEqual([0, 1])
+  })
+
+  test('a CPU that is not who the firmware says goes off again: −5', async () => {
+    const linux = qemu([cpu(1, 1, false, { node: processor(2) }), cpu(2, 2, false, { node: processor(1) })])
+    const { add } = setUp(linux)
+    expect(await add(2)).toEqual({ result: EIO })
+    expect(linux.online).toEqual([0])
+    // It has said who it is by now; the other has not.
+    expect(await add(1)).toEqual({ result: 0, index: 1 })
+    expect(linux.online).toEqual([0, 1])
+  })
+})
+
+describe('DEL_CPU', () => {
+  const four = () => qemu([cpu(1, 3, true), cpu(2, 1, true), cpu(3, 2, true)])
+
+  test('takes the CPUs down that bear these APIC ids', async () => {
+    const linux = four()
+    expect(await setUp(linux).remove(3, 2)).toEqual({ result: 0, index: 2 })
+    expect(linux.written).toEqual(['cpu1 0', 'cpu3 0'])
+  })
+
+  test.each([
+    ['no CPU', []],
+    ['the same one twice', [3, 3]],
+    ['all of them', [3, 2, 1, 0]],
+    ['more than there are', [7, 6, 5, 4, 3]],
+    ['the boot CPU', [0]],
+    ['the boot CPU, in a batch', [3, 0]],
+    ['one that does not exist', [9]],
+    ['one that does not exist, in a batch', [3, 9]],
+  ])('%s: −22, and nothing is done', async (_what, ids) => {
+    const linux = four()
+    expect(await setUp(linux).remove(...ids)).toEqual({ result: -22 })
+    expect(linux.written).toEqual([])
+  })
+
+  test('one that is offline already: +1, and nothing is done', async () => {
+    const linux = four()
+    linux.cpus.get(1)!.online = false
+    expect(await setUp(linux).remove(2, 3)).toEqual({ result: 1 })
+    expect(linux.written).toEqual([])
+  })
+
+  test('one that stays brings back those before it', async () => {
+    const linux = four()
+    linux.cpus.get(3)!.refusesOff = -16
+    expect(await setUp(linux).remove(3, 2)).toEqual({ result: -16 })
+    expect(linux.written).toEqual(['cpu1 0', 'cpu3 0', 'cpu1 1'])
+    expect(linux.online).toEqual([0, 1, 2, 3])
+  })
+
+  test('a boot CPU that the kernel could switch stays all the same', async () => {
+    const linux = four()
+    linux.fixed.set('/sys/devices/system/cpu/cpu0/online', '1\n')
+    expect(await setUp(linux).remove(0)).toEqual({ result: -22 })
+  })
+})
+
+test('a request for a count belongs to the other architecture', async () => {
+  const guest = new LinuxGuest({ arch: 'x86_64', clock: new JumpingClock() }, qemu([]))
+  await expect(guest.cpu.add({ type: 'ADD_CPU', count: 1 }, connection)).rejects.toThrow(/apicIds/)
+})

@@ -1,0 +1,64 @@
+import { constants } from 'node:fs'
+import { access, open, readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+/** What the back end sees of the guest: sysfs, procfs and the ACPI tables, by absolute path. */
+export interface Files {
+  /** Text without white space at its ends; undefined if it cannot be read. */
+  read(path: string): Promise<string | undefined>
+  bytes(path: string): Promise<Uint8Array | undefined>
+  exists(path: string): Promise<boolean>
+  /** Names in a directory, sorted; none if it is not there. */
+  list(path: string): Promise<string[]>
+  /** Writes to a file that is there. Resolves with 0 or with the negative errno of the write. */
+  write(path: string, text: string): Promise<number>
+}
+
+/** The files below a directory, `/` in a guest. */
+export function filesBelow(root: string): Files {
+  const at = (path: string) => join(root, path)
+  return {
+    read: (path) =>
+      readFile(at(path), 'utf8').then(
+        (text) => text.trim(),
+        () => undefined,
+      ),
+    bytes: (path) => readFile(at(path)).catch(() => undefined),
+    exists: (path) =>
+      access(at(path)).then(
+        () => true,
+        () => false,
+      ),
+    list: (path) =>
+      readdir(at(path)).then(
+        (names) => names.sort(),
+        () => [],
+      ),
+    async write(path, text) {
+      try {
+        // Many of these files can only be written to, and none may be created by a slip.
+        const file = await open(at(path), constants.O_WRONLY)
+        try {
+          await file.write(text)
+        } finally {
+          await file.close()
+        }
+        return 0
+      } catch (error) {
+        const { errno } = error as NodeJS.ErrnoException
+        if (errno === undefined) throw error
+        return errno
+      }
+    },
+  }
+}
+
+/** A list of CPUs as the kernel prints it, e.g. `0-3,6`; ascending. */
+export function cpuList(text: string | undefined): number[] {
+  const numbers: number[] = []
+  for (const range of (text ?? '').split(',')) {
+    const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(range) ?? []
+    if (first !== undefined) for (let n = Number(first); n <= Number(last); n++) numbers.push(n)
+  }
+  return numbers
+}

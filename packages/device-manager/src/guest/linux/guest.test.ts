@@ -1,0 +1,276 @@
+// What is not about CPUs, and the files of a real directory.
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import type { GuestConnection } from '@upcall/server'
+import { decodeReply, encodeRequest, type Request } from '@upcall/wire'
+import { afterEach, describe, expect, test } from 'vitest'
+import { deviceManagerGuest } from '../service.js'
+import { cpuList, filesBelow } from './files.js'
+import { LinuxGuest, linuxGuest } from './guest.js'
+import { onlineBlocks, onlineMemory } from './memory.js'
+import { EACCES, FakeLinux, JumpingClock } from './test-linux.js'
+
+const connection: GuestConnection = { id: 1, remote: '', delay: () => Promise.resolve() }
+const never = new Promise<number>(() => {})
+
+describe('PCI', () => {
+  const device = '/sys/bus/pci/devices/0000:01:05.3'
+  const slot = { bus: 1, devfn: (5 << 3) | 3 }
+  const rescan = '/sys/class/pci_bus/0000:01/rescan'
+
+  function setUp(scan: (linux: FakeLinux, clock: JumpingClock) => number | undefined, there = false) {
+    const linux = new FakeLinux()
+    const clock = new JumpingClock()
+    linux.fixed.set(rescan, '')
+    const plug = () => linux.fixed.set(`${device}/remove`, '')
+    if (there) plug()
+    linux.onWrite = (path) => {
+      if (path === rescan) return scan(linux, clock)
+      if (path !== `${device}/remove`) return undefined
+      return 0
+    }
+    const guest = new LinuxGuest({ arch: 'x86_64', clock }, linux)
+    const add = () => guest.pci.add({ type: 'ADD_PCI', ...slot }, connection)
+    const remove = () => guest.pci.remove({ type: 'DEL_PCI', ...slot }, connection)
+    return { linux, clock, guest, plug, add, remove }
+  }
+
+  test('a function that one scan finds', async () => {
+    const { linux, add } = setUp((linux) => {
+      linux.fixed.set(`${device}/remove`, '')
+      return 0
+    })
+    expect(await add()).toBe(0)
+    expect(linux.written).toEqual([`${rescan} 1`])
+  })
+
+  test('a function that is there already is not scanned for', async () => {
+    const { linux, add } = setUp(() => 0, true)
+    expect([await add(), linux.written]).toEqual([0, []])
+  })
+
+  test('scans again for a slot that powers up, for 2 s', async () => {
+    let scans = 0
+    const { clock, add } = setUp((linux) => {
+      scans += 1
+      if (scans === 3) linux.fixed.set(`${device}/remove`, '')
+      return 0
+    })
+    expect([await add(), scans]).toEqual([0, 3])
+    const absent = setUp(() => 0)
+    expect(await absent.add()).toBe(-19)
+    expect(absent.clock.now()).toBe(2000)
+    expect(clock.now()).toBeLessThan(2000)
+  })
+
+  test('a bus that does not exist, a function that is not there: −19 at once', async () => {
+    const { linux, clock, guest, remove } = setUp(() => 0)
+    expect(await guest.pci.add({ type: 'ADD_PCI', bus: 2, devfn: 0 }, connection)).toBe(-19)
+    expect(await remove()).toBe(-19)
+    expect([linux.written, clock.now()]).toEqual([[], 0])
+  })
+
+  test('what the kernel refuses is the answer', async () => {
+    expect(await setUp(() => EACCES).add()).toBe(EACCES)
+    const { linux, remove } = setUp(() => 0, true)
+    linux.onWrite = () => EACCES
+    expect(await remove()).toBe(EACCES)
+  })
+
+  test('removal waits until the device is gone', async () => {
+    const { linux, clock, remove } = setUp(() => 0, true)
+    clock.setTimer(400, () => linux.fixed.delete(`${device}/remove`))
+    expect(await remove()).toBe(0)
+    expect(clock.now()).toBeGreaterThanOrEqual(400)
+  })
+
+  test('a removal that does not come to an end has no answer', async () => {
+    await expect(setUp(() => 0, true).remove()).rejects.toThrow('PCI 0000:01:05.3 is still there 2000 ms after its removal')
+  })
+})
+
+describe('virtio-mmio', () => {
+  const window = { base: 0xffff_ffff_d000_0000n, size: 0x2000n, irq: 5 }
+  const parameters = '/sys/module/upcall_mmio/parameters'
+
+  test('goes to the kernel module, whose errno is the answer', async () => {
+    const linux = new FakeLinux()
+    for (const name of ['add', 'remove']) linux.fixed.set(`${parameters}/${name}`, '')
+    linux.onWrite = (path) => (path.endsWith('/add') ? 0 : -19)
+    const { mmio } = new LinuxGuest({ arch: 'x86_64' }, linux)
+    expect(await mmio.add({ type: 'ADD_MMIO', ...window }, connection)).toBe(0)
+    expect(await mmio.remove({ type: 'DEL_MMIO', ...window }, connection)).toBe(-19)
+    expect(linux.written).toEqual(['add', 'remove'].map((name) => `${parameters}/${name} 0x2000@0xffffffffd0000000:5`))
+  })
+
+  test('without it: −1', async () => {
+    const { mmio } = new LinuxGuest({ arch: 'aarch64' }, new FakeLinux())
+    expect(await mmio.add({ type: 'ADD_MMIO', ...window }, connection)).toBe(-1)
+    expect(await mmio.remove({ type: 'DEL_MMIO', ...window }, connection)).toBe(-1)
+  })
+})
+
+describe('time', () => {
+  test('an operation that is stuck in the kernel ends its connection, keeps its turn, and lets PCI pass', async () => {
+    const linux = new FakeLinux()
+    linux.fixed.set('/sys/module/upcall_mmio/parameters/add', '')
+    linux.onWrite = () => never
+    const clock = new JumpingClock()
+    const guest = new LinuxGuest({ arch: 'x86_64', clock, operationMs: 9000 }, linux)
+    const add = () => guest.mmio.add({ type: 'ADD_MMIO', base: 0n, size: 1n, irq: 5 }, connection)
+    const first = add()
+    const second = guest.cpu.remove({ type: 'DEL_CPU', apicIds: [1] }, connection)
+    await expect(first).rejects.toThrow('ADD_MMIO: no end after 9000 ms')
+    await expect(second).rejects.toThrow('DEL_CPU: no end after 9000 ms')
+    expect(linux.written).toEqual([])
+    expect(await guest.pci.remove({ type: 'DEL_PCI', bus: 0, devfn: 8 }, connection)).toBe(-19)
+  })
+
+  test('what gets its turn too late is not done any more', async () => {
+    const linux = new FakeLinux()
+    let release = (_result: number) => {}
+    linux.fixed.set('/sys/module/upcall_mmio/parameters/add', '')
+    linux.onWrite = () =>
+      new Promise<number>((resolve) => {
+        release = resolve
+      })
+    const guest = new LinuxGuest({ arch: 'x86_64', clock: new JumpingClock(), operationMs: 1000 }, linux)
+    const add = (base: bigint) => guest.mmio.add({ type: 'ADD_MMIO', base, size: 1n, irq: 5 }, connection)
+    const both = [add(0n), add(0x1000n)]
+    for (const each of both) await expect(each).rejects.toThrow('ADD_MMIO')
+    release(0)
+    linux.onWrite = () => 0
+    expect(await add(0x2000n)).toBe(0)
+    expect(linux.written.map((line) => line.split('@')[1])).toEqual(['0x0:5', '0x2000:5'])
+  })
+
+  test('an abort ends all waiting with its reason', async () => {
+    const controller = new AbortController()
+    const reason = new Error('shut down')
+    const clock = new JumpingClock()
+    const linux = new FakeLinux([{ number: 0, apicId: 0, online: true }])
+    const guest = new LinuxGuest({ arch: 'x86_64', clock, signal: controller.signal }, linux)
+    clock.setTimer(50, () => controller.abort(reason))
+    await expect(guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection)).rejects.toBe(reason)
+    await expect(guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection)).rejects.toBe(reason)
+    expect(clock.now()).toBe(50)
+  })
+})
+
+describe('memory', () => {
+  function setUp(offline: Record<number, number>) {
+    const linux = new FakeLinux()
+    linux.fixed.set('/sys/devices/system/memory/block_size_bytes', '8000000\n')
+    linux.fixed.set('/sys/devices/system/memory/auto_online_blocks', 'offline\n')
+    const state = (block: number) => `/sys/devices/system/memory/memory${block}/state`
+    const plug = (block: number) => linux.fixed.set(state(block), 'offline\n')
+    linux.fixed.set(state(0), 'online\n')
+    for (const block of Object.keys(offline)) plug(Number(block))
+    linux.onWrite = (path) => {
+      const result = offline[Number(/memory(\d+)/.exec(path)![1])] ?? 0
+      if (result === 0) linux.fixed.set(path, 'online\n')
+      return result
+    }
+    return { linux, plug, clock: new JumpingClock() }
+  }
+
+  test('brings what is offline online, and tells what the kernel refused', async () => {
+    const { linux, clock } = setUp({ 10: 0, 9: 0, 32: -16 })
+    expect(await onlineBlocks(linux, { clock })).toEqual({
+      blockSize: 128n << 20n,
+      onlined: [9, 10],
+      refused: [{ block: 32, errno: -16 }],
+      online: 384n << 20n,
+    })
+    expect(linux.written[0]).toBe('/sys/devices/system/memory/memory9/state online_movable')
+    expect(clock.now()).toBe(0)
+  })
+
+  test('waits for as many bytes as were plugged in', async () => {
+    const { linux, plug, clock } = setUp({ 9: 0 })
+    clock.setTimer(200, () => plug(10))
+    const { onlined } = await onlineBlocks(linux, { clock, bytes: 256n << 20n, policy: 'online' })
+    expect(onlined).toEqual([9, 10])
+    expect(linux.written[1]).toBe('/sys/devices/system/memory/memory10/state online')
+  })
+
+  test('and gives up at its deadline', async () => {
+    const { linux, clock } = setUp({ 9: 0 })
+    const { onlined } = await onlineBlocks(linux, { clock, bytes: 256n << 20n, timeoutMs: 300 })
+    expect([onlined, clock.now()]).toEqual([[9], 300])
+  })
+
+  test('a kernel without memory blocks is an error', async () => {
+    await expect(onlineBlocks(new FakeLinux(), {})).rejects.toThrow(/cannot hotplug memory/)
+  })
+})
+
+describe('a directory', () => {
+  let root = ''
+  afterEach(() => rm(root, { recursive: true, force: true }))
+
+  async function tree(files: Record<string, string>): Promise<string> {
+    root = await mkdtemp(join(tmpdir(), 'upcall-linux-'))
+    for (const [path, text] of Object.entries(files)) {
+      await mkdir(dirname(join(root, path)), { recursive: true })
+      await writeFile(join(root, path), text)
+    }
+    return root
+  }
+
+  test('is read and written below its root, and no file is made by a write', async () => {
+    const files = filesBelow(await tree({ '/sys/a/b': ' text\n', '/sys/a/c': '' }))
+    expect(await files.read('/sys/a/b')).toBe('text')
+    expect(await files.read('/sys/a/d')).toBeUndefined()
+    expect(await files.bytes('/sys/a/b')).toEqual(Buffer.from(' text\n'))
+    expect(await files.bytes('/sys/a/d')).toBeUndefined()
+    expect(await files.list('/sys/a')).toEqual(['b', 'c'])
+    expect(await files.list('/sys/x')).toEqual([])
+    expect(await files.write('/sys/a/c', '1')).toBe(0)
+    expect(await readFile(join(root, '/sys/a/c'), 'utf8')).toBe('1')
+    expect(await files.write('/sys/a/d', '1')).toBe(-2)
+    expect(await files.exists('/sys/a/d')).toBe(false)
+    expect(await files.write('/sys/a', '1')).toBe(-21)
+  })
+
+  test('is a guest: the service over it, from bytes to files', async () => {
+    const cpu = '/sys/devices/system/cpu'
+    const backend = linuxGuest({
+      arch: 'aarch64',
+      root: await tree({
+        [`${cpu}/online`]: '0\n',
+        [`${cpu}/present`]: '0-1\n',
+        [`${cpu}/possible`]: '0-1\n',
+        [`${cpu}/cpu1/online`]: '0\n',
+      }),
+    })
+    const session = deviceManagerGuest(backend).open(connection)
+    const ask = async (request: Request) => {
+      const [reply] = await session.receive(encodeRequest(request, 'aarch64'), 0)
+      return decodeReply(reply!, 'aarch64')
+    }
+    expect(await ask({ type: 'ADD_CPU', count: 1 })).toEqual({ type: 'ADD_CPU', result: 0, cpuId: 1 })
+    expect(await readFile(join(root, cpu, 'cpu1/online'), 'utf8')).toBe('1\n')
+    expect(await ask({ type: 'ADD_MMIO', base: 0n, size: 1n, irq: 5 })).toEqual({ type: 'ADD_MMIO', result: -1 })
+    expect(await ask({ type: 'DEL_PCI', bus: 0, devfn: 8 })).toEqual({ type: 'DEL_PCI', result: -19 })
+    expect(await ask({ type: 'RAW', messageType: 3, load: new Uint8Array(0) })).toMatchObject({ result: -1 })
+  })
+
+  test('is where memory blocks are, too', async () => {
+    const memory = '/sys/devices/system/memory'
+    const dir = await tree({ [`${memory}/block_size_bytes`]: '1000\n', [`${memory}/memory3/state`]: 'offline\n' })
+    expect((await onlineMemory({ root: dir })).onlined).toEqual([3])
+    expect(await readFile(join(dir, memory, 'memory3/state'), 'utf8')).toMatch(/^online_movable/)
+  })
+})
+
+test.each([
+  ['0', [0]],
+  ['0-3,6', [0, 1, 2, 3, 6]],
+  ['', []],
+  ['0,2-3', [0, 2, 3]],
+  [undefined, []],
+])('a list of CPUs: %j', (text, numbers) => {
+  expect(cpuList(text)).toEqual(numbers)
+})

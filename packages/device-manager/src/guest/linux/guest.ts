@@ -1,0 +1,80 @@
+import { type Clock, systemClock } from '@upcall/server'
+import type { Arch } from '@upcall/wire'
+import type { CpuHotplug, GuestBackend, MmioHotplug, PciHotplug } from '../backend.js'
+import { ApicIds } from './apic-ids.js'
+import { LinuxCpus } from './cpus.js'
+import { ArmCpus } from './cpus-arm.js'
+import { X86Cpus } from './cpus-x86.js'
+import { type Files, filesBelow } from './files.js'
+import { LinuxMmio } from './mmio.js'
+import { LinuxPci } from './pci.js'
+import { Turns, Waiting } from './waiting.js'
+
+export interface LinuxGuestOptions {
+  /** Default: that of the running Node. */
+  arch?: Arch | undefined
+  /** The directory that holds `sys` and `proc`. Default `/`. */
+  root?: string | undefined
+  /**
+   * Whether a batch of CPUs of which one fails is taken back as far as it has come, so that a refusal always means that nothing has
+   * changed. Default true; false stops at the CPU that failed, as the patched kernels do.
+   */
+  rollBack?: boolean | undefined
+  /** How long ADD_CPU waits for a CPU that the guest does not know yet, in milliseconds. Default 5000. */
+  cpuWaitMs?: number | undefined
+  /** How long ADD_PCI scans for a function, and DEL_PCI waits for it to be gone, in milliseconds. Default 2000. */
+  pciWaitMs?: number | undefined
+  /** After so many milliseconds an operation ends its connection, because its outcome is not known. Default 25000. */
+  operationMs?: number | undefined
+  /** Ends all waiting; operations under way end their connections. */
+  signal?: AbortSignal | undefined
+  clock?: Clock | undefined
+}
+
+/**
+ * The guest that this program runs in, a stock Linux kernel: CPUs and PCI through sysfs, virtio-mmio windows through the module
+ * `upcall_mmio` where it is loaded. Needs root. Results and errnos are those of a patched 6.12 kernel without its quirks. Memory blocks are
+ * not part of the protocol: see {@link onlineMemory}.
+ */
+export function linuxGuest(options: LinuxGuestOptions = {}): GuestBackend {
+  return new LinuxGuest(options, filesBelow(options.root ?? '/'))
+}
+
+export class LinuxGuest implements GuestBackend {
+  readonly arch: Arch
+  readonly cpu: CpuHotplug
+  readonly mmio: MmioHotplug
+  readonly pci: PciHotplug
+
+  constructor(options: LinuxGuestOptions, files: Files) {
+    const { rollBack = true, operationMs = 25_000, clock = systemClock, signal } = options
+    this.arch = options.arch ?? thisArch()
+    const waiting = new Waiting(clock, signal)
+    const cpus = new LinuxCpus(files)
+    const cpuOptions = { waiting, rollBack, cpuWaitMs: options.cpuWaitMs ?? 5000 }
+    const cpu = this.arch === 'x86_64' ? new X86Cpus(cpus, new ApicIds(files), cpuOptions) : new ArmCpus(cpus, cpuOptions)
+    const mmio = new LinuxMmio(files)
+    const pci = new LinuxPci(files, { waiting, pciWaitMs: options.pciWaitMs ?? 2000 })
+    // Two locks, as in the kernel.
+    const devices = new Turns(waiting, operationMs)
+    const functions = new Turns(waiting, operationMs)
+    this.cpu = {
+      add: (request) => devices.run(request.type, () => cpu.add(request)),
+      remove: (request) => devices.run(request.type, () => cpu.remove(request)),
+    }
+    this.mmio = {
+      add: (window) => devices.run(window.type, () => mmio.add(window)),
+      remove: (window) => devices.run(window.type, () => mmio.remove(window)),
+    }
+    this.pci = {
+      add: (slot) => functions.run(slot.type, () => pci.add(slot)),
+      remove: (slot) => functions.run(slot.type, () => pci.remove(slot)),
+    }
+  }
+}
+
+function thisArch(): Arch {
+  if (process.arch === 'x64') return 'x86_64'
+  if (process.arch === 'arm64') return 'aarch64'
+  throw new RangeError(`arch: there is no upcall for ${process.arch}; it must be 'x86_64' or 'aarch64'`)
+}

@@ -1,0 +1,29 @@
+import type { MmioRequest } from '@upcall/wire'
+import { NO_COMMAND } from '../errno.js'
+import type { Files } from './files.js'
+
+/** Of the kernel module in kernel/upcall-mmio; it has the rules, and its errnos are the results. */
+const PARAMETERS = '/sys/module/upcall_mmio/parameters'
+
+/** virtio-mmio windows, through the kernel module. It may be loaded or unloaded at any time; without it there is no such command. */
+export class LinuxMmio {
+  readonly #files: Files
+
+  constructor(files: Files) {
+    this.#files = files
+  }
+
+  add(window: MmioRequest): Promise<number> {
+    return this.#write('add', window)
+  }
+
+  remove(window: MmioRequest): Promise<number> {
+    return this.#write('remove', window)
+  }
+
+  async #write(parameter: 'add' | 'remove', { base, size, irq }: MmioRequest): Promise<number> {
+    const file = `${PARAMETERS}/${parameter}`
+    if (!(await this.#files.exists(file))) return NO_COMMAND
+    return this.#files.write(file, `0x${size.toString(16)}@0x${base.toString(16)}:${irq}`)
+  }
+}

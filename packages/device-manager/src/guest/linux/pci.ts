@@ -1,0 +1,73 @@
+import type { PciRequest } from '@upcall/wire'
+import { ENODEV } from '../errno.js'
+import type { Files } from './files.js'
+import type { Waiting } from './waiting.js'
+
+const DEVICES = '/sys/bus/pci/devices'
+const BUSES = '/sys/class/pci_bus'
+/** A device may be behind a slot that powers up first: a scan that came too early has to be repeated. */
+const RESCAN_MS = 250
+
+export interface PciOptions {
+  readonly waiting: Waiting
+  /** How long a function may take to appear, or to go. */
+  readonly pciWaitMs: number
+}
+
+/** PCI functions of domain 0, through sysfs. */
+export class LinuxPci {
+  readonly #files: Files
+  readonly #options: PciOptions
+
+  constructor(files: Files, options: PciOptions) {
+    this.#files = files
+    this.#options = options
+  }
+
+  /** A function that is there already is no failure. */
+  async add(slot: PciRequest): Promise<number> {
+    const { waiting, pciWaitMs } = this.#options
+    const rescan = `${BUSES}/0000:${hex(slot.bus)}/rescan`
+    if (!(await this.#files.exists(rescan))) return ENODEV
+    const deadline = waiting.now() + pciWaitMs
+    let scanAt = waiting.now()
+    const result = await waiting.until(deadline, async () => {
+      if (await this.#has(slot)) return 0
+      if (waiting.now() < scanAt) return undefined
+      scanAt = waiting.now() + RESCAN_MS
+      const refused = await this.#files.write(rescan, '1')
+      if (refused !== 0) return refused
+      return (await this.#has(slot)) ? 0 : undefined
+    })
+    return result ?? ENODEV
+  }
+
+  async remove(slot: PciRequest): Promise<number> {
+    const { waiting, pciWaitMs } = this.#options
+    if (!(await this.#has(slot))) return ENODEV
+    const result = await this.#files.write(`${DEVICES}/${address(slot)}/remove`, '1')
+    // Somebody else may have removed it in between.
+    if (result !== 0) return (await this.#has(slot)) ? result : 0
+    const gone = async () => ((await this.#has(slot)) ? undefined : true)
+    if (await waiting.until(waiting.now() + pciWaitMs, gone)) return 0
+    throw new Error(`PCI ${address(slot)} is still there ${pciWaitMs} ms after its removal`)
+  }
+
+  /** BDFs with their domain, ascending. */
+  list(): Promise<string[]> {
+    return this.#files.list(DEVICES)
+  }
+
+  #has(slot: PciRequest): Promise<boolean> {
+    return this.#files.exists(`${DEVICES}/${address(slot)}`)
+  }
+}
+
+/** As the kernel names the function's device. */
+function address({ bus, devfn }: PciRequest): string {
+  return `0000:${hex(bus)}:${hex(devfn >> 3)}.${devfn & 7}`
+}
+
+function hex(byte: number): string {
+  return byte.toString(16).padStart(2, '0')
+}

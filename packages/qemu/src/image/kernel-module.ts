@@ -1,0 +1,100 @@
+import { createHash } from 'node:crypto'
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { QemuError } from '../errors.js'
+import { findProgram } from '../process.js'
+import { type DebianPackage, packageDependencies, resolvePackages, unpackPackages } from './debian.js'
+import { exists } from './root.js'
+import { runTool } from './tools.js'
+
+export interface KernelModuleOptions {
+  /** The module's folder: sources, and a Makefile that works with `KDIR=`. */
+  sourceDir: string
+  /** The kernel it is for: a guest image's `release`. */
+  release: string
+  /** Where packages and results are kept; may be the guest images' folder. */
+  cacheDir: string
+  signal?: AbortSignal | undefined
+  onProgress?: ((step: string) => void) | undefined
+}
+
+/**
+ * Builds a kernel module for a Debian kernel against its headers (downloaded and unpacked, not installed), or finds it in the cache, and
+ * resolves with the .ko file's path. Needs apt-get, dpkg-deb, make and gcc, no rights. Rejects with QemuError.
+ */
+export async function buildKernelModule(options: KernelModuleOptions): Promise<string> {
+  const { sourceDir, release, cacheDir, signal, onProgress = () => {} } = options
+  await mkdir(cacheDir, { recursive: true })
+  const work = await mkdtemp(join(cacheDir, 'build-'))
+  try {
+    const packages = await headerPackages(release, work, signal)
+    const sources = await readSources(sourceDir)
+    const compiler = (await runTool('gcc', ['--version'], { signal })).toString()
+    const hash = createHash('sha256').update(JSON.stringify([packages, sources, compiler]))
+    const result = join(cacheDir, `module-${hash.digest('hex').slice(0, 16)}`)
+    const file = join(result, `${objectName(sources, sourceDir)}.ko`)
+    if (await exists(file)) return file
+
+    onProgress('downloading and unpacking kernel headers')
+    const root = join(work, 'headers')
+    await mkdir(root)
+    await unpackPackages(packages, join(cacheDir, 'packages'), root, signal)
+    const kernelDir = await relocate(root, release)
+    onProgress('building the kernel module')
+    const build = join(work, 'module')
+    await mkdir(build)
+    for (const name of Object.keys(sources)) await cp(join(sourceDir, name), join(build, name))
+    await runTool('make', ['-C', build, `KDIR=${kernelDir}`, `CC=${await compilerFor(kernelDir)}`], { signal })
+    await mkdir(join(work, 'result'))
+    await cp(join(build, basename(file)), join(work, 'result', basename(file)))
+    await rename(join(work, 'result'), result).catch(async (error) => {
+      // Somebody else built the same meanwhile.
+      if (!(await exists(file))) throw error
+    })
+    return file
+  } finally {
+    await rm(work, { recursive: true, force: true })
+  }
+}
+
+/** The headers, the part of them that all flavours share, and the kernel's own build tools; not the compiler. */
+async function headerPackages(release: string, work: string, signal: AbortSignal | undefined): Promise<DebianPackage[]> {
+  const headers = `linux-headers-${release}`
+  const needed = await packageDependencies(headers, signal)
+  const names = [headers, ...needed.filter((name) => name.startsWith('linux-'))]
+  const empty = join(work, 'empty')
+  await mkdir(empty)
+  return resolvePackages(names, empty, signal)
+}
+
+async function readSources(sourceDir: string): Promise<Record<string, string>> {
+  const names = (await readdir(sourceDir)).filter((name) => /^Makefile$|\.[ch]$/.test(name)).sort()
+  return Object.fromEntries(await Promise.all(names.map(async (name) => [name, await readFile(join(sourceDir, name), 'utf8')])))
+}
+
+/** What the module's Makefile calls its result. */
+function objectName(sources: Readonly<Record<string, string>>, sourceDir: string): string {
+  const name = /^obj-m\s*[:+]?=\s*(\S+)\.o$/m.exec(sources.Makefile ?? '')?.[1]
+  if (name === undefined)
+    throw new QemuError('INVALID_OPTION', `sourceDir ${sourceDir}: its Makefile has no line obj-m := <name>.o`)
+  return name
+}
+
+/** Debian's headers name each other by where they would be installed. */
+async function relocate(root: string, release: string): Promise<string> {
+  const kernelDir = join(root, 'usr/src', `linux-headers-${release}`)
+  const makefile = join(kernelDir, 'Makefile')
+  const text = await readFile(makefile, 'utf8')
+  await writeFile(makefile, text.replaceAll(/(?<=\s)\/usr\/src\//g, `${root}/usr/src/`))
+  return kernelDir
+}
+
+/** The compiler of the kernel's own version where there is one, else any gcc. */
+async function compilerFor(kernelDir: string): Promise<string> {
+  const wanted = /gcc-\d+/.exec(await readFile(join(kernelDir, '.kernelvariables'), 'utf8').catch(() => ''))?.[0]
+  try {
+    return wanted === undefined ? 'gcc' : findProgram(wanted, '')
+  } catch {
+    return 'gcc'
+  }
+}
