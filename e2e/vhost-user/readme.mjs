@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect as netConnect } from 'node:net'
 import { fileURLToPath } from 'node:url'
+import { until } from './scene.mjs'
 
 const README = new URL('../../packages/vhost-user/README.md', import.meta.url)
 
@@ -27,23 +28,33 @@ export async function readmeProgram({ folder, image }) {
   try {
     const [said] = await once(child.stdout, 'data', { signal: AbortSignal.timeout(120_000) })
     assert.match(String(said), /CONNECT 5000/)
-    const socket = netConnect(`${folder}/readme.vsock`)
-    try {
-      const answer = async (text) => {
-        socket.write(text)
-        return String((await once(socket, 'data', { signal: AbortSignal.timeout(30_000) }))[0])
-      }
-      assert.match(await answer('CONNECT 5000\n'), /^OK \d+\n$/)
-      assert.equal(await answer('hello'), 'hello')
-    } finally {
-      socket.destroy()
-    }
+    // Its last line comes when socat starts; whoever types is slower than socat.
+    await until('a connection', () => echoes(`${folder}/readme.vsock`), { everyMs: 200, deadlineMs: 60_000 })
   } finally {
     const closed = once(child, 'close')
     child.kill()
     await closed
   }
   return `${lines.length} lines, and the guest echoes`
+}
+
+/** False if nobody listens in the guest: then the connection ends without a word. */
+async function echoes(path) {
+  const socket = netConnect(path).on('error', () => {})
+  try {
+    const answer = async (text) => {
+      socket.write(text)
+      const [chunk] = await Promise.race([once(socket, 'data', { signal: AbortSignal.timeout(30_000) }), once(socket, 'end')])
+      return chunk === undefined ? undefined : String(chunk)
+    }
+    const reply = await answer('CONNECT 5000\n')
+    if (reply === undefined) return false
+    assert.match(reply, /^OK \d+\n$/)
+    assert.equal(await answer('hello'), 'hello')
+    return true
+  } finally {
+    socket.destroy()
+  }
 }
 
 function replaced(text, pattern, by) {
