@@ -1,4 +1,5 @@
 // A guest that does what this program says: guest/linux-guest runs in it, `ask` is one question and its answer.
+import { setTimeout as delay } from 'node:timers/promises'
 import { startInGuest } from '@upcall/qemu'
 
 const PORT = 'org.upcall.driver'
@@ -47,6 +48,15 @@ export class DrivenGuest {
 
   read(path) {
     return this.ask('read', { path })
+  }
+
+  /** Waits for a file to appear. */
+  async sees(path, deadlineMs = 10_000) {
+    for (const deadline = performance.now() + deadlineMs; ; await delay(50)) {
+      const text = await this.read(path).catch(() => undefined)
+      if (text) return
+      if (performance.now() > deadline) throw new Error(`guest: no ${path} after ${deadlineMs} ms`)
+    }
   }
 
   qmp(command, fields) {

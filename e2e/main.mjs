@@ -2,6 +2,7 @@
 //
 //   npm run e2e                       every suite
 //   npm run e2e -- vsock bench        these
+//   npm run e2e -- shim --docs        the same, and its table goes into docs/real-guest.md
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
 import { Checks } from './checks.mjs'
 import { guestImage } from './image.mjs'
@@ -13,19 +14,21 @@ const suites = {
   vsock: { load: () => import('./suites/vsock.mjs'), always: true },
   'vhost-user': { load: () => import('./suites/vhost-user.mjs'), always: true },
   'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
+  shim: { load: () => import('./suites/shim.mjs'), always: true },
   bench: { load: () => import('./suites/bench.mjs'), always: false },
 }
 
 const options = process.argv.slice(2).filter((argument) => argument.startsWith('--'))
 const named = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
 const json = options.find((option) => option.startsWith('--json='))?.slice('--json='.length)
+const docs = options.includes('--docs')
 const unknown = [
   ...named.filter((name) => !Object.hasOwn(suites, name)),
-  ...options.filter((option) => !option.startsWith('--json=')),
+  ...options.filter((option) => !option.startsWith('--json=') && option !== '--docs'),
 ]
 if (unknown.length > 0) {
   console.error(
-    `e2e: unknown argument ${JSON.stringify(unknown[0])}; allowed are ${Object.keys(suites).join(', ')} and --json=<file>`,
+    `e2e: unknown argument ${JSON.stringify(unknown[0])}; allowed are ${Object.keys(suites).join(', ')} --docs and --json=<file>`,
   )
   process.exit(2)
 }
@@ -43,7 +46,7 @@ if (image) {
     if (named.length > 0 ? !named.includes(name) : !always) continue
     checks.begin(name)
     const { run } = await load()
-    await run(checks, image)
+    await run(checks, image, { docs })
   }
 }
 checks.finish(json)

@@ -104,6 +104,12 @@ const faults = [
     'if (base + size >= 1n << 64n) {',
   ),
   wire("an MMIO request's size is not looked at", 'request.ts', 'if (size !== MMIO_SIZE)', 'if (false)'),
+  wire(
+    'what is decoded from a Buffer is a view of it',
+    'bytes.ts',
+    'return new Uint8Array(bytes.subarray(from, to))',
+    'return bytes.slice(from, to)',
+  ),
   wire('frames share one buffer', 'frames.ts', 'frames.push(this.#partial.slice())', 'frames.push(this.#partial)'),
   wire('pending bytes are forgotten', 'frames.ts', 'this.#pending += piece.length', 'this.#pending = piece.length'),
 
@@ -223,8 +229,21 @@ const faults = [
     'if (signal.aborted) {\n      stream.destroy()\n      return\n    }',
     'if (signal.aborted) return',
   ),
-  client("the caller's abort is not listened to", 'client.ts', "signal?.addEventListener('abort', listener, { once: true })", ''),
+  client(
+    "the caller's abort is not listened to",
+    'abort.ts',
+    "signal.addEventListener('abort', this.#onAbort, { once: true })",
+    '',
+  ),
 
+  client('close() does not see a dial that begins behind it', 'connections.ts', '    await undefined\n    while (', '    if ('),
+  client(
+    'each request puts a listener on a shared signal',
+    'abort.ts',
+    'this.#waiting.get(signal) ?? this.#listen(signal)',
+    'this.#listen(signal)',
+  ),
+  manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#subject(target))\n', ''),
   manager('fact-6: a refused batch is rolled back as if nothing had happened', 'resize.ts', ' && ids.length === 1', ''),
   manager('+1 is rolled back', 'resize.ts', 'error.errno < 0 && ', ''),
   manager('an indeterminate add is rolled back', 'resize.ts', "if (error.outcome === 'not-sent') return true", 'return true'),

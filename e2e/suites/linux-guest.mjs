@@ -79,6 +79,10 @@ async function cpus(guest) {
   await online([0, 1])
   // Out of order: the kernel numbers CPUs as they come. None may run behind a hole, though: QEMU's emulated APICs lose interrupts there.
   await plug(3)
+  // Before the next one, as the firmware's code looks for all news at once, in the order of the APIC ids.
+  await checks.check('q35: the guest finds the one with APIC id 3', () =>
+    guest.sees('/sys/devices/system/cpu/cpu2/firmware_node/path'),
+  )
   await plug(2)
   await add('a batch that names one CPU that runs', [1, 3], EINVAL)
   await online([0, 1])

@@ -96,6 +96,13 @@ describe('vmm-shim run', () => {
     [['run', '--uds', '/tmp/x', '--api', '/tmp/x'], /another path/],
     [['run', '--uds', '/tmp/x', '--memory', '12Q'], /512M/],
     [['run', '--uds', '/tmp/x', '--arch', 'mips'], /x86_64, aarch64/],
+    [['run', '--uds', '/tmp/x', '--machine', 'pc'], /--machine: is for a guest under --qemu/],
+    [['run', '--uds', '/tmp/x', '--qemu', '--boot-ms', '5'], /--boot-ms: is for a simulated guest/],
+    [['run', '--uds', '/tmp/x', '--qemu', '--initrd', 'i'], /--initrd: needs --kernel/],
+    [['run', '--uds', '/tmp/x', '--qemu', '--memory', '1000000'], /whole number of MiB/],
+    [['run', '--uds', '/tmp/x', '--qemu', '--max-memory', '256M'], /at least --memory/],
+    [['run', '--uds', '/tmp/x', '--qemu', '--machine', 'microvm', '--max-cpus', '2'], /microvm has no table of CPUs/],
+    [['run', '--uds', '/tmp/x', '--qemu', '--profile', 'dragonball'], /needs --kernel/],
     [['fly'], /fly/],
   ])('%j: status 2, and says why', async (args, why) => {
     await using run = launch(args)

@@ -2,19 +2,19 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import packageJson from '../package.json' with { type: 'json' }
 import { demo } from './commands/demo.js'
-import { run, UsageError } from './commands/run.js'
+import { type RunFlags, run, UsageError } from './commands/run.js'
 import { LOG_LEVELS } from './log.js'
 
 const KERNELS = ['5.10', '6.1', '6.12', '6.18']
 
 const program = new Command('vmm-shim')
-  .description('A demo VMM: hotplug into a simulated guest over a hybrid Unix socket, with a control API')
+  .description('A demo VMM: hotplug into a guest, simulated or under QEMU, over a hybrid Unix socket, with a control API')
   .version(packageJson.version)
   .exitOverride()
 
 program
   .command('run')
-  .description('serve a simulated guest on a hybrid vsock socket until SIGINT or SIGTERM')
+  .description('serve a guest, simulated or with --qemu a real one, on a hybrid vsock socket until SIGINT or SIGTERM')
   .requiredOption('--uds <path>', 'where the hybrid vsock socket goes, at most 107 bytes')
   .option('--api <path>', 'where the control API goes (HTTP over a Unix socket)')
   .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))
@@ -31,6 +31,21 @@ program
       'what the guest finds: only what was plugged in over the API, or all CPUs up to --max-cpus and all of PCI bus 0 (default: plugged with --api, else all)',
     ).choices(['plugged', 'all']),
   )
+  .option('--qemu', 'boot a real Linux guest under QEMU; without --kernel, a default image made of Debian packages')
+  .addOption(new Option('--machine <type>', "QEMU's machine").choices(['q35', 'pc', 'microvm']).default('q35'))
+  .addOption(
+    new Option('--accel <accelerator>', 'tcg is software emulation, which needs nothing').choices(['tcg', 'kvm']).default('tcg'),
+  )
+  .option('--kernel <file>', 'a kernel of your own (bzImage), which runs whatever its image does')
+  .option('--initrd <file>', 'its initramfs')
+  .option('--image <file>', 'its root disk, raw or .qcow2: a virtio disk with the serial "root"')
+  .option('--append <text>', "added to the kernel's command line")
+  .option('--max-memory <size>', 'the most memory that the guest can be given (default: four times --memory)', size)
+  .option('--cid <n>', "the guest's context id", integer(3, 999_999_999), 3)
+  .option('--monitor <path>', 'where QEMU serves a QMP monitor of its own')
+  .option('--console <file>', "write the guest's console to a file")
+  .option('--cache-dir <path>', 'where the default image is kept (default: ~/.cache/upcall/guest)')
+  .addOption(new Option('--profile <name>', 'flags for a kernel with the upcall patches').choices(['dragonball']))
   .addOption(new Option('--log-level <level>', 'JSON lines on stderr').choices(LOG_LEVELS).default('info'))
   .addHelpText(
     'after',
@@ -38,13 +53,16 @@ program
 Examples:
   vmm-shim run --uds /tmp/vm.sock --api /tmp/vm-api.sock
   curl --unix-socket /tmp/vm-api.sock -X PUT http://vm/vm/resize -d '{"desired_vcpus":4}'
-  upcall --target hvsock:///tmp/vm.sock:219 status`,
+  upcall --target hvsock:///tmp/vm.sock:219 status
+  vmm-shim run --qemu --uds /tmp/vm.sock --api /tmp/vm-api.sock --cpus 1 --max-cpus 4`,
   )
-  .action(run)
+  .action((flags: RunFlags, command: Command) => run(flags, (flag) => command.getOptionValueSource(flag) === 'cli'))
 
 program
   .command('demo')
   .description('the whole story in one terminal, in about ten seconds; exits 1 if a step does not hold')
+  .option('--qemu', 'with a real Linux guest under QEMU, by software emulation; takes about half a minute')
+  .option('--cache-dir <path>', 'with --qemu: where the guest image is kept (default: ~/.cache/upcall/guest)')
   .option('--fast', 'without pauses')
   .option('--record <file.svg>', 'write what is seen as an animated SVG')
   .action(async (flags) => {

@@ -3,13 +3,13 @@ import { join } from 'node:path'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
 import { afterEach, describe, expect, inject, it, vi } from 'vitest'
-import { type ShimOptions, startShim } from './shim.js'
+import { type SimulatedShimOptions, startShim } from './guest/shim.js'
 import { temporaryDirectory } from './testing/rig.js'
 
 const guestEntry = new URL(inject('programs').guest)
 const DISK = { pathOnHost: '/srv/data.img', isReadOnly: false }
 
-function start(directory: string, options: Partial<ShimOptions> = {}) {
+function start(directory: string, options: Partial<SimulatedShimOptions> = {}) {
   return startShim({ uds: join(directory, 'vm.sock'), arch: 'x86_64', bootMs: 20, guestEntry, hardware: 'plugged', ...options })
 }
 

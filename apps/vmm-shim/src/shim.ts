@@ -1,49 +1,41 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { DeviceManager } from '@upcall/device-manager'
-import type { KernelVersion } from '@upcall/device-manager/guest'
+import type { Duplex } from 'node:stream'
+import { DeviceManager, type ReplyTimeouts } from '@upcall/device-manager'
 import { connect, formatAddress, type HvsockAddress, type HybridServer, listen, listenHybrid } from '@upcall/vsock'
 import { type Arch, UPCALL_PORT } from '@upcall/wire'
 import { serveApi } from './api/server.js'
-import { SimulatedMachine } from './guest/machine.js'
 import { type Log, silentLog } from './log.js'
+import type { Machine } from './vm/machine.js'
 import { Vm } from './vm/vm.js'
 
+/** What every shim is made with, whatever its guest is. */
 export interface ShimOptions {
   /** Path of the hybrid vsock socket. */
   uds: string
   /** Path of the control API's socket. Default: no API. */
   api?: string | undefined
   arch: Arch
-  /** The kernel whose behaviour the guest shows. Default `'6.1'`. */
-  kernel?: KernelVersion | undefined
   /** vCPUs at boot. Default 1. */
   cpus?: number | undefined
   /** Default 8. */
   maxCpus?: number | undefined
   /** Bytes. Default 512 MiB. */
   memory?: number | undefined
-  /** How long the guest boots, in milliseconds. Default 1000. */
-  bootMs?: number | undefined
-  /**
-   * `plugged`: the guest finds only what was plugged in over the API. `all`: it finds every CPU up to `maxCpus` and every function on
-   * PCI bus 0, so that a client can do without the API. Default: `plugged` with an API, else `all`.
-   */
-  hardware?: 'plugged' | 'all' | undefined
   /** Deadlines for the guest's replies, in milliseconds. Default: those of the device manager. */
-  replyTimeouts?: { cpuMs?: number | undefined; otherMs?: number | undefined } | undefined
+  replyTimeouts?: ReplyTimeouts | undefined
   /** How long a reconcile waits for the guest, in milliseconds. Default 30,000. */
   reconcileMs?: number | undefined
-  /** The program of the guest's process. Default: the one beside this file. */
-  guestEntry?: URL | undefined
   log?: Log | undefined
 }
 
-/** A whole demo VMM: the guest's process, the hybrid vsock socket in front of it, the VMM's own client, and the control API. */
-export interface Shim extends AsyncDisposable {
+export const DEFAULT_MEMORY = 512 * 2 ** 20
+
+/** A whole demo VMM: the guest, the hybrid vsock socket in front of it, the VMM's own client, and the control API. */
+export interface Shim<M extends Machine> extends AsyncDisposable {
   readonly vm: Vm
-  readonly machine: SimulatedMachine
+  readonly machine: M
   readonly manager: DeviceManager<Arch>
   /** Where the guest's upcall service is reached from outside. */
   readonly address: HvsockAddress
@@ -51,11 +43,25 @@ export interface Shim extends AsyncDisposable {
   close(): Promise<void>
 }
 
+/** What a kind of guest brings. */
+export interface GuestParts<M extends Machine> {
+  /** Makes the machine, whose guest boots from then on. What it adds to `closers` is closed last to first. */
+  start(context: { directory: string; closers: (() => Promise<void> | void)[]; log: Log }): Promise<M> | M
+  /** The guest's end of a vsock port; undefined or a rejection closes whoever asks. */
+  route(machine: M, port: number, signal: AbortSignal): Promise<Duplex | undefined> | Duplex | undefined
+  /** How long a connection may take to be handed over, in milliseconds. Default 2000. */
+  handshakeMs?: number | undefined
+  /** How long a change waits for a connection that is being made again, in milliseconds. Default 500. */
+  readyMs?: number | undefined
+  /** How long the client keeps trying before it gives the guest up, in milliseconds. Default 30,000. */
+  budgetMs?: number | undefined
+  /** Hears of the client before anything happens. */
+  onManager?: ((manager: DeviceManager<Arch>, machine: M) => void) | undefined
+}
+
 /** Starts a VMM. If anything of it cannot be started, nothing is left running. */
-export async function startShim(options: ShimOptions): Promise<Shim> {
-  const { uds, arch, kernel = '6.1', cpus = 1, maxCpus = 8, memory = 512 * 2 ** 20, bootMs = 1_000, log = silentLog } = options
-  const { hardware = options.api === undefined ? 'all' : 'plugged', guestEntry = new URL('./guest.js', import.meta.url) } =
-    options
+export async function openShim<M extends Machine>(options: ShimOptions, parts: GuestParts<M>): Promise<Shim<M>> {
+  const { uds, arch, cpus = 1, maxCpus = 8, log = silentLog } = options
   const address: HvsockAddress = { transport: 'hvsock', path: uds, port: UPCALL_PORT }
   const closers: (() => Promise<void> | void)[] = []
   let closing: Promise<void> | undefined
@@ -71,46 +77,34 @@ export async function startShim(options: ShimOptions): Promise<Shim> {
     const apiSocket =
       options.api === undefined ? undefined : await listen({ transport: 'unix', path: options.api }, { mode: 0o600 })
     if (apiSocket) closers.push(() => apiSocket.close())
-    let machine: SimulatedMachine | undefined
+    let machine: M | undefined
     const hybrid = await listenHybrid({
       path: uds,
-      route: (port, { signal }) => (port === UPCALL_PORT ? machine?.connect(signal) : undefined),
+      route: (port, { signal }) => (machine ? parts.route(machine, port, signal) : undefined),
+      handshakeTimeoutMs: parts.handshakeMs,
     })
     closers.push(() => hybrid.close())
     logConnections(hybrid, log)
-
-    const simulated = new SimulatedMachine({
-      arch,
-      kernel,
-      cpus,
-      maxCpus,
-      bootMs,
-      hardware,
-      directory,
-      guestEntry,
-      onBoot: () => log.info({ guest: simulated.pid }, 'the guest has booted'),
-      onExit: (how, stderr) => log.error({ guest: simulated.pid, ...(stderr && { stderr }) }, `the guest's process ${how}`),
-    })
-    machine = simulated
-    closers.push(() => simulated.stop())
-    log.info({ guest: simulated.pid, arch, kernel }, 'the guest boots')
+    machine = await parts.start({ directory, closers, log })
 
     const manager = new DeviceManager<Arch>({
       arch,
-      dial: ({ signal }) => connect(address, { signal }),
+      dial: ({ signal }) => connect(address, { signal, timeoutMs: parts.handshakeMs }),
       remote: formatAddress(address),
       replyTimeouts: options.replyTimeouts,
       // Both ends are on this machine: waiting longer than this spares nobody.
-      reconnect: { maxDelayMs: 250 },
+      reconnect: { maxDelayMs: 250, budgetMs: parts.budgetMs },
     })
     closers.push(() => manager.close())
+    parts.onManager?.(manager, machine)
 
-    const vm = new Vm({ arch, cpus, maxCpus, memory, machine: simulated, manager, reconcileMs: options.reconcileMs })
+    const { reconcileMs } = options
+    const vm = new Vm({ arch, cpus, maxCpus, machine, manager, reconcileMs, readyMs: parts.readyMs })
     if (apiSocket) {
       const api = serveApi({ server: apiSocket, vm, log })
       closers.push(() => api.close())
     }
-    return { vm, machine: simulated, manager, address, close, [Symbol.asyncDispose]: close }
+    return { vm, machine, manager, address, close, [Symbol.asyncDispose]: close }
   } catch (error) {
     await close()
     throw error

@@ -17,7 +17,7 @@ async function settledDescriptors(server) {
   return openDescriptors()
 }
 
-test('1,000 connections at once, each with bytes of its own, and no descriptor left', { timeout: 120_000 }, async (t) => {
+test('1,000 connections at once, each with bytes of its own, and no descriptor left', { timeout: 300_000 }, async (t) => {
   const server = await echoServer(t, 'vsock://local:any', { maxPending: CONNECTIONS })
   const before = await settledDescriptors(server)
   const clients = []
@@ -37,7 +37,7 @@ test('1,000 connections at once, each with bytes of its own, and no descriptor l
   assert.equal(openDescriptors(), before)
 })
 
-test('1,000 connections one after the other, half of them reset, and no descriptor left', { timeout: 120_000 }, async (t) => {
+test('1,000 connections one after the other, half of them reset, and no descriptor left', { timeout: 300_000 }, async (t) => {
   const server = await echoServer(t)
   const before = await settledDescriptors(server)
   for (let i = 0; i < CONNECTIONS; i++) {
@@ -51,7 +51,7 @@ test('1,000 connections one after the other, half of them reset, and no descript
   assert.equal(openDescriptors(), before)
 })
 
-test('1 GiB each way at the same time, with checksums', { timeout: 300_000 }, async (t) => {
+test('1 GiB each way at the same time, with checksums', { timeout: 500_000 }, async (t) => {
   const { child } = await startNode(t, 'gibibyte.mjs', {
     args: ['6100'],
     ready: /listening/,

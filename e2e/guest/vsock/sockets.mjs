@@ -133,7 +133,7 @@ test('unref: a process with an idle server and an idle connection ends by itself
   assert.equal(stdout, 'leaving\n')
 })
 
-test('every function of the addon and every end of a descriptor (exercise.mjs)', { timeout: 120_000 }, async (t) => {
+test('every function of the addon and every end of a descriptor (exercise.mjs)', { timeout: 300_000 }, async (t) => {
   const exercise = join(addonPath(), '../../../native/exercise.mjs')
   const { status, stdout, stderr } = await finish(t, [process.execPath, exercise, addonPath()])
   assert.equal(status, 0, stderr)

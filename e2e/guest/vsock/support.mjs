@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline'
 import { isVsockError, listen } from '@upcall/vsock'
 
 /** For one test; emulation is slow. */
-export const TIMEOUT = { timeout: 60_000 }
+export const TIMEOUT = { timeout: 120_000 }
 
 /** Starts a program that ends with the test, and resolves when it says on `stream` that it is ready. */
 export async function start(t, command, { ready, stream = 'stdout', ...options } = {}) {

@@ -10,7 +10,7 @@ import { echoServer, finish, start } from './support.mjs'
 
 const manifest = createRequire(import.meta.url).resolve('upcall/package.json')
 const upcall = [process.execPath, join(dirname(manifest), 'dist/main.js')]
-const timeout = 120_000
+const timeout = 300_000
 
 const bytes = randomBytes(1 << 20)
 const md5 = createHash('md5').update(bytes).digest('hex')

@@ -1,4 +1,4 @@
-import { once } from 'node:events'
+import { getEventListeners, once } from 'node:events'
 import { Duplex } from 'node:stream'
 import { describe, expect, test } from 'vitest'
 import { type Dial, type Service, UpcallClient } from './index.js'
@@ -103,6 +103,23 @@ describe('a dialer that misbehaves', () => {
     })
   })
 
+  test('ready() that runs out of time says what stood in its way', async () => {
+    let fire!: () => void
+    const clock = {
+      now: () => 0,
+      setTimer(ms: number, fn: () => void) {
+        if (ms === 77) fire = fn
+        return () => {}
+      },
+    }
+    const c = new UpcallClient({ service, clock, dial: () => Promise.reject(new Error('boom')) })
+    const ready = c.ready({ timeoutMs: 77 })
+    await once(c, 'reconnect')
+    fire()
+    await expect(ready).rejects.toMatchObject({ code: 'TIMEOUT', outcome: 'not-sent', cause: { message: 'boom' } })
+    await c.close()
+  })
+
   test('one that delivers no stream is final', async () => {
     const c = new UpcallClient({ service, dial: async () => ({}) as Duplex })
     await expect(c.ready()).rejects.toMatchObject({
@@ -149,5 +166,24 @@ test('a timeout that is none is refused before anything is queued', async () => 
 test.each([0, -1, Number.NaN])('a service whose replies may take %d ms is told so, and nothing is queued', async (ms) => {
   const c = new UpcallClient({ service: { ...service, replyTimeoutMs: () => ms }, dial: async () => silent() })
   await expect(c.request('x')).rejects.toThrow(`replyTimeoutMs: must be a number of milliseconds above 0, got ${ms}`)
+  await c.close()
+})
+
+test('a signal that many requests share has one listener, each is aborted, and none is left', async () => {
+  const c = new UpcallClient({ service, dial: () => new Promise(() => {}), timeouts: { dialMs: 1 } })
+  const controller = new AbortController()
+  const { signal } = controller
+  const listeners = () => getEventListeners(signal, 'abort').length
+  const brief = c.request('x', { signal, timeoutMs: 1 })
+  const waiting = [c.ready({ signal }), ...Array.from({ length: 20 }, () => c.request('x', { signal }))]
+  expect(listeners()).toBe(1)
+  await expect(brief).rejects.toMatchObject({ code: 'TIMEOUT' })
+  expect(listeners()).toBe(1)
+  controller.abort('enough')
+  const ends = await Promise.allSettled(waiting)
+  expect(ends).toEqual(
+    ends.map(() => ({ status: 'rejected', reason: expect.objectContaining({ code: 'ABORTED', cause: 'enough' }) })),
+  )
+  expect(listeners()).toBe(0)
   await c.close()
 })

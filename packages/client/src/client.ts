@@ -2,6 +2,7 @@ import { channel } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import { debuglog } from 'node:util'
 import { MESSAGE_SIZE } from '@upcall/wire'
+import { AbortListeners } from './abort.js'
 import type { Clock } from './clock.js'
 import { Connections } from './connections.js'
 import { ClosedError, errorOf, type UpcallError, type UpcallErrorCode } from './error.js'
@@ -64,6 +65,7 @@ export class UpcallClient<Req, Rep>
   readonly #connections: Connections
   readonly #requests = new Map<number, Waiter>()
   readonly #readiness = new Set<Waiter>()
+  readonly #aborts = new AbortListeners()
   readonly #effects: Effect[] = []
   #performing = false
   #requestCount = 0
@@ -109,10 +111,11 @@ export class UpcallClient<Req, Rep>
         waiter.release()
         reject(error)
       }
-      const unlisten = onAbort(signal, (reason) =>
+      const unlisten = this.#aborts.add(signal, (reason) =>
         fail(error('ABORTED', 'aborted before it was ready; the client goes on trying', reason)),
       )
-      const onTime = () => fail(error('TIMEOUT', `not ready within ${timeoutMs} ms; the client goes on trying`))
+      const onTime = () =>
+        fail(error('TIMEOUT', `not ready within ${timeoutMs} ms; the client goes on trying`, this.#machine.cause))
       const cancel = Number.isFinite(timeoutMs) ? this.#clock.setTimer(Math.min(timeoutMs, LONGEST_TIMER_MS), onTime) : undefined
       const waiter: Waiter = {
         resolve: () => resolve(),
@@ -156,7 +159,7 @@ export class UpcallClient<Req, Rep>
           signal.reason,
         )
       }
-      const release = onAbort(signal, (reason) => this.#tell({ type: 'abort', id, reason }))
+      const release = this.#aborts.add(signal, (reason) => this.#tell({ type: 'abort', id, reason }))
       this.#requests.set(id, { resolve: resolve as (value: unknown) => void, reject, release })
       this.#tell({ type: 'request', ticket })
     })
@@ -294,11 +297,4 @@ export class UpcallClient<Req, Rep>
     })
     this.#timer = { at, cancel }
   }
-}
-
-/** Calls `fn` with the reason when the signal aborts. Returns how to stop listening. */
-function onAbort(signal: AbortSignal | undefined, fn: (reason: unknown) => void): () => void {
-  const listener = () => fn(signal?.reason)
-  signal?.addEventListener('abort', listener, { once: true })
-  return () => signal?.removeEventListener('abort', listener)
 }

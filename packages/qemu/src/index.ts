@@ -6,5 +6,5 @@ export { type BootOptions, type BootRestart, bootGuest, type Guest } from './gue
 export { buildGuestImage, type GuestImage, type ImageOptions } from './image/image.js'
 export { buildKernelModule, type KernelModuleOptions } from './image/kernel-module.js'
 export { type GuestRun, type RunOptions, type RunResult, runInGuest, startInGuest } from './image/run.js'
-export type { QemuExit } from './process.js'
+export { findQemu, type QemuExit } from './process.js'
 export { connectQmp, type EventWaitOptions, type ExecuteOptions, QmpClient, type QmpEvent, type QmpOptions } from './qmp.js'

@@ -35,6 +35,7 @@ export function findProgram(name: string, hint: string, extraPath: readonly stri
   return found
 }
 
+/** The path of QEMU. Throws QemuError TOOL_MISSING, which says what to install. */
 export function findQemu(name = 'qemu-system-x86_64'): string {
   return findProgram(name, 'install it with: apt-get install qemu-system-x86')
 }

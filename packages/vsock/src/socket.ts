@@ -51,10 +51,7 @@ export class VsockSocket extends Socket {
 
   /** Makes a VsockSocket of a socket that `net.Server` accepted; the server must allow half-open sockets. */
   static adopt(socket: Socket, init: VsockSocketInit): VsockSocket {
-    // net.Server has no way to choose the class of its sockets. Nothing here is a private field, so the prototype is all it takes.
-    Object.setPrototypeOf(socket, VsockSocket.prototype)
-    define(socket as VsockSocket, init)
-    return socket as VsockSocket
+    return become(socket, init)
   }
 
   override destroySoon(): void {
@@ -96,6 +93,14 @@ export class VsockSocket extends Socket {
       self.destroy(lingerError(self, ms))
     }
   }
+}
+
+// Outside of the class: one that names itself leaves the bundler with another name, which inspecting a socket would show.
+function become(socket: Socket, init: VsockSocketInit): VsockSocket {
+  // net.Server has no way to choose the class of its sockets. Nothing here is a private field, so the prototype is all it takes.
+  Object.setPrototypeOf(socket, VsockSocket.prototype)
+  define(socket as VsockSocket, init)
+  return socket as VsockSocket
 }
 
 function define(

@@ -31,6 +31,7 @@ const VM_STATUS: Record<VmErrorCode, number> = {
   BUSY: 429,
   NOT_READY: 503,
   EXHAUSTED: 503,
+  UNFINISHED: 504,
 }
 
 const OUTCOME_STATUS: Record<Outcome, number> = { 'guest-error': 502, 'not-sent': 503, indeterminate: 504 }
@@ -43,7 +44,8 @@ export function faultOf(error: unknown): { status: number; headers?: Record<stri
     errno,
   })
   if (error instanceof HttpError) return { status: error.status, headers: error.headers, body: body('not-sent') }
-  if (error instanceof VmError) return { status: VM_STATUS[error.code], body: body('not-sent') }
+  if (error instanceof VmError)
+    return { status: VM_STATUS[error.code], body: body(error.code === 'UNFINISHED' ? 'indeterminate' : 'not-sent') }
   if (isWireError(error)) return { status: 400, body: body('not-sent') }
   if (!isUpcallError(error)) return undefined
   const status = error.code === 'BUSY' ? 429 : OUTCOME_STATUS[error.outcome]

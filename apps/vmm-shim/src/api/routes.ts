@@ -18,22 +18,41 @@ interface Route {
 const Id = v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,64}$/, 'must be 1 to 64 letters, digits, dots, dashes or underscores'))
 const Count = v.pipe(v.number('must be a number'), v.safeInteger('must be an integer'), v.minValue(1, 'must be at least 1'))
 
+/** A body with these keys, some of them optional, and no others. */
+function body<E extends v.ObjectEntries>(entries: E) {
+  const known = Object.keys(entries)
+  return v.strictObject(entries, ({ expected, path }) => {
+    if (expected === 'never')
+      return known.length > 0 ? `is not known here; there are ${known.join(', ')}` : 'is not known here; nothing is'
+    return path ? 'is missing' : 'must be a JSON object'
+  })
+}
+
 const Resize = v.pipe(
-  v.strictObject({ desired_vcpus: v.optional(Count), desired_ram: v.optional(Count) }),
+  body({ desired_vcpus: v.optional(Count), desired_ram: v.optional(Count) }),
   v.check(
     ({ desired_vcpus, desired_ram }) => desired_vcpus !== undefined || desired_ram !== undefined,
     'must have desired_vcpus, desired_ram or both',
   ),
 )
-const PutDrive = v.strictObject({
-  path_on_host: v.pipe(
-    v.string('must be a string'),
-    v.regex(/^[^\0]{1,4095}$/, 'must be a path of 1 to 4095 characters, without NUL'),
+const Path = v.pipe(
+  v.string('must be a string'),
+  v.regex(/^[^\0]{1,4095}$/, 'must be a path of 1 to 4095 characters, without NUL'),
+)
+const Flag = v.boolean('must be true or false')
+const PutDrive = body({ path_on_host: Path, is_read_only: v.optional(Flag, false) })
+const PutPciDevice = v.pipe(
+  body({
+    bdf: v.optional(v.string('must be an address such as "00:05.0"')),
+    path_on_host: v.optional(Path),
+    is_read_only: v.optional(Flag),
+  }),
+  v.check(
+    ({ path_on_host, is_read_only }) => path_on_host !== undefined || is_read_only === undefined,
+    'is_read_only is for a disk, which has a path_on_host',
   ),
-  is_read_only: v.optional(v.boolean('must be true or false'), false),
-})
-const PutPciDevice = v.strictObject({ bdf: v.optional(v.string('must be an address such as "00:05.0"')) })
-const Nothing = v.optional(v.strictObject({}))
+)
+const Nothing = v.optional(body({}))
 
 const NO_CONTENT: Answer = { status: 204 }
 const ok = (body: unknown): Answer => ({ status: 200, body })
@@ -49,7 +68,9 @@ const ROUTES: readonly Route[] = [
       async PUT(vm, { body }) {
         const { desired_vcpus, desired_ram } = read(Resize, body)
         if (desired_ram !== undefined) vm.checkMemory(desired_ram)
-        return desired_vcpus === undefined ? NO_CONTENT : ok(await vm.resize(desired_vcpus))
+        const resized = desired_vcpus === undefined ? NO_CONTENT : ok(await vm.resize(desired_vcpus))
+        if (desired_ram !== undefined) await vm.resizeMemory(desired_ram)
+        return resized
       },
     },
   },
@@ -81,8 +102,8 @@ const ROUTES: readonly Route[] = [
     path: ['pci-devices', ':id'],
     methods: {
       async PUT(vm, { id, body }) {
-        const { bdf } = read(PutPciDevice, body ?? {})
-        const { place } = await vm.addPci(id, bdf)
+        const { bdf, path_on_host: pathOnHost, is_read_only: isReadOnly = false } = read(PutPciDevice, body ?? {})
+        const { place } = await vm.addPci(id, bdf, pathOnHost === undefined ? undefined : { pathOnHost, isReadOnly })
         return ok({ id, bdf: formatBdf(place) })
       },
       async DELETE(vm, { id, body }) {

@@ -100,9 +100,12 @@ function readBody(request: IncomingMessage): Promise<string> {
 
 function parse(text: string): unknown {
   if (text.trim() === '') return undefined
+  let body: unknown
   try {
-    return JSON.parse(text)
+    body = JSON.parse(text)
   } catch (error) {
     throw new HttpError(400, `body: is not JSON: ${(error as Error).message}`)
   }
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) throw new HttpError(400, 'body: must be a JSON object')
+  return body
 }

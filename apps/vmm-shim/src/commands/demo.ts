@@ -1,13 +1,16 @@
 import { writeFileSync } from 'node:fs'
 import { type DemoOptions, runDemo } from '../demo/demo.js'
+import { runRealDemo } from '../demo/real.js'
 import { type RecordedLine, toSvg } from '../demo/recording.js'
-import { toAnsi } from '../demo/text.js'
+import { type Line, toAnsi } from '../demo/text.js'
 import { nextSignal } from './signals.js'
 
 /** What a test plays it with. */
 export type Overrides = Pick<DemoOptions, 'sabotage' | 'patienceMs' | 'bootMs' | 'guestEntry'>
 
 export interface DemoFlags {
+  qemu?: true
+  cacheDir?: string
   fast?: true
   record?: string
 }
@@ -19,7 +22,7 @@ export interface DemoStreams {
 
 /** Plays the demo on stdout. Resolves with the exit status: 0, 1 if a step does not hold, 130 if it is interrupted. */
 export async function demo(
-  { fast, record }: DemoFlags,
+  { qemu, cacheDir, fast, record }: DemoFlags,
   { stdout, stderr }: DemoStreams = process,
   overrides: Overrides = {},
 ): Promise<number> {
@@ -30,20 +33,24 @@ export async function demo(
   const interrupted = new AbortController()
   void stop.signalled.then((signal) => interrupted.abort(signal))
   try {
-    const { failed } = await runDemo({
-      show(line) {
-        recording.push({ at: performance.now() - started, line })
-        stdout.write(`${toAnsi(line, colour)}\n`)
-      },
-      ...(fast && { sleep: async () => {}, bootMs: 200 }),
-      signal: interrupted.signal,
-      ...overrides,
-    })
+    const show = (line: Line) => {
+      recording.push({ at: performance.now() - started, line })
+      stdout.write(`${toAnsi(line, colour)}\n`)
+    }
+    const real = () => runRealDemo({ show, cacheDir, signal: interrupted.signal })
+    const simulated = () =>
+      runDemo({
+        show,
+        ...(fast && { sleep: async () => {}, bootMs: 200 }),
+        signal: interrupted.signal,
+        ...overrides,
+      })
+    const { failed } = await (qemu ? real() : simulated())
     if (failed) {
       stderr.write(`vmm-shim demo: step "${failed.step}" does not hold: ${failed.error.message}\n`)
       return 1
     }
-    if (record !== undefined) writeFileSync(record, toSvg(recording, 'npm run demo'))
+    if (record !== undefined) writeFileSync(record, toSvg(recording, qemu ? 'npm run demo -- --qemu' : 'npm run demo'))
     return 0
   } catch (error) {
     if (interrupted.signal.aborted) return 130

@@ -1,21 +1,39 @@
+import { closeSync, openSync, writeSync } from 'node:fs'
 import type { KernelVersion } from '@upcall/device-manager/guest'
+import type { Accelerator, MachineType } from '@upcall/qemu'
 import { formatAddress } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
-import { type LOG_LEVELS, stderrLog } from '../log.js'
-import { type ShimOptions, startShim } from '../shim.js'
+import { type SimulatedShimOptions, startShim } from '../guest/shim.js'
+import { type LOG_LEVELS, type Log, stderrLog } from '../log.js'
+import { startQemuShim } from '../qemu/shim.js'
 import { nextSignal } from './signals.js'
 
-interface RunFlags {
+export interface RunFlags {
   uds: string
   api?: string
   arch?: Arch
   cpus: number
   maxCpus: number
   memory: number
+  logLevel: (typeof LOG_LEVELS)[number]
+  // Of a simulated guest.
   kernelGeneration: KernelVersion
   bootMs: number
-  hardware?: ShimOptions['hardware']
-  logLevel: (typeof LOG_LEVELS)[number]
+  hardware?: SimulatedShimOptions['hardware']
+  // Of a guest under QEMU.
+  qemu?: true
+  machine: MachineType
+  accel: Accelerator
+  kernel?: string
+  initrd?: string
+  image?: string
+  append?: string
+  maxMemory?: number
+  cid: number
+  monitor?: string
+  console?: string
+  cacheDir?: string
+  profile?: 'dragonball'
 }
 
 /** The flags contradict each other. */
@@ -24,18 +42,112 @@ export class UsageError extends Error {
 }
 
 /** Serves until a signal comes, and ends everything it started. */
-export async function run(flags: RunFlags): Promise<void> {
-  const { kernelGeneration: kernel, logLevel, arch = hostArch(), ...options } = flags
-  if (options.cpus > options.maxCpus)
-    throw new UsageError(`--cpus ${options.cpus}: at most --max-cpus, which is ${options.maxCpus}`)
-  if (options.api === options.uds) throw new UsageError(`--api ${options.api}: it cannot be where --uds is; choose another path`)
+export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): Promise<void> {
+  checkFlags(flags, given)
+  if (flags.profile) flags.machine = 'microvm'
+  // Without ACPI nothing tells a stock kernel of more than the boot CPU.
+  if (flags.qemu && flags.machine === 'microvm' && !given('maxCpus')) flags.maxCpus = 1
+  const { logLevel, cpus, maxCpus, api, uds } = flags
+  if (cpus > maxCpus) throw new UsageError(`--cpus ${cpus}: at most --max-cpus, which is ${maxCpus}`)
+  if (api === uds) throw new UsageError(`--api ${api}: it cannot be where --uds is; choose another path`)
   using stop = nextSignal()
   const log = stderrLog(logLevel)
-  await using shim = await startShim({ ...options, kernel, arch, log })
-  process.stdout.write(`upcall  ${formatAddress(shim.address)}\n`)
-  if (options.api !== undefined) process.stdout.write(`api     curl --unix-socket ${options.api} http://vm/vm\n`)
-  const signal = await stop.signalled
-  log.info({ signal }, 'stopping')
+  if (flags.qemu) await runQemu(flags, log, stop.signalled)
+  else await runSimulated(flags, log, stop.signalled)
+}
+
+async function runSimulated(flags: RunFlags, log: Log, signalled: Promise<string>): Promise<void> {
+  const { kernelGeneration: kernel, arch = hostArch(), uds, api, cpus, maxCpus, memory, bootMs, hardware } = flags
+  await using shim = await startShim({ uds, api, cpus, maxCpus, memory, bootMs, hardware, kernel, arch, log })
+  tell(formatAddress(shim.address), api)
+  log.info({ signal: await signalled }, 'stopping')
+}
+
+async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): Promise<void> {
+  const { kernel, initrd, image, console: consolePath, profile, ...options } = flags
+  const interrupted = new AbortController()
+  void signalled.then((signal) => interrupted.abort(new Error(`stopped by ${signal}`)))
+  using consoleLog = openConsole(consolePath)
+  try {
+    await using shim = await startQemuShim({
+      ...options,
+      own: kernel === undefined ? undefined : { kernel, initrd, image },
+      console: consoleLog.write,
+      signal: interrupted.signal,
+      log,
+    })
+    tell(formatAddress(shim.address), options.api)
+    // A first boot that fails ends the program; later ones are for a reconcile to repeat.
+    await shim.machine.launched
+    log.info({ signal: await signalled }, 'stopping')
+  } catch (error) {
+    if (!interrupted.signal.aborted) throw error
+  }
+}
+
+function tell(address: string, api: string | undefined): void {
+  process.stdout.write(`upcall  ${address}\n`)
+  if (api !== undefined) process.stdout.write(`api     curl --unix-socket ${api} http://vm/vm\n`)
+}
+
+const SIMULATED_ONLY = { arch: '--arch', kernelGeneration: '--kernel-generation', bootMs: '--boot-ms', hardware: '--hardware' }
+const QEMU_ONLY = {
+  machine: '--machine',
+  accel: '--accel',
+  kernel: '--kernel',
+  initrd: '--initrd',
+  image: '--image',
+  append: '--append',
+  maxMemory: '--max-memory',
+  cid: '--cid',
+  monitor: '--monitor',
+  console: '--console',
+  cacheDir: '--cache-dir',
+  profile: '--profile',
+}
+
+function checkFlags(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): void {
+  const refused = Object.entries(flags.qemu ? SIMULATED_ONLY : QEMU_ONLY).find(([flag]) => given(flag as keyof RunFlags))
+  if (refused)
+    throw new UsageError(`${refused[1]}: is for a ${flags.qemu ? 'simulated guest, which goes without' : 'guest under'} --qemu`)
+  if (!flags.qemu) return
+  const { kernel, initrd, image, memory, maxMemory, profile, machine } = flags
+  if (kernel === undefined && (initrd !== undefined || image !== undefined))
+    throw new UsageError(
+      `--${initrd === undefined ? 'image' : 'initrd'}: needs --kernel; without one the default image is booted`,
+    )
+  if (profile && kernel === undefined)
+    throw new UsageError(
+      '--profile dragonball: needs --kernel, a kernel with the upcall patches; docs/patched-kernel.md tells how to build one',
+    )
+  if (profile && given('machine') && machine !== 'microvm')
+    throw new UsageError(`--machine ${machine}: --profile dragonball is a microvm`)
+  if (!profile && machine === 'microvm' && given('maxCpus') && flags.maxCpus > 1)
+    throw new UsageError(
+      `--max-cpus ${flags.maxCpus}: a microvm has no table of CPUs, so that a stock kernel finds one; use --machine q35 or pc`,
+    )
+  if (profile && flags.cpus !== flags.maxCpus)
+    throw new UsageError('--cpus: with --profile dragonball all of --max-cpus run at boot; resize unplugs from there')
+  if (memory % MIB !== 0) throw new UsageError('--memory: under --qemu a whole number of MiB, such as 512M')
+  if (maxMemory !== undefined && (maxMemory < memory || maxMemory % MIB !== 0))
+    throw new UsageError('--max-memory: at least --memory, and a whole number of MiB, such as 2G')
+}
+
+const MIB = 2 ** 20
+
+function openConsole(path: string | undefined): { write: ((text: string) => void) | undefined } & Disposable {
+  if (path === undefined) return { write: undefined, [Symbol.dispose]() {} }
+  const fd = openSync(path, 'w')
+  let open = true
+  return {
+    write(text) {
+      if (open) writeSync(fd, text)
+    },
+    [Symbol.dispose]() {
+      open = false
+      closeSync(fd)
+    },
+  }
 }
 
 function hostArch(): Arch {

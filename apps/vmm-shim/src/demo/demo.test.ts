@@ -56,7 +56,7 @@ describe.concurrent('a sabotaged guest', () => {
   for (const { name } of STEPS) {
     for (const fault of FAULTS.filter((fault) => !SHOWN[name]?.includes(fault))) {
       it(`${fault} at "${name}" makes the demo exit 1 and name the step`, async () => {
-        const { status, stderr, stdout } = await play({ sabotage: { step: name, fault }, patienceMs: 2_500 })
+        const { status, stderr, stdout } = await play({ sabotage: { step: name, fault }, patienceMs: 4_000 })
         expect(stderr).toContain(`step "${name}" does not hold: `)
         expect(status).toBe(1)
         expect(stdout).not.toContain('✔')

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
+import type { SimulatedMachine } from '../guest/machine.js'
 import type { Shim } from '../shim.js'
 import type { VmView } from '../vm/view.js'
 import { type ApiReply, callApi, isFault } from './api-client.js'
@@ -17,7 +18,7 @@ class StepFailed extends Error {
 }
 
 export interface StageOptions {
-  shim: Shim
+  shim: Shim<SimulatedMachine>
   /** Path of the control API's socket. */
   api: string
   /** How long a step may wait for one thing, in milliseconds. */
@@ -30,7 +31,7 @@ export interface StageOptions {
 
 /** What a step plays on. */
 export class Stage {
-  readonly shim: Shim
+  readonly shim: Shim<SimulatedMachine>
   readonly patienceMs: number
   readonly #options: StageOptions
 

@@ -4,9 +4,11 @@ import type { Duplex } from 'node:stream'
 import type { Bdf } from '@upcall/device-manager'
 import type { KernelVersion } from '@upcall/device-manager/guest'
 import type { Arch } from '@upcall/wire'
-import type { Drive } from '../vm/books.js'
-import type { GuestReport, Machine } from '../vm/machine.js'
-import { sameFunction } from '../vm/pci-bus.js'
+import type { Drive, PciDevice } from '../vm/books.js'
+import { VmError } from '../vm/error.js'
+import type { GuestReport, Machine, Spares } from '../vm/machine.js'
+import { nextWindow, type Window } from '../vm/mmio-space.js'
+import { nextFunction, readBdf, sameFunction } from '../vm/pci-bus.js'
 import type { Fault } from './fault.js'
 import type { Hardware } from './messages.js'
 import { GuestProcess } from './process.js'
@@ -17,6 +19,8 @@ export interface SimulatedMachineOptions {
   /** vCPUs that run at first. */
   cpus: number
   maxCpus: number
+  /** Bytes. */
+  memory: number
   bootMs: number
   /** `plugged`: the guest finds what was started and plugged in. `all`: it finds every CPU that fits, and all of PCI bus 0. */
   hardware: 'plugged' | 'all'
@@ -30,6 +34,9 @@ export interface SimulatedMachineOptions {
 
 /** Hardware that exists as a list, and a guest process that is told what is on it. */
 export class SimulatedMachine implements Machine {
+  /** What is taken out of simulated hardware is out. */
+  readonly spares: Spares = { cpus: [], pci: [] }
+  readonly resets = 0
   readonly #options: SimulatedMachineOptions
   readonly #cpus = new Set<number>()
   readonly #drives = new Map<string, Drive>()
@@ -51,6 +58,10 @@ export class SimulatedMachine implements Machine {
 
   get guestGone(): AbortSignal {
     return this.#guest.gone
+  }
+
+  get memory(): number {
+    return this.#options.memory
   }
 
   get pid(): number | undefined {
@@ -77,6 +88,23 @@ export class SimulatedMachine implements Machine {
     await this.#mention()
   }
 
+  checkMemory(bytes: number): void {
+    const { memory } = this
+    if (bytes !== memory)
+      throw new VmError(
+        'INVALID',
+        `desired_ram: ${bytes} is not possible; the memory of a simulated guest stays at ${memory} bytes`,
+      )
+  }
+
+  async resizeMemory(bytes: number): Promise<void> {
+    this.checkMemory(bytes)
+  }
+
+  chooseWindow(taken: readonly Window[]): Window | undefined {
+    return nextWindow(this.#options.arch, taken)
+  }
+
   async attachDrive(drive: Drive): Promise<void> {
     this.#drives.set(drive.id, drive)
   }
@@ -85,7 +113,11 @@ export class SimulatedMachine implements Machine {
     this.#drives.delete(id)
   }
 
-  async plugPci(place: Bdf): Promise<void> {
+  choosePlace(taken: readonly Bdf[], bdf: string | undefined): Bdf | undefined {
+    return bdf === undefined ? nextFunction(taken) : readBdf(bdf)
+  }
+
+  async plugPci({ place }: PciDevice): Promise<void> {
     const before = this.#pci
     this.#pci = [...before, place]
     try {
@@ -96,7 +128,7 @@ export class SimulatedMachine implements Machine {
     }
   }
 
-  async unplugPci(place: Bdf): Promise<void> {
+  async unplugPci({ place }: PciDevice): Promise<void> {
     this.#pci = this.#pci.filter((other) => !sameFunction(other, place))
     await this.#mention()
   }

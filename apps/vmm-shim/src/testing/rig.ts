@@ -7,9 +7,14 @@ import { UpcallServer } from '@upcall/server'
 import { connect, listen } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import { type Fault, faultyBackend, faultyService } from '../guest/fault.js'
-import type { Drive } from '../vm/books.js'
-import type { GuestReport, Machine } from '../vm/machine.js'
+import type { Drive, PciDevice } from '../vm/books.js'
+import { VmError } from '../vm/error.js'
+import type { GuestReport, Machine, Spares } from '../vm/machine.js'
+import { nextWindow, type Window } from '../vm/mmio-space.js'
+import { nextFunction, readBdf } from '../vm/pci-bus.js'
 import { Vm } from '../vm/vm.js'
+
+const MIB = 2 ** 20
 
 /** A directory for sockets, with a short path, that goes with the test. */
 export function temporaryDirectory(): { path: string } & Disposable {
@@ -20,6 +25,10 @@ export function temporaryDirectory(): { path: string } & Disposable {
 /** A machine whose guest lives in this process, and a list of what was done to the hardware and asked of the guest, in order. */
 class RigMachine implements Machine {
   readonly events: string[] = []
+  spares: Spares = { cpus: [], pci: [] }
+  resets = 0
+  readonly arch: Arch
+  memory = 512 * 2 ** 20
   readonly cpus = new Set<number>()
   readonly pci = new Set<string>()
   readonly drives = new Set<string>()
@@ -31,7 +40,8 @@ class RigMachine implements Machine {
   kernel: SimulatedGuest
   readonly #boot: (machine: RigMachine) => SimulatedGuest
 
-  constructor(cpus: number, boot: (machine: RigMachine) => SimulatedGuest) {
+  constructor(arch: Arch, cpus: number, boot: (machine: RigMachine) => SimulatedGuest) {
+    this.arch = arch
     for (let id = 0; id < cpus; id++) this.cpus.add(id)
     this.faults = { fault: undefined, die: () => {} }
     this.#boot = boot
@@ -48,6 +58,19 @@ class RigMachine implements Machine {
     for (const id of ids) this.cpus.delete(id)
   }
 
+  checkMemory(bytes: number): void {
+    if (bytes % MIB !== 0) throw new VmError('INVALID', `desired_ram: ${bytes} is not possible; whole MiB are`)
+  }
+
+  async resizeMemory(bytes: number): Promise<void> {
+    this.#plug(`memory ${bytes}`)
+    this.memory = bytes
+  }
+
+  chooseWindow(taken: readonly Window[]): Window | undefined {
+    return nextWindow(this.arch, taken)
+  }
+
   async attachDrive({ id }: Drive): Promise<void> {
     this.#plug(`attach ${id}`)
     this.drives.add(id)
@@ -58,12 +81,16 @@ class RigMachine implements Machine {
     this.drives.delete(id)
   }
 
-  async plugPci(place: Bdf): Promise<void> {
+  choosePlace(taken: readonly Bdf[], bdf: string | undefined): Bdf | undefined {
+    return bdf === undefined ? nextFunction(taken) : readBdf(bdf)
+  }
+
+  async plugPci({ place }: PciDevice): Promise<void> {
     this.#plug(`plug ${formatBdf(place)}`)
     this.pci.add(formatBdf(place))
   }
 
-  async unplugPci(place: Bdf): Promise<void> {
+  async unplugPci({ place }: PciDevice): Promise<void> {
     this.events.push(`unplug ${formatBdf(place)}`)
     this.pci.delete(formatBdf(place))
   }
@@ -109,7 +136,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
   const { arch = 'x86_64', cpus = 1, maxCpus = 8, replyMs = 5_000, onRequest } = options
   const temporary = temporaryDirectory()
   const address = { transport: 'unix', path: join(temporary.path, 'guest.sock') } as const
-  const machine = new RigMachine(cpus, ({ cpus, pci }) =>
+  const machine = new RigMachine(arch, cpus, ({ cpus, pci }) =>
     simulatedGuest({
       arch,
       cpus: cpus.size,
@@ -152,7 +179,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     reconnect: { maxDelayMs: 20 },
   })
   await manager.ready({ timeoutMs: 5_000 })
-  const vm = new Vm({ arch, cpus, maxCpus, memory: 512 * 2 ** 20, machine, manager, reconcileMs: 2_000 })
+  const vm = new Vm({ arch, cpus, maxCpus, machine, manager, reconcileMs: 2_000 })
   return {
     vm,
     machine,

@@ -4,18 +4,24 @@ import type { Window } from './mmio-space.js'
 /** `unknown`: a request about it was sent and never answered. It keeps its place until a reconcile settles it. */
 export type DeviceStatus = 'adding' | 'present' | 'removing' | 'unknown'
 
-/** A virtio-mmio block device. */
-export interface Drive {
-  readonly id: string
-  readonly window: Window
+/** A file of the host behind a block device. */
+export interface Disk {
   readonly pathOnHost: string
   readonly isReadOnly: boolean
+}
+
+/** A virtio-mmio block device. */
+export interface Drive extends Disk {
+  readonly id: string
+  readonly window: Window
   status: DeviceStatus
 }
 
 export interface PciDevice {
   readonly id: string
   readonly place: Bdf
+  /** Without one it is some device, with nothing behind it. */
+  readonly disk?: Disk | undefined
   status: DeviceStatus
 }
 

@@ -16,14 +16,15 @@ export function nextFunction(taken: readonly Bdf[]): Bdf | undefined {
 
 /** @throws VmError `INVALID` for what is no address, or none on this machine's one bus. */
 export function readBdf(text: string): Bdf {
-  const bdf = parse(text)
+  const bdf = parseAddress(text)
   if (bdf.bus !== 0) throw new VmError('INVALID', `bdf: ${formatBdf(bdf)} is on another bus; this machine has bus 00 only`)
   if (unpackDevfn(bdf.devfn).slot < FIRST_SLOT)
     throw new VmError('INVALID', `bdf: ${formatBdf(bdf)} is the host bridge's slot; choose 00:01.0 to 00:1f.7`)
   return bdf
 }
 
-function parse(text: string): Bdf {
+/** @throws VmError `INVALID` */
+export function parseAddress(text: string): Bdf {
   try {
     return parseBdf(text)
   } catch (error) {

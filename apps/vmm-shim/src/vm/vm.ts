@@ -1,11 +1,11 @@
 import { isUpcallError } from '@upcall/client'
 import { type DeviceManager, formatBdf, GuestError, isResizeError, type ResizeResult } from '@upcall/device-manager'
 import { type Arch, isWireError } from '@upcall/wire'
-import type { Books, DeviceStatus, Drive, PciDevice } from './books.js'
+import type { Books, DeviceStatus, Disk, Drive, PciDevice } from './books.js'
 import { VmError } from './error.js'
-import type { Machine } from './machine.js'
-import { nextWindow } from './mmio-space.js'
-import { nextFunction, readBdf, sameFunction } from './pci-bus.js'
+import type { GuestReport, Machine } from './machine.js'
+import { sameWindow } from './mmio-space.js'
+import { sameFunction } from './pci-bus.js'
 import { type Difference, differences, listSettled, type Settled, type Settlement, settle, settleAsAbsent } from './reconcile.js'
 import { type VmState, type VmView, viewBooks, viewGuest } from './view.js'
 
@@ -15,8 +15,6 @@ export interface VmOptions {
   cpus: number
   /** The most it can have. */
   maxCpus: number
-  /** Bytes. */
-  memory: number
   machine: Machine
   manager: DeviceManager<Arch>
   /** How long a change waits for a connection that is being made again, in milliseconds. Default 500. */
@@ -48,6 +46,8 @@ export class Vm {
   readonly #manager: DeviceManager<Arch>
   readonly #books: Books
   #changing: string | undefined
+  /** Resets that a reconcile has dealt with. */
+  #settledResets = 0
 
   constructor(options: VmOptions) {
     this.#options = options
@@ -58,15 +58,17 @@ export class Vm {
 
   get state(): VmState {
     const { guest } = this.#machine
-    if (guest === 'dead' || guest === 'booting') return guest
+    if (guest !== 'booted') return guest
     return isConnected(this.#manager) ? 'running' : 'reconnecting'
   }
 
   /** What the VMM believes, beside what the guest says. */
   async view(): Promise<VmView> {
     const guest = await this.#machine.report()
-    const { arch, maxCpus: max, memory } = this.#options
-    return { state: this.state, arch, believed: viewBooks(this.#books, { max, memory }), guest: guest ? viewGuest(guest) : null }
+    const { arch, maxCpus: max } = this.#options
+    const { memory, spares } = this.#machine
+    const believed = viewBooks(this.#books, { max, memory, spares })
+    return { state: this.state, arch, believed, guest: guest ? viewGuest(guest) : null }
   }
 
   /** Brings the number of vCPUs to `target`. If the guest refuses in the middle, what it agreed to before is taken back too. */
@@ -90,22 +92,28 @@ export class Vm {
     })
   }
 
-  /** @throws VmError `INVALID` unless the VM has just this much: a simulated guest's memory cannot grow or shrink. */
+  /** @throws VmError `INVALID` unless the VM can have so many bytes. */
   checkMemory(bytes: number): void {
-    const { memory } = this.#options
-    if (bytes !== memory)
-      throw new VmError(
-        'INVALID',
-        `desired_ram: ${bytes} is not possible; the memory of a simulated guest stays at ${memory} bytes`,
-      )
+    this.#machine.checkMemory(bytes)
+  }
+
+  /** Brings the guest's memory to so many bytes. */
+  resizeMemory(bytes: number): Promise<void> {
+    const subject = `resize to ${bytes} bytes of memory`
+    return this.#alone(subject, async () => {
+      this.checkMemory(bytes)
+      if (bytes === this.#machine.memory) return
+      await this.#ready(subject)
+      await this.#machine.resizeMemory(bytes)
+    })
   }
 
   /** Adds a virtio-mmio block device. */
-  addDrive(id: string, { pathOnHost, isReadOnly }: Pick<Drive, 'pathOnHost' | 'isReadOnly'>): Promise<Drive> {
+  addDrive(id: string, { pathOnHost, isReadOnly }: Disk): Promise<Drive> {
     const { drives } = this.#books
     return this.#add(`add drive ${id}`, drives, () => {
       const taken = [...drives.values()].map(({ window }) => window)
-      const window = nextWindow(this.#options.arch, taken)
+      const window = this.#machine.chooseWindow(taken)
       if (!window) throw new VmError('EXHAUSTED', `add drive ${id}: no free window or line is left; remove a drive first`)
       const drive: Drive = { id, window, pathOnHost, isReadOnly, status: 'adding' }
       return {
@@ -125,20 +133,21 @@ export class Vm {
     })
   }
 
-  /** Adds a PCI device, at `bdf` or in the lowest free slot. */
-  addPci(id: string, bdf?: string | undefined): Promise<PciDevice> {
+  /** Adds a PCI device, at `bdf` or in the lowest free slot: a disk, or some device with nothing behind it. */
+  addPci(id: string, bdf?: string | undefined, disk?: Disk | undefined): Promise<PciDevice> {
     const { pci } = this.#books
     return this.#add(`add PCI device ${id}`, pci, () => {
       const taken = [...pci.values()].map(({ place }) => place)
-      const place = bdf === undefined ? nextFunction(taken) : readBdf(bdf)
+      const place = this.#machine.choosePlace(taken, bdf)
       if (!place) throw new VmError('EXHAUSTED', `add PCI device ${id}: no free slot is left; remove a device first`)
       if (taken.some((other) => sameFunction(other, place)))
         throw new VmError('CONFLICT', `add PCI device ${id}: ${formatBdf(place)} is taken; choose another address, or none`)
+      const device: PciDevice = { id, place, disk, status: 'adding' }
       return {
-        entry: { id, place, status: 'adding' },
-        plug: () => this.#machine.plugPci(place),
+        entry: device,
+        plug: () => this.#machine.plugPci(device),
         announce: () => this.#manager.addPci(place),
-        unplug: () => this.#machine.unplugPci(place),
+        unplug: () => this.#machine.unplugPci(device),
       }
     })
   }
@@ -146,7 +155,7 @@ export class Vm {
   removePci(id: string): Promise<void> {
     return this.#remove(`remove PCI device ${id}`, this.#books.pci, id, {
       release: ({ place }) => this.#manager.removePci(place),
-      unplug: ({ place }) => this.#machine.unplugPci(place),
+      unplug: (device) => this.#machine.unplugPci(device),
     })
   }
 
@@ -166,11 +175,36 @@ export class Vm {
       }
       await this.#quiesce()
       const guest = await this.#machine.report()
-      if (!guest) throw new VmError('NOT_READY', 'reconcile: the guest does not say what it has; try again')
+      if (!guest) {
+        if (!dropped) throw new VmError('NOT_READY', 'reconcile: the guest does not say what it has; try again')
+        return { restarted, settled: listSettled(dropped), differences: [] }
+      }
       const settlement = dropped ?? settle(this.#books, guest)
       if (!dropped) await this.#carryOut(settlement)
-      return { restarted, settled: listSettled(settlement), differences: differences(this.#books, guest) }
+      const again = await this.#tellAgain(guest)
+      const now = again.length > 0 ? ((await this.#machine.report()) ?? guest) : guest
+      return { restarted, settled: [...listSettled(settlement), ...again], differences: differences(this.#books, now) }
     })
+  }
+
+  /**
+   * What a guest has forgotten that was reset: that it is to leave spare vCPUs alone, which it starts like all others, and which windows it
+   * was given.
+   */
+  async #tellAgain(guest: GuestReport): Promise<Settled[]> {
+    const { resets, spares } = this.#machine
+    if (resets === this.#settledResets) return []
+    const settled: Settled[] = []
+    const astray = spares.cpus.filter((id) => guest.cpus.online.includes(id))
+    if (astray.length > 0) await this.#manager.removeCpus({ apicIds: astray })
+    for (const id of astray) settled.push({ kind: 'cpu', id: String(id), now: 'absent' })
+    for (const { id, window, status } of this.#books.drives.values()) {
+      if (status !== 'present' || guest.mmio.some((other) => sameWindow(other, window))) continue
+      await this.#manager.addMmio(window)
+      settled.push({ kind: 'mmio', id, now: 'present' })
+    }
+    this.#settledResets = resets
+    return settled
   }
 
   /**
@@ -199,7 +233,7 @@ export class Vm {
       this.#books.drives.delete(drive.id)
     }
     for (const device of pci.absent) {
-      await this.#machine.unplugPci(device.place)
+      await this.#machine.unplugPci(device)
       this.#books.pci.delete(device.id)
     }
   }
@@ -248,6 +282,7 @@ export class Vm {
         await plug()
       } catch (cause) {
         book.delete(entry.id)
+        if (cause instanceof VmError) throw cause
         throw new VmError('NOT_READY', `${subject}: it could not be plugged in; the guest was not asked`, { cause })
       }
       try {
@@ -305,6 +340,7 @@ export class Vm {
     const { guest, guestGone: signal } = this.#machine
     const notReady = (what: string, cause?: unknown) => new VmError('NOT_READY', `${subject}: ${what}`, { cause })
     if (guest === 'dead') throw notReady('the guest is dead; POST /vm/reconcile boots another one')
+    if (guest === 'paused') throw notReady('the guest is paused; let it go on first')
     if (guest === 'booting') throw notReady('the guest is still booting; try again when GET /vm says running')
     try {
       await this.#manager.ready({ timeoutMs: this.#options.readyMs ?? 500, signal })

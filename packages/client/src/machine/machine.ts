@@ -24,9 +24,9 @@ export class SessionMachine {
     return stateNames[this.#session.kind]
   }
 
-  /** What ended the attempts, in ReconnectError. */
+  /** What ended the attempts, in ReconnectError; otherwise the last failure since the service greeted. */
   get cause(): unknown {
-    return this.#session.kind === 'Failed' ? this.#session.cause : undefined
+    return this.#session.kind === 'Failed' ? this.#session.cause : this.#context.lastFailure
   }
 
   /** Requests that wait to be sent, without the one under way. */

@@ -45,9 +45,17 @@ describe('PCI', () => {
     expect(linux.written).toEqual([`${rescan} 1`])
   })
 
-  test('a function that is there already is not scanned for', async () => {
+  test('a function that is there is scanned for all the same: somebody may be adding it', async () => {
     const { linux, add } = setUp(() => 0, true)
-    expect([await add(), linux.written]).toEqual([0, []])
+    expect([await add(), linux.written]).toEqual([0, [`${rescan} 1`]])
+  })
+
+  test('a function that appears between two scans gets one more', async () => {
+    const { linux, clock, plug, add } = setUp(() => 0)
+    clock.setTimer(300, plug)
+    expect(await add()).toBe(0)
+    expect(linux.written).toHaveLength(3)
+    expect(clock.now()).toBeLessThan(500)
   })
 
   test('scans again for a slot that powers up, for 2 s', async () => {

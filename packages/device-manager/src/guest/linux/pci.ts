@@ -24,16 +24,17 @@ export class LinuxPci {
     this.#options = options
   }
 
-  /** A function that is there already is no failure. */
+  /**
+   * A function that is there already is no failure. The last thing is always a scan: its directory appears before its driver is bound, and a
+   * scan waits for whoever adds it at the moment (the guest's own hotplug, in a VM that has ACPI).
+   */
   async add(slot: PciRequest): Promise<number> {
     const { waiting, pciWaitMs } = this.#options
     const rescan = `${BUSES}/0000:${hex(slot.bus)}/rescan`
     if (!(await this.#files.exists(rescan))) return ENODEV
-    const deadline = waiting.now() + pciWaitMs
     let scanAt = waiting.now()
-    const result = await waiting.until(deadline, async () => {
-      if (await this.#has(slot)) return 0
-      if (waiting.now() < scanAt) return undefined
+    const result = await waiting.until(waiting.now() + pciWaitMs, async () => {
+      if (waiting.now() < scanAt && !(await this.#has(slot))) return undefined
       scanAt = waiting.now() + RESCAN_MS
       const refused = await this.#files.write(rescan, '1')
       if (refused !== 0) return refused

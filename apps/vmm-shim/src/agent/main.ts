@@ -1,0 +1,74 @@
+// The program of the default guest image: the upcall service of a stock Linux on its port, and beside it what a VMM likes to know of
+// its guest. Bundled into one file, since it is all that the guest gets.
+import { execFile } from 'node:child_process'
+import { deviceManagerGuest, linuxGuest } from '@upcall/device-manager/guest'
+import { UpcallServer } from '@upcall/server'
+import { listen, type VsockSocket } from '@upcall/vsock'
+import { UPCALL_PORT } from '@upcall/wire'
+import { AGENT_PORT, type Answer, type Ask, ECHO_PORT, type Executed } from './messages.js'
+import { reportOn } from './report.js'
+
+const MAX_ASK = 64 * 1024
+const MAX_OUTPUT = 1024 * 1024
+const ASK_MS = 10_000
+
+await serveUpcalls()
+await serve(AGENT_PORT, (socket) => void answer(socket))
+await serve(ECHO_PORT, (socket) => void socket.pipe(socket))
+console.log('serving')
+
+async function serveUpcalls(): Promise<void> {
+  const server = new UpcallServer({ services: [deviceManagerGuest(linuxGuest())] })
+  await serve(UPCALL_PORT, (socket) => void server.accept(socket, { remote: 'VMM' }))
+}
+
+async function serve(port: number, onConnection: (socket: VsockSocket) => void): Promise<void> {
+  const server = await listen(`vsock://any:${port}`)
+  server.on('connection', (socket) => {
+    // 'close' follows, and whoever uses it hears of that.
+    socket.on('error', () => {})
+    onConnection(socket)
+  })
+}
+
+async function answer(socket: VsockSocket): Promise<void> {
+  let reply: Answer<unknown>
+  try {
+    reply = { ok: await obey(JSON.parse(await readLine(socket)) as Ask) }
+  } catch (error) {
+    reply = { error: (error as Error).message }
+  }
+  socket.end(`${JSON.stringify(reply)}\n`)
+}
+
+async function obey(ask: Ask): Promise<unknown> {
+  if (ask.ask === 'report') return reportOn()
+  if (ask.ask === 'execute') return execute(ask.argv, ask.timeoutMs)
+  throw new Error(`ask: ${JSON.stringify(ask)} is not known; there are report and execute`)
+}
+
+function execute([program = '', ...args]: readonly string[], timeout: number): Promise<Executed> {
+  return new Promise((resolve, reject) => {
+    execFile(program, args, { timeout, maxBuffer: MAX_OUTPUT, encoding: 'utf8' }, (error, stdout, stderr) => {
+      const status = error ? error.code : 0
+      if (typeof status === 'string') reject(error)
+      else resolve({ status: status ?? null, stdout, stderr })
+    })
+  })
+}
+
+function readLine(socket: VsockSocket): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = ''
+    socket.setEncoding('utf8').setTimeout(ASK_MS, () => reject(new Error(`no line within ${ASK_MS} ms`)))
+    socket.on('data', (chunk: string) => {
+      text += chunk
+      const end = text.indexOf('\n')
+      if (end >= 0) {
+        socket.setTimeout(0)
+        resolve(text.slice(0, end))
+      } else if (text.length > MAX_ASK) reject(new Error(`more than ${MAX_ASK} characters without a line end`))
+    })
+    socket.once('end', () => reject(new Error('no line came')))
+  })
+}

@@ -1,0 +1,30 @@
+// What the VMM asks the program in its default image, over vsock: one JSON line each way, then the connection ends.
+
+/** Where it answers. */
+export const AGENT_PORT = 10219
+/** Where it sends back whatever it is sent. */
+export const ECHO_PORT = 10220
+
+/** `execute` runs a program in the guest; its output is UTF-8 and at most 1 MiB, and it may take `timeoutMs`. */
+export type Ask =
+  | { readonly ask: 'report' }
+  | { readonly ask: 'execute'; readonly argv: readonly string[]; readonly timeoutMs: number }
+
+/** Addresses are hexadecimal strings. CPUs are APIC ids. `pci` has domain, bus, slot and function, as sysfs does. */
+export interface AgentReport {
+  readonly cpus: readonly number[]
+  /** Bytes. */
+  readonly memory: number
+  readonly pci: readonly string[]
+  readonly mmio: readonly { readonly base: string; readonly size: string }[]
+  readonly blocks: readonly { readonly name: string; readonly serial: string | null; readonly size: number }[]
+}
+
+export interface Executed {
+  /** null if a signal ended it. */
+  readonly status: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export type Answer<T> = { readonly ok: T } | { readonly error: string }

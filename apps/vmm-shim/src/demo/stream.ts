@@ -1,0 +1,68 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import type { Duplex } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
+
+const CHUNK = 64 * 1024
+/** Between chunks: enough to be seen, and to leave an emulated guest time for other things. */
+const PAUSE_MS = 20
+
+export interface Flow {
+  readonly sent: number
+  readonly received: number
+}
+
+/** Sends random bytes to whoever sends them back, until it is told to stop, with a checksum over either way. */
+export class ChecksummedStream {
+  readonly #stream: Duplex
+  readonly #out = createHash('sha256')
+  readonly #back = createHash('sha256')
+  readonly #flowing: Promise<void>
+  readonly #ended: Promise<void>
+  #sent = 0
+  #received = 0
+  #stopped = false
+
+  constructor(stream: Duplex) {
+    this.#stream = stream
+    stream.on('data', (chunk: Buffer) => {
+      this.#received += chunk.length
+      this.#back.update(chunk)
+    })
+    this.#ended = once(stream, 'end').then(() => {})
+    this.#flowing = this.#flow()
+    this.#ended.catch(() => {})
+    this.#flowing.catch(() => {})
+  }
+
+  get flow(): Flow {
+    return { sent: this.#sent, received: this.#received }
+  }
+
+  /** Resolves when all that was sent is back. @throws if it is not the same, or the stream broke. */
+  async finish(): Promise<{ bytes: number; sha256: string }> {
+    this.#stopped = true
+    await this.#flowing
+    this.#stream.end()
+    await this.#ended
+    const [out, back] = [this.#out.digest('hex'), this.#back.digest('hex')]
+    if (out !== back)
+      throw new Error(`stream: ${this.#sent} bytes went out with ${out}, ${this.#received} came back with ${back}`)
+    return { bytes: this.#received, sha256: out }
+  }
+
+  destroy(): void {
+    this.#stopped = true
+    this.#stream.destroy()
+  }
+
+  async #flow(): Promise<void> {
+    while (!this.#stopped) {
+      const chunk = randomBytes(CHUNK)
+      this.#out.update(chunk)
+      this.#sent += chunk.length
+      if (!this.#stream.write(chunk)) await once(this.#stream, 'drain')
+      await delay(PAUSE_MS)
+    }
+  }
+}

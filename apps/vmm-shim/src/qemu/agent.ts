@@ -1,0 +1,66 @@
+import type { Duplex } from 'node:stream'
+import { AGENT_PORT, type AgentReport, type Answer, type Ask, type Executed } from '../agent/messages.js'
+import type { GuestReport } from '../vm/machine.js'
+import { parseAddress } from '../vm/pci-bus.js'
+
+const REPORT_MS = 5_000
+const MAX_ANSWER = 4 * 1024 * 1024
+
+export type Connect = (port: number, options: { signal: AbortSignal }) => Promise<Duplex>
+
+/** The VMM's end of the program in the default image. Each question has a connection of its own. */
+export class Agent {
+  readonly #connect: Connect
+
+  constructor(connect: Connect) {
+    this.#connect = connect
+  }
+
+  /** What the guest says it has. @throws if nobody answers there, as in an image that does not run the program. */
+  async report(): Promise<GuestReport> {
+    const { cpus, memory, pci, mmio, blocks } = await this.#ask<AgentReport>({ ask: 'report' }, REPORT_MS)
+    return {
+      booted: true,
+      paused: false,
+      crashed: false,
+      cpus: { online: cpus },
+      memory,
+      // Of which line each has the machine knows, whose slots they are.
+      mmio: mmio.map(({ base, size }) => ({ base: BigInt(base), size: BigInt(size), irq: 0 })),
+      pci: pci.filter((address) => address.startsWith('0000:')).map(parseAddress),
+      blocks,
+    }
+  }
+
+  /** Runs a program in the guest to its end. */
+  execute(argv: readonly string[], { timeoutMs = 30_000 }: { timeoutMs?: number | undefined } = {}): Promise<Executed> {
+    return this.#ask<Executed>({ ask: 'execute', argv, timeoutMs }, timeoutMs + REPORT_MS)
+  }
+
+  async #ask<T>(ask: Ask, timeoutMs: number): Promise<T> {
+    const signal = AbortSignal.timeout(timeoutMs)
+    const stream = await this.#connect(AGENT_PORT, { signal })
+    const onAbort = () => void stream.destroy(new Error(`guest ${ask.ask}: no answer within ${timeoutMs} ms`))
+    signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      stream.write(`${JSON.stringify(ask)}\n`)
+      const answer = JSON.parse(await readAll(stream)) as Answer<T>
+      if ('error' in answer) throw new Error(`guest ${ask.ask}: ${answer.error}`)
+      return answer.ok
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+      stream.destroy()
+    }
+  }
+}
+
+async function readAll(stream: Duplex): Promise<string> {
+  const chunks: Buffer[] = []
+  let length = 0
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    length += chunk.length
+    if (length > MAX_ANSWER) throw new Error(`guest: an answer of more than ${MAX_ANSWER} bytes`)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString('utf8')
+}

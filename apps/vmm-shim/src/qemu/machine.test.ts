@@ -1,0 +1,273 @@
+import { describe, expect, it } from 'vitest'
+import { type Answer, FakeQemu } from '../testing/fake-qemu.js'
+import type { PciDevice } from '../vm/books.js'
+import { type Hardware, MEMORY_DEVICE } from './hardware.js'
+import { QemuMachine, type QemuMachineOptions } from './machine.js'
+import { Slots } from './slots.js'
+
+const MIB = 2 ** 20
+const HARDWARE: Hardware = {
+  ...{ machine: 'q35', accel: 'tcg', cpus: [0], maxCpus: 4, vsockSocket: '/v', pci: [] },
+  memory: { boot: 512 * MIB, max: 1024 * MIB, plugged: 0 },
+}
+const DISK: PciDevice = {
+  ...{ id: 'data', place: { bus: 1, devfn: 0 }, status: 'adding' },
+  disk: { pathOnHost: '/srv/data.img', isReadOnly: true },
+}
+
+/** CPUs 0 to 3, of which `plugged` are in. */
+function cpus(plugged: number[]): Answer {
+  return () =>
+    [0, 1, 2, 3].map((id) => ({
+      type: 'max-x86_64-cpu',
+      props: { 'socket-id': 0, 'core-id': id, 'thread-id': 0 },
+      ...(plugged.includes(id) && { 'qom-path': `/machine/peripheral/cpu-${id}` }),
+    }))
+}
+
+async function start(
+  answers: Record<string, Answer> = {},
+  hardware: Partial<Hardware> = {},
+  more: Partial<QemuMachineOptions> = {},
+) {
+  const qemus: FakeQemu[] = []
+  const booted: Hardware[] = []
+  const exits: string[] = []
+  const machine = new QemuMachine({
+    hardware: { ...HARDWARE, ...hardware },
+    async launch(given) {
+      booted.push(given)
+      const qemu = await FakeQemu.start({ 'query-hotpluggable-cpus': cpus([0]), ...answers })
+      qemus.push(qemu)
+      return qemu
+    },
+    report: () => Promise.reject(new Error('nobody answers')),
+    ejectMs: 20,
+    memoryMs: 20,
+    onExit: (why) => exits.push(why),
+    ...more,
+  })
+  await machine.launched
+  return {
+    machine,
+    booted,
+    exits,
+    qemu: () => qemus.at(-1)!,
+    [Symbol.asyncDispose]: () => machine.stop(),
+  }
+}
+
+describe('vCPUs', () => {
+  it('are plugged in by their APIC ids', async () => {
+    await using rig = await start()
+    await rig.machine.startCpus([2])
+    expect(rig.qemu().commands).toContainEqual({
+      execute: 'device_add',
+      arguments: { driver: 'max-x86_64-cpu', id: 'cpu-2', 'socket-id': 0, 'core-id': 2, 'thread-id': 0 },
+    })
+  })
+
+  it('under tcg are kept as spares, and started again without a word to QEMU', async () => {
+    await using rig = await start()
+    await rig.machine.startCpus([1])
+    await rig.machine.stopCpus([1])
+    expect(rig.machine.spares.cpus).toEqual([1])
+    const before = rig.qemu().changes
+    await rig.machine.startCpus([1])
+    expect(rig.machine.spares.cpus).toEqual([])
+    expect(rig.qemu().changes).toEqual(before)
+  })
+
+  it('under kvm are unplugged, and are spares if the guest does not eject them', async () => {
+    let ejects = true
+    await using rig = await start(
+      {
+        'query-hotpluggable-cpus': cpus([0, 1, 2]),
+        device_del: ({ id }) => {
+          if (ejects) setImmediate(() => rig.qemu().emit('DEVICE_DELETED', { path: `${id}/lapic` }))
+        },
+      },
+      { accel: 'kvm', cpus: [0, 1, 2] },
+    )
+    await rig.machine.stopCpus([2])
+    expect(rig.machine.spares.cpus).toEqual([])
+    ejects = false
+    await rig.machine.stopCpus([1])
+    expect(rig.machine.spares.cpus).toEqual([1])
+    rig.qemu().emit('DEVICE_DELETED', { path: '/machine/peripheral/cpu-1/lapic' })
+    await expect.poll(() => rig.machine.spares.cpus).toEqual([])
+  })
+})
+
+describe('PCI devices', () => {
+  it('are a node and a device behind a port', async () => {
+    await using rig = await start()
+    await rig.machine.plugPci(DISK)
+    const [node, device] = rig.qemu().commands.slice(-2)
+    expect(node).toMatchObject({ execute: 'blockdev-add', arguments: { driver: 'raw', 'read-only': true } })
+    expect(device).toMatchObject({
+      execute: 'device_add',
+      arguments: { driver: 'virtio-blk-pci', id: 'pci-data', serial: 'data', bus: 'port-1', drive: node!.arguments['node-name'] },
+    })
+  })
+
+  it('whose file cannot be opened are invalid', async () => {
+    const refuse = () => {
+      throw new Error("Could not open '/srv/data.img'")
+    }
+    await using rig = await start({ 'blockdev-add': refuse })
+    await expect(rig.machine.plugPci(DISK)).rejects.toMatchObject({
+      code: 'INVALID',
+      message: expect.stringContaining('/srv/data.img'),
+    })
+  })
+
+  it('that cannot be plugged in leave no node', async () => {
+    const refuse = () => {
+      throw new Error('slot in use')
+    }
+    await using rig = await start({ device_add: refuse })
+    await expect(rig.machine.plugPci(DISK)).rejects.toThrow('slot in use')
+    expect(rig.qemu().changes).toEqual(['blockdev-add', 'device_add', 'blockdev-del'])
+  })
+
+  it('go with their node once the guest has ejected them, and keep their place until then', async () => {
+    await using rig = await start()
+    await rig.machine.plugPci(DISK)
+    await rig.machine.unplugPci(DISK)
+    expect(rig.machine.spares.pci).toEqual([DISK.place])
+    expect(rig.machine.choosePlace([], undefined)).toEqual({ bus: 2, devfn: 0 })
+    expect(() => rig.machine.choosePlace([], '01:00.0')).toThrow(/has not ejected/)
+    expect(rig.qemu().changes).not.toContain('blockdev-del')
+    rig.qemu().emit('DEVICE_DELETED', { device: 'pci-data', path: '/machine/peripheral/pci-data' })
+    await expect.poll(() => rig.qemu().changes.at(-1)).toBe('blockdev-del')
+    expect(rig.machine.choosePlace([], '01:00.0')).toEqual(DISK.place)
+  })
+
+  it('find places behind the ports of a q35, and in free slots of a pc', async () => {
+    await using q35 = await start()
+    expect(q35.machine.choosePlace([{ bus: 1, devfn: 0 }], undefined)).toEqual({ bus: 2, devfn: 0 })
+    expect(() => q35.machine.choosePlace([], '00:05.0')).toThrow(/01:00.0, 02:00.0/)
+    const fixed = [1, 2].map((slot) => ({ bus: 0, slot, function: 0, qdev_id: '' }))
+    await using pc = await start({ 'query-pci': () => [{ bus: 0, devices: fixed }] }, { machine: 'pc' })
+    expect(pc.machine.choosePlace([], undefined)).toEqual({ bus: 0, devfn: 3 << 3 })
+    expect(() => pc.machine.choosePlace([], '00:02.0')).toThrow(/machine's own/)
+    expect(() => pc.machine.choosePlace([], '00:05.1')).toThrow(/00:01.0 to 00:1f.0/)
+  })
+})
+
+describe('memory', () => {
+  const holds = (size: number) => () => [{ type: 'virtio-mem', data: { id: MEMORY_DEVICE, size } }]
+
+  it('is what the guest has taken', async () => {
+    let size = 0
+    await using rig = await start({
+      'query-memory-devices': () => holds(size)(),
+      'qom-set': ({ value }) => {
+        size = Number(value)
+      },
+    })
+    await rig.machine.resizeMemory(768 * MIB)
+    expect(rig.machine.memory).toBe(768 * MIB)
+  })
+
+  it('that the guest does not take is unfinished', async () => {
+    await using rig = await start({ 'query-memory-devices': holds(128 * MIB) })
+    await expect(rig.machine.resizeMemory(768 * MIB)).rejects.toMatchObject({ code: 'UNFINISHED' })
+    expect(rig.machine.memory).toBe(640 * MIB)
+  })
+
+  it.each([
+    [256 * MIB, /512|536870912/],
+    [2048 * MIB, /1073741824/],
+    [513 * MIB, /blocks of 2097152/],
+  ])('cannot be %i', async (bytes, why) => {
+    await using rig = await start()
+    expect(() => rig.machine.checkMemory(bytes)).toThrow(why)
+  })
+})
+
+describe('a microvm', () => {
+  const drive = {
+    ...{ id: 'data', window: new Slots().windows[0]!, pathOnHost: '/srv/data.img', isReadOnly: false },
+    status: 'adding' as const,
+  }
+
+  it('takes drives into its slots', async () => {
+    await using rig = await start({}, { machine: 'microvm', maxCpus: 1 }, { slots: new Slots() })
+    expect(rig.machine.chooseWindow([])).toEqual({ base: 0xfeb0_0000n, size: 0x200n, irq: 5 })
+    expect(rig.machine.chooseWindow([drive.window])).toMatchObject({ irq: 6 })
+    await rig.machine.attachDrive(drive)
+    await rig.machine.detachDrive(drive)
+    expect(rig.qemu().changes).toEqual(['blockdev-add', 'qom-set', 'qom-set', 'blockdev-del'])
+    expect(rig.qemu().commands[2]!.arguments).toEqual({ path: '/machine/peripheral/slot-0', property: 'drive', value: 'empty-0' })
+    await expect(rig.machine.attachDrive({ ...drive, isReadOnly: true })).rejects.toMatchObject({ code: 'INVALID' })
+  })
+
+  it('has no PCI, and the others no slots', async () => {
+    await using microvm = await start({}, { machine: 'microvm', maxCpus: 1 }, { slots: new Slots() })
+    expect(() => microvm.machine.choosePlace([], undefined)).toThrow(/drives/)
+    await using q35 = await start()
+    expect(() => q35.machine.chooseWindow([])).toThrow(/pci-devices/)
+  })
+
+  it('puts its drives into the slots of the next QEMU', async () => {
+    await using rig = await start({}, { machine: 'microvm', maxCpus: 1 }, { slots: new Slots() })
+    await rig.machine.attachDrive(drive)
+    rig.qemu().die()
+    await expect.poll(() => rig.machine.guest).toBe('dead')
+    rig.machine.boot()
+    await rig.machine.launched
+    expect(rig.qemu().changes).toEqual(['blockdev-add', 'qom-set'])
+    expect(rig.machine.resets).toBe(1)
+  })
+})
+
+describe('the life of a guest', () => {
+  it('is booting until its service greets, paused while stopped, and booting again after a reset', async () => {
+    await using rig = await start()
+    const { machine } = rig
+    expect(machine.guest).toBe('booting')
+    machine.serves()
+    expect(machine.guest).toBe('booted')
+    for (const [event, state] of [
+      ['STOP', 'paused'],
+      ['RESUME', 'booted'],
+      ['RESET', 'booting'],
+    ] as const) {
+      rig.qemu().emit(event)
+      await expect.poll(() => machine.guest).toBe(state)
+    }
+    expect(machine.resets).toBe(1)
+  })
+
+  it('ends with QEMU, and another one is booted with what was there', async () => {
+    await using rig = await start()
+    const { machine } = rig
+    await machine.startCpus([1])
+    await machine.plugPci(DISK)
+    const gone = machine.guestGone
+    rig.qemu().die()
+    await expect.poll(() => machine.guest).toBe('dead')
+    expect(gone.aborted).toBe(true)
+    expect(rig.exits).toEqual(['QEMU was ended by SIGKILL'])
+    await expect(machine.startCpus([2])).rejects.toMatchObject({ code: 'NOT_READY' })
+    machine.boot()
+    await machine.launched
+    expect(machine.guest).toBe('booting')
+    expect(machine.guestGone.aborted).toBe(false)
+    expect(rig.booted[1]).toMatchObject({ cpus: [0, 1], pci: [DISK] })
+  })
+
+  it('that does not come up is dead, and says why', async () => {
+    const exits: string[] = []
+    const machine = new QemuMachine({
+      hardware: HARDWARE,
+      launch: () => Promise.reject(new Error('no such kernel')),
+      report: () => Promise.reject(new Error('nobody answers')),
+      onExit: (why) => exits.push(why),
+    })
+    await expect(machine.launched).rejects.toThrow('no such kernel')
+    expect([machine.guest, exits]).toEqual(['dead', ['no such kernel']])
+  })
+})
