@@ -1,8 +1,8 @@
 /*
  * What a front end (a VMM) needs; of a back end's business only connect is, which finds out whether a socket file is in use.
  *
- * In the published addon all the same: its exercise plays the front end, so what is run before publishing, on each architecture, is the
- * very file that is published. Nothing here gives a program more than Node and a shell give it.
+ * In the published addon all the same: its exercise plays the front end, so what is run before publishing, on each architecture,
+ * is the very file that is published. Nothing here gives a program more than Node and a shell give it.
  *
  * For JavaScript:
  *   connect(sockaddr) → descriptor       an AF_UNIX stream; answers at once
