@@ -2,6 +2,7 @@
 // Every byte is checked by its receiver; the table at the end says what came of each exercise.
 import * as data from '../vhost-user/data.mjs'
 import * as life from '../vhost-user/life.mjs'
+import { readmeProgram } from '../vhost-user/readme.mjs'
 import { descriptors, MIB, Scene, settled } from '../vhost-user/scene.mjs'
 
 const STREAMS = 12
@@ -51,14 +52,16 @@ async function exercises(scene, exercise) {
   const backEnd = new life.BackEnd(scene)
   try {
     await backEnd.start()
-    if (!(await exercise('boot', 'the back end in a process of its own', boot))) return
+    await exercise('boot', 'the back end in a process of its own', boot)
     await exercise('back end killed', 'SIGKILL under traffic', () => backEnd.killedUnderTraffic())
     const back = () => backEnd.broughtBack()
     await exercise('back end brought back', 'device_del, chardev-remove, chardev-add, device_add', back)
     await exercise('descriptors', 'of the new back end', () => backEnd.descriptorsKept())
+    await scene.vm.close()
   } finally {
     await backEnd.kill()
   }
+  await exercise('the README’s program', 'from nothing to CONNECT 5000', () => readmeProgram(scene))
 }
 
 /** A check that also fills a row of the table. True if it passed. */

@@ -4,8 +4,9 @@ import { bench as adopted } from './adopted.mjs'
 import { bench as codec } from './codec.mjs'
 import { bench as session } from './session.mjs'
 import { bench as transport } from './transport.mjs'
+import { bench as vhostUser } from './vhost-user.mjs'
 
-const all = { codec, transport, adopted, session }
+const all = { codec, transport, adopted, session, 'vhost-user': vhostUser }
 const wanted = process.argv.slice(2)
 for (const name of wanted) {
   if (!Object.hasOwn(all, name)) {

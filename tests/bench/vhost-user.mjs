@@ -1,5 +1,5 @@
 // Between the host and a guest under QEMU (tcg), through the vhost-user device of this process; and the same bytes through a Unix socket
-// alone, to another process. Needs QEMU and Debian's tools; the first run makes the guest image.
+// alone, to another process. Needs QEMU and Debian's tools; the first run makes the guest image. UPCALL_BENCH_CPU is the guest's CPU model.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { buildGuestImage, startInGuest } from '@upcall/qemu'
 import { createVsockDevice } from '@upcall/vhost-user'
 import { listenHybrid } from '@upcall/vsock'
+import { pingPong, quantile } from './measure.mjs'
 
 const here = fileURLToPath(import.meta.url)
 const GIB = 2 ** 30
@@ -19,16 +20,26 @@ const ROUNDS = 2_000
 /** Clock ticks of /proc/<pid>/stat: 100 a second on every Linux that Node runs on. */
 const TICKS = 100
 
-const PORTS = { echo: 5000, discard: 5001, source: 5002 }
+const PORTS = { echo: 5000, discard: 5001, source: 5002, interrupts: 5003 }
 /** In the guest everything is socat, which costs the emulated CPU least. */
 const SERVICES = [
   `socat VSOCK-LISTEN:${PORTS.echo},fork PIPE &`,
   `socat -u -b ${BLOCK} VSOCK-LISTEN:${PORTS.discard},fork OPEN:/dev/null &`,
   `socat -U -b ${BLOCK} VSOCK-LISTEN:${PORTS.source},fork OPEN:/dev/zero,readbytes=${BULK} &`,
+  `socat -U VSOCK-LISTEN:${PORTS.interrupts},fork OPEN:/proc/interrupts &`,
   'sleep 1; echo ready; wait',
 ].join('\n')
 
 export async function bench() {
+  try {
+    return await measureAll()
+  } catch (error) {
+    if (error.code !== 'TOOL_MISSING' && error.code !== 'IMAGE') throw error
+    return [{ way: `not measured: ${error.message}` }]
+  }
+}
+
+async function measureAll() {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-bench-'))
   const peer = fork(here, ['--peer', folder], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
   let guest
@@ -41,24 +52,12 @@ export async function bench() {
     hybrid = await listenHybrid({ path: join(folder, 'vsock'), route: (port, { signal }) => device.connect(port, { signal }) })
     guest = await startGuest(image, join(folder, 'vhost'))
     await device.ready({ signal: AbortSignal.timeout(10_000) })
-
-    const unix = (name) => connected(netConnect({ path: join(folder, name), allowHalfOpen: true }))
-    const direct = (name) => device.connect(PORTS[name])
-    const through = async (name) => {
-      const socket = netConnect({ path: join(folder, 'vsock'), allowHalfOpen: true })
-      socket.write(`CONNECT ${PORTS[name]}\n`)
-      await once(socket, 'readable')
-      socket.read()
-      return socket
-    }
-    const ways = [
-      ['a Unix socket alone (baseline)', unix, peer.pid],
-      ['guest, device.connect()', direct, guest.guest.pid],
-      ['guest, CONNECT on the hybrid socket', through, guest.guest.pid],
+    const interrupts = () => guestInterrupts(device)
+    return [
+      await measure('a Unix socket alone', (name) => dialUnix(join(folder, name)), peer.pid),
+      await measure('guest: device.connect()', (name) => device.connect(PORTS[name]), guest.guest.pid, interrupts),
+      await measure('guest: CONNECT', (name) => dialHybrid(join(folder, 'vsock'), PORTS[name]), guest.guest.pid, interrupts),
     ]
-    const rows = []
-    for (const [name, dial, pid] of ways) rows.push(await measure(name, dial, pid))
-    return rows
   } finally {
     await guest?.close()
     await hybrid?.close()
@@ -68,39 +67,46 @@ export async function bench() {
   }
 }
 
-async function measure(name, dial, pid) {
-  const rounds = await roundTrips(await dial('echo'))
-  const there = await cpu(pid, () => send(dial))
-  const back = await cpu(pid, () => receive(dial))
+async function dialUnix(path) {
+  const socket = netConnect({ path, allowHalfOpen: true })
+  await once(socket, 'connect')
+  return socket
+}
+
+async function dialHybrid(path, port) {
+  const socket = await dialUnix(path)
+  socket.write(`CONNECT ${port}\n`)
+  await once(socket, 'readable')
+  socket.read()
+  return socket
+}
+
+/** `to` and `from` the other end; CPU time in seconds per GiB, of this process (client and device) and of the other (peer or QEMU). */
+async function measure(way, dial, pid, interrupts = () => 0) {
+  const rounds = await usage(pid, interrupts, () => roundTrips(dial))
+  const to = await usage(pid, interrupts, () => send(dial))
+  const from = await usage(pid, interrupts, () => receive(dial))
+  const gib = BULK / GIB
+  const both = (format) => `${format(to)} / ${format(from)}`
   return {
-    way: name,
-    '1 KiB round trip, µs: median': rounds[ROUNDS / 2].toFixed(0),
-    '99 %': rounds[Math.floor(ROUNDS * 0.99)].toFixed(0),
-    'there, MiB/s': there.rate,
-    'back, MiB/s': back.rate,
-    'CPU s per GiB, this process: there': there.own,
-    back: back.own,
-    'the other: there': there.other,
-    ' back': back.other,
+    way,
+    'round trip, µs': `${quantile(rounds.value, 0.5).toFixed(0)} (99 %: ${quantile(rounds.value, 0.99).toFixed(0)})`,
+    'MiB/s to / from': both(({ seconds }) => (BULK / 2 ** 20 / seconds).toFixed(0)),
+    'CPU s per GiB here': both(({ own }) => (own / gib).toFixed(2)),
+    there: both(({ other }) => (other / gib).toFixed(2)),
+    'guest interrupts per round': (rounds.interrupts / ROUNDS).toFixed(2),
+    'per MiB': both((it) => (it.interrupts / (BULK / 2 ** 20)).toFixed(1)),
   }
 }
 
-/** Microseconds, sorted. */
-async function roundTrips(socket) {
-  const message = Buffer.alloc(1024)
+/** Microseconds each. */
+async function roundTrips(dial) {
+  const socket = await dial('echo')
+  await pingPong(socket, ROUNDS / 10)
   const times = []
-  for (let i = -ROUNDS / 10; i < ROUNDS; i++) {
-    const start = performance.now()
-    socket.write(message)
-    for (let got = 0; got < message.length; ) {
-      const chunk = socket.read()
-      if (chunk === null) await once(socket, 'readable')
-      else got += chunk.length
-    }
-    if (i >= 0) times.push((performance.now() - start) * 1000)
-  }
+  for (let i = 0; i < ROUNDS; i++) times.push(await pingPong(socket, 1))
   socket.destroy()
-  return times.sort((a, b) => a - b)
+  return times
 }
 
 async function send(dial) {
@@ -123,18 +129,24 @@ async function receive(dial) {
   if (received !== BULK) throw new Error(`${received} bytes came, not ${BULK}`)
 }
 
-/** Rate, and the CPU time of this process and of another. */
-async function cpu(pid, run) {
-  const before = { own: process.cpuUsage(), other: cpuSeconds(pid), at: performance.now() }
-  await run()
+/** What `run` takes: time, CPU time of this process and of another, interrupts of the guest. */
+async function usage(pid, interrupts, run) {
+  const before = { interrupts: await interrupts(), other: cpuSeconds(pid), own: process.cpuUsage(), at: performance.now() }
+  const value = await run()
   const seconds = (performance.now() - before.at) / 1000
   const { user, system } = process.cpuUsage(before.own)
-  const perGib = (value) => ((value * GIB) / BULK).toFixed(2)
-  return {
-    rate: (BULK / 2 ** 20 / seconds).toFixed(0),
-    own: perGib((user + system) / 1e6),
-    other: perGib(cpuSeconds(pid) - before.other),
-  }
+  const other = cpuSeconds(pid) - before.other
+  return { value, seconds, own: (user + system) / 1e6, other, interrupts: (await interrupts()) - before.interrupts }
+}
+
+/** All those of virtio queues; the other virtio devices are idle. */
+async function guestInterrupts(device) {
+  const socket = await device.connect(PORTS.interrupts)
+  let text = ''
+  for await (const chunk of socket) text += chunk
+  const counts = [...text.matchAll(/^ *\d+: +(\d+) .*virtio\d+-(?!config)/gm)].map(([, count]) => Number(count))
+  if (counts.length === 0) throw new Error('the guest tells no virtio interrupts')
+  return counts.reduce((sum, count) => sum + count, 0)
 }
 
 function cpuSeconds(pid) {
@@ -150,16 +162,12 @@ async function startGuest(image, path) {
   const guest = await startInGuest({
     ...{ image, command: ['sh', '-c', SERVICES], onLine: (line) => line === 'ready' && ready() },
     ...{ machine: 'q35', memory: '512M', sharedMemory: true, cpus: 1, deadlineMs: 600_000, bootDeadlineMs: 120_000 },
+    cpu: process.env.UPCALL_BENCH_CPU,
     chardevs: [`socket,id=vsock,path=${path}`],
     devices: ['vhost-user-vsock-pci,chardev=vsock'],
   })
   await Promise.race([listening, guest.result])
   return guest
-}
-
-async function connected(socket) {
-  await once(socket, 'connect')
-  return socket
 }
 
 /** The same services on Unix sockets, for the baseline. */

@@ -9,7 +9,7 @@ const of = (args: string[], flag: string) => args.filter((_, i) => args[i - 1] =
 describe('qemuArgv', () => {
   it('emulates a q35 without anything that was not asked for', () => {
     expect(argv()).toEqual([
-      ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-accel', 'tcg', '-cpu', 'max'],
+      ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-accel', 'tcg', '-cpu', 'max,-erms,-fsrm'],
       ...['-machine', 'q35,vmport=off,hpet=off', '-smp', 'cpus=1,maxcpus=1', '-m', 'size=256M'],
       ...['-kernel', '/k', '-append', 'console=ttyS0 panic=-1'],
       ...['-chardev', 'socket,id=console,fd=3', '-serial', 'chardev:console'],

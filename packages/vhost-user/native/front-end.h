@@ -1,5 +1,8 @@
 /*
- * What a front end (a VMM) needs and a back end does not: for tests that play one, and for nobody else.
+ * What a front end (a VMM) needs; of a back end's business only connect is, which finds out whether a socket file is in use.
+ *
+ * In the published addon all the same: its exercise plays the front end, so what is run before publishing, on each architecture,
+ * is the very file that is published. Nothing here gives a program more than Node and a shell give it.
  *
  * For JavaScript:
  *   connect(sockaddr) → descriptor       an AF_UNIX stream; answers at once

@@ -39,6 +39,9 @@ export interface AttachmentHandlers {
   readonly onEnd: (error: DeviceError | undefined) => void
 }
 
+/** How long an interrupt for used transmit buffers may wait for one that has packets to tell of. A shorter timer costs more than it saves. */
+const SETTLE_MS = 10
+
 interface Watcher {
   news(): void
 }
@@ -59,6 +62,7 @@ export class Attachment {
   #closed = false
   #wakeAt = Number.POSITIVE_INFINITY
   #cancelWake: () => void = () => {}
+  #cancelSettle: (() => void) | undefined
 
   constructor(binding: Binding, descriptor: Descriptor, options: MuxerOptions, clock: Clock, handlers: AttachmentHandlers) {
     this.#options = options
@@ -68,7 +72,12 @@ export class Attachment {
     this.#session = new BackendSession(this.#platform, configSpace(options.guestCid))
     this.#device = new VsockDevice(options)
     this.#channel = new Channel(binding, descriptor, {
-      onMessage: (header, payload, descriptors) => this.#apply(this.#session.receive(header, payload, descriptors)),
+      onMessage: (header, payload, descriptors) => {
+        // It may end a ring, and what is owed for it would be lost.
+        this.#announce()
+        this.#settle()
+        return this.#apply(this.#session.receive(header, payload, descriptors))
+      },
       onEnd: (error) => this.#end(error === undefined ? undefined : toDeviceError(error)),
     })
   }
@@ -134,6 +143,7 @@ export class Attachment {
     if (this.#closed) return
     this.#closed = true
     this.#cancelWake()
+    this.#cancelSettle?.()
     this.#channel.close()
     this.#device.muxer.abandon()
     this.#deliverNews()
@@ -187,11 +197,10 @@ export class Attachment {
     const { rx, tx } = this.#session
     if (rx !== undefined || tx !== undefined) {
       try {
-        const work = this.#device.process(rx, tx, this.#clock.now())
-        if (work.notifyRx) this.#platform.notify(RX_RING)
-        if (work.notifyTx) this.#platform.notify(TX_RING)
+        const more = this.#device.process(rx, tx, this.#clock.now())
         // Others first: the event loop turns before the next piece.
-        if (work.more) setImmediate(() => this.#pump())
+        if (more) setImmediate(() => this.#pump())
+        this.#announce()
       } catch (error) {
         this.#stop(toDeviceError(error))
         this.#handlers.onChange()
@@ -200,6 +209,19 @@ export class Attachment {
     }
     this.#deliverNews()
     this.#armTimer()
+  }
+
+  #announce(): void {
+    const { rx, tx, owed } = this.#device.announce(this.#session.rx, this.#session.tx)
+    if (rx) this.#platform.notify(RX_RING)
+    if (tx) this.#platform.notify(TX_RING)
+    if (owed) this.#cancelSettle ??= this.#clock.setTimer(SETTLE_MS, () => this.#settle())
+  }
+
+  #settle(): void {
+    this.#cancelSettle?.()
+    this.#cancelSettle = undefined
+    if (this.#device.settle(this.#session.tx)) this.#platform.notify(TX_RING)
   }
 
   #deliverNews(): void {

@@ -1,7 +1,10 @@
-import { type Budget, VsockDevice, type Work } from '../src/machine/device.js'
+import { expect } from 'vitest'
+import type { VsockConnection } from '../src/machine/connection.js'
+import { type Budget, VsockDevice } from '../src/machine/device.js'
 import type { MuxerOptions } from '../src/machine/muxer.js'
+import { Op } from '../src/machine/packet.js'
 import { SplitRing } from '../src/machine/vring.js'
-import { FakeGuest, GUEST_CID } from './fake-guest.js'
+import { FakeGuest, GUEST_CID, type GuestPacket, opName } from './fake-guest.js'
 
 export const OPTIONS: MuxerOptions = {
   guestCid: GUEST_CID,
@@ -37,10 +40,9 @@ export class FakeVm {
   }
 
   /** One call of `process`, unless the budget makes it several. Bounded: a device that never rests fails the test. */
-  run(): Work {
+  run(): void {
     for (let turn = 0; turn < 1_000; turn++) {
-      const work = this.device.process(this.rx, this.tx, this.now)
-      if (!work.more) return work
+      if (!this.device.process(this.rx, this.tx, this.now)) return
     }
     throw new Error('the device does not come to rest')
   }
@@ -50,4 +52,45 @@ export class FakeVm {
     this.now += ms
     this.device.muxer.handleTimeout(this.now)
   }
+}
+
+export const GUEST_PORT = 5000
+
+/** A connection from the host, past its handshake. */
+export function open(vm: FakeVm, fields: { bufferAllocation?: number; forwardCount?: number } = {}): VsockConnection {
+  vm.guest.supply(32)
+  const connection = vm.device.muxer.connect(GUEST_PORT, vm.now)!
+  vm.run()
+  expect(vm.guest.received().map(opName)).toEqual(['REQUEST'])
+  reply(vm, connection, Op.RESPONSE, fields)
+  vm.run()
+  expect(connection.state).toBe('open')
+  vm.guest.supply(32)
+  return connection
+}
+
+export const reply = (
+  vm: FakeVm,
+  { hostPort, guestPort }: VsockConnection,
+  op: number,
+  fields = {},
+  payload?: Uint8Array,
+): void => vm.guest.send({ op, sourcePort: guestPort, destinationPort: hostPort, ...fields }, payload)
+
+/** Runs the device and lists what it said. */
+export function heard(vm: FakeVm): GuestPacket[] {
+  vm.run()
+  return vm.guest.received()
+}
+
+/** Does something to a connection, and has the device look after it. */
+export function call<T extends VsockConnection>(vm: FakeVm, connection: T, action: (connection: T) => void): void {
+  action(connection)
+  vm.device.muxer.touch(connection)
+}
+
+export function readAll(connection: VsockConnection): number[] {
+  const bytes: number[] = []
+  for (let chunk = connection.read(); chunk !== undefined; chunk = connection.read()) bytes.push(...chunk)
+  return bytes
 }

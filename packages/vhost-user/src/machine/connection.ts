@@ -36,6 +36,9 @@ export interface ConnectionPorts {
   readonly guestPort: number
 }
 
+/** The guest is told of its credit when so large a part of the buffer was taken since it was last told. */
+const CREDIT_PART = 2
+
 const NEVER = Number.POSITIVE_INFINITY
 
 export class VsockConnection {
@@ -126,7 +129,8 @@ export class VsockConnection {
     this.#forwarded = (this.#forwarded + count) >>> 0
     if (this.state === 'open') {
       const untold = (this.#forwarded - this.#advertised) >>> 0
-      if (untold >= this.#options.bufferBytes / 4 && (this.#guestShutdown & SHUTDOWN_SEND) === 0) this.#creditUpdateDue = true
+      if (untold >= this.#options.bufferBytes / CREDIT_PART && (this.#guestShutdown & SHUTDOWN_SEND) === 0)
+        this.#creditUpdateDue = true
       this.#settle(now)
     }
   }

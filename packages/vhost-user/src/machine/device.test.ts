@@ -1,44 +1,9 @@
 import { describe, expect, test } from 'vitest'
-import { type GuestPacket, opName } from '../../testing/fake-guest.js'
-import { FakeVm } from '../../testing/fake-vm.js'
+import { opName } from '../../testing/fake-guest.js'
+import { call, FakeVm, GUEST_PORT, heard, open, readAll, reply } from '../../testing/fake-vm.js'
 import type { VsockConnection } from './connection.js'
 import { FIRST_HOST_PORT } from './muxer.js'
-import { Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
-
-const GUEST_PORT = 5000
-
-/** A connection from the host, past its handshake. */
-function open(vm: FakeVm, fields: { bufferAllocation?: number; forwardCount?: number } = {}): VsockConnection {
-  vm.guest.supply(32)
-  const connection = vm.device.muxer.connect(GUEST_PORT, vm.now)!
-  vm.run()
-  expect(vm.guest.received().map(opName)).toEqual(['REQUEST'])
-  reply(vm, connection, Op.RESPONSE, fields)
-  vm.run()
-  expect(connection.state).toBe('open')
-  vm.guest.supply(32)
-  return connection
-}
-
-const reply = (vm: FakeVm, { hostPort, guestPort }: VsockConnection, op: number, fields = {}, payload?: Uint8Array): void =>
-  vm.guest.send({ op, sourcePort: guestPort, destinationPort: hostPort, ...fields }, payload)
-
-/** Runs the device and lists what it said. */
-function heard(vm: FakeVm): GuestPacket[] {
-  vm.run()
-  return vm.guest.received()
-}
-
-function call<T extends VsockConnection>(vm: FakeVm, connection: T, action: (connection: T) => void): void {
-  action(connection)
-  vm.device.muxer.touch(connection)
-}
-
-function readAll(connection: VsockConnection): number[] {
-  const bytes: number[] = []
-  for (let chunk = connection.read(); chunk !== undefined; chunk = connection.read()) bytes.push(...chunk)
-  return bytes
-}
+import { Op } from './packet.js'
 
 describe('a connection from the host', () => {
   test('REQUEST carries our port, our credit and the guest’s CID', () => {
@@ -226,17 +191,17 @@ describe('bytes', () => {
     expect(update.at(-1)!.header.forwardCount).toBe((70_000 * 61_440) % 2 ** 32)
   })
 
-  test('the guest is told of credit when a quarter of it was taken', () => {
+  test('the guest is told of credit when half of it was taken', () => {
     const vm = new FakeVm({ bufferBytes: 4096 })
     const connection = open(vm)
     reply(vm, connection, Op.RW, {}, new Uint8Array(2048))
     vm.run()
     readAll(connection)
-    call(vm, connection, (it) => it.consumed(1023, vm.now))
+    call(vm, connection, (it) => it.consumed(2047, vm.now))
     expect(heard(vm)).toEqual([])
     call(vm, connection, (it) => it.consumed(1, vm.now))
     const [packet] = heard(vm)
-    expect(packet!.header).toMatchObject({ op: Op.CREDIT_UPDATE, forwardCount: 1024, bufferAllocation: 4096 })
+    expect(packet!.header).toMatchObject({ op: Op.CREDIT_UPDATE, forwardCount: 2048, bufferAllocation: 4096 })
   })
 
   test('more than its credit resets the guest’s connection, and nothing of it is kept', () => {
@@ -273,137 +238,6 @@ describe('bytes', () => {
     }
     expect(allocations).toBeLessThanOrEqual(2)
     expect(readAll(connection)).toEqual(Array.from({ length: 2_000 }, (_, i) => i & 0xff))
-  })
-})
-
-describe('the end', () => {
-  test('half-close by the host: what was written first, then SHUTDOWN(send), and the guest may go on', () => {
-    const vm = new FakeVm()
-    const connection = open(vm)
-    call(vm, connection, (it) => it.write(new Uint8Array(1500)))
-    call(vm, connection, (it) => it.end())
-    const packets = heard(vm)
-    expect(packets.map(opName)).toEqual(['RW', 'RW', 'SHUTDOWN'])
-    expect(packets[2]!.header.flags).toBe(SHUTDOWN_SEND)
-    reply(vm, connection, Op.RW, {}, Uint8Array.of(5))
-    vm.run()
-    expect(readAll(connection)).toEqual([5])
-    expect(connection.inputEnded).toBe(false)
-  })
-
-  test('half-close by the guest: the host may go on writing', () => {
-    const vm = new FakeVm()
-    const connection = open(vm)
-    reply(vm, connection, Op.RW, {}, Uint8Array.of(5))
-    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
-    vm.run()
-    expect([connection.inputEnded, connection.outputRefused, readAll(connection)]).toEqual([true, false, [5]])
-    call(vm, connection, (it) => it.write(Uint8Array.of(1)))
-    expect(heard(vm).map(opName)).toEqual(['RW'])
-  })
-
-  test('both halves closed, then close(): SHUTDOWN(both), and the guest’s RST ends it', () => {
-    const vm = new FakeVm()
-    const connection = open(vm)
-    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
-    call(vm, connection, (it) => it.end())
-    heard(vm)
-    call(vm, connection, (it) => it.close(vm.now))
-    const [packet] = heard(vm)
-    expect(packet!.header).toMatchObject({ op: Op.SHUTDOWN, flags: SHUTDOWN_BOTH })
-    reply(vm, connection, Op.RST)
-    expect(heard(vm)).toEqual([])
-    expect([connection.outcome, vm.device.muxer.size]).toEqual(['done', 0])
-  })
-
-  test('a guest that never answers our SHUTDOWN is reset in the end', () => {
-    const vm = new FakeVm()
-    const connection = open(vm)
-    call(vm, connection, (it) => it.close(vm.now))
-    heard(vm)
-    vm.advance(7_999)
-    expect(connection.state).toBe('closing')
-    vm.advance(1)
-    expect(heard(vm).map(opName)).toEqual(['RST'])
-    expect(vm.device.muxer.size).toBe(0)
-  })
-
-  test('SHUTDOWN(both) of the guest: RST only when everything it sent has been taken', () => {
-    const vm = new FakeVm()
-    const connection = open(vm)
-    reply(vm, connection, Op.RW, {}, Uint8Array.of(1, 2, 3))
-    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_BOTH })
-    expect(heard(vm)).toEqual([])
-    expect(readAll(connection)).toEqual([1, 2, 3])
-    call(vm, connection, (it) => it.consumed(3, vm.now))
-    expect(heard(vm).map(opName)).toEqual(['RST'])
-    expect(connection.outcome).toBe('done')
-  })
-
-  test('SHUTDOWN(both) and nobody who reads: the RST comes by the timer, the bytes stay', () => {
-    const vm = new FakeVm()
-    const connection = open(vm)
-    reply(vm, connection, Op.RW, {}, Uint8Array.of(1, 2, 3))
-    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_BOTH })
-    vm.run()
-    vm.advance(8_000)
-    expect(heard(vm).map(opName)).toEqual(['RST'])
-    expect(readAll(connection)).toEqual([1, 2, 3])
-  })
-
-  test('SHUTDOWN in two steps counts like one', () => {
-    const vm = new FakeVm()
-    const connection = open(vm)
-    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
-    vm.run()
-    expect([connection.outputRefused, connection.inputEnded]).toEqual([true, false])
-    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
-    expect(heard(vm).map(opName)).toEqual(['RST'])
-  })
-
-  test('RST out of the blue keeps what came before it', () => {
-    const vm = new FakeVm()
-    const connection = open(vm)
-    reply(vm, connection, Op.RW, {}, Uint8Array.of(1))
-    reply(vm, connection, Op.RST)
-    vm.run()
-    expect([connection.outcome, readAll(connection)]).toEqual(['reset', [1]])
-    expect(vm.device.muxer.size).toBe(0)
-  })
-
-  test('close() with bytes still unsent is a reset', () => {
-    const vm = new FakeVm()
-    const connection = open(vm, { bufferAllocation: 10 })
-    call(vm, connection, (it) => it.write(new Uint8Array(20)))
-    heard(vm)
-    call(vm, connection, (it) => it.close(vm.now))
-    expect(heard(vm).map(opName)).toEqual(['RST'])
-  })
-
-  test('bytes behind the guest’s own SHUTDOWN(send) break the rules', () => {
-    const vm = new FakeVm()
-    const connection = open(vm)
-    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
-    reply(vm, connection, Op.RW, {}, Uint8Array.of(1))
-    expect(heard(vm).map(opName)).toEqual(['RST'])
-    expect(connection.outcome).toBe('violation')
-  })
-
-  test('the guest may use its port anew while the old connection says goodbye', () => {
-    const vm = new FakeVm()
-    vm.guest.supply(8)
-    const request = { op: Op.REQUEST, sourcePort: 1025, destinationPort: 80 }
-    vm.guest.send(request)
-    vm.run()
-    const [first] = vm.device.muxer.takeNews()
-    call(vm, first!, (it) => it.accept())
-    call(vm, first!, (it) => it.close(vm.now))
-    heard(vm)
-    vm.device.muxer.takeNews()
-    vm.guest.send(request)
-    vm.run()
-    expect(vm.device.muxer.takeNews()).toEqual([expect.objectContaining({ state: 'accepting' })])
-    expect(vm.device.muxer.size).toBe(1)
   })
 })
 
@@ -476,8 +310,7 @@ describe('fairness', () => {
     const vm = new FakeVm({}, { budget: { bytes: 4096, descriptors: 1024 } })
     const connection = open(vm)
     for (let i = 0; i < 20; i++) reply(vm, connection, Op.RW, {}, new Uint8Array(1000))
-    const work = vm.device.process(vm.rx, vm.tx, vm.now)
-    expect(work.more).toBe(true)
+    expect(vm.device.process(vm.rx, vm.tx, vm.now)).toBe(true)
     expect(connection.inputPending).toBeLessThanOrEqual(5_000)
     vm.run()
     expect(connection.inputPending).toBe(20_000)
@@ -493,5 +326,31 @@ describe('a driver that has gone', () => {
     expect(connections.map(({ outcome }) => outcome)).toEqual(['reset', 'reset'])
     expect(vm.device.muxer.takeNews()).toEqual(connections)
     expect([vm.device.muxer.size, vm.device.muxer.outgoing]).toEqual([0, false])
+  })
+})
+
+describe('interrupts', () => {
+  test('packets are announced at once, used transmit buffers when a quarter of the ring is', () => {
+    const vm = new FakeVm({}, { size: 16 })
+    vm.guest.supply(2)
+    vm.guest.send({ op: Op.RST })
+    vm.run()
+    expect(vm.device.announce(vm.rx, vm.tx)).toEqual({ rx: false, tx: false, owed: true })
+    vm.device.muxer.connect(GUEST_PORT, vm.now)
+    vm.run()
+    expect(vm.device.announce(vm.rx, vm.tx)).toEqual({ rx: true, tx: false, owed: true })
+    for (let i = 0; i < 3; i++) vm.guest.send({ op: Op.RST })
+    vm.run()
+    expect(vm.device.announce(vm.rx, vm.tx)).toEqual({ rx: false, tx: true, owed: false })
+    expect(vm.device.settle(vm.tx)).toBe(false)
+  })
+
+  test('what was put off is settled once', () => {
+    const vm = new FakeVm({}, { size: 16 })
+    vm.guest.send({ op: Op.RST })
+    vm.run()
+    vm.device.announce(vm.rx, vm.tx)
+    expect(vm.device.settle(vm.tx)).toBe(true)
+    expect(vm.device.settle(vm.tx)).toBe(false)
   })
 })

@@ -20,13 +20,19 @@ export interface Budget {
 
 const DEFAULT_BUDGET: Budget = { bytes: 1 << 20, descriptors: 1024 }
 
-export interface Work {
-  /** The budget ran out: call again soon. */
-  readonly more: boolean
-  /** The rings whose driver wants to be interrupted. */
-  readonly notifyRx: boolean
-  readonly notifyTx: boolean
+/** Whom to interrupt. */
+export interface Announcement {
+  readonly rx: boolean
+  readonly tx: boolean
+  /** Transmit buffers were given back, and the driver was not told: call `settle` within some milliseconds. */
+  readonly owed: boolean
 }
+
+/**
+ * A driver waits for packets, and hardly for its used transmit buffers: an interrupt for these alone, which costs an emulated guest
+ * more than the packet did, is put off until so large a part of the ring is used up. (`Infinity`: never put off.)
+ */
+const UNANNOUNCED_PART = 4
 
 /** The virtio-vsock device: moves packets between two rings and the connections. */
 export class VsockDevice {
@@ -41,8 +47,11 @@ export class VsockDevice {
     this.#budget = budget
   }
 
-  /** Does what there is to do on the rings that run. Throws `DeviceError` if the guest broke a rule. */
-  process(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): Work {
+  /**
+   * Does what there is to do on the rings that run, and shows the guest what was done. True if the budget ran out: call again soon. Throws
+   * `DeviceError` if the guest broke a rule.
+   */
+  process(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): boolean {
     this.#bytesLeft = this.#budget.bytes
     this.#descriptorsLeft = this.#budget.descriptors
     tx?.disableKicks()
@@ -53,7 +62,24 @@ export class VsockDevice {
       if (rx !== undefined) this.#deliver(rx)
       more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
     } while (!more && this.#armed(rx, tx))
-    return { more, notifyRx: rx?.publish() ?? false, notifyTx: tx?.publish() ?? false }
+    rx?.publish()
+    tx?.publish()
+    return more
+  }
+
+  /** To be called after `process`: whether the guest wants to hear of what was done. */
+  announce(rx: SplitRing | undefined, tx: SplitRing | undefined): Announcement {
+    const full = tx !== undefined && tx.unannounced >= tx.size / UNANNOUNCED_PART
+    return {
+      rx: rx?.interruptDue() ?? false,
+      tx: full && tx.interruptDue(),
+      owed: tx !== undefined && tx.unannounced > 0,
+    }
+  }
+
+  /** The interrupt that was put off. False if the guest has looked meanwhile, as it does when packets come. */
+  settle(tx: SplitRing | undefined): boolean {
+    return tx?.interruptDue() ?? false
   }
 
   /** Asks for kicks where we wait for the guest. True if it was faster and there is work already. */

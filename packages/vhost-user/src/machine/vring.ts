@@ -53,6 +53,7 @@ export class SplitRing {
   #lastAvail: number
   #usedIndex: number
   #published: number
+  #announced: number
 
   /** @param base the available index to go on from (SET_VRING_BASE). */
   constructor(memory: GuestMemory, layout: RingLayout, features: RingFeatures, base: number) {
@@ -71,7 +72,7 @@ export class SplitRing {
     this.#used = new Uint16Array(used.buffer, used.byteOffset, 3 + 4 * size)
     this.#usedElements = new Uint32Array(used.buffer, used.byteOffset, 1 + 2 * size)
     this.#lastAvail = base & 0xffff
-    this.#usedIndex = this.#published = Atomics.load(this.#used, 1)
+    this.#usedIndex = this.#published = this.#announced = Atomics.load(this.#used, 1)
   }
 
   /** The next available index: what GET_VRING_BASE answers. */
@@ -108,15 +109,28 @@ export class SplitRing {
     this.#usedIndex = (this.#usedIndex + 1) & 0xffff
   }
 
-  /** Shows the guest what was pushed since the last call. True if the guest wants to be interrupted for it. */
-  publish(): boolean {
-    const before = this.#published
-    const after = this.#usedIndex
+  /** Shows the guest what was pushed since the last call. */
+  publish(): void {
+    // Atomics.store is sequentially consistent: a full barrier between this store and the load of the guest's wish in `interruptDue`,
+    // without which both sides may miss each other and wait for ever.
+    if (this.#published !== this.#usedIndex) Atomics.store(this.#used, 1, this.#usedIndex)
+    this.#published = this.#usedIndex
+  }
+
+  /** Chains published since `interruptDue` was last asked. */
+  get unannounced(): number {
+    return (this.#published - this.#announced) & 0xffff
+  }
+
+  /**
+   * Whether the guest wants to be interrupted for what was published since the last time it was asked. May be asked late: a guest
+   * that has looked meanwhile says no.
+   */
+  interruptDue(): boolean {
+    const before = this.#announced
+    const after = this.#published
     if (before === after) return false
-    this.#published = after
-    // Atomics.store is sequentially consistent: a full barrier between this store and the load of the guest's wish below, without
-    // which both sides may miss each other and wait for ever.
-    Atomics.store(this.#used, 1, after)
+    this.#announced = after
     if (!this.#features.eventIdx) return (Atomics.load(this.#avail, 0) & NO_INTERRUPT) === 0
     const event = Atomics.load(this.#avail, 2 + this.size)
     return ((after - event - 1) & 0xffff) < ((after - before) & 0xffff)

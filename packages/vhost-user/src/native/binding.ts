@@ -39,8 +39,9 @@ export interface Binding {
   /** Detaches every window and unmaps. Twice is once. */
   unmap(mapping: Mapping): void
 
-  /** For tests that play the front end. */
+  /** A connected AF_UNIX stream; answers at once. */
   connect(sockaddr: Uint8Array): Descriptor
+  /** For tests that play the front end, and for the exercise of the published addon. */
   memfd(size: number): Descriptor
   eventfd(): Descriptor
 

@@ -1,0 +1,204 @@
+import { once } from 'node:events'
+import { existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import { describe, expect, test } from 'vitest'
+import { openDescriptors } from '../testing/addon.js'
+import { binding, cleanups, connected, deviceAt, folder, heard, path, running, say } from '../testing/scene.js'
+import { Op } from './machine/packet.js'
+import { createVsockDevice, VhostUserVsock } from './vhost-user-vsock.js'
+
+describe.runIf(binding !== undefined)('the life of a device', () => {
+  describe('stop, cont, reset', () => {
+    test('a paused VM keeps its connections', async () => {
+      const { device, vmm } = await running()
+      const { stream, request } = await connected(device, vmm)
+      const stopped = once(device, 'stopped')
+      const bases = await vmm.stop()
+      expect((await stopped)[0]).toMatchObject({ reason: 'paused' })
+      stream.write('while paused')
+      await vmm.sync()
+      expect(vmm.guest.received()).toEqual([])
+      await vmm.start(bases)
+      expect(device.state).toBe('running')
+      const [packet] = await heard(vmm)
+      expect(Buffer.from(packet!.payload).toString()).toBe('while paused')
+      say(vmm, request, Op.RW, {}, Buffer.from('back'))
+      expect(String((await once(stream, 'data'))[0])).toBe('back')
+    })
+
+    test('a guest that is reset loses them', async () => {
+      const { device, vmm } = await running()
+      const { stream } = await connected(device, vmm)
+      const failed = once(stream, 'error')
+      const reset = once(device, 'reset')
+      await vmm.stop()
+      vmm.guest.memoryBytes.fill(0)
+      await vmm.start()
+      expect((await reset)[0]).toEqual({ connections: 1 })
+      expect((await failed)[0]).toMatchObject({ code: 'ECONNRESET' })
+      expect(device.state).toBe('running')
+    })
+
+    test('SET_MEM_TABLE and SET_VRING_CALL under running rings lose nothing', async () => {
+      const { device, vmm } = await running()
+      const { stream, request } = await connected(device, vmm)
+      for (let i = 0; i < 20; i++) {
+        await vmm.setMemory({ needReply: i % 2 === 0 })
+        vmm.calls[0] = binding!.eventfd()
+        vmm.send({ request: 'SET_VRING_CALL', ring: 0, descriptor: true }, { descriptors: [vmm.calls[0]] })
+        await vmm.sync()
+        vmm.guest.rx.usedEvent = vmm.guest.rx.usedIndex
+        const interrupted = vmm.interrupt(0)
+        stream.write(`${i}`)
+        await interrupted
+        expect(Buffer.from((await heard(vmm))[0]!.payload).toString()).toBe(`${i}`)
+        say(vmm, request, Op.RW, {}, Buffer.from(`${i}`))
+        expect(String((await once(stream, 'data'))[0])).toBe(`${i}`)
+      }
+    })
+  })
+
+  test('an owner who knows of a reset need not wait for the new driver', async () => {
+    const { device, vmm } = await running()
+    const { stream } = await connected(device, vmm)
+    const failed = once(stream, 'error')
+    await vmm.stop()
+    await vmm.sync()
+    expect(device.resetConnections()).toBe(1)
+    expect((await failed)[0]).toMatchObject({ code: 'ECONNRESET' })
+    expect(device.resetConnections()).toBe(0)
+    await device.close()
+    expect(device.resetConnections()).toBe(0)
+  })
+
+  describe('interrupts for used transmit buffers', () => {
+    test('are put off, and come all the same', async () => {
+      const { device, vmm } = await running()
+      const { request } = await connected(device, vmm)
+      vmm.guest.tx.usedEvent = vmm.guest.tx.usedIndex
+      const told = vmm.interrupt(1)
+      say(vmm, request, Op.RW, {}, Buffer.from('x'))
+      await told
+      expect(vmm.guest.tx.takeUsed().length).toBeGreaterThan(0)
+    })
+
+    test('come before the ring is stopped', async () => {
+      const clock = { now: () => 0, setTimer: () => () => {} }
+      const { device, vmm } = await running({ clock })
+      const { request } = await connected(device, vmm)
+      await vmm.sync()
+      vmm.guest.tx.usedEvent = vmm.guest.tx.usedIndex
+      const told = vmm.interrupt(1)
+      say(vmm, request, Op.CREDIT_UPDATE)
+      // With this clock no timer ever ends.
+      while (vmm.guest.tx.usedIndex === vmm.guest.tx.view.getUint16(vmm.guest.tx.availAt + 4 + 2 * vmm.guest.tx.size, true))
+        await turn()
+      await vmm.stop()
+      await told
+    })
+  })
+
+  describe('a hostile guest', () => {
+    test('stops its own device and no other; the VMM is told; a new driver starts it again', async () => {
+      const { device, vmm } = await running()
+      const { stream } = await connected(device, vmm)
+      const other = await running({ socketPath: join(folder, 'other.sock') })
+      const failed = once(stream, 'error')
+      const stopped = once(device, 'stopped')
+      const told = vmm.interrupt(1, vmm.errors[1])
+      vmm.guest.tx.setDescriptor(0, { address: 0, length: 0xffff_ffff, flags: 0, next: 0 })
+      vmm.guest.tx.offer(0)
+      vmm.kick(1)
+      expect((await stopped)[0]).toMatchObject({ reason: 'fault', error: { code: 'OUT_OF_BOUNDS' } })
+      expect((await failed)[0]).toMatchObject({ code: 'ECONNRESET' })
+      await told
+      expect(device.fault).toMatchObject({ name: 'DeviceError' })
+      await expect(device.connect(1)).rejects.toMatchObject({ code: 'ENETDOWN' })
+      await connected(other.device, other.vmm)
+
+      // Its rings are as bad as before: restart() finds that out, and nothing worse.
+      device.restart()
+      await vmm.sync()
+      expect(device.state).toBe('faulted')
+
+      await vmm.stop()
+      vmm.guest.memoryBytes.fill(0)
+      await vmm.start()
+      expect([device.state, device.fault]).toEqual(['running', undefined])
+    })
+
+    test('kicks without end do not keep others from their turn', async () => {
+      const { vmm } = await running()
+      let turns = 0
+      for (let i = 0; i < 200; i++) {
+        for (let n = 0; n < 10; n++) vmm.guest.send({ op: Op.RW, sourcePort: n, destinationPort: 2 })
+        vmm.kick(1)
+        await turn()
+        turns++
+        vmm.guest.tx.takeUsed()
+        vmm.guest.received()
+        vmm.guest.supply(20)
+      }
+      expect(turns).toBe(200)
+    })
+  })
+
+  describe('ends', () => {
+    test('close() cuts connections, removes the socket file, and is twice once', async () => {
+      const { device, vmm } = await running()
+      const { stream } = await connected(device, vmm)
+      const failed = once(stream, 'error')
+      await Promise.all([device.close(), device.close()])
+      expect((await failed)[0]).toMatchObject({ code: 'ECONNRESET' })
+      expect([device.state, existsSync(path)]).toEqual(['closed', false])
+      await vmm.hungUp()
+      await expect(device.listen()).rejects.toMatchObject({ code: 'ABORTED' })
+    })
+
+    test('nothing is left behind', async () => {
+      const turnOver = async () => {
+        const { device, vmm } = await running()
+        await connected(device, vmm)
+        await vmm.setMemory()
+        for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+        await device.close()
+      }
+      await turnOver()
+      const before = await openDescriptors()
+      for (let i = 0; i < 20; i++) await turnOver()
+      expect(await openDescriptors()).toBe(before)
+    })
+
+    test('a path in use is refused, a dead process’s is taken over, something else is left alone', async () => {
+      await deviceAt()
+      await expect(createVsockDevice({ socketPath: path, guestCid: 3 })).rejects.toMatchObject({ code: 'EADDRINUSE' })
+      const dead = join(folder, 'dead.sock')
+      const descriptor = binding!.socket(binding!.AF_UNIX)
+      binding!.bind(descriptor, Buffer.concat([Buffer.from([1, 0]), Buffer.from(`${dead}\0`)]))
+      binding!.close(descriptor)
+      const taken = await createVsockDevice({ socketPath: dead, guestCid: 3 })
+      await taken.close()
+      const file = join(folder, 'file')
+      writeFileSync(file, '')
+      await expect(createVsockDevice({ socketPath: file, guestCid: 3 })).rejects.toMatchObject({ code: 'EADDRINUSE' })
+    })
+
+    test('bad options are refused', () => {
+      const good = { socketPath: path, guestCid: 3 }
+      for (const bad of [
+        { guestCid: 2 },
+        { guestCid: 2 ** 32 - 1 },
+        { maxConnections: 1024 },
+        { bufferBytes: 1 },
+        { lingerMs: 0 },
+      ]) {
+        expect(() => new VhostUserVsock({ ...good, ...bad })).toThrow(RangeError)
+      }
+    })
+
+    test('a path that is too long says so, in bytes', async () => {
+      await expect(createVsockDevice({ socketPath: `/${'ü'.repeat(60)}`, guestCid: 3 })).rejects.toThrow(/121 bytes; 1 to 107/)
+    })
+  })
+})

@@ -1,0 +1,135 @@
+import { describe, expect, test } from 'vitest'
+import { opName } from '../../testing/fake-guest.js'
+import { call, FakeVm, heard, open, readAll, reply } from '../../testing/fake-vm.js'
+import { Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
+
+describe('the end', () => {
+  test('half-close by the host: what was written first, then SHUTDOWN(send), and the guest may go on', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    call(vm, connection, (it) => it.write(new Uint8Array(1500)))
+    call(vm, connection, (it) => it.end())
+    const packets = heard(vm)
+    expect(packets.map(opName)).toEqual(['RW', 'RW', 'SHUTDOWN'])
+    expect(packets[2]!.header.flags).toBe(SHUTDOWN_SEND)
+    reply(vm, connection, Op.RW, {}, Uint8Array.of(5))
+    vm.run()
+    expect(readAll(connection)).toEqual([5])
+    expect(connection.inputEnded).toBe(false)
+  })
+
+  test('half-close by the guest: the host may go on writing', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.RW, {}, Uint8Array.of(5))
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
+    vm.run()
+    expect([connection.inputEnded, connection.outputRefused, readAll(connection)]).toEqual([true, false, [5]])
+    call(vm, connection, (it) => it.write(Uint8Array.of(1)))
+    expect(heard(vm).map(opName)).toEqual(['RW'])
+  })
+
+  test('both halves closed, then close(): SHUTDOWN(both), and the guest’s RST ends it', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
+    call(vm, connection, (it) => it.end())
+    heard(vm)
+    call(vm, connection, (it) => it.close(vm.now))
+    const [packet] = heard(vm)
+    expect(packet!.header).toMatchObject({ op: Op.SHUTDOWN, flags: SHUTDOWN_BOTH })
+    reply(vm, connection, Op.RST)
+    expect(heard(vm)).toEqual([])
+    expect([connection.outcome, vm.device.muxer.size]).toEqual(['done', 0])
+  })
+
+  test('a guest that never answers our SHUTDOWN is reset in the end', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    call(vm, connection, (it) => it.close(vm.now))
+    heard(vm)
+    vm.advance(7_999)
+    expect(connection.state).toBe('closing')
+    vm.advance(1)
+    expect(heard(vm).map(opName)).toEqual(['RST'])
+    expect(vm.device.muxer.size).toBe(0)
+  })
+
+  test('SHUTDOWN(both) of the guest: RST only when everything it sent has been taken', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.RW, {}, Uint8Array.of(1, 2, 3))
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_BOTH })
+    expect(heard(vm)).toEqual([])
+    expect(readAll(connection)).toEqual([1, 2, 3])
+    call(vm, connection, (it) => it.consumed(3, vm.now))
+    expect(heard(vm).map(opName)).toEqual(['RST'])
+    expect(connection.outcome).toBe('done')
+  })
+
+  test('SHUTDOWN(both) and nobody who reads: the RST comes by the timer, the bytes stay', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.RW, {}, Uint8Array.of(1, 2, 3))
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_BOTH })
+    vm.run()
+    vm.advance(8_000)
+    expect(heard(vm).map(opName)).toEqual(['RST'])
+    expect(readAll(connection)).toEqual([1, 2, 3])
+  })
+
+  test('SHUTDOWN in two steps counts like one', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
+    vm.run()
+    expect([connection.outputRefused, connection.inputEnded]).toEqual([true, false])
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
+    expect(heard(vm).map(opName)).toEqual(['RST'])
+  })
+
+  test('RST out of the blue keeps what came before it', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.RW, {}, Uint8Array.of(1))
+    reply(vm, connection, Op.RST)
+    vm.run()
+    expect([connection.outcome, readAll(connection)]).toEqual(['reset', [1]])
+    expect(vm.device.muxer.size).toBe(0)
+  })
+
+  test('close() with bytes still unsent is a reset', () => {
+    const vm = new FakeVm()
+    const connection = open(vm, { bufferAllocation: 10 })
+    call(vm, connection, (it) => it.write(new Uint8Array(20)))
+    heard(vm)
+    call(vm, connection, (it) => it.close(vm.now))
+    expect(heard(vm).map(opName)).toEqual(['RST'])
+  })
+
+  test('bytes behind the guest’s own SHUTDOWN(send) break the rules', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
+    reply(vm, connection, Op.RW, {}, Uint8Array.of(1))
+    expect(heard(vm).map(opName)).toEqual(['RST'])
+    expect(connection.outcome).toBe('violation')
+  })
+
+  test('the guest may use its port anew while the old connection says goodbye', () => {
+    const vm = new FakeVm()
+    vm.guest.supply(8)
+    const request = { op: Op.REQUEST, sourcePort: 1025, destinationPort: 80 }
+    vm.guest.send(request)
+    vm.run()
+    const [first] = vm.device.muxer.takeNews()
+    call(vm, first!, (it) => it.accept())
+    call(vm, first!, (it) => it.close(vm.now))
+    heard(vm)
+    vm.device.muxer.takeNews()
+    vm.guest.send(request)
+    vm.run()
+    expect(vm.device.muxer.takeNews()).toEqual([expect.objectContaining({ state: 'accepting' })])
+    expect(vm.device.muxer.size).toBe(1)
+  })
+})
