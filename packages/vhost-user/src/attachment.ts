@@ -42,6 +42,9 @@ export interface AttachmentHandlers {
 /** How long an interrupt for used transmit buffers may wait for one that has packets to tell of. A shorter timer costs more than it saves. */
 const SETTLE_MS = 10
 
+/** Trips to the rings that callbacks may bring about, one after the other, before the event loop has to turn. */
+const TRIPS_PER_TURN = 4
+
 interface Watcher {
   news(): void
 }
@@ -59,6 +62,9 @@ export class Attachment {
   readonly #channel: Channel
   readonly #watchers = new Map<VsockConnection, Watcher>()
   #scheduled = false
+  /** There is more to do, and the event loop turns first. */
+  #postponed = false
+  #trips = 0
   #closed = false
   #wakeAt = Number.POSITIVE_INFINITY
   #cancelWake: () => void = () => {}
@@ -68,7 +74,10 @@ export class Attachment {
     this.#options = options
     this.#clock = clock
     this.#handlers = handlers
-    this.#platform = new BindingPlatform(binding, () => this.#pump())
+    this.#platform = new BindingPlatform(binding, () => {
+      this.#trips = 0
+      this.#pump()
+    })
     this.#session = new BackendSession(this.#platform, configSpace(options.guestCid))
     this.#device = new VsockDevice(options)
     this.#channel = new Channel(binding, descriptor, {
@@ -177,12 +186,30 @@ export class Attachment {
 
   // ── the one place that runs the device ─────────────────────────────────────────────────────────────────────────────────
 
-  /** Soon: after the current callback, so that all it does to connections is one trip to the rings. */
+  /**
+   * Soon: after the current callback, so that all it does to connections is one trip to the rings. A trip may bring bytes to a reader
+   * who takes them at once, and so the next trip: a fast guest could go on like that for ever, so after some it is somebody else's turn.
+   */
   #schedule(): void {
-    if (this.#scheduled) return
+    if (this.#scheduled || this.#postponed) return
+    if (this.#trips++ >= TRIPS_PER_TURN) {
+      this.#postpone()
+      return
+    }
     this.#scheduled = true
     process.nextTick(() => {
       this.#scheduled = false
+      this.#pump()
+    })
+  }
+
+  /** After a turn of the event loop. However many ask for it, it is one trip. */
+  #postpone(): void {
+    if (this.#postponed) return
+    this.#postponed = true
+    setImmediate(() => {
+      this.#postponed = false
+      this.#trips = 0
       this.#pump()
     })
   }
@@ -193,14 +220,13 @@ export class Attachment {
   }
 
   #pump(): void {
-    if (this.#closed) return
+    if (this.#closed || this.#postponed) return
     const { rx, tx } = this.#session
     if (rx !== undefined || tx !== undefined) {
       try {
         const more = this.#device.process(rx, tx, this.#clock.now())
-        // Others first: the event loop turns before the next piece.
-        if (more) setImmediate(() => this.#pump())
         this.#announce()
+        if (more) this.#postpone()
       } catch (error) {
         this.#stop(toDeviceError(error))
         this.#handlers.onChange()

@@ -128,6 +128,12 @@ export class VsockMuxer {
     }
     const known = this.#find(hostPort, guestPort)
     if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
+      if (known?.sendable) {
+        // What is still to be said of the old connection would be taken for an answer to this: let it be one.
+        known.reset()
+        this.touch(known)
+        return
+      }
       // The guest has done with the old connection if it uses its port anew.
       if (known !== undefined) this.#remove(known)
       if (this.#size >= this.#options.maxConnections) {
