@@ -121,7 +121,8 @@ export class Attachment {
           if (connection.state === 'connecting') return
           signal?.removeEventListener('abort', onAbort)
           this.#watchers.delete(connection)
-          if (connection.state === 'open') resolve(this.#open(connection))
+          // It may have spoken and closed since.
+          if (connection.answered) resolve(this.#open(connection))
           else reject(outcomeError(subject, connection.outcome ?? 'reset', signal?.aborted ? signal.reason : undefined))
         },
       })
@@ -179,6 +180,8 @@ export class Attachment {
   /** The guest did what no honest one does. Its rings are left alone; the VMM is still listened to. */
   #stop(fault: DeviceError): void {
     this.fault = fault
+    this.#announce()
+    this.#settle()
     this.#session.halt()
     this.#platform.reportFault()
     this.resetConnections()

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
+import { openDescriptors } from '../testing/addon.js'
 import { FakeFrontEnd } from '../testing/fake-front-end.js'
 import { opName } from '../testing/fake-guest.js'
 import { binding, cleanups, connected, deviceAt, folder, frontEnd, heard, path, running, say } from '../testing/scene.js'
@@ -89,6 +90,36 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       expect(device.state).toBe('running')
     })
 
+    test('descriptors without end beside one message end the conversation, and are closed', async () => {
+      const device = await deviceAt()
+      const vmm = await frontEnd()
+      const before = await openDescriptors()
+      const stopped = once(device, 'stopped')
+      const message = Buffer.from('020000000100000008000000' + '0000007001000000', 'hex')
+      const eight = Array.from({ length: 8 }, () => vmm.memory)
+      for (const byte of message.subarray(0, -1)) vmm.sendBytes(Uint8Array.of(byte), eight)
+      expect((await stopped)[0]).toMatchObject({ reason: 'protocol', error: { code: 'PROTOCOL', message: /descriptors/ } })
+      expect(await openDescriptors()).toBeLessThanOrEqual(before)
+    })
+
+    test('a listener that throws is its owner’s affair: the VMM stays on the line', async () => {
+      const device = await deviceAt()
+      device.on('running', () => {
+        throw new Error('listener')
+      })
+      const uncaught = process.rawListeners('uncaughtException')
+      process.removeAllListeners('uncaughtException')
+      const thrown = once(process, 'uncaughtException')
+      try {
+        const vmm = await frontEnd()
+        await vmm.start()
+        expect((await thrown)[0]).toMatchObject({ message: 'listener' })
+        expect(device.state).toBe('running')
+      } finally {
+        for (const listener of uncaught) process.on('uncaughtException', listener as () => void)
+      }
+    })
+
     test('a memory file that is too short is refused, not touched', async () => {
       const device = await deviceAt()
       const vmm = await frontEnd()
@@ -122,6 +153,37 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       const [request] = await heard(vmm)
       say(vmm, request!, Op.RST)
       await refused
+      expect(device.connections).toBe(0)
+    })
+
+    test.each<[string, number, object]>([
+      ['closes', Op.SHUTDOWN, { flags: SHUTDOWN_BOTH }],
+      ['resets', Op.RST, {}],
+    ])('a guest that accepts, speaks and %s at once was there all the same', async (_, op, fields) => {
+      const { device, vmm } = await running()
+      const connecting = device.connect(5000)
+      const [request] = await heard(vmm)
+      const { sourcePort } = request!.header
+      vmm.guest.send({ op: Op.RESPONSE, sourcePort: 5000, destinationPort: sourcePort })
+      vmm.guest.send({ op: Op.RW, sourcePort: 5000, destinationPort: sourcePort }, Buffer.from('bye'))
+      say(vmm, request!, op, fields)
+      let text = ''
+      const reading = (async () => {
+        for await (const chunk of await connecting) text += chunk
+      })()
+      if (op === Op.RST) await expect(reading).rejects.toMatchObject({ code: 'ECONNRESET' })
+      else await reading
+      expect(text).toBe('bye')
+      expect(device.connections).toBe(0)
+    })
+
+    test('a guest that accepts and closes without a word: a stream that ends', async () => {
+      const { device, vmm } = await running()
+      const connecting = device.connect(5000)
+      const [request] = await heard(vmm)
+      vmm.guest.send({ op: Op.RESPONSE, sourcePort: 5000, destinationPort: request!.header.sourcePort })
+      say(vmm, request!, Op.SHUTDOWN, { flags: SHUTDOWN_BOTH })
+      expect(await (await connecting).toArray()).toEqual([])
       expect(device.connections).toBe(0)
     })
 

@@ -47,6 +47,8 @@ export class VsockConnection {
   readonly initiator: 'host' | 'guest'
   state: ConnectionState
   outcome: ConnectionOutcome | undefined
+  /** The guest has let us in, whatever came afterwards. */
+  answered = false
   /** When `handleTimeout` wants to be called. */
   deadline: number
   /** There is news for the owner. */
@@ -201,6 +203,7 @@ export class VsockConnection {
       case 'connecting':
         if (header.op === Op.RESPONSE) {
           this.state = 'open'
+          this.answered = true
           this.deadline = NEVER
           this.changed = true
         } else {

@@ -49,22 +49,25 @@ export class VsockDevice {
 
   /**
    * Does what there is to do on the rings that run, and shows the guest what was done. True if the budget ran out: call again soon. Throws
-   * `DeviceError` if the guest broke a rule.
+   * `DeviceError` if the guest broke a rule; what was done before that is shown all the same.
    */
   process(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): boolean {
     this.#bytesLeft = this.#budget.bytes
     this.#descriptorsLeft = this.#budget.descriptors
     tx?.disableKicks()
     rx?.disableKicks()
-    let more: boolean
-    do {
-      if (tx !== undefined) this.#transmit(tx, now)
-      if (rx !== undefined) this.#deliver(rx)
-      more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
-    } while (!more && this.#armed(rx, tx))
-    rx?.publish()
-    tx?.publish()
-    return more
+    try {
+      let more: boolean
+      do {
+        if (tx !== undefined) this.#transmit(tx, now)
+        if (rx !== undefined) this.#deliver(rx)
+        more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
+      } while (!more && this.#armed(rx, tx))
+      return more
+    } finally {
+      rx?.publish()
+      tx?.publish()
+    }
   }
 
   /** To be called after `process`: whether the guest wants to hear of what was done. */
