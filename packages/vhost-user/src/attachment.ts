@@ -74,10 +74,13 @@ export class Attachment {
     this.#options = options
     this.#clock = clock
     this.#handlers = handlers
-    this.#platform = new BindingPlatform(binding, () => {
+    const onKick = () => {
       this.#trips = 0
       this.#pump()
-    })
+    }
+    // Whoever came upon it is still at work.
+    const onBroken = (error: DeviceError) => process.nextTick(() => this.#end(error))
+    this.#platform = new BindingPlatform(binding, onKick, onBroken)
     this.#session = new BackendSession(this.#platform, configSpace(options.guestCid))
     this.#device = new VsockDevice(options)
     this.#channel = new Channel(binding, descriptor, {

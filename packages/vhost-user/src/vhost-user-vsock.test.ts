@@ -9,8 +9,10 @@ import { FakeFrontEnd } from '../testing/fake-front-end.js'
 import { opName } from '../testing/fake-guest.js'
 import { binding, cleanups, connected, deviceAt, folder, frontEnd, heard, path, running, say } from '../testing/scene.js'
 import type { ConnectionHandler } from './attachment.js'
+import { unixAddress } from './listener.js'
 import { Op, SHUTDOWN_BOTH, SHUTDOWN_SEND } from './machine/packet.js'
 import { DEVICE_FEATURES } from './machine/session.js'
+import type { Descriptor } from './native/binding.js'
 
 describe.runIf(binding !== undefined)('VhostUserVsock', () => {
   describe('a VMM on the line', () => {
@@ -90,6 +92,16 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       expect(device.state).toBe('running')
     })
 
+    test('nine descriptors beside one message are more than any has', async () => {
+      const device = await deviceAt()
+      const vmm = await frontEnd()
+      const before = await openDescriptors()
+      const stopped = once(device, 'stopped')
+      vmm.send({ request: 'SET_OWNER' }, { descriptors: Array.from({ length: 9 }, () => vmm.memory) })
+      expect((await stopped)[0]).toMatchObject({ reason: 'protocol', error: { message: /EMSGSIZE/ } })
+      expect(await openDescriptors()).toBeLessThanOrEqual(before)
+    })
+
     test('descriptors without end beside one message end the conversation, and are closed', async () => {
       const device = await deviceAt()
       const vmm = await frontEnd()
@@ -100,6 +112,34 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       for (const byte of message.subarray(0, -1)) vmm.sendBytes(Uint8Array.of(byte), eight)
       expect((await stopped)[0]).toMatchObject({ reason: 'protocol', error: { code: 'PROTOCOL', message: /descriptors/ } })
       expect(await openDescriptors()).toBeLessThanOrEqual(before)
+    })
+
+    test.each<[string, string, (vmm: FakeFrontEnd, descriptor: Descriptor) => void]>([
+      [
+        'kick',
+        'SET_VRING_KICK',
+        (vmm, descriptor) => vmm.send({ request: 'SET_VRING_KICK', ring: 1, descriptor: true }, { descriptors: [descriptor] }),
+      ],
+      [
+        'call',
+        'SET_VRING_CALL',
+        (vmm, descriptor) => vmm.send({ request: 'SET_VRING_CALL', ring: 0, descriptor: true }, { descriptors: [descriptor] }),
+      ],
+    ])('a %s descriptor that is no eventfd ends the conversation, and nothing else', async (_, request, spoil) => {
+      const target = join(folder, 'other.sock')
+      const server = createServer((socket) => socket.destroy())
+      await new Promise<void>((resolve) => server.listen(target, resolve))
+      cleanups.push(() => new Promise((resolve) => server.close(resolve)))
+      const { device, vmm } = await running()
+      const hungUp = binding!.connect(unixAddress(binding!, target))
+      cleanups.push(() => binding!.close(hungUp))
+      await once(server, 'connection')
+      const stopped = once(device, 'stopped')
+      spoil(vmm, hungUp)
+      const [info] = await stopped
+      expect(info).toMatchObject({ reason: 'protocol', error: { code: 'PROTOCOL', message: new RegExp(request) } })
+      await (await frontEnd()).start()
+      expect(device.state).toBe('running')
     })
 
     test('a listener that throws is its owner’s affair: the VMM stays on the line', async () => {
