@@ -273,6 +273,60 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       expect(taken).toBe(65536)
     })
 
+    test('what is put back with unshift() is taken once', async () => {
+      const { device, vmm } = await running()
+      const { stream, request } = await connected(device, vmm)
+      say(vmm, request, Op.RW, {}, Buffer.from('head body'))
+      await once(stream, 'readable')
+      expect(String(stream.read())).toBe('head body')
+      stream.unshift(Buffer.from(' body'))
+      say(vmm, request, Op.RW, {}, Buffer.from(' tail'))
+      await vmm.sync()
+      expect(`${stream.read()}${stream.read()}`).toBe(' body tail')
+      stream.write('x')
+      const [packet] = await heard(vmm)
+      expect(packet!.header).toMatchObject({ op: Op.RW, forwardCount: 14 })
+    })
+
+    test('small packets that nobody reads cost their bytes, not an object each', async () => {
+      const { device, vmm } = await running()
+      const { stream, request } = await connected(device, vmm)
+      for (let i = 0; i < 5_000; i++) {
+        say(vmm, request, Op.RW, {}, Uint8Array.of(i & 0xff))
+        if (i === 0) {
+          // Somebody looked, and then went away.
+          await once(stream, 'readable')
+          stream.read(0)
+        }
+        await vmm.sync()
+        vmm.guest.tx.takeUsed()
+      }
+      await vmm.sync()
+      const chunks: Buffer[] = []
+      stream.on('data', (chunk: Buffer) => chunks.push(chunk))
+      say(vmm, request, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
+      await once(stream, 'end')
+      expect(Buffer.concat(chunks)).toEqual(Buffer.from(Array.from({ length: 5_000 }, (_, i) => i & 0xff)))
+      expect(chunks.length).toBeLessThan(10)
+    })
+
+    test('a reader who waits for a number of bytes gets them, in whatever pieces they come', async () => {
+      const { device, vmm } = await running()
+      const { stream, request } = await connected(device, vmm)
+      const reading = new Promise<Buffer>((resolve) => {
+        stream.on('readable', () => {
+          const chunk = stream.read(50) as Buffer | null
+          if (chunk !== null) resolve(chunk)
+        })
+      })
+      for (let i = 0; i < 50; i++) {
+        say(vmm, request, Op.RW, {}, Uint8Array.of(i))
+        await vmm.sync()
+        vmm.guest.tx.takeUsed()
+      }
+      expect([...(await reading)]).toEqual(Array.from({ length: 50 }, (_, i) => i))
+    })
+
     test('what the guest sent before a reset comes before the error', async () => {
       const { device, vmm } = await running()
       const { stream, request } = await connected(device, vmm)

@@ -59,7 +59,7 @@ export class VsockDevice {
     try {
       let more: boolean
       do {
-        if (tx !== undefined) this.#transmit(tx, now)
+        if (tx !== undefined) this.#transmit(tx, this.#deliverable(rx) ? 2 : Number.POSITIVE_INFINITY, now)
         if (rx !== undefined) this.#deliver(rx)
         more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
       } while (!more && this.#armed(rx, tx))
@@ -91,9 +91,16 @@ export class VsockDevice {
     return rx !== undefined && this.muxer.outgoing && rx.enableKicks()
   }
 
-  #transmit(tx: SplitRing, now: number): void {
+  #deliverable(rx: SplitRing | undefined): boolean {
+    return rx !== undefined && this.muxer.outgoing && rx.pending > 0
+  }
+
+  /** Leaves one part in `reserve` of the budget alone. */
+  #transmit(tx: SplitRing, reserve: number, now: number): void {
     const chain = this.#chain
-    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.muxer.accepting && tx.pop(chain)) {
+    const bytes = this.#budget.bytes / reserve
+    const descriptors = this.#budget.descriptors / reserve
+    while (this.#bytesLeft > bytes && this.#descriptorsLeft > descriptors && this.muxer.accepting && tx.pop(chain)) {
       this.#bytesLeft -= this.muxer.receive(chain, now)
       this.#descriptorsLeft -= chain.descriptors
       tx.push(chain.head, 0)
