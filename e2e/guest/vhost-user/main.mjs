@@ -1,7 +1,6 @@
 // Runs in the guest: services on AF_VSOCK, and commands from the host over a virtio port, so that they come through whatever becomes
 // of the vsock device. Events and answers are JSON lines on stdout.
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { createReadStream, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { connect, listen } from '@upcall/vsock'
@@ -36,15 +35,15 @@ const commands = {
   /** Connects, waits for what becomes of the connection, and tells. */
   async fate({ port }) {
     const socket = await dial(port)
-    let ended = false
-    let error
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    const fate = { ended: false }
     socket
-      .on('end', () => (ended = true))
-      .on('error', (it) => (error = it))
+      .on('end', () => (fate.ended = true))
+      .on('error', ({ code, syscall }) => Object.assign(fate, { code, syscall }))
       .resume()
     tell({ event: 'waiting' })
-    await once(socket, 'close')
-    return { ended, code: error?.code, cause: error?.cause?.code }
+    await closed
+    return fate
   },
   connects: ({ port, count, width }) => connectMany(count, width, () => dial(port)),
   state: () => ({ sent, failures, descriptors: readdirSync('/proc/self/fd').length }),

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { Channel } from './channel.js'
 import type { Clock } from './clock.js'
 import { outcomeError, VsockDeviceError } from './errors.js'
-import { join } from './join.js'
+import { Leavers } from './join.js'
 import type { VsockConnection } from './machine/connection.js'
 import { RX_RING, TX_RING, VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
@@ -60,6 +60,7 @@ export class Attachment {
   readonly #session: BackendSession
   readonly #device: VsockDevice
   readonly #channel: Channel
+  readonly #leavers: Leavers
   readonly #watchers = new Map<VsockConnection, Watcher>()
   #scheduled = false
   /** There is more to do, and the event loop turns first. */
@@ -83,6 +84,7 @@ export class Attachment {
     this.#platform = new BindingPlatform(binding, onKick, onBroken)
     this.#session = new BackendSession(this.#platform, configSpace(options.guestCid))
     this.#device = new VsockDevice(options)
+    this.#leavers = new Leavers(options.maxConnections)
     this.#channel = new Channel(binding, descriptor, {
       onMessage: (header, payload, descriptors) => {
         // It may end a ring, and what is owed for it would be lost.
@@ -337,7 +339,7 @@ export class Attachment {
         if (stream !== undefined) return
         if (host === undefined) refuse()
         else if (gone.signal.aborted) host.on('error', () => {}).destroy()
-        else join(accept(), host)
+        else this.#leavers.join(accept(), host)
       })
       .catch((error: unknown) => (stream === undefined ? refuse() : stream.destroy(error instanceof Error ? error : undefined)))
   }
