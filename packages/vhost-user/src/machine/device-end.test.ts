@@ -153,8 +153,24 @@ describe('a port used over and over by a guest that does not listen', () => {
       vm.guest.tx.takeUsed()
       for (const connection of vm.device.muxer.takeNews()) if (connection.state === 'accepting') answer(vm, connection)
     }
+    expect(vm.device.muxer.waiting).toBeLessThanOrEqual(1)
     vm.guest.supply(60)
     expect(heard(vm).length).toBeLessThanOrEqual(2)
     expect(vm.device.muxer.size).toBeLessThanOrEqual(1)
+  })
+
+  test('or left again: nobody stays in line behind one who waits', () => {
+    const vm = new FakeVm()
+    vm.device.muxer.connect(5000, vm.now)
+    const packet = { sourcePort: 1025, destinationPort: 80 }
+    for (let i = 0; i < 100; i++) {
+      vm.guest.send({ op: Op.REQUEST, ...packet })
+      vm.run()
+      for (const connection of vm.device.muxer.takeNews()) call(vm, connection, (it) => it.accept())
+      vm.guest.send({ op: Op.RST, ...packet })
+      vm.run()
+      vm.guest.tx.takeUsed()
+    }
+    expect([vm.device.muxer.size, vm.device.muxer.waiting]).toEqual([1, 1])
   })
 })

@@ -58,6 +58,11 @@ export class VsockMuxer {
     return this.#size
   }
 
+  /** Connections and resets that wait for a guest buffer. */
+  get waiting(): number {
+    return this.#ready.length + this.#orphans.length
+  }
+
   /** Begins a connection to `guestPort`; undefined when the table is full. */
   connect(guestPort: number, now: number): VsockConnection | undefined {
     if (this.#size >= this.#options.maxConnections) return undefined
@@ -260,6 +265,9 @@ export class VsockMuxer {
     peers.delete(connection.guestPort)
     if (peers.size === 0) this.#table.delete(connection.hostPort)
     this.#size--
+    // What is in line is in the table, and so has its bound.
+    if (connection.queued) this.#ready.splice(this.#ready.indexOf(connection), 1)
+    connection.queued = false
   }
 
   #freeHostPort(): number {
