@@ -80,7 +80,7 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
     stream.write('while paused')
     binding!.drain(vmm.calls[0]!)
     await vmm.setMemory()
-    // QEMU enables the rings first and says whom to call afterwards.
+    // QEMU says whom to call both before it enables the rings and afterwards; another front end may do the latter alone.
     for (const ring of [0, 1]) vmm.startRing(ring, bases[ring], { call: false })
     for (const ring of [0, 1]) vmm.send({ request: 'SET_VRING_ENABLE', ring, value: 1 })
     await vmm.sync()

@@ -228,7 +228,7 @@ export class BackendSession {
       }
       case 'SET_VRING_CALL':
         this.#platform.setCall(message.ring, message.descriptor ? one(message.request, descriptors) : undefined)
-        // QEMU enables a ring before it says whom to call: an interrupt that was due in between would never come again.
+        // A running ring may have had nobody to call, or somebody else: an interrupt that was due meanwhile would never come again.
         if (state.ring !== undefined) this.#platform.notify(message.ring)
         return {}
       case 'SET_VRING_ERR':
