@@ -46,6 +46,13 @@ const vsock = (name, file, find, replace) => ({
   replace,
   projects: ['vsock'],
 })
+const vhostUser = (name, file, find, replace) => ({
+  name: `vhost-user: ${name}`,
+  file: `packages/vhost-user/src/${file}`,
+  find,
+  replace,
+  projects: ['vhost-user'],
+})
 
 const faults = [
   wire(
@@ -89,6 +96,12 @@ const faults = [
   ),
   wire('fact-7: duplicate ids are sent', 'request.ts', 'if (first !== i) throw', 'if (false) throw'),
   wire(
+    'a hole in the ids is sent as id 0',
+    'request.ts',
+    'for (const [i, id] of apicIds.entries()) {',
+    'for (const [i, id] of apicIds.entries()) {\n    if (!(i in apicIds)) continue',
+  ),
+  wire(
     'fact-11: aarch64 requests are read as on x86_64',
     'request.ts',
     "if (arch === 'aarch64') return { type, count }",
@@ -122,14 +135,14 @@ const faults = [
   client(
     'fact-3: a failed reply leaves the channel clean',
     'machine/table.ts',
-    'clean: state.channel.clean && !service.failed(reply)',
-    'clean: true',
+    'clean = state.channel.clean && !service.failed(reply)',
+    'clean = true',
   ),
   client(
     'fact-3: the next success makes it clean again',
     'machine/table.ts',
-    'clean: state.channel.clean && !service.failed(reply)',
-    'clean: !service.failed(reply)',
+    'clean = state.channel.clean && !service.failed(reply)',
+    'clean = !service.failed(reply)',
   ),
   client('fact-3: nobody asks for a clean channel', 'machine/table.ts', 'if (ticket.needsClean && !channel.clean)', 'if (false)'),
   client(
@@ -243,7 +256,51 @@ const faults = [
     'this.#waiting.get(signal) ?? this.#listen(signal)',
     'this.#listen(signal)',
   ),
+  client(
+    'the first to leave a shared signal takes the listener away from the others',
+    'abort.ts',
+    'if (waiting.size > 0 || this.#waiting.get(signal) !== waiting) return',
+    'if (this.#waiting.get(signal) !== waiting) return',
+  ),
+  client(
+    'the last to leave a shared signal leaves the listener',
+    'abort.ts',
+    "signal.removeEventListener('abort', this.#onAbort)",
+    '',
+  ),
+  client(
+    'a time for the reply that is none is taken',
+    'client.ts',
+    "duration('replyTimeoutMs', service.replyTimeoutMs(value), Number.POSITIVE_INFINITY)",
+    'service.replyTimeoutMs(value)',
+  ),
+  client(
+    'ready() that runs out of time does not say why',
+    'client.ts',
+    'ms; the client goes on trying`, this.#machine.cause))',
+    'ms; the client goes on trying`))',
+  ),
   manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#subject(target))\n', ''),
+  manager(
+    'a vCPU is removed although the resize was aborted',
+    'resize.ts',
+    '    this.check(subject)\n    if (this.#deadline === undefined)',
+    '    if (this.#deadline === undefined)',
+  ),
+  manager('a resize takes a time that is none', 'resize.ts', "!(typeof timeoutMs === 'number' && timeoutMs > 0)", 'false'),
+  manager(
+    "a resize's long time is a timer that fires at once",
+    'resize.ts',
+    'if (timeoutMs <= LONGEST_TIMER_MS) {',
+    'if (true) {',
+  ),
+  manager(
+    'a hole among the present vCPUs is not seen',
+    'resize.ts',
+    'for (const [i, id] of present.entries()) {',
+    'for (const [i, id] of present.entries()) {\n    if (!(i in present)) continue',
+  ),
+  manager('a missing request is not called that', 'manager.ts', "request?.type === 'ADD_CPU'", "request.type === 'ADD_CPU'"),
   manager('fact-6: a refused batch is rolled back as if nothing had happened', 'resize.ts', ' && ids.length === 1', ''),
   manager('+1 is rolled back', 'resize.ts', 'error.errno < 0 && ', ''),
   manager('an indeterminate add is rolled back', 'resize.ts', "if (error.outcome === 'not-sent') return true", 'return true'),
@@ -367,6 +424,19 @@ const faults = [
     "return this.#state.name === 'AwaitingService' || this.#state.name === 'Reading'",
     'return true',
   ),
+  server(
+    'a greeting that is no bytes is written',
+    'connection.ts',
+    "greeting = checkBytes('greeting', this.#session.greeting)",
+    'greeting = this.#session.greeting',
+  ),
+  server('replies that are none are iterated', 'connection.ts', 'if (isIterable(replies)) this.#run', 'if (true) this.#run'),
+  server(
+    'a reply that is no bytes is written',
+    'connection.ts',
+    "if (next !== undefined && next.done !== true) checkBytes('reply', next.value)",
+    '',
+  ),
 
   vsock(
     'what follows OK is lost',
@@ -392,6 +462,74 @@ const faults = [
     'hybrid.ts',
     "if (command.kind === 'incomplete' && this.#options.profile === 'cloud-hypervisor') return",
     "if (command.kind === 'incomplete') return",
+  ),
+  vsock(
+    'a route that gives no stream is joined',
+    'hybrid.ts',
+    "if (stream && typeof stream.pipe !== 'function') {",
+    'if (false) {',
+  ),
+
+  vhostUser(
+    'used transmit buffers are announced at once',
+    'machine/device.ts',
+    'tx.unannounced >= tx.size / UNANNOUNCED_PART',
+    'true',
+  ),
+  vhostUser(
+    'used transmit buffers are not announced however many they are',
+    'machine/device.ts',
+    'const UNANNOUNCED_PART = 4',
+    'const UNANNOUNCED_PART = 0.5',
+  ),
+  vhostUser(
+    'an interrupt that was put off never comes',
+    'attachment.ts',
+    'if (owed) this.#cancelSettle ??= this.#clock.setTimer(SETTLE_MS, () => this.#settle())',
+    '',
+  ),
+  vhostUser(
+    'an interrupt that was put off is lost when its ring stops',
+    'attachment.ts',
+    '        this.#settle()\n        return this.#apply',
+    '        return this.#apply',
+  ),
+  vhostUser(
+    'the guest looked meanwhile and is interrupted all the same',
+    'machine/vring.ts',
+    'return ((after - event - 1) & 0xffff) < ((after - before) & 0xffff)',
+    'return true',
+  ),
+  vhostUser('credit is told by quarters', 'machine/connection.ts', 'const CREDIT_PART = 2', 'const CREDIT_PART = 4'),
+  vhostUser(
+    'credit is told when all of it is used up',
+    'machine/connection.ts',
+    'const CREDIT_PART = 2',
+    'const CREDIT_PART = 1',
+  ),
+  vhostUser(
+    'resetConnections() resets nothing',
+    'attachment.ts',
+    '    this.#device.muxer.abandon()\n    this.#deliverNews()\n    return connections',
+    '    return connections',
+  ),
+  vhostUser(
+    'resetConnections() tells nobody',
+    'attachment.ts',
+    '    this.#deliverNews()\n    return connections',
+    '    return connections',
+  ),
+  vhostUser(
+    'what a ring holds when it starts waits for a kick',
+    'attachment.ts',
+    'if (fault !== undefined) this.#stop(fault)\n    else this.#pump()\n    this.#handlers.onChange()\n    return reply',
+    'if (fault !== undefined) this.#stop(fault)\n    this.#handlers.onChange()\n    return reply',
+  ),
+  vhostUser(
+    'of several that start at once on a stale path each takes it from the other',
+    'listener.ts',
+    'const unlock = await lock(binding, path)',
+    'const unlock = () => {}',
   ),
 ]
 

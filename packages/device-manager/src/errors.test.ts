@@ -32,6 +32,23 @@ test('a GuestError says what was asked, of whom, what came and what to do', () =
   })
 })
 
+test.each([
+  [1, -22, 'an id is in use, or no vCPU answers for it'],
+  [2, -17, 'the guest counts that CPU as registered'],
+  [5, -17, 'the window or the irq overlaps'],
+  [5, -22, 'check base, size and irq'],
+  [6, -19, 'no window has exactly this base'],
+  [7, -19, 'the guest finds nothing on that bus and slot'],
+  [7, -22, "see the guest's kernel log"],
+  [3, -17, "see the guest's kernel log"],
+  [9, -22, "see the guest's kernel log"],
+  [4711, -19, "see the guest's kernel log"],
+])('a raw request of type %i is advised on %i by its type', (messageType, result, advice) => {
+  const request: Request = { type: 'RAW', messageType, load: new Uint8Array() }
+  const error = new GuestError(request, { ...request, result }, 'vm7')
+  expect(error.message).toContain(advice)
+})
+
 describe('the protocol', () => {
   const protocol = deviceManagerProtocol({ arch: 'x86_64' })
   const pci: Request<'x86_64'> = { type: 'ADD_PCI', bus: 0, devfn: 8 }

@@ -2,6 +2,7 @@ import { Duplex } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Clock } from './clock.js'
+import type { ServerConnection } from './connection.js'
 import { UpcallServer, type UpcallServerOptions } from './server.js'
 import type { GuestConnection, GuestService, GuestSession } from './service.js'
 
@@ -385,6 +386,7 @@ describe('a connection ends', () => {
     ['a promise of none', { receive: async () => null }],
     ['a reply that is no bytes', { receive: () => [Buffer.from('part'), 'text'] }],
     ['one among them that is nothing', { receive: () => [undefined] }],
+    ['replies that cannot be iterated', { receive: () => ({ [Symbol.iterator]: undefined }) }],
   ])('when the service gives %s', async (_what, session) => {
     const { connect, server } = setUp({
       session: (connection) => (session && Object.assign(new Echo(connection), session)) as GuestSession,
@@ -450,6 +452,33 @@ describe('a connection ends', () => {
     host.write('ex')
     await expect(connection.closed).resolves.toEqual({ reason: 'server-closed' })
     expect(made).toBe(2)
+  })
+
+  test.each([
+    ['on request', (host: End, connection: ServerConnection) => connection.close()],
+    ['by the client', (host: End) => void host.destroy()],
+  ])('in the middle of its replies, %s, and what makes them is told', async (_how, end) => {
+    let over = 0
+    const { connect } = setUp({
+      session: (connection) =>
+        new (class extends Echo {
+          override *receive(): Iterable<Uint8Array> {
+            try {
+              for (;;) yield Buffer.alloc(100)
+            } finally {
+              over++
+            }
+          }
+        })(connection),
+    })
+    const { host, connection } = connect()
+    host.pause()
+    host.write('ex')
+    await settle()
+    expect(over).toBe(0)
+    end(host, connection)
+    await connection.closed
+    expect(over).toBe(1)
   })
 
   test('on request, which drops what the service still works on', async () => {
@@ -565,6 +594,19 @@ describe('the server', () => {
     expect(third.received()).toBe('hi')
   })
 
+  test.each([Number.POSITIVE_INFINITY, 2 ** 31])('may wait %d ms, with no timer that would fire at once', async (ms) => {
+    const timers: number[] = []
+    const setTimer = (ms: number) => {
+      timers.push(ms)
+      return () => {}
+    }
+    const { connect } = setUp({ clock: { now: () => 0, setTimer }, serviceByteTimeoutMs: ms, writeTimeoutMs: ms })
+    const { host } = connect()
+    host.write('ex')
+    await settle()
+    expect(timers.filter((ms) => ms > 2 ** 31 - 1)).toEqual([])
+  })
+
   test('refuses options that make no sense', () => {
     const service = (byte: number): GuestService => ({ byte, open: (connection) => new Echo(connection) })
     expect(() => new UpcallServer({ services: [service(256)] })).toThrow(
@@ -575,6 +617,7 @@ describe('the server', () => {
       'serviceByteTimeoutMs: must be a positive number',
     )
     expect(() => new UpcallServer({ services: [], writeTimeoutMs: Number.NaN })).toThrow('writeTimeoutMs')
+    expect(() => new UpcallServer({ services: [], writeTimeoutMs: '5' as never })).toThrow('writeTimeoutMs')
     expect(() => new UpcallServer({ services: [], maxConnections: -1 })).toThrow('maxConnections')
   })
 })
