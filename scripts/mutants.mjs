@@ -526,7 +526,7 @@ const faults = [
     'if (fault !== undefined) this.#stop(fault)\n    this.#handlers.onChange()\n    return reply',
   ),
   vhostUser(
-    'of several that start at once on a stale path each takes it from the other',
+    'a stale path is replaced while another starter looks at it',
     'listener.ts',
     'const unlock = await lock(binding, path)',
     'const unlock = () => {}',

@@ -93,6 +93,14 @@ test.runIf(existsSync('/dev/full'))('a stdout that cannot be written is told, an
   expect(stderr()).toContain('ENOSPC')
 })
 
+test.runIf(existsSync('/dev/full'))('nor is help that nobody gets', async () => {
+  const stdout = openSync('/dev/full', 'w')
+  const { ended, stderr } = launch(['--help'], { stdout })
+  closeSync(stdout)
+  expect(await ended).toBe(4)
+  expect(stderr()).toContain('ENOSPC')
+})
+
 test.each([
   ['SIGINT', 130],
   ['SIGTERM', 143],

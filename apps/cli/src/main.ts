@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import process from 'node:process'
-import { Interrupted, OutputError } from './exit.js'
+import { Exit, Interrupted, OutputError } from './exit.js'
 import { run } from './run.js'
 
 const interrupt = new AbortController()
@@ -12,6 +12,8 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   const failure = new OutputError(error)
   process.stderr.write(`upcall: ${failure.message}\n`)
   interrupt.abort(failure)
+  // Told of the last write only when the command is through, as with --help: otherwise `run` comes to the same.
+  process.exitCode = Exit.indeterminate
 })
 
 process.exitCode = await run(process.argv.slice(2), {

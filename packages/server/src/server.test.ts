@@ -455,7 +455,7 @@ describe('a connection ends', () => {
   })
 
   test.each([
-    ['on request', (host: End, connection: ServerConnection) => connection.close()],
+    ['on request', (_host: End, connection: ServerConnection) => connection.close()],
     ['by the client', (host: End) => void host.destroy()],
   ])('in the middle of its replies, %s, and what makes them is told', async (_how, end) => {
     let over = 0

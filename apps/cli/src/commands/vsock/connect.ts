@@ -47,7 +47,7 @@ async function connect(context: Context, options: Options, address: string, comm
   const { io, timeoutMs } = context
   const endpoint = parseStreamEndpoint(address, '<address>')
   const program = programOf(options, command)
-  checkConnecting(endpoint, options)
+  checkConnecting(endpoint, '<address>', options)
   checkBufferSize(options, endpoint)
   const output = notes(context)
   const { halfClose, linger: lingerMs, retry } = options

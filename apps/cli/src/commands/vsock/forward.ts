@@ -71,9 +71,8 @@ async function forward(context: Context, options: Options, fromText: string, toT
   const { io, output, timeoutMs } = context
   const from = parseStreamEndpoint(fromText, '<from>')
   const to = parseStreamEndpoint(toText, '<to>')
-  if (to.transport === 'tcp' && to.port === 0) throw new UsageError('<to>: the port to connect to cannot be any')
   checkListening(from, options)
-  checkConnecting(to, options)
+  checkConnecting(to, '<to>', options)
   checkBufferSize(options, from, to)
   if (options.max < 1) throw new UsageError('--max: at least 1')
 
