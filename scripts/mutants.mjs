@@ -10,49 +10,18 @@ import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-const wire = (name, file, find, replace) => ({
-  name: `wire: ${name}`,
-  file: `packages/wire/src/${file}`,
-  find,
-  replace,
-  projects: ['wire'],
-})
-const client = (name, file, find, replace) => ({
-  name: `client: ${name}`,
-  file: `packages/client/src/${file}`,
-  find,
-  replace,
-  projects: ['client', 'tests'],
-})
-const server = (name, file, find, replace) => ({
-  name: `server: ${name}`,
-  file: `packages/server/src/${file}`,
-  find,
-  replace,
-  projects: ['server'],
-})
-const manager = (name, file, find, replace) => ({
-  name: `device-manager: ${name}`,
-  file: `packages/device-manager/src/${file}`,
-  find,
-  replace,
-  projects: ['device-manager', 'tests'],
-})
-const guest = (name, file, find, replace) => ({ ...manager(name, `guest/${file}`, find, replace), projects: ['device-manager'] })
-const vsock = (name, file, find, replace) => ({
-  name: `vsock: ${name}`,
-  file: `packages/vsock/src/${file}`,
-  find,
-  replace,
-  projects: ['vsock'],
-})
-const vhostUser = (name, file, find, replace) => ({
-  name: `vhost-user: ${name}`,
-  file: `packages/vhost-user/src/${file}`,
-  find,
-  replace,
-  projects: ['vhost-user'],
-})
+/** Faults in one package, which the tests of these projects have to notice. */
+const faultsIn =
+  (folder, projects = [folder]) =>
+  (name, file, find, replace) => ({ name: `${folder}: ${name}`, file: `packages/${folder}/src/${file}`, find, replace, projects })
+
+const wire = faultsIn('wire')
+const client = faultsIn('client', ['client', 'tests'])
+const server = faultsIn('server')
+const manager = faultsIn('device-manager', ['device-manager', 'tests'])
+const guest = (name, file, ...fault) => faultsIn('device-manager')(name, `guest/${file}`, ...fault)
+const vsock = faultsIn('vsock')
+const vhostUser = faultsIn('vhost-user')
 
 const faults = [
   wire(
@@ -269,6 +238,12 @@ const faults = [
     '',
   ),
   client(
+    "close()'s long time is a timer that fires at once",
+    'client.ts',
+    'Math.min(session.dialMs, LONGEST_TIMER_MS)',
+    'session.dialMs',
+  ),
+  client(
     'a time for the reply that is none is taken',
     'client.ts',
     "duration('replyTimeoutMs', service.replyTimeoutMs(value), Number.POSITIVE_INFINITY)",
@@ -424,6 +399,13 @@ const faults = [
     "return this.#state.name === 'AwaitingService' || this.#state.name === 'Reading'",
     'return true',
   ),
+  server(
+    'a long time is a timer that fires at once',
+    'connection.ts',
+    'Math.min(Math.max(0, deadline - clock.now()), LONGEST_TIMER_MS)',
+    'Math.max(0, deadline - clock.now())',
+  ),
+  server('what makes the replies is not told that nobody wants them', 'connection.ts', '[() => this.#stopWriting(), ', '['),
   server(
     'a greeting that is no bytes is written',
     'connection.ts',
