@@ -189,7 +189,11 @@ export class Connection implements ServerConnection, GuestConnection {
 
   #replied(replies: Iterable<Uint8Array>): void {
     if (isIterable(replies)) this.#run({ name: 'replied', replies })
-    else this.#run({ name: 'failed', error: new TypeError(`receive: must give an iterable of replies, got ${typeof replies}`) })
+    else
+      this.#run({
+        name: 'failed',
+        error: new TypeError(`receive: must give an iterable of replies, got ${replies === null ? null : typeof replies}`),
+      })
   }
 
   #beginWriting(chunks: Iterable<Uint8Array>): void {
@@ -301,7 +305,7 @@ function isPromise(value: ReturnType<GuestSession['receive']>): value is Promise
 }
 
 function isIterable(value: unknown): value is Iterable<Uint8Array> {
-  return typeof value === 'object' && value !== null && Symbol.iterator in value
+  return typeof value === 'object' && typeof (value as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] === 'function'
 }
 
 function checkBytes(name: string, value: Uint8Array): Uint8Array {

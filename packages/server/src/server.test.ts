@@ -65,6 +65,10 @@ class ManualClock implements Clock {
   }
 }
 
+function failing(message: string): never {
+  throw new TypeError(message)
+}
+
 /** Lets streams in memory and promises run dry. */
 async function settle(): Promise<void> {
   for (let i = 0; i < 20; i++) await turn()
@@ -379,21 +383,28 @@ describe('a connection ends', () => {
   })
 
   // What the types rule out, plain JavaScript does: the connection bears it, not the process.
-  test.each<[string, object | undefined]>([
-    ['no session', undefined],
-    ['no greeting', { greeting: undefined }],
-    ['no replies', { receive: () => undefined }],
-    ['a promise of none', { receive: async () => null }],
-    ['a reply that is no bytes', { receive: () => [Buffer.from('part'), 'text'] }],
-    ['one among them that is nothing', { receive: () => [undefined] }],
-    ['replies that cannot be iterated', { receive: () => ({ [Symbol.iterator]: undefined }) }],
-  ])('when the service gives %s', async (_what, session) => {
+  test.each<[string, object | undefined, string]>([
+    ['no session', undefined, 'greeting'],
+    ['no greeting', { greeting: undefined }, 'greeting: must be a Uint8Array, got undefined'],
+    ['no replies', { receive: () => undefined }, 'receive: must give an iterable of replies, got undefined'],
+    ['a promise of none', { receive: async () => null }, 'receive: must give an iterable of replies, got null'],
+    ['a text', { receive: () => 'text' }, 'receive: must give an iterable of replies, got string'],
+    [
+      'what cannot be iterated',
+      { receive: () => ({ [Symbol.iterator]: 5 }) },
+      'receive: must give an iterable of replies, got object',
+    ],
+    ['what cannot begin', { receive: () => ({ [Symbol.iterator]: () => failing('no beginning') }) }, 'no beginning'],
+    ['a reply that is no bytes', { receive: () => [Buffer.from('part'), 'text'] }, 'reply: must be a Uint8Array, got string'],
+    ['one among them that is nothing', { receive: () => [undefined] }, 'reply: must be a Uint8Array, got undefined'],
+  ])('when the service gives %s', async (_what, session, message) => {
     const { connect, server } = setUp({
       session: (connection) => (session && Object.assign(new Echo(connection), session)) as GuestSession,
     })
     const { host, connection } = connect()
     host.write('ex')
-    await expect(connection.closed).resolves.toEqual({ reason: 'service-error', error: expect.any(TypeError) })
+    const error = expect.objectContaining({ name: 'TypeError', message: expect.stringContaining(message) })
+    await expect(connection.closed).resolves.toEqual({ reason: 'service-error', error })
     expect(server.connections.size).toBe(0)
   })
 

@@ -262,6 +262,17 @@ describe('connect', () => {
     expect(stderr.text).toMatch(message)
     expect(stderr.lines).toHaveLength(1)
   })
+
+  test.each([
+    ['vsock.connect', ['vsock', 'connect', 'nowhere']],
+    ['vsock.listen', ['vsock', 'listen', 'unix:/nonexistent/s']],
+  ])('stdout is the stream’s, and gets nothing of what was wrong: %s', async (op, argv) => {
+    const { status, stdout, stderr } = await upcall(['--json', ...argv])
+    expect([status, stdout.text]).toEqual([2, ''])
+    expect(stderr.json).toEqual([
+      { op, outcome: 'not-sent', error: { code: 'USAGE', message: expect.stringMatching(/^<address>: /) } },
+    ])
+  })
 })
 
 describe('--exec', () => {
