@@ -1,4 +1,4 @@
-import { once } from 'node:events'
+import { once, setMaxListeners } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
@@ -82,6 +82,8 @@ async function forward(context: Context, options: Options, fromText: string, toT
   const log = new EventLog(output)
   // Ends what is being connected when the user says so, and what is connected when the grace is over.
   const cut = new AbortController()
+  // Every connection listens.
+  setMaxListeners(0, cut.signal)
   let connections = 0
 
   const admission = new Admission(options.max, async (incoming) => {
