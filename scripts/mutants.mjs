@@ -369,6 +369,12 @@ const faults = [
   guest('fact-17: a paused guest answers', 'simulated/guest.ts', 'return this.#pause?.over', 'return undefined'),
   guest('fact-7: the lock is not lost', 'simulated/lock.ts', 'this.#lost = error.holdsLock', ''),
   guest(
+    'each operation that waits puts a listener on the signal',
+    'linux/waiting.ts',
+    "addEventListener('abort', this.#onAbort, { once: true })",
+    "addEventListener('abort', () => this.#onAbort(), { once: true })",
+  ),
+  guest(
     'fact-10: an absent vCPU answers at once',
     'simulated/cpus-x86.ts',
     'this.#options.quirks.slowAbsentCpu ? wait(ABSENT_CPU_MS).then(giveUp) : giveUp()',
@@ -451,6 +457,13 @@ const faults = [
     "if (stream && typeof stream.pipe !== 'function') {",
     'if (false) {',
   ),
+  vsock(
+    'each connection puts a listener on a shared signal',
+    'abort.ts',
+    'waiting.get(signal) ?? listenTo(signal)',
+    'listenTo(signal)',
+  ),
+  vsock('the last to leave a shared signal leaves the listener', 'abort.ts', "signal.removeEventListener('abort', tell)", ''),
 
   vhostUser(
     'used transmit buffers are announced at once',

@@ -7,7 +7,7 @@ const waiting = new WeakMap<AbortSignal, Set<() => void>>()
  */
 export function onAbort(signal: AbortSignal | undefined, fn: () => void): () => void {
   if (signal === undefined) return () => {}
-  const all = waiting.get(signal) ?? listen(signal)
+  const all = waiting.get(signal) ?? listenTo(signal)
   all.add(fn)
   return () => {
     all.delete(fn)
@@ -17,7 +17,7 @@ export function onAbort(signal: AbortSignal | undefined, fn: () => void): () => 
   }
 }
 
-function listen(signal: AbortSignal): Set<() => void> {
+function listenTo(signal: AbortSignal): Set<() => void> {
   const all = new Set<() => void>()
   waiting.set(signal, all)
   signal.addEventListener('abort', tell, { once: true })
