@@ -1,7 +1,7 @@
 import { isUpcallError } from '@upcall/client'
 import { encodeReply, encodeRequest, type Reply, type Request } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
-import { deviceManagerProtocol, errnoName, GuestError } from './index.js'
+import { DeviceManager, deviceManagerProtocol, errnoName, GuestError } from './index.js'
 
 test.each([
   [-1, 'EPERM'],
@@ -82,6 +82,13 @@ describe('the protocol', () => {
     expect(() => protocol.decode(frame({ type: 'RAW', messageType: 9, result: -1, load: new Uint8Array() }), raw(10))).toThrow(
       'type 9 does not answer type 10',
     )
+  })
+
+  test.each([undefined, 'arm64', 'x64'])('an architecture of %j is refused before anything is connected', (arch) => {
+    const message = `arch: must be 'x86_64' or 'aarch64', the guest's, got ${arch}`
+    expect(() => deviceManagerProtocol({ arch: arch as never })).toThrow(new TypeError(message))
+    const dial = () => Promise.reject(new Error('dialled'))
+    expect(() => new DeviceManager({ dial, arch: arch as never })).toThrow(new TypeError(message))
   })
 
   test('the architecture reaches the codec', () => {
