@@ -51,7 +51,10 @@ const tarballs = new Map<string, string>()
 async function pack(folder: string): Promise<string> {
   // What an npx around this run was told to bring (npx -p node@24 vitest run) is not for the npx below.
   const { npm_config_package: _, ...env } = process.env
-  const { stdout } = await run('npx', ['-y', packageManager, 'pack', '--json', '--pack-destination', scratch], { cwd: folder, env })
+  const { stdout } = await run('npx', ['-y', packageManager, 'pack', '--json', '--pack-destination', scratch], {
+    cwd: folder,
+    env,
+  })
   return (JSON.parse(stdout) as { filename: string }).filename
 }
 
