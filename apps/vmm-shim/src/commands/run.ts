@@ -81,7 +81,7 @@ async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): P
     })
     tell(formatAddress(shim.address), options.api)
     // A first boot that fails ends the program; later ones are for a reconcile to repeat.
-    await shim.machine.launched
+    await Promise.race([shim.machine.launched, signalled])
     log.info({ signal: await signalled }, 'stopping')
   } catch (error) {
     if (!interrupted.signal.aborted) throw error
