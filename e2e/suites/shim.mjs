@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
+import { writeTable } from '../docs.mjs'
 import { knownClock } from '../known-clock.mjs'
 import { demo, failingBoots, isAlive, Standin } from '../shim/boots.mjs'
 import { ShimProcess } from '../shim/process.mjs'
@@ -44,7 +45,7 @@ export async function run(checks, _image, { docs = false } = {}) {
   }
   console.log()
   console.table(table)
-  if (docs) writeDocs(table)
+  if (docs) writeTable('shim', ['machine', 'event', 'status', 'outcome', 'errno'], table)
 
   async function withShim(machine, args, use, path) {
     const shim = new ShimProcess({ directory, machine, args: [...args, '--cache-dir', cacheDir], path })
@@ -337,18 +338,4 @@ function makeDisk(path_on_host) {
 function clock(log) {
   const known = knownClock(readFileSync(log, 'utf8'))
   return known === '' ? [] : ['--append', known]
-}
-
-function toMarkdown(table) {
-  const rows = table.map(
-    ({ machine, event, status, outcome, errno }) => `| ${machine} | ${event} | ${status ?? ''} | ${outcome} | ${errno ?? ''} |`,
-  )
-  return ['| machine | event | status | outcome | errno |', '| --- | --- | --- | --- | --- |', ...rows].join('\n')
-}
-
-/** The part between the two comments is the suite's. */
-function writeDocs(table) {
-  const file = here('../../docs/real-guest.md')
-  const [before, rest] = readFileSync(file, 'utf8').split('<!-- table -->')
-  writeFileSync(file, `${before}<!-- table -->\n\n${toMarkdown(table)}\n\n<!-- /table -->${rest.split('<!-- /table -->')[1]}`)
 }

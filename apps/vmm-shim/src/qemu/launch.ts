@@ -64,7 +64,8 @@ export async function prepareLaunch(
 ): Promise<(hardware: Hardware, signal: AbortSignal) => Promise<RunningQemu>> {
   const { own } = options
   // Before an image is made in vain.
-  const missing = own || options.program !== undefined ? undefined : missingTools('image')
+  const missing =
+    own || options.program !== undefined ? undefined : missingTools('image', ...(options.microvm ? (['module'] as const) : []))
   if (missing) throw new Error(missing)
   findQemu(options.program)
   if (own) return (hardware, signal) => bootOwn(hardware, own, options, signal)
