@@ -10,42 +10,18 @@ import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-const wire = (name, file, find, replace) => ({
-  name: `wire: ${name}`,
-  file: `packages/wire/src/${file}`,
-  find,
-  replace,
-  projects: ['wire'],
-})
-const client = (name, file, find, replace) => ({
-  name: `client: ${name}`,
-  file: `packages/client/src/${file}`,
-  find,
-  replace,
-  projects: ['client', 'tests'],
-})
-const server = (name, file, find, replace) => ({
-  name: `server: ${name}`,
-  file: `packages/server/src/${file}`,
-  find,
-  replace,
-  projects: ['server'],
-})
-const manager = (name, file, find, replace) => ({
-  name: `device-manager: ${name}`,
-  file: `packages/device-manager/src/${file}`,
-  find,
-  replace,
-  projects: ['device-manager', 'tests'],
-})
-const guest = (name, file, find, replace) => ({ ...manager(name, `guest/${file}`, find, replace), projects: ['device-manager'] })
-const vsock = (name, file, find, replace) => ({
-  name: `vsock: ${name}`,
-  file: `packages/vsock/src/${file}`,
-  find,
-  replace,
-  projects: ['vsock'],
-})
+/** Faults in one package, which the tests of these projects have to notice. */
+const faultsIn =
+  (folder, projects = [folder]) =>
+  (name, file, find, replace) => ({ name: `${folder}: ${name}`, file: `packages/${folder}/src/${file}`, find, replace, projects })
+
+const wire = faultsIn('wire')
+const client = faultsIn('client', ['client', 'tests'])
+const server = faultsIn('server')
+const manager = faultsIn('device-manager', ['device-manager', 'tests'])
+const guest = (name, file, ...fault) => faultsIn('device-manager')(name, `guest/${file}`, ...fault)
+const vsock = faultsIn('vsock')
+const vhostUser = faultsIn('vhost-user')
 
 const faults = [
   wire(
@@ -89,6 +65,12 @@ const faults = [
   ),
   wire('fact-7: duplicate ids are sent', 'request.ts', 'if (first !== i) throw', 'if (false) throw'),
   wire(
+    'a hole in the ids is sent as id 0',
+    'request.ts',
+    'for (const [i, id] of apicIds.entries()) {',
+    'for (const [i, id] of apicIds.entries()) {\n    if (!(i in apicIds)) continue',
+  ),
+  wire(
     'fact-11: aarch64 requests are read as on x86_64',
     'request.ts',
     "if (arch === 'aarch64') return { type, count }",
@@ -122,14 +104,14 @@ const faults = [
   client(
     'fact-3: a failed reply leaves the channel clean',
     'machine/table.ts',
-    'clean: state.channel.clean && !service.failed(reply)',
-    'clean: true',
+    'clean = state.channel.clean && !service.failed(reply)',
+    'clean = true',
   ),
   client(
     'fact-3: the next success makes it clean again',
     'machine/table.ts',
-    'clean: state.channel.clean && !service.failed(reply)',
-    'clean: !service.failed(reply)',
+    'clean = state.channel.clean && !service.failed(reply)',
+    'clean = !service.failed(reply)',
   ),
   client('fact-3: nobody asks for a clean channel', 'machine/table.ts', 'if (ticket.needsClean && !channel.clean)', 'if (false)'),
   client(
@@ -243,7 +225,57 @@ const faults = [
     'this.#waiting.get(signal) ?? this.#listen(signal)',
     'this.#listen(signal)',
   ),
+  client(
+    'the first to leave a shared signal takes the listener away from the others',
+    'abort.ts',
+    'if (waiting.size > 0 || this.#waiting.get(signal) !== waiting) return',
+    'if (this.#waiting.get(signal) !== waiting) return',
+  ),
+  client(
+    'the last to leave a shared signal leaves the listener',
+    'abort.ts',
+    "signal.removeEventListener('abort', this.#onAbort)",
+    '',
+  ),
+  client(
+    "close()'s long time is a timer that fires at once",
+    'client.ts',
+    'Math.min(session.dialMs, LONGEST_TIMER_MS)',
+    'session.dialMs',
+  ),
+  client(
+    'a time for the reply that is none is taken',
+    'client.ts',
+    "duration('replyTimeoutMs', service.replyTimeoutMs(value), Number.POSITIVE_INFINITY)",
+    'service.replyTimeoutMs(value)',
+  ),
+  client(
+    'ready() that runs out of time does not say why',
+    'client.ts',
+    'ms; the client goes on trying`, this.#machine.cause))',
+    'ms; the client goes on trying`))',
+  ),
   manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#subject(target))\n', ''),
+  manager(
+    'a vCPU is removed although the resize was aborted',
+    'resize.ts',
+    '    this.check(subject)\n    if (this.#deadline === undefined)',
+    '    if (this.#deadline === undefined)',
+  ),
+  manager('a resize takes a time that is none', 'resize.ts', "!(typeof timeoutMs === 'number' && timeoutMs > 0)", 'false'),
+  manager(
+    "a resize's long time is a timer that fires at once",
+    'resize.ts',
+    'if (timeoutMs <= LONGEST_TIMER_MS) {',
+    'if (true) {',
+  ),
+  manager(
+    'a hole among the present vCPUs is not seen',
+    'resize.ts',
+    'for (const [i, id] of present.entries()) {',
+    'for (const [i, id] of present.entries()) {\n    if (!(i in present)) continue',
+  ),
+  manager('a missing request is not called that', 'manager.ts', "request?.type === 'ADD_CPU'", "request.type === 'ADD_CPU'"),
   manager('fact-6: a refused batch is rolled back as if nothing had happened', 'resize.ts', ' && ids.length === 1', ''),
   manager('+1 is rolled back', 'resize.ts', 'error.errno < 0 && ', ''),
   manager('an indeterminate add is rolled back', 'resize.ts', "if (error.outcome === 'not-sent') return true", 'return true'),
@@ -337,6 +369,12 @@ const faults = [
   guest('fact-17: a paused guest answers', 'simulated/guest.ts', 'return this.#pause?.over', 'return undefined'),
   guest('fact-7: the lock is not lost', 'simulated/lock.ts', 'this.#lost = error.holdsLock', ''),
   guest(
+    'each operation that waits puts a listener on the signal',
+    'linux/waiting.ts',
+    "addEventListener('abort', this.#onAbort, { once: true })",
+    "addEventListener('abort', () => this.#onAbort(), { once: true })",
+  ),
+  guest(
     'fact-10: an absent vCPU answers at once',
     'simulated/cpus-x86.ts',
     'this.#options.quirks.slowAbsentCpu ? wait(ABSENT_CPU_MS).then(giveUp) : giveUp()',
@@ -367,6 +405,26 @@ const faults = [
     "return this.#state.name === 'AwaitingService' || this.#state.name === 'Reading'",
     'return true',
   ),
+  server(
+    'a long time is a timer that fires at once',
+    'connection.ts',
+    'Math.min(Math.max(0, deadline - clock.now()), LONGEST_TIMER_MS)',
+    'Math.max(0, deadline - clock.now())',
+  ),
+  server('what makes the replies is not told that nobody wants them', 'connection.ts', '[() => this.#stopWriting(), ', '['),
+  server(
+    'a greeting that is no bytes is written',
+    'connection.ts',
+    "greeting = checkBytes('greeting', this.#session.greeting)",
+    'greeting = this.#session.greeting',
+  ),
+  server('replies that are none are iterated', 'connection.ts', 'if (isIterable(replies)) this.#run', 'if (true) this.#run'),
+  server(
+    'a reply that is no bytes is written',
+    'connection.ts',
+    "if (next !== undefined && next.done !== true) checkBytes('reply', next.value)",
+    '',
+  ),
 
   vsock(
     'what follows OK is lost',
@@ -392,6 +450,81 @@ const faults = [
     'hybrid.ts',
     "if (command.kind === 'incomplete' && this.#options.profile === 'cloud-hypervisor') return",
     "if (command.kind === 'incomplete') return",
+  ),
+  vsock(
+    'a route that gives no stream is joined',
+    'hybrid.ts',
+    "if (stream && typeof stream.pipe !== 'function') {",
+    'if (false) {',
+  ),
+  vsock(
+    'each connection puts a listener on a shared signal',
+    'abort.ts',
+    'waiting.get(signal) ?? listenTo(signal)',
+    'listenTo(signal)',
+  ),
+  vsock('the last to leave a shared signal leaves the listener', 'abort.ts', "signal.removeEventListener('abort', tell)", ''),
+
+  vhostUser(
+    'used transmit buffers are announced at once',
+    'machine/device.ts',
+    'tx.unannounced >= tx.size / UNANNOUNCED_PART',
+    'true',
+  ),
+  vhostUser(
+    'used transmit buffers are not announced however many they are',
+    'machine/device.ts',
+    'const UNANNOUNCED_PART = 4',
+    'const UNANNOUNCED_PART = 0.5',
+  ),
+  vhostUser(
+    'an interrupt that was put off never comes',
+    'attachment.ts',
+    'if (owed) this.#cancelSettle ??= this.#clock.setTimer(SETTLE_MS, () => this.#settle())',
+    '',
+  ),
+  vhostUser(
+    'an interrupt that was put off is lost when its ring stops',
+    'attachment.ts',
+    '        this.#settle()\n        return this.#apply',
+    '        return this.#apply',
+  ),
+  vhostUser(
+    'the guest looked meanwhile and is interrupted all the same',
+    'machine/vring.ts',
+    'return ((after - event - 1) & 0xffff) < ((after - before) & 0xffff)',
+    'return true',
+  ),
+  vhostUser('credit is told by quarters', 'machine/connection.ts', 'const CREDIT_PART = 2', 'const CREDIT_PART = 4'),
+  vhostUser(
+    'credit is told when all of it is used up',
+    'machine/connection.ts',
+    'const CREDIT_PART = 2',
+    'const CREDIT_PART = 1',
+  ),
+  vhostUser(
+    'resetConnections() resets nothing',
+    'attachment.ts',
+    '    this.#device.muxer.abandon()\n    this.#deliverNews()\n    return connections',
+    '    return connections',
+  ),
+  vhostUser(
+    'resetConnections() tells nobody',
+    'attachment.ts',
+    '    this.#deliverNews()\n    return connections',
+    '    return connections',
+  ),
+  vhostUser(
+    'what a ring holds when it starts waits for a kick',
+    'attachment.ts',
+    'if (fault !== undefined) this.#stop(fault)\n    else this.#pump()\n    this.#handlers.onChange()\n    return reply',
+    'if (fault !== undefined) this.#stop(fault)\n    this.#handlers.onChange()\n    return reply',
+  ),
+  vhostUser(
+    'a stale path is replaced while another starter looks at it',
+    'listener.ts',
+    'const unlock = await lock(binding, path)',
+    'const unlock = () => {}',
   ),
 ]
 

@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { connectMany } from '../guest/vhost-user/exchange.mjs'
-import { descriptors, GUEST, GUEST_CID, MIB, mappedBytes, settled, until } from './scene.mjs'
+import { descriptors, GUEST, GUEST_CID, HOST, MIB, mappedBytes, settled, until } from './scene.mjs'
 
 export async function stopAndCont(scene, times) {
   const { vm, device, told } = scene
@@ -102,6 +102,8 @@ export async function qemuKilled(scene) {
 /** The back end in a process of its own. */
 export class BackEnd {
   #child
+  /** What becomes of an idle connection of the guest. */
+  #fate
 
   constructor(scene) {
     this.scene = scene
@@ -127,6 +129,11 @@ export class BackEnd {
 
   async killedUnderTraffic() {
     const { scene } = this
+    const waiting = scene.vm.event('waiting')
+    // The guest learns that the device is gone when it is taken away.
+    this.#fate = scene.vm.run('fate', { port: HOST.echo })
+    this.#fate.catch(() => {})
+    await waiting
     const { transfers, flowing } = scene.traffic(2, 256 * MIB)
     await flowing()
     await this.kill()
@@ -141,6 +148,8 @@ export class BackEnd {
     const deleted = scene.vm.qmpEvent('DEVICE_DELETED')
     await scene.vm.qmp('device_del', { id: 'vsock0' })
     await deleted
+    // Linux resets its sockets when the device goes. Whoever waits by epoll, as Node does, finds the socket unconnected.
+    assert.deepEqual(await this.#fate, { ended: false, code: 'ENOTCONN', syscall: 'read' })
     await scene.vm.qmp('chardev-remove', { id: 'vsock' })
     await this.start()
     const addr = { type: 'unix', data: { path: scene.vhostPath } }
@@ -153,7 +162,7 @@ export class BackEnd {
     }
     await until('a connection', answers, { everyMs: 300, deadlineMs: 60_000 })
     await scene.traffic(4, 16 * MIB).done()
-    return 'the same guest, the same services; every byte right'
+    return 'an idle connection of the guest ends with ENOTCONN; the same guest, the same services; every byte right'
   }
 
   async descriptorsKept() {

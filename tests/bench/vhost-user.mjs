@@ -53,11 +53,12 @@ async function measureAll() {
     guest = await startGuest(image, join(folder, 'vhost'))
     await device.ready({ signal: AbortSignal.timeout(10_000) })
     const interrupts = () => guestInterrupts(device)
+    const baseline = await measure('a Unix socket alone', (name) => dialUnix(join(folder, name)), peer.pid)
     return [
-      await measure('a Unix socket alone', (name) => dialUnix(join(folder, name)), peer.pid),
+      baseline,
       await measure('guest: device.connect()', (name) => device.connect(PORTS[name]), guest.guest.pid, interrupts),
       await measure('guest: CONNECT', (name) => dialHybrid(join(folder, 'vsock'), PORTS[name]), guest.guest.pid, interrupts),
-    ]
+    ].map((measured) => row(measured, baseline))
   } finally {
     await guest?.close()
     await hybrid?.close()
@@ -81,19 +82,34 @@ async function dialHybrid(path, port) {
   return socket
 }
 
-/** `to` and `from` the other end; CPU time in seconds per GiB, of this process (client and device) and of the other (peer or QEMU). */
 async function measure(way, dial, pid, interrupts = () => 0) {
   const rounds = await usage(pid, interrupts, () => roundTrips(dial))
   const to = await usage(pid, interrupts, () => send(dial))
   const from = await usage(pid, interrupts, () => receive(dial))
+  return { way, rounds, to, from }
+}
+
+/**
+ * `to` and `from` the other end; CPU time in seconds per GiB, of this process (client and device) and of the other (peer or QEMU). `×` is
+ * how many times the baseline's it is.
+ */
+function row({ way, rounds, to, from }, baseline) {
   const gib = BULK / GIB
   const both = (format) => `${format(to)} / ${format(from)}`
+  const times = (figure) =>
+    [to, from].map((it, i) => (figure(it) / figure([baseline.to, baseline.from][i])).toFixed(2)).join(' / ')
+  const median = ({ rounds: { value } }) => quantile(value, 0.5)
+  const rate = ({ seconds }) => BULK / 2 ** 20 / seconds
   return {
     way,
-    'round trip, µs': `${quantile(rounds.value, 0.5).toFixed(0)} (99 %: ${quantile(rounds.value, 0.99).toFixed(0)})`,
-    'MiB/s to / from': both(({ seconds }) => (BULK / 2 ** 20 / seconds).toFixed(0)),
+    'round trip, µs': `${median({ rounds }).toFixed(0)} (99 %: ${quantile(rounds.value, 0.99).toFixed(0)})`,
+    '× round trip': (median({ rounds }) / median(baseline)).toFixed(1),
+    'MiB/s to / from': both((it) => rate(it).toFixed(0)),
+    '× MiB/s': times(rate),
     'CPU s per GiB here': both(({ own }) => (own / gib).toFixed(2)),
+    '× here': times(({ own }) => own),
     there: both(({ other }) => (other / gib).toFixed(2)),
+    '× there': times(({ other }) => other),
     'guest interrupts per round': (rounds.interrupts / ROUNDS).toFixed(2),
     'per MiB': both((it) => (it.interrupts / (BULK / 2 ** 20)).toFixed(1)),
   }

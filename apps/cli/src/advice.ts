@@ -5,13 +5,21 @@ import type { UpcallError } from '@upcall/client'
 import { isUpcallError } from '@upcall/client'
 import { isVsockError, type VsockError } from '@upcall/vsock'
 
-/** The error's message, with what lies at its root if that says more, and a next step that can be taken from a shell. */
-export function explain(error: UpcallError, subject: string): string {
+/** How a next step names `upcall wait`; empty for those who are waiting already. */
+type Wait = (clause: string) => string
+
+/**
+ * The error's message, with what lies at its root if that says more, and a next step that can be taken from a shell.
+ *
+ * @param waiting - Whether this is `upcall wait` itself.
+ */
+export function explain(error: UpcallError, subject: string, waiting = false): string {
   const root = rootOf(error)
+  const wait: Wait = (clause) => (waiting ? '' : clause)
   if (error.outcome === 'not-sent') {
-    if (root !== undefined) return `${subject}: ${whatOf(root)}; ${nextOf(root)}`
+    if (root !== undefined) return `${subject}: ${whatOf(root)}; ${nextOf(root, wait)}`
     if (error.code === 'TIMEOUT')
-      return `${whatOf(error)}; nothing was sent: allow more with --timeout, or let \`upcall wait\` keep trying`
+      return `${whatOf(error)}; nothing was sent: allow more with --timeout${wait(', or let `upcall wait` keep trying')}`
     if (error.code === 'ABORTED') return `${whatOf(error)}; nothing was sent`
     return error.message
   }
@@ -31,34 +39,36 @@ function rootOf(error: UpcallError): UpcallError | VsockError | undefined {
   return root
 }
 
-function nextOf(root: UpcallError | VsockError): string {
+function nextOf(root: UpcallError | VsockError, wait: Wait): string {
   if (isVsockError(root)) {
     switch (root.code) {
       case 'ECONNREFUSED':
-        return refusedNext(root)
+        return refusedNext(root, wait)
       case 'ETIMEDOUT':
-        return 'is the guest running, and not paused? Allow more with --timeout, or let `upcall wait` keep trying'
+        return `is the guest running, and not paused? Allow more with --timeout${wait(', or let `upcall wait` keep trying')}`
       default:
         return root.message.slice(whatOf(root).length + 2)
     }
   }
   switch (root.code) {
     case 'DISCONNECTED':
-      return 'the guest may still be booting, or has no upcall service there: `upcall wait` keeps trying'
+      return `has it an upcall service there?${wait(' `upcall wait` keeps trying')}`
     case 'PROTOCOL':
       return 'is this the port of the upcall server (219 unless the guest was told otherwise)?'
     default:
-      return 'is the guest running? `upcall wait` keeps trying'
+      return `is the guest running?${wait(' `upcall wait` keeps trying')}`
   }
 }
 
 /** A refusal has several makers, and each has its own remedy. */
-function refusedNext({ cause }: VsockError): string {
+function refusedNext({ cause }: VsockError, wait: Wait): string {
   const errno = (cause as NodeJS.ErrnoException | undefined)?.code
-  if (errno === 'ENOENT') return 'is this the path of the VMM’s socket, and is the VMM running? `upcall wait` waits for it'
-  if (errno === 'ECONNREFUSED') return 'the VMM that made this file is gone: start it again; `upcall wait` waits for it'
+  if (errno === 'ENOENT')
+    return `is this the path of the VMM’s socket, and is the VMM running?${wait(' `upcall wait` waits for it')}`
+  if (errno === 'ECONNREFUSED')
+    return `the VMM that made this file is gone: start it again${wait('; `upcall wait` waits for it')}`
   if (errno === 'EAGAIN') return 'the VMM does not take connections: is it stuck?'
-  return 'is the guest still booting (`upcall wait` keeps trying), and was its kernel built with upcall?'
+  return `is the guest still booting${wait(' (`upcall wait` keeps trying)')}, and was its kernel built with upcall?`
 }
 
 /** Messages read `<op> <subject> <remote>: <what>; <next step>`. */

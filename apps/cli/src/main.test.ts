@@ -93,6 +93,14 @@ test.runIf(existsSync('/dev/full'))('a stdout that cannot be written is told, an
   expect(stderr()).toContain('ENOSPC')
 })
 
+test.runIf(existsSync('/dev/full'))('nor is help that nobody gets', async () => {
+  const stdout = openSync('/dev/full', 'w')
+  const { ended, stderr } = launch(['--help'], { stdout })
+  closeSync(stdout)
+  expect(await ended).toBe(4)
+  expect(stderr()).toContain('ENOSPC')
+})
+
 test.each([
   ['SIGINT', 130],
   ['SIGTERM', 143],
@@ -119,6 +127,26 @@ test.each([
   expect(await ended).toBe(status)
   expect(existsSync(join(dir, 'from'))).toBe(false)
   socket.destroy()
+})
+
+test.each([
+  ['forward', () => ['vsock', 'forward', `unix:${dir}/from`, `unix:${dir}/to`]],
+  ['listen', () => ['vsock', 'listen', `unix:${dir}/from`, '--keep', '--exec', 'cat']],
+])('%s has nothing to say of many connections at once', async (command, argv) => {
+  server = await listen(`unix:${dir}/to`)
+  server.on('connection', (socket) => socket.pipe(socket).on('error', () => {}))
+  const { child, ended, says, stderr } = launch(['--json', ...argv()])
+  if (command === 'forward') await once(child.stdout!, 'data')
+  else await says('listening')
+  const sockets = await Promise.all(Array.from({ length: 12 }, () => connect(`unix:${dir}/from`)))
+  const answers = sockets.map((socket) => once(socket, 'data'))
+  for (const socket of sockets) socket.write('x')
+  await Promise.all(answers)
+  for (const socket of sockets) socket.destroy()
+  child.kill('SIGTERM')
+  expect(await ended).toBe(0)
+  // Of events alone: a warning of Node's would be no JSON.
+  for (const line of stderr().split('\n').filter(Boolean)) expect(JSON.parse(line)).toHaveProperty('event')
 })
 
 test('it ends although its stdin stays open, once the peer of a transport without half-close has ended', async () => {

@@ -1,9 +1,12 @@
 #!/usr/bin/env node
+import { setMaxListeners } from 'node:events'
 import process from 'node:process'
-import { Interrupted, OutputError } from './exit.js'
+import { Exit, Interrupted, OutputError } from './exit.js'
 import { run } from './run.js'
 
 const interrupt = new AbortController()
+// As many listen as there are connections, which Node would take for a leak.
+setMaxListeners(0, interrupt.signal)
 // Once each: a second Ctrl-C ends the process the hard way.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupt.abort(new Interrupted(signal)))
 // A reader that has seen enough, as in `upcall … | head -1`.
@@ -12,6 +15,8 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   const failure = new OutputError(error)
   process.stderr.write(`upcall: ${failure.message}\n`)
   interrupt.abort(failure)
+  // Told of the last write only when the command is through, as with --help: otherwise `run` comes to the same.
+  process.exitCode = Exit.indeterminate
 })
 
 process.exitCode = await run(process.argv.slice(2), {

@@ -51,7 +51,12 @@ export function failed(op: string | undefined, subject: string, error: unknown, 
     }
   }
   if (isUpcallError(error))
-    return { ...head, outcome: error.outcome, error: { code: error.code, message: explain(error, subject) }, ...tail }
+    return {
+      ...head,
+      outcome: error.outcome,
+      error: { code: error.code, message: explain(error, subject, op === 'wait') },
+      ...tail,
+    }
   if (isWireError(error))
     return { ...head, outcome: 'not-sent', error: { code: error.code, message: `${subject}: ${error.message}` } }
   if (error instanceof UsageError) return { ...head, outcome: 'not-sent', error: { code: error.code, message: error.message } }

@@ -222,7 +222,8 @@ test('status takes a booting guest for what it is; wait outlasts whatever is not
   await using guest = await serveGuest('hvsock', ['--boot', '2m'])
   const early = await upcall(['--target', guest.target, '--json', 'status'])
   expect(early.status).toBe(3)
-  expect(early.stdout.json).toMatchObject([{ state: 'WaitingService', error: { message: expect.stringContaining('booting') } }])
+  expect(early.stdout.json).toMatchObject([{ state: 'WaitingService', error: { code: 'UNREACHABLE' } }])
+  expect(early.stdout.json[0].error.message.match(/booting|`upcall wait`/g)).toEqual(['booting', '`upcall wait`'])
 
   const target = `unix:${guest.path}.late`
   const waiting = start(['--target', target, '--json', 'wait'])
@@ -238,6 +239,9 @@ test('status takes a booting guest for what it is; wait outlasts whatever is not
   expect(out.stdout.json).toMatchObject([
     { op: 'wait', outcome: 'not-sent', error: { message: expect.stringContaining('attempts') } },
   ])
+  // It says what to look at, and not to do what was just done.
+  expect(out.stdout.json[0].error.message).toContain('is the VMM running?')
+  expect(out.stdout.json[0].error.message).not.toContain('upcall wait')
   // What no waiting mends ends at once.
   expect((await upcall(['--target', 'vsock://3', '--json', 'wait'])).stdout.json).toMatchObject([
     { attempts: 1, outcome: 'not-sent' },

@@ -32,6 +32,19 @@ const commands = {
     socket.on('error', () => {})
     return exchange(socket, { ...how, onSent: (count) => (sent += count) })
   },
+  /** Connects, waits for what becomes of the connection, and tells. */
+  async fate({ port }) {
+    const socket = await dial(port)
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    const fate = { ended: false }
+    socket
+      .on('end', () => (fate.ended = true))
+      .on('error', ({ code, syscall }) => Object.assign(fate, { code, syscall }))
+      .resume()
+    tell({ event: 'waiting' })
+    await closed
+    return fate
+  },
   connects: ({ port, count, width }) => connectMany(count, width, () => dial(port)),
   state: () => ({ sent, failures, descriptors: readdirSync('/proc/self/fd').length }),
   release() {

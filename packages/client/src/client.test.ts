@@ -187,3 +187,33 @@ test('a signal that many requests share has one listener, each is aborted, and n
   expect(listeners()).toBe(0)
   await c.close()
 })
+
+test('a dial that may take for ever leaves close() no timer that fires at once', async () => {
+  const timers: number[] = []
+  const clock = {
+    now: () => 0,
+    setTimer(ms: number) {
+      timers.push(ms)
+      return () => {}
+    },
+  }
+  const c = new UpcallClient({ service, clock, dial: async () => silent(), timeouts: { dialMs: Number.POSITIVE_INFINITY } })
+  await c.close()
+  expect(timers.filter((ms) => ms > 2 ** 31 - 1)).toEqual([])
+})
+
+test('a service that cannot judge its own reply costs the request, not the process', async () => {
+  const puzzled: Service<string, string> = {
+    ...service,
+    failed() {
+      throw new TypeError('no such reply')
+    },
+  }
+  const c = new UpcallClient({ service: puzzled, dial: async () => answering([]) })
+  await expect(c.request('x')).rejects.toMatchObject({
+    code: 'PROTOCOL',
+    outcome: 'indeterminate',
+    cause: new TypeError('no such reply'),
+  })
+  await c.close()
+})

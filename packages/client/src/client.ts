@@ -79,7 +79,7 @@ export class UpcallClient<Req, Rep>
     this.#service = options.service
     this.#clock = clock
     this.#remote = session.remote
-    this.#closeMs = session.dialMs
+    this.#closeMs = Math.min(session.dialMs, LONGEST_TIMER_MS)
     this.#connections = new Connections(dial, (event) => this.#tell(event))
     this.#machine = new SessionMachine(session, clock.now())
     // Not before the caller has had a chance to listen.

@@ -1,7 +1,7 @@
 import { isUpcallError } from '@upcall/client'
 import { encodeReply, encodeRequest, type Reply, type Request } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
-import { deviceManagerProtocol, errnoName, GuestError } from './index.js'
+import { DeviceManager, deviceManagerProtocol, errnoName, GuestError } from './index.js'
 
 test.each([
   [-1, 'EPERM'],
@@ -30,6 +30,23 @@ test('a GuestError says what was asked, of whom, what came and what to do', () =
     message:
       'mmio.add 0xd0000000+0x1000 irq 5 vm7: refused with EEXIST (-17); the window or the irq overlaps one that the guest already has; choose a free one',
   })
+})
+
+test.each([
+  [1, -22, 'an id is in use, or no vCPU answers for it'],
+  [2, -17, 'the guest counts that CPU as registered'],
+  [5, -17, 'the window or the irq overlaps'],
+  [5, -22, 'check base, size and irq'],
+  [6, -19, 'no window has exactly this base'],
+  [7, -19, 'the guest finds nothing on that bus and slot'],
+  [7, -22, "see the guest's kernel log"],
+  [3, -17, "see the guest's kernel log"],
+  [9, -22, "see the guest's kernel log"],
+  [4711, -19, "see the guest's kernel log"],
+])('a raw request of type %i is advised on %i by its type', (messageType, result, advice) => {
+  const request: Request = { type: 'RAW', messageType, load: new Uint8Array() }
+  const error = new GuestError(request, { ...request, result }, 'vm7')
+  expect(error.message).toContain(advice)
 })
 
 describe('the protocol', () => {
@@ -65,6 +82,13 @@ describe('the protocol', () => {
     expect(() => protocol.decode(frame({ type: 'RAW', messageType: 9, result: -1, load: new Uint8Array() }), raw(10))).toThrow(
       'type 9 does not answer type 10',
     )
+  })
+
+  test.each([undefined, 'arm64', 'x64'])('an architecture of %j is refused before anything is connected', (arch) => {
+    const message = `arch: must be 'x86_64' or 'aarch64', the guest's, got ${arch}`
+    expect(() => deviceManagerProtocol({ arch: arch as never })).toThrow(new TypeError(message))
+    const dial = () => Promise.reject(new Error('dialled'))
+    expect(() => new DeviceManager({ dial, arch: arch as never })).toThrow(new TypeError(message))
   })
 
   test('the architecture reaches the codec', () => {

@@ -1,5 +1,5 @@
 import { UpcallError } from '@upcall/client'
-import type { Reply, Request } from '@upcall/wire'
+import { messageTypeName, type Reply, type Request } from '@upcall/wire'
 import { errnoName } from './errno.js'
 import { describeRequest, formatOperation, type Operation } from './operation.js'
 
@@ -27,23 +27,26 @@ export class GuestError extends UpcallError {
 }
 
 /** What a result means for this request, and what to look at. Meanings: the guest kernel patches that Kata Containers ships. */
-function advice({ type }: Request, result: number): string {
+function advice(request: Request, result: number): string {
+  const type = request.type === 'RAW' ? messageTypeName(request.messageType) : request.type
   const cpu = type === 'ADD_CPU' || type === 'DEL_CPU'
+  const mmio = type === 'ADD_MMIO' || type === 'DEL_MMIO'
+  const pci = type === 'ADD_PCI' || type === 'DEL_PCI'
   if (result === 1)
     return 'a CPU was in that state already and the step changed nothing; compare what you believe with what the guest has'
   if (result === -1) return "the guest's kernel has no such command; was it built with this hotplug support?"
   if (result === -17 && cpu)
     return 'the guest counts that CPU as registered; after a hole in the ids a 5.10 or 6.1 guest says so of running CPUs'
-  if (result === -17) return 'the window or the irq overlaps one that the guest already has; choose a free one'
+  if (result === -17 && mmio) return 'the window or the irq overlaps one that the guest already has; choose a free one'
   if (result === -19 && type === 'DEL_MMIO') return 'no window has exactly this base, size and irq; remove it as it was added'
   if (result === -19 && type === 'ADD_PCI')
     return 'the guest finds nothing on that bus and slot; plug the device in before ADD_PCI'
-  if (result === -19) return 'the guest knows nothing on that bus and slot; it may be gone already'
+  if (result === -19 && pci) return 'the guest knows nothing on that bus and slot; it may be gone already'
   if (result === -5 && type === 'ADD_CPU') return 'a CPU did not come up; start its vCPU before ADD_CPU'
   if (result === -22 && type === 'ADD_CPU')
     return 'an id is in use, or no vCPU answers for it; ids of a batch before it may be online'
   if (result === -22 && type === 'DEL_CPU')
     return 'the boot CPU stays, and so does the last one; ids of a batch before it may be gone'
-  if (result === -22) return 'the guest calls the request invalid; check base, size and irq'
+  if (result === -22 && mmio) return 'the guest calls the request invalid; check base, size and irq'
   return "see the guest's kernel log"
 }

@@ -28,9 +28,16 @@ export interface ProtocolOptions<A extends Arch> {
   replyTimeouts?: ReplyTimeouts | undefined
 }
 
-/** Service 'd' as a value for `UpcallClient`. This is how the architecture reaches the codec. */
+/**
+ * Service 'd' as a value for `UpcallClient`. This is how the architecture reaches the codec.
+ *
+ * @throws TypeError for an architecture that is none of the guest's.
+ */
 export function deviceManagerProtocol<A extends Arch>(options: ProtocolOptions<A>): Service<Request<A>, Reply> {
   const { arch } = options
+  // Not when the first request is encoded: by then a resize would have started vCPUs.
+  if (arch !== 'x86_64' && arch !== 'aarch64')
+    throw new TypeError(`arch: must be 'x86_64' or 'aarch64', the guest's, got ${String(arch)}`)
   const { cpuMs = 30_000, otherMs = 10_000 } = options.replyTimeouts ?? {}
   return {
     byte: DEVICE_MANAGER_BYTE,

@@ -200,6 +200,13 @@ describe('limits', () => {
     ['max above the ids there are', 2, [0], 256, 'max: must be an integer in 1 … 255'],
     ['no boot CPU', 2, [1], 8, 'present: CPU 0 is the boot CPU'],
     ['an id twice', 2, [0, 1, 1], 8, 'present[2]: CPU 1 is named twice'],
+    [
+      'a hole among the ids',
+      2,
+      Object.assign(new Array(3), { 0: 0, 2: 2 }),
+      8,
+      'present[1]: must be an integer in 0 … 254, got undefined',
+    ],
     ['a count on x86_64', 2, 1, 8, 'present: must be the array'],
     ['a removal that would crash a 6.1 guest', 2, [0, 2, 3], 8, 'CPU 3 lies beyond a hole'],
   ])('%s is refused and nothing happens', async (_name, target, present, max, message) => {

@@ -25,6 +25,9 @@ export interface Shared {
   service(byte: number): GuestService | undefined
 }
 
+// setTimeout fires at once beyond this; an early tick is harmless.
+const LONGEST_TIMER_MS = 0x7fff_ffff
+
 /** Drives one {@link ConnectionMachine} over one stream, and owns both: the stream, its listeners, the timers and the session end here. */
 export class Connection implements ServerConnection, GuestConnection {
   readonly id: number
@@ -135,8 +138,7 @@ export class Connection implements ServerConnection, GuestConnection {
         this.#receive(effect.chunk)
         return
       case 'write':
-        this.#writing = effect.chunks[Symbol.iterator]()
-        this.#write()
+        this.#beginWriting(effect.chunks)
         return
       case 'end':
         this.#stream.end()
@@ -187,7 +189,21 @@ export class Connection implements ServerConnection, GuestConnection {
 
   #replied(replies: Iterable<Uint8Array>): void {
     if (isIterable(replies)) this.#run({ name: 'replied', replies })
-    else this.#run({ name: 'failed', error: new TypeError(`receive: must give an iterable of replies, got ${typeof replies}`) })
+    else
+      this.#run({
+        name: 'failed',
+        error: new TypeError(`receive: must give an iterable of replies, got ${replies === null ? null : typeof replies}`),
+      })
+  }
+
+  #beginWriting(chunks: Iterable<Uint8Array>): void {
+    try {
+      this.#writing = chunks[Symbol.iterator]()
+    } catch (error) {
+      this.#run({ name: 'failed', error })
+      return
+    }
+    this.#write()
   }
 
   /** Pulls replies only as fast as the client takes them. */
@@ -198,7 +214,11 @@ export class Connection implements ServerConnection, GuestConnection {
         next = this.#writing?.next()
         if (next !== undefined && next.done !== true) checkBytes('reply', next.value)
       } catch (error) {
-        this.#writing = undefined
+        try {
+          this.#stopWriting()
+        } catch {
+          // The first error is the one to tell.
+        }
         this.#run({ name: 'failed', error })
         return
       }
@@ -210,6 +230,13 @@ export class Connection implements ServerConnection, GuestConnection {
       }
       if (next.value.length > 0 && !this.#stream.write(next.value)) return
     }
+  }
+
+  /** No more replies are wanted: a generator that makes them comes to its `finally`. */
+  #stopWriting(): void {
+    const writing = this.#writing
+    this.#writing = undefined
+    writing?.return?.()
   }
 
   #onDrain(): void {
@@ -242,9 +269,9 @@ export class Connection implements ServerConnection, GuestConnection {
     if (this.#timer?.at === deadline) return
     this.#timer?.cancel()
     this.#timer = undefined
-    if (deadline === undefined) return
+    if (deadline === undefined || deadline === Number.POSITIVE_INFINITY) return
     const { clock } = this.#shared
-    const cancel = clock.setTimer(Math.max(0, deadline - clock.now()), () => {
+    const cancel = clock.setTimer(Math.min(Math.max(0, deadline - clock.now()), LONGEST_TIMER_MS), () => {
       this.#timer = undefined
       this.#run({ name: 'tick' })
     })
@@ -256,15 +283,16 @@ export class Connection implements ServerConnection, GuestConnection {
     this.#run({ name: 'closed' })
     this.#gone = true
     this.#arm(undefined)
-    this.#writing = undefined
     for (const drop of this.#delays) drop()
     this.#delays.clear()
     const { state } = this.#machine
     let end: Disconnect = state.name === 'Ended' ? state.end : { reason: 'client' }
-    try {
-      this.#session?.close()
-    } catch (error) {
-      end = { reason: 'service-error', error }
+    for (const stop of [() => this.#stopWriting(), () => this.#session?.close()]) {
+      try {
+        stop()
+      } catch (error) {
+        end = { reason: 'service-error', error }
+      }
     }
     this.#resolveClosed(end)
   }
@@ -277,7 +305,7 @@ function isPromise(value: ReturnType<GuestSession['receive']>): value is Promise
 }
 
 function isIterable(value: unknown): value is Iterable<Uint8Array> {
-  return typeof value === 'object' && value !== null && Symbol.iterator in value
+  return typeof value === 'object' && typeof (value as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] === 'function'
 }
 
 function checkBytes(name: string, value: Uint8Array): Uint8Array {

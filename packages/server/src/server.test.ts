@@ -2,6 +2,7 @@ import { Duplex } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Clock } from './clock.js'
+import type { ServerConnection } from './connection.js'
 import { UpcallServer, type UpcallServerOptions } from './server.js'
 import type { GuestConnection, GuestService, GuestSession } from './service.js'
 
@@ -62,6 +63,10 @@ class ManualClock implements Clock {
     }
     await settle()
   }
+}
+
+function failing(message: string): never {
+  throw new TypeError(message)
 }
 
 /** Lets streams in memory and promises run dry. */
@@ -378,20 +383,28 @@ describe('a connection ends', () => {
   })
 
   // What the types rule out, plain JavaScript does: the connection bears it, not the process.
-  test.each<[string, object | undefined]>([
-    ['no session', undefined],
-    ['no greeting', { greeting: undefined }],
-    ['no replies', { receive: () => undefined }],
-    ['a promise of none', { receive: async () => null }],
-    ['a reply that is no bytes', { receive: () => [Buffer.from('part'), 'text'] }],
-    ['one among them that is nothing', { receive: () => [undefined] }],
-  ])('when the service gives %s', async (_what, session) => {
+  test.each<[string, object | undefined, string]>([
+    ['no session', undefined, 'greeting'],
+    ['no greeting', { greeting: undefined }, 'greeting: must be a Uint8Array, got undefined'],
+    ['no replies', { receive: () => undefined }, 'receive: must give an iterable of replies, got undefined'],
+    ['a promise of none', { receive: async () => null }, 'receive: must give an iterable of replies, got null'],
+    ['a text', { receive: () => 'text' }, 'receive: must give an iterable of replies, got string'],
+    [
+      'what cannot be iterated',
+      { receive: () => ({ [Symbol.iterator]: 5 }) },
+      'receive: must give an iterable of replies, got object',
+    ],
+    ['what cannot begin', { receive: () => ({ [Symbol.iterator]: () => failing('no beginning') }) }, 'no beginning'],
+    ['a reply that is no bytes', { receive: () => [Buffer.from('part'), 'text'] }, 'reply: must be a Uint8Array, got string'],
+    ['one among them that is nothing', { receive: () => [undefined] }, 'reply: must be a Uint8Array, got undefined'],
+  ])('when the service gives %s', async (_what, session, message) => {
     const { connect, server } = setUp({
       session: (connection) => (session && Object.assign(new Echo(connection), session)) as GuestSession,
     })
     const { host, connection } = connect()
     host.write('ex')
-    await expect(connection.closed).resolves.toEqual({ reason: 'service-error', error: expect.any(TypeError) })
+    const error = expect.objectContaining({ name: 'TypeError', message: expect.stringContaining(message) })
+    await expect(connection.closed).resolves.toEqual({ reason: 'service-error', error })
     expect(server.connections.size).toBe(0)
   })
 
@@ -450,6 +463,33 @@ describe('a connection ends', () => {
     host.write('ex')
     await expect(connection.closed).resolves.toEqual({ reason: 'server-closed' })
     expect(made).toBe(2)
+  })
+
+  test.each([
+    ['on request', (_host: End, connection: ServerConnection) => connection.close()],
+    ['by the client', (host: End) => void host.destroy()],
+  ])('in the middle of its replies, %s, and what makes them is told', async (_how, end) => {
+    let over = 0
+    const { connect } = setUp({
+      session: (connection) =>
+        new (class extends Echo {
+          override *receive(): Iterable<Uint8Array> {
+            try {
+              for (;;) yield Buffer.alloc(100)
+            } finally {
+              over++
+            }
+          }
+        })(connection),
+    })
+    const { host, connection } = connect()
+    host.pause()
+    host.write('ex')
+    await settle()
+    expect(over).toBe(0)
+    end(host, connection)
+    await connection.closed
+    expect(over).toBe(1)
   })
 
   test('on request, which drops what the service still works on', async () => {
@@ -565,6 +605,19 @@ describe('the server', () => {
     expect(third.received()).toBe('hi')
   })
 
+  test.each([Number.POSITIVE_INFINITY, 2 ** 31])('may wait %d ms, with no timer that would fire at once', async (ms) => {
+    const timers: number[] = []
+    const setTimer = (ms: number) => {
+      timers.push(ms)
+      return () => {}
+    }
+    const { connect } = setUp({ clock: { now: () => 0, setTimer }, serviceByteTimeoutMs: ms, writeTimeoutMs: ms })
+    const { host } = connect()
+    host.write('ex')
+    await settle()
+    expect(timers.filter((ms) => ms > 2 ** 31 - 1)).toEqual([])
+  })
+
   test('refuses options that make no sense', () => {
     const service = (byte: number): GuestService => ({ byte, open: (connection) => new Echo(connection) })
     expect(() => new UpcallServer({ services: [service(256)] })).toThrow(
@@ -575,6 +628,7 @@ describe('the server', () => {
       'serviceByteTimeoutMs: must be a positive number',
     )
     expect(() => new UpcallServer({ services: [], writeTimeoutMs: Number.NaN })).toThrow('writeTimeoutMs')
+    expect(() => new UpcallServer({ services: [], writeTimeoutMs: '5' as never })).toThrow('writeTimeoutMs')
     expect(() => new UpcallServer({ services: [], maxConnections: -1 })).toThrow('maxConnections')
   })
 })

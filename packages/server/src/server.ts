@@ -107,6 +107,6 @@ function byByte(services: Iterable<GuestService>): Map<number, GuestService> {
 }
 
 function positive(name: string, value: number): number {
-  if (!(value > 0)) throw new RangeError(`${name}: must be a positive number, got ${value}`)
+  if (typeof value !== 'number' || !(value > 0)) throw new RangeError(`${name}: must be a positive number, got ${value}`)
   return value
 }

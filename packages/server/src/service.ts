@@ -19,7 +19,7 @@ export interface GuestSession {
    * Takes one chunk.
    *
    * @param now - Milliseconds on the server's clock.
-   * @returns What to send, in order. A promise where that takes time: nothing more is read from this connection until it
+   * @returns What to send, in order; an iterator's `return` is called if the connection ends before. A promise where that takes time: nothing more is read from this connection until it
    * settles, as with the kernel's one thread per connection; a rejection ends the connection.
    */
   receive(chunk: Uint8Array, now: number): Iterable<Uint8Array> | Promise<Iterable<Uint8Array>>

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { Channel } from './channel.js'
 import type { Clock } from './clock.js'
 import { outcomeError, VsockDeviceError } from './errors.js'
-import { join } from './join.js'
+import { Leavers } from './join.js'
 import type { VsockConnection } from './machine/connection.js'
 import { RX_RING, TX_RING, VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
@@ -42,6 +42,9 @@ export interface AttachmentHandlers {
 /** How long an interrupt for used transmit buffers may wait for one that has packets to tell of. A shorter timer costs more than it saves. */
 const SETTLE_MS = 10
 
+/** Trips to the rings that callbacks may bring about, one after the other, before the event loop has to turn. */
+const TRIPS_PER_TURN = 4
+
 interface Watcher {
   news(): void
 }
@@ -57,8 +60,12 @@ export class Attachment {
   readonly #session: BackendSession
   readonly #device: VsockDevice
   readonly #channel: Channel
+  readonly #leavers: Leavers
   readonly #watchers = new Map<VsockConnection, Watcher>()
   #scheduled = false
+  /** There is more to do, and the event loop turns first. */
+  #postponed = false
+  #trips = 0
   #closed = false
   #wakeAt = Number.POSITIVE_INFINITY
   #cancelWake: () => void = () => {}
@@ -68,9 +75,16 @@ export class Attachment {
     this.#options = options
     this.#clock = clock
     this.#handlers = handlers
-    this.#platform = new BindingPlatform(binding, () => this.#pump())
+    const onKick = () => {
+      this.#trips = 0
+      this.#pump()
+    }
+    // Whoever came upon it is still at work.
+    const onBroken = (error: DeviceError) => process.nextTick(() => this.#end(error))
+    this.#platform = new BindingPlatform(binding, onKick, onBroken)
     this.#session = new BackendSession(this.#platform, configSpace(options.guestCid))
     this.#device = new VsockDevice(options)
+    this.#leavers = new Leavers(options.maxConnections)
     this.#channel = new Channel(binding, descriptor, {
       onMessage: (header, payload, descriptors) => {
         // It may end a ring, and what is owed for it would be lost.
@@ -112,7 +126,8 @@ export class Attachment {
           if (connection.state === 'connecting') return
           signal?.removeEventListener('abort', onAbort)
           this.#watchers.delete(connection)
-          if (connection.state === 'open') resolve(this.#open(connection))
+          // It may have spoken and closed since.
+          if (connection.answered) resolve(this.#open(connection))
           else reject(outcomeError(subject, connection.outcome ?? 'reset', signal?.aborted ? signal.reason : undefined))
         },
       })
@@ -170,6 +185,8 @@ export class Attachment {
   /** The guest did what no honest one does. Its rings are left alone; the VMM is still listened to. */
   #stop(fault: DeviceError): void {
     this.fault = fault
+    this.#announce()
+    this.#settle()
     this.#session.halt()
     this.#platform.reportFault()
     this.resetConnections()
@@ -177,12 +194,30 @@ export class Attachment {
 
   // ── the one place that runs the device ─────────────────────────────────────────────────────────────────────────────────
 
-  /** Soon: after the current callback, so that all it does to connections is one trip to the rings. */
+  /**
+   * Soon: after the current callback, so that all it does to connections is one trip to the rings. A trip may bring bytes to a reader
+   * who takes them at once, and so the next trip: a fast guest could go on like that for ever, so after some it is somebody else's turn.
+   */
   #schedule(): void {
-    if (this.#scheduled) return
+    if (this.#scheduled || this.#postponed) return
+    if (this.#trips++ >= TRIPS_PER_TURN) {
+      this.#postpone()
+      return
+    }
     this.#scheduled = true
     process.nextTick(() => {
       this.#scheduled = false
+      this.#pump()
+    })
+  }
+
+  /** After a turn of the event loop. However many ask for it, it is one trip. */
+  #postpone(): void {
+    if (this.#postponed) return
+    this.#postponed = true
+    setImmediate(() => {
+      this.#postponed = false
+      this.#trips = 0
       this.#pump()
     })
   }
@@ -193,14 +228,13 @@ export class Attachment {
   }
 
   #pump(): void {
-    if (this.#closed) return
+    if (this.#closed || this.#postponed) return
     const { rx, tx } = this.#session
     if (rx !== undefined || tx !== undefined) {
       try {
         const more = this.#device.process(rx, tx, this.#clock.now())
-        // Others first: the event loop turns before the next piece.
-        if (more) setImmediate(() => this.#pump())
         this.#announce()
+        if (more) this.#postpone()
       } catch (error) {
         this.#stop(toDeviceError(error))
         this.#handlers.onChange()
@@ -305,7 +339,7 @@ export class Attachment {
         if (stream !== undefined) return
         if (host === undefined) refuse()
         else if (gone.signal.aborted) host.on('error', () => {}).destroy()
-        else join(accept(), host)
+        else this.#leavers.join(accept(), host)
       })
       .catch((error: unknown) => (stream === undefined ? refuse() : stream.destroy(error instanceof Error ? error : undefined)))
   }

@@ -1,5 +1,5 @@
 import { DeviceError } from './machine/errors.js'
-import { decodeMessageHeader, MESSAGE_HEADER_SIZE, type MessageHeader } from './machine/message.js'
+import { decodeMessageHeader, MAX_REGIONS, MESSAGE_HEADER_SIZE, type MessageHeader } from './machine/message.js'
 import type { Binding, Descriptor } from './native/binding.js'
 
 export interface ChannelHandlers {
@@ -79,6 +79,9 @@ export class Channel {
       const received = this.#binding.receive(this.#descriptor, wanted)
       if (received === undefined) return 'later'
       this.#descriptors.push(...received.descriptors)
+      if (this.#descriptors.length > MAX_REGIONS) {
+        throw new DeviceError('PROTOCOL', `vhost-user: more than ${MAX_REGIONS} descriptors beside one message`)
+      }
       if (received.bytes.length === 0) {
         if (this.#filled === 0 && this.#header === undefined) return 'end'
         throw new DeviceError('PROTOCOL', 'vhost-user: the front end closed in the middle of a message')

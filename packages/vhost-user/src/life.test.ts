@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { openDescriptors } from '../testing/addon.js'
+import { GUEST_BASE } from '../testing/fake-guest.js'
 import { binding, cleanups, connected, deviceAt, folder, heard, path, running, say } from '../testing/scene.js'
 import { Op } from './machine/packet.js'
 import { createVsockDevice, VhostUserVsock } from './vhost-user-vsock.js'
@@ -60,7 +61,8 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
   })
 
   test('an owner who knows of a reset need not wait for the new driver', async () => {
-    const { device, vmm } = await running()
+    // With this clock no timer ever ends, so that none brings the news.
+    const { device, vmm } = await running({ clock: { now: () => 0, setTimer: () => () => {} } })
     const { stream } = await connected(device, vmm)
     const failed = once(stream, 'error')
     await vmm.stop()
@@ -70,6 +72,23 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
     expect(device.resetConnections()).toBe(0)
     await device.close()
     expect(device.resetConnections()).toBe(0)
+  })
+
+  test('what came while a ring had nobody to call is told when it has', async () => {
+    const { device, vmm } = await running()
+    const { stream } = await connected(device, vmm)
+    const bases = await vmm.stop()
+    stream.write('while paused')
+    binding!.drain(vmm.calls[0]!)
+    await vmm.setMemory()
+    // QEMU says whom to call both before it enables the rings and afterwards; another front end may do the latter alone.
+    for (const ring of [0, 1]) vmm.startRing(ring, bases[ring], { call: false })
+    for (const ring of [0, 1]) vmm.send({ request: 'SET_VRING_ENABLE', ring, value: 1 })
+    await vmm.sync()
+    const told = vmm.interrupt(0)
+    vmm.send({ request: 'SET_VRING_CALL', ring: 0, descriptor: true }, { descriptors: [vmm.calls[0]!] })
+    await told
+    expect(Buffer.from((await heard(vmm))[0]!.payload).toString()).toBe('while paused')
   })
 
   describe('interrupts for used transmit buffers', () => {
@@ -126,6 +145,28 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
       vmm.guest.memoryBytes.fill(0)
       await vmm.start()
       expect([device.state, device.fault]).toEqual(['running', undefined])
+    })
+
+    test('gets back what it gave before it broke the rule, and is told; restart() goes on behind that', async () => {
+      const { device, vmm } = await running()
+      const { request } = await connected(device, vmm)
+      await vmm.sync()
+      vmm.guest.tx.takeUsed()
+      vmm.guest.tx.usedEvent = vmm.guest.tx.usedIndex
+      const stopped = once(device, 'stopped')
+      const told = vmm.interrupt(1)
+      vmm.guest.send({ op: Op.CREDIT_UPDATE, sourcePort: 5000, destinationPort: request.header.sourcePort })
+      const bad = vmm.guest.tx.add([{ address: 0, length: 100, writable: false }])
+      vmm.kick(1)
+      await stopped
+      await told
+      expect(vmm.guest.tx.takeUsed()).toHaveLength(1)
+      // Mended, it is taken like any other.
+      vmm.guest.tx.setDescriptor(bad, { address: GUEST_BASE, length: 44, flags: 0, next: 0 })
+      device.restart()
+      expect(device.state).toBe('running')
+      expect(vmm.guest.tx.takeUsed()).toEqual([{ head: bad, written: 0 }])
+      await connected(device, vmm)
     })
 
     test('kicks without end do not keep others from their turn', async () => {

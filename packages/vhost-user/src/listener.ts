@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { link, lstat, stat, unlink } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { link, lstat, open, stat, unlink } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { VsockDeviceError } from './errors.js'
 import type { Binding, Descriptor } from './native/binding.js'
@@ -38,7 +38,9 @@ export async function listenUnix(
   onConnection: (descriptor: Descriptor) => void,
 ): Promise<Listener> {
   unixAddress(binding, path)
-  const ownName = join(dirname(path), `.${randomBytes(4).toString('hex')}`)
+  // Through a descriptor of the directory, so that a path is not too long for the sake of a name that nobody will see.
+  const directory = await open(dirname(path), 'r')
+  const ownName = `/proc/self/fd/${directory.fd}/.${randomBytes(4).toString('hex')}`
   const descriptor = binding.socket(binding.AF_UNIX)
   try {
     binding.bind(descriptor, unixAddress(binding, ownName))
@@ -60,6 +62,8 @@ export async function listenUnix(
   } catch (error) {
     binding.close(descriptor)
     throw error
+  } finally {
+    await directory.close()
   }
 }
 
@@ -121,7 +125,7 @@ async function removeStale(binding: Binding, path: string): Promise<void> {
  * One starter at a time per path, by holding an abstract socket's name: binding it is atomic, and the kernel lets go of it when the
  * process dies, so that no lock is left behind.
  */
-async function lock(binding: Binding, path: string): Promise<() => void> {
+export async function lock(binding: Binding, path: string): Promise<() => void> {
   const { dev, ino } = await stat(dirname(path))
   const key = createHash('sha256')
     .update(`${dev}:${ino}:${basename(path)}`)

@@ -7,14 +7,17 @@ import type { Binding, Descriptor, Mapping } from './native/binding.js'
 export class BindingPlatform implements Platform {
   readonly #binding: Binding
   readonly #onKick: () => void
+  readonly #onBroken: (error: DeviceError) => void
   readonly #mappings = new Map<GuestMemory, Mapping[]>()
   readonly #kicks = new Map<number, Descriptor>()
   readonly #calls = new Map<number, Descriptor>()
   readonly #errors = new Map<number, Descriptor>()
 
-  constructor(binding: Binding, onKick: () => void) {
+  /** @param onBroken told of a descriptor of the front end that cannot be what it is for; it is closed by then. */
+  constructor(binding: Binding, onKick: () => void, onBroken: (error: DeviceError) => void) {
     this.#binding = binding
     this.#onKick = onKick
+    this.#onBroken = onBroken
   }
 
   mapMemory(regions: readonly MemoryRegion[], descriptors: readonly Descriptor[]): GuestMemory {
@@ -55,11 +58,11 @@ export class BindingPlatform implements Platform {
   setKick(ring: number, descriptor: Descriptor | undefined): void {
     this.#replace(this.#kicks, ring, descriptor)
     if (descriptor === undefined) return
-    this.#binding.watch(descriptor, this.#binding.READABLE, (events) => {
-      if (events === 0) return this.#binding.close(descriptor)
-      this.#binding.drain(descriptor)
-      this.#onKick()
-    })
+    this.#try('SET_VRING_KICK', this.#kicks, ring, () =>
+      this.#binding.watch(descriptor, this.#binding.READABLE, () => {
+        if (this.#try('SET_VRING_KICK', this.#kicks, ring, () => this.#binding.drain(descriptor))) this.#onKick()
+      }),
+    )
   }
 
   setCall(ring: number, descriptor: Descriptor | undefined): void {
@@ -77,12 +80,29 @@ export class BindingPlatform implements Platform {
   /** Interrupts the guest for a ring. */
   notify(ring: number): void {
     const call = this.#calls.get(ring)
-    if (call !== undefined) this.#binding.signal(call)
+    if (call !== undefined) this.#try('SET_VRING_CALL', this.#calls, ring, () => this.#binding.signal(call))
   }
 
   /** Tells the front end that the device has given up on the guest's rings. */
   reportFault(): void {
-    for (const descriptor of this.#errors.values()) this.#binding.signal(descriptor)
+    for (const [ring, descriptor] of this.#errors) {
+      this.#try('SET_VRING_ERR', this.#errors, ring, () => this.#binding.signal(descriptor))
+    }
+  }
+
+  /** Uses a descriptor of the front end as an eventfd, which it need not be. */
+  #try(request: string, map: Map<number, Descriptor>, ring: number, use: () => void): boolean {
+    try {
+      use()
+      return true
+    } catch (error) {
+      this.#replace(map, ring, undefined)
+      const what = error instanceof Error ? error.message : String(error)
+      this.#onBroken(
+        new DeviceError('PROTOCOL', `vhost-user: ${request} for ring ${ring}: not a usable eventfd: ${what}`, { cause: error }),
+      )
+      return false
+    }
   }
 
   #replace(map: Map<number, Descriptor>, ring: number, descriptor: Descriptor | undefined): void {

@@ -17,6 +17,9 @@ export interface VsockStreamOptions {
   readonly lingerMs: number
 }
 
+/** Behind bytes that wait for their reader, fewer than these stay where they cost no object each. */
+const CHUNK = 4096
+
 export type Callback = (error?: Error | null) => void
 
 /**
@@ -29,6 +32,8 @@ export class VsockStream extends Duplex {
   readonly #owner: StreamOwner
   readonly #options: VsockStreamOptions
   #wanted = false
+  /** The reader asked for more than there was. */
+  #short = false
   #ended = false
   /** Bytes handed to the readable side, and of those the ones that have left it. */
   #pushed = 0
@@ -74,7 +79,8 @@ export class VsockStream extends Duplex {
   /** As in Readable; besides, what it returns has left our hands. (`_read` is not called for that once it has nothing to give.) */
   override read(size?: number): unknown {
     const chunk: unknown = super.read(size)
-    this.#settle()
+    if (chunk === null && size !== 0) this.#short = true
+    this.#pull()
     return chunk
   }
 
@@ -129,10 +135,11 @@ export class VsockStream extends Duplex {
 
   #pull(): void {
     const connection = this.#connection
-    while (this.#wanted) {
+    while (this.#wanted && !this.#mayWait()) {
       const chunk = connection.read()
       if (chunk === undefined) break
       this.#pushed += chunk.length
+      this.#short = false
       this.#wanted = this.push(chunk)
     }
     this.#settle()
@@ -146,10 +153,16 @@ export class VsockStream extends Duplex {
     }
   }
 
-  /** Gives the guest credit for what has left the readable side. */
+  /** A guest that sends byte by byte to a reader who is elsewhere would make the readable side a list of as many chunks. */
+  #mayWait(): boolean {
+    const { inputPending, inputEnded } = this.#connection
+    return this.readableLength > 0 && !this.#short && inputPending < CHUNK && !inputEnded
+  }
+
+  /** Gives the guest credit for what has left the readable side; what `unshift` puts back has been paid for. */
   #settle(): void {
     const taken = this.#pushed - this.readableLength
-    if (taken === this.#taken) return
+    if (taken <= this.#taken) return
     this.#connection.consumed(taken - this.#taken, this.#owner.now())
     this.#taken = taken
     this.#owner.touch(this.#connection)

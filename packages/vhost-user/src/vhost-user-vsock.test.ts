@@ -4,12 +4,15 @@ import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
+import { openDescriptors } from '../testing/addon.js'
 import { FakeFrontEnd } from '../testing/fake-front-end.js'
 import { opName } from '../testing/fake-guest.js'
-import { binding, cleanups, connected, deviceAt, folder, frontEnd, heard, path, running, say } from '../testing/scene.js'
+import { binding, cleanups, deviceAt, folder, frontEnd, heard, path, running, say } from '../testing/scene.js'
 import type { ConnectionHandler } from './attachment.js'
-import { Op, SHUTDOWN_BOTH, SHUTDOWN_SEND } from './machine/packet.js'
+import { unixAddress } from './listener.js'
+import { Op, SHUTDOWN_BOTH } from './machine/packet.js'
 import { DEVICE_FEATURES } from './machine/session.js'
+import type { Descriptor } from './native/binding.js'
 
 describe.runIf(binding !== undefined)('VhostUserVsock', () => {
   describe('a VMM on the line', () => {
@@ -89,6 +92,74 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       expect(device.state).toBe('running')
     })
 
+    test('nine descriptors beside one message are more than any has', async () => {
+      const device = await deviceAt()
+      const vmm = await frontEnd()
+      const before = await openDescriptors()
+      const stopped = once(device, 'stopped')
+      vmm.send({ request: 'SET_OWNER' }, { descriptors: Array.from({ length: 9 }, () => vmm.memory) })
+      expect((await stopped)[0]).toMatchObject({ reason: 'protocol', error: { message: /EMSGSIZE/ } })
+      expect(await openDescriptors()).toBeLessThanOrEqual(before)
+    })
+
+    test('descriptors without end beside one message end the conversation, and are closed', async () => {
+      const device = await deviceAt()
+      const vmm = await frontEnd()
+      const before = await openDescriptors()
+      const stopped = once(device, 'stopped')
+      const message = Buffer.from('020000000100000008000000' + '0000007001000000', 'hex')
+      const eight = Array.from({ length: 8 }, () => vmm.memory)
+      for (const byte of message.subarray(0, -1)) vmm.sendBytes(Uint8Array.of(byte), eight)
+      expect((await stopped)[0]).toMatchObject({ reason: 'protocol', error: { code: 'PROTOCOL', message: /descriptors/ } })
+      expect(await openDescriptors()).toBeLessThanOrEqual(before)
+    })
+
+    test.each<[string, string, (vmm: FakeFrontEnd, descriptor: Descriptor) => void]>([
+      [
+        'kick',
+        'SET_VRING_KICK',
+        (vmm, descriptor) => vmm.send({ request: 'SET_VRING_KICK', ring: 1, descriptor: true }, { descriptors: [descriptor] }),
+      ],
+      [
+        'call',
+        'SET_VRING_CALL',
+        (vmm, descriptor) => vmm.send({ request: 'SET_VRING_CALL', ring: 0, descriptor: true }, { descriptors: [descriptor] }),
+      ],
+    ])('a %s descriptor that is no eventfd ends the conversation, and nothing else', async (_, request, spoil) => {
+      const target = join(folder, 'other.sock')
+      const server = createServer((socket) => socket.destroy())
+      await new Promise<void>((resolve) => server.listen(target, resolve))
+      cleanups.push(() => new Promise((resolve) => server.close(resolve)))
+      const { device, vmm } = await running()
+      const hungUp = binding!.connect(unixAddress(binding!, target))
+      cleanups.push(() => binding!.close(hungUp))
+      await once(server, 'connection')
+      const stopped = once(device, 'stopped')
+      spoil(vmm, hungUp)
+      const [info] = await stopped
+      expect(info).toMatchObject({ reason: 'protocol', error: { code: 'PROTOCOL', message: new RegExp(request) } })
+      await (await frontEnd()).start()
+      expect(device.state).toBe('running')
+    })
+
+    test('a listener that throws is its owner’s affair: the VMM stays on the line', async () => {
+      const device = await deviceAt()
+      device.on('running', () => {
+        throw new Error('listener')
+      })
+      const uncaught = process.rawListeners('uncaughtException')
+      process.removeAllListeners('uncaughtException')
+      const thrown = once(process, 'uncaughtException')
+      try {
+        const vmm = await frontEnd()
+        await vmm.start()
+        expect((await thrown)[0]).toMatchObject({ message: 'listener' })
+        expect(device.state).toBe('running')
+      } finally {
+        for (const listener of uncaught) process.on('uncaughtException', listener as () => void)
+      }
+    })
+
     test('a memory file that is too short is refused, not touched', async () => {
       const device = await deviceAt()
       const vmm = await frontEnd()
@@ -98,121 +169,6 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       vmm.send({ request: 'SET_MEM_TABLE', regions }, { descriptors: [short] })
       expect((await stopped)[0]).toMatchObject({ reason: 'protocol', error: { code: 'MEMORY_TABLE', message: /EINVAL/ } })
       binding!.close(short)
-    })
-  })
-
-  describe('streams', () => {
-    test('bytes both ways, and the guest is interrupted for them', async () => {
-      const { device, vmm } = await running()
-      const { stream, request } = await connected(device, vmm)
-      expect([stream.guestPort, stream.hostPort]).toEqual([5000, 2 ** 30])
-      const interrupted = vmm.interrupt(0)
-      stream.write('ping')
-      await interrupted
-      const [packet] = await heard(vmm)
-      expect(Buffer.from(packet!.payload).toString()).toBe('ping')
-      say(vmm, request, Op.RW, {}, Buffer.from('pong'))
-      expect(String((await once(stream, 'data'))[0])).toBe('pong')
-    })
-
-    test('nobody listens', async () => {
-      const { device, vmm } = await running()
-      const connecting = device.connect(5000)
-      const refused = expect(connecting).rejects.toMatchObject({ code: 'ECONNREFUSED', retryable: true })
-      const [request] = await heard(vmm)
-      say(vmm, request!, Op.RST)
-      await refused
-      expect(device.connections).toBe(0)
-    })
-
-    test('a signal ends a connect, with its reason as the cause', async () => {
-      const { device, vmm } = await running()
-      const given = new AbortController()
-      const connecting = device.connect(5000, { signal: given.signal })
-      const aborted = expect(connecting).rejects.toMatchObject({ code: 'ABORTED', cause: 'enough' })
-      await heard(vmm)
-      given.abort('enough')
-      await aborted
-      expect((await heard(vmm)).map(opName)).toEqual(['RST'])
-    })
-
-    test('half-close: end() leaves the way back open', async () => {
-      const { device, vmm } = await running()
-      const { stream, request } = await connected(device, vmm)
-      stream.end('question')
-      const packets = [...(await heard(vmm))]
-      while (packets.length < 2) packets.push(...(await heard(vmm)))
-      expect(packets.map(opName)).toEqual(['RW', 'SHUTDOWN'])
-      expect(packets[1]!.header.flags).toBe(SHUTDOWN_SEND)
-      say(vmm, request, Op.RW, {}, Buffer.from('answer'))
-      say(vmm, request, Op.SHUTDOWN, { flags: SHUTDOWN_BOTH })
-      const chunks = await stream.toArray()
-      expect(Buffer.concat(chunks).toString()).toBe('answer')
-      expect((await heard(vmm)).map(opName)).toEqual(['RST'])
-      expect(device.connections).toBe(0)
-    })
-
-    test('a reader that does not read holds the guest back, and gets all in the end', async () => {
-      const { device, vmm } = await running({ bufferBytes: 65536 })
-      const { stream, request } = await connected(device, vmm)
-      const chunk = Buffer.alloc(4096, 'x')
-      for (let i = 0; i < 16; i++) {
-        say(vmm, request, Op.RW, {}, chunk)
-        await vmm.sync()
-        vmm.guest.tx.takeUsed()
-      }
-      expect(vmm.guest.received()).toEqual([])
-      let taken = 0
-      stream.on('data', (bytes: Buffer) => {
-        taken += bytes.length
-      })
-      const packets = await heard(vmm)
-      expect(packets.at(-1)!.header).toMatchObject({ op: Op.CREDIT_UPDATE, bufferAllocation: 65536 })
-      expect(taken).toBe(65536)
-    })
-
-    test('what the guest sent before a reset comes before the error', async () => {
-      const { device, vmm } = await running()
-      const { stream, request } = await connected(device, vmm)
-      say(vmm, request, Op.RW, {}, Buffer.from('last words'))
-      say(vmm, request, Op.RST)
-      await vmm.sync()
-      const chunks: Buffer[] = []
-      await expect(
-        (async () => {
-          for await (const chunk of stream) chunks.push(chunk)
-        })(),
-      ).rejects.toMatchObject({ code: 'ECONNRESET' })
-      expect(Buffer.concat(chunks).toString()).toBe('last words')
-    })
-
-    test('destroy() is an orderly end, destroy(error) a reset', async () => {
-      const { device, vmm } = await running()
-      const one = await connected(device, vmm)
-      one.stream.destroy()
-      expect((await heard(vmm)).map(opName)).toEqual(['SHUTDOWN'])
-      const two = await connected(device, vmm)
-      two.stream.on('error', () => {}).destroy(new Error('no'))
-      expect((await heard(vmm)).map(opName)).toEqual(['RST'])
-    })
-
-    test('a listener that throws does not hold up the others', async () => {
-      const { device, vmm } = await running()
-      const bad = await connected(device, vmm)
-      const good = await connected(device, vmm)
-      bad.stream.on('data', () => {
-        throw new Error('listener')
-      })
-      const data = once(good.stream, 'data')
-      const uncaught = process.rawListeners('uncaughtException')
-      process.removeAllListeners('uncaughtException')
-      const thrown = once(process, 'uncaughtException')
-      vmm.guest.send({ op: Op.RW, sourcePort: 5000, destinationPort: bad.stream.hostPort }, Buffer.from('x'))
-      say(vmm, good.request, Op.RW, {}, Buffer.from('y'))
-      expect(String((await data)[0])).toBe('y')
-      expect((await thrown)[0]).toMatchObject({ message: 'listener' })
-      for (const listener of uncaught) process.on('uncaughtException', listener as () => void)
-      expect(device.state).toBe('running')
     })
   })
 

@@ -195,7 +195,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     const attachment = new Attachment(binding, descriptor, this.#options, this.#clock, {
       onConnection: this.#onConnection,
       onChange: () => this.#follow(attachment),
-      onReset: (connections) => this.emit('reset', { connections }),
+      onReset: (connections) => this.#tell(() => this.emit('reset', { connections })),
       onEnd: (error) => {
         this.#attachment = undefined
         this.#enter('waiting', error === undefined ? 'disconnected' : 'protocol', error)
@@ -215,9 +215,20 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     const previous = this.#state
     if (state === previous) return
     this.#state = state
-    this.emit('state', { state, previous })
-    if (state === 'running') this.emit('running')
-    else if (previous === 'running' || error !== undefined) this.emit('stopped', { reason, error })
+    this.#tell(() => this.emit('state', { state, previous }))
+    if (state === 'running') this.#tell(() => this.emit('running'))
+    else if (previous === 'running' || error !== undefined) this.#tell(() => this.emit('stopped', { reason, error }))
+  }
+
+  /** A listener that throws is the application's affair, as with any emitter, and not the end of a conversation with the VMM. */
+  #tell(emit: () => void): void {
+    try {
+      emit()
+    } catch (error) {
+      process.nextTick(() => {
+        throw error
+      })
+    }
   }
 
   #error(subject: string, code: 'ABORTED' | 'ENETDOWN', what: string, next: string, cause?: unknown): VsockDeviceError {

@@ -69,14 +69,14 @@ export class FakeFrontEnd {
     else this.send({ request: 'SET_MEM_TABLE', regions }, options)
   }
 
-  startRing(ring: number, base = 0): void {
+  startRing(ring: number, base = 0, { call = true } = {}): void {
     const { size, desc, avail, used } = (ring === 0 ? this.guest.rx : this.guest.tx).layout
     this.send({ request: 'SET_VRING_NUM', ring, value: size })
     this.send({ request: 'SET_VRING_BASE', ring, value: base })
     this.send({ request: 'SET_VRING_ADDR', ring, flags: 0, desc, used, avail, log: 0 })
     this.send({ request: 'SET_VRING_ERR', ring, descriptor: true }, { descriptors: [this.errors[ring]!] })
     this.send({ request: 'SET_VRING_KICK', ring, descriptor: true }, { descriptors: [this.kicks[ring]!] })
-    this.send({ request: 'SET_VRING_CALL', ring, descriptor: true }, { descriptors: [this.calls[ring]!] })
+    if (call) this.send({ request: 'SET_VRING_CALL', ring, descriptor: true }, { descriptors: [this.calls[ring]!] })
   }
 
   /** From nothing to a running device, in QEMU's order: ENABLE comes last. */

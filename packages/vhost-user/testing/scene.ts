@@ -55,13 +55,15 @@ export async function running(
 
 /** The next packets from the device, at least one. */
 export async function heard(vmm: FakeFrontEnd): Promise<GuestPacket[]> {
-  for (;;) {
+  const deadline = performance.now() + 5_000
+  while (performance.now() < deadline) {
     const packets = vmm.guest.received()
     vmm.guest.tx.takeUsed()
     vmm.guest.rx.usedEvent = vmm.guest.rx.usedIndex
     if (packets.length > 0) return packets
     await turn()
   }
+  throw new Error('the device says nothing')
 }
 
 /** A packet from the guest in answer to one that it got. */

@@ -38,6 +38,7 @@ export function trial(acts: Iterable<Act>): DeviceError['code'][] {
     }
     for (const news of vm.device.muxer.takeNews()) if (!connections.includes(news)) connections.push(news)
     must(vm.device.muxer.size <= LIMITS.maxConnections, 'more connections than are allowed')
+    must(vm.device.muxer.waiting <= LIMITS.maxConnections + 64, 'more waits for the guest than is allowed')
     for (const { inputPending } of connections) must(inputPending <= LIMITS.bufferBytes, 'more bytes than were credited')
   }
   must(intact(), 'the device wrote outside guest memory')

@@ -388,6 +388,32 @@ describe('abort', () => {
     await new Promise(setImmediate)
     expect(socket.destroyed).toBe(false)
   })
+
+  it('of a signal that many share needs one listener, reaches each of them, and leaves none', async () => {
+    await vmm(() => {})
+    const control = new AbortController()
+    const listeners = () => getEventListeners(control.signal, 'abort').length
+    const dialling = Array.from({ length: 12 }, (_, i) => aborted(dial({ signal: control.signal, retry: i % 2 === 0 })))
+    const brief = failure(dial({ signal: control.signal, timeoutMs: 1 }))
+    expect(listeners()).toBe(1)
+    expect((await brief).code).toBe('ETIMEDOUT')
+    expect(listeners()).toBe(1)
+    control.abort(reason)
+    await Promise.all(dialling)
+    expect(listeners()).toBe(0)
+  })
+
+  it('between attempts reaches many, too', async () => {
+    const control = new AbortController()
+    const clock: Clock = { now: () => 0, setTimer: () => () => {} }
+    const dialling = Array.from({ length: 12 }, () => aborted(dial({ signal: control.signal, retry: true, clock })))
+    // Nobody listens on the path, and the clock stands still.
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate)
+    expect(getEventListeners(control.signal, 'abort')).toHaveLength(1)
+    control.abort(reason)
+    await Promise.all(dialling)
+    expect(getEventListeners(control.signal, 'abort')).toHaveLength(0)
+  })
 })
 
 describe.runIf(process.platform === 'linux')('descriptors', () => {

@@ -1,3 +1,4 @@
+import { onAbort } from './abort.js'
 import { type Address, toAddress } from './address.js'
 import { type Clock, checkDuration, systemClock } from './clock.js'
 import { dial } from './dial.js'
@@ -112,29 +113,27 @@ async function attempt(remote: Address, options: ConnectOptions, timeoutMs: numb
   if (signal?.aborted) throw abortedError('connect', remote, signal.reason)
   const halfClose = options.halfClose ?? remote.transport !== 'hvsock'
   const stop = new AbortController()
-  const onAbort = () => stop.abort(abortedError('connect', remote, signal?.reason))
   const cancel = clock.setTimer(timeoutMs, () => stop.abort(timedOut(remote, timeoutMs)))
-  signal?.addEventListener('abort', onAbort)
+  const unlisten = onAbort(signal, () => stop.abort(abortedError('connect', remote, signal?.reason)))
   try {
     return await dial(remote, { signal: stop.signal, timeoutMs, halfClose, lingerMs, clock, vsock })
   } finally {
     cancel()
-    signal?.removeEventListener('abort', onAbort)
+    unlisten()
   }
 }
 
 function sleep(ms: number, remote: Address, signal: AbortSignal | undefined, clock: Clock): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(abortedError('connect', remote, signal.reason))
-    const onAbort = () => {
-      cancel()
-      reject(abortedError('connect', remote, signal?.reason))
-    }
     const cancel = clock.setTimer(ms, () => {
-      signal?.removeEventListener('abort', onAbort)
+      unlisten()
       resolve()
     })
-    signal?.addEventListener('abort', onAbort, { once: true })
+    const unlisten = onAbort(signal, () => {
+      cancel()
+      reject(abortedError('connect', remote, signal?.reason))
+    })
   })
 }
 

@@ -44,7 +44,7 @@ export class VsockError extends Error {
 
   constructor({ code, op, what, next, local, remote, retryable = false, cause }: VsockErrorInit) {
     const address = remote ?? local
-    super(`${op} ${address ? `${formatAddress(address)}: ` : ''}${what}; ${next}`, cause === undefined ? undefined : { cause })
+    super(`${address ? `${op} ${formatAddress(address)}` : op}: ${what}; ${next}`, cause === undefined ? undefined : { cause })
     this.code = code
     this.op = op
     this.local = local

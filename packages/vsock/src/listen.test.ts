@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { getEventListeners } from 'node:events'
 import {
   chmodSync,
   existsSync,
@@ -306,6 +307,20 @@ describe('the end', () => {
     control.abort()
     await closed
     expect(readdirSync(dir)).toEqual([])
+  })
+
+  it('comes to many with one signal, which one listener is enough for', async () => {
+    const control = new AbortController()
+    const { signal } = control
+    const servers = await Promise.all(Array.from({ length: 12 }, (_, i) => listen(`unix:${path}${i}`, { signal })))
+    const listeners = () => getEventListeners(signal, 'abort').length
+    expect(listeners()).toBe(1)
+    const closed = servers.map((server) => new Promise<void>((resolve) => server.once('close', resolve)))
+    await servers[0]!.close()
+    expect(listeners()).toBe(1)
+    control.abort()
+    await Promise.all(closed)
+    expect([listeners(), readdirSync(dir)]).toEqual([0, []])
   })
 
   it('closes who waits and leaves who was taken', async () => {

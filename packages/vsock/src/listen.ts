@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import { createServer } from 'node:net'
 import { debuglog } from 'node:util'
+import { onAbort } from './abort.js'
 import {
   type Address,
   guestInitiatedPath,
@@ -110,13 +111,11 @@ export function closeOnAbort(
   server: { close(): Promise<void>; once(event: 'close', listener: () => void): unknown },
   signal: AbortSignal | undefined,
 ): void {
-  if (!signal) return
-  const onAbort = () => {
+  const unlisten = onAbort(signal, () => {
     // Only a file that cannot be removed makes this fail, and nobody is left to be told.
     server.close().catch((error: Error) => debug('close: %s', error.message))
-  }
-  signal.addEventListener('abort', onAbort, { once: true })
-  server.once('close', () => signal.removeEventListener('abort', onAbort))
+  })
+  server.once('close', unlisten)
 }
 
 /** What accepts for a server. */

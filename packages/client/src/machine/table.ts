@@ -253,13 +253,15 @@ function readReply(c: Context, state: In<'Busy'>, { chunk }: EventOf<'bytes'>): 
   const [frame, ...more] = state.channel.decoder.push(chunk)
   if (frame === undefined) return state
   let reply: unknown
+  let clean: boolean
   try {
     reply = service.decode(frame, ticket.request)
+    clean = state.channel.clean && !service.failed(reply)
   } catch (error) {
     return lose(c, state.channel, 'protocol', fail(c, ticket, 'PROTOCOL', 'indeterminate', 'what came is no reply to it', error))
   }
   c.effects.push({ type: 'reply', id: ticket.id, reply })
-  const channel = { ...state.channel, proven: true, clean: state.channel.clean && !service.failed(reply) }
+  const channel = { ...state.channel, proven: true, clean }
   if (more.length > 0 || channel.decoder.pending > 0) return lose(c, channel, 'protocol', unasked(c))
   return { kind: 'Ready', channel }
 }

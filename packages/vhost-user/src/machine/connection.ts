@@ -47,6 +47,8 @@ export class VsockConnection {
   readonly initiator: 'host' | 'guest'
   state: ConnectionState
   outcome: ConnectionOutcome | undefined
+  /** The guest has let us in, whatever came afterwards. */
+  answered = false
   /** When `handleTimeout` wants to be called. */
   deadline: number
   /** There is news for the owner. */
@@ -57,8 +59,9 @@ export class VsockConnection {
 
   readonly #options: ConnectionOptions
   readonly #input: ReceiveBuffer
-  /** Bytes for the guest: chunks, and how much of the first is already on its way. */
+  /** Bytes for the guest: chunks, which of them is the first, and how much of that is already on its way. (Shifting a long array is slow.) */
   #output: Uint8Array[] = []
+  #outputFirst = 0
   #outputOffset = 0
   #outputLength = 0
   #ended = false
@@ -201,6 +204,7 @@ export class VsockConnection {
       case 'connecting':
         if (header.op === Op.RESPONSE) {
           this.state = 'open'
+          this.answered = true
           this.deadline = NEVER
           this.changed = true
         } else {
@@ -259,18 +263,20 @@ export class VsockConnection {
   copyOutput(chain: Chain, length: number): void {
     let left = length
     while (left > 0) {
-      const chunk = this.#output[0]!
+      const chunk = this.#output[this.#outputFirst]!
       const n = Math.min(left, chunk.length - this.#outputOffset)
       chain.write(chunk, this.#outputOffset, n)
       left -= n
       this.#outputOffset += n
       if (this.#outputOffset === chunk.length) {
-        this.#output.shift()
+        this.#outputFirst++
         this.#outputOffset = 0
       }
     }
     this.#outputLength -= length
-    if (this.#outputLength === 0) this.changed = true
+    if (this.#outputLength > 0) return
+    this.#dropOutput()
+    this.changed = true
   }
 
   /** The device has gone, and every connection with it. No packet is sent. */
@@ -367,7 +373,7 @@ export class VsockConnection {
 
   #dropOutput(): void {
     this.#output = []
-    this.#outputOffset = this.#outputLength = 0
+    this.#outputFirst = this.#outputOffset = this.#outputLength = 0
   }
 
   /** How many bytes the guest can still take. Nonsense from the guest makes it 0: that starves the guest alone. */

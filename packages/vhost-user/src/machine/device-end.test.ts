@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { opName } from '../../testing/fake-guest.js'
 import { call, FakeVm, heard, open, readAll, reply } from '../../testing/fake-vm.js'
+import type { VsockConnection } from './connection.js'
 import { Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
 
 describe('the end', () => {
@@ -131,5 +132,45 @@ describe('the end', () => {
     vm.run()
     expect(vm.device.muxer.takeNews()).toEqual([expect.objectContaining({ state: 'accepting' })])
     expect(vm.device.muxer.size).toBe(1)
+  })
+})
+
+describe('a port used over and over by a guest that does not listen', () => {
+  test.each<[string, (vm: FakeVm, connection: VsockConnection) => void]>([
+    ['refused', (vm, connection) => call(vm, connection, (it) => it.reset())],
+    [
+      'accepted and closed',
+      (vm, connection) => {
+        call(vm, connection, (it) => it.accept())
+        call(vm, connection, (it) => it.close(vm.now))
+      },
+    ],
+  ])('%s each time: what is to be said to it does not grow', (_, answer) => {
+    const vm = new FakeVm()
+    for (let i = 0; i < 500; i++) {
+      vm.guest.send({ op: Op.REQUEST, sourcePort: 1025, destinationPort: 80 })
+      vm.run()
+      vm.guest.tx.takeUsed()
+      for (const connection of vm.device.muxer.takeNews()) if (connection.state === 'accepting') answer(vm, connection)
+    }
+    expect(vm.device.muxer.waiting).toBeLessThanOrEqual(1)
+    vm.guest.supply(60)
+    expect(heard(vm).length).toBeLessThanOrEqual(2)
+    expect(vm.device.muxer.size).toBeLessThanOrEqual(1)
+  })
+
+  test('or left again: nobody stays in line behind one who waits', () => {
+    const vm = new FakeVm()
+    vm.device.muxer.connect(5000, vm.now)
+    const packet = { sourcePort: 1025, destinationPort: 80 }
+    for (let i = 0; i < 100; i++) {
+      vm.guest.send({ op: Op.REQUEST, ...packet })
+      vm.run()
+      for (const connection of vm.device.muxer.takeNews()) call(vm, connection, (it) => it.accept())
+      vm.guest.send({ op: Op.RST, ...packet })
+      vm.run()
+      vm.guest.tx.takeUsed()
+    }
+    expect([vm.device.muxer.size, vm.device.muxer.waiting]).toEqual([1, 1])
   })
 })

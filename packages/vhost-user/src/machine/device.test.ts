@@ -306,6 +306,15 @@ describe('fairness', () => {
     expect(order.slice(6, 9)).toEqual(order.slice(0, 3))
   })
 
+  test('a guest that floods one ring is still served on the other', () => {
+    const vm = new FakeVm({}, { budget: { bytes: 100_000, descriptors: 1024 } })
+    const connection = open(vm)
+    call(vm, connection, (it) => it.write(Uint8Array.of(1, 2, 3)))
+    for (let i = 0; i < 50; i++) vm.guest.send({ op: Op.RST, sourcePort: 1, destinationPort: 1 }, new Uint8Array(4_000))
+    expect(vm.device.process(vm.rx, vm.tx, vm.now)).toBe(true)
+    expect(vm.guest.received().map(opName)).toEqual(['RW'])
+  })
+
   test('one call does no more than its budget, however much the guest offers', () => {
     const vm = new FakeVm({}, { budget: { bytes: 4096, descriptors: 1024 } })
     const connection = open(vm)

@@ -49,22 +49,25 @@ export class VsockDevice {
 
   /**
    * Does what there is to do on the rings that run, and shows the guest what was done. True if the budget ran out: call again soon. Throws
-   * `DeviceError` if the guest broke a rule.
+   * `DeviceError` if the guest broke a rule; what was done before that is shown all the same.
    */
   process(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): boolean {
     this.#bytesLeft = this.#budget.bytes
     this.#descriptorsLeft = this.#budget.descriptors
     tx?.disableKicks()
     rx?.disableKicks()
-    let more: boolean
-    do {
-      if (tx !== undefined) this.#transmit(tx, now)
-      if (rx !== undefined) this.#deliver(rx)
-      more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
-    } while (!more && this.#armed(rx, tx))
-    rx?.publish()
-    tx?.publish()
-    return more
+    try {
+      let more: boolean
+      do {
+        if (tx !== undefined) this.#transmit(tx, this.#deliverable(rx) ? 2 : Number.POSITIVE_INFINITY, now)
+        if (rx !== undefined) this.#deliver(rx)
+        more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
+      } while (!more && this.#armed(rx, tx))
+      return more
+    } finally {
+      rx?.publish()
+      tx?.publish()
+    }
   }
 
   /** To be called after `process`: whether the guest wants to hear of what was done. */
@@ -88,9 +91,16 @@ export class VsockDevice {
     return rx !== undefined && this.muxer.outgoing && rx.enableKicks()
   }
 
-  #transmit(tx: SplitRing, now: number): void {
+  #deliverable(rx: SplitRing | undefined): boolean {
+    return rx !== undefined && this.muxer.outgoing && rx.pending > 0
+  }
+
+  /** Leaves one part in `reserve` of the budget alone. */
+  #transmit(tx: SplitRing, reserve: number, now: number): void {
     const chain = this.#chain
-    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.muxer.accepting && tx.pop(chain)) {
+    const bytes = this.#budget.bytes / reserve
+    const descriptors = this.#budget.descriptors / reserve
+    while (this.#bytesLeft > bytes && this.#descriptorsLeft > descriptors && this.muxer.accepting && tx.pop(chain)) {
       this.#bytesLeft -= this.muxer.receive(chain, now)
       this.#descriptorsLeft -= chain.descriptors
       tx.push(chain.head, 0)

@@ -58,6 +58,11 @@ export class VsockMuxer {
     return this.#size
   }
 
+  /** Connections and resets that wait for a guest buffer. */
+  get waiting(): number {
+    return this.#ready.length + this.#orphans.length
+  }
+
   /** Begins a connection to `guestPort`; undefined when the table is full. */
   connect(guestPort: number, now: number): VsockConnection | undefined {
     if (this.#size >= this.#options.maxConnections) return undefined
@@ -128,6 +133,12 @@ export class VsockMuxer {
     }
     const known = this.#find(hostPort, guestPort)
     if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
+      if (known?.sendable) {
+        // What is still to be said of the old connection would be taken for an answer to this: let it be one.
+        known.reset()
+        this.touch(known)
+        return
+      }
       // The guest has done with the old connection if it uses its port anew.
       if (known !== undefined) this.#remove(known)
       if (this.#size >= this.#options.maxConnections) {
@@ -254,6 +265,9 @@ export class VsockMuxer {
     peers.delete(connection.guestPort)
     if (peers.size === 0) this.#table.delete(connection.hostPort)
     this.#size--
+    // What is in line is in the table, and so has its bound.
+    if (connection.queued) this.#ready.splice(this.#ready.indexOf(connection), 1)
+    connection.queued = false
   }
 
   #freeHostPort(): number {

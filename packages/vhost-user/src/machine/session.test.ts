@@ -38,6 +38,7 @@ class RecordingPlatform implements Platform {
     this.calls.set(ring, descriptor)
   }
   setError(): void {}
+  notify(): void {}
   closeDescriptor(descriptor: Descriptor): void {
     this.closed.push(descriptor)
   }

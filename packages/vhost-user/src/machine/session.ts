@@ -30,6 +30,8 @@ export interface Platform {
   setKick(ring: number, descriptor: Descriptor | undefined): void
   setCall(ring: number, descriptor: Descriptor | undefined): void
   setError(ring: number, descriptor: Descriptor | undefined): void
+  /** Interrupts the guest for a ring, if there is a descriptor for that. */
+  notify(ring: number): void
   closeDescriptor(descriptor: Descriptor): void
 }
 
@@ -226,6 +228,8 @@ export class BackendSession {
       }
       case 'SET_VRING_CALL':
         this.#platform.setCall(message.ring, message.descriptor ? one(message.request, descriptors) : undefined)
+        // A running ring may have had nobody to call, or somebody else: an interrupt that was due meanwhile would never come again.
+        if (state.ring !== undefined) this.#platform.notify(message.ring)
         return {}
       case 'SET_VRING_ERR':
         this.#platform.setError(message.ring, message.descriptor ? one(message.request, descriptors) : undefined)

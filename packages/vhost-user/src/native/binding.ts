@@ -26,7 +26,7 @@ export interface Binding {
   receive(descriptor: Descriptor, length: number): { bytes: Uint8Array; descriptors: Descriptor[] } | undefined
   /** How many bytes went, with the descriptors; undefined: none, wait until it is writable. */
   send(descriptor: Descriptor, bytes: Uint8Array, descriptors: readonly Descriptor[]): number | undefined
-  /** Reads an eventfd down to zero. */
+  /** Reads an eventfd down to zero. Throws if it is none. */
   drain(descriptor: Descriptor): void
   /** Adds one to an eventfd. */
   signal(descriptor: Descriptor): void

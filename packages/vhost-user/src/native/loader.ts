@@ -81,12 +81,15 @@ export function findBinding(host: Host): Binding {
   )
 }
 
-/** Bun and Deno do not fail on the addon, they abort: what it asks of libuv is not there. So this comes before any dlopen. */
+/**
+ * Neither Bun nor Deno runs on libuv, on whose event loop the addon watches descriptors. What stands in for libuv there (functions that
+ * abort, shims for single addons) may take the process along, so this comes before any dlopen.
+ */
 function refuseWhatCannotWork({ platform, versions: { bun, deno } }: Host): void {
   const runtime = bun ? 'Bun' : deno ? 'Deno' : undefined
   if (runtime) {
     throw new AddonError(
-      `the vhost-user addon does not work under ${runtime}, which lacks the libuv API it needs`,
+      `the vhost-user addon does not work under ${runtime}, which does not run on libuv’s event loop`,
       'run it with Node',
     )
   }

@@ -82,7 +82,10 @@ export function findBinding(host: Host): Binding {
   )
 }
 
-/** Comes before any dlopen: Bun and Deno do not fail on the addon, they abort, since what it asks of libuv is not there. */
+/**
+ * Comes before any dlopen: neither Bun nor Deno runs on libuv, on whose event loop the addon watches descriptors, and what stands in for
+ * it there (functions that abort, shims for single addons) may take the process along.
+ */
 function refuseWhatCannotWork({ platform, versions: { bun, deno }, env }: Host): void {
   if (env[ADDON_VARIABLE] === 'none') {
     throw new AddonError(`native AF_VSOCK is switched off by ${ADDON_VARIABLE}=none`, `unset it, or ${OTHER_WAYS}`)
@@ -90,7 +93,7 @@ function refuseWhatCannotWork({ platform, versions: { bun, deno }, env }: Host):
   const runtime = bun ? 'Bun' : deno ? 'Deno' : undefined
   if (runtime) {
     throw new AddonError(
-      `native AF_VSOCK does not work under ${runtime}, which lacks the libuv API it needs`,
+      `native AF_VSOCK does not work under ${runtime}, which does not run on libuv’s event loop`,
       `run it with Node, or ${OTHER_WAYS}`,
     )
   }

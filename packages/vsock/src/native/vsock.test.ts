@@ -62,7 +62,7 @@ describe('without the addon', () => {
     expect(error).toMatchObject({ code: 'ENOTSUP', op: 'connect', retryable: false, cause: missing })
     expect(error.message).toBe('connect vsock://local:219: the addon is not here; get it')
     expect(await failure(listen('vsock://any:219'))).toMatchObject({ code: 'ENOTSUP', op: 'listen', cause: missing })
-    expect(() => localCid()).toThrow('localCid the addon is not here; get it')
+    expect(() => localCid()).toThrow('localCid: the addon is not here; get it')
   })
 
   it('passes on what is a bug and not a missing addon', async () => {
@@ -273,7 +273,7 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
       },
     })
     expect(() => localCid()).toThrow(
-      'localCid /dev/vsock cannot be asked (EACCES); this process needs read permission on /dev/vsock',
+      'localCid: /dev/vsock cannot be asked (EACCES); this process needs read permission on /dev/vsock',
     )
   })
 })

@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { openStream, type Stream } from '../../streams/dial.js'
 import { formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
-import { conclude, converse, notes, notSent } from './converse.js'
+import { conclude, converse, notes, notSent, sayingOnStderr } from './converse.js'
 import {
   addConnectingOptions,
   addExecOption,
@@ -40,14 +40,14 @@ Examples:
   $ upcall vsock connect unix:/run/echo.sock --exec sh -c 'echo hello; cat >&2'
   $ ssh -o ProxyCommand='upcall vsock connect hvsock:///run/vm.sock:22' guest`,
     )
-    .action(action(connect))
+    .action(action(sayingOnStderr('vsock.connect', connect)))
 }
 
 async function connect(context: Context, options: Options, address: string, command: string[]): Promise<void> {
   const { io, timeoutMs } = context
   const endpoint = parseStreamEndpoint(address, '<address>')
   const program = programOf(options, command)
-  checkConnecting(endpoint, options)
+  checkConnecting(endpoint, '<address>', options)
   checkBufferSize(options, endpoint)
   const output = notes(context)
   const { halfClose, linger: lingerMs, retry } = options

@@ -1,8 +1,8 @@
 import type { Duplex } from 'node:stream'
 import type { Context } from '../../context.js'
-import { Exit, type ExitStatus } from '../../exit.js'
+import { Exit, type ExitStatus, UsageError } from '../../exit.js'
 import { type Io, Output, type Paint } from '../../output.js'
-import { rounded } from '../../report.js'
+import { failed, reportText, rounded } from '../../report.js'
 import { ExecError, startProgram } from '../../streams/child.js'
 import { explainStreamError, isStreamError } from '../../streams/error.js'
 import { type Party, socketParty, stdioParty } from '../../streams/party.js'
@@ -25,6 +25,23 @@ export interface StreamReport {
 export function notes({ io, options }: Context): Output {
   const { stderr, env, signal } = io
   return new Output({ stdout: stderr, stderr, env, signal }, options.json === true)
+}
+
+/** A command whose stdout is the stream's: what was wrong with its words is said where all else is. */
+export function sayingOnStderr<Options, Args extends unknown[]>(
+  op: string,
+  command: (context: Context, options: Options, ...args: Args) => Promise<void>,
+): typeof command {
+  return async (context, options, ...args) => {
+    try {
+      await command(context, options, ...args)
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error
+      context.exit.add(Exit.invalid)
+      const report = failed(op, op, error)
+      await notes(context).failure(report, (paint) => reportText(report, op, paint))
+    }
+  }
 }
 
 export interface Conversation {

@@ -1,4 +1,4 @@
-import { once } from 'node:events'
+import { once, setMaxListeners } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
@@ -71,9 +71,8 @@ async function forward(context: Context, options: Options, fromText: string, toT
   const { io, output, timeoutMs } = context
   const from = parseStreamEndpoint(fromText, '<from>')
   const to = parseStreamEndpoint(toText, '<to>')
-  if (to.transport === 'tcp' && to.port === 0) throw new UsageError('<to>: the port to connect to cannot be any')
   checkListening(from, options)
-  checkConnecting(to, options)
+  checkConnecting(to, '<to>', options)
   checkBufferSize(options, from, to)
   if (options.max < 1) throw new UsageError('--max: at least 1')
 
@@ -83,6 +82,8 @@ async function forward(context: Context, options: Options, fromText: string, toT
   const log = new EventLog(output)
   // Ends what is being connected when the user says so, and what is connected when the grace is over.
   const cut = new AbortController()
+  // Every connection listens.
+  setMaxListeners(0, cut.signal)
   let connections = 0
 
   const admission = new Admission(options.max, async (incoming) => {

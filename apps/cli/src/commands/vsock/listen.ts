@@ -7,7 +7,7 @@ import { parseInteger } from '../../options.js'
 import { Admission } from '../../streams/admission.js'
 import { type Endpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, type Listener, openListener } from '../../streams/listener.js'
-import { conclude, converse, failureText, notes } from './converse.js'
+import { conclude, converse, failureText, notes, sayingOnStderr } from './converse.js'
 import {
   addExecOption,
   addListeningOptions,
@@ -58,7 +58,7 @@ Examples:
   $ upcall vsock listen hvsock:///run/vm.sock:514 --keep >> guest.log
   $ upcall vsock listen unix:/run/echo.sock --mode 660 --keep --exec cat`,
     )
-    .action(action(listen))
+    .action(action(sayingOnStderr('vsock.listen', listen)))
 }
 
 async function listen(context: Context, options: Options, address: string, command: string[]): Promise<void> {

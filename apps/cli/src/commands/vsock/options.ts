@@ -1,4 +1,4 @@
-import type { VsockConnectOptions } from '@upcall/vsock'
+import { Cid, PORT_ANY, type VsockConnectOptions } from '@upcall/vsock'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { UsageError } from '../../exit.js'
 import { parseDuration, parseInteger } from '../../options.js'
@@ -69,8 +69,11 @@ export function vsockOptionsOf({ bufferSize, toHost }: ConnectingOptions): Vsock
   return { bufferSize, toHost }
 }
 
-/** Options that would silently do nothing are refused. */
-export function checkConnecting(to: Endpoint, { toHost }: ConnectingOptions): void {
+/** Options that would silently do nothing are refused, and so is what can only be listened on. `source` is where the user wrote it. */
+export function checkConnecting(to: Endpoint, source: string, { toHost }: ConnectingOptions): void {
+  if (to.transport === 'tcp' ? to.port === 0 : to.transport === 'vsock' && to.port === PORT_ANY)
+    throw new UsageError(`${source}: the port to connect to cannot be any`)
+  if (to.transport === 'vsock' && to.cid === Cid.any) throw new UsageError(`${source}: the CID to connect to cannot be any`)
   if (toHost && to.transport !== 'vsock') throw new UsageError('--to-host: only a vsock:// address to connect to can use it')
 }
 

@@ -249,7 +249,10 @@ describe('connect', () => {
     [['vsock', 'listen', 'tcp:any', '--mode', '660'], /tcp has no socket file/],
     [['vsock', 'listen', 'unix:/x', '--max', '2'], /--max: needs --keep and --exec/],
     [['vsock', 'listen', 'unix:/x', '--keep', '--timeout', '1s'], /--timeout: bounds the wait/],
-    [['vsock', 'forward', 'tcp:any', 'tcp:any'], /cannot be any/],
+    [['vsock', 'forward', 'tcp:any', 'tcp:any'], /<to>: the port to connect to cannot be any/],
+    [['vsock', 'connect', 'tcp:0'], /<address>: the port to connect to cannot be any/],
+    [['vsock', 'connect', 'vsock://3:any'], /<address>: the port to connect to cannot be any/],
+    [['vsock', 'forward', 'tcp:any', 'vsock://any:3'], /<to>: the CID to connect to cannot be any/],
     [['vsock', 'forward', 'tcp:any', 'tcp:1', '--max', '0'], /--max: at least 1/],
     [['vsock', 'forward', 'unix:/nonexistent/s', 'tcp:1'], /<from>: listen unix:.*create the directory first/],
     [['vsock', 'listen', 'vsock://any:any'], /<address>: listen vsock:\/\/any:any: native AF_VSOCK is switched off/],
@@ -258,6 +261,17 @@ describe('connect', () => {
     expect(status).toBe(2)
     expect(stderr.text).toMatch(message)
     expect(stderr.lines).toHaveLength(1)
+  })
+
+  test.each([
+    ['vsock.connect', ['vsock', 'connect', 'nowhere']],
+    ['vsock.listen', ['vsock', 'listen', 'unix:/nonexistent/s']],
+  ])('stdout is the stream’s, and gets nothing of what was wrong: %s', async (op, argv) => {
+    const { status, stdout, stderr } = await upcall(['--json', ...argv])
+    expect([status, stdout.text]).toEqual([2, ''])
+    expect(stderr.json).toEqual([
+      { op, outcome: 'not-sent', error: { code: 'USAGE', message: expect.stringMatching(/^<address>: /) } },
+    ])
   })
 })
 

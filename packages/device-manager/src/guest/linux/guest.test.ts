@@ -1,4 +1,5 @@
 // What is not about CPUs, and the files of a real directory.
+import { getEventListeners } from 'node:events'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -163,6 +164,19 @@ describe('time', () => {
     await expect(guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection)).rejects.toBe(reason)
     await expect(guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection)).rejects.toBe(reason)
     expect(clock.now()).toBe(50)
+  })
+
+  test('many operations that wait listen to the signal once, and an abort reaches all of them', async () => {
+    const controller = new AbortController()
+    const { signal } = controller
+    const linux = new FakeLinux([{ number: 0, apicId: 0, online: true }])
+    const clock = { now: () => 0, setTimer: () => () => {} }
+    const guest = new LinuxGuest({ arch: 'x86_64', clock, signal }, linux)
+    const waiting = Array.from({ length: 12 }, () => guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection))
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1)
+    controller.abort('shut down')
+    expect(await Promise.allSettled(waiting)).toEqual(waiting.map(() => ({ status: 'rejected', reason: 'shut down' })))
+    expect(getEventListeners(signal, 'abort')).toHaveLength(0)
   })
 })
 

@@ -12,6 +12,8 @@ export class Overdue extends Error {
 export class Waiting {
   readonly #clock: Clock
   readonly #signal: AbortSignal | undefined
+  /** What an abort ends. Together they listen to the signal once: Node takes more than ten listeners for a leak. */
+  readonly #pending = new Set<() => void>()
 
   constructor(clock: Clock, signal: AbortSignal | undefined) {
     this.#clock = clock
@@ -48,7 +50,8 @@ export class Waiting {
     return new Promise<T>((resolve, reject) => {
       const done = () => {
         cancel()
-        signal?.removeEventListener('abort', onAbort)
+        this.#pending.delete(onAbort)
+        if (this.#pending.size === 0) signal?.removeEventListener('abort', this.#onAbort)
       }
       const onAbort = () => {
         done()
@@ -58,9 +61,15 @@ export class Waiting {
         done()
         onTime(resolve, reject)
       })
-      signal?.addEventListener('abort', onAbort, { once: true })
+      this.#pending.add(onAbort)
+      signal?.addEventListener('abort', this.#onAbort, { once: true })
       promise?.finally(done).then(resolve, reject)
     })
+  }
+
+  // One function for all: adding it again adds nothing.
+  readonly #onAbort = (): void => {
+    for (const end of [...this.#pending]) end()
   }
 }
 

@@ -1,0 +1,205 @@
+import { once } from 'node:events'
+import { describe, expect, test } from 'vitest'
+import { opName } from '../testing/fake-guest.js'
+import { binding, connected, heard, running, say } from '../testing/scene.js'
+import { Op, SHUTDOWN_BOTH, SHUTDOWN_SEND } from './machine/packet.js'
+
+describe.runIf(binding !== undefined)('streams', () => {
+  test('bytes both ways, and the guest is interrupted for them', async () => {
+    const { device, vmm } = await running()
+    const { stream, request } = await connected(device, vmm)
+    expect([stream.guestPort, stream.hostPort]).toEqual([5000, 2 ** 30])
+    const interrupted = vmm.interrupt(0)
+    stream.write('ping')
+    await interrupted
+    const [packet] = await heard(vmm)
+    expect(Buffer.from(packet!.payload).toString()).toBe('ping')
+    say(vmm, request, Op.RW, {}, Buffer.from('pong'))
+    expect(String((await once(stream, 'data'))[0])).toBe('pong')
+  })
+
+  test('nobody listens', async () => {
+    const { device, vmm } = await running()
+    const connecting = device.connect(5000)
+    const refused = expect(connecting).rejects.toMatchObject({ code: 'ECONNREFUSED', retryable: true })
+    const [request] = await heard(vmm)
+    say(vmm, request!, Op.RST)
+    await refused
+    expect(device.connections).toBe(0)
+  })
+
+  test.each<[string, number, object]>([
+    ['closes', Op.SHUTDOWN, { flags: SHUTDOWN_BOTH }],
+    ['resets', Op.RST, {}],
+  ])('a guest that accepts, speaks and %s at once was there all the same', async (_, op, fields) => {
+    const { device, vmm } = await running()
+    const connecting = device.connect(5000)
+    const [request] = await heard(vmm)
+    const { sourcePort } = request!.header
+    vmm.guest.send({ op: Op.RESPONSE, sourcePort: 5000, destinationPort: sourcePort })
+    vmm.guest.send({ op: Op.RW, sourcePort: 5000, destinationPort: sourcePort }, Buffer.from('bye'))
+    say(vmm, request!, op, fields)
+    let text = ''
+    const reading = (async () => {
+      for await (const chunk of await connecting) text += chunk
+    })()
+    if (op === Op.RST) await expect(reading).rejects.toMatchObject({ code: 'ECONNRESET' })
+    else await reading
+    expect(text).toBe('bye')
+    expect(device.connections).toBe(0)
+  })
+
+  test('a guest that accepts and closes without a word: a stream that ends', async () => {
+    const { device, vmm } = await running()
+    const connecting = device.connect(5000)
+    const [request] = await heard(vmm)
+    vmm.guest.send({ op: Op.RESPONSE, sourcePort: 5000, destinationPort: request!.header.sourcePort })
+    say(vmm, request!, Op.SHUTDOWN, { flags: SHUTDOWN_BOTH })
+    expect(await (await connecting).toArray()).toEqual([])
+    expect(device.connections).toBe(0)
+  })
+
+  test('a signal ends a connect, with its reason as the cause', async () => {
+    const { device, vmm } = await running()
+    const given = new AbortController()
+    const connecting = device.connect(5000, { signal: given.signal })
+    const aborted = expect(connecting).rejects.toMatchObject({ code: 'ABORTED', cause: 'enough' })
+    await heard(vmm)
+    given.abort('enough')
+    await aborted
+    expect((await heard(vmm)).map(opName)).toEqual(['RST'])
+  })
+
+  test('half-close: end() leaves the way back open', async () => {
+    const { device, vmm } = await running()
+    const { stream, request } = await connected(device, vmm)
+    stream.end('question')
+    const packets = [...(await heard(vmm))]
+    while (packets.length < 2) packets.push(...(await heard(vmm)))
+    expect(packets.map(opName)).toEqual(['RW', 'SHUTDOWN'])
+    expect(packets[1]!.header.flags).toBe(SHUTDOWN_SEND)
+    say(vmm, request, Op.RW, {}, Buffer.from('answer'))
+    say(vmm, request, Op.SHUTDOWN, { flags: SHUTDOWN_BOTH })
+    const chunks = await stream.toArray()
+    expect(Buffer.concat(chunks).toString()).toBe('answer')
+    expect((await heard(vmm)).map(opName)).toEqual(['RST'])
+    expect(device.connections).toBe(0)
+  })
+
+  test('a reader that does not read holds the guest back, and gets all in the end', async () => {
+    const { device, vmm } = await running({ bufferBytes: 65536 })
+    const { stream, request } = await connected(device, vmm)
+    const chunk = Buffer.alloc(4096, 'x')
+    for (let i = 0; i < 16; i++) {
+      say(vmm, request, Op.RW, {}, chunk)
+      await vmm.sync()
+      vmm.guest.tx.takeUsed()
+    }
+    expect(vmm.guest.received()).toEqual([])
+    let taken = 0
+    stream.on('data', (bytes: Buffer) => {
+      taken += bytes.length
+    })
+    const packets = await heard(vmm)
+    expect(packets.at(-1)!.header).toMatchObject({ op: Op.CREDIT_UPDATE, bufferAllocation: 65536 })
+    expect(taken).toBe(65536)
+  })
+
+  test('what is put back with unshift() is taken once', async () => {
+    const { device, vmm } = await running()
+    const { stream, request } = await connected(device, vmm)
+    say(vmm, request, Op.RW, {}, Buffer.from('head body'))
+    await once(stream, 'readable')
+    expect(String(stream.read())).toBe('head body')
+    stream.unshift(Buffer.from(' body'))
+    say(vmm, request, Op.RW, {}, Buffer.from(' tail'))
+    await vmm.sync()
+    expect(`${stream.read()}${stream.read()}`).toBe(' body tail')
+    stream.write('x')
+    const [packet] = await heard(vmm)
+    expect(packet!.header).toMatchObject({ op: Op.RW, forwardCount: 14 })
+  })
+
+  test('small packets that nobody reads cost their bytes, not an object each', async () => {
+    const { device, vmm } = await running()
+    const { stream, request } = await connected(device, vmm)
+    for (let i = 0; i < 5_000; i++) {
+      say(vmm, request, Op.RW, {}, Uint8Array.of(i & 0xff))
+      if (i === 0) {
+        // Somebody looked, and then went away.
+        await once(stream, 'readable')
+        stream.read(0)
+      }
+      await vmm.sync()
+      vmm.guest.tx.takeUsed()
+    }
+    await vmm.sync()
+    const chunks: Buffer[] = []
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk))
+    say(vmm, request, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
+    await once(stream, 'end')
+    expect(Buffer.concat(chunks)).toEqual(Buffer.from(Array.from({ length: 5_000 }, (_, i) => i & 0xff)))
+    expect(chunks.length).toBeLessThan(10)
+  })
+
+  test('a reader who waits for a number of bytes gets them, in whatever pieces they come', async () => {
+    const { device, vmm } = await running()
+    const { stream, request } = await connected(device, vmm)
+    const reading = new Promise<Buffer>((resolve) => {
+      stream.on('readable', () => {
+        const chunk = stream.read(50) as Buffer | null
+        if (chunk !== null) resolve(chunk)
+      })
+    })
+    for (let i = 0; i < 50; i++) {
+      say(vmm, request, Op.RW, {}, Uint8Array.of(i))
+      await vmm.sync()
+      vmm.guest.tx.takeUsed()
+    }
+    expect([...(await reading)]).toEqual(Array.from({ length: 50 }, (_, i) => i))
+  })
+
+  test('what the guest sent before a reset comes before the error', async () => {
+    const { device, vmm } = await running()
+    const { stream, request } = await connected(device, vmm)
+    say(vmm, request, Op.RW, {}, Buffer.from('last words'))
+    say(vmm, request, Op.RST)
+    await vmm.sync()
+    const chunks: Buffer[] = []
+    await expect(
+      (async () => {
+        for await (const chunk of stream) chunks.push(chunk)
+      })(),
+    ).rejects.toMatchObject({ code: 'ECONNRESET' })
+    expect(Buffer.concat(chunks).toString()).toBe('last words')
+  })
+
+  test('destroy() is an orderly end, destroy(error) a reset', async () => {
+    const { device, vmm } = await running()
+    const one = await connected(device, vmm)
+    one.stream.destroy()
+    expect((await heard(vmm)).map(opName)).toEqual(['SHUTDOWN'])
+    const two = await connected(device, vmm)
+    two.stream.on('error', () => {}).destroy(new Error('no'))
+    expect((await heard(vmm)).map(opName)).toEqual(['RST'])
+  })
+
+  test('a listener that throws does not hold up the others', async () => {
+    const { device, vmm } = await running()
+    const bad = await connected(device, vmm)
+    const good = await connected(device, vmm)
+    bad.stream.on('data', () => {
+      throw new Error('listener')
+    })
+    const data = once(good.stream, 'data')
+    const uncaught = process.rawListeners('uncaughtException')
+    process.removeAllListeners('uncaughtException')
+    const thrown = once(process, 'uncaughtException')
+    vmm.guest.send({ op: Op.RW, sourcePort: 5000, destinationPort: bad.stream.hostPort }, Buffer.from('x'))
+    say(vmm, good.request, Op.RW, {}, Buffer.from('y'))
+    expect(String((await data)[0])).toBe('y')
+    expect((await thrown)[0]).toMatchObject({ message: 'listener' })
+    for (const listener of uncaught) process.on('uncaughtException', listener as () => void)
+    expect(device.state).toBe('running')
+  })
+})
