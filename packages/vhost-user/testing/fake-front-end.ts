@@ -107,8 +107,9 @@ export class FakeFrontEnd {
     this.#binding.signal(this.kicks[ring]!)
   }
 
-  /** Resolves at the next interrupt of that ring. */
+  /** Resolves at the next interrupt of that ring. Those from before, such as the one with which a ring begins, do not count. */
   interrupt(ring: number, descriptor = this.calls[ring]!): Promise<void> {
+    this.#binding.drain(descriptor)
     return new Promise((resolve) =>
       this.#binding.watch(descriptor, this.#binding.READABLE, () => {
         this.#binding.drain(descriptor)
