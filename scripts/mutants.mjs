@@ -244,6 +244,25 @@ const faults = [
     'session.dialMs',
   ),
   client(
+    'a stream that has ended when it is delivered is waited for',
+    'connections.ts',
+    'if (stream.destroyed || stream.readableEnded) {',
+    'if (false) {',
+  ),
+  client(
+    'a stream that is gone when it is delivered is waited for at close()',
+    'connections.ts',
+    'if (stream.closed) close()',
+    '',
+  ),
+  client(
+    'a stream that is destroyed without a word is not noticed',
+    'connections.ts',
+    "stream.on('close', () => this.#tell({ type: 'ended', conn, error: failed }))",
+    '',
+  ),
+  client('what a listener does comes before what it listens to', 'client.ts', 'if (this.#performing) return', ''),
+  client(
     'a time for the reply that is none is taken',
     'client.ts',
     "duration('replyTimeoutMs', service.replyTimeoutMs(value), Number.POSITIVE_INFINITY)",
@@ -412,6 +431,7 @@ const faults = [
     'Math.max(0, deadline - clock.now())',
   ),
   server('what makes the replies is not told that nobody wants them', 'connection.ts', '[() => this.#stopWriting(), ', '['),
+  server('a slow reader has no time of its own', 'connection.ts', "this.#run({ name: 'progress' })", ''),
   server(
     'a greeting that is no bytes is written',
     'connection.ts',
@@ -457,6 +477,15 @@ const faults = [
     "if (stream && typeof stream.pipe !== 'function') {",
     'if (false) {',
   ),
+  vsock(
+    'a connection that went away before it was taken is handed over',
+    'listen.ts',
+    "socket.on('error', ignoreError).once('close', forget)",
+    "socket.on('error', ignoreError)",
+  ),
+  vsock("a dialer that breaks off leaves the guest's end", 'join.ts', 'if (!complete) return void guest.destroy()', ''),
+  vsock('a listener without descriptors left spins', 'native/listen.ts', 'this.#binding.unwatch(this.#descriptor)', ''),
+  vsock('a listener leaves the place that it kept', 'native/listen.ts', 'if (this.#spare) this.#binding.close(this.#spare)', ''),
   vsock(
     'each connection puts a listener on a shared signal',
     'abort.ts',
