@@ -6,7 +6,7 @@
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
 import { Checks } from './checks.mjs'
 import { guestImage } from './image.mjs'
-import { missingTools } from './tools.mjs'
+import { missing } from './tools.mjs'
 
 /** Each exports `run(checks, image)`; `always` is whether it runs when no suite is named. */
 const suites = {
@@ -32,9 +32,9 @@ if (unknown.length > 0) {
   )
   process.exit(2)
 }
-const missing = missingTools()
-if (missing) {
-  console.error(`e2e: ${missing}`)
+const lacking = missing()
+if (lacking) {
+  console.error(`e2e: ${lacking}`)
   process.exit(1)
 }
 

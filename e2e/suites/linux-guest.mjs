@@ -1,10 +1,11 @@
 // The guest side on a stock Debian kernel, software-emulated: CPUs, PCI functions, virtio-mmio windows and memory come and go by upcall
-// requests over AF_VSOCK inside the guest, and each refusal is provoked.
+// requests over AF_VSOCK inside the guest, and each refusal is provoked. With --docs the table goes into docs/real-guest.md.
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { writeTable } from '../docs.mjs'
 import { DrivenGuest } from '../driven-guest.mjs'
 import { upcallMmioModule } from '../kernel-module.mjs'
 import { knownClock } from '../known-clock.mjs'
@@ -26,7 +27,7 @@ let image
 let module
 let disk
 
-export async function run(theChecks, guestImage) {
+export async function run(theChecks, guestImage, { docs = false } = {}) {
   checks = theChecks
   image = guestImage
   module = await checks.check('the kernel module is built, or found in the cache', () => upcallMmioModule(image))
@@ -49,6 +50,7 @@ export async function run(theChecks, guestImage) {
   }
   console.log()
   console.table(table)
+  if (docs) writeTable('linux-guest', ['machine', 'event', 'request', 'answer'], table)
 }
 
 /** Asks the guest, compares the result, adds a row. */
@@ -89,6 +91,9 @@ async function cpus(guest) {
   await add('a batch', [2, 3], OK)
   await checks.check('q35: a CPU with APIC id 3 is cpu2', async () => assert.equal((await apicIdsByNumber(guest)).get(2), 3))
   await online([0, 1, 2, 3])
+  await checks.check('q35: none was put online only to see which one it is, since the firmware tells', () =>
+    assert.doesNotMatch(guest.console, /CPU \d+ is now offline/),
+  )
   await add('a CPU that runs', [2], EINVAL)
   await remove('the boot CPU', [0], EINVAL)
   await remove('a batch with the boot CPU in it', [3, 0], EINVAL)
@@ -104,6 +109,12 @@ async function cpus(guest) {
   await add('a CPU back', [2], OK)
   await online([0, 1, 2])
   await remove('one CPU', [2], OK)
+  for (const turn of [1, 2, 3]) {
+    await add(`two CPUs come, turn ${turn}`, [2, 3], OK)
+    await online([0, 1, 2, 3])
+    await remove(`two CPUs go, turn ${turn}`, [3, 2], OK)
+    await online([0, 1])
+  }
   await remove('down to the boot CPU', [1], OK)
   await online([0])
 }
@@ -168,6 +179,9 @@ async function windows(guest) {
 
 async function memory(guest) {
   await row(guest, 'memory, which the protocol declares and no kernel serves', { op: 'request', type: 3 }, EPERM)
+  await row(guest, 'the same, removed', { op: 'request', type: 4 }, EPERM)
+  await row(guest, 'a greeting as a request', { op: 'request', type: 0 }, EPERM)
+  await row(guest, 'a type that there is not', { op: 'request', type: 99 }, EPERM)
   await checks.check('q35: 256 MB of memory plugged in come online', async () => {
     const before = await totalMemory(guest)
     await guest.qmp('object-add', { 'qom-type': 'memory-backend-ram', id: 'dimm-ram', size: 256 << 20 })

@@ -8,8 +8,11 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
+import { writeTable } from '../docs.mjs'
 import { knownClock } from '../known-clock.mjs'
-import { ShimProcess } from '../shim-process.mjs'
+import { demo, failingBoots, isAlive, Standin } from '../shim/boots.mjs'
+import { ShimProcess } from '../shim/process.mjs'
+import { Scene } from '../shim/scene.mjs'
 
 const MIB = 2 ** 20
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
@@ -18,7 +21,9 @@ const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 export async function run(checks, _image, { docs = false } = {}) {
   const table = []
   const directory = mkdtempSync(join(tmpdir(), 'upcall-shim-'))
+  const cacheDir = here('../../.cache/guest')
   try {
+    await failingBoots({ checks, table, directory, cacheDir })
     const disk = makeDisk(join(directory, 'disk.img'))
     await withShim('q35', ['--cpus', '1', '--max-cpus', '4'], async (q35) => {
       await resizing(q35)
@@ -30,18 +35,20 @@ export async function run(checks, _image, { docs = false } = {}) {
       await killing(q35)
       await restarting(q35)
     })
-    await withShim('pc', ['--max-cpus', '2'], (pc) => pcDisk(pc, disk))
+    const silent = new Standin(join(directory, 'bin'), { silent: 1 })
+    await withShim('pc', ['--max-cpus', '2'], (pc) => pcDisk(pc, disk, silent), silent.directory)
     // What the q35 guest has measured on this host a microvm cannot, on a busy one.
     await withShim('microvm', clock(join(directory, 'q35.log')), (microvm) => drives(microvm, disk))
+    await demo({ checks, cacheDir })
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
   console.log()
   console.table(table)
-  if (docs) writeDocs(table)
+  if (docs) writeTable('shim', ['machine', 'event', 'status', 'outcome', 'errno'], table)
 
-  async function withShim(machine, args, use) {
-    const shim = new ShimProcess({ directory, machine, args: [...args, '--cache-dir', here('../../.cache/guest')] })
+  async function withShim(machine, args, use, path) {
+    const shim = new ShimProcess({ directory, machine, args: [...args, '--cache-dir', cacheDir], path })
     try {
       const booted = await checks.check(`${machine}: the shim boots a guest and is running`, async () => {
         await shim.start()
@@ -51,48 +58,6 @@ export async function run(checks, _image, { docs = false } = {}) {
     } finally {
       await shim.stop()
     }
-  }
-}
-
-/** One guest on which rows are played. */
-class Scene {
-  constructor(checks, table, shim) {
-    Object.assign(this, { checks, table, shim })
-  }
-
-  /** One event; `expected` is `{ status, outcome?, errno? }`, `look` compares what the guest says afterwards. */
-  async row(event, act, expected, look = async () => {}) {
-    const { machine } = this.shim
-    await this.checks.check(`${machine}: ${event}`, async () => {
-      const { status, body } = await act()
-      const { outcome = 'ok', errno = null } = body?.fault_message ? body : {}
-      const got = { status, outcome, errno }
-      const wanted = { outcome: 'ok', errno: null, ...expected }
-      this.table.push({ machine, event, ...got })
-      assert.deepEqual(got, wanted, `${JSON.stringify(body)}`)
-      await look(body)
-    })
-  }
-
-  call(method, path, body) {
-    return this.shim.call(method, path, body)
-  }
-
-  /** The shell's output in the guest. */
-  async sh(script) {
-    return (await this.shim.execute(['sh', '-c', script])).stdout.trim()
-  }
-
-  async cpusInGuest() {
-    return Number(await this.sh('grep -c ^processor /proc/cpuinfo'))
-  }
-
-  async memoryInGuest() {
-    return Number(/MemTotal: +(\d+)/.exec(await this.sh('cat /proc/meminfo'))[1]) * 1024
-  }
-
-  async view() {
-    return (await this.call('GET', '/vm')).body
   }
 }
 
@@ -109,7 +74,9 @@ async function resizing(scene) {
   await scene.row('resize 2 → 3, from a spare', resize(scene, 3), { status: 200 }, async () =>
     assert.equal(await scene.cpusInGuest(), 3),
   )
-  await scene.row('resize 3 → 2', resize(scene, 2), { status: 200 }, async () => assert.equal(await scene.cpusInGuest(), 2))
+  await scene.row('resize 3 → 1', resize(scene, 1), { status: 200 }, async () => assert.equal(await scene.cpusInGuest(), 1))
+  await scene.row('resize 1 → 4 again', resize(scene, 4), { status: 200 }, async () => assert.equal(await scene.cpusInGuest(), 4))
+  await scene.row('resize 4 → 2 again', resize(scene, 2), { status: 200 }, async () => assert.equal(await scene.cpusInGuest(), 2))
   await scene.row('resize over --max-cpus', resize(scene, 5), { status: 400, outcome: 'not-sent' })
 }
 
@@ -209,10 +176,9 @@ async function pausing(scene) {
 async function resetting(scene, { sha256 }) {
   const inTheMiddle = async () => {
     await silence(scene)
-    const reply = resize(scene, 3)()
-    await settled()
+    const reply = await underWay(scene, 3)
     await scene.shim.monitor((qmp) => qmp.execute('system_reset'))
-    return reply
+    return reply()
   }
   await scene.row('resize 3 → 2', resize(scene, 2), { status: 200 })
   await scene.row(
@@ -238,10 +204,9 @@ async function resetting(scene, { sha256 }) {
 async function killing(scene) {
   const inTheMiddle = async () => {
     await silence(scene)
-    const reply = resize(scene, 4)()
-    await settled()
+    const reply = await underWay(scene, 4)
     process.kill(scene.shim.qemuPid, 'SIGKILL')
-    return reply
+    return reply()
   }
   await scene.row('QEMU is killed in the middle of ADD_CPU', inTheMiddle, { status: 504, outcome: 'indeterminate' }, async () => {
     const { state, guest, believed } = await scene.view()
@@ -269,7 +234,12 @@ async function restarting(scene) {
   })
 }
 
-async function pcDisk(scene, { path_on_host, sha256 }) {
+async function pcDisk(scene, { path_on_host, sha256 }, silent) {
+  await scene.told('a boot stays silent for 10 s: it is started again', 'ok', () => {
+    const again = scene.shim.log.filter((line) => line.includes('the boot went silent and is started again'))
+    assert.deepEqual([again.length, silent.pids.length], [1, 2])
+    assert.match(again[0], /"attempt":1,"ms":1\d{4}/)
+  })
   await scene.row('resize 1 → 2', resize(scene, 2), { status: 200 }, async () => assert.equal(await scene.cpusInGuest(), 2))
   await scene.row('a PCI disk at 00:15.0', putDisk(scene, 'data', { path_on_host, bdf: '00:15.0' }), { status: 200 }, async () =>
     assert.equal(await checksum(scene, 'data'), sha256),
@@ -314,15 +284,24 @@ async function drives(scene, { path_on_host, size, sha256 }) {
   })
 }
 
-/** The guest's program stops in its tracks, so that a request is read by nobody. It cannot answer for itself any more. */
-async function silence(scene) {
-  await scene.sh('(sleep 0.5; kill -STOP $(pidof node)) >/dev/null 2>&1 &')
-  await settled()
+/** The guest's program stops in its tracks, so that a request is read by nobody. It cannot answer for itself any more: the console tells. */
+async function silence({ shim }) {
+  const stop =
+    'p=$(pidof node); kill -STOP $p; until grep -q "^State:.T" /proc/$p/status; do sleep 0.1; done; echo node is stopped >/dev/console'
+  const printed = shim.prints('node is stopped')
+  const answer = shim.execute(['sh', '-c', stop]).catch(() => {})
+  await printed
+  // It comes when the guest is gone, as an error.
+  void answer
 }
 
-/** Longer than the guest needs to stop, or a request to be on its way. */
-function settled() {
-  return new Promise((resolve) => setTimeout(resolve, 2_000))
+/** A resize whose ADD_CPU has been written and is not answered; the function returned waits for what the API says. */
+async function underWay(scene, cpus) {
+  const written = scene.shim.logs(/bytes: Uint8Array\(1024\)/)
+  const reply = resize(scene, cpus)()
+  reply.catch(() => {})
+  await written
+  return () => reply
 }
 
 /** Of a disk that is there, or is coming: an answered ADD_PCI says that the function is there, and its driver takes another moment. */
@@ -359,27 +338,4 @@ function makeDisk(path_on_host) {
 function clock(log) {
   const known = knownClock(readFileSync(log, 'utf8'))
   return known === '' ? [] : ['--append', known]
-}
-
-function isAlive(pid) {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
-}
-
-function toMarkdown(table) {
-  const rows = table.map(
-    ({ machine, event, status, outcome, errno }) => `| ${machine} | ${event} | ${status ?? ''} | ${outcome} | ${errno ?? ''} |`,
-  )
-  return ['| machine | event | status | outcome | errno |', '| --- | --- | --- | --- | --- |', ...rows].join('\n')
-}
-
-/** The part between the two comments is the suite's. */
-function writeDocs(table) {
-  const file = here('../../docs/real-guest.md')
-  const [before, rest] = readFileSync(file, 'utf8').split('<!-- table -->')
-  writeFileSync(file, `${before}<!-- table -->\n\n${toMarkdown(table)}\n\n<!-- /table -->${rest.split('<!-- /table -->')[1]}`)
 }

@@ -8,6 +8,8 @@ export type QemuErrorCode =
   | 'IMAGE'
   /** QEMU ended while somebody still waited for its guest. */
   | 'EXITED'
+  /** The guest's kernel panicked while it booted, and would have booted again and again. */
+  | 'PANIC'
   /** Every attempt to boot stayed silent on the console. */
   | 'BOOT_SILENT'
   /** A wait ran out of time. */

@@ -148,6 +148,15 @@ describe('bootGuest', () => {
     await expect(booting).rejects.toMatchObject({ code: 'EXITED', console: ['Kernel panic - not syncing: no init found'] })
   })
 
+  it('gives up a boot that panics and would reboot for ever', async () => {
+    const panics = { prints: ['Kernel panic - not syncing: no init found\r\n'] }
+    await expect(boot([panics], { reboot: true })).rejects.toMatchObject({
+      code: 'PANIC',
+      summary: 'boot: Kernel panic - not syncing: no init found',
+    })
+    expect(await pids()).toHaveLength(1)
+  })
+
   it('tells a wait how QEMU was killed', async () => {
     const guest = await boot([{ prints: [READY] }])
     const wait = guest.waitFor('never', { deadlineMs: 1000 })

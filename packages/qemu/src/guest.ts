@@ -57,11 +57,12 @@ export interface Guest extends AsyncDisposable {
 }
 
 const READY = /Run \S+ as init process/
+const PANIC = /Kernel panic - .*/
 const TERM_GRACE_MS = 2000
 
 /**
  * Boots a guest and resolves when it is ready. Rejects with a QemuError, QEMU being gone by then: INVALID_OPTION, TOOL_MISSING, EXITED,
- * BOOT_SILENT, DEADLINE, ABORTED. The guest's owner closes it; should the owner's process end first, QEMU ends with it.
+ * PANIC, BOOT_SILENT, DEADLINE, ABORTED. The guest's owner closes it; should the owner's process end first, QEMU ends with it.
  */
 export async function bootGuest(options: BootOptions): Promise<Guest> {
   const { bootDeadlineMs = 60_000, maxRestarts = 2, clock = systemClock, signal } = options
@@ -137,10 +138,16 @@ class RunningGuest implements Guest {
     greeted.catch(() => {})
     if (ready !== false) {
       const silence = this.#silence(silentMs)
+      const panic = this.#panic(deadlineMs)
       try {
-        await Promise.race([this.console.waitFor(ready, { deadlineMs, signal }), silence.promise])
+        await Promise.race([this.console.waitFor(ready, { deadlineMs, signal }), silence.promise, panic.promise])
+      } catch (error) {
+        const { endReason } = this.console
+        if (endReason?.code !== 'EXITED') throw error
+        throw new QemuError('EXITED', `boot: ${endReason.summary}`, { console: this.console.tail() })
       } finally {
         silence.cancel()
+        panic.cancel()
       }
     }
     try {
@@ -198,6 +205,21 @@ class RunningGuest implements Guest {
     this.#process.qmp.destroy()
     // Ports may hold results that are still to be read: they end by themselves then, or with close().
     for (const stream of this.#process.ports) stream.end()
+  }
+
+  /** Rejects with PANIC when the kernel panics. One that may not reboot ends QEMU then, which tells as well. */
+  #panic(deadlineMs: number): { promise: Promise<never>; cancel(): void } {
+    const ended = new AbortController()
+    const promise = new Promise<never>((_, reject) => {
+      if (!this.#options.reboot) return
+      const seen = this.console.waitFor(PANIC, { deadlineMs, signal: ended.signal })
+      // Any other end of this wait is told by the wait for the ready line.
+      seen.then(
+        ([line]) => reject(new QemuError('PANIC', `boot: ${line}`, { console: this.console.tail() })),
+        () => {},
+      )
+    })
+    return { promise, cancel: () => ended.abort() }
   }
 
   /** Rejects with BOOT_SILENT when the console has been silent for `ms`. */

@@ -28,11 +28,19 @@ const FIRST_DESCRIPTOR = 3
 
 /** The path of an executable: as given when it has a slash, else from PATH. Throws QemuError TOOL_MISSING with `hint`. */
 export function findProgram(name: string, hint: string, extraPath: readonly string[] = []): string {
-  const path = [...(process.env.PATH ?? '').split(delimiter), ...extraPath]
-  const candidates = name.includes('/') ? [name] : path.map((dir) => join(dir, name))
-  const found = candidates.find(isExecutable)
+  const found = searchProgram(name, extraPath)
   if (found === undefined) throw new QemuError('TOOL_MISSING', `${name} is not installed or not executable; ${hint}`)
   return found
+}
+
+export function hasProgram(name: string, extraPath: readonly string[]): boolean {
+  return searchProgram(name, extraPath) !== undefined
+}
+
+function searchProgram(name: string, extraPath: readonly string[]): string | undefined {
+  const path = [...(process.env.PATH ?? '').split(delimiter), ...extraPath]
+  const candidates = name.includes('/') ? [name] : path.map((dir) => join(dir, name))
+  return candidates.find(isExecutable)
 }
 
 /** The path of QEMU. Throws QemuError TOOL_MISSING, which says what to install. */

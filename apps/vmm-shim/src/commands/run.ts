@@ -1,10 +1,11 @@
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { accessSync, closeSync, constants, openSync, statSync, writeSync } from 'node:fs'
 import type { KernelVersion } from '@upcall/device-manager/guest'
 import type { Accelerator, MachineType } from '@upcall/qemu'
 import { formatAddress } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import { type SimulatedShimOptions, startShim } from '../guest/shim.js'
 import { type LOG_LEVELS, type Log, stderrLog } from '../log.js'
+import { MEMORY_BLOCK } from '../qemu/hardware.js'
 import { startQemuShim } from '../qemu/shim.js'
 import { nextSignal } from './signals.js'
 
@@ -45,8 +46,10 @@ export class UsageError extends Error {
 export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): Promise<void> {
   checkFlags(flags, given)
   if (flags.profile) flags.machine = 'microvm'
-  // Without ACPI nothing tells a stock kernel of more than the boot CPU.
-  if (flags.qemu && flags.machine === 'microvm' && !given('maxCpus')) flags.maxCpus = 1
+  // Debian's kernel learns of further CPUs by ACPI only, of which a microvm has none here.
+  else if (flags.qemu && flags.machine === 'microvm' && !given('maxCpus')) flags.maxCpus = 1
+  if (flags.profile && !given('maxCpus')) flags.maxCpus = flags.cpus
+  if (flags.profile && !given('cpus')) flags.cpus = flags.maxCpus
   const { logLevel, cpus, maxCpus, api, uds } = flags
   if (cpus > maxCpus) throw new UsageError(`--cpus ${cpus}: at most --max-cpus, which is ${maxCpus}`)
   if (api === uds) throw new UsageError(`--api ${api}: it cannot be where --uds is; choose another path`)
@@ -78,7 +81,7 @@ async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): P
     })
     tell(formatAddress(shim.address), options.api)
     // A first boot that fails ends the program; later ones are for a reconcile to repeat.
-    await shim.machine.launched
+    await Promise.race([shim.machine.launched, signalled])
     log.info({ signal: await signalled }, 'stopping')
   } catch (error) {
     if (!interrupted.signal.aborted) throw error
@@ -124,20 +127,38 @@ function checkFlags(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): 
     throw new UsageError(`--machine ${machine}: --profile dragonball is a microvm`)
   if (!profile && machine === 'microvm' && given('maxCpus') && flags.maxCpus > 1)
     throw new UsageError(
-      `--max-cpus ${flags.maxCpus}: a microvm has no table of CPUs, so that a stock kernel finds one; use --machine q35 or pc`,
+      `--max-cpus ${flags.maxCpus}: a microvm has no ACPI table of CPUs, so that a stock kernel finds one; use --machine q35 or pc`,
     )
-  if (profile && flags.cpus !== flags.maxCpus)
+  if ((profile || machine === 'microvm') && maxMemory !== undefined)
+    throw new UsageError("--max-memory: a microvm's memory stays as it is; use --machine q35 or pc")
+  if (profile && given('cpus') && given('maxCpus') && flags.cpus !== flags.maxCpus)
     throw new UsageError('--cpus: with --profile dragonball all of --max-cpus run at boot; resize unplugs from there')
-  if (memory % MIB !== 0) throw new UsageError('--memory: under --qemu a whole number of MiB, such as 512M')
-  if (maxMemory !== undefined && (maxMemory < memory || maxMemory % MIB !== 0))
-    throw new UsageError('--max-memory: at least --memory, and a whole number of MiB, such as 2G')
+  if (memory % MEMORY_BLOCK !== 0) throw new UsageError('--memory: under --qemu an even number of MiB, such as 512M')
+  if (maxMemory !== undefined && (maxMemory < memory || maxMemory % MEMORY_BLOCK !== 0))
+    throw new UsageError('--max-memory: at least --memory, and an even number of MiB, such as 2G')
+  for (const [flag, path] of Object.entries({ kernel, initrd, image })) {
+    const what = path === undefined ? 'file' : whatIsAt(path)
+    if (what !== 'file') throw new UsageError(`--${flag} ${path}: ${what}; give a file that can be read`)
+  }
 }
 
-const MIB = 2 ** 20
+function whatIsAt(path: string): string {
+  try {
+    accessSync(path, constants.R_OK)
+    return statSync(path).isDirectory() ? 'it is a directory' : 'file'
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'there is nothing' : 'it cannot be read'
+  }
+}
 
 function openConsole(path: string | undefined): { write: ((text: string) => void) | undefined } & Disposable {
   if (path === undefined) return { write: undefined, [Symbol.dispose]() {} }
-  const fd = openSync(path, 'w')
+  let fd: number
+  try {
+    fd = openSync(path, 'w')
+  } catch (error) {
+    throw new UsageError(`--console ${path}: ${(error as Error).message}; give a file that can be written`)
+  }
   let open = true
   return {
     write(text) {

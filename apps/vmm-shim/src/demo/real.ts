@@ -1,8 +1,8 @@
-import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
+import { makeExt4 } from '@upcall/qemu'
 import { connect } from '@upcall/vsock'
 import { ECHO_PORT } from '../agent/messages.js'
 import { type QemuShim, startQemuShim } from '../qemu/shim.js'
@@ -34,14 +34,13 @@ export async function runRealDemo({ show, cacheDir, signal }: RealDemoOptions): 
   const directory = mkdtempSync(join(tmpdir(), 'vmm-demo-'))
   const stage = new Stage(show, join(directory, 'api.sock'), signal)
   const rows: Row[] = []
-  let step = 'boot'
+  let step = 'prepare the guest'
   let stream: ChecksummedStream | undefined
   try {
     show([
       { text: ' vmm-shim demo --qemu', style: 'bold' },
       { text: ': a stock Linux under QEMU is told of its hardware over vsock', style: 'dim' },
     ])
-    const disk = makeDisk(directory)
     const play = async (name: string, run: () => Promise<string>) => {
       signal.throwIfAborted()
       step = name
@@ -59,18 +58,20 @@ export async function runRealDemo({ show, cacheDir, signal }: RealDemoOptions): 
       ...{ uds: join(directory, 'vm.sock'), api: join(directory, 'api.sock'), maxCpus: 4, cacheDir, signal },
       console: (text) => stage.hear(text),
     })
+    const disk = await makeDisk(directory, signal)
     await play('boot a stock kernel', () => boot(stage, shim))
     stream = new ChecksummedStream(
       await connect({ ...shim.address, port: ECHO_PORT }, { signal, timeoutMs: 20_000, halfClose: true }),
     )
     stage.say('stream', 'random bytes go to the guest over vsock and come back, from here to the end')
-    await play('resize 1 → 4 vCPUs', () => resize(stage, shim, 4))
-    await play('plug a disk in and read it', () => plugDisk(stage, shim, disk))
-    await play('resize 4 → 2 vCPUs', () => resize(stage, shim, 2))
-    await play('take the disk away', () => removeDisk(stage, shim))
-    await play('grow memory by 256 MiB', () => growMemory(stage, shim))
     const flow = stream
-    await play('the stream', async () => {
+    const playMeanwhile = (name: string, run: () => Promise<string>) => play(name, () => meanwhile(stage, flow, run))
+    await playMeanwhile('resize 1 → 4 vCPUs', () => resize(stage, shim, 4))
+    await playMeanwhile('plug a disk in and read it', () => plugDisk(stage, shim, disk))
+    await playMeanwhile('resize 4 → 2 vCPUs', () => resize(stage, shim, 2))
+    await playMeanwhile('take the disk away', () => removeDisk(stage, shim))
+    await playMeanwhile('grow memory by 256 MiB', () => growMemory(stage, shim))
+    await play('end the stream', async () => {
       const { bytes, sha256 } = await stage.within('stream', flow.finish(), 60_000)
       stage.say('stream', `${bytes} bytes there and back, sha256 ${sha256.slice(0, 16)}… both ways`, 'green')
       return `${(bytes / MIB).toFixed(1)} MiB, not a byte lost`
@@ -147,6 +148,15 @@ async function growMemory(stage: Stage, shim: QemuShim): Promise<string> {
   return text
 }
 
+/** Plays a step during which the stream is not to stand still. */
+async function meanwhile(stage: Stage, stream: ChecksummedStream, run: () => Promise<string>): Promise<string> {
+  const { received } = stream.flow
+  const what = await run()
+  await stage.within('stream', stream.receivedMore(received), 20_000)
+  stage.say('stream', `${Math.round((stream.flow.received - received) / 1024)} KiB have come back meanwhile`)
+  return what
+}
+
 async function countCpus(shim: QemuShim): Promise<number> {
   return Number(await guest(shim, 'grep -c ^processor /proc/cpuinfo'))
 }
@@ -158,17 +168,12 @@ async function guest(shim: QemuShim, script: string): Promise<string> {
 }
 
 /** A file system with one file, for the guest to mount. */
-function makeDisk(directory: string): string {
+async function makeDisk(directory: string, signal: AbortSignal): Promise<string> {
   const content = join(directory, 'content')
   mkdirSync(content)
   writeFileSync(join(content, 'note.txt'), NOTE)
   const disk = join(directory, 'notes.ext4')
-  const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` }
-  execFileSync('mkfs.ext4', ['-q', '-F', '-d', content, disk, '4M'], {
-    env,
-    stdio: ['ignore', 'ignore', 'pipe'],
-    timeout: 30_000,
-  })
+  await makeExt4(content, disk, signal)
   return disk
 }
 

@@ -6,9 +6,11 @@ it('is the same both ways, or fails', async () => {
   const [ours, echo] = duplexPair()
   echo.pipe(echo)
   const stream = new ChecksummedStream(ours)
-  await expect.poll(() => stream.flow.received).toBeGreaterThan(64 * 1024)
+  await stream.receivedMore(64 * 1024)
+  expect(stream.flow.received).toBeGreaterThan(64 * 1024)
   const { bytes } = await stream.finish()
   expect(bytes).toBe(stream.flow.sent)
+  await expect(stream.receivedMore(bytes)).rejects.toThrow(/stopped/)
 })
 
 it('notices a byte that changed', async () => {

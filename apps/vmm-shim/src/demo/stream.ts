@@ -39,6 +39,15 @@ export class ChecksummedStream {
     return { sent: this.#sent, received: this.#received }
   }
 
+  /** Resolves when more than so many bytes are back. @throws if the stream broke, or was stopped. */
+  async receivedMore(than: number): Promise<void> {
+    const stopped = this.#flowing.then(() => {
+      throw new Error('stream: it was stopped')
+    })
+    stopped.catch(() => {})
+    while (this.#received <= than) await Promise.race([once(this.#stream, 'data'), stopped])
+  }
+
   /** Resolves when all that was sent is back. @throws if it is not the same, or the stream broke. */
   async finish(): Promise<{ bytes: number; sha256: string }> {
     this.#stopped = true

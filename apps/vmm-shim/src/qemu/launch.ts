@@ -12,6 +12,7 @@ import {
   type Drive,
   findQemu,
   type GuestImage,
+  missingTools,
   type RunOptions,
   startInGuest,
 } from '@upcall/qemu'
@@ -63,6 +64,9 @@ export async function prepareLaunch(
 ): Promise<(hardware: Hardware, signal: AbortSignal) => Promise<RunningQemu>> {
   const { own } = options
   // Before an image is made in vain.
+  const missing =
+    own || options.program !== undefined ? undefined : missingTools('image', ...(options.microvm ? (['module'] as const) : []))
+  if (missing) throw new Error(missing)
   findQemu(options.program)
   if (own) return (hardware, signal) => bootOwn(hardware, own, options, signal)
   const image = await buildGuestImage({

@@ -1,3 +1,4 @@
+import { lstatSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import type { Accelerator, MachineType } from '@upcall/qemu'
@@ -62,6 +63,7 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
     {
       ...{ handshakeMs: HANDSHAKE_MS, readyMs: READY_MS, budgetMs: BUDGET_MS },
       async start({ directory, closers, log }) {
+        if (options.monitor !== undefined) closers.push(monitorPath(options.monitor))
         const launch = await prepareLaunch({
           ...options,
           ...{ cacheDir, directory, agentEntry, moduleSource, microvm: type === 'microvm' },
@@ -111,4 +113,19 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
     },
   )
   return Object.assign(shim, { agent })
+}
+
+/**
+ * QEMU binds this path, takes away whatever is there, and leaves its socket behind when it is killed.
+ *
+ * @returns what removes the socket.
+ * @throws if something else is there.
+ */
+function monitorPath(path: string): () => void {
+  const isThere = () => lstatSync(path, { throwIfNoEntry: false })
+  if (isThere()?.isSocket() === false)
+    throw new Error(`--monitor ${path}: it exists and is not a socket; move it away, or choose another path`)
+  return () => {
+    if (isThere()?.isSocket()) rmSync(path, { force: true })
+  }
 }

@@ -1,7 +1,9 @@
 import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { QemuError } from '../errors.js'
-import { findProgram } from '../process.js'
+import { findProgram, hasProgram } from '../process.js'
 
 const execute = promisify(execFile)
 const SYSTEM_PATH = ['/usr/sbin', '/sbin']
@@ -14,10 +16,31 @@ const PACKAGES = {
   'dpkg-deb': 'dpkg',
   gcc: 'gcc',
   ldd: 'libc-bin',
+  // Of objtool, which comes with the kernel's headers.
+  'libelf.so.1': 'libelf1',
   make: 'make',
   'mkfs.ext4': 'e2fsprogs',
+  'qemu-system-x86_64': 'qemu-system-x86',
   xz: 'xz-utils',
   zstd: 'zstd',
+}
+
+/** What making and booting a guest image needs of the host, and what building a kernel module needs besides. */
+const NEEDED = {
+  image: ['qemu-system-x86_64', 'apt-get', 'apt-cache', 'dpkg-deb', 'ldd', 'mkfs.ext4', 'xz'],
+  module: ['gcc', 'make', 'libelf.so.1'],
+} as const
+
+const LIBRARY_PATH = ['/usr/lib/x86_64-linux-gnu', '/lib/x86_64-linux-gnu', '/usr/lib64', '/lib64', '/usr/lib', '/usr/local/lib']
+
+/** What is missing of it all and how to get it, in one sentence; undefined if nothing is. */
+export function missingTools(...purposes: readonly (keyof typeof NEEDED)[]): string | undefined {
+  const isThere = (name: string) =>
+    name.includes('.so.') ? LIBRARY_PATH.some((folder) => existsSync(join(folder, name))) : hasProgram(name, SYSTEM_PATH)
+  const missing = purposes.flatMap((purpose) => NEEDED[purpose]).filter((name) => !isThere(name))
+  if (missing.length === 0) return undefined
+  const packages = [...new Set(missing.map((name) => PACKAGES[name]))]
+  return `${missing.join(', ')} not found; on Debian: apt-get install ${packages.join(' ')}`
 }
 
 export interface ToolOptions {

@@ -1,6 +1,7 @@
-import { constants } from 'node:fs'
+import { constants, createReadStream } from 'node:fs'
 import { access, open, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { buffer } from 'node:stream/consumers'
 
 /** What the back end sees of the guest: sysfs, procfs and the ACPI tables, by absolute path. */
 export interface Files {
@@ -23,7 +24,8 @@ export function filesBelow(root: string): Files {
         (text) => text.trim(),
         () => undefined,
       ),
-    bytes: (path) => readFile(at(path)).catch(() => undefined),
+    // sysfs gives a page at a time, and readFile takes such a short read for the end.
+    bytes: (path) => buffer(createReadStream(at(path))).catch(() => undefined),
     exists: (path) =>
       access(at(path)).then(
         () => true,

@@ -1,6 +1,7 @@
 // vmm-shim as people run it: a process with a guest under QEMU, its API, its vsock socket and its monitor.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -9,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { connectQmp } from '@upcall/qemu'
 import { connect } from '@upcall/vsock'
 
-const MAIN = fileURLToPath(new URL('../apps/vmm-shim/dist/main.js', import.meta.url))
+export const MAIN = fileURLToPath(new URL('../../apps/vmm-shim/dist/main.js', import.meta.url))
 const AGENT_PORT = 10219
 const RUNNING_MS = 180_000
 const CALL_MS = 150_000
@@ -20,14 +21,19 @@ export class ShimProcess {
   #child
   #ended
   #stderr = []
+  #console
+  #path
+  #listeners = new Set()
   qemuPid
 
-  constructor({ directory, machine, args }) {
+  /** `path` is searched for programs before the PATH. */
+  constructor({ directory, machine, args, path }) {
     this.machine = machine
+    this.#path = path
     const [uds, api, monitor] = ['vm', 'api', 'monitor'].map((name) => join(directory, `${machine}-${name}.sock`))
     this.#paths = { uds, api, monitor }
-    const console = join(directory, `${machine}.log`)
-    const paths = Object.entries({ ...this.#paths, console }).flatMap(([name, path]) => [`--${name}`, path])
+    this.#console = join(directory, `${machine}.log`)
+    const paths = Object.entries({ ...this.#paths, console: this.#console }).flatMap(([name, path]) => [`--${name}`, path])
     this.#args = ['run', '--qemu', '--machine', machine, ...paths, ...args]
   }
 
@@ -37,14 +43,65 @@ export class ShimProcess {
 
   /** Resolves when the guest serves upcalls. */
   async start() {
-    const child = spawn(process.execPath, [MAIN, ...this.#args], { stdio: ['ignore', 'ignore', 'pipe'] })
-    this.#child = child
-    this.#ended = once(child, 'exit')
-    createInterface({ input: child.stderr }).on('line', (line) => {
-      this.#stderr.push(line)
-      this.qemuPid = /"qemu":(\d+),"msg":"QEMU runs"/.exec(line)?.[1] ?? this.qemuPid
-    })
+    this.launch()
     await this.running()
+  }
+
+  launch() {
+    const PATH = [...(this.#path ? [this.#path] : []), process.env.PATH].join(':')
+    // The client's own log says when a request is written.
+    const env = { ...process.env, PATH, NODE_DEBUG: 'upcall' }
+    const child = spawn(process.execPath, [MAIN, ...this.#args], { stdio: ['ignore', 'ignore', 'pipe'], env })
+    this.#child = child
+    // Its output is read to the end by then.
+    this.#ended = once(child, 'close')
+    createInterface({ input: child.stderr }).on('line', (line) => {
+      if (!/^(UPCALL \d+:|[\s}\]])/.test(line)) this.#stderr.push(line)
+      this.qemuPid = /"qemu":(\d+),"msg":"QEMU runs"/.exec(line)?.[1] ?? this.qemuPid
+      for (const listener of this.#listeners) listener(line)
+    })
+  }
+
+  /** Lines of its stderr but for its client's. */
+  get log() {
+    return this.#stderr
+  }
+
+  /** Resolves when a line of its stderr that comes after this call matches. */
+  async logs(pattern) {
+    let seen = false
+    const listener = (line) => {
+      seen ||= pattern.test(line)
+    }
+    this.#listeners.add(listener)
+    try {
+      await this.until(async () => seen)
+    } finally {
+      this.#listeners.delete(listener)
+    }
+  }
+
+  /** Resolves when the guest's console prints that after this call. */
+  async prints(text) {
+    const from = readFileSync(this.#console, 'utf8').length
+    await this.until(async () => readFileSync(this.#console, 'utf8').slice(from).includes(text))
+  }
+
+  /** Resolves with its exit status. */
+  async ended(deadlineMs) {
+    const late = delay(deadlineMs, undefined, { ref: false }).then(() => {
+      throw new Error(`vmm-shim has not ended after ${deadlineMs} ms`)
+    })
+    const [status] = await Promise.race([this.#ended, late])
+    return status
+  }
+
+  get sockets() {
+    return Object.values(this.#paths)
+  }
+
+  signal(signal) {
+    this.#child.kill(signal)
   }
 
   async running() {
