@@ -579,17 +579,25 @@ function testsOf(projects, mutant) {
   const options = { cwd: root, env, timeout: 120_000, killSignal: 'SIGKILL' }
   const { status, error } = spawnSync(process.execPath, [...argv, ...projects.map((project) => `--project=${project}`)], options)
   try {
-    return { green: status === 0, failed: JSON.parse(readFileSync(report, 'utf8')).numFailedTests, hung: false }
+    const { numFailedTests, testResults } = JSON.parse(readFileSync(report, 'utf8'))
+    const failures = testResults.flatMap(({ name, status, message, assertionResults }) => [
+      ...(status === 'failed' && message ? [`${name}: ${message}`] : []),
+      ...assertionResults.filter(({ status }) => status === 'failed').map(({ fullName }) => `${name}: ${fullName}`),
+    ])
+    return { green: status === 0, failed: numFailedTests, failures, hung: false }
   } catch {
-    return { green: false, failed: 0, hung: error?.code === 'ETIMEDOUT' }
+    return { green: false, failed: 0, failures: [], hung: error?.code === 'ETIMEDOUT' }
   } finally {
     rmSync(dirname(report), { recursive: true })
   }
 }
 
 const projects = [...new Set(chosen.flatMap((fault) => fault.projects))]
-if (chosen.length > 0 && !testsOf(projects).green) {
+const without = chosen.length === 0 ? undefined : testsOf(projects)
+if (without?.green === false) {
   console.error(`mutants: the tests of ${projects.join(', ')} fail without any fault; run npm test first`)
+  for (const failure of without.failures) console.error(`  ${failure}`)
+  if (without.hung) console.error('  they did not end')
   process.exit(1)
 }
 
