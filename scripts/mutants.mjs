@@ -244,6 +244,25 @@ const faults = [
     'session.dialMs',
   ),
   client(
+    'a stream that has ended when it is delivered is waited for',
+    'connections.ts',
+    'if (stream.destroyed || stream.readableEnded) {',
+    'if (false) {',
+  ),
+  client(
+    'a stream that is gone when it is delivered is waited for at close()',
+    'connections.ts',
+    'if (stream.closed) close()',
+    '',
+  ),
+  client(
+    'a stream that is destroyed without a word is not noticed',
+    'connections.ts',
+    "stream.on('close', () => this.#tell({ type: 'ended', conn, error: failed }))",
+    '',
+  ),
+  client('what a listener does comes before what it listens to', 'client.ts', 'if (this.#performing) return', ''),
+  client(
     'a time for the reply that is none is taken',
     'client.ts',
     "duration('replyTimeoutMs', service.replyTimeoutMs(value), Number.POSITIVE_INFINITY)",
@@ -412,6 +431,7 @@ const faults = [
     'Math.max(0, deadline - clock.now())',
   ),
   server('what makes the replies is not told that nobody wants them', 'connection.ts', '[() => this.#stopWriting(), ', '['),
+  server('a slow reader has no time of its own', 'connection.ts', "this.#run({ name: 'progress' })", ''),
   server(
     'a greeting that is no bytes is written',
     'connection.ts',
@@ -457,6 +477,15 @@ const faults = [
     "if (stream && typeof stream.pipe !== 'function') {",
     'if (false) {',
   ),
+  vsock(
+    'a connection that went away before it was taken is handed over',
+    'listen.ts',
+    "socket.on('error', ignoreError).once('close', forget)",
+    "socket.on('error', ignoreError)",
+  ),
+  vsock("a dialer that breaks off leaves the guest's end", 'join.ts', 'if (!complete) return void guest.destroy()', ''),
+  vsock('a listener without descriptors left spins', 'native/listen.ts', 'this.#binding.unwatch(this.#descriptor)', ''),
+  vsock('a listener leaves the place that it kept', 'native/listen.ts', 'if (this.#spare) this.#binding.close(this.#spare)', ''),
   vsock(
     'each connection puts a listener on a shared signal',
     'abort.ts',
@@ -550,17 +579,25 @@ function testsOf(projects, mutant) {
   const options = { cwd: root, env, timeout: 120_000, killSignal: 'SIGKILL' }
   const { status, error } = spawnSync(process.execPath, [...argv, ...projects.map((project) => `--project=${project}`)], options)
   try {
-    return { green: status === 0, failed: JSON.parse(readFileSync(report, 'utf8')).numFailedTests, hung: false }
+    const { numFailedTests, testResults } = JSON.parse(readFileSync(report, 'utf8'))
+    const failures = testResults.flatMap(({ name, status, message, assertionResults }) => [
+      ...(status === 'failed' && message ? [`${name}: ${message}`] : []),
+      ...assertionResults.filter(({ status }) => status === 'failed').map(({ fullName }) => `${name}: ${fullName}`),
+    ])
+    return { green: status === 0, failed: numFailedTests, failures, hung: false }
   } catch {
-    return { green: false, failed: 0, hung: error?.code === 'ETIMEDOUT' }
+    return { green: false, failed: 0, failures: [], hung: error?.code === 'ETIMEDOUT' }
   } finally {
     rmSync(dirname(report), { recursive: true })
   }
 }
 
 const projects = [...new Set(chosen.flatMap((fault) => fault.projects))]
-if (chosen.length > 0 && !testsOf(projects).green) {
+const without = chosen.length === 0 ? undefined : testsOf(projects)
+if (without?.green === false) {
   console.error(`mutants: the tests of ${projects.join(', ')} fail without any fault; run npm test first`)
+  for (const failure of without.failures) console.error(`  ${failure}`)
+  if (without.hung) console.error('  they did not end')
   process.exit(1)
 }
 

@@ -86,6 +86,58 @@ describe('the client owns what its dialer delivers', () => {
   })
 })
 
+describe('a stream that ends by itself', () => {
+  /** No timer ever ends: what is noticed is noticed without one. */
+  const still = { now: () => 0, setTimer: () => () => {} }
+
+  test('one that is gone when it is delivered is tried again, and close() does not wait for it', async () => {
+    const gone = silent()
+    gone.destroy()
+    await once(gone, 'close')
+    const c = new UpcallClient({ service, clock: still, dial: async () => gone })
+    const [{ reason }] = await once(c, 'reconnect')
+    expect(reason).toBe('disconnected')
+    await c.close()
+  })
+
+  test('one that has ended when it is delivered is tried again at once', async () => {
+    const ended = silent()
+    ended.push(null)
+    await once(ended.resume(), 'end')
+    const c = new UpcallClient({ service, clock: still, dial: async () => ended })
+    const [{ reason }] = await once(c, 'reconnect')
+    expect(reason).toBe('disconnected')
+    await c.close()
+  })
+
+  test('one that is destroyed without a word while idle is noticed', async () => {
+    const streams: Duplex[] = []
+    const c = new UpcallClient({ service, clock: still, dial: async () => answering(streams) })
+    await c.ready()
+    const lost = once(c, 'reconnect')
+    streams[0]!.destroy()
+    expect((await lost)[0].reason).toBe('disconnected')
+    await c.close()
+  })
+})
+
+test('what a listener does is told after what it listens to, to every listener in the same order', async () => {
+  const c = new UpcallClient({ service, dial: async () => answering([]) })
+  const told: string[][] = [[], []]
+  c.on('state', ({ state }) => {
+    told[0]!.push(state)
+    if (state === 'ServiceConnected') void c.close()
+  })
+  c.on('state', ({ state }) => told[1]!.push(state))
+  await once(c, 'state')
+  while (c.state !== 'Closed') await new Promise(setImmediate)
+  expect(told).toEqual([
+    ['WaitingService', 'ServiceConnected', 'Closed'],
+    ['WaitingService', 'ServiceConnected', 'Closed'],
+  ])
+  await c.close()
+})
+
 describe('a dialer that misbehaves', () => {
   test.each<[string, Dial]>([
     [

@@ -363,6 +363,20 @@ describe('afterwards', () => {
     expect(dialer.heard()).toBe('OK 1073741824\n')
   })
 
+  it('destroys the guest’s end when the dialer breaks off', async () => {
+    const end = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
+    const server = await serve({ route: () => end })
+    const connected = new Promise((resolve) => server.once('connection', resolve))
+    // Paused, it leaves the reply unread, and its close is a reset.
+    const dialer = netConnect(path).pause()
+    dialer.write('CONNECT 52\n')
+    await connected
+    await new Promise(setImmediate)
+    dialer.destroy()
+    await until(() => end.destroyed)
+    await until(() => server.size === 0)
+  })
+
   it('carries the guest’s reset to the dialer, and the dialer’s to the guest', async () => {
     const server = await serve()
     const accepted = acceptOne()

@@ -154,8 +154,13 @@ describe('accepting', () => {
     await until(() => server.connections.size === 1)
     for (const socket of server.connections) socket.destroy(new Error('broken'))
     await until(() => server.connections.size === 0)
-    server.on('connection', echo)
+    const taken: boolean[] = []
+    server.on('connection', (socket) => {
+      taken.push(!socket.destroyed)
+      echo(socket)
+    })
     expect(await say('next')).toBe('next')
+    expect(taken).toEqual([true])
     first.destroy()
   })
 
