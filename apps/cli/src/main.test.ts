@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { closeSync, existsSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, listen, type VsockServer } from '@upcall/vsock'
@@ -154,6 +154,19 @@ test('it ends although its stdin stays open, once the peer of a transport withou
   server.on('connection', (socket) => socket.resume().end('bye'))
   const { ended } = launch(['vsock', 'connect', `unix:${dir}/s`, '--no-half-close'])
   expect(await ended).toBe(0)
+})
+
+test('hvsock: a VMM that ends first still takes the whole of a file', async () => {
+  const bytes = randomBytes(32 << 20)
+  writeFileSync(join(dir, 'in'), bytes)
+  const [stdin, stdout, nothing] = [openSync(join(dir, 'in'), 'r'), openSync(join(dir, 'out'), 'w'), openSync('/dev/null', 'r')]
+  const vmm = launch(['vsock', 'listen', '--as-vmm', `hvsock://${dir}/vm:1`], { stdin: nothing, stdout })
+  await vmm.says('listening')
+  const { ended, stderr } = launch(['--json', 'vsock', 'connect', `hvsock://${dir}/vm:1`], { stdin })
+  for (const fd of [stdin, stdout, nothing]) closeSync(fd)
+  expect([await ended, await vmm.ended]).toEqual([0, 0])
+  expect(JSON.parse(stderr())).toMatchObject({ outcome: 'ok', sent: 32 << 20 })
+  expect(readFileSync(join(dir, 'out')).equals(bytes)).toBe(true)
 })
 
 test('a program gets its stdin, stdout and stderr, and its status is the exit status', async () => {

@@ -71,6 +71,9 @@ function programParty(child: ChildProcessByStdio<Writable, Readable, Readable | 
     sink: stdin,
     endSink: () => ended(stdin),
     over: closed,
+    lastCall: never(),
+    // It has had its EOF.
+    lastWordsMs: undefined,
     broken: never(),
     async close() {
       // Nobody takes what it still has to say: its writing is SIGPIPE from here on.

@@ -1,3 +1,4 @@
+import { ReadStream } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { Readable as ReadableStream, Writable as WritableStream } from 'node:stream'
@@ -15,6 +16,10 @@ export interface Party {
   endSink(): Promise<void>
   /** Resolves when it has said everything and nothing that is said to it matters any more. May never. */
   readonly over: Promise<void>
+  /** Resolves when it has said everything and perhaps takes no more: what the other one has for it now is tried. May never. */
+  readonly lastCall: Promise<void>
+  /** Behind the other one's last call: how long it may be silent before it is taken for done. undefined: it ends by itself. */
+  readonly lastWordsMs: number | undefined
   /** Resolves with what broke it. May never. */
   readonly broken: Promise<Error>
   /** The three ways to part with it; each resolves when nothing of it is open. First: everything written still goes out. */
@@ -25,13 +30,18 @@ export interface Party {
   destroy(): Promise<void>
 }
 
+/** A sender that is not told of the end, as there is no half-close to tell it by, is done when it has been silent for so long. */
+const LAST_WORDS_MS = 500
+
 export interface SocketOptions {
-  /** false: its EOF is the end of both directions. */
+  /** false: its EOF may be the end of both directions. */
   halfClose: boolean
+  /** Default 500 ms. */
+  lastWordsMs?: number | undefined
 }
 
 /** A connection, which the party then owns. */
-export function socketParty(socket: Duplex, { halfClose }: SocketOptions): Party {
+export function socketParty(socket: Duplex, { halfClose, lastWordsMs = LAST_WORDS_MS }: SocketOptions): Party {
   const closed = closeOf(socket)
   const destroy = () => {
     socket.destroy()
@@ -41,7 +51,9 @@ export function socketParty(socket: Duplex, { halfClose }: SocketOptions): Party
     source: socket,
     sink: socket,
     endSink: () => ended(socket),
-    over: halfClose ? never() : new Promise((resolve) => socket.once('end', resolve)),
+    over: never(),
+    lastCall: halfClose ? never() : new Promise((resolve) => socket.once('end', resolve)),
+    lastWordsMs,
     broken: new Promise((resolve) => {
       if (socket.destroyed) return resolve(socket.errored ?? closedEarly())
       socket.once('error', resolve).once('close', () => {
@@ -76,8 +88,16 @@ export function socketParty(socket: Duplex, { halfClose }: SocketOptions): Party
   }
 }
 
-/** This process's stdin and stdout. stdout is not ended: others write to it, too. `receiveOnly` leaves stdin alone. */
-export function stdioParty({ stdin, stdout }: Pick<Io, 'stdin' | 'stdout'>, { receiveOnly = false } = {}): Party {
+export interface StdioOptions {
+  /** Leaves stdin alone. */
+  receiveOnly?: boolean | undefined
+  /** Of a pipe; default 500 ms. A file has an end, and whoever sits at a terminal is not waited for. */
+  lastWordsMs?: number | undefined
+}
+
+/** This process's stdin and stdout. stdout is not ended: others write to it, too. */
+export function stdioParty({ stdin, stdout }: Pick<Io, 'stdin' | 'stdout'>, options: StdioOptions = {}): Party {
+  const { receiveOnly = false, lastWordsMs = LAST_WORDS_MS } = options
   const source = receiveOnly ? new ReadableStream({ read() {} }) : stdin
   const sink = new WritableStream({ write: (chunk, _encoding, done) => void stdout.write(chunk, done) })
   const closed = closeOf(sink)
@@ -91,6 +111,8 @@ export function stdioParty({ stdin, stdout }: Pick<Io, 'stdin' | 'stdout'>, { re
     sink,
     endSink: () => ended(sink),
     over: never(),
+    lastCall: never(),
+    lastWordsMs: receiveOnly || isTerminal(stdin) ? 0 : stdin instanceof ReadStream ? undefined : lastWordsMs,
     broken: new Promise((resolve) => {
       source.once('error', (error) => resolve(named('stdin', error)))
       sink.once('error', (error) => resolve(named('stdout', error)))
@@ -105,6 +127,10 @@ export function stdioParty({ stdin, stdout }: Pick<Io, 'stdin' | 'stdout'>, { re
     },
     destroy,
   }
+}
+
+export function isTerminal(stdin: Readable): boolean {
+  return 'isTTY' in stdin && stdin.isTTY === true
 }
 
 export function never<T>(): Promise<T> {

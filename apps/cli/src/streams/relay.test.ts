@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { duplexPair, PassThrough, Readable, Writable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
@@ -49,6 +50,55 @@ test('a party without half-close ends both, and what it said is delivered', asyn
   left.end()
   expect(await result).toEqual({ forth: 0, back: 12 })
   expect([nearLeft.destroyed, nearRight.destroyed]).toEqual([true, true])
+})
+
+test('what is still said to a party without half-close that has ended is carried, until there is silence', async () => {
+  const { left, right, timers, result } = joined(false)
+  right.end()
+  left.resume()
+  await turn()
+  await turn()
+  left.write('late')
+  expect(String((await once(right, 'data'))[0])).toBe('late')
+  await turn()
+  expect(timers).toMatchObject([{ ms: 500 }])
+  timers[0]!.fn()
+  left.end()
+  expect(await result).toEqual({ forth: 4, back: 0 })
+})
+
+test('one that takes none of it is broken', async () => {
+  const { left, right, nearRight, timers, result } = joined(false)
+  right.end()
+  left.resume()
+  await turn()
+  left.write('taken')
+  expect(String((await once(right, 'data'))[0])).toBe('taken')
+  right.pause()
+  left.end('left behind')
+  await turn()
+  await turn()
+  expect(timers).toMatchObject([{ ms: 5_000 }])
+  timers[0]!.fn()
+  const { broken } = await result
+  expect(broken?.error).toMatchObject({ code: 'ETIMEDOUT' })
+  expect(broken?.party.sink).toBe(nearRight)
+})
+
+test('what breaks only as it is closed is told, too', async () => {
+  const stdin = new PassThrough()
+  const stuck = new Writable({ write: (_bytes, _encoding, done) => void setImmediate(done, new Error('full')) })
+  const [peer, near] = duplexPair()
+  const result = relay(stdioParty({ stdin, stdout: stuck }, { lastWordsMs: 0 }), socketParty(near, { halfClose: false }), {
+    signal,
+    setTimer: (_ms, fn) => {
+      setImmediate(fn)
+      return () => {}
+    },
+  })
+  stuck.on('error', () => {})
+  peer.resume().end('lost')
+  expect((await result).broken?.error.message).toMatch(/full/)
 })
 
 test('a source is read no further than its sink takes', async () => {

@@ -1,42 +1,71 @@
 // Joins two parties. Each direction is carried by itself: what one says is written to the other no faster than the other takes it, and
-// its EOF is the other's EOF. The relay ends when both directions have, when a party is over or breaks, or when it is told to.
+// its EOF is the other's EOF. The relay ends when both directions have, when a party is over or breaks, when what is still to be said to
+// a party without half-close that has ended has been said, or when it is told to.
 import type { Party } from './party.js'
+
+/** How long a party that has ended without half-close may take nothing of what is still said to it. */
+const STALL_MS = 5_000
 
 export interface RelayOptions {
   /** Cuts both off. */
   signal: AbortSignal
   /** Once one direction has ended: how long the other one may carry nothing before both are closed. Default: for ever. */
   lingerMs?: number | undefined
+  /** How long a party that has ended without half-close may take nothing of what the other one has for it. Default 5 s. */
+  stallMs?: number | undefined
   /** Calls `fn` once, after `ms`, unless the returned function is called first. */
   setTimer?: ((ms: number, fn: () => void) => () => void) | undefined
 }
 
 export interface Relayed {
-  /** Bytes that the first party said. */
+  /** Bytes that the second party took of the first. */
   readonly forth: number
-  /** Bytes that the second one said. */
+  /** Bytes that the first one took of the second. */
   readonly back: number
-  /** Absent when everything ended in order. */
+  /** Absent when everything ended in order: all that was read of one has been taken by the other. */
   readonly broken?: { readonly party: Party; readonly error: Error }
 }
 
-type End = { readonly broken?: Relayed['broken'] }
+interface End {
+  readonly broken?: Relayed['broken']
+  /** Who needs nothing more of what was said to it. */
+  readonly over?: Party
+}
 
 /** Owns both parties: nothing of either is open when it resolves. It never rejects. */
 export async function relay(a: Party, b: Party, options: RelayOptions): Promise<Relayed> {
-  const { signal, lingerMs, setTimer = systemTimer } = options
-  let onIdle = () => {}
-  let cancelIdle = () => {}
-  const idle = new Promise<void>((resolve) => {
-    onIdle = resolve
+  const { signal, lingerMs, stallMs = STALL_MS, setTimer = systemTimer } = options
+  let onSilence = () => {}
+  let cancelTimer = () => {}
+  const silence = new Promise<void>((resolve) => {
+    onSilence = resolve
   })
+  let settled = false
   const progress = () => {
-    if (lingerMs === undefined || !(forth.ended || back.ended)) return
-    cancelIdle()
-    cancelIdle = setTimer(lingerMs, onIdle)
+    cancelTimer()
+    cancelTimer = () => {}
+    const ms = settled ? undefined : silenceMs()
+    if (ms !== undefined) cancelTimer = setTimer(ms, onSilence)
   }
   const forth = new Carrier(a, b, progress)
   const back = new Carrier(b, a, progress)
+  /** Carries into a party that has ended without half-close, and may take no more. */
+  const last = new Set<Carrier>()
+  for (const carrier of [forth, back])
+    void carrier.to.lastCall.then(() => {
+      last.add(carrier)
+      progress()
+    })
+
+  /** How long nothing may move from here on, before it is the end; undefined: for ever. */
+  function silenceMs(): number | undefined {
+    const limits = [...last].map((carrier) => (carrier.busy ? stallMs : carrier.finished ? undefined : carrier.from.lastWordsMs))
+    // Bytes that wait for a slow reader are not the other's silence.
+    if ((forth.ended || back.ended) && forth.pending + back.pending === 0) limits.push(lingerMs)
+    const shortest = Math.min(...limits.map((ms) => ms ?? Number.POSITIVE_INFINITY))
+    return Number.isFinite(shortest) ? shortest : undefined
+  }
+
   let onAbort = () => {}
   const aborted = new Promise<void>((resolve) => {
     onAbort = () => {
@@ -48,19 +77,30 @@ export async function relay(a: Party, b: Party, options: RelayOptions): Promise<
   signal.addEventListener('abort', onAbort)
   try {
     const brokenBy = (party: Party): Promise<End> => party.broken.then((error) => ({ broken: { party, error } }))
-    const end = await Promise.race<End>([
+    const overBy = (party: Party): Promise<End> => party.over.then(() => ({ over: party }))
+    let end = await Promise.race<End>([
       brokenBy(a),
       brokenBy(b),
       Promise.all([forth.done, back.done]).then(() => ({})),
-      Promise.race([a.over, b.over, idle, aborted]).then(() => ({})),
+      overBy(a),
+      overBy(b),
+      silence.then(() => {
+        const stuck = [...last].find(({ busy }) => busy)
+        return stuck ? { broken: { party: stuck.to, error: takesNoMore() } } : {}
+      }),
+      aborted.then(() => ({})),
     ])
+    settled = true
+    cancelTimer()
     forth.stop()
     back.stop()
     if (signal.aborted) await Promise.all([a.destroy(), b.destroy()])
     else await part(a, b, end)
+    // It may have broken only while it was being closed.
+    const lost = [forth, back].find(({ pending, to }) => pending > 0 && to !== end.over)
+    if (lost && !end.broken) end = { broken: { party: lost.to, error: lost.to.sink.errored ?? takesNoMore() } }
     return { forth: forth.bytes, back: back.bytes, ...(end.broken && !signal.aborted && { broken: end.broken }) }
   } finally {
-    cancelIdle()
     signal.removeEventListener('abort', onAbort)
   }
 }
@@ -70,31 +110,53 @@ async function part(a: Party, b: Party, { broken }: End): Promise<void> {
   else await Promise.all([broken.party.destroy(), (broken.party === a ? b : a).abandon(broken.error)])
 }
 
+function takesNoMore(): Error {
+  return Object.assign(new Error('it has ended its side and takes no more'), { code: 'ETIMEDOUT' })
+}
+
 /** One direction. */
 class Carrier {
+  /** Taken by the sink. */
   bytes = 0
+  /** Read of the source, and not taken by the sink yet. */
+  pending = 0
   /** The source has said everything. */
   ended = false
-  /** All of it has gone out, EOF included. May never resolve. */
+  /** All of it has gone out, EOF included. */
+  finished = false
+  /** When that is so. May never resolve. */
   readonly done: Promise<void>
   readonly #stop: () => void
 
-  constructor(from: Party, to: Party, progress: () => void) {
+  constructor(
+    readonly from: Party,
+    readonly to: Party,
+    progress: () => void,
+  ) {
     const { source } = from
     const { sink } = to
     const onData = (chunk: Buffer | string) => {
       const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk
-      this.bytes += bytes.length
+      this.pending += bytes.length
       progress()
+      const onTaken = (error?: Error | null) => {
+        if (error) return
+        this.pending -= bytes.length
+        this.bytes += bytes.length
+        progress()
+      }
       // What nobody takes any more is let go, so that its sender comes to an end.
-      if (sink.writable && !sink.write(bytes)) source.pause()
+      if (sink.writable && !sink.write(bytes, onTaken)) source.pause()
     }
     const goOn = () => void source.resume()
     this.done = new Promise((resolve) => {
       const onEnd = () => {
         this.ended = true
         progress()
-        to.endSink().then(resolve)
+        to.endSink().then(() => {
+          this.finished = true
+          resolve()
+        })
       }
       if (source.readableEnded) queueMicrotask(onEnd)
       else source.once('end', onEnd)
@@ -105,6 +167,11 @@ class Carrier {
       source.off('data', onData)
       sink.off('drain', goOn).off('close', goOn)
     }
+  }
+
+  /** The sink has something to take. */
+  get busy(): boolean {
+    return !this.finished && (this.ended || this.pending > 0)
   }
 
   /** Nothing is carried from here on. */

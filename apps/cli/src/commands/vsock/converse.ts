@@ -5,7 +5,7 @@ import { type Io, Output, type Paint } from '../../output.js'
 import { failed, reportText, rounded } from '../../report.js'
 import { ExecError, startProgram } from '../../streams/child.js'
 import { explainStreamError, isStreamError } from '../../streams/error.js'
-import { type Party, socketParty, stdioParty } from '../../streams/party.js'
+import { isTerminal, type Party, socketParty, stdioParty } from '../../streams/party.js'
 import { relay } from '../../streams/relay.js'
 
 /** What became of a stream, as `--json` prints it. */
@@ -60,12 +60,12 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
   const { socket, peer, program, receiveOnly = false, lingerMs } = conversation
   const started = performance.now()
   // Whoever sits at a terminal cannot be asked for EOF because the peer has gone.
-  const halfClose = conversation.halfClose && !receiveOnly && !(program === undefined && isTerminal(io))
+  const halfClose = conversation.halfClose && !receiveOnly && !(program === undefined && isTerminal(io.stdin))
   const remote = socketParty(socket, { halfClose })
   let local: Party
   let status: Promise<number> | undefined
   if (program === undefined) {
-    local = stdioParty(io, { receiveOnly })
+    local = stdioParty(io, { receiveOnly, lastWordsMs: lingerMs })
   } else {
     try {
       const child = await startProgram(program, io, { UPCALL_PEER: peer })
@@ -80,13 +80,14 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
   const { forth, back, broken } = await relay(local, remote, {
     signal: io.signal,
     lingerMs: lingerOf(lingerMs, conversation),
+    stallMs: lingerMs,
   })
   return {
     outcome: broken ? 'indeterminate' : 'ok',
     sent: forth,
     received: back,
     ...(status && { status: await status }),
-    ...(broken && { error: brokenError(broken.error, peer) }),
+    ...(broken && { error: brokenError(broken.error, peer, broken.party === remote ? forth : undefined) }),
     durationMs: rounded(performance.now() - started),
   }
 }
@@ -96,12 +97,20 @@ export function lingerOf(lingerMs: number | undefined, ...ends: { halfClose: boo
   return ends.every(({ halfClose }) => halfClose) ? lingerMs : undefined
 }
 
-/** What a connection broke with. */
-export function brokenError(error: Error, peer: string): { code: string; message: string } {
+/** What a connection broke with, and how many bytes that party took before. */
+export function brokenError(error: Error, peer: string, sent: number | undefined): { code: string; message: string } {
   if (isStreamError(error)) return { code: error.code, message: explainStreamError(error) }
   const code = (error as NodeJS.ErrnoException).code ?? 'UNKNOWN'
-  const what = code === 'EPIPE' ? 'it takes no more (EPIPE)' : `the connection broke (${error.message})`
-  return { code, message: `${peer}: ${what}; what was on its way may be lost` }
+  const bytes = sent === 1 ? '1 byte' : `${sent} bytes`
+  if (sent !== undefined && (code === 'EPIPE' || code === 'ETIMEDOUT')) {
+    const what =
+      code === 'EPIPE'
+        ? 'the peer closed before it had taken everything (EPIPE)'
+        : 'the peer has ended its side and takes no more'
+    return { code, message: `${peer}: ${what}: ${bytes} went out, the rest did not` }
+  }
+  const behind = sent === undefined ? '' : ` behind ${bytes}`
+  return { code, message: `${peer}: the connection broke${behind} (${error.message}); what was on its way may be lost` }
 }
 
 /** What a connection could not be made for. @throws Whatever is no such reason. */
@@ -124,8 +133,4 @@ export async function conclude(output: Output, exit: ExitStatus, op: string, rep
 
 export function failureText({ outcome, error }: StreamReport, paint: Paint): string {
   return `${paint(outcome === 'not-sent' ? 'yellow' : 'magenta', outcome)}: ${error?.message}`
-}
-
-function isTerminal({ stdin }: Io): boolean {
-  return 'isTTY' in stdin && stdin.isTTY === true
 }

@@ -132,14 +132,20 @@ async function forward(context: Context, options: Options, fromText: string, toT
       return notSent(error)
     }
     const accepted = incoming.accept()
-    const near = socketParty(accepted.socket, accepted)
-    const far = socketParty(stream.socket, stream)
-    const { forth, back, broken } = await relay(near, far, { signal: cut.signal, lingerMs: lingerOf(lingerMs, accepted, stream) })
+    const near = socketParty(accepted.socket, { ...accepted, lastWordsMs: lingerMs })
+    const far = socketParty(stream.socket, { ...stream, lastWordsMs: lingerMs })
+    const { forth, back, broken } = await relay(near, far, {
+      signal: cut.signal,
+      lingerMs: lingerOf(lingerMs, accepted, stream),
+      stallMs: lingerMs,
+    })
     return {
       outcome: broken ? 'indeterminate' : 'ok',
       sent: forth,
       received: back,
-      ...(broken && { error: brokenError(broken.error, broken.party === near ? incoming.remote : peer) }),
+      ...(broken && {
+        error: broken.party === near ? brokenError(broken.error, incoming.remote, back) : brokenError(broken.error, peer, forth),
+      }),
       durationMs: rounded(performance.now() - started),
     }
   }

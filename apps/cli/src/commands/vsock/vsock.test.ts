@@ -66,6 +66,11 @@ async function read(stream: Readable): Promise<Buffer> {
   return Buffer.concat(chunks)
 }
 
+/** Bytes as a file or a pipe brings them. */
+function* pieces(bytes: Buffer): Generator<Buffer> {
+  for (let at = 0; at < bytes.length; at += 65_536) yield bytes.subarray(at, at + 65_536)
+}
+
 function digest(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex')
 }
@@ -134,6 +139,91 @@ describe('connect', () => {
     ;(await guest).end(', all of it')
     expect(await running.status).toBe(0)
     expect(running.stdout.text).toBe('answer, all of it')
+  })
+
+  /** A VMM of a few lines: answers OK and does with the connection as it is told. */
+  async function rawVmm(serve: (socket: Socket) => void): Promise<string> {
+    const listening = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => {
+        socket.write('OK 1\n')
+        serve(socket)
+      })
+    }).listen(join(dir, 'raw'))
+    const sockets = new Set<Socket>()
+    listening.on('connection', (socket) => sockets.add(socket))
+    await once(listening, 'listening')
+    closers.push(() => {
+      for (const socket of sockets) socket.destroy()
+      listening.close()
+    })
+    return `hvsock://${dir}/raw:80`
+  }
+
+  test.each([
+    ['another upcall as the VMM', []],
+    ['another upcall as the VMM, to a stdin that is slow', ['slow']],
+  ])('a peer that ends first takes the rest of stdin: %s', async (_name, [slow]) => {
+    const bytes = randomBytes(4 << 20)
+    const peer = start(['vsock', 'listen', '--as-vmm', `hvsock://${dir}/vm:1`])
+    await peer.stderr.has('listening')
+    const stdin = new PassThrough()
+    const running = start(['--json', 'vsock', 'connect', `hvsock://${dir}/vm:1`], { stdin })
+    stdin.write(bytes.subarray(0, 1 << 20))
+    if (slow) await new Promise<void>((resolve) => stdin.once('drain', resolve))
+    stdin.end(bytes.subarray(1 << 20))
+    expect([await running.status, await peer.status]).toEqual([0, 0])
+    expect(running.stderr.json).toMatchObject([{ outcome: 'ok', sent: 4 << 20, received: 0 }])
+    expect(digest(peer.stdout.bytes)).toBe(digest(bytes))
+  })
+
+  test('a peer that ends first without half-close, and reads on: all of stdin arrives, or it is no success', async () => {
+    const bytes = randomBytes(4 << 20)
+    let heard: Promise<Buffer> | undefined
+    const reads = await rawVmm((socket) => {
+      socket.end('bye')
+      heard = read(socket)
+    })
+    const all = await upcall(['vsock', 'connect', reads], { stdin: Readable.from(pieces(bytes)) })
+    expect([all.status, all.stdout.text, digest(await heard!)]).toEqual([0, 'bye', digest(bytes)])
+
+    await server(`unix:${dir}/s`, (socket) => {
+      socket.end('bye')
+      heard = read(socket)
+    })
+    const unix = await upcall(['vsock', 'connect', `unix:${dir}/s`, '--no-half-close'], { stdin: Readable.from(pieces(bytes)) })
+    expect([unix.status, digest(await heard!)]).toEqual([0, digest(bytes)])
+  })
+
+  test('a peer that has closed before stdin was through is status 4, with how many bytes went', async () => {
+    const address = await rawVmm((socket) => {
+      socket.write('bye')
+      socket.destroySoon()
+    })
+    const stdin = new PassThrough()
+    const running = start(['vsock', 'connect', address], { stdin })
+    await running.stdout.has('bye')
+    stdin.end('late')
+    expect(await running.status).toBe(4)
+    expect(running.stderr.text).toBe(
+      `upcall: indeterminate: ${address}: the peer closed before it had taken everything (EPIPE): 0 bytes went out, the rest did not\n`,
+    )
+    const json = await upcall(['--json', 'vsock', 'connect', address], { stdin: Readable.from(pieces(randomBytes(1 << 20))) })
+    expect(json.status).toBe(4)
+    expect(json.stderr.json).toMatchObject([{ outcome: 'indeterminate' }])
+    expect(json.stderr.json[0].sent).toBeLessThan(1 << 20)
+  })
+
+  test('a peer that has ended and takes no more is not waited for', async () => {
+    const address = await rawVmm((socket) => void socket.pause().end('bye'))
+    const bytes = randomBytes(8 << 20)
+    const { status, stderr } = await upcall(['--json', 'vsock', 'connect', address, '--linger', '40ms'], {
+      stdin: Readable.from(pieces(bytes)),
+    })
+    expect(status).toBe(4)
+    expect(stderr.json).toMatchObject([{ outcome: 'indeterminate', error: { code: 'ETIMEDOUT' } }])
+    expect(stderr.json[0].error.message).toMatch(/ended its side and takes no more: \d+ bytes went out, the rest did not/)
+    expect(stderr.json[0].sent).toBeLessThan(8 << 20)
   })
 
   test('--half-close passes EOF on through a VMM that can; --linger bounds the wait for one that cannot', async () => {
@@ -219,7 +309,7 @@ describe('connect', () => {
     const { status, stderr } = await upcall(['vsock', 'connect', `tcp:${port}`], { stdin })
     expect(status).toBe(4)
     expect(stderr.text).toMatch(
-      /^upcall: indeterminate: tcp:.*: the connection broke \(.*ECONNRESET\); what was on its way may be lost\n$/,
+      /^upcall: indeterminate: tcp:.*: the connection broke behind 1 byte \(.*ECONNRESET\); what was on its way may be lost\n$/,
     )
     tcp.close()
   })
@@ -522,6 +612,32 @@ describe('forward', () => {
     expect(String(await read(socket))).toBe('answer')
     await running.stdout.has('"disconnect"')
     expect(running.stdout.json.at(-1)).toMatchObject({ outcome: 'ok', sent: 8, received: 6 })
+  })
+
+  test.each([
+    ['as a VMM', ['--as-vmm', 'hvsock://DIR/near:80', 'unix:DIR/guest'], 'hvsock://DIR/near:80'],
+    ['to a VMM', ['unix:DIR/near', 'hvsock://DIR/vm:80'], 'unix:DIR/near'],
+    ['from one VMM to another', ['--as-vmm', 'hvsock://DIR/near:80', 'hvsock://DIR/vm:80'], 'hvsock://DIR/near:80'],
+    ['without half-close', ['--no-half-close', 'unix:DIR/near', 'unix:DIR/guest'], 'unix:DIR/near'],
+    [
+      'without half-close as a VMM',
+      ['--no-half-close', '--as-vmm', 'hvsock://DIR/near:80', 'unix:DIR/guest'],
+      'hvsock://DIR/near:80',
+    ],
+  ])('a peer that ends first takes the rest: %s', async (_name, argv, near) => {
+    const bytes = randomBytes(4 << 20)
+    let heard: Promise<Buffer> | undefined
+    await server(`unix:${dir}/guest`, (socket) => {
+      socket.end('bye')
+      heard = read(socket)
+    })
+    await vmm()
+    const at = (text: string) => text.replace('DIR', dir)
+    const running = await serving(['--json', 'vsock', 'forward', ...argv.map(at)])
+    const sender = await upcall(['vsock', 'connect', at(near)], { stdin: Readable.from(pieces(bytes)) })
+    expect([sender.status, sender.stdout.text, digest(await heard!)]).toEqual([0, 'bye', digest(bytes)])
+    await running.stdout.has('"disconnect"')
+    expect(running.stdout.json.at(-1)).toMatchObject({ outcome: 'ok', sent: 4 << 20, received: 3 })
   })
 
   test('whoever cannot be connected is closed, reset over tcp, refused as a VMM does, and the rest goes on', async () => {
