@@ -129,6 +129,59 @@ test.each([
   socket.destroy()
 })
 
+test('a second signal does not cut the orderly end short; a second Ctrl-C ends only the grace', async () => {
+  server = await listen(`unix:${dir}/to`)
+  server.on('connection', (socket) => socket.pipe(socket).on('error', () => {}))
+  for (const second of ['SIGTERM', 'SIGINT'] as const) {
+    const { child, ended } = launch(['vsock', 'forward', `unix:${dir}/from`, `unix:${dir}/to`, '--grace', '10m'])
+    await once(child.stdout!, 'data')
+    const socket = await connect(`unix:${dir}/from`)
+    const echoed = async (text: string) => {
+      socket.write(text)
+      expect(String((await once(socket, 'data'))[0])).toBe(text)
+    }
+    await echoed('one')
+    child.kill('SIGTERM')
+    // It listens no more.
+    while (existsSync(join(dir, 'from'))) await new Promise(setImmediate)
+    child.kill(second)
+    await echoed('two')
+    child.kill(second)
+    await echoed('three')
+    if (second === 'SIGTERM') socket.end()
+    else {
+      const again = setInterval(() => child.kill('SIGINT'), 50)
+      await once(socket.resume(), 'end')
+      clearInterval(again)
+    }
+    expect(await ended).toBe(0)
+    socket.destroy()
+  }
+})
+
+test('as a VMM, whose socket file stays to the end, too', async () => {
+  const { child, ended, says } = launch([
+    'vsock',
+    'listen',
+    '--as-vmm',
+    `hvsock://${dir}/vm:1`,
+    '--exec',
+    'sh',
+    '-c',
+    'trap "" TERM; echo up; sleep 0.2',
+  ])
+  await says('listening')
+  const socket = await connect(`hvsock://${dir}/vm:1`)
+  await once(socket, 'data')
+  child.kill('SIGINT')
+  await once(socket.resume(), 'end')
+  child.kill('SIGINT')
+  child.kill('SIGTERM')
+  expect(await ended).toBe(130)
+  socket.destroy()
+  expect(existsSync(join(dir, 'vm'))).toBe(false)
+})
+
 test.each([
   ['forward', () => ['vsock', 'forward', `unix:${dir}/from`, `unix:${dir}/to`]],
   ['listen', () => ['vsock', 'listen', `unix:${dir}/from`, '--keep', '--exec', 'cat']],

@@ -10,6 +10,8 @@ export interface Io {
   env: Record<string, string | undefined>
   /** Aborts when the user interrupts; its reason is an `Interrupted`. */
   signal: AbortSignal
+  /** Aborts when the user does so again, and wants no grace for what is under way. */
+  hurry?: AbortSignal
 }
 
 type Streams = Pick<Io, 'stdout' | 'stderr' | 'env' | 'signal'>

@@ -41,9 +41,10 @@ export function addForwardCommand(vsock: Command, action: Action): void {
     .argument('<to>', 'where to connect: tcp, unix, hvsock or vsock')
     .addOption(new Option('--max <n>', 'connections at once; more wait').argParser(parseInteger).default(DEFAULT_MAX))
     .addOption(
-      new Option('--grace <duration>', 'after SIGINT or SIGTERM: how long open connections may go on (default: not)').argParser(
-        parseDuration,
-      ),
+      new Option(
+        '--grace <duration>',
+        'after SIGINT or SIGTERM: how long open connections may go on, or until a second Ctrl-C (default: not)',
+      ).argParser(parseDuration),
     )
   addConnectingOptions(addListeningOptions(addStreamOptions(command)))
     .addHelpText(
@@ -115,7 +116,7 @@ async function forward(context: Context, options: Options, fromText: string, toT
   } finally {
     await listener.stop()
     admission.stop()
-    if (grace !== undefined) await graceful(admission.idle(), grace)
+    if (grace !== undefined) await graceful(admission.idle(), grace, io.hurry)
     cut.abort(io.signal.reason)
     await admission.idle()
     await listener.close()
@@ -151,9 +152,10 @@ async function forward(context: Context, options: Options, fromText: string, toT
   }
 }
 
-/** Waits for something, but not longer than so many milliseconds. */
-async function graceful(work: Promise<void>, ms: number): Promise<void> {
+/** Waits for something, but not longer than so many milliseconds, and not when the user is in a hurry. */
+async function graceful(work: Promise<void>, ms: number, hurry: AbortSignal | undefined): Promise<void> {
   const done = new AbortController()
-  await Promise.race([work, delay(ms, undefined, { signal: done.signal }).catch(() => {})])
+  const signal = hurry ? AbortSignal.any([done.signal, hurry]) : done.signal
+  await Promise.race([work, delay(ms, undefined, { signal }).catch(() => {})])
   done.abort()
 }
