@@ -1,4 +1,5 @@
 import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
 import { PassThrough, Readable } from 'node:stream'
 import { expect, test } from 'vitest'
 import { serveGuest, start, upcall } from './harness.js'
@@ -243,6 +244,14 @@ test('status takes a booting guest for what it is; wait outlasts whatever is not
   expect(out.stdout.json[0].error.message).toContain('is the VMM running?')
   expect(out.stdout.json[0].error.message).not.toContain('upcall wait')
   // What no waiting mends ends at once.
+  const wrong = await upcall(['--target', `unix:${tmpdir()}`, '--json', 'wait'])
+  expect(wrong.status).toBe(3)
+  expect(wrong.stdout.json).toMatchObject([
+    {
+      attempts: 1,
+      error: { message: expect.stringMatching(/^wait: connect unix:.*: the path is a directory, not a socket; check the path/) },
+    },
+  ])
   expect((await upcall(['--target', 'vsock://3', '--json', 'wait'])).stdout.json).toMatchObject([
     { attempts: 1, outcome: 'not-sent' },
   ])

@@ -1,5 +1,5 @@
 import { getEventListeners } from 'node:events'
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { linkSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -231,14 +231,30 @@ describe('other failures', () => {
     expect(error).toMatchObject({ code: 'ECONNREFUSED', retryable: true, cause: { code: 'ENOENT' } })
   })
 
-  it('says ECONNREFUSED where the file has no listener', async () => {
-    writeFileSync(path, '')
+  it('says ECONNREFUSED where the socket has no listener any more', async () => {
+    const server = await vmm(() => {}, `${path}.0`)
+    linkSync(`${path}.0`, path)
+    await new Promise((resolve) => server.close(resolve))
     expect(await failure(connect(`unix:${path}`))).toMatchObject({
       code: 'ECONNREFUSED',
       retryable: true,
       remote: { transport: 'unix', path },
       cause: { code: 'ECONNREFUSED' },
     })
+  })
+
+  it('says ENOTSOCK of what is no socket, final', async () => {
+    writeFileSync(path, '')
+    mkdirSync(`${path}.d`)
+    for (const [address, kind] of [
+      [`unix:${path}`, 'a plain file'],
+      [`hvsock://${path}:219`, 'a plain file'],
+      [`unix:${path}.d`, 'a directory'],
+    ] as const) {
+      const error = await failure(connect(address, { retry: true }))
+      expect(error).toMatchObject({ code: 'ENOTSOCK', retryable: false, cause: { code: 'ECONNREFUSED' } })
+      expect(error.message).toContain(`the path is ${kind}, not a socket; check the path`)
+    }
   })
 
   it('keeps other errnos, final', async () => {

@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { type Address, formatAddress } from './address.js'
 
 /** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
@@ -9,13 +10,22 @@ export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid'
  * - `ECONNREFUSED`: nobody listens there, or its backlog is full
  * - `ETIMEDOUT`: a deadline passed
  * - `EPROTO`: the other end does not speak the hybrid vsock handshake
+ * - `ENOTSOCK`: the path to connect to is that of something that is not a socket
  * - `EADDRINUSE`: the path is taken, by a live socket or by something that is not a socket
  * - `ENOTSUP`: this transport is not available here
  * - `ABORTED`: the caller's signal; its reason is the `cause`
  *
  * Every other code is the kernel's own errno, `EACCES` for instance.
  */
-export type VsockErrorCode = 'ECONNREFUSED' | 'ETIMEDOUT' | 'EPROTO' | 'EADDRINUSE' | 'ENOTSUP' | 'ABORTED' | (string & {})
+export type VsockErrorCode =
+  | 'ECONNREFUSED'
+  | 'ETIMEDOUT'
+  | 'EPROTO'
+  | 'ENOTSOCK'
+  | 'EADDRINUSE'
+  | 'ENOTSUP'
+  | 'ABORTED'
+  | (string & {})
 
 export interface VsockErrorInit {
   code: VsockErrorCode
@@ -90,7 +100,15 @@ export function connectError(remote: Address, cause: unknown): VsockError {
         what: 'nobody listens, there is no such file (ENOENT)',
         next: 'check the path, start its owner, or pass retry',
       })
-    case 'ECONNREFUSED':
+    case 'ECONNREFUSED': {
+      const kind = remote.transport === 'vsock' ? undefined : kindOfOther(remote.path)
+      if (kind !== undefined)
+        return new VsockError({
+          ...init,
+          code: 'ENOTSOCK',
+          what: `the path is ${kind}, not a socket`,
+          next: 'check the path: it is that of the socket that a VMM or a server made',
+        })
       return new VsockError({
         ...init,
         code: 'ECONNREFUSED',
@@ -98,6 +116,7 @@ export function connectError(remote: Address, cause: unknown): VsockError {
         what: 'nobody listens, the file has no live socket behind it',
         next: 'start its owner, or pass retry',
       })
+    }
     // A full backlog: the Unix sockets' word for what AF_VSOCK answers with a reset.
     case 'EAGAIN':
       return new VsockError({
@@ -120,6 +139,18 @@ export function connectError(remote: Address, cause: unknown): VsockError {
       })
     default:
       return new VsockError({ ...init, code: errno, what: `failed with ${errno}`, next: 'see the cause' })
+  }
+}
+
+/** What is at a path where connect(2) found nobody, unless it is a socket. */
+function kindOfOther(path: string): string | undefined {
+  try {
+    const found = statSync(path)
+    if (found.isSocket()) return undefined
+    return found.isDirectory() ? 'a directory' : found.isFile() ? 'a plain file' : 'something else'
+  } catch {
+    // Gone by now, for one.
+    return undefined
   }
 }
 
