@@ -3,21 +3,26 @@
 
 import type { UpcallError } from '@upcall/client'
 import { isUpcallError } from '@upcall/client'
-import { isVsockError, type VsockError } from '@upcall/vsock'
+import type { GuestError } from '@upcall/device-manager'
+import { type Address, formatAddress, isVsockError, type VsockError } from '@upcall/vsock'
+import { UPCALL_PORT } from '@upcall/wire'
 
 /** How a next step names `upcall wait`; empty for those who are waiting already. */
 type Wait = (clause: string) => string
 
-/**
- * The error's message, with what lies at its root if that says more, and a next step that can be taken from a shell.
- *
- * @param waiting - Whether this is `upcall wait` itself.
- */
-export function explain(error: UpcallError, subject: string, waiting = false): string {
+export interface Situation {
+  /** Whom it was about. */
+  target?: Address | undefined
+  /** Whether this is `upcall wait` itself. Default false. */
+  waiting?: boolean | undefined
+}
+
+/** The error's message, with what lies at its root if that says more, and a next step that can be taken from a shell. */
+export function explain(error: UpcallError, subject: string, { target, waiting = false }: Situation = {}): string {
   const root = rootOf(error)
   const wait: Wait = (clause) => (waiting ? '' : clause)
   if (error.outcome === 'not-sent') {
-    if (root !== undefined) return `${subject}: ${whatOf(root)}; ${nextOf(root, wait)}`
+    if (root !== undefined) return `${subject}: ${whatOf(root)}; ${nextOf(root, wait, target)}`
     if (error.code === 'TIMEOUT')
       return `${whatOf(error)}; nothing was sent: allow more with --timeout${wait(', or let `upcall wait` keep trying')}`
     if (error.code === 'ABORTED') return `${whatOf(error)}; nothing was sent`
@@ -39,7 +44,12 @@ function rootOf(error: UpcallError): UpcallError | VsockError | undefined {
   return root
 }
 
-function nextOf(root: UpcallError | VsockError, wait: Wait): string {
+/** What the guest said, and whether it may have been asked in another architecture's words. */
+export function explainRefusal({ message, operation, errno }: GuestError): string {
+  return 'count' in operation && errno === -22 ? `${message}: then pass --arch x86_64` : message
+}
+
+function nextOf(root: UpcallError | VsockError, wait: Wait, target: Address | undefined): string {
   if (isVsockError(root)) {
     switch (root.code) {
       case 'ECONNREFUSED':
@@ -52,12 +62,18 @@ function nextOf(root: UpcallError | VsockError, wait: Wait): string {
   }
   switch (root.code) {
     case 'DISCONNECTED':
-      return `has it an upcall service there?${wait(' `upcall wait` keeps trying')}`
+      return `has it an upcall service there?${hybridHint(target)}${wait(' `upcall wait` keeps trying')}`
     case 'PROTOCOL':
       return 'is this the port of the upcall server (219 unless the guest was told otherwise)?'
     default:
       return `is the guest running?${wait(' `upcall wait` keeps trying')}`
   }
+}
+
+/** A VMM's socket wants a CONNECT first, and closes on anything else. */
+function hybridHint(target: Address | undefined): string {
+  if (target?.transport !== 'unix') return ''
+  return ` If this is a VMM's hybrid vsock socket, write ${formatAddress({ transport: 'hvsock', path: target.path, port: UPCALL_PORT })};`
 }
 
 /** A refusal has several makers, and each has its own remedy. */

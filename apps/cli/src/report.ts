@@ -1,7 +1,8 @@
 import { isUpcallError, type Outcome } from '@upcall/client'
 import { GuestError } from '@upcall/device-manager'
+import type { Address } from '@upcall/vsock'
 import { isWireError, type Reply } from '@upcall/wire'
-import { explain } from './advice.js'
+import { explain, explainRefusal } from './advice.js'
 import { Exit, type Status, statusOf, UsageError } from './exit.js'
 import type { Colour, Paint } from './output.js'
 import { replyTexts } from './text.js'
@@ -36,17 +37,22 @@ export function succeeded(op: string, reply: Reply, durationMs: number): Report 
   return { op, outcome: 'ok', ...replyFields(reply), durationMs: rounded(durationMs) }
 }
 
+interface Attempt {
+  target?: Address | undefined
+  durationMs?: number | undefined
+}
+
 /** @throws What is none of the errors that an operation may end with: a mistake in upcall, and not to be reported as anything else. */
-export function failed(op: string | undefined, subject: string, error: unknown, durationMs?: number): Report {
+export function failed(op: string | undefined, subject: string, error: unknown, { target, durationMs }: Attempt = {}): Report {
   const head = { ...(op !== undefined && { op }) }
   const tail = { ...(durationMs !== undefined && { durationMs: rounded(durationMs) }) }
   if (error instanceof GuestError) {
-    const { code, errno, errnoName, message } = error
+    const { code, errno, errnoName } = error
     return {
       ...head,
       outcome: 'guest-error',
       ...replyFields(error.reply),
-      error: { code, errno, errnoName, message },
+      error: { code, errno, errnoName, message: explainRefusal(error) },
       ...tail,
     }
   }
@@ -54,7 +60,7 @@ export function failed(op: string | undefined, subject: string, error: unknown, 
     return {
       ...head,
       outcome: error.outcome,
-      error: { code: error.code, message: explain(error, subject, op === 'wait') },
+      error: { code: error.code, message: explain(error, subject, { target, waiting: op === 'wait' }) },
       ...tail,
     }
   if (isWireError(error))

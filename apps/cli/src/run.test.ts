@@ -161,6 +161,27 @@ test('a target that cannot be reached is not-sent, status 3, and the message say
   }
 })
 
+test('unix: at a hybrid vsock socket, and the other architecture, are told by what comes of them', async () => {
+  await using guest = await serveGuest('hvsock', ['--arch', 'x86_64'])
+  const hint = `write hvsock://${guest.path}:219`
+  for (const argv of [
+    ['--json', 'status'],
+    ['--json', 'pci', 'add', '00:05.0'],
+  ]) {
+    const { status, stdout } = await upcall(['--target', `unix:${guest.path}`, ...argv])
+    expect(status).toBe(3)
+    expect(stdout.json).toMatchObject([{ error: { message: expect.stringContaining(hint) } }])
+  }
+  for (const op of ['add', 'remove']) {
+    const argv = ['--target', guest.target, '--arch', 'aarch64', '--json', 'cpu', op, '--count', '1']
+    const { status, stdout } = await upcall(argv)
+    expect(status).toBe(1)
+    expect(stdout.json).toMatchObject([
+      { error: { errnoName: 'EINVAL', message: expect.stringMatching(/or the guest is x86_64 .*: then pass --arch x86_64$/) } },
+    ])
+  }
+})
+
 test('--timeout bounds an operation: not-sent before the greeting, indeterminate behind it', async () => {
   await using guest = await serveGuest('unix', ['--cpus', '4'])
   // Nothing accepts behind the handshake of a plain socket: the service byte goes unanswered.

@@ -30,6 +30,8 @@ export function openManager({ target, arch, timeoutMs }: Connecting): DeviceMana
 }
 
 export interface PerformOptions {
+  /** Where the manager connects to. */
+  target: Address
   signal: AbortSignal
   timeoutMs: number | undefined
   /** The vCPUs that are present, for refusing what would harm the guest. */
@@ -39,13 +41,13 @@ export interface PerformOptions {
 /** One operation, whatever becomes of it. */
 export async function perform(manager: DeviceManager<Arch>, request: Request, options: PerformOptions): Promise<Report> {
   const { op } = formatOperation(request)
-  const { signal, timeoutMs, present } = options
+  const { target, signal, timeoutMs, present } = options
   const started = performance.now()
   try {
     const reply = await manager.request(request, { signal, timeoutMs, present })
     return succeeded(op, reply, performance.now() - started)
   } catch (error) {
-    return failed(op, describeRequest(request), error, performance.now() - started)
+    return failed(op, describeRequest(request), error, { target, durationMs: performance.now() - started })
   }
 }
 
@@ -69,7 +71,7 @@ export async function operate(
   let report: Report
   try {
     using _progress = output.progress(`${subject} ${formatAddress(target)}`)
-    report = await perform(manager, request, { signal: io.signal, timeoutMs, present })
+    report = await perform(manager, request, { target, signal: io.signal, timeoutMs, present })
   } finally {
     await manager.close()
   }

@@ -49,6 +49,15 @@ test.each([
   expect(error.message).toContain(advice)
 })
 
+test('EINVAL for a count of vCPUs may be an x86_64 guest that reads ids', () => {
+  for (const type of ['ADD_CPU', 'DEL_CPU'] as const) {
+    const message = (request: Request) => new GuestError(request, { type, result: -22 }, 'vm7').message
+    expect(message({ type, count: 2 })).toMatch(/, or the guest is x86_64 and takes the count for ids$/)
+    expect(message({ type, count: 2 })).not.toContain('an id is in use')
+    expect(message({ type, apicIds: [2] })).not.toContain('x86_64')
+  }
+})
+
 describe('the protocol', () => {
   const protocol = deviceManagerProtocol({ arch: 'x86_64' })
   const pci: Request<'x86_64'> = { type: 'ADD_PCI', bus: 0, devfn: 8 }

@@ -43,6 +43,9 @@ function advice(request: Request, result: number): string {
     return 'the guest finds nothing on that bus and slot; plug the device in before ADD_PCI'
   if (result === -19 && pci) return 'the guest knows nothing on that bus and slot; it may be gone already'
   if (result === -5 && type === 'ADD_CPU') return 'a CPU did not come up; start its vCPU before ADD_CPU'
+  // An x86_64 guest reads the zeros behind the count as APIC ids: id 0, which is in use and has to stay (protocol, fact 11).
+  if (result === -22 && cpu && 'count' in request)
+    return `${type === 'ADD_CPU' ? 'a vCPU cannot be brought up' : 'the boot CPU stays, and so does the last one'}, or the guest is x86_64 and takes the count for ids`
   if (result === -22 && type === 'ADD_CPU')
     return 'an id is in use, or no vCPU answers for it; ids of a batch before it may be online'
   if (result === -22 && type === 'DEL_CPU')

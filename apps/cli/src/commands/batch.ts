@@ -70,7 +70,7 @@ async function batch(context: Context, { stopOnError = false }: BatchOptions, fi
     manager ??= openManager({ target, arch, timeoutMs })
     // One attempt per operation: none hangs on a guest that is gone, and all find one that came back.
     if (manager.state === 'ReconnectError') manager.client.reconnect()
-    return perform(manager, request, { signal: io.signal, timeoutMs })
+    return perform(manager, request, { target, signal: io.signal, timeoutMs })
   }
 }
 

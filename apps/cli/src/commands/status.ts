@@ -92,7 +92,7 @@ async function check(context: Context, op: 'status' | 'wait'): Promise<void> {
     await client.ready({ signal: io.signal, timeoutMs: repeat ? undefined : limitMs })
     report = { op, outcome: 'ok' }
   } catch (error) {
-    report = failed(op, op, error)
+    report = failed(op, op, error, { target })
     if (repeat && isUpcallError(error) && reportStatus(report) === 3 && !io.signal.aborted && report.error)
       report.error.message += ` (gave up after ${attempt.number} attempts)`
   } finally {
