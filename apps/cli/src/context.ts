@@ -2,7 +2,7 @@ import type { Address } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import type { Command } from 'commander'
 import type { ExitStatus } from './exit.js'
-import { archOf, type GlobalOptions, targetOf } from './options.js'
+import { archOf, checkNeeded, type GlobalOptions, targetOf } from './options.js'
 import { type Io, Output } from './output.js'
 import { type Report, reportStatus, reportText } from './report.js'
 
@@ -51,9 +51,10 @@ export type AddCommand = (program: Command, action: Action) => void
 
 export function actionOf(io: Io, exit: ExitStatus): Action {
   return <Options extends object, Args extends unknown[]>(handler: Handler<Options, Args>) =>
-    (...received: unknown[]) => {
+    async (...received: unknown[]) => {
       // The arguments, the options, and the command they are of.
       const command = received.at(-1) as Command
+      checkNeeded(command)
       const context = new Context(io, exit, command.optsWithGlobals<GlobalOptions>())
       return handler(context, command.opts<Options>(), ...(received.slice(0, -2) as Args))
     }

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { UsageError } from './exit.js'
-import { archOf, parseDuration, parseIds, parseInteger, parseMessageType, targetOf } from './options.js'
+import { archOf, parseDuration, parseIds, parseInteger, parseMessageType, parseSize, targetOf } from './options.js'
 
 test.each([
   ['500ms', 500],
@@ -27,6 +27,19 @@ test.each(['', 'x', '3-2', '-1', '1-', '1.5', '1000'])('%j names no vCPUs', (tex
 test('numbers are decimal or hexadecimal, and nothing else', () => {
   expect([parseInteger('0'), parseInteger('42'), parseInteger('0x1F')]).toEqual([0, 42, 31])
   for (const text of ['', '-1', '1.0', '0x', '1e3', '0x123456789', 'five']) expect(() => parseInteger(text)).toThrow()
+})
+
+test('sizes are bytes, or have a unit', () => {
+  expect(['4096', '0x1000', '4K', '4k', '512M', '3G', '0'].map(parseSize)).toEqual([
+    '4096',
+    '0x1000',
+    '0x1000',
+    '0x1000',
+    '0x20000000',
+    '0xc0000000',
+    '0',
+  ])
+  for (const text of ['', 'K', '4Q', '4KB', '0x4K', '1.5M', '-4K', '4 K']) expect(() => parseSize(text)).toThrow(/as in 4K/)
 })
 
 test('a message type goes by number or name', () => {

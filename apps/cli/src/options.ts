@@ -1,6 +1,6 @@
 import { type Address, AddressError, formatAddress, parseAddress } from '@upcall/vsock'
 import { type Arch, MessageType, UPCALL_PORT } from '@upcall/wire'
-import { InvalidArgumentError } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import { UsageError } from './exit.js'
 
 /** The options that every command takes. */
@@ -10,6 +10,21 @@ export interface GlobalOptions {
   /** Milliseconds. */
   timeout?: number
   json?: boolean
+}
+
+/**
+ * An option that a command cannot do without. Commander's own mandatory ones are missed before an unknown option is looked at, so that of
+ * `--bse` it would say that `--base` is missing, and nothing of the typo.
+ */
+export class NeededOption extends Option {}
+
+/** Ends the command as commander does where one is missing. */
+export function checkNeeded(command: Command): void {
+  const missing = command.options.find(
+    (option) => option instanceof NeededOption && command.getOptionValue(option.attributeName()) === undefined,
+  )
+  if (missing)
+    command.error(`error: required option '${missing.flags}' not specified`, { code: 'commander.missingMandatoryOptionValue' })
 }
 
 const units = { ms: 1, s: 1_000, m: 60_000 } as const
@@ -29,6 +44,17 @@ export function parseDuration(text: string): number {
 export function parseInteger(text: string): number {
   if (!/^(?:\d{1,10}|0x[0-9a-f]{1,8})$/i.test(text)) throw new InvalidArgumentError('Write a whole number, as in 5 or 0x1f.')
   return Number(text)
+}
+
+const sizeUnits = { K: 10n, M: 20n, G: 30n } as const
+
+/** A number of bytes, as an operation takes it: decimal, hexadecimal behind 0x, or decimal with K, M or G behind it. */
+export function parseSize(text: string): string {
+  const [, count, unit] = /^(\d{1,12})([KMG])$/i.exec(text) ?? []
+  if (count !== undefined && unit !== undefined)
+    return `0x${(BigInt(count) << sizeUnits[unit.toUpperCase() as keyof typeof sizeUnits]).toString(16)}`
+  if (/^(?:\d{1,20}|0x[0-9a-f]{1,16})$/i.test(text)) return text
+  throw new InvalidArgumentError('Write a number of bytes, as in 0x1000 or 4096, or one with K, M or G behind it, as in 4K.')
 }
 
 /** A message type by number or name. */

@@ -123,6 +123,17 @@ test.each([
   [['--target', 'unix:/x', '--timeout', '5', 'status'], /500ms, 5s or 2m/],
   [['--target', 'unix:/x', '--arch', 'mips', 'status'], /x86_64, aarch64/],
   [['--target', 'unix:/x', 'mmio', 'add', '--base', '1'], /--size/],
+  [
+    ['--target', 'unix:/x', 'mmio', 'add', '--bse', '1', '--size', '1', '--irq', '5'],
+    /unknown option '--bse'\n\(Did you mean --base\?\)/,
+  ],
+  [['serve', '--lisen', 'unix:/x'], /unknown option '--lisen'\n\(Did you mean --listen\?\)/],
+  [['request', '--tpe', '3'], /unknown option '--tpe'\n\(Did you mean --type\?\)/],
+  [['serve'], /required option '--listen <address>' not specified/],
+  [
+    ['--target', 'unix:/x', 'mmio', 'add', '--base', '1', '--size', '4Q', '--irq', '5'],
+    /--size <bytes>' argument '4Q' is invalid. .*4K/,
+  ],
   [['--target', 'unix:/x', 'pci', 'add'], /bdf/],
   [['--target', 'unix:/x', '--arch', 'x86_64', 'cpu', 'add'], /no vCPU ids/],
   [['--target', 'unix:/x', '--arch', 'x86_64', 'cpu', 'add', '--count', '1'], /--count/],

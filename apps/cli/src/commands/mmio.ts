@@ -1,6 +1,6 @@
-import { type Command, Option } from 'commander'
+import type { Command } from 'commander'
 import type { Action, Context } from '../context.js'
-import { parseInteger } from '../options.js'
+import { NeededOption, parseInteger, parseSize } from '../options.js'
 import { operate } from '../session.js'
 
 interface MmioOptions {
@@ -50,7 +50,7 @@ Examples:
 function windowCommand(mmio: Command, name: 'add' | 'remove'): Command {
   return mmio
     .command(name)
-    .addOption(new Option('--base <address>', 'first byte, as in 0xd0000000').makeOptionMandatory())
-    .addOption(new Option('--size <bytes>', 'length, as in 0x1000').makeOptionMandatory())
-    .addOption(new Option('--irq <n>', 'interrupt line').argParser(parseInteger).makeOptionMandatory())
+    .addOption(new NeededOption('--base <address>', 'first byte, as in 0xd0000000'))
+    .addOption(new NeededOption('--size <bytes>', 'length, as in 0x1000 or 4K').argParser(parseSize))
+    .addOption(new NeededOption('--irq <n>', 'interrupt line').argParser(parseInteger))
 }

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
-import { parseMessageType } from '../options.js'
+import { NeededOption, parseMessageType } from '../options.js'
 import { operate } from '../session.js'
 
 interface RequestOptions {
@@ -12,11 +12,7 @@ export function addRequestCommand(program: Command, action: Action): void {
   program
     .command('request')
     .description('send any message, unchecked, and print the result')
-    .addOption(
-      new Option('--type <type>', 'message type, a number or a name such as ADD_MEM')
-        .argParser(parseMessageType)
-        .makeOptionMandatory(),
-    )
+    .addOption(new NeededOption('--type <type>', 'message type, a number or a name such as ADD_MEM').argParser(parseMessageType))
     .addOption(new Option('--load <hex>', 'what stands behind the header, at most 1008 bytes, in hexadecimal'))
     .addHelpText(
       'after',

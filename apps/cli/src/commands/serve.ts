@@ -4,7 +4,7 @@ import { UpcallServer } from '@upcall/server'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
 import { EventLog } from '../events.js'
-import { parseDuration, parseEndpoint, parseInteger } from '../options.js'
+import { NeededOption, parseDuration, parseEndpoint, parseInteger } from '../options.js'
 import type { Paint } from '../output.js'
 import { openEndpoint } from '../serve/endpoint.js'
 import { type GuestOptions, kernels, makeGuest } from '../serve/guest.js'
@@ -20,10 +20,7 @@ export function addServeCommand(program: Command, action: Action): void {
     .command('serve')
     .description("the guest's end: a simulated guest that behaves as the patched kernels do, or the Linux that it runs in")
     .addOption(
-      new Option(
-        '--listen <address>',
-        'where clients arrive: hvsock://<path>:<port>, unix:<path> or vsock://any:<port>',
-      ).makeOptionMandatory(),
+      new NeededOption('--listen <address>', 'where clients arrive: hvsock://<path>:<port>, unix:<path> or vsock://any:<port>'),
     )
     .addOption(new Option('--backend <backend>', 'what the guest is').choices(['simulated', 'linux']).default('simulated'))
     .addOption(new Option('--no-roll-back', 'linux: a batch of CPUs that fails half-way stays as far as it has come'))
