@@ -76,8 +76,8 @@ const faults = [
     "if (arch === 'aarch64') return { type, count }",
     'if (false) return { type, count }',
   ),
-  wire('fact-13: irq 0 is refused on aarch64', 'request.ts', "arch === 'x86_64' ? 1 : 0", '1'),
-  wire('fact-13: irq 0 is sent on x86_64', 'request.ts', "arch === 'x86_64' ? 1 : 0", '0'),
+  wire('fact-13: irq 0 is refused on aarch64', 'request.ts', "irq === 0 && arch === 'x86_64'", 'irq === 0'),
+  wire('fact-13: irq 0 is sent on x86_64', 'request.ts', "irq === 0 && arch === 'x86_64'", 'false'),
   wire('a window may end beyond 2^64', 'request.ts', 'if (base + size > 1n << 64n) {', 'if (base + size > 1n << 65n) {'),
   wire(
     'a window may not end at the last byte',

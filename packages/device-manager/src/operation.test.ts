@@ -55,7 +55,8 @@ test.each<[unknown, Arch, string, string]>([
   [{ op: 'mmio.add', base: 2 ** 53, size: 1, irq: 5 }, 'x86_64', 'base', 'got 9007199254740992'],
   [{ op: 'mmio.add', base: 0, size: 1 }, 'x86_64', 'irq', 'must be a number, got nothing'],
   [{ op: 'pci.add', bdf: 5 }, 'x86_64', 'bdf', 'must be a PCI address'],
-  [{ op: 'request', type: 3, load: 'abc' }, 'x86_64', 'load', 'pairs of hexadecimal digits'],
+  [{ op: 'request', type: 3, load: 'abc' }, 'x86_64', 'load', 'must be pairs of hexadecimal digits, got "abc"'],
+  [{ op: 'request', type: 3, load: 'z'.repeat(99) }, 'x86_64', 'load', `got "${'z'.repeat(40)}…"`],
   [{ op: 'request', type: 3, load: 'ab'.repeat(1009) }, 'x86_64', 'load', 'at most 1008 bytes fit, got 1009'],
 ])('%j on %s is refused, naming %s', (value, arch, path, message) => {
   expect(() => parseOperation(value, arch)).toThrow(

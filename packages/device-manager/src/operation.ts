@@ -119,7 +119,7 @@ export function parseOperation(value: unknown, arch: Arch): Request {
 export function parseLoad(value: unknown): Uint8Array {
   if (typeof value !== 'string') throw invalid('load', 'a string of hexadecimal digits', value)
   const digits = value.replace(/\s+/g, '')
-  if (!/^(?:[0-9a-f]{2})*$/i.test(digits)) throw new WireError('ARGUMENT', 'load', 'must be pairs of hexadecimal digits')
+  if (!/^(?:[0-9a-f]{2})*$/i.test(digits)) throw invalid('load', 'pairs of hexadecimal digits', shortened(value))
   if (digits.length / 2 > MAX_REQUEST_LOAD)
     throw new WireError('ARGUMENT', 'load', `at most ${MAX_REQUEST_LOAD} bytes fit, got ${digits.length / 2}`)
   return Uint8Array.from(Buffer.from(digits, 'hex'))
@@ -159,6 +159,10 @@ function parseJson(text: string): unknown {
 
 function invalid(path: string, allowed: string, value: unknown): WireError {
   return new WireError('ARGUMENT', path, `must be ${allowed}, got ${value === undefined ? 'nothing' : JSON.stringify(value)}`)
+}
+
+function shortened(text: string): string {
+  return text.length > 40 ? `${text.slice(0, 40)}…` : text
 }
 
 function hex(value: bigint): string {

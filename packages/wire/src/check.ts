@@ -1,5 +1,5 @@
 import type { Arch } from './constants.js'
-import { show, WireError } from './error.js'
+import { show, showInteger, WireError } from './error.js'
 
 /** An integer in min … max, or a WireError that says where and what is allowed. */
 export function integer(value: unknown, path: string, min: number, max: number): number {
@@ -9,11 +9,12 @@ export function integer(value: unknown, path: string, min: number, max: number):
   return value as number
 }
 
-/** A bigint in min … 2^64 − 1, or a WireError that says where and what is allowed. */
+/** A bigint in min … 2^64 − 1, or a WireError that says where and what is allowed, in words that fit a shell as well as a program. */
 export function u64(value: unknown, path: string, min: bigint): bigint {
-  if (typeof value !== 'bigint' || value < min || value >= 1n << 64n) {
-    throw new WireError('ARGUMENT', path, `must be a bigint in ${min}n … 2^64 − 1, got ${show(value)}`)
-  }
+  if (typeof value !== 'bigint')
+    throw new WireError('ARGUMENT', path, `must be a bigint in ${min} … 2^64 − 1, got ${show(value)}`)
+  if (value < min || value >= 1n << 64n)
+    throw new WireError('ARGUMENT', path, `must be in ${min} … 2^64 − 1, got ${showInteger(value)}`)
   return value
 }
 

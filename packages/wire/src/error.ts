@@ -30,10 +30,15 @@ export function isWireError(value: unknown): value is WireError {
 
 /** A value as an error message shows it. */
 export function show(value: unknown): string {
-  if (typeof value === 'bigint') return value < 0n ? `${value}n` : `0x${value.toString(16)}n`
+  if (typeof value === 'bigint') return `${showInteger(value)}n`
   if (typeof value === 'string') return JSON.stringify(value)
   if (value instanceof Uint8Array) return `${value.length} bytes`
   if (Array.isArray(value)) return `an array of ${value.length}`
   if (typeof value === 'object' && value !== null) return 'an object'
   return String(value)
+}
+
+/** An address or a size: hexadecimal, from 10 on. */
+export function showInteger(value: bigint): string {
+  return value < 10n ? `${value}` : `0x${value.toString(16)}`
 }

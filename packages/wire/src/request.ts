@@ -1,7 +1,7 @@
 import { copyOf, getU32, getU64, putU32, putU64 } from './bytes.js'
 import { checkArch, integer, load, u64 } from './check.js'
 import { type Arch, DEFAULT_APIC_VERSION, HEADER_SIZE, MAX_REQUEST_LOAD, MessageType } from './constants.js'
-import { show, WireError } from './error.js'
+import { show, showInteger, WireError } from './error.js'
 import { blankMessage, messageHeader, putHeader } from './header.js'
 
 /** vCPUs by local APIC id, which in Dragonball is the vCPU's index. 1 … 255 distinct ids of 0 … 255. */
@@ -215,9 +215,11 @@ function checkWindow({ base, size, irq }: MmioRequest, arch: Arch): void {
     throw new WireError(
       'ARGUMENT',
       'size',
-      `a window of ${show(size)} bytes at ${show(base)} ends beyond 2^64; at most ${show((1n << 64n) - base)} fit`,
+      `a window of ${showInteger(size)} bytes at ${showInteger(base)} ends beyond 2^64; at most ${showInteger((1n << 64n) - base)} fit`,
     )
   }
-  // The kernel answers irq 0 with EINVAL on x86. On aarch64 it is the first shared peripheral interrupt.
-  integer(irq, 'irq', arch === 'x86_64' ? 1 : 0, 0xffff_ffff)
+  // On aarch64 it is the first shared peripheral interrupt.
+  if (irq === 0 && arch === 'x86_64')
+    throw new WireError('ARGUMENT', 'irq', 'an x86_64 kernel takes 0 for no interrupt and answers EINVAL; use 1 … 4294967295')
+  integer(irq, 'irq', 0, 0xffff_ffff)
 }
