@@ -24,12 +24,17 @@ export function explain(error: UpcallError, subject: string, { target, waiting =
   if (error.outcome === 'not-sent') {
     if (root !== undefined) return `${subject}: ${whatOf(root)}; ${nextOf(root, wait, target)}`
     if (error.code === 'TIMEOUT')
-      return `${whatOf(error)}; nothing was sent: allow more with --timeout${wait(', or let `upcall wait` keep trying')}`
-    if (error.code === 'ABORTED') return `${whatOf(error)}; nothing was sent`
+      return `${about(subject, whatOf(error))}; nothing was sent: allow more with --timeout${wait(', or let `upcall wait` keep trying')}`
+    if (error.code === 'ABORTED') return `${about(subject, whatOf(error))}; nothing was sent`
     return error.message
   }
   const cause = error.cause instanceof Error && error.code !== 'ABORTED' ? ` (${error.cause.message})` : ''
   return `${whatOf(error)}${cause}; ${error.message.slice(whatOf(error).length + 2)}`
+}
+
+/** Requests name themselves; the wait for a client that is ready does not know for which command that is. */
+function about(subject: string, what: string): string {
+  return what.startsWith(subject) ? what : `${subject}: ${what}`
 }
 
 /** The last error of ours in the chain of causes, if it is not the error itself. */
@@ -80,7 +85,7 @@ function hybridHint(target: Address | undefined): string {
 function refusedNext({ cause }: VsockError, wait: Wait): string {
   const errno = (cause as NodeJS.ErrnoException | undefined)?.code
   if (errno === 'ENOENT')
-    return `is this the path of the VMM’s socket, and is the VMM running?${wait(' `upcall wait` waits for it')}`
+    return `is this the path of the VMM's socket, and is the VMM running?${wait(' `upcall wait` waits for it')}`
   if (errno === 'ECONNREFUSED')
     return `the VMM that made this file is gone: start it again${wait('; `upcall wait` waits for it')}`
   if (errno === 'EAGAIN') return 'the VMM does not take connections: is it stuck?'

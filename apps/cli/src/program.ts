@@ -27,7 +27,7 @@ const commands: readonly AddCommand[] = [
 ]
 
 /** The command line: what can be asked, and which function answers. */
-export function createProgram(io: Io, exit: ExitStatus, json: boolean): Command {
+export function createProgram(io: Io, exit: ExitStatus): Command {
   const { version } = createRequire(import.meta.url)('../package.json') as { version: string }
   const program = new Command('upcall')
     .description('Hotplug CPUs, virtio-mmio and PCI devices into a running guest, over vsock.')
@@ -44,9 +44,8 @@ export function createProgram(io: Io, exit: ExitStatus, json: boolean): Command 
     .configureOutput({
       writeOut: (text) => io.stdout.write(text),
       writeErr: (text) => io.stderr.write(text),
-      outputError: (text, write) => {
-        if (!json) write(`upcall: ${text.replace(/^error: /, '')}`)
-      },
+      // `run` says it, with --json as without.
+      outputError: () => {},
     })
     .exitOverride()
     .addHelpText(

@@ -115,7 +115,10 @@ test('what would harm the guest, or cannot be, is refused with status 2', async 
 })
 
 test.each([
-  [['bogus'], /unknown command/],
+  [['bogus'], /unknown command 'bogus'; `upcall --help` lists/],
+  [['stauts'], /unknown command 'stauts'\n\(Did you mean status\?\); `upcall --help` lists/],
+  [['cpu', 'bogus'], /unknown command 'bogus'; `upcall cpu --help` lists/],
+  [['--target', 'cpu', 'bogus'], /unknown command/],
   [[], /no command/],
   [['cpu'], /no command/],
   [['status'], /no target/],
@@ -232,7 +235,13 @@ test('an interruption says how it stands and ends with 130', async () => {
   const early = start(['--target', guest.target, 'pci', 'add', '00:05.0'])
   early.interrupt()
   expect(await early.status).toBe(130)
-  expect(early.stderr.text).toMatch(/not-sent: .*nothing was sent/)
+  expect(early.stderr.text).toMatch(/not-sent: pci\.add 00:05\.0 unix:.*nothing was sent/)
+
+  const target = `unix:${guest.path}.none`
+  const waiting = start(['--target', target, 'wait'])
+  waiting.interrupt()
+  expect(await waiting.status).toBe(130)
+  expect(waiting.stderr.text).toBe(`upcall: not-sent: wait: connect ${target}: aborted before it was ready; nothing was sent\n`)
 })
 
 test('status and wait tell how far it got, how long it took, and to whom', async () => {
@@ -416,7 +425,11 @@ test('every command has help with examples, and the version is the package’s',
   for (const command of [...commands, 'request', 'batch', 'serve', 'decode']) {
     const { status, stdout } = await upcall([...command.split(' ').filter(Boolean), '--help'])
     expect(status).toBe(0)
-    expect(stdout.text).toContain('--target <address>')
+    const ofStreams = command.startsWith('vsock')
+    expect(stdout.text.includes('--target <address>')).toBe(!ofStreams)
+    expect(stdout.text.includes('--arch <arch>')).toBe(!ofStreams)
+    expect(stdout.text).toContain('--timeout <duration>')
+    expect(stdout.text).not.toContain('’')
     expect(stdout.text).toMatch(/Examples:\n( {2}\$ .*upcall .*\n)+$/)
   }
   const { stdout } = await upcall(['--version'])

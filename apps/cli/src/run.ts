@@ -1,4 +1,4 @@
-import { CommanderError } from 'commander'
+import { type Command, CommanderError } from 'commander'
 import { separateExec } from './commands/vsock/options.js'
 import { Exit, ExitStatus, interruptedStatus, UsageError } from './exit.js'
 import { type Io, Output } from './output.js'
@@ -16,14 +16,17 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   const { argv: words, own } = separateExec(argv)
   const json = own.includes('--json')
   const exit = new ExitStatus()
+  const program = createProgram(io, exit)
   try {
-    await createProgram(io, exit, json).parseAsync(words, { from: 'user' })
+    await program.parseAsync(words, { from: 'user' })
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return Exit.ok
       exit.add(Exit.invalid)
-      // Without --json, commander has said it already.
-      if (json) await invalid(io, json, new UsageError(messageOf(error)))
+      const message = messageOf(error, program, own)
+      if (json) await invalid(io, json, new UsageError(message))
+      // Of no command at all commander has said what it is for.
+      else if (error.code !== 'commander.help') io.stderr.write(`upcall: ${message}\n`)
     } else if (error instanceof UsageError) {
       exit.add(Exit.invalid)
       await invalid(io, json, error)
@@ -40,6 +43,11 @@ async function invalid(io: Io, json: boolean, error: UsageError): Promise<void> 
   await new Output(io, json).failure(report, (paint) => reportText(report, '', paint))
 }
 
-function messageOf({ code, message }: CommanderError): string {
-  return code === 'commander.help' ? 'no command; `upcall --help` lists them' : message.replace(/^error: /, '')
+function messageOf({ code, message }: CommanderError, program: Command, words: readonly string[]): string {
+  if (code === 'commander.help') return 'no command; `upcall --help` lists them'
+  const text = message.replace(/^error: /, '')
+  if (code !== 'commander.unknownCommand') return text
+  const before = words[words.findIndex((word) => text.startsWith(`unknown command '${word}'`)) - 1]
+  const group = program.commands.find((command) => command.name() === before)
+  return `${text}; \`upcall ${group ? `${before} ` : ''}--help\` lists those there are`
 }

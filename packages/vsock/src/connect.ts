@@ -159,6 +159,6 @@ function gaveUp(remote: Address, attempts: number, budgetMs: number, last: Vsock
     retryable: true,
     cause: last,
     what: `gave up after ${attempts} attempt${attempts === 1 ? '' : 's'} within ${Math.round(budgetMs)} ms, the last one: ${last.code}`,
-    next: 'the cause is the last attempt’s error; allow more time with timeoutMs',
+    next: "the cause is the last attempt's error; allow more time with timeoutMs",
   })
 }

@@ -82,7 +82,7 @@ export function abortedError(op: VsockOperation, address: Address, reason: unkno
     op,
     ...which,
     what: 'aborted',
-    next: 'the cause is the signal’s reason',
+    next: "the cause is the signal's reason",
     cause: reason,
   })
 }
@@ -124,7 +124,7 @@ export function connectError(remote: Address, cause: unknown): VsockError {
         code: 'ECONNREFUSED',
         retryable: true,
         what: 'the backlog is full (EAGAIN)',
-        next: 'raise the server’s backlog, or pass retry',
+        next: "raise the server's backlog, or pass retry",
       })
     case 'ECONNRESET':
     case 'EPIPE':

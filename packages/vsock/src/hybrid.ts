@@ -139,7 +139,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     const gone = new AbortController()
     socket.once('close', () => {
       this.#sockets.delete(socket)
-      gone.abort(new Error('the dialer’s connection is closed'))
+      gone.abort(new Error("the dialer's connection is closed"))
     })
     // 'close' follows, and tells everybody who has to know.
     socket.on('error', () => {})

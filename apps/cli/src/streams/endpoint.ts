@@ -48,7 +48,7 @@ function parseTcp(rest: string, text: string, source: string): TcpAddress {
   if (match === null || port > 0xffff || (bracketed !== undefined && !isIPv6(bracketed)))
     throw new UsageError(
       `${source}: address ${JSON.stringify(text)}: write tcp:<host>:<port>, an IPv6 host in brackets, the port from 1 to 65535 ` +
-        '(any: one that is free); without a host it is this machine’s loopback',
+        "(any: one that is free); without a host it is this machine's loopback",
     )
   return { transport: 'tcp', host: bracketed ?? (plain || LOOPBACK), port }
 }

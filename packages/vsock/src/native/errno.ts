@@ -17,7 +17,7 @@ type Table = Readonly<Record<string, Row>>
 const NOBODY = 'nobody listens on that port, or its backlog is full'
 const START_SERVER = 'start the server at the other end, or pass retry'
 const FREE_DESCRIPTORS = 'close something, or raise the limit (ulimit -n)'
-const SECCOMP = 'look at the sandbox: Docker’s default seccomp profile, for one, forbids AF_VSOCK'
+const SECCOMP = "look at the sandbox: Docker's default seccomp profile, for one, forbids AF_VSOCK"
 
 const BOTH: Table = {
   // The module is not loaded, or the kernel was built without it.
@@ -52,7 +52,7 @@ const CONNECT: Table = {
     'ENODEV',
     'retry',
     'no such CID, or no transport that leads there',
-    'check that the VM runs with that CID, and that vhost_vsock (on a host), the VM’s vsock device (in a guest) or vsock_loopback (for local) is there',
+    "check that the VM runs with that CID, and that vhost_vsock (on a host), the VM's vsock device (in a guest) or vsock_loopback (for local) is there",
   ],
   // The transport's stream_allow: the hypervisor's CID, or from a guest any CID but the host's.
   ENETUNREACH: [
@@ -66,9 +66,9 @@ const CONNECT: Table = {
     'ESOCKTNOSUPPORT',
     'final',
     'the transport does not carry this type of socket',
-    'check the kernel’s vsock transport at both ends',
+    "check the kernel's vsock transport at both ends",
   ],
-  EPROTO: ['EPROTO', 'retry', 'the other end broke the vsock handshake', 'look at the VMM’s log'],
+  EPROTO: ['EPROTO', 'retry', 'the other end broke the vsock handshake', "look at the VMM's log"],
   // The handshake was over and the connection gone before it could be looked at.
   ENOTCONN: ['ECONNREFUSED', 'retry', 'the connection was closed as soon as it was made', START_SERVER],
   EPIPE: ['ECONNREFUSED', 'retry', 'the connection was closed as soon as it was made', START_SERVER],
@@ -79,19 +79,19 @@ const CONNECT: Table = {
     'the kernel refuses this address or one of the vsock options',
     'check the CID; flags such as toHost need Linux 5.11',
   ],
-  EACCES: ['EACCES', 'final', 'not permitted', 'look at the security module’s log (SELinux, AppArmor)'],
+  EACCES: ['EACCES', 'final', 'not permitted', "look at the security module's log (SELinux, AppArmor)"],
 }
 
 const LISTEN: Table = {
   ...BOTH,
   EACCES: ['EACCES', 'final', 'ports below 1024 are privileged', 'use a higher port, or give the process CAP_NET_BIND_SERVICE'],
   EADDRINUSE: ['EADDRINUSE', 'retry', 'the port is taken', 'stop the other server, or choose another port (any for a free one)'],
-  EADDRNOTAVAIL: ['EADDRNOTAVAIL', 'final', 'that CID is not this machine’s', 'bind any, or this machine’s own CID (localCid())'],
+  EADDRNOTAVAIL: ['EADDRNOTAVAIL', 'final', "that CID is not this machine's", "bind any, or this machine's own CID (localCid())"],
   ENODEV: [
     'ENODEV',
     'final',
     'there is no vsock transport',
-    'load a vsock transport: vhost_vsock (host), vsock_loopback, or the VM’s vsock device',
+    "load a vsock transport: vhost_vsock (host), vsock_loopback, or the VM's vsock device",
   ],
   EINVAL: [
     'EINVAL',

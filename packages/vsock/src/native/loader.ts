@@ -11,7 +11,7 @@ const ADDON: Addon = {
   variable: 'UPCALL_VSOCK_ADDON',
   purpose: 'native AF_VSOCK',
   needs: 'AF_VSOCK, which is Linux only',
-  otherWays: 'use hvsock://<path>:<port> through the VMM’s Unix socket, or unix:<path>',
+  otherWays: "use hvsock://<path>:<port> through the VMM's Unix socket, or unix:<path>",
 }
 
 let loaded: Binding | undefined

@@ -118,7 +118,7 @@ export function localCid(): number {
     const code = errnoOf(cause)
     const next =
       {
-        ENOENT: 'load the module vsock and a transport (vhost_vsock, vsock_loopback, or the VM’s vsock device)',
+        ENOENT: "load the module vsock and a transport (vhost_vsock, vsock_loopback, or the VM's vsock device)",
         EACCES: 'this process needs read permission on /dev/vsock',
         EPERM: 'this process needs read permission on /dev/vsock',
       }[code] ?? 'see the cause'

@@ -8,8 +8,8 @@ import {
   addExecOption,
   addStreamOptions,
   type ConnectingOptions,
-  checkBufferSize,
   checkConnecting,
+  checkStream,
   type ExecOptions,
   programOf,
   vsockOptionsOf,
@@ -48,7 +48,7 @@ async function connect(context: Context, options: Options, address: string, comm
   const endpoint = parseStreamEndpoint(address, '<address>')
   const program = programOf(options, command)
   checkConnecting(endpoint, '<address>', options)
-  checkBufferSize(options, endpoint)
+  checkStream(options, endpoint)
   const output = notes(context)
   const { halfClose, linger: lingerMs, retry } = options
   const vsock = vsockOptionsOf(options)

@@ -7,6 +7,7 @@ import { ExecError, startProgram } from '../../streams/child.js'
 import { explainStreamError, isStreamError } from '../../streams/error.js'
 import { isTerminal, type Party, socketParty, stdioParty } from '../../streams/party.js'
 import { relay } from '../../streams/relay.js'
+import { checkGlobals } from './options.js'
 
 /** What became of a stream, as `--json` prints it. */
 export interface StreamReport {
@@ -34,6 +35,7 @@ export function sayingOnStderr<Options, Args extends unknown[]>(
 ): typeof command {
   return async (context, options, ...args) => {
     try {
+      checkGlobals(context)
       await command(context, options, ...args)
     } catch (error) {
       if (!(error instanceof UsageError)) throw error

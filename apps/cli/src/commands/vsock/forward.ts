@@ -19,9 +19,10 @@ import {
   addListeningOptions,
   addStreamOptions,
   type ConnectingOptions,
-  checkBufferSize,
   checkConnecting,
+  checkGlobals,
   checkListening,
+  checkStream,
   type ListeningOptions,
   vsockOptionsOf,
 } from './options.js'
@@ -70,11 +71,12 @@ Examples:
 
 async function forward(context: Context, options: Options, fromText: string, toText: string): Promise<void> {
   const { io, output, timeoutMs } = context
+  checkGlobals(context)
   const from = parseStreamEndpoint(fromText, '<from>')
   const to = parseStreamEndpoint(toText, '<to>')
   checkListening(from, options)
   checkConnecting(to, '<to>', options)
-  checkBufferSize(options, from, to)
+  checkStream(options, from, to)
   if (options.max < 1) throw new UsageError('--max: at least 1')
 
   const { halfClose, linger: lingerMs, retry, asVmm, mode, grace } = options

@@ -1,19 +1,21 @@
 import { Cid, isVsockError, localCid } from '@upcall/vsock'
-import type { Command } from 'commander'
+import type { Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { Exit } from '../../exit.js'
 import { addConnectCommand } from './connect.js'
 import { addForwardCommand } from './forward.js'
 import { addListenCommand } from './listen.js'
+import { checkGlobals, notOfStreams } from './options.js'
 
 export function addVsockCommands(program: Command, action: Action): void {
   const vsock = program
     .command('vsock')
     .description('plain streams over vsock, hybrid vsock and Unix sockets')
+    .configureHelp({ showGlobalOptions: true, visibleGlobalOptions: streamGlobals })
     .addHelpText(
       'after',
       `
-Addresses are those of --target, which these commands do not use; a missing port is 219 here, too. tcp:<host>:<port> can be one as well.
+Addresses are hvsock://<path>:<port>, unix:<path>, vsock://<cid>:<port> and tcp:<host>:<port>; a missing port of the vsock forms is 219.
 
 Examples:
   $ upcall vsock connect hvsock:///run/vm.sock:1024 < request
@@ -39,8 +41,17 @@ Examples:
     .action(action(cid))
 }
 
-async function cid({ output, exit }: Context): Promise<void> {
+/** What a command takes of those above it. */
+function streamGlobals(command: Command): Option[] {
+  const all: Option[] = []
+  for (let above = command.parent; above; above = above.parent) all.push(...above.options)
+  return all.filter((option) => !notOfStreams.has(option.attributeName()))
+}
+
+async function cid(context: Context): Promise<void> {
+  const { output, exit } = context
   const op = 'vsock.cid'
+  checkGlobals(context)
   try {
     const own = localCid()
     const name = Object.entries(Cid).find(([, value]) => value === own)?.[0]

@@ -12,8 +12,8 @@ import {
   addExecOption,
   addListeningOptions,
   addStreamOptions,
-  checkBufferSize,
   checkListening,
+  checkStream,
   type ExecOptions,
   type ListeningOptions,
   programOf,
@@ -65,7 +65,7 @@ async function listen(context: Context, options: Options, address: string, comma
   const endpoint = parseStreamEndpoint(address, '<address>')
   const program = programOf(options, command)
   checkListening(endpoint, options)
-  checkBufferSize(options, endpoint)
+  checkStream(options, endpoint)
   if (options.max !== undefined && !(options.keep && program)) throw new UsageError('--max: needs --keep and --exec')
   if (options.max === 0) throw new UsageError('--max: at least 1')
   if (options.keep) await serveMany(context, options, endpoint, program)

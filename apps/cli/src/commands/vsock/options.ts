@@ -1,12 +1,27 @@
 import { Cid, PORT_ANY, type VsockConnectOptions } from '@upcall/vsock'
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import type { Context } from '../../context.js'
 import { UsageError } from '../../exit.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import type { Endpoint } from '../../streams/endpoint.js'
 
+/** The global options that are of a guest with upcall, and mean nothing to a stream. */
+export const notOfStreams: ReadonlySet<string> = new Set(['target', 'arch'])
+
+/** Options that would silently do nothing are refused. */
+export function checkGlobals({ options }: Context): void {
+  for (const [name, value] of Object.entries(options))
+    if (notOfStreams.has(name) && value !== undefined)
+      throw new UsageError(
+        `--${name}: is for the commands that talk to a guest's upcall service; here the address is an argument`,
+      )
+}
+
 /** What all commands that carry streams can be told. */
 export interface StreamOptions {
   halfClose?: boolean
+  /** Which of `--half-close` and `--no-half-close` were given. */
+  halfCloseGiven?: readonly string[]
   /** Milliseconds. */
   linger?: number
   bufferSize?: number
@@ -27,6 +42,13 @@ export interface ExecOptions {
 }
 
 export function addStreamOptions(command: Command): Command {
+  const given: string[] = []
+  // Commander keeps the last of the two.
+  for (const flag of ['half-close', 'no-half-close'])
+    command.on(`option:${flag}`, () => {
+      given.push(flag)
+      command.setOptionValue('halfCloseGiven', given)
+    })
   return command
     .addOption(new Option('--half-close', 'EOF in one direction leaves the other open (default: yes, but for hvsock no)'))
     .addOption(new Option('--no-half-close', 'EOF of one side is the end of both; what was said until then is delivered'))
@@ -83,7 +105,8 @@ export function checkListening(on: Endpoint, { asVmm, mode }: ListeningOptions):
     throw new UsageError(`--mode: ${on.transport} has no socket file`)
 }
 
-export function checkBufferSize({ bufferSize }: StreamOptions, ...endpoints: Endpoint[]): void {
+export function checkStream({ bufferSize, halfCloseGiven = [] }: StreamOptions, ...endpoints: Endpoint[]): void {
+  if (new Set(halfCloseGiven).size > 1) throw new UsageError('--half-close and --no-half-close: only one of them can be true')
   if (bufferSize === undefined) return
   if (bufferSize < 1) throw new UsageError('--buffer-size: at least 1')
   if (!endpoints.some(({ transport }) => transport === 'vsock'))
