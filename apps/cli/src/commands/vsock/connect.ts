@@ -28,11 +28,13 @@ export function addConnectCommand(vsock: Command, action: Action): void {
       'after',
       `
 EOF on stdin ends the sending and not the reading: it runs until the peer has ended, too. Over hvsock:// EOF is kept back until the
-guest has ended, as most VMMs take it for the end of both directions; --half-close says that this one does not. --timeout bounds the
-connecting. stdout is the stream's alone: what there is to say goes to stderr, a JSON object with --json.
+guest has ended, as most VMMs take it for the end of both directions: of a server that answers only at EOF nothing comes, and after 5s
+(or --linger) that is status 4. --half-close says that this VMM passes EOF on. When the peer ends first, the rest of stdin is still sent,
+if it takes that. --timeout bounds the connecting. stdout is the stream's alone: what there is to say goes to stderr, a JSON object with
+--json.
 
-Exit status: 0 both directions ended in order, 3 no connection, 4 it broke, 130 interrupted; with --exec the program's own, 127 if
-there is no such program. The program finds the peer's address in UPCALL_PEER.
+Exit status: 0 both directions ended in order, 3 no connection, 4 it broke or not all of stdin was taken, 130 interrupted; with --exec
+the program's own, 127 if there is no such program. The program finds the peer's address in UPCALL_PEER.
 
 Examples:
   $ upcall vsock connect vsock://3:1024 < request > reply

@@ -16,9 +16,12 @@ export function addVsockCommands(program: Command, action: Action): void {
       'after',
       `
 Addresses are hvsock://<path>:<port>, unix:<path>, vsock://<cid>:<port> and tcp:<host>:<port>; a missing port of the vsock forms is 219.
+What hvsock:// cannot do: tell the guest of EOF while it still has to answer, so a server that waits for EOF never does. Use --half-close if the
+VMM has it (Cloud Hypervisor since 2026-06), vsock://, unix:, or a protocol that knows its ends by itself.
 
 Examples:
-  $ upcall vsock connect hvsock:///run/vm.sock:1024 < request
+  $ upcall vsock connect vsock://3:1024 < request > reply
+  $ ssh -o ProxyCommand='upcall vsock connect hvsock:///run/vm.sock:22' guest
   $ upcall vsock listen vsock://any:1024 --keep --exec cat
   $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
   $ upcall vsock cid`,

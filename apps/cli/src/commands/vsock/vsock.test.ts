@@ -372,6 +372,15 @@ describe('connect', () => {
   })
 })
 
+test('the help says what hvsock cannot do, and no example of it waits for EOF', async () => {
+  const { stdout } = await upcall(['vsock', '--help'])
+  expect(stdout.text).toMatch(/What hvsock:\/\/ cannot do: [\s\S]*--half-close/)
+  for (const command of ['connect', 'listen', 'forward']) stdout.write((await upcall(['vsock', command, '--help'])).stdout.text)
+  const examples = stdout.lines.filter((line) => line.startsWith('  $ '))
+  expect(examples.length).toBeGreaterThan(10)
+  expect(examples.filter((line) => /connect hvsock:.* < /.test(line) && !line.includes('--half-close'))).toEqual([])
+})
+
 describe('--exec', () => {
   test('a program’s stdin and stdout are the connection’s, its status the command’s', async () => {
     let said: Promise<Buffer> | undefined
