@@ -269,6 +269,13 @@ describe('other failures', () => {
     await expect(connect('unix:/x', { timeoutMs: Number.POSITIVE_INFINITY })).rejects.toThrow(RangeError)
     await expect(connect('unix:/x', { lingerMs: Number.NaN })).rejects.toThrow(/lingerMs/)
     await expect(connect('unix:/x', { retry: { minDelayMs: 5, maxDelayMs: 4 } })).rejects.toThrow(/retry.maxDelayMs is 4/)
+    for (const wrong of [5, 0, '5s', null, [5]])
+      await expect(connect('unix:/x', { retry: wrong as unknown as boolean })).rejects.toThrow(
+        expect.objectContaining({
+          name: 'TypeError',
+          message: expect.stringMatching(/^retry is .*; allowed are true, false and an object with budgetMs/),
+        }),
+      )
   })
 })
 

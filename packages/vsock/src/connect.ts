@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { onAbort } from './abort.js'
 import { type Address, toAddress } from './address.js'
 import { type Clock, checkDuration, systemClock } from './clock.js'
@@ -50,7 +51,7 @@ export interface ConnectOptions {
 /**
  * Connects to an address and resolves with a socket that is past any handshake.
  *
- * @throws {AddressError} for an address that cannot be used; {RangeError} for a duration that cannot.
+ * @throws {AddressError} for an address that cannot be used; {RangeError} for a duration that cannot, {TypeError} for a `retry` that is none.
  * @throws {VsockError} `retryable` for a missing or unattended socket (ENOENT, ECONNREFUSED), EOF or ECONNRESET in place of the
  * VMM's reply (all code `ECONNREFUSED`) and a passed deadline (`ETIMEDOUT`); not for EACCES or a malformed reply (`EPROTO`).
  */
@@ -86,7 +87,12 @@ interface RetryPlan {
 }
 
 function retryPlan({ retry, timeoutMs }: ConnectOptions): RetryPlan | undefined {
-  if (!retry) return undefined
+  if (retry === undefined || retry === false) return undefined
+  // A number, say, would otherwise be an object without any of the options.
+  if (retry !== true && (typeof retry !== 'object' || retry === null || Array.isArray(retry)))
+    throw new TypeError(
+      `retry is ${inspect(retry)}; allowed are true, false and an object with budgetMs, attemptTimeoutMs, minDelayMs, maxDelayMs, random`,
+    )
   const given = retry === true ? {} : retry
   const minDelayMs = checkDuration('retry.minDelayMs', given.minDelayMs ?? 10)
   return {
