@@ -22,6 +22,13 @@ const manager = faultsIn('device-manager', ['device-manager', 'tests'])
 const guest = (name, file, ...fault) => faultsIn('device-manager')(name, `guest/${file}`, ...fault)
 const vsock = faultsIn('vsock')
 const vhostUser = faultsIn('vhost-user')
+const cli = (name, file, find, replace) => ({
+  name: `cli: ${name}`,
+  file: `apps/cli/src/${file}`,
+  find,
+  replace,
+  projects: ['cli'],
+})
 
 const faults = [
   wire(
@@ -493,6 +500,17 @@ const faults = [
     'listenTo(signal)',
   ),
   vsock('the last to leave a shared signal leaves the listener', 'abort.ts', "signal.removeEventListener('abort', tell)", ''),
+  vsock('a plain file is a socket that nobody listens on', 'errors.ts', 'if (kind !== undefined)', 'if (false)'),
+  vsock('a retry that is a number is taken for true', 'connect.ts', "typeof retry !== 'object' || ", ''),
+
+  cli(
+    'the EOF of a peer without half-close is the end of stdin',
+    'streams/relay.ts',
+    'void carrier.to.lastCall.then(() => {',
+    'void carrier.to.lastCall.then(() => {\n      onSilence()',
+  ),
+  cli('what was not taken is a success', 'streams/relay.ts', 'if (lost && !end.broken)', 'if (false)'),
+  cli('a peer that takes nothing is a success', 'streams/relay.ts', 'return stuck ?', 'return false ?'),
 
   vhostUser(
     'used transmit buffers are announced at once',

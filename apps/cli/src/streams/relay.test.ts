@@ -86,18 +86,26 @@ test('one that takes none of it is broken', async () => {
 })
 
 test('what breaks only as it is closed is told, too', async () => {
-  const stdin = new PassThrough()
-  const stuck = new Writable({ write: (_bytes, _encoding, done) => void setImmediate(done, new Error('full')) })
+  let fail = () => {}
+  const stuck = new Writable({
+    write(_bytes, _encoding, done) {
+      fail = () => done(new Error('full'))
+    },
+  }).on('error', () => {})
+  let onSilence = () => {}
   const [peer, near] = duplexPair()
-  const result = relay(stdioParty({ stdin, stdout: stuck }, { lastWordsMs: 0 }), socketParty(near, { halfClose: false }), {
+  const result = relay(stdioParty({ stdin: new PassThrough(), stdout: stuck }), socketParty(near, { halfClose: false }), {
     signal,
-    setTimer: (_ms, fn) => {
-      setImmediate(fn)
+    setTimer(_ms, fn) {
+      onSilence = fn
       return () => {}
     },
   })
-  stuck.on('error', () => {})
   peer.resume().end('lost')
+  await turn()
+  onSilence()
+  await turn()
+  fail()
   expect((await result).broken?.error.message).toMatch(/full/)
 })
 
