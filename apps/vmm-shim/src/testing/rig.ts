@@ -62,6 +62,10 @@ class RigMachine implements Machine {
     if (bytes % MIB !== 0) throw new VmError('INVALID', `desired_ram: ${bytes} is not possible; whole MiB are`)
   }
 
+  hasMemory(bytes: number): boolean {
+    return bytes === this.memory
+  }
+
   async resizeMemory(bytes: number): Promise<void> {
     this.#plug(`memory ${bytes}`)
     this.memory = bytes
