@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest'
 import { callApi } from '../demo/api-client.js'
 import { silentLog } from '../log.js'
 import { makeRig, type Rig, type RigOptions } from '../testing/rig.js'
+import { VmError } from '../vm/error.js'
 import { serveApi } from './server.js'
 
 const DISK = { path_on_host: '/srv/data.img', is_read_only: true }
@@ -150,6 +151,24 @@ describe('what is wrong in itself', () => {
     await using api = await makeApi()
     const text = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: 10000000\r\n\r\n${' '.repeat(70_000)}`
     expect(await raw(api.path, text)).toMatch(/^HTTP\/1\.1 413 [\s\S]*connection: close[\s\S]*more than 65536 bytes/)
+  })
+})
+
+it('says why the hardware failed, whose error is only a cause', async () => {
+  await using api = await makeApi()
+  api.machine.broken = true
+  const broken = fault('not-sent', /the hardware is broken/)
+  expect(await api.call('PUT', '/vm/resize', { desired_vcpus: 2 })).toEqual({ status: 503, body: broken })
+  expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: broken })
+})
+
+it('resizes both as one change', async () => {
+  await using api = await makeApi()
+  const { call, machine } = api
+  machine.memoryFails = new VmError('UNFINISHED', 'no end')
+  expect(await call('PUT', '/vm/resize', { desired_vcpus: 2, desired_ram: 2 ** 30 })).toEqual({
+    status: 504,
+    body: fault('indeterminate', /no end; the vCPUs are 2 now/),
   })
 })
 

@@ -263,7 +263,9 @@ describe('memory', () => {
     ['while the guest is at it', { 'query-memory-devices': slow }],
   ])('is unfinished if QEMU dies %s', async (_when, answers) => {
     let answering: Record<string, Answer> = {}
-    const late = Object.fromEntries(Object.keys(answers).map((name) => [name, (args: Parameters<Answer>[0]) => answering[name]?.(args)]))
+    const late = Object.fromEntries(
+      Object.keys(answers).map((name) => [name, (args: Parameters<Answer>[0]) => answering[name]?.(args)]),
+    )
     await using rig = await start(late)
     answering = answers
     const resized = expect(rig.machine.resizeMemory(768 * MIB)).rejects.toMatchObject({ code: 'UNFINISHED' })
@@ -295,7 +297,11 @@ describe('a microvm', () => {
     await rig.machine.attachDrive(drive)
     await rig.machine.detachDrive(drive)
     expect(rig.qemu().changes).toEqual(['blockdev-add', 'qom-set', 'qom-set', 'blockdev-del'])
-    expect(rig.qemu().commands.at(-2)!.arguments).toEqual({ path: '/machine/peripheral/slot-0', property: 'drive', value: 'empty-0' })
+    expect(rig.qemu().commands.at(-2)!.arguments).toEqual({
+      path: '/machine/peripheral/slot-0',
+      property: 'drive',
+      value: 'empty-0',
+    })
     await expect(rig.machine.attachDrive({ ...drive, isReadOnly: true })).rejects.toMatchObject({ code: 'INVALID' })
   })
 

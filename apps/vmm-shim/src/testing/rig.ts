@@ -35,7 +35,11 @@ class RigMachine implements Machine {
   readonly faults: { fault: Fault | undefined; die(): void }
   /** Makes the next plug or start fail. */
   broken = false
+  /** The lowest vCPU that cannot be started. */
+  brokenFrom = Number.POSITIVE_INFINITY
+  memoryFails: Error | undefined
   guest: Machine['guest'] = 'booted'
+  cut: () => Promise<void> = async () => {}
   guestGone = new AbortController().signal
   kernel: SimulatedGuest
   readonly #boot: (machine: RigMachine) => SimulatedGuest
@@ -49,6 +53,7 @@ class RigMachine implements Machine {
   }
 
   async startCpus(ids: readonly number[]): Promise<void> {
+    if (ids.some((id) => id >= this.brokenFrom)) throw new Error(`start ${ids}: the hardware is broken`)
     this.#plug(`start ${ids}`)
     for (const id of ids) this.cpus.add(id)
   }
@@ -67,6 +72,7 @@ class RigMachine implements Machine {
   }
 
   async resizeMemory(bytes: number): Promise<void> {
+    if (this.memoryFails) throw this.memoryFails
     this.#plug(`memory ${bytes}`)
     this.memory = bytes
   }
@@ -109,6 +115,13 @@ class RigMachine implements Machine {
     this.events.push('boot')
     this.guest = 'booted'
     this.kernel = this.#boot(this)
+  }
+
+  /** The same hardware, a fresh guest. Resolves when all connections to the last one are cut. */
+  async reboot(): Promise<void> {
+    this.resets++
+    this.kernel = this.#boot(this)
+    await this.cut()
   }
 
   #plug(event: string): void {
@@ -169,6 +182,10 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     return faultyService(deviceManagerGuest(backend), faults)
   }
   const servers = new Set<UpcallServer>()
+  machine.cut = async () => {
+    for (const server of servers) await server.close()
+    servers.clear()
+  }
   const port = await listen(address)
   port.on('connection', (stream) => {
     if (machine.guest === 'dead') return void stream.destroy()
@@ -191,7 +208,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     directory: temporary.path,
     async [Symbol.asyncDispose]() {
       await manager.close()
-      for (const server of servers) await server.close()
+      await machine.cut()
       await port.close()
       temporary[Symbol.dispose]()
     },

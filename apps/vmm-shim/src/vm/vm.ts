@@ -32,6 +32,8 @@ export interface Reconciled {
   differences: Difference[]
 }
 
+/** The guest's refusal of a window that it has. */
+const EEXIST = -17
 /** A window that nothing can have, with which the guest is asked a question that changes nothing. */
 const NOWHERE = { base: 0xffff_ffff_ffff_0000n, size: 0x1000n, irq: 5 }
 
@@ -48,6 +50,8 @@ export class Vm {
   #changing: string | undefined
   /** Resets that a reconcile has dealt with. */
   #settledResets = 0
+  /** What reconciles have done since the last one that could tell of it. */
+  #untold: { restarted: boolean; settled: Settled[] } = { restarted: false, settled: [] }
 
   constructor(options: VmOptions) {
     this.#options = options
@@ -71,25 +75,10 @@ export class Vm {
     return { state: this.state, arch, believed, guest: guest ? viewGuest(guest) : null }
   }
 
-  /** Brings the number of vCPUs to `target`. If the guest refuses in the middle, what it agreed to before is taken back too. */
+  /** Brings the number of vCPUs to `target`. If it fails in the middle, what was done before is taken back if the guest can be asked. */
   resize(target: number): Promise<ResizeResult<'x86_64'>> {
     const subject = `resize to ${target} vCPUs`
-    return this.#alone(subject, async () => {
-      const { maxCpus } = this.#options
-      if (!Number.isInteger(target) || target < 1 || target > maxCpus)
-        throw new VmError('INVALID', `${subject}: this VM can have 1 to ${maxCpus}`)
-      const { present, unknown } = this.#books.cpus
-      if (unknown.length > 0) throw unsettled(subject, `vCPU ${unknown.join(', ')}`)
-      if (target === present.length) return { added: [], removed: [], present }
-      await this.#ready(subject)
-      try {
-        return await this.#resizeTo(target)
-      } catch (error) {
-        const halfway = this.#books.cpus.present.length !== present.length && this.#books.cpus.unknown.length === 0
-        if (error instanceof GuestError && halfway) await this.#takeBack(present.length, error)
-        throw error
-      }
-    })
+    return this.#alone(subject, () => this.#resizeCpus(subject, target))
   }
 
   /** @throws VmError `INVALID` unless the VM can have so many bytes. */
@@ -100,18 +89,33 @@ export class Vm {
   /** Brings the guest's memory to so many bytes. */
   resizeMemory(bytes: number): Promise<void> {
     const subject = `resize to ${bytes} bytes of memory`
+    return this.#alone(subject, () => this.#resizeMemory(subject, bytes))
+  }
+
+  /** Both as one change, vCPUs first. They are taken back if the memory stays as it is, and stay if nobody knows. */
+  resizeBoth(target: number, bytes: number): Promise<ResizeResult<'x86_64'>> {
+    const subject = `resize to ${target} vCPUs and ${bytes} bytes of memory`
     return this.#alone(subject, async () => {
       this.checkMemory(bytes)
-      if (bytes === this.#machine.memory) return
-      await this.#ready(subject)
-      await this.#machine.resizeMemory(bytes)
+      const { length: before } = this.#books.cpus.present
+      const resized = await this.#resizeCpus(subject, target)
+      try {
+        await this.#resizeMemory(subject, bytes)
+      } catch (error) {
+        if (target !== before && error instanceof VmError) {
+          if (error.code === 'UNFINISHED') error.message += `; the vCPUs are ${target} now`
+          else await this.#takeBack(before, error)
+        }
+        throw error
+      }
+      return resized
     })
   }
 
   /** Adds a virtio-mmio block device. */
   addDrive(id: string, { pathOnHost, isReadOnly }: Disk): Promise<Drive> {
     const { drives } = this.#books
-    return this.#add(`add drive ${id}`, drives, () => {
+    return this.#add(`add drive ${id}`, drives, id, () => {
       const taken = [...drives.values()].map(({ window }) => window)
       const window = this.#machine.chooseWindow(taken)
       if (!window) throw new VmError('EXHAUSTED', `add drive ${id}: no free window or line is left; remove a drive first`)
@@ -136,7 +140,7 @@ export class Vm {
   /** Adds a PCI device, at `bdf` or in the lowest free slot: a disk, or some device with nothing behind it. */
   addPci(id: string, bdf?: string | undefined, disk?: Disk | undefined): Promise<PciDevice> {
     const { pci } = this.#books
-    return this.#add(`add PCI device ${id}`, pci, () => {
+    return this.#add(`add PCI device ${id}`, pci, id, () => {
       const taken = [...pci.values()].map(({ place }) => place)
       const place = this.#machine.choosePlace(taken, bdf)
       if (!place) throw new VmError('EXHAUSTED', `add PCI device ${id}: no free slot is left; remove a device first`)
@@ -161,69 +165,88 @@ export class Vm {
 
   /**
    * Settles what is unknown: what the guest has is present, what it does not have is taken away. A dead guest is replaced by one that
-   * finds only what was certain.
+   * finds only what was certain. What is done before it fails is done, and told by the next one that does not.
    *
-   * @throws the client's error if the guest cannot be asked; what was unknown then stays so.
+   * @throws the client's error if the guest cannot be asked; what was unknown then stays so, unless the guest was dead.
    */
   reconcile(): Promise<Reconciled> {
     return this.#alone('reconcile', async () => {
       const restarted = this.#machine.guest === 'dead'
-      const dropped: Settlement | undefined = restarted ? settleAsAbsent(this.#books) : undefined
-      if (dropped) {
-        await this.#carryOut(dropped)
+      if (restarted) {
+        await this.#carryOut(settleAsAbsent(this.#books))
         this.#machine.boot()
+        this.#untold.restarted = true
       }
       await this.#quiesce()
       const guest = await this.#machine.report()
-      if (!guest) {
-        if (!dropped) throw new VmError('NOT_READY', 'reconcile: the guest does not say what it has; try again')
-        return { restarted, settled: listSettled(dropped), differences: [] }
-      }
-      const settlement = dropped ?? settle(this.#books, guest)
-      if (!dropped) await this.#carryOut(settlement)
-      const again = await this.#tellAgain(guest)
-      const now = again.length > 0 ? ((await this.#machine.report()) ?? guest) : guest
-      return { restarted, settled: [...listSettled(settlement), ...again], differences: differences(this.#books, now) }
+      if (guest && !restarted) await this.#carryOut(settle(this.#books, guest))
+      const told = await this.#tellAgain(guest)
+      if (!guest && !restarted && !told)
+        throw new VmError('NOT_READY', 'reconcile: the guest does not say what it has; try again')
+      const now = told ? ((await this.#machine.report()) ?? guest) : guest
+      const done = this.#untold
+      this.#untold = { restarted: false, settled: [] }
+      return { ...done, differences: now ? differences(this.#books, now) : [] }
     })
   }
 
   /**
    * What a guest has forgotten that was reset: that it is to leave spare vCPUs alone, which it starts like all others, and which windows it
-   * was given.
+   * was given. Windows are told to one that does not say what it has, too: it refuses those it has. Resolves with whether it was told anything.
    */
-  async #tellAgain(guest: GuestReport): Promise<Settled[]> {
+  async #tellAgain(guest: GuestReport | undefined): Promise<boolean> {
     const { resets, spares } = this.#machine
-    if (resets === this.#settledResets) return []
-    const settled: Settled[] = []
-    const astray = spares.cpus.filter((id) => guest.cpus.online.includes(id))
-    if (astray.length > 0) await this.#manager.removeCpus({ apicIds: astray })
-    for (const id of astray) settled.push({ kind: 'cpu', id: String(id), now: 'absent' })
-    for (const { id, window, status } of this.#books.drives.values()) {
-      if (status !== 'present' || guest.mmio.some((other) => sameWindow(other, window))) continue
-      await this.#manager.addMmio(window)
-      settled.push({ kind: 'mmio', id, now: 'present' })
+    if (resets === this.#settledResets) return false
+    let refused = false
+    const tell = async (settled: Settled, ask: () => Promise<unknown>) => {
+      try {
+        await ask()
+        this.#untold.settled.push(settled)
+      } catch (error) {
+        if (!(error instanceof GuestError)) throw error
+        // A difference then, unless the guest says nothing and has it.
+        refused ||= guest !== undefined || error.errno !== EEXIST
+      }
     }
-    this.#settledResets = resets
-    return settled
+    const astray = spares.cpus.filter((id) => guest?.cpus.online.includes(id))
+    for (const id of astray.sort((a, b) => b - a))
+      await tell({ kind: 'cpu', id: String(id), now: 'absent' }, () => this.#manager.removeCpus({ apicIds: [id] }))
+    for (const { id, window, status } of this.#books.drives.values()) {
+      if (status !== 'present' || guest?.mmio.some((other) => sameWindow(other, window))) continue
+      await tell({ kind: 'mmio', id, now: 'present' }, () => this.#manager.addMmio(window))
+    }
+    if (!refused) this.#settledResets = resets
+    return true
   }
 
   /**
-   * A new connection, and one harmless question over it. The guest answers under the lock that CPU and MMIO requests hold, so after its
+   * A connection, and one harmless question over it. The guest answers under the lock that CPU and MMIO requests hold, so after its
    * answer nothing that was asked before can still happen.
    */
   async #quiesce(): Promise<void> {
     const { reconcileMs: timeoutMs = 30_000 } = this.#options
     this.#manager.client.reconnect()
     const signal = this.#machine.guestGone
-    await this.#manager.ready({ timeoutMs, signal })
+    const ask = async () => {
+      await this.#manager.ready({ timeoutMs, signal })
+      await this.#manager.removeMmio(NOWHERE, { timeoutMs, signal }).catch((error) => {
+        if (!(error instanceof GuestError)) throw error
+      })
+    }
     try {
-      await this.#manager.removeMmio(NOWHERE, { timeoutMs, signal })
-    } catch (error) {
-      if (!(error instanceof GuestError)) throw error
+      // A connection may turn out to be the last guest's only when it is used.
+      await ask().catch((error) => {
+        if (!isUpcallError(error) || error.code !== 'DISCONNECTED' || signal.aborted) throw error
+        return ask()
+      })
+    } catch (cause) {
+      if (!signal.aborted) throw cause
+      throw new VmError('NOT_READY', `reconcile: the guest is gone: ${(signal.reason as Error).message}; try again`, { cause })
     }
   }
 
-  async #carryOut({ cpus, drives, pci }: Settlement): Promise<void> {
+  async #carryOut(settlement: Settlement): Promise<void> {
+    const { cpus, drives, pci } = settlement
     await this.#machine.stopCpus(cpus.absent)
     const present = [...this.#books.cpus.present, ...cpus.present].sort((a, b) => a - b)
     this.#books.cpus = { present, unknown: [] }
@@ -236,6 +259,34 @@ export class Vm {
       await this.#machine.unplugPci(device)
       this.#books.pci.delete(device.id)
     }
+    this.#untold.settled.push(...listSettled(settlement))
+  }
+
+  async #resizeCpus(subject: string, target: number): Promise<ResizeResult<'x86_64'>> {
+    const { maxCpus } = this.#options
+    if (!Number.isInteger(target) || target < 1 || target > maxCpus)
+      throw new VmError('INVALID', `${subject}: this VM can have 1 to ${maxCpus} vCPUs`)
+    const { present, unknown } = this.#books.cpus
+    if (unknown.length > 0) throw unsettled(subject, `vCPU ${unknown.join(', ')}`)
+    if (target === present.length) return { added: [], removed: [], present }
+    await this.#ready(subject)
+    try {
+      return await this.#resizeTo(target)
+    } catch (error) {
+      const { length: now } = this.#books.cpus.present
+      if (isResizeError(error) && now !== present.length) {
+        if (error.outcome === 'indeterminate') error.message += `; ${now} vCPUs are certain`
+        else await this.#takeBack(present.length, error)
+      }
+      throw error
+    }
+  }
+
+  async #resizeMemory(subject: string, bytes: number): Promise<void> {
+    this.checkMemory(bytes)
+    if (this.#machine.hasMemory(bytes)) return
+    await this.#ready(subject)
+    await this.#machine.resizeMemory(bytes)
   }
 
   async #resizeTo(target: number): Promise<ResizeResult<'x86_64'>> {
@@ -259,31 +310,35 @@ export class Vm {
   }
 
   /** If this fails as well, the books say where it stands, and the caller hears of both. */
-  async #takeBack(count: number, refusal: GuestError): Promise<void> {
+  async #takeBack(count: number, failure: Error): Promise<void> {
+    const subject = `back to ${count} vCPUs`
     try {
+      await this.#ready(subject)
       await this.#resizeTo(count)
     } catch (error) {
-      refusal.message += `; going back to ${count} vCPUs failed too: ${(error as Error).message}`
+      failure.message += `; going back to ${count} vCPUs failed too: ${(error as Error).message}`
     }
   }
 
   #add<E extends { id: string; status: DeviceStatus }>(
     subject: string,
     book: Map<string, E>,
+    id: string,
     plan: () => { entry: E; plug(): Promise<void>; announce(): Promise<unknown>; unplug(): Promise<void> },
   ): Promise<E> {
     return this.#alone(subject, async () => {
-      const { entry, plug, announce, unplug } = plan()
-      if (book.has(entry.id))
+      if (book.has(id))
         throw new VmError('CONFLICT', `${subject}: there is one with this id; choose another id, or remove it first`)
+      const { entry, plug, announce, unplug } = plan()
       await this.#ready(subject)
-      book.set(entry.id, entry)
+      book.set(id, entry)
       try {
         await plug()
       } catch (cause) {
-        book.delete(entry.id)
+        book.delete(id)
         if (cause instanceof VmError) throw cause
-        throw new VmError('NOT_READY', `${subject}: it could not be plugged in; the guest was not asked`, { cause })
+        const why = (cause as Error).message
+        throw new VmError('NOT_READY', `${subject}: it could not be plugged in: ${why}; the guest was not asked`, { cause })
       }
       try {
         await announce()
@@ -294,7 +349,7 @@ export class Vm {
           entry.status = 'unknown'
         } else {
           await unplug()
-          book.delete(entry.id)
+          book.delete(id)
         }
         throw error
       }
