@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -200,6 +201,20 @@ describe('bootGuest', () => {
     }
     await expect(boot([{}], { qemu: 'no-such-qemu' })).rejects.toMatchObject(expected)
     await expect(boot([{}], { qemu: join(dir, 'no-such-qemu') })).rejects.toMatchObject({ code: 'TOOL_MISSING' })
+  })
+
+  it('goes on when the file for its console is full', async () => {
+    const warned = once(process, 'warning')
+    const guest = await boot([{ prints: ['hello\r\n', READY] }], { log: '/dev/full' })
+    expect((await warned)[0]).toMatchObject({ message: expect.stringMatching(/\/dev\/full: ENOSPC.*nothing more/) })
+    expect(guest.console.text).toContain('hello')
+    await guest.close()
+  })
+
+  it('tells of a QEMU that cannot be started at all', async () => {
+    const append = 'x'.repeat(1 << 20)
+    await expect(boot([{}], { append })).rejects.toMatchObject({ code: 'EXITED', summary: expect.stringContaining('E2BIG') })
+    expect(await pids()).toEqual([])
   })
 
   it('refuses bad options before anything starts', async () => {

@@ -56,9 +56,7 @@ export function startQemu(program: string, argv: (fds: ArgvDescriptors) => strin
   const ports = Array.from({ length: portCount }, (_, i) => FIRST_DESCRIPTOR + 2 + i)
   const args = argv({ console: FIRST_DESCRIPTOR, qmp: FIRST_DESCRIPTOR + 1, ports })
   const [command, prefix] = ownedBy(program)
-  const child = spawn(command, [...prefix, ...args], {
-    stdio: ['ignore', 'pipe', 'pipe', ...Array<'pipe'>(2 + portCount).fill('pipe')],
-  })
+  const child = spawnWith(2 + portCount, command, [...prefix, ...args])
   killAtExit(child)
   const streams = child.stdio.slice(FIRST_DESCRIPTOR) as Duplex[]
   // A QEMU that dies resets these; that it died is told by `exited`.
@@ -66,6 +64,22 @@ export function startQemu(program: string, argv: (fds: ArgvDescriptors) => strin
   const [console, qmp, ...portStreams] = streams as [Duplex, Duplex, ...Duplex[]]
   const exited = watch(child, console)
   return { pid: child.pid ?? -1, console, qmp, ports: portStreams, exited, kill: (signal) => void child.kill(signal) }
+}
+
+/** @throws QemuError where there is not even a process to wait for. */
+function spawnWith(pipes: number, command: string, args: readonly string[]): ChildProcess {
+  const failed = (why: string, cause?: unknown) => new QemuError('EXITED', `QEMU did not start: ${why}`, { cause })
+  let child: ChildProcess
+  try {
+    child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe', ...Array<'pipe'>(pipes).fill('pipe')] })
+  } catch (cause) {
+    // E2BIG, say, for a kernel command line of more than 128 KiB.
+    throw failed((cause as Error).message, cause)
+  }
+  // Without descriptors for them, there are no streams either.
+  if ((child.stdio as unknown) !== undefined) return child
+  child.on('error', () => {})
+  throw failed('no file descriptors are left')
 }
 
 function watch(child: ChildProcess, console: Readable): Promise<QemuExit> {
