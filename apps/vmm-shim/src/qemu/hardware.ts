@@ -49,7 +49,7 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
     sharedMemory: true,
     cpus: atBoot,
     maxCpus,
-    chardevs: [`socket,id=vsock,path=${vsockSocket}`],
+    chardevs: [`socket,id=vsock,path=${asValue(vsockSocket)}`],
     devices: [
       JSON.stringify({ driver: isMicrovm ? 'vhost-user-vsock-device' : 'vhost-user-vsock-pci', id: 'vsock', chardev: 'vsock' }),
       ...(machine === 'q35' ? rootPorts() : []),
@@ -65,7 +65,7 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
         : []),
       ...hardware.pci.flatMap(({ id, disk }) => (disk ? ['-blockdev', JSON.stringify(blockNode(id, disk))] : [])),
       ...(hardware.args ?? []),
-      ...(monitor === undefined ? [] : ['-qmp', `unix:${monitor},server=on,wait=off`]),
+      ...(monitor === undefined ? [] : ['-qmp', `unix:${asValue(monitor)},server=on,wait=off`]),
     ],
   }
 }
@@ -150,6 +150,11 @@ function contiguous(cpus: readonly number[]): number {
   let count = 0
   while (cpus.includes(count)) count++
   return count
+}
+
+/** In QEMU's own notation of options a comma ends a value, and two of them are one. */
+function asValue(text: string): string {
+  return text.replaceAll(',', ',,')
 }
 
 function mebibytes(bytes: number): string {
