@@ -177,6 +177,7 @@ describe('a connection', () => {
     const socket = netConnect(api.path)
     const closed = new Promise((resolve) => socket.on('close', resolve))
     socket.on('error', () => {})
+    socket.write('GET /vm HTTP/1.1\r\nx-slow: ')
     const trickle = setInterval(() => socket.write('x'), 10)
     await closed
     clearInterval(trickle)
