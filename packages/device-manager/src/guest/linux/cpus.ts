@@ -1,5 +1,5 @@
-import type { Files } from './files.js'
-import { cpuList } from './files.js'
+import { EINVAL } from '../errno.js'
+import { cpuList, type Files, NO_FILE } from './files.js'
 
 const CPUS = '/sys/devices/system/cpu'
 
@@ -29,9 +29,10 @@ export class LinuxCpus {
     return this.#files.exists(`${CPUS}/cpu${number}/online`)
   }
 
-  /** Takes as long as the kernel takes. Resolves with 0 or the negative errno. */
+  /** Takes as long as the kernel takes. Resolves with 0 or the negative errno; a CPU that was unplugged meanwhile is none. */
   async switch(number: number, online: boolean): Promise<number> {
-    return this.#files.write(`${CPUS}/cpu${number}/online`, online ? '1' : '0')
+    const result = await this.#files.write(`${CPUS}/cpu${number}/online`, online ? '1' : '0')
+    return result === NO_FILE ? EINVAL : result
   }
 
   /**
