@@ -60,7 +60,7 @@ static int parse(const char *text, struct window *window)
 	return IS_ERR_OR_NULL(parent) ? -ENODEV : 0;
 }
 
-/* Devices from ACPI bear their hardware id, those from the command line and from here the driver's name. */
+/* ACPI's devices bear their hardware id, others the driver's name, the device tree's none. */
 static int overlaps(struct device *dev, void *data)
 {
 	const struct platform_device *pdev = to_platform_device(dev);
