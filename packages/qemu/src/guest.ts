@@ -10,7 +10,10 @@ import { QmpClient } from './qmp.js'
 export interface BootOptions extends MachineOptions {
   /** The program, a name or a path; default `qemu-system-x86_64`. */
   qemu?: string | undefined
-  /** Everything the console prints goes here too: a file, written anew, or a function. Boots that were given up are in it as well. */
+  /**
+   * Everything the console prints goes here too: a file, written anew, or a function. Boots that were given up are in it as well. A file
+   * that cannot be written to any more, say because the disk is full, is told by a process warning; the guest goes on.
+   */
   log?: string | ((text: string) => void) | undefined
   /** The console line that ends the boot; default: the kernel's `Run <path> as init process`. `false`: do not wait for the guest. */
   ready?: string | RegExp | false | undefined

@@ -28,7 +28,7 @@ export interface RunOptions extends Omit<BootOptions, 'kernel' | 'initrd' | 'rea
   early?: string | undefined
   /** Files of this machine that `early` needs: name → path. They are in /early in the initramfs. */
   earlyFiles?: Readonly<Record<string, string>> | undefined
-  /** For the command, from its start to its end; default 120000. The boot has a deadline of its own. */
+  /** For the command, from its start to its end; default 120000, infinity for none. The boot has a deadline of its own. */
   deadlineMs?: number | undefined
   /** Called for each line the command writes to stdout, as it comes. */
   onLine?: ((line: string) => void) | undefined
