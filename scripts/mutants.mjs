@@ -592,6 +592,8 @@ const faults = [
     'const isCurrent = () => this.#qemu === qemu && !this.#dead',
     'const isCurrent = () => true',
   ),
+  shim("a launch's failure is its successor's", 'qemu/machine.ts', 'if (this.launched === launched) this.#die', 'this.#die'),
+  shim('a QEMU is launched beside its predecessor', 'qemu/machine.ts', '    await last?.close()\n', ''),
   shim(
     'a service that greets early is not heard',
     'qemu/machine.ts',

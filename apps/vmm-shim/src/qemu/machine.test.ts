@@ -417,6 +417,37 @@ describe('the life of a guest', () => {
     expect(rig.machine.guest).toBe('booting')
   })
 
+  it('waits for a QEMU that is still on its way out, which then ends nothing', async () => {
+    let release = () => {}
+    const held = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const refuse = () => {
+      throw new Error('no PCI here')
+    }
+    const qemus: FakeQemu[] = []
+    const machine = new QemuMachine({
+      hardware: HARDWARE,
+      report: () => Promise.reject(new Error('nobody answers')),
+      async launch() {
+        const qemu = await FakeQemu.start(qemus.length === 0 ? { 'query-pci': refuse } : {})
+        if (qemus.length === 0) qemu.onClose = () => held
+        qemus.push(qemu)
+        return qemu
+      },
+    })
+    await expect.poll(() => qemus[0]?.closed).toBe(true)
+    expect(machine.guest).toBe('dead')
+    machine.boot()
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(qemus).toHaveLength(1)
+    release()
+    await machine.launched
+    await new Promise((resolve) => setImmediate(resolve))
+    expect([qemus.length, machine.guest]).toEqual([2, 'booting'])
+    await machine.stop()
+  })
+
   it('is ended by closing its QEMU, which may write out what it holds', async () => {
     const rig = await start()
     const { signal } = rig.launches[0]!

@@ -307,7 +307,10 @@ export class QemuMachine implements Machine {
 
   #launch(): Promise<void> {
     const launched = this.#bringUp()
-    launched.catch((error: Error) => this.#die(error.message))
+    launched.catch((error: Error) => {
+      // Unless its successor is being launched already.
+      if (this.launched === launched) this.#die(error.message)
+    })
     return launched
   }
 
@@ -320,8 +323,11 @@ export class QemuMachine implements Machine {
       memory: { boot, max, plugged: this.#requested },
       pci: [...this.#pci.values()],
     }
+    const last = this.#qemu
     this.#qemu = undefined
     this.#plugged = 0
+    // It may still be on its way out, and holds its files until it is.
+    await last?.close()
     const qemu = await launch(now, this.#stop.signal)
     this.#qemu = qemu
     const isCurrent = () => this.#qemu === qemu && !this.#dead

@@ -47,7 +47,7 @@ export class FakeQemu implements RunningQemu {
   }
 
   closed = false
-  onClose: (() => void) | undefined
+  onClose: (() => void | Promise<void>) | undefined
 
   die(): void {
     this.qmp.close()
@@ -56,7 +56,7 @@ export class FakeQemu implements RunningQemu {
 
   async close(): Promise<void> {
     this.closed = true
-    this.onClose?.()
+    await this.onClose?.()
     this.qmp.close()
     this.#exit({ code: 0, signal: null, output: '' })
   }

@@ -146,6 +146,8 @@ async function follow(guest: Guest, options: RunOptions, token: string): Promise
   try {
     const exitStatus = await bounded<number>({ deadlineMs, signal, clock, what, tail }, (resolve, reject) => {
       const input = createInterface({ input: guest.port(RESULTS_PORT), crlfDelay: Number.POSITIVE_INFINITY })
+      // A port that breaks does not end by itself.
+      input.on('error', () => input.close())
       input.on('line', (line) => {
         const status = reader.push(line)
         if (status !== undefined) resolve(status)
