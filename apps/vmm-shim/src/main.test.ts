@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DeviceManager } from '@upcall/device-manager'
@@ -42,6 +42,28 @@ function isAlive(pid: number): boolean {
     return false
   }
 }
+
+describe('a stdout that nobody reads any more', () => {
+  it('ends the demo, which leaves nothing behind', async () => {
+    using directory = temporaryDirectory()
+    await using demo = launch(['demo', '--fast'], { TMPDIR: directory.path })
+    demo.child.stdout!.once('data', () => demo.child.stdout!.destroy())
+    expect(await demo.ended).toBe(130)
+    expect([demo.output.stderr, readdirSync(directory.path)]).toEqual(['', []])
+  })
+
+  it('does not end a VMM', async () => {
+    using directory = temporaryDirectory()
+    const uds = join(directory.path, 'vm.sock')
+    await using run = launch(['run', '--uds', uds, '--api', join(directory.path, 'api.sock'), '--boot-ms', '20'])
+    run.child.stdout!.destroy()
+    await expect.poll(() => run.output.stderr, { timeout: 10_000 }).toContain('the guest boots')
+    await using manager = new DeviceManager({ arch: 'x86_64', dial: ({ signal }) => connect(`hvsock://${uds}:219`, { signal }) })
+    await manager.ready({ timeoutMs: 10_000 })
+    run.child.kill('SIGTERM')
+    expect(await run.ended).toBe(0)
+  })
+})
 
 describe('vmm-shim run', () => {
   it.each(['SIGTERM', 'SIGINT'] as const)('serves until %s, which ends everything', async (signal) => {

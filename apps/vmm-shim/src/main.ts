@@ -85,6 +85,11 @@ function size(text: string): number {
   throw new InvalidArgumentError('It is a number of bytes, or one with K, M or G behind it, such as 512M.')
 }
 
+// Who read it has gone: no reason for a VMM to end. The demo, which has nobody to play for, looks for itself.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+})
+
 try {
   process.exitCode = 0
   await program.parseAsync()

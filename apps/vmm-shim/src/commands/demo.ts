@@ -16,7 +16,11 @@ export interface DemoFlags {
 }
 
 export interface DemoStreams {
-  stdout: { write(text: string): unknown; isTTY?: boolean | undefined }
+  stdout: {
+    write(text: string): unknown
+    isTTY?: boolean | undefined
+    on?(event: 'error', listener: (error: NodeJS.ErrnoException) => void): unknown
+  }
   stderr: { write(text: string): unknown }
 }
 
@@ -32,6 +36,7 @@ export async function demo(
   using stop = nextSignal()
   const interrupted = new AbortController()
   void stop.signalled.then((signal) => interrupted.abort(signal))
+  stdout.on?.('error', ({ code }) => interrupted.abort(code))
   try {
     const show = (line: Line) => {
       recording.push({ at: performance.now() - started, line })

@@ -328,6 +328,21 @@ describe('a microvm', () => {
     expect(() => q35.machine.chooseWindow([])).toThrow(/pci-devices/)
   })
 
+  it('leaves a slot empty and a file closed, whichever step QEMU refuses', async () => {
+    let refuses = true
+    const put = () => {
+      if (refuses) throw new Error('not now')
+    }
+    await using rig = await start({ 'qom-set': put }, { machine: 'microvm', maxCpus: 1 }, { slots: new Slots() })
+    await expect(rig.machine.attachDrive(drive)).rejects.toThrow('not now')
+    expect(rig.qemu().changes).toEqual(['blockdev-add', 'qom-set', 'qom-set', 'blockdev-del'])
+    refuses = false
+    await rig.machine.attachDrive(drive)
+    refuses = true
+    await rig.machine.detachDrive(drive)
+    expect(rig.qemu().changes.slice(-2)).toEqual(['qom-set', 'blockdev-del'])
+  })
+
   it('puts its drives into the slots of the next QEMU', async () => {
     await using rig = await start({}, { machine: 'microvm', maxCpus: 1 }, { slots: new Slots() })
     await rig.machine.attachDrive(drive)
