@@ -579,6 +579,8 @@ const faults = [
   ),
 
   qemu('a deadline of a month is over at once', 'bounded.ts', 'if (ms > LONGEST_TIMER_MS) return () => {}', ''),
+  qemu('a line without an end is kept whole', 'console.ts', 'while (this.#partial.length > LONGEST_LINE)', 'while (false)'),
+  qemu('long lines are kept all', 'console.ts', '|| this.#characters > KEPT_CHARACTERS', ''),
   qemu('a greeting may be anything', 'qmp.ts', "if (typeof greeting?.version?.qemu?.major === 'number') this", 'if (true) this'),
 
   shim(

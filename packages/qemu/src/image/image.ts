@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { QemuError } from '../errors.js'
+import { discard, place } from './cache.js'
 import { type CpioEntry, cpio } from './cpio.js'
 import { type DebianPackage, kernelPackage, resolvePackages, unpackPackages, withDependencies } from './debian.js'
 import { makeExt4 } from './ext4.js'
@@ -74,10 +75,7 @@ export async function buildGuestImage(options: ImageOptions): Promise<GuestImage
     const cached = await readImage(dir)
     if (cached) return cached
     const made = await make(ingredients, join(cacheDir, 'packages'), work, onProgress, signal)
-    await rename(made, dir).catch(async (error) => {
-      // Somebody else built the same image meanwhile.
-      if (!(await readImage(dir))) throw error
-    })
+    await place(made, dir, async () => (await readImage(dir)) !== undefined)
     await prune(cacheDir)
     return (await readImage(dir))!
   } finally {
@@ -171,7 +169,7 @@ async function prune(cacheDir: string): Promise<void> {
   const names = (await readdir(cacheDir)).filter((name) => name.startsWith('image-'))
   const used = await Promise.all(names.map(async (name) => ({ name, at: (await stat(join(cacheDir, name))).mtimeMs })))
   used.sort((a, b) => b.at - a.at)
-  for (const { name } of used.slice(KEPT_IMAGES)) await rm(join(cacheDir, name), { recursive: true, force: true })
+  for (const { name } of used.slice(KEPT_IMAGES)) await discard(join(cacheDir, name), join(cacheDir, `build-${name}`))
 }
 
 async function directory(parent: string, name: string): Promise<string> {

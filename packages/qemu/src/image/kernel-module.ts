@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
-import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { QemuError } from '../errors.js'
 import { findProgram } from '../process.js'
+import { place } from './cache.js'
 import { type DebianPackage, packageDependencies, resolvePackages, unpackPackages } from './debian.js'
 import { exists } from './root.js'
 import { runTool } from './tools.js'
@@ -47,10 +48,7 @@ export async function buildKernelModule(options: KernelModuleOptions): Promise<s
     await runTool('make', ['-C', build, `KDIR=${kernelDir}`, `CC=${await compilerFor(kernelDir)}`], { signal })
     await mkdir(join(work, 'result'))
     await cp(join(build, basename(file)), join(work, 'result', basename(file)))
-    await rename(join(work, 'result'), result).catch(async (error) => {
-      // Somebody else built the same meanwhile.
-      if (!(await exists(file))) throw error
-    })
+    await place(join(work, 'result'), result, () => exists(file))
     return file
   } finally {
     await rm(work, { recursive: true, force: true })
