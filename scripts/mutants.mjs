@@ -630,6 +630,18 @@ const faults = [
   shim('a comma ends a path', 'qemu/hardware.ts', "return text.replaceAll(',', ',,')", 'return text'),
   shim('vCPUs that were added before a failure stay', 'vm/vm.ts', 'else await this.#takeBack(present.length, error)', ''),
   shim(
+    'a drive waits for another guest than it was plugged into',
+    'vm/vm.ts',
+    'announce: (signal) => this.#manager.addMmio(window, { signal })',
+    'announce: () => this.#manager.addMmio(window)',
+  ),
+  shim(
+    'a reset guest is the same guest',
+    'qemu/machine.ts',
+    "      this.#gone.abort(new Error('the guest was reset'))\n      this.#gone = new AbortController()\n",
+    '',
+  ),
+  shim(
     'a window that is refused once is not told of again',
     'vm/reconciler.ts',
     'if (!refused) this.#settledResets = resets',

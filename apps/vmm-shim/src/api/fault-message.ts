@@ -52,9 +52,11 @@ export function faultOf(error: unknown): { status: number; headers?: Record<stri
   return { status, body: body(error.outcome, error instanceof GuestError ? error.errno : null) }
 }
 
-/** Who reads an answer cannot look at a cause: where a message sends them there, it is in the answer too. */
-function messageOf({ message, cause }: Error): string {
-  if (!(cause instanceof Error) || !message.includes('look at cause')) return message
+/** Who reads an answer cannot look at a cause: where a message sends them there, or leaves the reason to it, it is in the answer too. */
+function messageOf(error: Error): string {
+  const { message, cause } = error
+  const needsCause = message.includes('look at cause') || (isUpcallError(error) && error.code === 'ABORTED')
+  if (!(cause instanceof Error) || !needsCause) return message
   const causes = cause instanceof AggregateError ? (cause.errors as Error[]) : [cause]
   return `${message}: ${causes.map(messageOf).join('; ')}`
 }

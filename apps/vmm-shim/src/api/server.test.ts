@@ -204,6 +204,17 @@ it('says why the hardware failed, whose error is only a cause', async () => {
   expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: broken })
 })
 
+it('says why a guest is not waited for any more', async () => {
+  await using api = await makeApi()
+  const gone = new AbortController()
+  api.machine.guestGone = gone.signal
+  api.machine.kernel.pause()
+  const change = api.call('PUT', '/drives/vdb', DISK)
+  await expect.poll(() => api.manager.state).toBe('ServiceBusy')
+  gone.abort(new Error('the guest was reset'))
+  expect(await change).toEqual({ status: 504, body: fault('indeterminate', /the guest was reset$/) })
+})
+
 it('resizes both as one change', async () => {
   await using api = await makeApi()
   const { call, machine } = api

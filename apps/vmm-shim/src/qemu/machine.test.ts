@@ -362,6 +362,7 @@ describe('the life of a guest', () => {
     expect(machine.guest).toBe('booting')
     machine.serves()
     expect(machine.guest).toBe('booted')
+    const { guestGone } = machine
     for (const [event, state] of [
       ['STOP', 'paused'],
       ['RESUME', 'booted'],
@@ -371,6 +372,7 @@ describe('the life of a guest', () => {
       await expect.poll(() => machine.guest).toBe(state)
     }
     expect(machine.resets).toBe(1)
+    expect([guestGone.aborted, machine.guestGone.aborted]).toEqual([true, false])
   })
 
   it('ends with QEMU, and another one is booted with what was there', async () => {

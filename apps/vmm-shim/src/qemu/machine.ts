@@ -370,6 +370,8 @@ export class QemuMachine implements Machine {
       // The same hardware, a fresh guest. What it was asked before it does not know.
       this.#serves = false
       this.#resets++
+      this.#gone.abort(new Error('the guest was reset'))
+      this.#gone = new AbortController()
       this.#options.onReset?.()
     }
   }

@@ -38,6 +38,8 @@ class RigMachine implements Machine {
   /** The lowest vCPU that cannot be started. */
   brokenFrom = Number.POSITIVE_INFINITY
   memoryFails: Error | undefined
+  /** Happens with the next plug or start. */
+  onPlug: (() => Promise<void>) | undefined
   guest: Machine['guest'] = 'booted'
   cut: () => Promise<void> = async () => {}
   guestGone = new AbortController().signal
@@ -54,7 +56,7 @@ class RigMachine implements Machine {
 
   async startCpus(ids: readonly number[]): Promise<void> {
     if (ids.some((id) => id >= this.brokenFrom)) throw new Error(`start ${ids}: the hardware is broken`)
-    this.#plug(`start ${ids}`)
+    await this.#plug(`start ${ids}`)
     for (const id of ids) this.cpus.add(id)
   }
 
@@ -73,7 +75,7 @@ class RigMachine implements Machine {
 
   async resizeMemory(bytes: number): Promise<void> {
     if (this.memoryFails) throw this.memoryFails
-    this.#plug(`memory ${bytes}`)
+    await this.#plug(`memory ${bytes}`)
     this.memory = bytes
   }
 
@@ -82,7 +84,7 @@ class RigMachine implements Machine {
   }
 
   async attachDrive({ id }: Drive): Promise<void> {
-    this.#plug(`attach ${id}`)
+    await this.#plug(`attach ${id}`)
     this.drives.add(id)
   }
 
@@ -96,7 +98,7 @@ class RigMachine implements Machine {
   }
 
   async plugPci({ place }: PciDevice): Promise<void> {
-    this.#plug(`plug ${formatBdf(place)}`)
+    await this.#plug(`plug ${formatBdf(place)}`)
     this.pci.add(formatBdf(place))
   }
 
@@ -124,9 +126,10 @@ class RigMachine implements Machine {
     await this.cut()
   }
 
-  #plug(event: string): void {
+  async #plug(event: string): Promise<void> {
     if (this.broken) throw new Error(`${event}: the hardware is broken`)
     this.events.push(event)
+    await this.onPlug?.()
   }
 }
 

@@ -39,7 +39,7 @@ export interface Spares {
 export interface Machine {
   /** `paused`: its vCPUs are stopped. `dead`: there is no guest any more. */
   readonly guest: 'booting' | 'booted' | 'paused' | 'dead'
-  /** Aborts when this guest is gone. */
+  /** Aborts when this guest is gone, dead or started afresh. */
   readonly guestGone: AbortSignal
   /** Bytes that are plugged in. */
   readonly memory: number

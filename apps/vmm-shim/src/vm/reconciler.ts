@@ -60,10 +60,11 @@ export class Reconciler {
       this.#machine.boot()
       this.#untold.restarted = true
     }
-    await this.#quiesce()
+    const { guestGone: signal } = this.#machine
+    await this.#quiesce(signal)
     const guest = await this.#machine.report()
     if (guest && !restarted) await this.#carryOut(settle(this.#books, guest))
-    const told = await this.#tellAgain(guest)
+    const told = await this.#tellAgain(guest, signal)
     if (!guest && !restarted && !told) throw new VmError('NOT_READY', 'reconcile: the guest does not say what it has; try again')
     const now = told ? ((await this.#machine.report()) ?? guest) : guest
     const done = this.#untold
@@ -75,7 +76,7 @@ export class Reconciler {
    * What a guest has forgotten that was reset: that it is to leave spare vCPUs alone, which it starts like all others, and which windows it
    * was given. Windows are told to one that does not say what it has, too: it refuses those it has. Resolves with whether there was anything to tell.
    */
-  async #tellAgain(guest: GuestReport | undefined): Promise<boolean> {
+  async #tellAgain(guest: GuestReport | undefined, signal: AbortSignal): Promise<boolean> {
     const { resets, spares } = this.#machine
     if (resets === this.#settledResets) return false
     let [asked, refused] = [false, false]
@@ -92,10 +93,10 @@ export class Reconciler {
     }
     const astray = spares.cpus.filter((id) => guest?.cpus.online.includes(id))
     for (const id of astray.sort((a, b) => b - a))
-      await tell({ kind: 'cpu', id: String(id), now: 'absent' }, () => this.#manager.removeCpus({ apicIds: [id] }))
+      await tell({ kind: 'cpu', id: String(id), now: 'absent' }, () => this.#manager.removeCpus({ apicIds: [id] }, { signal }))
     for (const { id, window, status } of this.#books.drives.values()) {
       if (status !== 'present' || guest?.mmio.some((other) => sameWindow(other, window))) continue
-      await tell({ kind: 'mmio', id, now: 'present' }, () => this.#manager.addMmio(window))
+      await tell({ kind: 'mmio', id, now: 'present' }, () => this.#manager.addMmio(window, { signal }))
     }
     if (!refused) this.#settledResets = resets
     return asked
@@ -105,10 +106,9 @@ export class Reconciler {
    * A connection, and one harmless question over it. The guest answers under the lock that CPU and MMIO requests hold, so after its
    * answer nothing that was asked before can still happen.
    */
-  async #quiesce(): Promise<void> {
+  async #quiesce(signal: AbortSignal): Promise<void> {
     const timeoutMs = this.#timeoutMs
     this.#manager.client.reconnect()
-    const signal = this.#machine.guestGone
     const ask = async () => {
       await this.#manager.ready({ timeoutMs, signal })
       await this.#manager.removeMmio(NOWHERE, { timeoutMs, signal }).catch((error) => {

@@ -156,6 +156,26 @@ describe('hardware that fails half-way', () => {
   })
 })
 
+describe('a guest that is gone before it is asked', () => {
+  it.each(['addDrive', 'addPci', 'resize'] as const)('is not waited for: %s', async (change) => {
+    await using rig = await makeRig()
+    const { vm, machine, manager } = rig
+    const gone = new AbortController()
+    machine.guestGone = gone.signal
+    machine.onPlug = async () => {
+      const noticed = once(manager.client, 'state')
+      machine.guest = 'dead'
+      await machine.cut()
+      await noticed
+      setImmediate(() => gone.abort(new Error('QEMU was ended by SIGKILL')))
+    }
+    const changed = change === 'resize' ? vm.resize(2) : change === 'addPci' ? vm.addPci('net1') : vm.addDrive('vdb', DISK)
+    await expect(changed).rejects.toMatchObject({ outcome: 'not-sent', code: 'ABORTED' })
+    const { believed } = await vm.view()
+    expect([believed.cpus.present, believed.cpus.unknown, believed.mmio, believed.pci]).toEqual([[0], [], [], []])
+  })
+})
+
 it('looks whether the id is taken before it looks for a place', async () => {
   await using rig = await makeRig()
   const { vm, machine } = rig

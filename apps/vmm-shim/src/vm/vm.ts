@@ -107,7 +107,7 @@ export class Vm {
       return {
         entry: drive,
         plug: () => this.#machine.attachDrive(drive),
-        announce: () => this.#manager.addMmio(window),
+        announce: (signal) => this.#manager.addMmio(window, { signal }),
         unplug: () => this.#machine.detachDrive(drive),
       }
     })
@@ -116,7 +116,7 @@ export class Vm {
   /** Removes it in two phases: the guest lets go, only then the device model is torn down. */
   removeDrive(id: string): Promise<void> {
     return this.#remove(`remove drive ${id}`, this.#books.drives, id, {
-      release: ({ window }) => this.#manager.removeMmio(window),
+      release: ({ window }, signal) => this.#manager.removeMmio(window, { signal }),
       unplug: (drive) => this.#machine.detachDrive(drive),
     })
   }
@@ -134,7 +134,7 @@ export class Vm {
       return {
         entry: device,
         plug: () => this.#machine.plugPci(device),
-        announce: () => this.#manager.addPci(place),
+        announce: (signal) => this.#manager.addPci(place, { signal }),
         unplug: () => this.#machine.unplugPci(device),
       }
     })
@@ -142,7 +142,7 @@ export class Vm {
 
   removePci(id: string): Promise<void> {
     return this.#remove(`remove PCI device ${id}`, this.#books.pci, id, {
-      release: ({ place }) => this.#manager.removePci(place),
+      release: ({ place }, signal) => this.#manager.removePci(place, { signal }),
       unplug: (device) => this.#machine.unplugPci(device),
     })
   }
@@ -159,9 +159,9 @@ export class Vm {
     const { present, unknown } = this.#books.cpus
     if (unknown.length > 0) throw unsettled(subject, `vCPU ${unknown.join(', ')}`)
     if (target === present.length) return { added: [], removed: [], present }
-    await this.#ready(subject)
+    const signal = await this.#ready(subject)
     try {
-      return await this.#resizeTo(target)
+      return await this.#resizeTo(target, signal)
     } catch (error) {
       const { length: now } = this.#books.cpus.present
       if (isResizeError(error) && now !== present.length) {
@@ -179,7 +179,7 @@ export class Vm {
     await this.#machine.resizeMemory(bytes)
   }
 
-  async #resizeTo(target: number): Promise<ResizeResult<'x86_64'>> {
+  async #resizeTo(target: number, signal: AbortSignal): Promise<ResizeResult<'x86_64'>> {
     const { arch, maxCpus: max } = this.#options
     const { present } = this.#books.cpus
     try {
@@ -190,6 +190,7 @@ export class Vm {
         oneByOne: true,
         start: (ids) => this.#machine.startCpus(ids),
         stop: (ids) => this.#machine.stopCpus(ids),
+        signal,
       })
       this.#books.cpus = { present: asIds(result.present), unknown: [] }
       return { ...result, present: this.#books.cpus.present }
@@ -203,8 +204,8 @@ export class Vm {
   async #takeBack(count: number, failure: Error): Promise<void> {
     const subject = `back to ${count} vCPUs`
     try {
-      await this.#ready(subject)
-      await this.#resizeTo(count)
+      const signal = await this.#ready(subject)
+      await this.#resizeTo(count, signal)
     } catch (error) {
       failure.message += `; going back to ${count} vCPUs failed too: ${(error as Error).message}`
     }
@@ -214,13 +215,13 @@ export class Vm {
     subject: string,
     book: Map<string, E>,
     id: string,
-    plan: () => { entry: E; plug(): Promise<void>; announce(): Promise<unknown>; unplug(): Promise<void> },
+    plan: () => { entry: E; plug(): Promise<void>; announce(signal: AbortSignal): Promise<unknown>; unplug(): Promise<void> },
   ): Promise<E> {
     return this.#alone(subject, async () => {
       if (book.has(id))
         throw new VmError('CONFLICT', `${subject}: there is one with this id; choose another id, or remove it first`)
       const { entry, plug, announce, unplug } = plan()
-      await this.#ready(subject)
+      const signal = await this.#ready(subject)
       book.set(id, entry)
       try {
         await plug()
@@ -231,7 +232,7 @@ export class Vm {
         throw new VmError('NOT_READY', `${subject}: it could not be plugged in: ${why}; the guest was not asked`, { cause })
       }
       try {
-        await announce()
+        await announce(signal)
         entry.status = 'present'
         return entry
       } catch (error) {
@@ -250,16 +251,16 @@ export class Vm {
     subject: string,
     book: Map<string, E>,
     id: string,
-    { release, unplug }: { release(entry: E): Promise<unknown>; unplug(entry: E): Promise<void> },
+    { release, unplug }: { release(entry: E, signal: AbortSignal): Promise<unknown>; unplug(entry: E): Promise<void> },
   ): Promise<void> {
     return this.#alone(subject, async () => {
       const entry = book.get(id)
       if (!entry) throw new VmError('NOT_FOUND', `${subject}: there is none; GET /vm lists what there is`)
       if (entry.status === 'unknown') throw unsettled(subject, id)
-      await this.#ready(subject)
+      const signal = await this.#ready(subject)
       entry.status = 'removing'
       try {
-        await release(entry)
+        await release(entry, signal)
       } catch (error) {
         entry.status = mayHaveHappened(error) ? 'unknown' : 'present'
         throw error
@@ -280,8 +281,11 @@ export class Vm {
     }
   }
 
-  /** Nothing is touched before the guest can be asked. */
-  async #ready(subject: string): Promise<void> {
+  /**
+   * Nothing is touched before the guest can be asked. Resolves with what aborts when that guest is gone: what was meant for it waits for no
+   * other.
+   */
+  async #ready(subject: string): Promise<AbortSignal> {
     const { guest, guestGone: signal } = this.#machine
     const notReady = (what: string, cause?: unknown) => new VmError('NOT_READY', `${subject}: ${what}`, { cause })
     if (guest === 'dead') throw notReady('the guest is dead; POST /vm/reconcile boots another one')
@@ -292,6 +296,7 @@ export class Vm {
     } catch (cause) {
       throw notReady('there is no connection to the guest at the moment; try again, or POST /vm/reconcile', cause)
     }
+    return signal
   }
 }
 
