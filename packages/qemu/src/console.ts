@@ -42,7 +42,7 @@ export class GuestConsole {
     return this.#dropped + this.#lines.length
   }
 
-  /** Why nothing more will come: EXITED, CLOSED or ABORTED; undefined while QEMU runs. */
+  /** Why nothing more will come: EXITED, PANIC, CLOSED or ABORTED; undefined while QEMU runs. */
   get endReason(): QemuError | undefined {
     return this.#endReason
   }
@@ -76,7 +76,7 @@ export class GuestConsole {
 
   /**
    * Resolves with the first match in a line so far or to come; a prompt without a line end matches too. A string is looked for
-   * as it is. Rejects with DEADLINE, ABORTED, EXITED or CLOSED and the last console lines.
+   * as it is. Rejects with DEADLINE, ABORTED, EXITED, PANIC or CLOSED and the last console lines.
    */
   waitFor(pattern: string | RegExp, { deadlineMs, signal, fromLine = 0 }: WaitOptions): Promise<RegExpMatchArray> {
     const regexp = typeof pattern === 'string' ? new RegExp(pattern.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')) : stateless(pattern)

@@ -146,7 +146,21 @@ describe('bootGuest', () => {
 
   it('shows the last console lines when the guest dies while booting', async () => {
     const booting = boot([{ prints: ['Kernel panic - not syncing: no init found\r\n'], exits: 0 }])
-    await expect(booting).rejects.toMatchObject({ code: 'EXITED', console: ['Kernel panic - not syncing: no init found'] })
+    await expect(booting).rejects.toMatchObject({
+      code: 'PANIC',
+      summary: 'boot: Kernel panic - not syncing: no init found; QEMU exited with status 0',
+      console: ['Kernel panic - not syncing: no init found'],
+    })
+  })
+
+  it('tells a panic that comes after the boot', async () => {
+    const guest = await boot([
+      { prints: [READY], printsLater: ['[ 9.1] Kernel panic - not syncing: sysrq\r\n', 'trace\r\n'], exits: 0 },
+    ])
+    await expect(guest.waitFor('never', { deadlineMs: 1000 })).rejects.toMatchObject({
+      code: 'PANIC',
+      summary: expect.stringContaining('Kernel panic - not syncing: sysrq; QEMU exited with status 0'),
+    })
   })
 
   it('gives up a boot that panics and would reboot for ever', async () => {

@@ -61,6 +61,8 @@ export interface Guest extends AsyncDisposable {
 
 const READY = /Run \S+ as init process/
 const PANIC = /Kernel panic - .*/
+/** How far from the console's end a panic is looked for: a kernel prints its stack behind it. */
+const PANIC_LINES = 200
 const TERM_GRACE_MS = 2000
 
 /**
@@ -146,8 +148,8 @@ class RunningGuest implements Guest {
         await Promise.race([this.console.waitFor(ready, { deadlineMs, signal }), silence.promise, panic.promise])
       } catch (error) {
         const { endReason } = this.console
-        if (endReason?.code !== 'EXITED') throw error
-        throw new QemuError('EXITED', `boot: ${endReason.summary}`, { console: this.console.tail() })
+        if (endReason?.code !== 'EXITED' && endReason?.code !== 'PANIC') throw error
+        throw new QemuError(endReason.code, `boot: ${endReason.summary}`, { console: this.console.tail() })
       } finally {
         silence.cancel()
         panic.cancel()
@@ -246,7 +248,10 @@ class RunningGuest implements Guest {
 
 function exitedError({ code, signal, output }: QemuExit, console: GuestConsole): QemuError {
   const how = signal ? `was killed by ${signal}` : code === null ? 'did not start' : `exited with status ${code}`
-  return new QemuError('EXITED', `QEMU ${how}${output && `: ${output}`}`, { console: console.tail() })
+  const end = `QEMU ${how}${output && `: ${output}`}`
+  const panic = signal ? undefined : console.tail(PANIC_LINES).findLast((line) => PANIC.test(line))
+  if (panic === undefined) return new QemuError('EXITED', end, { console: console.tail() })
+  return new QemuError('PANIC', `${PANIC.exec(panic)![0]}; ${end}`, { console: console.tail() })
 }
 
 function silentError(restarts: readonly BootRestart[]): QemuError {

@@ -5,6 +5,8 @@ import { type RecordedLine, toSvg } from '../demo/recording.js'
 import { type Line, toAnsi } from '../demo/text.js'
 import { nextSignal } from './signals.js'
 
+const STATUS: Readonly<Record<string, number>> = { SIGINT: 130, EPIPE: 141, SIGTERM: 143 }
+
 /** What a test plays it with. */
 export type Overrides = Pick<DemoOptions, 'sabotage' | 'patienceMs' | 'bootMs' | 'guestEntry'>
 
@@ -24,7 +26,10 @@ export interface DemoStreams {
   stderr: { write(text: string): unknown }
 }
 
-/** Plays the demo on stdout. Resolves with the exit status: 0, 1 if a step does not hold, 130 if it is interrupted. */
+/**
+ * Plays the demo on stdout. Resolves with the exit status: 0, 1 if a step does not hold, and as a shell has it 130 after SIGINT, 143 after
+ * SIGTERM, 141 if nobody reads any more.
+ */
 export async function demo(
   { qemu, cacheDir, fast, record }: DemoFlags,
   { stdout, stderr }: DemoStreams = process,
@@ -58,7 +63,7 @@ export async function demo(
     if (record !== undefined) writeFileSync(record, toSvg(recording, qemu ? 'npm run demo -- --qemu' : 'npm run demo'))
     return 0
   } catch (error) {
-    if (interrupted.signal.aborted) return 130
+    if (interrupted.signal.aborted) return STATUS[interrupted.signal.reason as string] ?? 1
     throw error
   }
 }

@@ -1,5 +1,5 @@
 import { accessSync, constants, statSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
 import type { Accelerator, MachineType } from '@upcall/qemu'
 import { formatAddress } from '@upcall/vsock'
@@ -155,7 +155,22 @@ function checkPaths({ uds, api, monitor, console }: RunFlags): void {
     const other = taken.get(resolve(path))
     if (other !== undefined) throw new UsageError(`--${flag} ${path}: it cannot be where --${other} is; choose another path`)
     taken.set(resolve(path), flag)
+    if (flag !== 'console') checkSocketPath(flag, path)
   }
+}
+
+/** Longest path of a Unix socket in Linux. */
+const LONGEST_SOCKET_PATH = 107
+
+function checkSocketPath(flag: string, path: string): void {
+  const { length } = Buffer.from(path)
+  if (length > LONGEST_SOCKET_PATH)
+    throw new UsageError(`--${flag} ${path}: it has ${length} bytes; a socket's path has ${LONGEST_SOCKET_PATH} at most`)
+  const directory = statSync(dirname(resolve(path)), { throwIfNoEntry: false })
+  if (!directory?.isDirectory()) throw new UsageError(`--${flag} ${path}: its directory does not exist; make it first`)
+  const there = statSync(path, { throwIfNoEntry: false })
+  if (there && !there.isSocket())
+    throw new UsageError(`--${flag} ${path}: there is something that is not a socket; choose another path`)
 }
 
 function whatIsAt(path: string): string {

@@ -121,6 +121,19 @@ describe('a guest that refuses', () => {
   })
 })
 
+it('does not try a window again of which the guest says that somebody has it, before a reconcile', async () => {
+  await using rig = await makeRig()
+  const { vm, manager } = rig
+  const foreign = { base: 0xd000_0000n, size: 0x1000n, irq: 6 }
+  await manager.addMmio(foreign)
+  await expect(vm.addDrive('vdb', DISK)).rejects.toMatchObject({ errno: -17 })
+  expect((await vm.addDrive('vdb', DISK)).window).toEqual({ base: 0xd000_2000n, size: 0x2000n, irq: 7 })
+  await manager.removeMmio(foreign)
+  expect((await vm.addDrive('vdc', DISK)).window).toMatchObject({ base: 0xd000_4000n })
+  await vm.reconcile()
+  expect((await vm.addDrive('vdd', DISK)).window).toEqual({ base: 0xd000_0000n, size: 0x2000n, irq: 6 })
+})
+
 describe('hardware that cannot be plugged in', () => {
   it('is not announced', async () => {
     await using rig = await makeRig()

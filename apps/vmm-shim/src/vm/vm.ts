@@ -1,9 +1,10 @@
 import { isUpcallError } from '@upcall/client'
-import { type DeviceManager, formatBdf, isResizeError, type ResizeResult } from '@upcall/device-manager'
+import { type DeviceManager, formatBdf, isGuestError, isResizeError, type ResizeResult } from '@upcall/device-manager'
 import { type Arch, isWireError } from '@upcall/wire'
 import type { Books, DeviceStatus, Disk, Drive, PciDevice } from './books.js'
 import { VmError } from './error.js'
 import type { Machine } from './machine.js'
+import type { Window } from './mmio-space.js'
 import { sameFunction } from './pci-bus.js'
 import { type Reconciled, Reconciler } from './reconciler.js'
 import { type VmState, type VmView, viewBooks, viewGuest } from './view.js'
@@ -33,6 +34,8 @@ export class Vm {
   readonly #manager: DeviceManager<Arch>
   readonly #books: Books
   readonly #reconciler: Reconciler
+  /** Windows that the guest has from somebody else, as its refusals tell: not tried again before a reconcile. */
+  #foreign: Window[] = []
   #changing: string | undefined
 
   constructor(options: VmOptions) {
@@ -100,14 +103,21 @@ export class Vm {
   addDrive(id: string, { pathOnHost, isReadOnly }: Disk): Promise<Drive> {
     const { drives } = this.#books
     return this.#add(`add drive ${id}`, drives, id, () => {
-      const taken = [...drives.values()].map(({ window }) => window)
+      const taken = [...[...drives.values()].map(({ window }) => window), ...this.#foreign]
       const window = this.#machine.chooseWindow(taken)
       if (!window) throw new VmError('EXHAUSTED', `add drive ${id}: no free window or line is left; remove a drive first`)
       const drive: Drive = { id, window, pathOnHost, isReadOnly, status: 'adding' }
       return {
         entry: drive,
         plug: () => this.#machine.attachDrive(drive),
-        announce: (signal) => this.#manager.addMmio(window, { signal }),
+        announce: async (signal) => {
+          try {
+            await this.#manager.addMmio(window, { signal })
+          } catch (error) {
+            if (isGuestError(error) && error.errnoName === 'EEXIST') this.#foreign.push(window)
+            throw error
+          }
+        },
         unplug: () => this.#machine.detachDrive(drive),
       }
     })
@@ -149,7 +159,10 @@ export class Vm {
 
   /** Settles what is unknown, and replaces a dead guest. @throws as {@link Reconciler.run} does. */
   reconcile(): Promise<Reconciled> {
-    return this.#alone('reconcile', () => this.#reconciler.run())
+    return this.#alone('reconcile', () => {
+      this.#foreign = []
+      return this.#reconciler.run()
+    })
   }
 
   async #resizeCpus(subject: string, target: number): Promise<ResizeResult<'x86_64'>> {
@@ -215,7 +228,7 @@ export class Vm {
     subject: string,
     book: Map<string, E>,
     id: string,
-    plan: () => { entry: E; plug(): Promise<void>; announce(signal: AbortSignal): Promise<unknown>; unplug(): Promise<void> },
+    plan: () => Plan<E>,
   ): Promise<E> {
     return this.#alone(subject, async () => {
       if (book.has(id))
@@ -298,6 +311,14 @@ export class Vm {
     }
     return signal
   }
+}
+
+/** How something comes into the VM: hardware first, then the guest. */
+interface Plan<E> {
+  readonly entry: E
+  plug(): Promise<void>
+  announce(signal: AbortSignal): Promise<unknown>
+  unplug(): Promise<void>
 }
 
 function isConnected({ state }: { state: string }): boolean {

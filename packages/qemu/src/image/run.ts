@@ -49,7 +49,7 @@ export interface RunResult {
 /** A guest whose command runs. */
 export interface GuestRun extends AsyncDisposable {
   readonly guest: Guest
-  /** Settles when the command is through, the guest being gone then. Rejects with DEADLINE, EXITED, CLOSED or ABORTED. */
+  /** Settles when the command is through, the guest being gone then. Rejects with DEADLINE, EXITED, PANIC, CLOSED or ABORTED. */
   readonly result: Promise<RunResult>
   /** Ends the guest. Twice is once. */
   close(): Promise<void>
