@@ -15,6 +15,7 @@ const suites = {
   'vhost-user': { load: () => import('./suites/vhost-user.mjs'), always: true },
   'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
   shim: { load: () => import('./suites/shim.mjs'), always: true },
+  aarch64: { load: () => import('./suites/aarch64.mjs'), always: false },
   bench: { load: () => import('./suites/bench.mjs'), always: false },
 }
 

@@ -1,3 +1,4 @@
+export type { GuestArch } from './arch.js'
 export { type Accelerator, type ArgvDescriptors, type Drive, type MachineOptions, type MachineType, qemuArgv } from './argv.js'
 export { type Clock, systemClock } from './bounded.js'
 export { GuestConsole, type WaitOptions } from './console.js'

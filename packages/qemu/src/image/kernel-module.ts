@@ -38,7 +38,7 @@ export async function buildKernelModule(options: KernelModuleOptions): Promise<s
     onProgress('downloading and unpacking kernel headers')
     const root = join(work, 'headers')
     await mkdir(root)
-    await unpackPackages(packages, join(cacheDir, 'packages'), root, signal)
+    await unpackPackages(packages, join(cacheDir, 'packages'), root, { signal })
     const kernelDir = await relocate(root, release)
     onProgress('building the kernel module')
     const build = join(work, 'module')
@@ -60,11 +60,11 @@ export async function buildKernelModule(options: KernelModuleOptions): Promise<s
 /** The headers, the part of them that all flavours share, and the kernel's own build tools; not the compiler. */
 async function headerPackages(release: string, work: string, signal: AbortSignal | undefined): Promise<DebianPackage[]> {
   const headers = `linux-headers-${release}`
-  const needed = await packageDependencies(headers, signal)
+  const needed = await packageDependencies(headers, { signal })
   const names = [headers, ...needed.filter((name) => name.startsWith('linux-'))]
   const empty = join(work, 'empty')
   await mkdir(empty)
-  return resolvePackages(names, empty, signal)
+  return resolvePackages(names, empty, { signal })
 }
 
 async function readSources(sourceDir: string): Promise<Record<string, string>> {

@@ -3,7 +3,8 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import type { Drive } from '../argv.js'
+import { archOf } from '../arch.js'
+import type { Drive, MachineType } from '../argv.js'
 import { bounded, systemClock } from '../bounded.js'
 import { QemuError } from '../errors.js'
 import { type BootOptions, type BootRestart, bootGuest, type Guest } from '../guest.js'
@@ -84,6 +85,7 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
     }
     const guest = await bootGuest({
       ...options,
+      machine: machineFor(options),
       ...{ kernel: image.kernel, initrd, ready: READY_LINE },
       drives: [...drives, ...(options.drives ?? [])],
       ports: [RESULTS_PORT, ...(options.ports ?? [])],
@@ -96,6 +98,12 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
     // QEMU has read the one file and holds the other open.
     await rm(temporary, { recursive: true, force: true })
   }
+}
+
+/** A machine of the image's architecture. */
+function machineFor({ image: { arch }, machine = arch === 'aarch64' ? 'virt' : 'q35' }: RunOptions): MachineType {
+  if (archOf(machine) === arch) return machine
+  throw new QemuError('INVALID_OPTION', `boot option machine is "${machine}", of ${archOf(machine)}; the image is for ${arch}`)
 }
 
 /** The image's initramfs with this run's files behind it: the kernel unpacks archives one after the other. */
