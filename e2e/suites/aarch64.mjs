@@ -1,14 +1,16 @@
 // An aarch64 guest: Debian's stock kernel on QEMU's `virt`, software-emulated. The same guest programs as on x86_64, in three guests one after
 // the other: AF_VSOCK over loopback, the vhost-user device, the guest side. With --docs the table goes into docs/real-guest.md.
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { hideWindows } from '../device-tree.mjs'
 import { writeTable } from '../docs.mjs'
 import { DrivenGuest } from '../driven-guest.mjs'
 import { consoleLog, printConsole, runGuestTests } from '../guest-tests.mjs'
+import { upcallMmioModule } from '../kernel-module.mjs'
 import { fillPayload } from '../payload.mjs'
-import { diskIs, EINVAL, ENODEV, EPERM, makeDisk, OK, Requests, UNCHANGED } from '../requests.mjs'
+import { diskIs, EEXIST, EINVAL, ENODEV, EPERM, makeDisk, OK, Requests, UNCHANGED } from '../requests.mjs'
 import * as data from '../vhost-user/data.mjs'
 import { exercise } from '../vhost-user/exercise.mjs'
 import * as life from '../vhost-user/life.mjs'
@@ -17,6 +19,11 @@ import { descriptors, MIB, Scene, settled } from '../vhost-user/scene.mjs'
 const vsockPackages = ['@upcall/vsock', '@upcall/testkit', '@upcall/device-manager', 'undici', 'upcall']
 const linuxPackages = ['upcall', '@upcall/device-manager', '@upcall/vsock']
 const VCPUS = 4
+const MEMORY = '256M'
+/** virtio-mmio windows of a `virt`, each with a GIC SPI of its own: a disk, nothing, and one that the device tree tells of. */
+const WITH_DISK = { base: '0xa003e00', size: '0x200', irq: 47 }
+const EMPTY = { base: '0xa003c00', size: '0x200', irq: 46 }
+const OF_THE_TREE = { base: '0xa003a00', size: '0x200', irq: 45 }
 
 export async function run(checks, image, { docs = false } = {}) {
   const payload = { programs: ['guest/vsock'], packages: vsockPackages, prebuilt: true }
@@ -64,13 +71,22 @@ async function linuxGuest(checks, image, docs) {
   try {
     const payloadDir = join(folder, 'payload')
     fillPayload(payloadDir, { programs: ['guest/linux-guest'], packages: linuxPackages, prebuilt: true })
-    const disk = makeDisk(join(folder, 'disk'))
+    const module = await checks.check('the kernel module is built, or found in the cache', () => upcallMmioModule(image))
+    if (module === undefined) return
+    copyFileSync(module, join(payloadDir, 'upcall_mmio.ko'))
+    const disks = { hot: makeDisk(join(folder, 'hot')), spare: makeDisk(join(folder, 'spare')) }
+    const tree = hideWindows({
+      file: join(folder, 'tree'),
+      hidden: [WITH_DISK, EMPTY].map(({ base }) => Number(base)),
+      machine: { cpus: VCPUS, memory: MEMORY },
+    })
     guest = await checks.check('virt: a stock kernel boots, upcall serve listens, its client is ready', () =>
-      DrivenGuest.start({ image, payloadDir, log, ...virtOptions(disk) }),
+      DrivenGuest.start({ image, payloadDir, log, ...virtOptions(disks, tree) }),
     )
     if (guest) {
       await cpus(checks, requests, guest)
-      await pci(checks, requests, guest, disk)
+      await pci(checks, requests, guest, disks.hot)
+      await windows(checks, requests, guest, disks.spare)
       await unserved(requests, guest)
       await checks.check('virt: the kernel has nothing to complain about', () =>
         assert.doesNotMatch(guest.console, /BUG:|WARNING:|Oops|Call trace|Internal error/),
@@ -86,12 +102,15 @@ async function linuxGuest(checks, image, docs) {
 }
 
 /** All vCPUs are there from the start; the kernel is told to begin with one. */
-function virtOptions(disk) {
-  const hot = { driver: 'raw', 'node-name': 'hot', 'read-only': true, file: { driver: 'file', filename: disk.path } }
+function virtOptions(disks, tree) {
+  const blockdevs = Object.entries(disks).flatMap(([name, { path: filename }]) => [
+    '-blockdev',
+    JSON.stringify({ driver: 'raw', 'node-name': name, 'read-only': true, file: { driver: 'file', filename } }),
+  ])
   return {
-    ...{ machine: 'virt', cpus: VCPUS, append: 'maxcpus=1' },
-    devices: ['pcie-root-port,id=port1,chassis=1,slot=1'],
-    args: ['-blockdev', JSON.stringify(hot)],
+    ...{ machine: 'virt', memory: MEMORY, cpus: VCPUS, append: 'maxcpus=1' },
+    devices: ['pcie-root-port,id=port1,chassis=1,slot=1', 'virtio-blk-device,bus=virtio-mmio-bus.31,drive=spare,serial=spare'],
+    args: [...blockdevs, ...tree],
   }
 }
 
@@ -162,9 +181,39 @@ async function pci(checks, requests, guest, disk) {
   await there(true)
 }
 
+/** Irqs are GIC SPI numbers. Addresses that nothing answers at are left alone: a read there is an abort, not all ones. */
+async function windows(checks, requests, guest, disk) {
+  const add = (event, window, expected) => requests.row(guest, event, { op: 'mmio.add', ...window }, expected)
+  const remove = (event, window, expected) => requests.row(guest, event, { op: 'mmio.remove', ...window }, expected)
+  const there = (expected) =>
+    checks.check(`virt: the disk in the window is ${expected ? 'there, and reads as it should' : 'gone'}`, () =>
+      diskIs(guest, 'spare', expected ? disk : {}),
+    )
+
+  await add('a window, without the kernel module', WITH_DISK, EPERM)
+  await guest.ask('run', { argv: ['insmod', 'upcall_mmio.ko'] })
+  await there(false)
+  await add('a window with a disk in it', WITH_DISK, OK)
+  await there(true)
+  await add('the same again', WITH_DISK, EEXIST)
+  await add('a window that overlaps', { ...EMPTY, size: '0x400' }, EEXIST)
+  await add('a window on its irq', { ...EMPTY, irq: WITH_DISK.irq }, EEXIST)
+  await add('a window that the device tree told of', { ...OF_THE_TREE, irq: EMPTY.irq }, EEXIST)
+  await add('a window on the irq of one that the device tree told of', { ...EMPTY, irq: OF_THE_TREE.irq }, EEXIST)
+  await add('a window on an irq that no GIC has', { ...EMPTY, irq: 999 }, EINVAL)
+  await add('a window with nothing in it', EMPTY, OK)
+  await remove('a window by another irq', { ...EMPTY, irq: OF_THE_TREE.irq }, ENODEV)
+  await remove('a window with nothing in it', EMPTY, OK)
+  await remove('a window with a disk in it', WITH_DISK, OK)
+  await there(false)
+  await remove('the same again', WITH_DISK, ENODEV)
+  await add('a window with a disk in it, once more', WITH_DISK, OK)
+  await there(true)
+  await checks.check('virt: the module goes, and its window with it', () => guest.ask('run', { argv: ['rmmod', 'upcall_mmio'] }))
+  await there(false)
+}
+
 async function unserved(requests, guest) {
-  const window = { base: '0xd0000000', size: '0x1000', irq: 112 }
-  await requests.row(guest, 'a window, without the kernel module', { op: 'mmio.add', ...window }, EPERM)
   await requests.row(guest, 'memory, which the protocol declares and no kernel serves', { op: 'request', type: 3 }, EPERM)
   await requests.row(guest, 'a type that there is not', { op: 'request', type: 99 }, EPERM)
 }

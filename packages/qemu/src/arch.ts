@@ -25,6 +25,9 @@ export const ARCHES: Readonly<Record<GuestArch, ArchFacts>> = {
   },
 }
 
+/** Guest images and kernel modules are made on machines of this one. */
+export const HOST: GuestArch = 'x86_64'
+
 /** Each machine is of one architecture. */
 export function archOf(machine: MachineType): GuestArch {
   return machine === 'virt' ? 'aarch64' : 'x86_64'

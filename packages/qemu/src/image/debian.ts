@@ -54,6 +54,7 @@ export async function resolvePackages(
   emptyDir: string,
   apt: AptOptions = {},
 ): Promise<DebianPackage[]> {
+  if (names.length === 0) return []
   const text = (await runApt('apt-get', ['download', '--print-uris', ...names], apt, { cwd: emptyDir })).toString()
   const packages = packageFiles(text)
   const missing = names.filter((name) => !packages.some((found) => found.name === name))

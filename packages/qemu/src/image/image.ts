@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ARCHES, type GuestArch } from '../arch.js'
+import { ARCHES, type GuestArch, HOST } from '../arch.js'
 import { QemuError } from '../errors.js'
 import { type CpioEntry, cpio } from './cpio.js'
 import {
@@ -56,8 +56,6 @@ export interface GuestImage {
 /** Raised when an image of the same inputs would come out different. */
 const FORMAT = 1
 const KEPT_IMAGES = 3
-/** The one machine that images are made on. */
-const HOST: GuestArch = 'x86_64'
 const BUSYBOX = 'busybox-static'
 const BUSYBOX_PATH = 'bin/busybox'
 const MANIFEST = 'image.json'
