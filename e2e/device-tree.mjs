@@ -11,7 +11,10 @@ const NO_DRIVER = 'virtio,none\0'
  */
 export function hideWindows({ file, hidden, machine: { cpus, memory } }) {
   const options = ['-smp', `cpus=${cpus}`, '-m', `size=${memory}`, '-cpu', 'max', '-display', 'none', '-nodefaults']
-  execFileSync(findQemu('qemu-system-aarch64'), ['-machine', `virt,dumpdtb=${file}`, ...options], { timeout: 30_000, stdio: 'ignore' })
+  execFileSync(findQemu('qemu-system-aarch64'), ['-machine', `virt,dumpdtb=${file}`, ...options], {
+    timeout: 30_000,
+    stdio: 'ignore',
+  })
   const tree = readFileSync(file)
   for (const address of hidden) {
     const name = `virtio_mmio@${address.toString(16)}\0`

@@ -1,6 +1,6 @@
 // Boots real guests under QEMU and runs the project in them, by software emulation alone. Prints TAP.
 //
-//   npm run e2e                       every suite
+//   npm run e2e                       every suite that this machine has the tools for, but bench
 //   npm run e2e -- vsock bench        these
 //   npm run e2e -- shim --docs        the same, and its table goes into docs/real-guest.md
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }

@@ -1,11 +1,11 @@
 import { accessSync, closeSync, constants, openSync, statSync, writeSync } from 'node:fs'
 import type { KernelVersion } from '@upcall/device-manager/guest'
-import type { Accelerator, MachineType } from '@upcall/qemu'
+import type { Accelerator } from '@upcall/qemu'
 import { formatAddress } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import { type SimulatedShimOptions, startShim } from '../guest/shim.js'
 import { type LOG_LEVELS, type Log, stderrLog } from '../log.js'
-import { MEMORY_BLOCK } from '../qemu/hardware.js'
+import { MEMORY_BLOCK, type ShimMachine } from '../qemu/hardware.js'
 import { startQemuShim } from '../qemu/shim.js'
 import { nextSignal } from './signals.js'
 
@@ -23,7 +23,7 @@ export interface RunFlags {
   hardware?: SimulatedShimOptions['hardware']
   // Of a guest under QEMU.
   qemu?: true
-  machine: MachineType
+  machine: ShimMachine
   accel: Accelerator
   kernel?: string
   initrd?: string

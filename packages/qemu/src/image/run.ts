@@ -72,6 +72,7 @@ export async function runInGuest(options: RunOptions): Promise<RunResult> {
 /** The same, for a host that has business with the guest while the command runs. Resolves when the command starts. */
 export async function startInGuest(options: RunOptions): Promise<GuestRun> {
   const { image, payloadDir } = options
+  const machine = machineFor(options)
   const temporary = await mkdtemp(join(tmpdir(), 'upcall-guest-'))
   try {
     const token = randomBytes(8).toString('hex')
@@ -85,8 +86,7 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
     }
     const guest = await bootGuest({
       ...options,
-      machine: machineFor(options),
-      ...{ kernel: image.kernel, initrd, ready: READY_LINE },
+      ...{ machine, kernel: image.kernel, initrd, ready: READY_LINE },
       drives: [...drives, ...(options.drives ?? [])],
       ports: [RESULTS_PORT, ...(options.ports ?? [])],
     })
