@@ -43,13 +43,13 @@ async function vhostUser(checks, image) {
     await scene.startDevice()
     const idle = descriptors()
     if (!(await play('boot', 'virt, stock Debian kernel, one vCPU, tcg', () => scene.boot()))) return printConsole(log)
-    await play('64 MiB each way', '4 streams, begun by either end, both ways at once', () =>
-      data.everything(scene, { bytes: 64 * MIB, streams: 4 }),
+    await play('32 MiB each way', '4 streams, begun by either end, both ways at once', () =>
+      data.everything(scene, { bytes: 32 * MIB, streams: 4 }),
     )
     await play('connects and closes', '200, half of them from either end', () => data.manyConnections(scene, 200))
     await play('half-close', 'either end first, from either end', () => data.halfClose(scene))
     await play('foreign clients', 'CONNECT, to the guest’s socat', () => data.foreignClients(scene))
-    await play('stop and cont', 'twice under traffic', () => life.stopAndCont(scene, 2))
+    await play('stop and cont', 'twice under traffic', () => life.stopAndCont(scene, 2, 16 * MIB))
     await play('guest reset', 'system_reset under traffic', () => life.guestReset(scene))
     await play('QEMU killed', 'SIGKILL under traffic', () => life.qemuKilled(scene))
     await play('descriptors', 'of this process, the guest gone', async () => {
