@@ -549,6 +549,7 @@ const faults = [
     'if (fault !== undefined) this.#stop(fault)\n    else this.#pump()\n    this.#handlers.onChange()\n    return reply',
     'if (fault !== undefined) this.#stop(fault)\n    this.#handlers.onChange()\n    return reply',
   ),
+  vhostUser('a listener without descriptors left spins', 'listener.ts', 'binding.unwatch(listener)', ''),
   vhostUser(
     'a stale path is replaced while another starter looks at it',
     'listener.ts',

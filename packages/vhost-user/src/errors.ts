@@ -9,7 +9,7 @@ import type { ConnectionOutcome } from './machine/connection.js'
  * - `EPIPE`: written to a guest that has closed
  * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection
  * - `ENETDOWN`: no guest with a running driver is attached
- * - `EAGAIN`: the connection table is full
+ * - `EAGAIN`: the connection table is full; with `warning`: a VMM cannot be let in for now
  * - `EADDRINUSE`: somebody listens on the device's socket path
  * - `ABORTED`: the caller's signal, whose reason is the `cause`, or the device was closed
  */

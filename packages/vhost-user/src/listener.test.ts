@@ -1,10 +1,11 @@
 import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { addonIfBuilt } from '../testing/addon.js'
 import { listenUnix, lock, unixAddress } from './listener.js'
-import type { Binding } from './native/binding.js'
+import type { Binding, Descriptor } from './native/binding.js'
 
 const addon = addonIfBuilt()
 
@@ -29,7 +30,7 @@ function die(binding: Binding): void {
 
 describe.runIf(addon !== undefined)('a path', () => {
   const binding = addon!
-  const listen = (by: Binding = binding) => listenUnix(by, path, (it) => binding.close(it))
+  const listen = (by: Binding = binding) => listenUnix(by, path, { onConnection: (it) => binding.close(it) })
 
   test('of several that find a dead server’s file, one gets it, and keeps it', async () => {
     for (let round = 0; round < 20; round++) {
@@ -79,5 +80,72 @@ describe.runIf(addon !== undefined)('a path', () => {
     binding.close(binding.connect(unixAddress(binding, path)))
     await listener.close()
     expect(existsSync(path)).toBe(false)
+  })
+})
+
+describe.runIf(addon !== undefined)('out of descriptors', () => {
+  const binding = addon!
+
+  /** A listener whose accept fails while `exhausted`; pauses end when the test says so. */
+  async function starved() {
+    const pauses: { ms: number; resume: () => void }[] = []
+    const told: unknown[] = []
+    const seen = { tries: 0, exhausted: true, accepted: 0, cancelled: 0 }
+    const by: Binding = {
+      ...binding,
+      accept(descriptor) {
+        seen.tries++
+        if (seen.exhausted) throw Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' })
+        return binding.accept(descriptor)
+      },
+    }
+    const onConnection = (it: Descriptor) => {
+      seen.accepted++
+      binding.close(it)
+    }
+    const sleep = (ms: number, resume: () => void) => {
+      pauses.push({ ms, resume })
+      return () => void seen.cancelled++
+    }
+    const listener = await listenUnix(by, path, { onConnection, onPause: (error, ms) => told.push([error, ms]) }, sleep)
+    const until = async (condition: () => boolean) => {
+      const deadline = performance.now() + 5_000
+      while (!condition()) {
+        if (performance.now() > deadline) throw new Error('it does not come')
+        await turn()
+      }
+    }
+    return { listener, pauses, told, seen, until }
+  }
+
+  test('it pauses longer and longer instead of spinning, loses nobody, and begins anew with the shortest pause', async () => {
+    const { listener, pauses, told, seen, until } = await starved()
+    const vmm = binding.connect(unixAddress(binding, path))
+    for (let i = 1; i <= 9; i++) {
+      await until(() => pauses.length === i)
+      for (let turns = 0; turns < 3; turns++) await turn()
+      expect(seen.tries).toBe(i)
+      if (i < 9) pauses[i - 1]!.resume()
+    }
+    expect(pauses.map(({ ms }) => ms)).toEqual([10, 20, 40, 80, 160, 320, 640, 1_000, 1_000])
+    expect(told[0]).toEqual([expect.objectContaining({ code: 'EMFILE' }), 10])
+    seen.exhausted = false
+    pauses[8]!.resume()
+    await until(() => seen.accepted === 1)
+    seen.exhausted = true
+    const next = binding.connect(unixAddress(binding, path))
+    await until(() => pauses.length === 10)
+    expect(pauses[9]!.ms).toBe(10)
+    await listener.close()
+    for (const it of [vmm, next]) binding.close(it)
+  })
+
+  test('closed during a pause, it does not look again', async () => {
+    const { listener, pauses, seen, until } = await starved()
+    const vmm = binding.connect(unixAddress(binding, path))
+    await until(() => pauses.length === 1)
+    await listener.close()
+    expect(seen).toMatchObject({ tries: 1, cancelled: 1 })
+    binding.close(vmm)
   })
 })

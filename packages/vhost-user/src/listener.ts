@@ -10,6 +10,9 @@ const UNIX_PATH_MAX = 107
 
 const LOCK_WAIT_MS = 2_000
 
+const FIRST_PAUSE_MS = 10
+const LAST_PAUSE_MS = 1_000
+
 /** `struct sockaddr_un` in bytes. */
 export function unixAddress(binding: Binding, path: string): Uint8Array {
   const name = Buffer.from(path)
@@ -28,6 +31,15 @@ export interface Listener {
   close(): Promise<void>
 }
 
+export interface ListenerHandlers {
+  readonly onConnection: (descriptor: Descriptor) => void
+  /** Out of descriptors or memory: the VMM waits in the backlog, the next try is in `delayMs`. */
+  readonly onPause?: ((error: unknown, delayMs: number) => void) | undefined
+}
+
+/** Calls `fn` once after `ms`, unless the returned function is called first. It keeps the process alive, as listening does. */
+export type Sleep = (ms: number, fn: () => void) => () => void
+
 /**
  * Listens on `path`. The socket is bound under another name and linked into place, so that whoever sees the file can connect; a file
  * that a dead process left is replaced, one that is in use is refused (`EADDRINUSE`).
@@ -35,7 +47,8 @@ export interface Listener {
 export async function listenUnix(
   binding: Binding,
   path: string,
-  onConnection: (descriptor: Descriptor) => void,
+  handlers: ListenerHandlers,
+  sleep: Sleep = systemSleep,
 ): Promise<Listener> {
   unixAddress(binding, path)
   // Through a descriptor of the directory, so that a path is not too long for the sake of a name that nobody will see.
@@ -48,9 +61,10 @@ export async function listenUnix(
       binding.listen(descriptor, 8)
       const { ino, dev } = await lstat(ownName)
       await place(binding, ownName, path)
-      binding.watch(descriptor, binding.READABLE, () => acceptAll(binding, descriptor, onConnection))
+      const stop = acceptFrom(binding, descriptor, handlers, sleep)
       return {
         close: async () => {
+          stop()
           binding.close(descriptor)
           const found = await lstat(path).catch(() => undefined)
           if (found?.ino === ino && found.dev === dev) await unlink(path).catch(() => {})
@@ -67,18 +81,46 @@ export async function listenUnix(
   }
 }
 
-function acceptAll(binding: Binding, listener: Descriptor, onConnection: (descriptor: Descriptor) => void): void {
-  for (;;) {
-    let accepted: ReturnType<Binding['accept']>
-    try {
-      accepted = binding.accept(listener)
-    } catch {
-      // Out of descriptors or memory: the VMM stays in the backlog, and readiness, being level-triggered, brings us back.
-      return
+/** Accepts whoever comes, until the returned function is called. */
+function acceptFrom(
+  binding: Binding,
+  listener: Descriptor,
+  { onConnection, onPause }: ListenerHandlers,
+  sleep: Sleep,
+): () => void {
+  let stopped = false
+  let cancelPause = () => {}
+  let pauseMs = FIRST_PAUSE_MS
+  const watch = () => binding.watch(listener, binding.READABLE, acceptAll)
+  const acceptAll = () => {
+    while (!stopped) {
+      let accepted: ReturnType<Binding['accept']>
+      try {
+        accepted = binding.accept(listener)
+      } catch (error) {
+        // Readiness is level-triggered, and the backlog stays as it is: watching on would spin.
+        binding.unwatch(listener)
+        const ms = pauseMs
+        pauseMs = Math.min(2 * ms, LAST_PAUSE_MS)
+        cancelPause = sleep(ms, watch)
+        onPause?.(error, ms)
+        return
+      }
+      if (accepted === undefined) return
+      pauseMs = FIRST_PAUSE_MS
+      onConnection(accepted.descriptor)
     }
-    if (accepted === undefined) return
-    onConnection(accepted.descriptor)
   }
+  watch()
+  return () => {
+    stopped = true
+    cancelPause()
+  }
+}
+
+function systemSleep(ms: number, fn: () => void): () => void {
+  const timer = setTimeout(fn, ms)
+  return () => clearTimeout(timer)
 }
 
 /**

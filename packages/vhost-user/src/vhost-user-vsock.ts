@@ -50,6 +50,8 @@ export interface VhostUserVsockEvents {
   /** The guest's driver began anew; so many connections of the old one were cut. */
   reset: [info: { connections: number }]
   state: [change: { state: DeviceState; previous: DeviceState }]
+  /** A VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second later. */
+  warning: [error: VsockDeviceError]
 }
 
 /**
@@ -117,7 +119,10 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   async listen(): Promise<this> {
     if (this.#closing !== undefined) throw this.#error('listen', 'ABORTED', 'the device is closed', 'make a new one')
     const binding = this.#givenBinding ?? loadBinding()
-    this.#listening ??= listenUnix(binding, this.socketPath, (descriptor) => this.#attach(binding, descriptor))
+    this.#listening ??= listenUnix(binding, this.socketPath, {
+      onConnection: (descriptor) => this.#attach(binding, descriptor),
+      onPause: (error, delayMs) => this.emit('warning', this.#notAccepted(error, delayMs)),
+    })
     await this.#listening
     return this
   }
@@ -229,6 +234,12 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
         throw error
       })
     }
+  }
+
+  #notAccepted(cause: unknown, delayMs: number): VsockDeviceError {
+    const what = `a VMM waits and cannot be let in: ${cause instanceof Error ? cause.message : cause}`
+    const next = `the next try is in ${delayMs} ms; close what is not needed, or raise the limit (ulimit -n)`
+    return new VsockDeviceError({ code: 'EAGAIN', subject: `listen ${this.socketPath}`, what, next, retryable: true, cause })
   }
 
   #error(subject: string, code: 'ABORTED' | 'ENETDOWN', what: string, next: string, cause?: unknown): VsockDeviceError {

@@ -1,24 +1,8 @@
+import type { SocketBinding } from '../../../../native/binding.js'
 import type { Descriptor as SessionDescriptor } from '../machine/session.js'
 
-/**
- * What the addon (native/ at the root of the repository and this package's native/) exports: one function per system call, and
- * readiness. Functions throw Node-style errors (`code`, negative `errno`, `syscall`); wrong arguments throw a TypeError.
- */
-export interface Binding {
-  /** Changes with every change of what is below. */
-  readonly API_VERSION: number
-
-  readonly READABLE: number
-  readonly WRITABLE: number
-  readonly AF_UNIX: number
-
-  /** A stream socket, non-blocking and close-on-exec. */
-  socket(family: number): Descriptor
-  bind(descriptor: Descriptor, sockaddr: Uint8Array): void
-  listen(descriptor: Descriptor, backlog: number): void
-  /** The next connection, or undefined if nobody is waiting. */
-  accept(descriptor: Descriptor): { descriptor: Descriptor; peer: Uint8Array } | undefined
-
+/** What this package's addon exports: what all have, descriptors that travel, eventfds and mapped memory. */
+export interface Binding extends SocketBinding<Descriptor> {
   /**
    * Up to `length` bytes and the descriptors beside them. No bytes: the end of the stream. Undefined: nothing there yet.
    * EMSGSIZE: more than eight descriptors came, and all are closed.
@@ -44,17 +28,6 @@ export interface Binding {
   /** For tests that play the front end, and for the exercise of the published addon. */
   memfd(size: number): Descriptor
   eventfd(): Descriptor
-
-  /**
-   * Calls back on each readiness until `unwatch` or `close`. `events` 0 stands for an error condition: watching has ended then. A
-   * second `watch` replaces the first.
-   */
-  watch(descriptor: Descriptor, events: number, callback: (events: number) => void): void
-  unwatch(descriptor: Descriptor): void
-  ref(descriptor: Descriptor): void
-  unref(descriptor: Descriptor): void
-  /** Also a closed one. */
-  close(descriptor: Descriptor): void
 }
 
 /** The version of `Binding` this package was written for. */

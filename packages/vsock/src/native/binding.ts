@@ -1,26 +1,13 @@
-/**
- * What the addon (native/ at the root of the repository and this package's native/) exports: one function per system call, and
- * readiness. Functions throw Node-style errors (`code`, negative `errno`, `syscall`); wrong arguments throw a TypeError.
- */
-export interface Binding {
-  /** Changes with every change of what is below. */
-  readonly API_VERSION: number
+import type { SocketBinding } from '../../../../native/binding.js'
 
-  readonly READABLE: number
-  readonly WRITABLE: number
-  readonly AF_UNIX: number
+/** What this package's addon exports: what all have, connections, and their way under a `net.Socket`. */
+export interface Binding extends SocketBinding<Descriptor> {
   readonly AF_INET: number
   readonly AF_VSOCK: number
   readonly SOL_SOCKET: number
   readonly SO_ERROR: number
   readonly SO_SNDBUF: number
 
-  /** A stream socket, non-blocking and close-on-exec. */
-  socket(family: number): Descriptor
-  bind(descriptor: Descriptor, sockaddr: Uint8Array): void
-  listen(descriptor: Descriptor, backlog: number): void
-  /** The next connection, or undefined if nobody is waiting. Connections that died in the queue are passed over. */
-  accept(descriptor: Descriptor): { descriptor: Descriptor; peer: Uint8Array } | undefined
   /** Whether it is connected already; if not, it will be writable when it is decided. */
   connect(descriptor: Descriptor, sockaddr: Uint8Array): boolean
   /** Throws what became of a connect in progress (SO_ERROR). */
@@ -40,17 +27,6 @@ export interface Binding {
 
   /** This machine's CID, from /dev/vsock. */
   localCid(): number
-
-  /**
-   * Calls back on each readiness until `unwatch` or `close`. `events` 0 stands for an error condition, to be read with
-   * SO_ERROR: watching has ended then. A second `watch` replaces the first.
-   */
-  watch(descriptor: Descriptor, events: number, callback: (events: number) => void): void
-  unwatch(descriptor: Descriptor): void
-  ref(descriptor: Descriptor): void
-  unref(descriptor: Descriptor): void
-  /** Also a closed one. */
-  close(descriptor: Descriptor): void
 }
 
 /** The version of `Binding` this package was written for. */
