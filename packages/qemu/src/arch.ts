@@ -1,4 +1,5 @@
-import type { MachineType } from './argv.js'
+/** `virt` is aarch64, the others are x86_64. */
+export type MachineType = 'pc' | 'q35' | 'microvm' | 'virt'
 
 /** The architectures that guests are booted and images are made for. */
 export type GuestArch = 'x86_64' | 'aarch64'

@@ -1,8 +1,6 @@
-import { ARCHES, archOf, type GuestArch } from './arch.js'
+import { ARCHES, archOf, type GuestArch, type MachineType } from './arch.js'
 import { QemuError } from './errors.js'
 
-/** `virt` is aarch64, the others are x86_64. */
-export type MachineType = 'pc' | 'q35' | 'microvm' | 'virt'
 export type Accelerator = 'tcg' | 'kvm'
 
 /** A raw or qcow2 file behind a virtio-blk device. */
