@@ -74,3 +74,8 @@ async function diskNamed(guest, serial) {
   }
   return undefined
 }
+
+/** MemTotal, in bytes. */
+export async function totalMemory(guest) {
+  return Number(/MemTotal:\s*(\d+) kB/.exec((await guest.read('/proc/meminfo')).text)[1]) * 1024
+}

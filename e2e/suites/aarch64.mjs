@@ -10,7 +10,7 @@ import { DrivenGuest } from '../driven-guest.mjs'
 import { consoleLog, printConsole, runGuestTests } from '../guest-tests.mjs'
 import { upcallMmioModule } from '../kernel-module.mjs'
 import { fillPayload } from '../payload.mjs'
-import { diskIs, EEXIST, EINVAL, ENODEV, EPERM, makeDisk, OK, Requests, UNCHANGED } from '../requests.mjs'
+import { diskIs, EEXIST, EINVAL, ENODEV, EPERM, makeDisk, OK, Requests, totalMemory, UNCHANGED } from '../requests.mjs'
 import * as data from '../vhost-user/data.mjs'
 import { exercise } from '../vhost-user/exercise.mjs'
 import * as life from '../vhost-user/life.mjs'
@@ -20,6 +20,7 @@ const vsockPackages = ['@upcall/vsock', '@upcall/testkit', '@upcall/device-manag
 const linuxPackages = ['upcall', '@upcall/device-manager', '@upcall/vsock']
 const VCPUS = 4
 const MEMORY = '256M'
+const MORE_MEMORY = 256 * MIB
 /** virtio-mmio windows of a `virt`, each with a GIC SPI of its own: a disk, nothing, and one that the device tree tells of. */
 const WITH_DISK = { base: '0xa003e00', size: '0x200', irq: 47 }
 const EMPTY = { base: '0xa003c00', size: '0x200', irq: 46 }
@@ -87,6 +88,7 @@ async function linuxGuest(checks, image, docs) {
       await cpus(checks, requests, guest)
       await pci(checks, requests, guest, disks.hot)
       await windows(checks, requests, guest, disks.spare)
+      await memory(checks, guest)
       await unserved(requests, guest)
       await checks.check('virt: the kernel has nothing to complain about', () =>
         assert.doesNotMatch(guest.console, /BUG:|WARNING:|Oops|Call trace|Internal error/),
@@ -108,9 +110,14 @@ function virtOptions(disks, tree) {
     JSON.stringify({ driver: 'raw', 'node-name': name, 'read-only': true, file: { driver: 'file', filename } }),
   ])
   return {
-    ...{ machine: 'virt', memory: MEMORY, cpus: VCPUS, append: 'maxcpus=1' },
-    devices: ['pcie-root-port,id=port1,chassis=1,slot=1', 'virtio-blk-device,bus=virtio-mmio-bus.31,drive=spare,serial=spare'],
-    args: [...blockdevs, ...tree],
+    ...{ machine: 'virt', memory: MEMORY, maxMemory: { slots: 1, size: '1G' }, cpus: VCPUS, append: 'maxcpus=1' },
+    modules: ['vsock_loopback', 'virtio_mem'],
+    devices: [
+      'pcie-root-port,id=port1,chassis=1,slot=1',
+      'virtio-blk-device,bus=virtio-mmio-bus.31,drive=spare,serial=spare',
+      'virtio-mem-pci,id=more,memdev=more,requested-size=0',
+    ],
+    args: ['-object', `memory-backend-ram,id=more,size=${MORE_MEMORY}`, ...blockdevs, ...tree],
   }
 }
 
@@ -211,6 +218,17 @@ async function windows(checks, requests, guest, disk) {
   await there(true)
   await checks.check('virt: the module goes, and its window with it', () => guest.ask('run', { argv: ['rmmod', 'upcall_mmio'] }))
   await there(false)
+}
+
+/** There is no ACPI to plug a DIMM with; virtio-mem needs none. */
+async function memory(checks, guest) {
+  await checks.check('virt: 256 MiB that virtio-mem offers come online', async () => {
+    const before = await totalMemory(guest)
+    await guest.qmp('qom-set', { path: '/machine/peripheral/more', property: 'requested-size', value: MORE_MEMORY })
+    const { onlined, refused, blockSize } = await guest.ask('memory', { bytes: MORE_MEMORY })
+    assert.deepEqual([onlined.length * blockSize, refused], [MORE_MEMORY, []])
+    assert.ok((await totalMemory(guest)) - before > MORE_MEMORY - 8 * MIB)
+  })
 }
 
 async function unserved(requests, guest) {

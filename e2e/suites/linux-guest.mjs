@@ -9,7 +9,20 @@ import { DrivenGuest } from '../driven-guest.mjs'
 import { upcallMmioModule } from '../kernel-module.mjs'
 import { knownClock } from '../known-clock.mjs'
 import { fillPayload } from '../payload.mjs'
-import { diskIs, EBUSY, EEXIST, EINVAL, ENODEV, EPERM, makeDisk, mmioLoad, OK, Requests, UNCHANGED } from '../requests.mjs'
+import {
+  diskIs,
+  EBUSY,
+  EEXIST,
+  EINVAL,
+  ENODEV,
+  EPERM,
+  makeDisk,
+  mmioLoad,
+  OK,
+  Requests,
+  totalMemory,
+  UNCHANGED,
+} from '../requests.mjs'
 
 const programs = ['guest/linux-guest']
 const packages = ['upcall', '@upcall/device-manager', '@upcall/vsock']
@@ -242,10 +255,6 @@ async function apicIdsByNumber(guest) {
   const { text } = await guest.read('/proc/cpuinfo')
   const found = text.matchAll(/^processor\s*: (\d+)$[\s\S]*?^apicid\s*: (\d+)$/gm)
   return new Map([...found].map(([, number, id]) => [Number(number), Number(id)]))
-}
-
-async function totalMemory(guest) {
-  return Number(/MemTotal:\s*(\d+) kB/.exec((await guest.read('/proc/meminfo')).text)[1]) * 1024
 }
 
 /** A load that no encoder of ours would make. */
