@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { ARCHES, archOf } from './arch.js'
 import { type MachineOptions, qemuArgv } from './argv.js'
 import { abortedError, type Clock, systemClock } from './bounded.js'
 import { GuestConsole, type WaitOptions } from './console.js'
@@ -8,7 +9,7 @@ import { findQemu, type QemuExit, type QemuProcess, startQemu } from './process.
 import { QmpClient } from './qmp.js'
 
 export interface BootOptions extends MachineOptions {
-  /** The program, a name or a path; default `qemu-system-x86_64`. */
+  /** The program, a name or a path; default `qemu-system-x86_64`, for the machine `virt` `qemu-system-aarch64`. */
   qemu?: string | undefined
   /**
    * Everything the console prints goes here too: a file, written anew, or a function. Boots that were given up are in it as well. A file
@@ -71,7 +72,7 @@ const TERM_GRACE_MS = 2000
  */
 export async function bootGuest(options: BootOptions): Promise<Guest> {
   const { bootDeadlineMs = 60_000, maxRestarts = 2, clock = systemClock, signal } = options
-  const program = findQemu(options.qemu)
+  const program = findQemu(options.qemu ?? ARCHES[archOf(options.machine ?? 'q35')].qemu)
   const deadline = clock.now() + bootDeadlineMs
   const restarts: BootRestart[] = []
   const log = openLog(options.log)

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { Duplex, Readable } from 'node:stream'
+import { ARCHES } from './arch.js'
 import type { ArgvDescriptors } from './argv.js'
 import { QemuError } from './errors.js'
 
@@ -44,8 +45,9 @@ function searchProgram(name: string, extraPath: readonly string[]): string | und
 }
 
 /** The path of QEMU. Throws QemuError TOOL_MISSING, which says what to install. */
-export function findQemu(name = 'qemu-system-x86_64'): string {
-  return findProgram(name, 'install it with: apt-get install qemu-system-x86')
+export function findQemu(name: string = ARCHES.x86_64.qemu): string {
+  const { qemuPackage } = Object.values(ARCHES).find(({ qemu }) => qemu === name) ?? ARCHES.x86_64
+  return findProgram(name, `install it with: apt-get install ${qemuPackage}`)
 }
 
 /**

@@ -1,12 +1,12 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
-import type { Accelerator, MachineType } from '@upcall/qemu'
+import type { Accelerator } from '@upcall/qemu'
 import { formatAddress } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import { type SimulatedShimOptions, startShim } from '../guest/shim.js'
 import { type LOG_LEVELS, type Log, stderrLog } from '../log.js'
-import { MEMORY_BLOCK } from '../qemu/hardware.js'
+import { MEMORY_BLOCK, type ShimMachine } from '../qemu/hardware.js'
 import { startQemuShim } from '../qemu/shim.js'
 import { type ConsoleFile, openConsoleFile } from './console-file.js'
 import { nextSignal } from './signals.js'
@@ -25,7 +25,7 @@ export interface RunFlags {
   hardware?: SimulatedShimOptions['hardware']
   // Of a guest under QEMU.
   qemu?: true
-  machine: MachineType
+  machine: ShimMachine
   accel: Accelerator
   kernel?: string
   initrd?: string

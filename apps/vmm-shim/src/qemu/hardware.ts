@@ -4,9 +4,12 @@ import type { Accelerator, MachineOptions, MachineType } from '@upcall/qemu'
 import { unpackDevfn } from '@upcall/wire'
 import type { Disk, PciDevice } from '../vm/books.js'
 
+/** What the shim knows how to plug into: machines of x86_64. */
+export type ShimMachine = Exclude<MachineType, 'virt'>
+
 /** What a guest under QEMU is booted with. Bytes where it is about memory. */
 export interface Hardware {
-  readonly machine: MachineType
+  readonly machine: ShimMachine
   readonly accel: Accelerator
   /** vCPUs that are plugged in, the boot CPU among them. */
   readonly cpus: readonly number[]
@@ -71,7 +74,7 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
 }
 
 /** The arguments of `device_add`, or of `-device`. */
-export function pciDevice({ id, place, disk }: PciDevice, machine: MachineType): Record<string, unknown> {
+export function pciDevice({ id, place, disk }: PciDevice, machine: ShimMachine): Record<string, unknown> {
   const { slot, function: fn } = unpackDevfn(place.devfn)
   const at = machine === 'q35' ? { bus: rootPort(place.bus) } : { bus: 'pci.0', addr: `0x${slot.toString(16)}.${fn}` }
   if (!disk) return { driver: 'virtio-rng-pci', id: pciId(id), ...at }

@@ -1,12 +1,12 @@
 import { type Bdf, formatBdf } from '@upcall/device-manager'
-import { type Guest, type MachineType, QemuError, type QmpClient, type QmpEvent } from '@upcall/qemu'
+import { type Guest, QemuError, type QmpClient, type QmpEvent } from '@upcall/qemu'
 import { unpackDevfn } from '@upcall/wire'
 import type { Drive, PciDevice } from '../vm/books.js'
 import { VmError } from '../vm/error.js'
 import type { GuestReport, Machine, Spares } from '../vm/machine.js'
 import { sameWindow, type Window } from '../vm/mmio-space.js'
 import { nextFunction, parseAddress, sameFunction } from '../vm/pci-bus.js'
-import { blockName, type Hardware, listPlaces, MEMORY_BLOCK, pciId, portPlaces } from './hardware.js'
+import { blockName, type Hardware, listPlaces, MEMORY_BLOCK, pciId, portPlaces, type ShimMachine } from './hardware.js'
 import {
   awaitMemory,
   listPci,
@@ -278,7 +278,7 @@ export class QemuMachine implements Machine {
     await this.#qemu?.close()
   }
 
-  get #type(): MachineType {
+  get #type(): ShimMachine {
     return this.#options.hardware.machine
   }
 

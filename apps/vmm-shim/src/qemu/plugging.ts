@@ -1,9 +1,9 @@
 // Devices in and out of a running QEMU, over QMP. `device_del` only asks the guest; DEVICE_DELETED says that it has let go, which without
 // ACPI in the guest comes with its next reset, if ever.
-import { type MachineType, QemuError, type QmpClient, QmpCommandError } from '@upcall/qemu'
+import { QemuError, type QmpClient, QmpCommandError } from '@upcall/qemu'
 import type { PciDevice } from '../vm/books.js'
 import { VmError } from '../vm/error.js'
-import { blockName, blockNode, cpuDevice, MEMORY_DEVICE, pciDevice, pciId } from './hardware.js'
+import { blockName, blockNode, cpuDevice, MEMORY_DEVICE, pciDevice, pciId, type ShimMachine } from './hardware.js'
 
 const PERIPHERAL = '/machine/peripheral'
 
@@ -34,7 +34,7 @@ async function findCpu(qmp: QmpClient, id: number): Promise<HotpluggableCpu> {
   return cpu
 }
 
-export async function plugPci(qmp: QmpClient, device: PciDevice, machine: MachineType): Promise<void> {
+export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMachine): Promise<void> {
   const { id, disk } = device
   if (disk) await addBlockNode(qmp, blockNode(id, disk), disk.pathOnHost)
   try {

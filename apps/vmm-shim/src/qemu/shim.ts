@@ -1,18 +1,19 @@
 import { lstatSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import type { Accelerator, MachineType } from '@upcall/qemu'
+import type { Accelerator } from '@upcall/qemu'
 import { createVsockDevice, type VhostUserVsock } from '@upcall/vhost-user'
 import { connect, listen } from '@upcall/vsock'
 import { DEFAULT_MEMORY, openShim, type Shim, type ShimOptions } from '../shim.js'
 import { Agent } from './agent.js'
+import type { ShimMachine } from './hardware.js'
 import { type OwnKernel, prepareLaunch } from './launch.js'
 import { QemuMachine } from './machine.js'
 import { Slots } from './slots.js'
 
 export interface QemuShimOptions extends Omit<ShimOptions, 'arch'> {
   /** Default `q35`. */
-  machine?: MachineType | undefined
+  machine?: ShimMachine | undefined
   /** Default `tcg`. */
   accel?: Accelerator | undefined
   /** The most memory there can be, in bytes. Default: four times `memory`. */

@@ -14,7 +14,7 @@ it('a results port that breaks is told by how QEMU ends', async () => {
   await writeFile(at('kernel'), JSON.stringify({ guests: [{ prints: [`${READY_LINE}\r\n`] }] }))
   await writeFile(at('initrd'), '')
   const modules = { virtio_pci: [], virtio_mmio: [], virtio_blk: [], virtio_console: [] }
-  const image = { kernel: at('kernel'), initrd: at('initrd'), root: at('root'), release: '6.1', modules }
+  const image = { arch: 'x86_64', kernel: at('kernel'), initrd: at('initrd'), root: at('root'), release: '6.1', modules } as const
   const run = await startInGuest({ image, command: ['true'], modules: [], qemu: FAKE_QEMU })
   try {
     run.guest.port(RESULTS_PORT).destroy(new Error('broken'))

@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { archOf, type MachineType } from '../arch.js'
 import type { Drive } from '../argv.js'
 import { bounded, systemClock } from '../bounded.js'
 import { QemuError } from '../errors.js'
@@ -71,6 +72,7 @@ export async function runInGuest(options: RunOptions): Promise<RunResult> {
 /** The same, for a host that has business with the guest while the command runs. Resolves when the command starts. */
 export async function startInGuest(options: RunOptions): Promise<GuestRun> {
   const { image, payloadDir } = options
+  const machine = machineFor(options)
   const temporary = await mkdtemp(join(tmpdir(), 'upcall-guest-'))
   try {
     const token = randomBytes(8).toString('hex')
@@ -84,7 +86,7 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
     }
     const guest = await bootGuest({
       ...options,
-      ...{ kernel: image.kernel, initrd, ready: READY_LINE },
+      ...{ machine, kernel: image.kernel, initrd, ready: READY_LINE },
       drives: [...drives, ...(options.drives ?? [])],
       ports: [RESULTS_PORT, ...(options.ports ?? [])],
     })
@@ -96,6 +98,12 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
     // QEMU has read the one file and holds the other open.
     await rm(temporary, { recursive: true, force: true })
   }
+}
+
+/** A machine of the image's architecture. */
+function machineFor({ image: { arch }, machine = arch === 'aarch64' ? 'virt' : 'q35' }: RunOptions): MachineType {
+  if (archOf(machine) === arch) return machine
+  throw new QemuError('INVALID_OPTION', `boot option machine is "${machine}", of ${archOf(machine)}; the image is for ${arch}`)
 }
 
 /** The image's initramfs with this run's files behind it: the kernel unpacks archives one after the other. */

@@ -24,7 +24,7 @@ export class LinuxCpus {
     return cpuList(await this.#files.read(`${CPUS}/possible`))
   }
 
-  /** Whether it can be switched: its device is there, and it is not the boot CPU, which has no such file on a stock kernel. */
+  /** Whether it can be switched: its device is there, and it is not the boot CPU of x86_64, which has no such file on a stock kernel. */
   switchable(number: number): Promise<boolean> {
     return this.#files.exists(`${CPUS}/cpu${number}/online`)
   }
