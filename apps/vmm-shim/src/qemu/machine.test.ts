@@ -181,6 +181,20 @@ describe('PCI devices', () => {
     expect(rig.qemu().changes).toEqual(['blockdev-add', 'device_add', 'blockdev-del'])
   })
 
+  it('whose file is locked are a conflict', async () => {
+    const locked = () => {
+      throw new Error('Failed to get "write" lock')
+    }
+    await using rig = await start({ device_add: locked })
+    await expect(rig.machine.plugPci(DISK)).rejects.toMatchObject({
+      code: 'CONFLICT',
+      message: expect.stringMatching(
+        /hold of \/srv\/data.img: .*Failed to get "write" lock.*; another device or another process has it/,
+      ),
+    })
+    expect(rig.qemu().changes).toEqual(['blockdev-add', 'device_add', 'blockdev-del'])
+  })
+
   it('go with their node once the guest has ejected them, and keep their place until then', async () => {
     await using rig = await start()
     await rig.machine.plugPci(DISK)

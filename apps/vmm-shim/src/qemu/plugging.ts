@@ -34,6 +34,7 @@ async function findCpu(qmp: QmpClient, id: number): Promise<HotpluggableCpu> {
   return cpu
 }
 
+/** @throws VmError `CONFLICT` if QEMU does not get hold of the disk's file. */
 export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMachine): Promise<void> {
   const { id, disk } = device
   if (disk) await addBlockNode(qmp, blockNode(id, disk), disk.pathOnHost)
@@ -41,7 +42,9 @@ export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMa
     await qmp.execute('device_add', pciDevice(device, machine))
   } catch (error) {
     if (disk) await removeBlockNode(qmp, blockName(id))
-    throw error
+    if (!disk || !(error instanceof QmpCommandError) || !/\block\b/.test(error.message)) throw error
+    const what = `path_on_host: QEMU does not get hold of ${disk.pathOnHost}: ${error.summary}`
+    throw new VmError('CONFLICT', `${what}; another device or another process has it`, { cause: error })
   }
 }
 
