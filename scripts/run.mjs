@@ -41,6 +41,12 @@ const tasks = {
     node('e2e/main.mjs', ...args)
   },
   mutants: () => node('scripts/mutants.mjs', ...args),
+  /** Publishes each package whose version the registry does not have yet. */
+  release() {
+    node('scripts/build-addons.mjs', '--release')
+    build()
+    exec('changeset', 'publish', ...args)
+  },
   /** Only what every other task does first. */
   setup: () => {},
 }
@@ -76,5 +82,6 @@ if (!Object.hasOwn(tasks, task ?? '')) {
   console.error(`run: unknown task ${task === undefined ? '' : JSON.stringify(task)}; one of: ${Object.keys(tasks).join(', ')}`)
   process.exit(2)
 }
-pnpm('install', '--frozen-lockfile', '--prefer-offline', '--reporter=append-only', '--loglevel=warn')
+// Warnings are left out: in a fresh clone the programs that it links are yet to be built, and it warns of each.
+pnpm('install', '--frozen-lockfile', '--prefer-offline', '--reporter=append-only', '--loglevel=error')
 tasks[task]()

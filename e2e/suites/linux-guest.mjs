@@ -1,8 +1,7 @@
 // The guest side on a stock Debian kernel, software-emulated: CPUs, PCI functions, virtio-mmio windows and memory come and go by upcall
 // requests over AF_VSOCK inside the guest, and each refusal is provoked. With --docs the table goes into docs/real-guest.md.
 import assert from 'node:assert/strict'
-import { createHash, randomBytes } from 'node:crypto'
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { writeTable } from '../docs.mjs'
@@ -10,25 +9,32 @@ import { DrivenGuest } from '../driven-guest.mjs'
 import { upcallMmioModule } from '../kernel-module.mjs'
 import { knownClock } from '../known-clock.mjs'
 import { fillPayload } from '../payload.mjs'
-
-const OK = 0
-const EPERM = -1
-const EBUSY = -16
-const EEXIST = -17
-const ENODEV = -19
-const EINVAL = -22
-const names = { 0: 'ok', 1: '+1', '-1': '−1', '-16': 'EBUSY', '-17': 'EEXIST', '-19': 'ENODEV', '-22': 'EINVAL' }
+import {
+  diskIs,
+  EBUSY,
+  EEXIST,
+  EINVAL,
+  ENODEV,
+  EPERM,
+  makeDisk,
+  mmioLoad,
+  OK,
+  Requests,
+  totalMemory,
+  UNCHANGED,
+} from '../requests.mjs'
 
 const programs = ['guest/linux-guest']
 const packages = ['upcall', '@upcall/device-manager', '@upcall/vsock']
-const table = []
 let checks
+let requests
 let image
 let module
 let disk
 
 export async function run(theChecks, guestImage, { docs = false } = {}) {
   checks = theChecks
+  requests = new Requests(checks)
   image = guestImage
   module = await checks.check('the kernel module is built, or found in the cache', () => upcallMmioModule(image))
   if (module === undefined) return
@@ -49,24 +55,13 @@ export async function run(theChecks, guestImage, { docs = false } = {}) {
     rmSync(folder, { recursive: true, force: true })
   }
   console.log()
-  console.table(table)
-  if (docs) writeTable('linux-guest', ['machine', 'event', 'request', 'answer'], table)
-}
-
-/** Asks the guest, compares the result, adds a row. */
-async function row(guest, event, operation, expected) {
-  await checks.check(`${guest.machine}: ${event} → ${names[expected]}`, async () => {
-    const { result, apicIdIndex, ms } = await guest.ask('request', { operation })
-    const answer = names[result] ?? String(result)
-    table.push({ machine: guest.machine, event, request: asText(operation), answer, ms: Math.round(ms) })
-    assert.equal(result, expected)
-    if (operation.apicIds) assert.equal(apicIdIndex, expected === OK ? operation.apicIds.length : undefined)
-  })
+  console.table(requests.table)
+  if (docs) writeTable('linux-guest', ['machine', 'event', 'request', 'answer'], requests.table)
 }
 
 async function cpus(guest) {
-  const add = (event, apicIds, expected) => row(guest, event, { op: 'cpu.add', apicIds }, expected)
-  const remove = (event, apicIds, expected) => row(guest, event, { op: 'cpu.remove', apicIds }, expected)
+  const add = (event, apicIds, expected) => requests.row(guest, event, { op: 'cpu.add', apicIds }, expected)
+  const remove = (event, apicIds, expected) => requests.row(guest, event, { op: 'cpu.remove', apicIds }, expected)
   const online = (ids) =>
     checks.check(`q35: the guest runs CPUs with APIC ids ${ids}`, async () =>
       assert.deepEqual([...(await apicIdsByNumber(guest)).values()].sort(), ids),
@@ -102,9 +97,9 @@ async function cpus(guest) {
   await remove('a CPU that does not exist', [9], EINVAL)
   await remove('a batch', [3, 2], OK)
   await online([0, 1])
-  await remove('a CPU that is offline already', [2], 1)
-  await row(guest, 'the same CPU twice', { op: 'request', type: 1, load: cpuLoad(2, 2) }, EINVAL)
-  await row(guest, 'no CPU at all', { op: 'request', type: 1, load: cpuLoad() }, EINVAL)
+  await remove('a CPU that is offline already', [2], UNCHANGED)
+  await requests.row(guest, 'the same CPU twice', { op: 'request', type: 1, load: cpuLoad(2, 2) }, EINVAL)
+  await requests.row(guest, 'no CPU at all', { op: 'request', type: 1, load: cpuLoad() }, EINVAL)
   await online([0, 1])
   await add('a CPU back', [2], OK)
   await online([0, 1, 2])
@@ -121,14 +116,12 @@ async function cpus(guest) {
 
 async function pci(guest) {
   const path = '/sys/bus/pci/devices/0000:01:00.0'
-  const add = (event, bdf, expected) => row(guest, event, { op: 'pci.add', bdf }, expected)
-  const remove = (event, bdf, expected) => row(guest, event, { op: 'pci.remove', bdf }, expected)
+  const add = (event, bdf, expected) => requests.row(guest, event, { op: 'pci.add', bdf }, expected)
+  const remove = (event, bdf, expected) => requests.row(guest, event, { op: 'pci.remove', bdf }, expected)
   const there = (expected) =>
-    checks.check(`q35: the disk behind 01:00.0 is ${expected ? 'there, and reads as it should' : 'gone'}`, async () => {
-      const name = await diskNamed(guest, 'hot')
-      assert.equal(name !== undefined, expected)
-      if (name) assert.equal((await guest.ask('sha256', { path: `/dev/${name}` })).digest, disk.sha256)
-    })
+    checks.check(`q35: the disk behind 01:00.0 is ${expected ? 'there, and reads as it should' : 'gone'}`, () =>
+      diskIs(guest, 'hot', expected ? disk : {}),
+    )
 
   await add('a function that is not plugged in', '01:00.0', ENODEV)
   await add('a function of a bus that does not exist', '7f:00.0', ENODEV)
@@ -149,8 +142,8 @@ async function pci(guest) {
 /** Nothing is behind these windows: what they are registered as is at stake. */
 async function windows(guest) {
   const at = (base, size, irq) => ({ base: `0x${base.toString(16)}`, size: `0x${size.toString(16)}`, irq })
-  const add = (event, window, expected) => row(guest, event, { op: 'mmio.add', ...window }, expected)
-  const remove = (event, window, expected) => row(guest, event, { op: 'mmio.remove', ...window }, expected)
+  const add = (event, window, expected) => requests.row(guest, event, { op: 'mmio.add', ...window }, expected)
+  const remove = (event, window, expected) => requests.row(guest, event, { op: 'mmio.remove', ...window }, expected)
   const base = 0xd000_0000
 
   await add('a window, without the kernel module', at(base, 0x1000, 5), EPERM)
@@ -161,10 +154,15 @@ async function windows(guest) {
   await add('a window within one that is there', at(base + 0x100, 0x10, 6), EEXIST)
   await add('a window on an irq of its own', at(base + 0x4000, 0x1000, 6), OK)
   await add('another on that irq', at(base + 0x8000, 0x1000, 6), EEXIST)
-  await row(guest, 'a window without bytes', { op: 'request', type: 5, load: mmioLoad(base + 0x8000, 0, 7) }, EBUSY)
-  await row(guest, 'a window on irq 0', { op: 'request', type: 5, load: mmioLoad(base + 0x8000, 0x1000, 0) }, EINVAL)
-  await row(guest, 'a window on an irq that no I/O APIC has', { op: 'mmio.add', ...at(base + 0x8000, 0x1000, 999) }, EINVAL)
-  await row(guest, 'a window in a load of 23 bytes', { op: 'request', type: 5, load: '00'.repeat(23) }, EINVAL)
+  await requests.row(guest, 'a window without bytes', { op: 'request', type: 5, load: mmioLoad(base + 0x8000, 0, 7) }, EBUSY)
+  await requests.row(guest, 'a window on irq 0', { op: 'request', type: 5, load: mmioLoad(base + 0x8000, 0x1000, 0) }, EINVAL)
+  await requests.row(
+    guest,
+    'a window on an irq that no I/O APIC has',
+    { op: 'mmio.add', ...at(base + 0x8000, 0x1000, 999) },
+    EINVAL,
+  )
+  await requests.row(guest, 'a window in a load of 23 bytes', { op: 'request', type: 5, load: '00'.repeat(23) }, EINVAL)
   await remove('a window by another size', at(base, 0x2000, 5), ENODEV)
   await remove('a window by another irq', at(base, 0x1000, 6), ENODEV)
   await remove('a window', at(base, 0x1000, 5), OK)
@@ -178,10 +176,10 @@ async function windows(guest) {
 }
 
 async function memory(guest) {
-  await row(guest, 'memory, which the protocol declares and no kernel serves', { op: 'request', type: 3 }, EPERM)
-  await row(guest, 'the same, removed', { op: 'request', type: 4 }, EPERM)
-  await row(guest, 'a greeting as a request', { op: 'request', type: 0 }, EPERM)
-  await row(guest, 'a type that there is not', { op: 'request', type: 99 }, EPERM)
+  await requests.row(guest, 'memory, which the protocol declares and no kernel serves', { op: 'request', type: 3 }, EPERM)
+  await requests.row(guest, 'the same, removed', { op: 'request', type: 4 }, EPERM)
+  await requests.row(guest, 'a greeting as a request', { op: 'request', type: 0 }, EPERM)
+  await requests.row(guest, 'a type that there is not', { op: 'request', type: 99 }, EPERM)
   await checks.check('q35: 256 MB of memory plugged in come online', async () => {
     const before = await totalMemory(guest)
     await guest.qmp('object-add', { 'qom-type': 'memory-backend-ram', id: 'dimm-ram', size: 256 << 20 })
@@ -196,18 +194,16 @@ async function memory(guest) {
 async function mmioDisk(guest) {
   const window = { base: '0xfeb00000', size: '0x200', irq: 5 }
   const there = (expected) =>
-    checks.check(`microvm: the disk in the window is ${expected ? 'there, and reads as it should' : 'gone'}`, async () => {
-      const name = await diskNamed(guest, 'spare')
-      assert.equal(name !== undefined, expected)
-      if (name) assert.equal((await guest.ask('sha256', { path: `/dev/${name}` })).digest, disk.sha256)
-    })
+    checks.check(`microvm: the disk in the window is ${expected ? 'there, and reads as it should' : 'gone'}`, () =>
+      diskIs(guest, 'spare', expected ? disk : {}),
+    )
   await there(false)
-  await row(guest, 'a window with a disk in it', { op: 'mmio.add', ...window }, OK)
+  await requests.row(guest, 'a window with a disk in it', { op: 'mmio.add', ...window }, OK)
   await there(true)
-  await row(guest, 'the same again', { op: 'mmio.add', ...window }, EEXIST)
-  await row(guest, 'a window with a disk in it', { op: 'mmio.remove', ...window }, OK)
+  await requests.row(guest, 'the same again', { op: 'mmio.add', ...window }, EEXIST)
+  await requests.row(guest, 'a window with a disk in it', { op: 'mmio.remove', ...window }, OK)
   await there(false)
-  await row(guest, 'a window with a disk in it, once more', { op: 'mmio.add', ...window }, OK)
+  await requests.row(guest, 'a window with a disk in it, once more', { op: 'mmio.add', ...window }, OK)
   await there(true)
 }
 
@@ -261,41 +257,7 @@ async function apicIdsByNumber(guest) {
   return new Map([...found].map(([, number, id]) => [Number(number), Number(id)]))
 }
 
-async function totalMemory(guest) {
-  return Number(/MemTotal:\s*(\d+) kB/.exec((await guest.read('/proc/meminfo')).text)[1]) * 1024
-}
-
-/** The name of the disk with that virtio serial. */
-async function diskNamed(guest, serial) {
-  for (const name of (await guest.ask('list', { path: '/sys/block' })).names) {
-    const found = await guest.read(`/sys/block/${name}/serial`).catch(() => undefined)
-    if (found?.text === serial) return name
-  }
-  return undefined
-}
-
-function makeDisk(path) {
-  const bytes = randomBytes(1 << 20)
-  writeFileSync(path, bytes)
-  return { path, sha256: createHash('sha256').update(bytes).digest('hex') }
-}
-
-/** Loads that no encoder of ours would make. */
+/** A load that no encoder of ours would make. */
 function cpuLoad(...apicIds) {
   return Buffer.from([apicIds.length, 0x14, ...apicIds, ...Array(256 - apicIds.length).fill(0)]).toString('hex')
-}
-
-function mmioLoad(base, size, irq) {
-  const load = Buffer.alloc(24)
-  load.writeBigUInt64LE(BigInt(base), 0)
-  load.writeBigUInt64LE(BigInt(size), 8)
-  load.writeUInt32LE(irq, 16)
-  return load.toString('hex')
-}
-
-function asText({ op, apicIds, bdf, base, size, irq, type }) {
-  if (apicIds) return `${op} ${apicIds.join(' ')}`
-  if (bdf) return `${op} ${bdf}`
-  if (base) return `${op} ${size}@${base} irq ${irq}`
-  return `type ${type}, raw`
 }

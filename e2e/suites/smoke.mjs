@@ -92,7 +92,7 @@ async function notFound() {
 
 async function panic() {
   const error = await runInGuest({ image, command: ['true'], append: 'rdinit=/none' }).catch((error) => error)
-  assert.equal(error.code, 'EXITED')
+  assert.equal(error.code, 'PANIC')
   assert.match(error.message, /Kernel panic/)
 }
 

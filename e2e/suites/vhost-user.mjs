@@ -1,6 +1,7 @@
 // A real guest behind the Unix socket: QEMU's vhost-user-vsock device in this process, the guest's stock driver at the other end.
 // Every byte is checked by its receiver; the table at the end says what came of each exercise.
 import * as data from '../vhost-user/data.mjs'
+import { exercise } from '../vhost-user/exercise.mjs'
 import * as life from '../vhost-user/life.mjs'
 import { readmeProgram } from '../vhost-user/readme.mjs'
 import { descriptors, MIB, Scene, settled } from '../vhost-user/scene.mjs'
@@ -62,18 +63,4 @@ async function exercises(scene, exercise) {
     await backEnd.kill()
   }
   await exercise('the README’s program', 'from nothing to CONNECT 5000', () => readmeProgram(scene))
-}
-
-/** A check that also fills a row of the table. True if it passed. */
-async function exercise(checks, table, { name, what, body }) {
-  const row = { exercise: name, what, outcome: 'FAILED', seconds: 0 }
-  table.push(row)
-  const started = performance.now()
-  const passed = await checks.check(`${name}: ${what}`, async () => {
-    const outcome = await body()
-    row.outcome = outcome ?? 'as it should be'
-    return true
-  })
-  row.seconds = Number(((performance.now() - started) / 1000).toFixed(1))
-  return passed === true
 }

@@ -7,10 +7,10 @@ import { fileURLToPath } from 'node:url'
 import { connectMany } from '../guest/vhost-user/exchange.mjs'
 import { descriptors, GUEST, GUEST_CID, HOST, MIB, mappedBytes, settled, until } from './scene.mjs'
 
-export async function stopAndCont(scene, times) {
+export async function stopAndCont(scene, times, bytes = 48 * MIB) {
   const { vm, device, told } = scene
   told.length = 0
-  const { moved, flowing, done } = scene.traffic(4, 48 * MIB)
+  const { moved, flowing, done } = scene.traffic(4, bytes)
   await flowing()
   for (let i = 0; i < times; i++) {
     await vm.qmp('stop')

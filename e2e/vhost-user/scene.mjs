@@ -33,9 +33,12 @@ export class Scene {
   release = () => {}
   #closers = []
 
-  constructor(image) {
+  /** `log`: a file for the consoles. */
+  constructor(image, { log } = {}) {
     this.image = image
-    fillPayload(join(this.folder, 'payload'), { programs: ['guest/vhost-user'], packages: ['@upcall/vsock'] })
+    this.log = log
+    const prebuilt = image.arch !== 'x86_64'
+    fillPayload(join(this.folder, 'payload'), { programs: ['guest/vhost-user'], packages: ['@upcall/vsock'], prebuilt })
   }
 
   /** Guests find an echo and an exchange on the host, where Firecracker would look for them: `<path>_<port>`. */
@@ -67,7 +70,8 @@ export class Scene {
   }
 
   async boot() {
-    this.vm = await Vm.start({ image: this.image, payloadDir: join(this.folder, 'payload'), socketPath: this.vhostPath })
+    const { image, log } = this
+    this.vm = await Vm.start({ image, payloadDir: join(this.folder, 'payload'), socketPath: this.vhostPath, log })
     await this.device?.ready({ signal: AbortSignal.timeout(10_000) })
   }
 

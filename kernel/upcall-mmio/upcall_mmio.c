@@ -15,6 +15,8 @@
 
 /* Several windows may share this line; any other line is one window's. */
 #define SHARED_IRQ 5
+/* The GIC's interrupts 32 to 1019. Its driver maps a number beyond them all the same. */
+#define GIC_SPIS 988
 
 /* As the request had it, and its line as the kernel counts them. Each device's platform data. */
 struct window {
@@ -39,6 +41,8 @@ static int map_irq(u32 irq)
 
 	if (IS_ENABLED(CONFIG_X86) && irq < 16)
 		return irq ?: -EINVAL;
+	if (!IS_ENABLED(CONFIG_X86) && irq >= GIC_SPIS)
+		return -EINVAL;
 	if (IS_ENABLED(CONFIG_X86) || !acpi_disabled)
 		return acpi_register_gsi(NULL, gsi, ACPI_EDGE_SENSITIVE, ACPI_ACTIVE_HIGH);
 	spi.np = of_irq_find_parent(of_find_node_by_path("/"));
@@ -60,15 +64,21 @@ static int parse(const char *text, struct window *window)
 	return IS_ERR_OR_NULL(parent) ? -ENODEV : 0;
 }
 
-/* Devices from ACPI bear their hardware id, all others the driver's name. */
+/*
+ * Devices from ACPI bear their hardware id, those from the device tree what they are compatible
+ * with, all others the driver's name. Those from the device tree have no irq among their resources.
+ */
 static int overlaps(struct device *dev, void *data)
 {
-	const struct platform_device *pdev = to_platform_device(dev);
+	struct platform_device *pdev = to_platform_device(dev);
+	bool of_tree = of_device_is_compatible(dev->of_node, "virtio,mmio");
 	const struct window *new = data;
 	const struct resource *res;
 
-	if (strcmp(pdev->name, "virtio-mmio") && strncmp(pdev->name, "LNRO0005", 8))
+	if (!of_tree && strcmp(pdev->name, "virtio-mmio") && strncmp(pdev->name, "LNRO0005", 8))
 		return 0;
+	if (of_tree && new->irq != SHARED_IRQ && platform_get_irq_optional(pdev, 0) == new->virq)
+		return -EEXIST;
 	for (res = pdev->resource; res < pdev->resource + pdev->num_resources; res++) {
 		if (resource_type(res) == IORESOURCE_MEM &&
 		    res->start <= new->base + new->size - 1 && res->end >= new->base)

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DeviceManager } from '@upcall/device-manager'
@@ -34,6 +35,12 @@ function launch(args: string[], { TMPDIR = process.env.TMPDIR }: { TMPDIR?: stri
   }
 }
 
+async function listenOn(path: string): Promise<Disposable> {
+  const server = createServer().listen(path)
+  await once(server, 'listening')
+  return { [Symbol.dispose]: () => void server.close() }
+}
+
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0)
@@ -42,6 +49,39 @@ function isAlive(pid: number): boolean {
     return false
   }
 }
+
+describe('a stdout that nobody reads any more', () => {
+  it('ends the demo, which leaves nothing behind', async () => {
+    using directory = temporaryDirectory()
+    await using demo = launch(['demo', '--fast'], { TMPDIR: directory.path })
+    demo.child.stdout!.once('data', () => demo.child.stdout!.destroy())
+    expect(await demo.ended).toBe(141)
+    expect([demo.output.stderr, readdirSync(directory.path)]).toEqual(['', []])
+  })
+
+  it.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)('and %s ends it with %i', async (signal, status) => {
+    using directory = temporaryDirectory()
+    await using demo = launch(['demo'], { TMPDIR: directory.path })
+    demo.child.stdout!.once('data', () => demo.child.kill(signal))
+    expect(await demo.ended).toBe(status)
+    expect(readdirSync(directory.path)).toEqual([])
+  })
+
+  it('does not end a VMM', async () => {
+    using directory = temporaryDirectory()
+    const uds = join(directory.path, 'vm.sock')
+    await using run = launch(['run', '--uds', uds, '--api', join(directory.path, 'api.sock'), '--boot-ms', '20'])
+    run.child.stdout!.destroy()
+    await expect.poll(() => run.output.stderr, { timeout: 10_000 }).toContain('the guest boots')
+    await using manager = new DeviceManager({ arch: 'x86_64', dial: ({ signal }) => connect(`hvsock://${uds}:219`, { signal }) })
+    await manager.ready({ timeoutMs: 10_000 })
+    run.child.kill('SIGTERM')
+    expect(await run.ended).toBe(0)
+  })
+})
 
 describe('vmm-shim run', () => {
   it.each(['SIGTERM', 'SIGINT'] as const)('serves until %s, which ends everything', async (signal) => {
@@ -94,6 +134,14 @@ describe('vmm-shim run', () => {
     [['run', '--uds', '/tmp/x', '--cpus', '0'], /1 to 255/],
     [['run', '--uds', '/tmp/x', '--cpus', '9'], /--max-cpus, which is 8/],
     [['run', '--uds', '/tmp/x', '--api', '/tmp/x'], /another path/],
+    [['run', '--uds', '/tmp/x', '--api', '/tmp/./x'], /--api .*where --uds is/],
+    [['run', '--uds', '/tmp/x', '--api', ''], /--api: it is empty/],
+    [['run', '--uds', '/tmp/x', '--qemu', '--api', '/tmp/y', '--monitor', '/tmp/y'], /--monitor .*where --api is/],
+    [['run', '--uds', '/tmp/x', '--qemu', '--console', '/tmp/x'], /--console .*where --uds is/],
+    [['run', '--uds', '/no/such/directory/vm'], /--uds .*its directory does not exist/],
+    [['run', '--uds', main], /--uds .*something that is not a socket/],
+    [['run', '--uds', '/tmp/x', '--api', '/tmp'], /--api \/tmp: there is something that is not a socket/],
+    [['run', '--uds', `/tmp/${'x'.repeat(103)}`], /it has 108 bytes; a socket's path has 107 at most/],
     [['run', '--uds', '/tmp/x', '--memory', '12Q'], /512M/],
     [['run', '--uds', '/tmp/x', '--arch', 'mips'], /x86_64, aarch64/],
     [['run', '--uds', '/tmp/x', '--machine', 'pc'], /--machine: is for a guest under --qemu/],
@@ -120,8 +168,11 @@ describe('vmm-shim run', () => {
   })
 
   it('status 1 where it cannot listen', async () => {
-    await using run = launch(['run', '--uds', `/${'x'.repeat(120)}`])
+    using directory = temporaryDirectory()
+    const uds = join(directory.path, 'vm.sock')
+    using _ = await listenOn(uds)
+    await using run = launch(['run', '--uds', uds])
     expect(await run.ended).toBe(1)
-    expect(run.output.stderr).toMatch(/107/)
+    expect(run.output.stderr).toContain('another server listens there')
   })
 })

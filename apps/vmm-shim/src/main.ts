@@ -20,7 +20,7 @@ program
   .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))
   .option('--cpus <n>', 'vCPUs at boot', integer(1, 255), 1)
   .option('--max-cpus <n>', 'the most vCPUs that the VM can have', integer(1, 255), 8)
-  .option('--memory <size>', 'bytes, or with K, M or G', size, 512 * 2 ** 20)
+  .addOption(new Option('--memory <size>', 'bytes, or with K, M or G').argParser(size).default(512 * 2 ** 20, '512M'))
   .addOption(
     new Option('--kernel-generation <version>', 'the kernel whose behaviour the guest shows').choices(KERNELS).default('6.1'),
   )
@@ -84,6 +84,11 @@ function size(text: string): number {
   if (Number.isSafeInteger(bytes) && bytes > 0) return bytes
   throw new InvalidArgumentError('It is a number of bytes, or one with K, M or G behind it, such as 512M.')
 }
+
+// Who read it has gone, or its disk is full: no reason for a VMM to end. The demo, which has nobody to play for, looks for itself.
+process.stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
+  if (code !== 'EPIPE') process.stderr.write(`vmm-shim: stdout: ${message}\n`)
+})
 
 try {
   process.exitCode = 0

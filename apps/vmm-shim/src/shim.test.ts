@@ -4,6 +4,7 @@ import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
 import { afterEach, describe, expect, inject, it, vi } from 'vitest'
 import { type SimulatedShimOptions, startShim } from './guest/shim.js'
+import { openShim } from './shim.js'
 import { temporaryDirectory } from './testing/rig.js'
 
 const guestEntry = new URL(inject('programs').guest)
@@ -23,6 +24,22 @@ function isAlive(pid: number): boolean {
 }
 
 afterEach(() => void vi.unstubAllEnvs())
+
+it('that cannot be started tells why, and what could not be closed besides', async () => {
+  using directory = temporaryDirectory()
+  const opened = openShim(
+    { uds: join(directory.path, 'vm.sock'), arch: 'x86_64' },
+    {
+      start({ closers }) {
+        closers.push(() => Promise.reject(new Error('it does not close')))
+        throw new Error('no kernel')
+      },
+      route: () => undefined,
+    },
+  )
+  await expect(opened).rejects.toThrow(/no kernel; close: it does not close/)
+  expect(readdirSync(directory.path)).toEqual([])
+})
 
 describe('a guest in a process of its own', () => {
   it.each(['x86_64', 'aarch64'] as const)('%s: is resized, given devices, and leaves nothing behind', async (arch) => {

@@ -106,7 +106,9 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     }
     return { vm, machine, manager, address, close, [Symbol.asyncDispose]: close }
   } catch (error) {
-    await close()
+    await close().catch((failed: AggregateError) => {
+      throw new AggregateError([error, ...failed.errors], `${(error as Error).message}; ${failed.message}`)
+    })
     throw error
   }
 }

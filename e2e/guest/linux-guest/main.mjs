@@ -33,8 +33,8 @@ const actions = {
   // Past the checks of DeviceManager, so that each refusal is the guest's own.
   request: async ({ operation }) => {
     const started = performance.now()
-    const { result, apicIdIndex } = await manager.client.request(parseOperation(operation, guestArch))
-    return { result, apicIdIndex, ms: performance.now() - started }
+    const { result, apicIdIndex, cpuId } = await manager.client.request(parseOperation(operation, guestArch))
+    return { result, apicIdIndex, cpuId, ms: performance.now() - started }
   },
   read: async ({ path }) => ({ text: (await readFile(path, 'utf8')).trim() }),
   list: async ({ path }) => ({ names: (await readdir(path)).sort() }),

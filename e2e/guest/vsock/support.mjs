@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -91,5 +91,6 @@ export function openDescriptors() {
 /** The addon that @upcall/vsock loads. */
 export function addonPath() {
   const root = dirname(createRequire(import.meta.url).resolve('@upcall/vsock/package.json'))
-  return join(root, 'build/Release/upcall_vsock.node')
+  const places = ['build/Release', `prebuilds/linux-${process.arch}`].map((folder) => join(root, folder, 'upcall_vsock.node'))
+  return places.find(existsSync)
 }

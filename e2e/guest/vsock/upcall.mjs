@@ -11,6 +11,9 @@ import { echoServer, finish, start } from './support.mjs'
 const manifest = createRequire(import.meta.url).resolve('upcall/package.json')
 const upcall = [process.execPath, join(dirname(manifest), 'dist/main.js')]
 const timeout = 300_000
+/** The simulated guest is of this guest's architecture; so are the requests. */
+const aarch64 = process.arch === 'arm64'
+const arch = aarch64 ? 'aarch64' : 'x86_64'
 
 const bytes = randomBytes(1 << 20)
 const md5 = createHash('md5').update(bytes).digest('hex')
@@ -23,14 +26,14 @@ function serve(t, listen) {
 
 // One program: nothing but the address differs.
 async function program(address) {
-  await using_(new DeviceManager({ arch: 'x86_64', dial: ({ signal }) => connect(address, { signal }) }), async (manager) => {
+  await using_(new DeviceManager({ arch, dial: ({ signal }) => connect(address, { signal }) }), async (manager) => {
     await manager.ready({ timeoutMs: 30_000 })
-    await manager.addCpus({ apicIds: [1, 2] })
+    await manager.addCpus(aarch64 ? { count: 2 } : { apicIds: [1, 2] })
     await manager.addMmio({ base: 0xd000_0000n, size: 0x1000n, irq: 5 })
     await manager.addPci('00:05.0')
     await manager.removePci('00:05.0')
     await manager.removeMmio({ base: 0xd000_0000n, size: 0x1000n, irq: 5 })
-    await manager.removeCpus({ apicIds: [2] })
+    await manager.removeCpus(aarch64 ? { count: 1 } : { apicIds: [2] })
     await assert.rejects(manager.addMmio({ base: 0xd000_0000n, size: 0n, irq: 5 }))
   })
 }
@@ -69,7 +72,7 @@ test('upcall --target vsock://local:219: each command, its output and its exit s
   }
   await ok(['wait'])
   await ok(['status'])
-  await ok(['cpu', 'add', '1', '2'], 'cpu.add')
+  await ok(['cpu', 'add', ...(aarch64 ? ['--count', '2'] : ['1', '2'])], 'cpu.add')
   await ok(['mmio', 'add', '--base', '0xd0000000', '--size', '0x1000', '--irq', '5'], 'mmio.add')
   await ok(['pci', 'add', '00:05.0'], 'pci.add')
   const refused = await run('request', '--type', '3')

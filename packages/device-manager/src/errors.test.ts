@@ -1,7 +1,7 @@
-import { isUpcallError } from '@upcall/client'
+import { isUpcallError, UpcallError } from '@upcall/client'
 import { encodeReply, encodeRequest, type Reply, type Request } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
-import { DeviceManager, deviceManagerProtocol, errnoName, GuestError } from './index.js'
+import { DeviceManager, deviceManagerProtocol, errnoName, GuestError, isGuestError } from './index.js'
 
 test.each([
   [-1, 'EPERM'],
@@ -19,7 +19,7 @@ test.each([
 test('a GuestError says what was asked, of whom, what came and what to do', () => {
   const request: Request = { type: 'ADD_MMIO', base: 0xd000_0000n, size: 0x1000n, irq: 5 }
   const error = new GuestError(request, { type: 'ADD_MMIO', result: -17 }, 'vm7')
-  expect(isUpcallError(error)).toBe(true)
+  expect([isUpcallError(error), isGuestError(error)]).toEqual([true, true])
   expect(error).toMatchObject({
     name: 'GuestError',
     code: 'GUEST_ERROR',
@@ -30,6 +30,16 @@ test('a GuestError says what was asked, of whom, what came and what to do', () =
     message:
       'mmio.add 0xd0000000+0x1000 irq 5 vm7: refused with EEXIST (-17); the window or the irq overlaps one that the guest already has; choose a free one',
   })
+})
+
+test('no other error is a GuestError', () => {
+  for (const other of [
+    undefined,
+    { code: 'GUEST_ERROR' },
+    new Error('GUEST_ERROR'),
+    new UpcallError('TIMEOUT', 'indeterminate', ''),
+  ])
+    expect(isGuestError(other)).toBe(false)
 })
 
 test.each([

@@ -1,4 +1,4 @@
-import { UpcallError } from '@upcall/client'
+import { isUpcallError, UpcallError } from '@upcall/client'
 import { messageTypeName, type Reply, type Request } from '@upcall/wire'
 import { errnoName } from './errno.js'
 import { describeRequest, formatOperation, type Operation } from './operation.js'
@@ -24,6 +24,11 @@ export class GuestError extends UpcallError {
     this.operation = formatOperation(request)
     this.reply = reply
   }
+}
+
+/** True for a {@link GuestError} of any copy of this package: `instanceof` fails between its ESM and its CJS build. */
+export function isGuestError(value: unknown): value is GuestError {
+  return isUpcallError(value) && value.code === 'GUEST_ERROR'
 }
 
 /** What a result means for this request, and what to look at. Meanings: the guest kernel patches that Kata Containers ships. */

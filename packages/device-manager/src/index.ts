@@ -6,7 +6,7 @@
 
 export { type Bdf, formatBdf, parseBdf } from './bdf.js'
 export { errnoName } from './errno.js'
-export { GuestError } from './guest-error.js'
+export { GuestError, isGuestError } from './guest-error.js'
 export { type CpuOptions, type Cpus, DeviceManager, type DeviceManagerOptions, type MmioWindow } from './manager.js'
 export { describeRequest, formatOperation, type Operation, parseLoad, parseOperation, parseU64 } from './operation.js'
 export { deviceManagerProtocol, type ProtocolOptions, type ReplyTimeouts } from './protocol.js'

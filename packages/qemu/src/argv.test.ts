@@ -53,6 +53,20 @@ describe('qemuArgv', () => {
     ])
   })
 
+  it('emulates an aarch64 virt, with the console and the devices of one', () => {
+    const options = { machine: 'virt' as const, drives: [{ id: 'root', path: '/a' }] }
+    expect(argv(options)).toEqual([
+      ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-accel', 'tcg', '-cpu', 'max,pauth-impdef=on'],
+      ...['-machine', 'virt', '-smp', 'cpus=1,maxcpus=1', '-m', 'size=256M'],
+      ...['-kernel', '/k', '-append', 'console=ttyAMA0 panic=-1'],
+      ...['-chardev', 'socket,id=console,fd=3', '-serial', 'chardev:console'],
+      ...['-chardev', 'socket,id=qmp,fd=4', '-mon', 'chardev=qmp,mode=control'],
+      ...['-blockdev', expect.any(String), '-device', 'virtio-blk-pci,id=root,drive=drive-root,serial=root'],
+    ])
+    expect(of(argv({ ...options, accel: 'kvm' }), '-cpu')).toEqual(['host'])
+    expect(of(argv({ ...options, sharedMemory: true }), '-machine')).toEqual(['virt,memory-backend=mem0'])
+  })
+
   it('leaves a console named by the caller alone', () => {
     expect(of(argv({ append: 'quiet' }), '-append')).toEqual(['console=ttyS0 panic=-1 quiet'])
     expect(of(argv({ append: 'quiet console=hvc0' }), '-append')).toEqual(['quiet console=hvc0'])
@@ -66,7 +80,7 @@ describe('qemuArgv', () => {
 
   it.each<[Partial<MachineOptions>, RegExp]>([
     [{ kernel: '' }, /kernel is ""/],
-    [{ machine: 'virt' as 'pc' }, /machine is "virt"; allowed: pc, q35, microvm/],
+    [{ machine: 'isapc' as 'pc' }, /machine is "isapc"; allowed: pc, q35, microvm, virt/],
     [{ accel: 'hvf' as 'kvm' }, /accel is "hvf"; allowed: tcg, kvm/],
     [{ memory: '512' }, /memory is "512"; .*512M/],
     [{ maxMemory: { slots: 0, size: '1G' } }, /maxMemory.slots is 0/],

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { bounded } from './bounded.js'
+import { bounded, systemClock } from './bounded.js'
 import { ManualClock } from './fixtures/manual-clock.js'
 
 describe('bounded', () => {
@@ -27,6 +27,16 @@ describe('bounded', () => {
     clock.advance(1)
     await expect(wait).rejects.toMatchObject({ code: 'DEADLINE', summary: 'the moon: nothing after 10 ms', console: ['a line'] })
     expect([withdrawn, clock.pending]).toEqual([1, 0])
+  })
+
+  it.each([2 ** 31, Number.POSITIVE_INFINITY])('does not take %d ms for none at all', async (deadlineMs) => {
+    const abort = new AbortController()
+    const wait = bounded({ deadlineMs, clock: systemClock, what: 'x', signal: abort.signal }, () => {
+      // Later than any timer that is set to fire at once.
+      setTimeout(() => abort.abort(), 5)
+      return undefined
+    })
+    await expect(wait).rejects.toMatchObject({ code: 'ABORTED' })
   })
 
   it('rejects on abort with the reason as cause, also when aborted before', async () => {

@@ -3,13 +3,17 @@ import { QemuError } from './errors.js'
 /** Time as a parameter. Milliseconds, monotonic. */
 export interface Clock {
   now(): number
-  /** Calls `fn` once after `ms`; the returned function cancels it. */
+  /** Calls `fn` once after `ms`, never if that is infinite; the returned function cancels it. */
   setTimer(ms: number, fn: () => void): () => void
 }
+
+// setTimeout fires at once beyond this, which is 24 days.
+const LONGEST_TIMER_MS = 0x7fff_ffff
 
 export const systemClock: Clock = {
   now: () => performance.now(),
   setTimer(ms, fn) {
+    if (ms > LONGEST_TIMER_MS) return () => {}
     const timer = setTimeout(fn, ms)
     return () => clearTimeout(timer)
   },

@@ -31,6 +31,17 @@ describe('GuestConsole', () => {
     expect(console.text).toBe('login: ü')
   })
 
+  it('keeps no more than it can hold of a guest that prints without an end', () => {
+    const { console, print } = setup()
+    const chunk = 'x'.repeat(1 << 20)
+    for (let i = 0; i < 20; i++) print(chunk)
+    expect(console.lineCount).toBe(20 * 16 - 1)
+    expect(console.text.length).toBeLessThan(17 << 20)
+    print('\nlast\n')
+    expect(console.tail(1)).toEqual(['last'])
+    expect(console.lineCount).toBe(20 * 16 + 1)
+  })
+
   it('looks at every line even with a global expression', async () => {
     const { console, print } = setup()
     const regexp = /go/g

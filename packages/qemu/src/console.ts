@@ -11,6 +11,9 @@ export interface WaitOptions {
 
 /** How much of the console is kept: older lines are dropped (the log file or sink has them all). */
 const KEPT_LINES = 50_000
+const KEPT_CHARACTERS = 16 << 20
+/** What a guest prints without a line end is broken into lines of so many characters. */
+const LONGEST_LINE = 64 << 10
 const TAIL_LINES = 25
 
 /** A guest's console: the lines so far, the lines to come, and waits for one of them. */
@@ -20,6 +23,8 @@ export class GuestConsole {
   readonly #lines: string[] = []
   readonly #watchers = new Set<() => void>()
   #dropped = 0
+  /** Of the lines that are kept. */
+  #characters = 0
   #partial = ''
   #endReason: QemuError | undefined
 
@@ -27,7 +32,7 @@ export class GuestConsole {
     this.#clock = clock
   }
 
-  /** Everything printed so far (the last 50,000 lines of it), the unfinished line included. */
+  /** Everything printed so far (the last 50,000 lines of it, and 16 Mi characters), the unfinished line included. */
   get text(): string {
     return [...this.#lines, this.#partial].join('\n')
   }
@@ -37,7 +42,7 @@ export class GuestConsole {
     return this.#dropped + this.#lines.length
   }
 
-  /** Why nothing more will come: EXITED, CLOSED or ABORTED; undefined while QEMU runs. */
+  /** Why nothing more will come: EXITED, PANIC, CLOSED or ABORTED; undefined while QEMU runs. */
   get endReason(): QemuError | undefined {
     return this.#endReason
   }
@@ -52,12 +57,12 @@ export class GuestConsole {
     const text = this.#decoder.write(chunk)
     const lines = (this.#partial + text).split('\n')
     this.#partial = lines.pop()!
-    for (const line of lines) this.#lines.push(line.replace(/\r+$/, ''))
-    const excess = this.#lines.length - KEPT_LINES
-    if (excess > 0) {
-      this.#lines.splice(0, excess)
-      this.#dropped += excess
+    for (const line of lines) this.#keep(line.replace(/\r+$/, ''))
+    while (this.#partial.length > LONGEST_LINE) {
+      this.#keep(this.#partial.slice(0, LONGEST_LINE))
+      this.#partial = this.#partial.slice(LONGEST_LINE)
     }
+    this.#dropOldest()
     this.#notify()
     return text
   }
@@ -71,7 +76,7 @@ export class GuestConsole {
 
   /**
    * Resolves with the first match in a line so far or to come; a prompt without a line end matches too. A string is looked for
-   * as it is. Rejects with DEADLINE, ABORTED, EXITED or CLOSED and the last console lines.
+   * as it is. Rejects with DEADLINE, ABORTED, EXITED, PANIC or CLOSED and the last console lines.
    */
   waitFor(pattern: string | RegExp, { deadlineMs, signal, fromLine = 0 }: WaitOptions): Promise<RegExpMatchArray> {
     const regexp = typeof pattern === 'string' ? new RegExp(pattern.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')) : stateless(pattern)
@@ -125,6 +130,19 @@ export class GuestConsole {
       this.#watchers.add(wake)
       signal?.addEventListener('abort', wake, { once: true })
     })
+  }
+
+  #keep(line: string): void {
+    this.#lines.push(line)
+    this.#characters += line.length
+  }
+
+  #dropOldest(): void {
+    let excess = 0
+    while (this.#lines.length - excess > KEPT_LINES || this.#characters > KEPT_CHARACTERS)
+      this.#characters -= this.#lines[excess++]!.length
+    this.#lines.splice(0, excess)
+    this.#dropped += excess
   }
 
   #notify(): void {

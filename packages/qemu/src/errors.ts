@@ -8,7 +8,7 @@ export type QemuErrorCode =
   | 'IMAGE'
   /** QEMU ended while somebody still waited for its guest. */
   | 'EXITED'
-  /** The guest's kernel panicked while it booted, and would have booted again and again. */
+  /** The guest's kernel panicked: QEMU ended because of it, or the boot was given up since it would have begun again and again. */
   | 'PANIC'
   /** Every attempt to boot stayed silent on the console. */
   | 'BOOT_SILENT'

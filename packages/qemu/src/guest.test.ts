@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -145,7 +146,21 @@ describe('bootGuest', () => {
 
   it('shows the last console lines when the guest dies while booting', async () => {
     const booting = boot([{ prints: ['Kernel panic - not syncing: no init found\r\n'], exits: 0 }])
-    await expect(booting).rejects.toMatchObject({ code: 'EXITED', console: ['Kernel panic - not syncing: no init found'] })
+    await expect(booting).rejects.toMatchObject({
+      code: 'PANIC',
+      summary: 'boot: Kernel panic - not syncing: no init found; QEMU exited with status 0',
+      console: ['Kernel panic - not syncing: no init found'],
+    })
+  })
+
+  it('tells a panic that comes after the boot', async () => {
+    const guest = await boot([
+      { prints: [READY], printsLater: ['[ 9.1] Kernel panic - not syncing: sysrq\r\n', 'trace\r\n'], exits: 0 },
+    ])
+    await expect(guest.waitFor('never', { deadlineMs: 1000 })).rejects.toMatchObject({
+      code: 'PANIC',
+      summary: expect.stringContaining('Kernel panic - not syncing: sysrq; QEMU exited with status 0'),
+    })
   })
 
   it('gives up a boot that panics and would reboot for ever', async () => {
@@ -200,6 +215,20 @@ describe('bootGuest', () => {
     }
     await expect(boot([{}], { qemu: 'no-such-qemu' })).rejects.toMatchObject(expected)
     await expect(boot([{}], { qemu: join(dir, 'no-such-qemu') })).rejects.toMatchObject({ code: 'TOOL_MISSING' })
+  })
+
+  it('goes on when the file for its console is full', async () => {
+    const warned = once(process, 'warning')
+    const guest = await boot([{ prints: ['hello\r\n', READY] }], { log: '/dev/full' })
+    expect((await warned)[0]).toMatchObject({ message: expect.stringMatching(/\/dev\/full: ENOSPC.*nothing more/) })
+    expect(guest.console.text).toContain('hello')
+    await guest.close()
+  })
+
+  it('tells of a QEMU that cannot be started at all', async () => {
+    const append = 'x'.repeat(1 << 20)
+    await expect(boot([{}], { append })).rejects.toMatchObject({ code: 'EXITED', summary: expect.stringContaining('E2BIG') })
+    expect(await pids()).toEqual([])
   })
 
   it('refuses bad options before anything starts', async () => {

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { ARCHES, archOf } from './arch.js'
 import { type MachineOptions, qemuArgv } from './argv.js'
 import { abortedError, type Clock, systemClock } from './bounded.js'
 import { GuestConsole, type WaitOptions } from './console.js'
@@ -8,9 +9,12 @@ import { findQemu, type QemuExit, type QemuProcess, startQemu } from './process.
 import { QmpClient } from './qmp.js'
 
 export interface BootOptions extends MachineOptions {
-  /** The program, a name or a path; default `qemu-system-x86_64`. */
+  /** The program, a name or a path; default `qemu-system-x86_64`, for the machine `virt` `qemu-system-aarch64`. */
   qemu?: string | undefined
-  /** Everything the console prints goes here too: a file, written anew, or a function. Boots that were given up are in it as well. */
+  /**
+   * Everything the console prints goes here too: a file, written anew, or a function. Boots that were given up are in it as well. A file
+   * that cannot be written to any more, say because the disk is full, is told by a process warning; the guest goes on.
+   */
   log?: string | ((text: string) => void) | undefined
   /** The console line that ends the boot; default: the kernel's `Run <path> as init process`. `false`: do not wait for the guest. */
   ready?: string | RegExp | false | undefined
@@ -58,6 +62,8 @@ export interface Guest extends AsyncDisposable {
 
 const READY = /Run \S+ as init process/
 const PANIC = /Kernel panic - .*/
+/** How far from the console's end a panic is looked for: a kernel prints its stack behind it. */
+const PANIC_LINES = 200
 const TERM_GRACE_MS = 2000
 
 /**
@@ -66,7 +72,7 @@ const TERM_GRACE_MS = 2000
  */
 export async function bootGuest(options: BootOptions): Promise<Guest> {
   const { bootDeadlineMs = 60_000, maxRestarts = 2, clock = systemClock, signal } = options
-  const program = findQemu(options.qemu)
+  const program = findQemu(options.qemu ?? ARCHES[archOf(options.machine ?? 'q35')].qemu)
   const deadline = clock.now() + bootDeadlineMs
   const restarts: BootRestart[] = []
   const log = openLog(options.log)
@@ -143,8 +149,8 @@ class RunningGuest implements Guest {
         await Promise.race([this.console.waitFor(ready, { deadlineMs, signal }), silence.promise, panic.promise])
       } catch (error) {
         const { endReason } = this.console
-        if (endReason?.code !== 'EXITED') throw error
-        throw new QemuError('EXITED', `boot: ${endReason.summary}`, { console: this.console.tail() })
+        if (endReason?.code !== 'EXITED' && endReason?.code !== 'PANIC') throw error
+        throw new QemuError(endReason.code, `boot: ${endReason.summary}`, { console: this.console.tail() })
       } finally {
         silence.cancel()
         panic.cancel()
@@ -243,7 +249,10 @@ class RunningGuest implements Guest {
 
 function exitedError({ code, signal, output }: QemuExit, console: GuestConsole): QemuError {
   const how = signal ? `was killed by ${signal}` : code === null ? 'did not start' : `exited with status ${code}`
-  return new QemuError('EXITED', `QEMU ${how}${output && `: ${output}`}`, { console: console.tail() })
+  const end = `QEMU ${how}${output && `: ${output}`}`
+  const panic = signal ? undefined : console.tail(PANIC_LINES).findLast((line) => PANIC.test(line))
+  if (panic === undefined) return new QemuError('EXITED', end, { console: console.tail() })
+  return new QemuError('PANIC', `${PANIC.exec(panic)![0]}; ${end}`, { console: console.tail() })
 }
 
 function silentError(restarts: readonly BootRestart[]): QemuError {

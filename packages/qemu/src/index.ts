@@ -1,4 +1,5 @@
-export { type Accelerator, type ArgvDescriptors, type Drive, type MachineOptions, type MachineType, qemuArgv } from './argv.js'
+export type { GuestArch, MachineType } from './arch.js'
+export { type Accelerator, type ArgvDescriptors, type Drive, type MachineOptions, qemuArgv } from './argv.js'
 export { type Clock, systemClock } from './bounded.js'
 export { GuestConsole, type WaitOptions } from './console.js'
 export { QemuError, type QemuErrorCode, type QemuErrorOptions, QmpCommandError } from './errors.js'

@@ -12,7 +12,14 @@ export function openLog(log: string | ((text: string) => void) | undefined): Log
   let fd: number | undefined = openSync(log, 'w')
   return {
     write(text) {
-      if (fd !== undefined) writeSync(fd, text)
+      if (fd === undefined) return
+      try {
+        writeSync(fd, text)
+      } catch (error) {
+        // A full disk is no reason to end the guest.
+        process.emitWarning(`console log ${log}: ${(error as Error).message}; nothing more is written to it`)
+        this.close()
+      }
     },
     close() {
       if (fd !== undefined) closeSync(fd)

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { Duplex, Readable } from 'node:stream'
+import { ARCHES } from './arch.js'
 import type { ArgvDescriptors } from './argv.js'
 import { QemuError } from './errors.js'
 
@@ -44,8 +45,9 @@ function searchProgram(name: string, extraPath: readonly string[]): string | und
 }
 
 /** The path of QEMU. Throws QemuError TOOL_MISSING, which says what to install. */
-export function findQemu(name = 'qemu-system-x86_64'): string {
-  return findProgram(name, 'install it with: apt-get install qemu-system-x86')
+export function findQemu(name: string = ARCHES.x86_64.qemu): string {
+  const { qemuPackage } = Object.values(ARCHES).find(({ qemu }) => qemu === name) ?? ARCHES.x86_64
+  return findProgram(name, `install it with: apt-get install ${qemuPackage}`)
 }
 
 /**
@@ -56,9 +58,7 @@ export function startQemu(program: string, argv: (fds: ArgvDescriptors) => strin
   const ports = Array.from({ length: portCount }, (_, i) => FIRST_DESCRIPTOR + 2 + i)
   const args = argv({ console: FIRST_DESCRIPTOR, qmp: FIRST_DESCRIPTOR + 1, ports })
   const [command, prefix] = ownedBy(program)
-  const child = spawn(command, [...prefix, ...args], {
-    stdio: ['ignore', 'pipe', 'pipe', ...Array<'pipe'>(2 + portCount).fill('pipe')],
-  })
+  const child = spawnWith(2 + portCount, command, [...prefix, ...args])
   killAtExit(child)
   const streams = child.stdio.slice(FIRST_DESCRIPTOR) as Duplex[]
   // A QEMU that dies resets these; that it died is told by `exited`.
@@ -66,6 +66,22 @@ export function startQemu(program: string, argv: (fds: ArgvDescriptors) => strin
   const [console, qmp, ...portStreams] = streams as [Duplex, Duplex, ...Duplex[]]
   const exited = watch(child, console)
   return { pid: child.pid ?? -1, console, qmp, ports: portStreams, exited, kill: (signal) => void child.kill(signal) }
+}
+
+/** @throws QemuError where there is not even a process to wait for. */
+function spawnWith(pipes: number, command: string, args: readonly string[]): ChildProcess {
+  const failed = (why: string, cause?: unknown) => new QemuError('EXITED', `QEMU did not start: ${why}`, { cause })
+  let child: ChildProcess
+  try {
+    child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe', ...Array<'pipe'>(pipes).fill('pipe')] })
+  } catch (cause) {
+    // E2BIG, say, for a kernel command line of more than 128 KiB.
+    throw failed((cause as Error).message, cause)
+  }
+  // Without descriptors for them, there are no streams either.
+  if ((child.stdio as unknown) !== undefined) return child
+  child.on('error', () => {})
+  throw failed('no file descriptors are left')
 }
 
 function watch(child: ChildProcess, console: Readable): Promise<QemuExit> {

@@ -188,6 +188,21 @@ describe('QmpClient', () => {
     await expect(qmp.execute('x')).rejects.toMatchObject({ code: 'QMP_CLOSED', message: expect.stringMatching(message) })
   })
 
+  it.each(['null', '{}', '{"version": {"qemu": null}}', '7'].map((text) => `{"QMP": ${text}}\r\n`))(
+    'closes on a greeting like %j',
+    async (greeting) => {
+      await expect(connectQmp(await serve(() => {}, greeting))).rejects.toMatchObject({
+        code: 'QMP_CLOSED',
+        message: expect.stringMatching(/greeting/),
+      })
+    },
+  )
+
+  it('closes on a line without an end', async () => {
+    const qmp = await connectQmp(await serve((_command, _send, socket) => void socket.write('x'.repeat((16 << 20) + 1))))
+    await expect(qmp.execute('x')).rejects.toMatchObject({ code: 'QMP_CLOSED', message: /more than 16777216 characters/ })
+  })
+
   it('bounds the greeting, and tells when nobody listens', async () => {
     const clock = new ManualClock()
     const path = await serve(() => {}, ' ')

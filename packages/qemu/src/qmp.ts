@@ -31,6 +31,9 @@ export interface EventWaitOptions {
   accepts?: ((event: QmpEvent) => boolean) | undefined
 }
 
+/** The longest answers, such as QEMU's own schema, have a few hundred thousand. */
+const MAX_LINE = 16 << 20
+
 interface Pending {
   command: string
   resolve(value: unknown): void
@@ -99,7 +102,7 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     })
   }
 
-  /** Events from now on, all or those of one name; ends with the connection, throws ABORTED on abort. */
+  /** Events from the first call of `next()` on, all or those of one name; ends with the connection, throws ABORTED on abort. */
   async *events(name?: string, { signal }: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<QmpEvent, void, void> {
     if (signal?.aborted) throw abortedError('qmp events', signal)
     if (this.#ended) return
@@ -151,15 +154,21 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
       if (this.#ended) return
       if (line.trim() !== '') this.#handle(line)
     }
+    if (this.#rest.length > MAX_LINE) this.#end(`a line of more than ${MAX_LINE} characters`)
   }
 
   #handle(line: string): void {
     const message = parseMessage(line)
     if (message === undefined) this.#end(`not a QMP message: ${line.slice(0, 80)}`)
-    else if (message.QMP) this.#onGreeting?.({ QMP: message.QMP })
+    else if (message.QMP !== undefined) this.#greet(message.QMP)
     else if (message.event) this.emit('event', { ...message, data: message.data ?? {} } as QmpEvent)
     else if (message.id === undefined) this.#end(`an answer without an id: ${message.error?.desc ?? line.slice(0, 80)}`)
     else this.#answer(message.id, message)
+  }
+
+  #greet(greeting: Greeting['QMP']): void {
+    if (typeof greeting?.version?.qemu?.major === 'number') this.#onGreeting?.({ QMP: greeting })
+    else this.#end(`a greeting without a version: ${JSON.stringify(greeting).slice(0, 80)}`)
   }
 
   #answer(id: number, { error, return: value }: QmpMessage): void {

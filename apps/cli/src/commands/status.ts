@@ -93,7 +93,7 @@ async function check(context: Context, op: 'status' | 'wait'): Promise<void> {
     report = { op, outcome: 'ok' }
   } catch (error) {
     report = failed(op, op, error, { target })
-    if (repeat && isUpcallError(error) && reportStatus(report) === 3 && !io.signal.aborted && report.error)
+    if (attempt.number > 1 && isUpcallError(error) && reportStatus(report) === 3 && !io.signal.aborted && report.error)
       report.error.message += ` (gave up after ${attempt.number} attempts)`
   } finally {
     progress[Symbol.dispose]()

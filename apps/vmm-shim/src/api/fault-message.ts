@@ -39,7 +39,7 @@ const OUTCOME_STATUS: Record<Outcome, number> = { 'guest-error': 502, 'not-sent'
 /** Status and body for what went wrong; undefined for a bug. */
 export function faultOf(error: unknown): { status: number; headers?: Record<string, string>; body: FaultBody } | undefined {
   const body = (outcome: Outcome, errno: number | null = null): FaultBody => ({
-    fault_message: (error as Error).message,
+    fault_message: messageOf(error as Error),
     outcome,
     errno,
   })
@@ -50,4 +50,13 @@ export function faultOf(error: unknown): { status: number; headers?: Record<stri
   if (!isUpcallError(error)) return undefined
   const status = error.code === 'BUSY' ? 429 : OUTCOME_STATUS[error.outcome]
   return { status, body: body(error.outcome, error instanceof GuestError ? error.errno : null) }
+}
+
+/** Who reads an answer cannot look at a cause: where a message sends them there, or leaves the reason to it, it is in the answer too. */
+function messageOf(error: Error): string {
+  const { message, cause } = error
+  const needsCause = message.includes('look at cause') || (isUpcallError(error) && error.code === 'ABORTED')
+  if (!(cause instanceof Error) || !needsCause) return message
+  const causes = cause instanceof AggregateError ? (cause.errors as Error[]) : [cause]
+  return `${message}: ${causes.map(messageOf).join('; ')}`
 }

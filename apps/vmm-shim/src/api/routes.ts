@@ -68,9 +68,10 @@ const ROUTES: readonly Route[] = [
       async PUT(vm, { body }) {
         const { desired_vcpus, desired_ram } = read(Resize, body)
         if (desired_ram !== undefined) vm.checkMemory(desired_ram)
-        const resized = desired_vcpus === undefined ? NO_CONTENT : ok(await vm.resize(desired_vcpus))
+        if (desired_vcpus !== undefined && desired_ram !== undefined) return ok(await vm.resizeBoth(desired_vcpus, desired_ram))
+        if (desired_vcpus !== undefined) return ok(await vm.resize(desired_vcpus))
         if (desired_ram !== undefined) await vm.resizeMemory(desired_ram)
-        return resized
+        return NO_CONTENT
       },
     },
   },

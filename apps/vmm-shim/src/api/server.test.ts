@@ -6,15 +6,16 @@ import { describe, expect, it } from 'vitest'
 import { callApi } from '../demo/api-client.js'
 import { silentLog } from '../log.js'
 import { makeRig, type Rig, type RigOptions } from '../testing/rig.js'
+import { VmError } from '../vm/error.js'
 import { serveApi } from './server.js'
 
 const DISK = { path_on_host: '/srv/data.img', is_read_only: true }
 
-async function makeApi(options?: RigOptions) {
+async function makeApi(options: RigOptions & { idleMs?: number | undefined } = {}) {
   const rig = await makeRig(options)
   const path = join(rig.directory, 'api.sock')
   const server = await listen({ transport: 'unix', path })
-  const api = serveApi({ server, vm: rig.vm, log: silentLog })
+  const api = serveApi({ server, vm: rig.vm, log: silentLog, idleMs: options.idleMs })
   return {
     ...rig,
     path,
@@ -27,7 +28,7 @@ async function makeApi(options?: RigOptions) {
 }
 
 /** Sends bytes as they are, and resolves with all that comes back. */
-function raw(path: string, text: string): Promise<string> {
+function raw(path: string, text: string | Buffer): Promise<string> {
   return new Promise((resolve, reject) => {
     let answer = ''
     const socket = netConnect(path)
@@ -146,10 +147,81 @@ describe('what is wrong in itself', () => {
     expect(await raw(api.path, text)).toMatch(/^HTTP\/1\.1 400 [\s\S]*is not JSON/)
   })
 
+  it('refuses what is not UTF-8, rather than open another file', async () => {
+    await using api = await makeApi()
+    const body = Buffer.from('{"path_on_host":"/srv/\xff.img"}', 'latin1')
+    const head = `PUT /drives/vdb HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n`
+    expect(await raw(api.path, Buffer.concat([Buffer.from(head), body]))).toMatch(/^HTTP\/1\.1 400 [\s\S]*is not UTF-8/)
+  })
+
+  it.each([
+    ['hello\r\n\r\n', 400],
+    [`GET /vm HTTP/1.1\r\nx: ${'x'.repeat(100_000)}\r\n\r\n`, 431],
+  ])('refuses what is not HTTP in the same words', async (text, status) => {
+    await using api = await makeApi()
+    const [head, body] = (await raw(api.path, text)).split('\r\n\r\n')
+    expect(head).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
+    expect(JSON.parse(body!)).toEqual(fault('not-sent', /^request: is not HTTP/))
+  })
+
   it('refuses a body over 64 KiB without reading it all', async () => {
     await using api = await makeApi()
     const text = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: 10000000\r\n\r\n${' '.repeat(70_000)}`
     expect(await raw(api.path, text)).toMatch(/^HTTP\/1\.1 413 [\s\S]*connection: close[\s\S]*more than 65536 bytes/)
+  })
+})
+
+describe('a connection', () => {
+  it('on which a request trickles in is cut off', async () => {
+    await using api = await makeApi({ idleMs: 60 })
+    const socket = netConnect(api.path)
+    const closed = new Promise((resolve) => socket.on('close', resolve))
+    socket.on('error', () => {})
+    socket.write('GET /vm HTTP/1.1\r\nx-slow: ')
+    const trickle = setInterval(() => socket.write('x'), 10)
+    await closed
+    clearInterval(trickle)
+  })
+
+  it('stays as long as any of its requests is under way', async () => {
+    await using api = await makeApi({ idleMs: 30 })
+    api.machine.kernel.pause()
+    const body = JSON.stringify({ desired_vcpus: 2 })
+    const change = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n${body}`
+    const look = 'GET /vm HTTP/1.1\r\nhost: vm\r\n\r\n'
+    const answers = raw(api.path, look + change)
+    // The first of the two has been answered for longer than a connection may be idle.
+    setTimeout(() => api.machine.kernel.resume(), 200)
+    expect((await answers).match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200'])
+  })
+})
+
+it('says why the hardware failed, whose error is only a cause', async () => {
+  await using api = await makeApi()
+  api.machine.broken = true
+  const broken = fault('not-sent', /the hardware is broken/)
+  expect(await api.call('PUT', '/vm/resize', { desired_vcpus: 2 })).toEqual({ status: 503, body: broken })
+  expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: broken })
+})
+
+it('says why a guest is not waited for any more', async () => {
+  await using api = await makeApi()
+  const gone = new AbortController()
+  api.machine.guestGone = gone.signal
+  api.machine.kernel.pause()
+  const change = api.call('PUT', '/drives/vdb', DISK)
+  await expect.poll(() => api.manager.state).toBe('ServiceBusy')
+  gone.abort(new Error('the guest was reset'))
+  expect(await change).toEqual({ status: 504, body: fault('indeterminate', /the guest was reset$/) })
+})
+
+it('resizes both as one change', async () => {
+  await using api = await makeApi()
+  const { call, machine } = api
+  machine.memoryFails = new VmError('UNFINISHED', 'no end')
+  expect(await call('PUT', '/vm/resize', { desired_vcpus: 2, desired_ram: 2 ** 30 })).toEqual({
+    status: 504,
+    body: fault('indeterminate', /no end; the vCPUs are 2 now/),
   })
 })
 

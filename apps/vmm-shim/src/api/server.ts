@@ -1,4 +1,5 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
+import type { Duplex } from 'node:stream'
 import type { VsockServer } from '@upcall/vsock'
 import type { Log } from '../log.js'
 import type { Vm } from '../vm/vm.js'
@@ -8,14 +9,18 @@ import { findRoute } from './routes.js'
 const MAX_BODY = 64 * 1024
 /** How long a client may take to send its request. */
 const BODY_MS = 5_000
-/** How long a connection may be idle before a request. */
+/** How long a connection may be without a request. */
 const IDLE_MS = 5_000
+/** Throws where a character would be made up. */
+const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 export interface ApiOptions {
   /** Where it listens; from here on it is the API's to close. */
   server: VsockServer
   vm: Vm
   log: Log
+  /** How long a connection may be without a request, in milliseconds. Default 5000. */
+  idleMs?: number | undefined
 }
 
 export interface ApiServer {
@@ -24,20 +29,19 @@ export interface ApiServer {
 }
 
 /** The control API, HTTP over a Unix socket. A change once begun is carried through, whoever hangs up. */
-export function serveApi({ server, vm, log }: ApiOptions): ApiServer {
-  const http = createServer({ keepAliveTimeout: IDLE_MS }, (request, response) => {
+export function serveApi({ server, vm, log, idleMs = IDLE_MS }: ApiOptions): ApiServer {
+  const connections = new WeakMap<object, Idleness>()
+  const http = createServer({ keepAliveTimeout: idleMs }, (request, response) => {
+    const idleness = connections.get(request.socket)
+    idleness?.begin()
+    response.once('close', () => idleness?.end())
     void answer(request, response, vm, log)
   })
-  const busy = new WeakSet<object>()
-  // Whoever connects and says nothing; an answer that takes its time is not idle.
-  http.setTimeout(IDLE_MS, (socket) => {
-    if (!busy.has(socket)) socket.destroy()
+  http.on('clientError', refuse)
+  server.on('connection', (socket) => {
+    connections.set(socket, new Idleness(socket, idleMs))
+    http.emit('connection', socket)
   })
-  http.on('request', ({ socket }, response: ServerResponse) => {
-    busy.add(socket)
-    response.once('close', () => busy.delete(socket))
-  })
-  server.on('connection', (socket) => http.emit('connection', socket))
   server.on('error', (error) => log.warn({ error: error.message }, 'API accept failed'))
   return {
     async close() {
@@ -46,6 +50,44 @@ export function serveApi({ server, vm, log }: ApiOptions): ApiServer {
       http.close()
     },
   }
+}
+
+/** Cuts a connection off on which no request has been under way for so long, however slowly the next one trickles in. */
+class Idleness {
+  readonly #socket: Duplex
+  readonly #ms: number
+  #requests = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(socket: Duplex, ms: number) {
+    this.#socket = socket
+    this.#ms = ms
+    socket.once('close', () => clearTimeout(this.#timer))
+    this.#wait()
+  }
+
+  begin(): void {
+    this.#requests++
+    clearTimeout(this.#timer)
+  }
+
+  end(): void {
+    if (--this.#requests === 0) this.#wait()
+  }
+
+  #wait(): void {
+    if (!this.#socket.destroyed) this.#timer = setTimeout(() => this.#socket.destroy(), this.#ms)
+  }
+}
+
+/** What is no HTTP, which no request comes of. */
+function refuse(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (!socket.writable) return void socket.destroy()
+  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
+  const fault = faultOf(new HttpError(status, `request: is not HTTP as it should be: ${error.message}`))
+  const text = `${JSON.stringify(fault?.body)}\n`
+  const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-type: application/json`
+  socket.end(`${head}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`, () => socket.destroy())
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse, vm: Vm, log: Log): Promise<void> {
@@ -75,7 +117,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, vm: Vm
   }
 }
 
-function readBody(request: IncomingMessage): Promise<string> {
+function readBody(request: IncomingMessage): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
     let length = 0
@@ -85,7 +127,7 @@ function readBody(request: IncomingMessage): Promise<string> {
       // Left flowing: destroying the request would take the answer with it.
       request.off('data', onData).resume()
       if (error) reject(error)
-      else resolve(Buffer.concat(chunks).toString('utf8'))
+      else resolve(Buffer.concat(chunks))
     }
     const onData = (chunk: Buffer) => {
       length += chunk.length
@@ -98,7 +140,13 @@ function readBody(request: IncomingMessage): Promise<string> {
   })
 }
 
-function parse(text: string): unknown {
+function parse(bytes: Buffer): unknown {
+  let text: string
+  try {
+    text = utf8.decode(bytes)
+  } catch {
+    throw new HttpError(400, 'body: is not UTF-8')
+  }
   if (text.trim() === '') return undefined
   let body: unknown
   try {

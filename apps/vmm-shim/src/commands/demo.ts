@@ -5,6 +5,8 @@ import { type RecordedLine, toSvg } from '../demo/recording.js'
 import { type Line, toAnsi } from '../demo/text.js'
 import { nextSignal } from './signals.js'
 
+const STATUS: Readonly<Record<string, number>> = { SIGINT: 130, EPIPE: 141, SIGTERM: 143 }
+
 /** What a test plays it with. */
 export type Overrides = Pick<DemoOptions, 'sabotage' | 'patienceMs' | 'bootMs' | 'guestEntry'>
 
@@ -16,11 +18,18 @@ export interface DemoFlags {
 }
 
 export interface DemoStreams {
-  stdout: { write(text: string): unknown; isTTY?: boolean | undefined }
+  stdout: {
+    write(text: string): unknown
+    isTTY?: boolean | undefined
+    on?(event: 'error', listener: (error: NodeJS.ErrnoException) => void): unknown
+  }
   stderr: { write(text: string): unknown }
 }
 
-/** Plays the demo on stdout. Resolves with the exit status: 0, 1 if a step does not hold, 130 if it is interrupted. */
+/**
+ * Plays the demo on stdout. Resolves with the exit status: 0, 1 if a step does not hold, and as a shell has it 130 after SIGINT, 143 after
+ * SIGTERM, 141 if nobody reads any more.
+ */
 export async function demo(
   { qemu, cacheDir, fast, record }: DemoFlags,
   { stdout, stderr }: DemoStreams = process,
@@ -32,6 +41,7 @@ export async function demo(
   using stop = nextSignal()
   const interrupted = new AbortController()
   void stop.signalled.then((signal) => interrupted.abort(signal))
+  stdout.on?.('error', ({ code }) => interrupted.abort(code))
   try {
     const show = (line: Line) => {
       recording.push({ at: performance.now() - started, line })
@@ -53,7 +63,7 @@ export async function demo(
     if (record !== undefined) writeFileSync(record, toSvg(recording, qemu ? 'npm run demo -- --qemu' : 'npm run demo'))
     return 0
   } catch (error) {
-    if (interrupted.signal.aborted) return 130
+    if (interrupted.signal.aborted) return STATUS[interrupted.signal.reason as string] ?? 1
     throw error
   }
 }

@@ -1,12 +1,14 @@
-import { accessSync, closeSync, constants, openSync, statSync, writeSync } from 'node:fs'
+import { accessSync, constants, statSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
-import type { Accelerator, MachineType } from '@upcall/qemu'
+import type { Accelerator } from '@upcall/qemu'
 import { formatAddress } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import { type SimulatedShimOptions, startShim } from '../guest/shim.js'
 import { type LOG_LEVELS, type Log, stderrLog } from '../log.js'
-import { MEMORY_BLOCK } from '../qemu/hardware.js'
+import { MEMORY_BLOCK, type ShimMachine } from '../qemu/hardware.js'
 import { startQemuShim } from '../qemu/shim.js'
+import { type ConsoleFile, openConsoleFile } from './console-file.js'
 import { nextSignal } from './signals.js'
 
 export interface RunFlags {
@@ -23,7 +25,7 @@ export interface RunFlags {
   hardware?: SimulatedShimOptions['hardware']
   // Of a guest under QEMU.
   qemu?: true
-  machine: MachineType
+  machine: ShimMachine
   accel: Accelerator
   kernel?: string
   initrd?: string
@@ -50,9 +52,9 @@ export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => bool
   else if (flags.qemu && flags.machine === 'microvm' && !given('maxCpus')) flags.maxCpus = 1
   if (flags.profile && !given('maxCpus')) flags.maxCpus = flags.cpus
   if (flags.profile && !given('cpus')) flags.cpus = flags.maxCpus
-  const { logLevel, cpus, maxCpus, api, uds } = flags
+  const { logLevel, cpus, maxCpus } = flags
   if (cpus > maxCpus) throw new UsageError(`--cpus ${cpus}: at most --max-cpus, which is ${maxCpus}`)
-  if (api === uds) throw new UsageError(`--api ${api}: it cannot be where --uds is; choose another path`)
+  checkPaths(flags)
   using stop = nextSignal()
   const log = stderrLog(logLevel)
   if (flags.qemu) await runQemu(flags, log, stop.signalled)
@@ -70,12 +72,12 @@ async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): P
   const { kernel, initrd, image, console: consolePath, profile, ...options } = flags
   const interrupted = new AbortController()
   void signalled.then((signal) => interrupted.abort(new Error(`stopped by ${signal}`)))
-  using consoleLog = openConsole(consolePath)
+  using consoleFile = consolePath === undefined ? undefined : openConsole(consolePath, log)
   try {
     await using shim = await startQemuShim({
       ...options,
       own: kernel === undefined ? undefined : { kernel, initrd, image },
-      console: consoleLog.write,
+      console: consoleFile?.write,
       signal: interrupted.signal,
       log,
     })
@@ -85,6 +87,8 @@ async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): P
     log.info({ signal: await signalled }, 'stopping')
   } catch (error) {
     if (!interrupted.signal.aborted) throw error
+    // What was broken off says so, and is no news.
+    if ((error as { code?: unknown }).code !== 'ABORTED') log.warn({ error: (error as Error).message }, 'stopped all the same')
   }
 }
 
@@ -142,6 +146,33 @@ function checkFlags(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): 
   }
 }
 
+/** What is made at one of these paths would take the place of what is at another. */
+function checkPaths({ uds, api, monitor, console }: RunFlags): void {
+  const taken = new Map<string, string>()
+  for (const [flag, path] of Object.entries({ uds, api, monitor, console })) {
+    if (path === undefined) continue
+    if (path === '') throw new UsageError(`--${flag}: it is empty; give a path`)
+    const other = taken.get(resolve(path))
+    if (other !== undefined) throw new UsageError(`--${flag} ${path}: it cannot be where --${other} is; choose another path`)
+    taken.set(resolve(path), flag)
+    if (flag !== 'console') checkSocketPath(flag, path)
+  }
+}
+
+/** Longest path of a Unix socket in Linux. */
+const LONGEST_SOCKET_PATH = 107
+
+function checkSocketPath(flag: string, path: string): void {
+  const { length } = Buffer.from(path)
+  if (length > LONGEST_SOCKET_PATH)
+    throw new UsageError(`--${flag} ${path}: it has ${length} bytes; a socket's path has ${LONGEST_SOCKET_PATH} at most`)
+  const directory = statSync(dirname(resolve(path)), { throwIfNoEntry: false })
+  if (!directory?.isDirectory()) throw new UsageError(`--${flag} ${path}: its directory does not exist; make it first`)
+  const there = statSync(path, { throwIfNoEntry: false })
+  if (there && !there.isSocket())
+    throw new UsageError(`--${flag} ${path}: there is something that is not a socket; choose another path`)
+}
+
 function whatIsAt(path: string): string {
   try {
     accessSync(path, constants.R_OK)
@@ -151,23 +182,11 @@ function whatIsAt(path: string): string {
   }
 }
 
-function openConsole(path: string | undefined): { write: ((text: string) => void) | undefined } & Disposable {
-  if (path === undefined) return { write: undefined, [Symbol.dispose]() {} }
-  let fd: number
+function openConsole(path: string, log: Log): ConsoleFile {
   try {
-    fd = openSync(path, 'w')
+    return openConsoleFile(path, (why) => log.error({ path, why }, 'the console is not written down any more'))
   } catch (error) {
     throw new UsageError(`--console ${path}: ${(error as Error).message}; give a file that can be written`)
-  }
-  let open = true
-  return {
-    write(text) {
-      if (open) writeSync(fd, text)
-    },
-    [Symbol.dispose]() {
-      open = false
-      closeSync(fd)
-    },
   }
 }
 

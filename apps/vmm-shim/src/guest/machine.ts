@@ -97,6 +97,10 @@ export class SimulatedMachine implements Machine {
       )
   }
 
+  hasMemory(bytes: number): boolean {
+    return bytes === this.memory
+  }
+
   async resizeMemory(bytes: number): Promise<void> {
     this.checkMemory(bytes)
   }
@@ -138,7 +142,7 @@ export class SimulatedMachine implements Machine {
   }
 
   boot(): void {
-    if (this.#stopped) throw new Error('boot: this machine is being stopped')
+    if (this.#stopped) throw new VmError('NOT_READY', 'boot: this machine is being stopped')
     this.#guest = this.#start()
   }
 

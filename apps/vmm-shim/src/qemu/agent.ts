@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import * as v from 'valibot'
 import { AGENT_PORT, type AgentReport, type Answer, type Ask, type Executed } from '../agent/messages.js'
 import type { GuestReport } from '../vm/machine.js'
 import { parseAddress } from '../vm/pci-bus.js'
@@ -18,7 +19,7 @@ export class Agent {
 
   /** What the guest says it has. @throws if nobody answers there, as in an image that does not run the program. */
   async report(): Promise<GuestReport> {
-    const { cpus, memory, pci, mmio, blocks } = await this.#ask<AgentReport>({ ask: 'report' }, REPORT_MS)
+    const { cpus, memory, pci, mmio, blocks } = readReport(await this.#ask({ ask: 'report' }, REPORT_MS))
     return {
       booted: true,
       paused: false,
@@ -53,6 +54,24 @@ export class Agent {
     }
   }
 }
+
+/** It comes from a guest, which may say anything. */
+function readReport(value: unknown): AgentReport {
+  const result = v.safeParse(Report, value)
+  if (result.success) return result.output
+  const [issue] = result.issues
+  throw new Error(`guest report: ${v.getDotPath(issue) ?? 'it'}: ${issue.message}`)
+}
+
+const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
+const Address = v.pipe(v.string(), v.regex(/^0x[0-9a-f]{1,16}$/))
+const Report = v.object({
+  cpus: v.array(Count),
+  memory: Count,
+  pci: v.array(v.string()),
+  mmio: v.array(v.object({ base: Address, size: Address })),
+  blocks: v.array(v.object({ name: v.string(), serial: v.nullable(v.string()), size: Count })),
+})
 
 async function readAll(stream: Duplex): Promise<string> {
   const chunks: Buffer[] = []

@@ -22,6 +22,12 @@ describe('machineOptions', () => {
     expect(argv({ machine: 'microvm' })).toContain('"driver":"vhost-user-vsock-device"')
   })
 
+  it('take paths with commas', () => {
+    const paths = argv({ vsockSocket: '/tmp/a,b/v.sock', monitor: '/tmp/m,server=off.sock' })
+    expect(paths).toContain('socket,id=vsock,path=/tmp/a,,b/v.sock')
+    expect(paths).toContain('unix:/tmp/m,,server=off.sock,server=on,wait=off')
+  })
+
   it('are software emulation unless told otherwise', () => {
     expect(argv()).toContain('-accel tcg')
     expect(argv({ accel: 'kvm' })).toContain('-accel kvm')

@@ -4,9 +4,12 @@ import type { Accelerator, MachineOptions, MachineType } from '@upcall/qemu'
 import { unpackDevfn } from '@upcall/wire'
 import type { Disk, PciDevice } from '../vm/books.js'
 
+/** What the shim knows how to plug into: machines of x86_64. */
+export type ShimMachine = Exclude<MachineType, 'virt'>
+
 /** What a guest under QEMU is booted with. Bytes where it is about memory. */
 export interface Hardware {
-  readonly machine: MachineType
+  readonly machine: ShimMachine
   readonly accel: Accelerator
   /** vCPUs that are plugged in, the boot CPU among them. */
   readonly cpus: readonly number[]
@@ -49,7 +52,7 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
     sharedMemory: true,
     cpus: atBoot,
     maxCpus,
-    chardevs: [`socket,id=vsock,path=${vsockSocket}`],
+    chardevs: [`socket,id=vsock,path=${asValue(vsockSocket)}`],
     devices: [
       JSON.stringify({ driver: isMicrovm ? 'vhost-user-vsock-device' : 'vhost-user-vsock-pci', id: 'vsock', chardev: 'vsock' }),
       ...(machine === 'q35' ? rootPorts() : []),
@@ -65,13 +68,13 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
         : []),
       ...hardware.pci.flatMap(({ id, disk }) => (disk ? ['-blockdev', JSON.stringify(blockNode(id, disk))] : [])),
       ...(hardware.args ?? []),
-      ...(monitor === undefined ? [] : ['-qmp', `unix:${monitor},server=on,wait=off`]),
+      ...(monitor === undefined ? [] : ['-qmp', `unix:${asValue(monitor)},server=on,wait=off`]),
     ],
   }
 }
 
 /** The arguments of `device_add`, or of `-device`. */
-export function pciDevice({ id, place, disk }: PciDevice, machine: MachineType): Record<string, unknown> {
+export function pciDevice({ id, place, disk }: PciDevice, machine: ShimMachine): Record<string, unknown> {
   const { slot, function: fn } = unpackDevfn(place.devfn)
   const at = machine === 'q35' ? { bus: rootPort(place.bus) } : { bus: 'pci.0', addr: `0x${slot.toString(16)}.${fn}` }
   if (!disk) return { driver: 'virtio-rng-pci', id: pciId(id), ...at }
@@ -150,6 +153,11 @@ function contiguous(cpus: readonly number[]): number {
   let count = 0
   while (cpus.includes(count)) count++
   return count
+}
+
+/** In QEMU's own notation of options a comma ends a value, and two of them are one. */
+function asValue(text: string): string {
+  return text.replaceAll(',', ',,')
 }
 
 function mebibytes(bytes: number): string {

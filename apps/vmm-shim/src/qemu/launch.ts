@@ -53,7 +53,7 @@ export interface LaunchOptions {
 
 const BOOT_MS = 180_000
 /** The program in the guest ends when the guest does. */
-const FOR_GOOD = 2 ** 31 - 1
+const FOR_GOOD = Number.POSITIVE_INFINITY
 const MODULES = ['vsock_loopback', 'vmw_vsock_virtio_transport', 'virtio_mem']
 /** Memory that is plugged in comes into use by itself, and in a way that lets it go again. */
 const MEMORY_POLICY = 'memhp_default_state=online_movable'

@@ -29,13 +29,16 @@ async function start(
   answers: Record<string, Answer> = {},
   hardware: Partial<Hardware> = {},
   more: Partial<QemuMachineOptions> = {},
+  failure?: RegExp,
 ) {
+  const launches: { signal: AbortSignal }[] = []
   const qemus: FakeQemu[] = []
   const booted: Hardware[] = []
   const exits: string[] = []
   const machine = new QemuMachine({
     hardware: { ...HARDWARE, ...hardware },
-    async launch(given) {
+    async launch(given, signal) {
+      launches.push({ signal })
       booted.push(given)
       const qemu = await FakeQemu.start({ 'query-hotpluggable-cpus': cpus([0]), ...answers })
       qemus.push(qemu)
@@ -47,9 +50,11 @@ async function start(
     onExit: (why) => exits.push(why),
     ...more,
   })
-  await machine.launched
+  if (failure) await expect(machine.launched).rejects.toThrow(failure)
+  else await machine.launched
   return {
     machine,
+    launches,
     booted,
     exits,
     qemu: () => qemus.at(-1)!,
@@ -67,8 +72,12 @@ describe('vCPUs', () => {
     })
   })
 
-  it('under tcg are kept as spares, and started again without a word to QEMU', async () => {
-    await using rig = await start()
+  it('under tcg are kept as spares, and started again without being plugged in again', async () => {
+    const plugged = [0]
+    await using rig = await start({
+      'query-hotpluggable-cpus': cpus(plugged),
+      device_add: (args) => void plugged.push(Number(args['core-id'])),
+    })
     await rig.machine.startCpus([1])
     await rig.machine.stopCpus([1])
     expect(rig.machine.spares.cpus).toEqual([1])
@@ -96,6 +105,47 @@ describe('vCPUs', () => {
     expect(rig.machine.spares.cpus).toEqual([1])
     rig.qemu().emit('DEVICE_DELETED', { path: '/machine/peripheral/cpu-1/lapic' })
     await expect.poll(() => rig.machine.spares.cpus).toEqual([])
+  })
+})
+
+const slow = () => new Promise(() => {})
+
+describe('a command that QEMU does not answer', () => {
+  it('leaves a vCPU as a spare, which is looked at again before it is used', async () => {
+    const plugged = [0]
+    let hangs = true
+    await using rig = await start({
+      'query-hotpluggable-cpus': (args) => cpus(plugged)(args),
+      device_add: (args) => {
+        if (hangs) return slow()
+        return void plugged.push(Number(args['core-id']))
+      },
+    })
+    await expect(rig.machine.startCpus([1])).rejects.toMatchObject({ code: 'DEADLINE' })
+    expect(rig.machine.spares.cpus).toEqual([1])
+    hangs = false
+    await rig.machine.startCpus([1])
+    expect(plugged).toEqual([0, 1])
+    expect(rig.machine.spares.cpus).toEqual([])
+  })
+
+  it('leaves nothing of a PCI device that QEMU then does not know', async () => {
+    const gone = () => {
+      throw Object.assign(new Error("Device '/machine/peripheral/pci-data' not found"), { errorClass: 'DeviceNotFound' })
+    }
+    await using rig = await start({ device_add: slow, device_del: gone })
+    await expect(rig.machine.plugPci(DISK)).rejects.toMatchObject({ code: 'DEADLINE' })
+    expect(rig.machine.spares.pci).toEqual([])
+    expect(rig.qemu().changes).toEqual(['blockdev-add', 'device_add', 'blockdev-del', 'device_del', 'blockdev-del'])
+  })
+
+  it('keeps the place of a PCI device that QEMU may have plugged in, until it is out', async () => {
+    await using rig = await start({ device_add: slow })
+    await expect(rig.machine.plugPci(DISK)).rejects.toMatchObject({ code: 'DEADLINE' })
+    expect(rig.machine.spares.pci).toEqual([DISK.place])
+    expect(rig.qemu().changes).toContain('device_del')
+    rig.qemu().emit('DEVICE_DELETED', { device: 'pci-data', path: '/machine/peripheral/pci-data' })
+    await expect.poll(() => rig.machine.spares.pci).toEqual([])
   })
 })
 
@@ -128,6 +178,20 @@ describe('PCI devices', () => {
     }
     await using rig = await start({ device_add: refuse })
     await expect(rig.machine.plugPci(DISK)).rejects.toThrow('slot in use')
+    expect(rig.qemu().changes).toEqual(['blockdev-add', 'device_add', 'blockdev-del'])
+  })
+
+  it('whose file is locked are a conflict', async () => {
+    const locked = () => {
+      throw new Error('Failed to get "write" lock')
+    }
+    await using rig = await start({ device_add: locked })
+    await expect(rig.machine.plugPci(DISK)).rejects.toMatchObject({
+      code: 'CONFLICT',
+      message: expect.stringMatching(
+        /hold of \/srv\/data.img: .*Failed to get "write" lock.*; another device or another process has it/,
+      ),
+    })
     expect(rig.qemu().changes).toEqual(['blockdev-add', 'device_add', 'blockdev-del'])
   })
 
@@ -177,6 +241,53 @@ describe('memory', () => {
     expect(rig.machine.memory).toBe(640 * MIB)
   })
 
+  it('is asked for again while the guest is not through with what it was asked before', async () => {
+    const asked: unknown[] = []
+    await using rig = await start({
+      'query-memory-devices': holds(128 * MIB),
+      'qom-set': ({ value }) => void asked.push(value),
+    })
+    const { machine } = rig
+    await expect(machine.resizeMemory(768 * MIB)).rejects.toMatchObject({ code: 'UNFINISHED' })
+    expect([machine.hasMemory(640 * MIB), machine.hasMemory(768 * MIB)]).toEqual([false, false])
+    await machine.resizeMemory(640 * MIB)
+    expect(machine.hasMemory(640 * MIB)).toBe(true)
+    expect(asked).toEqual([256 * MIB, 128 * MIB])
+  })
+
+  it('that QEMU refuses to ask for changes nothing, in its next guest either', async () => {
+    const refuse = () => {
+      throw new Error('bad size')
+    }
+    await using rig = await start({ 'qom-set': refuse })
+    await expect(rig.machine.resizeMemory(768 * MIB)).rejects.toMatchObject({
+      code: 'NOT_READY',
+      message: expect.stringMatching(/bad size.*the guest was not asked/),
+    })
+    expect(rig.machine.hasMemory(512 * MIB)).toBe(true)
+    rig.qemu().die()
+    await expect.poll(() => rig.machine.guest).toBe('dead')
+    rig.machine.boot()
+    await rig.machine.launched
+    expect(rig.booted[1]!.memory.plugged).toBe(0)
+  })
+
+  it.each([
+    ['before it has asked', { 'qom-set': slow }],
+    ['while the guest is at it', { 'query-memory-devices': slow }],
+  ])('is unfinished if QEMU dies %s', async (_when, answers) => {
+    let answering: Record<string, Answer> = {}
+    const late = Object.fromEntries(
+      Object.keys(answers).map((name) => [name, (args: Parameters<Answer>[0]) => answering[name]?.(args)]),
+    )
+    await using rig = await start(late)
+    answering = answers
+    const resized = expect(rig.machine.resizeMemory(768 * MIB)).rejects.toMatchObject({ code: 'UNFINISHED' })
+    await expect.poll(() => rig.qemu().commands.some(({ execute }) => execute in answers)).toBe(true)
+    rig.qemu().die()
+    await resized
+  })
+
   it.each([
     [256 * MIB, /512|536870912/],
     [2048 * MIB, /1073741824/],
@@ -200,8 +311,28 @@ describe('a microvm', () => {
     await rig.machine.attachDrive(drive)
     await rig.machine.detachDrive(drive)
     expect(rig.qemu().changes).toEqual(['blockdev-add', 'qom-set', 'qom-set', 'blockdev-del'])
-    expect(rig.qemu().commands[2]!.arguments).toEqual({ path: '/machine/peripheral/slot-0', property: 'drive', value: 'empty-0' })
+    expect(rig.qemu().commands.at(-2)!.arguments).toEqual({
+      path: '/machine/peripheral/slot-0',
+      property: 'drive',
+      value: 'empty-0',
+    })
     await expect(rig.machine.attachDrive({ ...drive, isReadOnly: true })).rejects.toMatchObject({ code: 'INVALID' })
+  })
+
+  it('keeps its vCPUs, those among them that its last guest may have had', async () => {
+    const unsupported = () => {
+      throw new Error('machine does not support hot-plugging CPUs')
+    }
+    const answers = { 'query-hotpluggable-cpus': unsupported }
+    await using rig = await start(answers, { machine: 'microvm', cpus: [0, 1, 2], maxCpus: 3 }, { slots: new Slots() })
+    rig.qemu().die()
+    await expect.poll(() => rig.machine.guest).toBe('dead')
+    await rig.machine.stopCpus([2])
+    expect(rig.machine.spares.cpus).toEqual([2])
+    rig.machine.boot()
+    await rig.machine.launched
+    await rig.machine.startCpus([2])
+    expect(rig.machine.spares.cpus).toEqual([])
   })
 
   it('has no PCI, and the others no slots', async () => {
@@ -209,6 +340,21 @@ describe('a microvm', () => {
     expect(() => microvm.machine.choosePlace([], undefined)).toThrow(/drives/)
     await using q35 = await start()
     expect(() => q35.machine.chooseWindow([])).toThrow(/pci-devices/)
+  })
+
+  it('leaves a slot empty and a file closed, whichever step QEMU refuses', async () => {
+    let refuses = true
+    const put = () => {
+      if (refuses) throw new Error('not now')
+    }
+    await using rig = await start({ 'qom-set': put }, { machine: 'microvm', maxCpus: 1 }, { slots: new Slots() })
+    await expect(rig.machine.attachDrive(drive)).rejects.toThrow('not now')
+    expect(rig.qemu().changes).toEqual(['blockdev-add', 'qom-set', 'qom-set', 'blockdev-del'])
+    refuses = false
+    await rig.machine.attachDrive(drive)
+    refuses = true
+    await rig.machine.detachDrive(drive)
+    expect(rig.qemu().changes.slice(-2)).toEqual(['qom-set', 'blockdev-del'])
   })
 
   it('puts its drives into the slots of the next QEMU', async () => {
@@ -230,6 +376,7 @@ describe('the life of a guest', () => {
     expect(machine.guest).toBe('booting')
     machine.serves()
     expect(machine.guest).toBe('booted')
+    const { guestGone } = machine
     for (const [event, state] of [
       ['STOP', 'paused'],
       ['RESUME', 'booted'],
@@ -239,6 +386,7 @@ describe('the life of a guest', () => {
       await expect.poll(() => machine.guest).toBe(state)
     }
     expect(machine.resets).toBe(1)
+    expect([guestGone.aborted, machine.guestGone.aborted]).toEqual([true, false])
   })
 
   it('ends with QEMU, and another one is booted with what was there', async () => {
@@ -257,6 +405,90 @@ describe('the life of a guest', () => {
     expect(machine.guest).toBe('booting')
     expect(machine.guestGone.aborted).toBe(false)
     expect(rig.booted[1]).toMatchObject({ cpus: [0, 1], pci: [DISK] })
+  })
+
+  it('is booted although its service greeted before QEMU was looked at', async () => {
+    let greet = () => {}
+    await using rig = await start({ 'query-status': () => greet() })
+    const { machine } = rig
+    rig.qemu().die()
+    await expect.poll(() => machine.guest).toBe('dead')
+    const seen: string[] = []
+    greet = () => {
+      machine.serves()
+      seen.push(machine.guest)
+    }
+    machine.boot()
+    await machine.launched
+    expect([...seen, machine.guest]).toEqual(['booting', 'booted'])
+  })
+
+  it('may be paused before anybody listens to its monitor', async () => {
+    await using rig = await start({ 'query-status': () => ({ running: false, status: 'paused' }) })
+    expect(rig.machine.guest).toBe('paused')
+  })
+
+  it('ends with its QEMU if that cannot be looked at, and does not end the next one', async () => {
+    let refuses = true
+    const look = () => {
+      if (refuses) throw new Error('no PCI here')
+      return []
+    }
+    await using rig = await start({ 'query-pci': look }, {}, {}, /no PCI here/)
+    const first = rig.qemu()
+    expect(rig.machine.guest).toBe('dead')
+    expect(rig.exits).toEqual([expect.stringContaining('no PCI here')])
+    expect(first.closed).toBe(true)
+    refuses = false
+    rig.machine.boot()
+    await rig.machine.launched
+    await first.close()
+    first.emit('STOP')
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(rig.machine.guest).toBe('booting')
+  })
+
+  it('waits for a QEMU that is still on its way out, which then ends nothing', async () => {
+    let release = () => {}
+    const held = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const refuse = () => {
+      throw new Error('no PCI here')
+    }
+    const qemus: FakeQemu[] = []
+    const machine = new QemuMachine({
+      hardware: HARDWARE,
+      report: () => Promise.reject(new Error('nobody answers')),
+      async launch() {
+        const qemu = await FakeQemu.start(qemus.length === 0 ? { 'query-pci': refuse } : {})
+        if (qemus.length === 0) qemu.onClose = () => held
+        qemus.push(qemu)
+        return qemu
+      },
+    })
+    await expect.poll(() => qemus[0]?.closed).toBe(true)
+    expect(machine.guest).toBe('dead')
+    machine.boot()
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(qemus).toHaveLength(1)
+    release()
+    await machine.launched
+    await new Promise((resolve) => setImmediate(resolve))
+    expect([qemus.length, machine.guest]).toEqual([2, 'booting'])
+    await machine.stop()
+  })
+
+  it('is ended by closing its QEMU, which may write out what it holds', async () => {
+    const rig = await start()
+    const { signal } = rig.launches[0]!
+    let abortedFirst: boolean | undefined
+    rig.qemu().onClose = () => {
+      abortedFirst ??= signal.aborted
+    }
+    await rig.machine.stop()
+    expect([abortedFirst, signal.aborted, rig.exits]).toEqual([false, true, []])
+    expect(() => rig.machine.boot()).toThrow(expect.objectContaining({ code: 'NOT_READY' }))
   })
 
   it('that does not come up is dead, and says why', async () => {

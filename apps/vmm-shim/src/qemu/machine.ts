@@ -1,13 +1,24 @@
 import { type Bdf, formatBdf } from '@upcall/device-manager'
-import type { Guest, MachineType, QmpClient, QmpEvent } from '@upcall/qemu'
+import { type Guest, QemuError, type QmpClient, type QmpEvent } from '@upcall/qemu'
 import { unpackDevfn } from '@upcall/wire'
 import type { Drive, PciDevice } from '../vm/books.js'
 import { VmError } from '../vm/error.js'
 import type { GuestReport, Machine, Spares } from '../vm/machine.js'
 import { sameWindow, type Window } from '../vm/mmio-space.js'
 import { nextFunction, parseAddress, sameFunction } from '../vm/pci-bus.js'
-import { blockName, type Hardware, listPlaces, MEMORY_BLOCK, pciId, portPlaces } from './hardware.js'
-import { listPci, plugCpu, pluggedMemory, plugPci, removeBlockNode, resizeMemory, unplugCpu, unplugPci } from './plugging.js'
+import { blockName, type Hardware, listPlaces, MEMORY_BLOCK, pciId, portPlaces, type ShimMachine } from './hardware.js'
+import {
+  awaitMemory,
+  listPci,
+  mayBeDone,
+  plugCpu,
+  pluggedMemory,
+  plugPci,
+  removeBlockNode,
+  requestMemory,
+  unplugCpu,
+  unplugPci,
+} from './plugging.js'
 import type { Slots } from './slots.js'
 
 /** A QEMU that runs. */
@@ -42,14 +53,20 @@ export class QemuMachine implements Machine {
   readonly #sparePci = new Map<string, PciDevice>()
   /** Functions that the machine is made of: nobody's to plug in or out. */
   #fixed: readonly Bdf[] = []
+  /** Bytes over those at boot: what the guest was asked to have, and what it has. */
   #requested: number
   #plugged = 0
   #resets = 0
   #qemu: RunningQemu | undefined
   #gone = new AbortController()
-  #state: 'booting' | 'booted' | 'dead' = 'booting'
+  #dead = false
   #paused = false
-  #stop = new AbortController()
+  /** It is known what this guest's QEMU has, and it has all of it. */
+  #up = false
+  /** This guest's upcall service has greeted, be it before QEMU is {@link #up}: the kernel's own service is there before the first process. */
+  #serves = false
+  #stopping = false
+  readonly #stop = new AbortController()
   /** Resolves when this guest's QEMU runs, or rejects with why it does not. */
   launched: Promise<void>
 
@@ -64,7 +81,9 @@ export class QemuMachine implements Machine {
   }
 
   get guest(): Machine['guest'] {
-    return this.#paused && this.#state !== 'dead' ? 'paused' : this.#state
+    if (this.#dead) return 'dead'
+    if (this.#paused) return 'paused'
+    return this.#up && this.#serves ? 'booted' : 'booting'
   }
 
   get guestGone(): AbortSignal {
@@ -92,14 +111,15 @@ export class QemuMachine implements Machine {
 
   /** The guest's upcall service has greeted: it has booted. */
   serves(): void {
-    if (this.#state === 'booting' && this.#qemu) this.#state = 'booted'
+    this.#serves = true
   }
 
   async startCpus(ids: readonly number[]): Promise<void> {
     const started: number[] = []
     try {
       for (const id of ids) {
-        if (!this.#spareCpus.has(id)) await plugCpu(this.#qmp(), id)
+        // A microvm's are all there, and its QEMU cannot even be asked for them.
+        if (this.#type !== 'microvm') await this.#plugCpu(id)
         started.push(id)
         this.#spareCpus.delete(id)
         this.#cpus.add(id)
@@ -114,7 +134,7 @@ export class QemuMachine implements Machine {
     const { ejectMs = 5_000 } = this.#options
     for (const id of ids) {
       this.#cpus.delete(id)
-      if (this.guest === 'dead') continue
+      if (this.#dead && this.#type !== 'microvm') continue
       this.#spareCpus.add(id)
       if (!this.#ejectsCpus) continue
       if (await unplugCpu(this.#qmp(), id, ejectMs).catch(() => false)) this.#spareCpus.delete(id)
@@ -129,17 +149,33 @@ export class QemuMachine implements Machine {
     if ((bytes - boot) % MEMORY_BLOCK !== 0) throw invalid(`what is over ${boot} comes in blocks of ${MEMORY_BLOCK} bytes`)
   }
 
+  hasMemory(bytes: number): boolean {
+    return bytes === this.memory && this.#requested === this.#plugged
+  }
+
   async resizeMemory(bytes: number): Promise<void> {
     this.checkMemory(bytes)
     const { hardware, memoryMs = 30_000 } = this.#options
-    const { boot } = hardware.memory
-    this.#requested = bytes - boot
-    this.#plugged = await resizeMemory(this.#qmp(), this.#requested, memoryMs)
-    if (this.memory !== bytes)
-      throw new VmError(
-        'UNFINISHED',
-        `resize to ${bytes} bytes of memory: after ${memoryMs} ms the guest has ${this.memory}; it may go on, GET /vm tells`,
-      )
+    const requested = bytes - hardware.memory.boot
+    const subject = `resize to ${bytes} bytes of memory`
+    const unfinished = (why: string, cause?: unknown) =>
+      new VmError('UNFINISHED', `${subject}: ${why}; it may go on, GET /vm tells`, { cause })
+    const qmp = this.#qmp()
+    try {
+      await requestMemory(qmp, requested)
+    } catch (cause) {
+      const { summary } = cause as QemuError
+      if (!mayBeDone(cause)) throw new VmError('NOT_READY', `${subject}: ${summary}; the guest was not asked`, { cause })
+      if (!this.#dead) this.#requested = requested
+      throw unfinished(summary, cause)
+    }
+    this.#requested = requested
+    try {
+      this.#plugged = await awaitMemory(qmp, requested, memoryMs)
+    } catch (cause) {
+      throw unfinished((cause as QemuError).summary, cause)
+    }
+    if (this.memory !== bytes) throw unfinished(`after ${memoryMs} ms the guest has ${this.memory}`)
   }
 
   chooseWindow(taken: readonly Window[]): Window | undefined {
@@ -159,7 +195,7 @@ export class QemuMachine implements Machine {
 
   async detachDrive(drive: Drive): Promise<void> {
     this.#drives.delete(drive.id)
-    if (this.guest === 'dead') return
+    if (this.#dead) return
     await this.#options.slots?.eject(this.#qmp(), drive).catch(() => {})
   }
 
@@ -192,14 +228,19 @@ export class QemuMachine implements Machine {
   async plugPci(device: PciDevice): Promise<void> {
     if (this.#sparePci.has(device.id))
       throw new VmError('CONFLICT', `id: the guest has not ejected the last ${device.id} yet; choose another id`)
-    await plugPci(this.#qmp(), device, this.#type)
+    try {
+      await plugPci(this.#qmp(), device, this.#type)
+    } catch (error) {
+      if (mayBeDone(error)) await this.unplugPci(device)
+      throw error
+    }
     this.#pci.set(device.id, device)
   }
 
   async unplugPci(device: PciDevice): Promise<void> {
     const { ejectMs = 5_000 } = this.#options
     this.#pci.delete(device.id)
-    if (this.guest === 'dead') return
+    if (this.#dead) return
     this.#sparePci.set(device.id, device)
     if (await unplugPci(this.#qmp(), device.id, ejectMs)) await this.#ejected(device.id)
   }
@@ -214,10 +255,12 @@ export class QemuMachine implements Machine {
   }
 
   boot(): void {
-    if (this.#stop.signal.aborted) throw new Error('boot: this machine is being stopped')
+    if (this.#stopping) throw new VmError('NOT_READY', 'boot: this machine is being stopped')
     this.#gone = new AbortController()
-    this.#state = 'booting'
+    this.#dead = false
     this.#paused = false
+    this.#up = false
+    this.#serves = false
     this.#sparePci.clear()
     if (this.#type !== 'microvm') this.#spareCpus.clear()
     // It is told of its windows once it serves.
@@ -227,12 +270,15 @@ export class QemuMachine implements Machine {
 
   /** Ends the guest for good. */
   async stop(): Promise<void> {
+    this.#stopping = true
+    // One that runs may write out what it holds. One that is being launched has no owner yet.
+    await this.#qemu?.close()
     this.#stop.abort(new Error('the machine is stopped'))
     await this.launched.catch(() => {})
     await this.#qemu?.close()
   }
 
-  get #type(): MachineType {
+  get #type(): ShimMachine {
     return this.#options.hardware.machine
   }
 
@@ -245,14 +291,26 @@ export class QemuMachine implements Machine {
     return machine !== 'microvm' && accel === 'kvm'
   }
 
+  async #plugCpu(id: number): Promise<void> {
+    try {
+      await plugCpu(this.#qmp(), id)
+    } catch (error) {
+      if (mayBeDone(error)) await this.stopCpus([id])
+      throw error
+    }
+  }
+
   #qmp(): QmpClient {
-    if (this.#qemu && this.#state !== 'dead') return this.#qemu.qmp
+    if (this.#qemu && !this.#dead) return this.#qemu.qmp
     throw new VmError('NOT_READY', 'the machine does not run; POST /vm/reconcile boots it')
   }
 
   #launch(): Promise<void> {
     const launched = this.#bringUp()
-    launched.catch((error: Error) => this.#die(error.message))
+    launched.catch((error: Error) => {
+      // Unless its successor is being launched already.
+      if (this.launched === launched) this.#die(error.message)
+    })
     return launched
   }
 
@@ -265,21 +323,42 @@ export class QemuMachine implements Machine {
       memory: { boot, max, plugged: this.#requested },
       pci: [...this.#pci.values()],
     }
+    const last = this.#qemu
     this.#qemu = undefined
     this.#plugged = 0
+    // It may still be on its way out, and holds its files until it is.
+    await last?.close()
     const qemu = await launch(now, this.#stop.signal)
     this.#qemu = qemu
-    qemu.qmp.on('event', (event) => this.#follow(event))
+    const isCurrent = () => this.#qemu === qemu && !this.#dead
+    qemu.qmp.on('event', (event) => {
+      if (isCurrent()) this.#follow(event)
+    })
     void qemu.exited.then(({ code, signal, output }) => {
       const how = signal ? `was ended by ${signal}` : `ended with status ${code}`
-      this.#die(`QEMU ${how}${output && `: ${output}`}`)
+      if (isCurrent()) this.#die(`QEMU ${how}${output && `: ${output}`}`)
     })
     onLaunch?.(qemu.pid)
-    for (const drive of this.#drives.values()) await this.#options.slots?.insert(qemu.qmp, drive)
+    try {
+      await this.#takeStock(qemu.qmp)
+    } catch (error) {
+      // If QEMU itself is the reason, its end says more.
+      if (!(error instanceof QemuError && error.code === 'QMP_CLOSED')) this.#die((error as Error).message)
+      await qemu.close()
+      throw error
+    }
+    this.#up = true
+  }
+
+  /** What a QEMU that has just been launched has, and what it has to be given. */
+  async #takeStock(qmp: QmpClient): Promise<void> {
+    const { running } = await qmp.execute<{ running?: boolean }>('query-status')
+    this.#paused = running === false
+    for (const drive of this.#drives.values()) await this.#options.slots?.insert(qmp, drive)
     if (this.#type === 'microvm') return
-    this.#plugged = await pluggedMemory(qemu.qmp)
+    this.#plugged = await pluggedMemory(qmp)
     const ours = [...this.#pci.keys()].map(pciId)
-    this.#fixed = (await listPci(qemu.qmp)).filter(({ id }) => !ours.includes(id))
+    this.#fixed = (await listPci(qmp)).filter(({ id }) => !ours.includes(id))
   }
 
   #follow({ event, data }: QmpEvent): void {
@@ -289,8 +368,10 @@ export class QemuMachine implements Machine {
     else if (event === 'DEVICE_DELETED') this.#onDeleted(String(data.device ?? ''), String(data.path))
     else if (event === 'RESET') {
       // The same hardware, a fresh guest. What it was asked before it does not know.
-      this.#state = 'booting'
+      this.#serves = false
       this.#resets++
+      this.#gone.abort(new Error('the guest was reset'))
+      this.#gone = new AbortController()
       this.#options.onReset?.()
     }
   }
@@ -310,9 +391,9 @@ export class QemuMachine implements Machine {
   }
 
   #die(why: string): void {
-    if (this.#state === 'dead') return
-    this.#state = 'dead'
+    if (this.#dead) return
+    this.#dead = true
     this.#gone.abort(new Error(why))
-    if (!this.#stop.signal.aborted) this.#options.onExit?.(why)
+    if (!this.#stopping) this.#options.onExit?.(why)
   }
 }

@@ -1,9 +1,9 @@
 // Devices in and out of a running QEMU, over QMP. `device_del` only asks the guest; DEVICE_DELETED says that it has let go, which without
 // ACPI in the guest comes with its next reset, if ever.
-import { type MachineType, type QmpClient, QmpCommandError } from '@upcall/qemu'
+import { QemuError, type QmpClient, QmpCommandError } from '@upcall/qemu'
 import type { PciDevice } from '../vm/books.js'
 import { VmError } from '../vm/error.js'
-import { blockName, blockNode, cpuDevice, MEMORY_DEVICE, pciDevice, pciId } from './hardware.js'
+import { blockName, blockNode, cpuDevice, MEMORY_DEVICE, pciDevice, pciId, type ShimMachine } from './hardware.js'
 
 const PERIPHERAL = '/machine/peripheral'
 
@@ -34,14 +34,17 @@ async function findCpu(qmp: QmpClient, id: number): Promise<HotpluggableCpu> {
   return cpu
 }
 
-export async function plugPci(qmp: QmpClient, device: PciDevice, machine: MachineType): Promise<void> {
+/** @throws VmError `CONFLICT` if QEMU does not get hold of the disk's file. */
+export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMachine): Promise<void> {
   const { id, disk } = device
   if (disk) await addBlockNode(qmp, blockNode(id, disk), disk.pathOnHost)
   try {
     await qmp.execute('device_add', pciDevice(device, machine))
   } catch (error) {
     if (disk) await removeBlockNode(qmp, blockName(id))
-    throw error
+    if (!disk || !(error instanceof QmpCommandError) || !/\block\b/.test(error.message)) throw error
+    const what = `path_on_host: QEMU does not get hold of ${disk.pathOnHost}: ${error.summary}`
+    throw new VmError('CONFLICT', `${what}; another device or another process has it`, { cause: error })
   }
 }
 
@@ -93,24 +96,36 @@ export async function pluggedMemory(qmp: QmpClient): Promise<number> {
   return devices.find(({ data }) => data.id === MEMORY_DEVICE)?.data.size ?? 0
 }
 
-/** Asks the guest to take or give memory until it has so many bytes. Resolves with how many it has, after `timeoutMs` at the latest. */
-export async function resizeMemory(qmp: QmpClient, bytes: number, timeoutMs: number): Promise<number> {
-  const deadline = performance.now() + timeoutMs
-  const changed = () =>
-    qmp
-      .nextEvent('MEMORY_DEVICE_SIZE_CHANGE', { deadlineMs: Math.max(1, Math.min(500, deadline - performance.now())) })
-      .catch(() => {})
-  let change = changed()
+/** Asks the guest to take or give memory until it has so many bytes. Rejects with QmpCommandError if QEMU has not even asked. */
+export async function requestMemory(qmp: QmpClient, bytes: number): Promise<void> {
   await qmp.execute('qom-set', { path: `${PERIPHERAL}/${MEMORY_DEVICE}`, property: 'requested-size', value: bytes })
+}
+
+/** Resolves with how many bytes the guest has: as soon as it has so many, or after `timeoutMs`. */
+export async function awaitMemory(qmp: QmpClient, bytes: number, timeoutMs: number): Promise<number> {
+  const deadline = performance.now() + timeoutMs
   for (;;) {
-    const size = await pluggedMemory(qmp)
-    if (size === bytes || performance.now() >= deadline) return size
+    const left = deadline - performance.now()
+    const looked = new AbortController()
     // QEMU holds events of this kind back for up to a second.
-    await change
-    change = changed()
+    const bounds = { deadlineMs: Math.max(1, Math.min(500, left)), signal: looked.signal }
+    const changed = qmp.nextEvent('MEMORY_DEVICE_SIZE_CHANGE', bounds).catch(() => {})
+    try {
+      const size = await pluggedMemory(qmp)
+      if (size === bytes || left <= 0) return size
+      await changed
+    } finally {
+      looked.abort()
+    }
   }
 }
 
+/** After anything but an answer, QEMU may still carry a command out. */
+export function mayBeDone(error: unknown): boolean {
+  return error instanceof QemuError && !(error instanceof QmpCommandError)
+}
+
+/** Resolves with whether it is gone. One that never came is. */
 async function unplug(qmp: QmpClient, path: string, deadlineMs: number): Promise<boolean> {
   const ended = new AbortController()
   const { signal } = ended
@@ -124,8 +139,8 @@ async function unplug(qmp: QmpClient, path: string, deadlineMs: number): Promise
   try {
     await qmp.execute('device_del', { id: path })
     return await Promise.race([deleted, refused])
-  } catch {
-    return false
+  } catch (error) {
+    return error instanceof QmpCommandError && error.errorClass === 'DeviceNotFound'
   } finally {
     ended.abort()
   }

@@ -1,18 +1,19 @@
 import { lstatSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import type { Accelerator, MachineType } from '@upcall/qemu'
+import type { Accelerator } from '@upcall/qemu'
 import { createVsockDevice, type VhostUserVsock } from '@upcall/vhost-user'
-import { connect } from '@upcall/vsock'
+import { connect, listen } from '@upcall/vsock'
 import { DEFAULT_MEMORY, openShim, type Shim, type ShimOptions } from '../shim.js'
 import { Agent } from './agent.js'
+import type { ShimMachine } from './hardware.js'
 import { type OwnKernel, prepareLaunch } from './launch.js'
 import { QemuMachine } from './machine.js'
 import { Slots } from './slots.js'
 
 export interface QemuShimOptions extends Omit<ShimOptions, 'arch'> {
   /** Default `q35`. */
-  machine?: MachineType | undefined
+  machine?: ShimMachine | undefined
   /** Default `tcg`. */
   accel?: Accelerator | undefined
   /** The most memory there can be, in bytes. Default: four times `memory`. */
@@ -63,7 +64,7 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
     {
       ...{ handshakeMs: HANDSHAKE_MS, readyMs: READY_MS, budgetMs: BUDGET_MS },
       async start({ directory, closers, log }) {
-        if (options.monitor !== undefined) closers.push(monitorPath(options.monitor))
+        if (options.monitor !== undefined) closers.push(await reservePath(options.monitor))
         const launch = await prepareLaunch({
           ...options,
           ...{ cacheDir, directory, agentEntry, moduleSource, microvm: type === 'microvm' },
@@ -116,16 +117,15 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
 }
 
 /**
- * QEMU binds this path, takes away whatever is there, and leaves its socket behind when it is killed.
+ * For QEMU's own monitor. QEMU takes away whatever is at the path, and leaves its socket behind when it is killed.
  *
  * @returns what removes the socket.
- * @throws if something else is there.
+ * @throws VsockError if something else is there, or somebody listens there.
  */
-function monitorPath(path: string): () => void {
-  const isThere = () => lstatSync(path, { throwIfNoEntry: false })
-  if (isThere()?.isSocket() === false)
-    throw new Error(`--monitor ${path}: it exists and is not a socket; move it away, or choose another path`)
+async function reservePath(path: string): Promise<() => void> {
+  const nobody = await listen({ transport: 'unix', path }, { mode: 0o600 })
+  await nobody.close()
   return () => {
-    if (isThere()?.isSocket()) rmSync(path, { force: true })
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path, { force: true })
   }
 }

@@ -52,14 +52,18 @@ export class Slots {
     try {
       await this.#put(qmp, drive.window, blockName(id))
     } catch (error) {
-      await removeBlockNode(qmp, blockName(id))
+      await this.eject(qmp, drive).catch(() => {})
       throw error
     }
   }
 
+  /** Rejects if the slot may not be empty. The file is closed in any case in which QEMU can. */
   async eject(qmp: QmpClient, { id, window }: Drive): Promise<void> {
-    await this.#put(qmp, window, emptyNode(this.#at(window)))
-    await removeBlockNode(qmp, blockName(id))
+    try {
+      await this.#put(qmp, window, emptyNode(this.#at(window)))
+    } finally {
+      await removeBlockNode(qmp, blockName(id))
+    }
   }
 
   async #put(qmp: QmpClient, window: Window, node: string): Promise<void> {

@@ -3,9 +3,11 @@ import { type Duplex, duplexPair } from 'node:stream'
 import { type QemuExit, QmpClient } from '@upcall/qemu'
 import type { RunningQemu } from '../qemu/machine.js'
 
-/** Answers a command; what it throws is QEMU's refusal. */
+/** Answers a command; what it throws is QEMU's refusal. A promise is never answered. */
 export type Answer = (args: Record<string, unknown>) => unknown
 
+/** How long a command may take that is never answered. */
+const COMMAND_MS = 200
 const GREETING = { QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 } }, capabilities: [] } }
 
 /** A QEMU that is a monitor and a list of what it was told. */
@@ -21,7 +23,7 @@ export class FakeQemu implements RunningQemu {
   static async start(answers: Record<string, Answer> = {}): Promise<FakeQemu> {
     const [ours, theirs] = duplexPair()
     const qemu = new FakeQemu(theirs, answers)
-    qemu.qmp = await QmpClient.over(ours)
+    qemu.qmp = await QmpClient.over(ours, { timeoutMs: COMMAND_MS })
     return qemu
   }
 
@@ -44,12 +46,17 @@ export class FakeQemu implements RunningQemu {
     return this.commands.map(({ execute }) => execute).filter((name) => !name.startsWith('query-'))
   }
 
+  closed = false
+  onClose: (() => void | Promise<void>) | undefined
+
   die(): void {
     this.qmp.close()
     this.#exit({ code: null, signal: 'SIGKILL', output: '' })
   }
 
   async close(): Promise<void> {
+    this.closed = true
+    await this.onClose?.()
     this.qmp.close()
     this.#exit({ code: 0, signal: null, output: '' })
   }
@@ -61,9 +68,11 @@ export class FakeQemu implements RunningQemu {
     }
     this.commands.push({ execute, arguments: args })
     try {
-      this.#send({ return: this.#answers[execute]?.(args) ?? defaultAnswer(execute), id })
+      const answer = this.#answers[execute]?.(args) ?? defaultAnswer(execute)
+      if (!(answer instanceof Promise)) this.#send({ return: answer, id })
     } catch (error) {
-      this.#send({ error: { class: 'GenericError', desc: (error as Error).message }, id })
+      const { errorClass = 'GenericError', message: desc } = error as Error & { errorClass?: string }
+      this.#send({ error: { class: errorClass, desc }, id })
     }
   }
 

@@ -35,7 +35,13 @@ class RigMachine implements Machine {
   readonly faults: { fault: Fault | undefined; die(): void }
   /** Makes the next plug or start fail. */
   broken = false
+  /** The lowest vCPU that cannot be started. */
+  brokenFrom = Number.POSITIVE_INFINITY
+  memoryFails: Error | undefined
+  /** Happens with the next plug or start. */
+  onPlug: (() => Promise<void>) | undefined
   guest: Machine['guest'] = 'booted'
+  cut: () => Promise<void> = async () => {}
   guestGone = new AbortController().signal
   kernel: SimulatedGuest
   readonly #boot: (machine: RigMachine) => SimulatedGuest
@@ -49,7 +55,8 @@ class RigMachine implements Machine {
   }
 
   async startCpus(ids: readonly number[]): Promise<void> {
-    this.#plug(`start ${ids}`)
+    if (ids.some((id) => id >= this.brokenFrom)) throw new Error(`start ${ids}: the hardware is broken`)
+    await this.#plug(`start ${ids}`)
     for (const id of ids) this.cpus.add(id)
   }
 
@@ -62,8 +69,13 @@ class RigMachine implements Machine {
     if (bytes % MIB !== 0) throw new VmError('INVALID', `desired_ram: ${bytes} is not possible; whole MiB are`)
   }
 
+  hasMemory(bytes: number): boolean {
+    return bytes === this.memory
+  }
+
   async resizeMemory(bytes: number): Promise<void> {
-    this.#plug(`memory ${bytes}`)
+    if (this.memoryFails) throw this.memoryFails
+    await this.#plug(`memory ${bytes}`)
     this.memory = bytes
   }
 
@@ -72,7 +84,7 @@ class RigMachine implements Machine {
   }
 
   async attachDrive({ id }: Drive): Promise<void> {
-    this.#plug(`attach ${id}`)
+    await this.#plug(`attach ${id}`)
     this.drives.add(id)
   }
 
@@ -86,7 +98,7 @@ class RigMachine implements Machine {
   }
 
   async plugPci({ place }: PciDevice): Promise<void> {
-    this.#plug(`plug ${formatBdf(place)}`)
+    await this.#plug(`plug ${formatBdf(place)}`)
     this.pci.add(formatBdf(place))
   }
 
@@ -107,9 +119,17 @@ class RigMachine implements Machine {
     this.kernel = this.#boot(this)
   }
 
-  #plug(event: string): void {
+  /** The same hardware, a fresh guest. Resolves when all connections to the last one are cut. */
+  async reboot(): Promise<void> {
+    this.resets++
+    this.kernel = this.#boot(this)
+    await this.cut()
+  }
+
+  async #plug(event: string): Promise<void> {
     if (this.broken) throw new Error(`${event}: the hardware is broken`)
     this.events.push(event)
+    await this.onPlug?.()
   }
 }
 
@@ -165,6 +185,10 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     return faultyService(deviceManagerGuest(backend), faults)
   }
   const servers = new Set<UpcallServer>()
+  machine.cut = async () => {
+    for (const server of servers) await server.close()
+    servers.clear()
+  }
   const port = await listen(address)
   port.on('connection', (stream) => {
     if (machine.guest === 'dead') return void stream.destroy()
@@ -187,7 +211,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     directory: temporary.path,
     async [Symbol.asyncDispose]() {
       await manager.close()
-      for (const server of servers) await server.close()
+      await machine.cut()
       await port.close()
       temporary[Symbol.dispose]()
     },

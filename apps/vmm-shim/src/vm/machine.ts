@@ -39,7 +39,7 @@ export interface Spares {
 export interface Machine {
   /** `paused`: its vCPUs are stopped. `dead`: there is no guest any more. */
   readonly guest: 'booting' | 'booted' | 'paused' | 'dead'
-  /** Aborts when this guest is gone. */
+  /** Aborts when this guest is gone, dead or started afresh. */
   readonly guestGone: AbortSignal
   /** Bytes that are plugged in. */
   readonly memory: number
@@ -50,7 +50,9 @@ export interface Machine {
   stopCpus(ids: readonly number[]): Promise<void>
   /** @throws VmError `INVALID` unless it can have so many bytes. */
   checkMemory(bytes: number): void
-  /** Resolves when the guest has taken or given all of it. */
+  /** Whether it has so many bytes, and was asked for no others since. */
+  hasMemory(bytes: number): boolean
+  /** Resolves when the guest has taken or given all of it. @throws VmError `UNFINISHED` if it has been asked, and is not through. */
   resizeMemory(bytes: number): Promise<void>
   /** A window for one more drive, or undefined if none is left. @throws VmError `INVALID` for a machine that has no windows at all. */
   chooseWindow(taken: readonly Window[]): Window | undefined

@@ -1,5 +1,7 @@
+import { once } from 'node:events'
 import { describe, expect, it } from 'vitest'
-import { makeRig } from '../testing/rig.js'
+import { makeRig, type Rig } from '../testing/rig.js'
+import { VmError } from './error.js'
 
 const DISK = { pathOnHost: '/srv/data.img', isReadOnly: false }
 
@@ -93,6 +95,19 @@ describe('a guest that refuses', () => {
     expect([...machine.cpus].sort()).toEqual(ids)
   })
 
+  it('keeps no vCPUs if the memory that goes with them cannot be had', async () => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    machine.memoryFails = new VmError('NOT_READY', 'no memory')
+    await expect(vm.resizeBoth(3, 2 ** 30)).rejects.toMatchObject({ code: 'NOT_READY', message: 'no memory' })
+    expect((await vm.view()).believed).toMatchObject({ cpus: { present: [0] }, memory: 512 * 2 ** 20 })
+    machine.memoryFails = new VmError('UNFINISHED', 'no end')
+    await expect(vm.resizeBoth(3, 2 ** 30)).rejects.toMatchObject({ code: 'UNFINISHED', message: 'no end; the vCPUs are 3 now' })
+    machine.memoryFails = undefined
+    expect(await vm.resizeBoth(2, 2 ** 30)).toMatchObject({ removed: [2] })
+    expect(machine.memory).toBe(2 ** 30)
+  })
+
   it('frees the window for the next one', async () => {
     await using rig = await makeRig({
       onRequest: (what, { faults }) => (faults.fault = what === 'DEL_MMIO' ? undefined : faults.fault),
@@ -104,6 +119,19 @@ describe('a guest that refuses', () => {
     const drive = await vm.addDrive('vdc', DISK)
     expect(drive.window).toEqual({ base: 0xd000_0000n, size: 0x2000n, irq: 6 })
   })
+})
+
+it('does not try a window again of which the guest says that somebody has it, before a reconcile', async () => {
+  await using rig = await makeRig()
+  const { vm, manager } = rig
+  const foreign = { base: 0xd000_0000n, size: 0x1000n, irq: 6 }
+  await manager.addMmio(foreign)
+  await expect(vm.addDrive('vdb', DISK)).rejects.toMatchObject({ errno: -17 })
+  expect((await vm.addDrive('vdb', DISK)).window).toEqual({ base: 0xd000_2000n, size: 0x2000n, irq: 7 })
+  await manager.removeMmio(foreign)
+  expect((await vm.addDrive('vdc', DISK)).window).toMatchObject({ base: 0xd000_4000n })
+  await vm.reconcile()
+  expect((await vm.addDrive('vdd', DISK)).window).toEqual({ base: 0xd000_0000n, size: 0x2000n, irq: 6 })
 })
 
 describe('hardware that cannot be plugged in', () => {
@@ -118,6 +146,56 @@ describe('hardware that cannot be plugged in', () => {
     const { believed } = await vm.view()
     expect([believed.cpus.present, believed.mmio, believed.pci]).toEqual([[0], [], []])
   })
+})
+
+describe('hardware that fails half-way', () => {
+  it('takes back the vCPUs before it', async () => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    machine.brokenFrom = 2
+    await expect(vm.resize(4)).rejects.toMatchObject({ outcome: 'not-sent' })
+    expect((await vm.view()).believed.cpus).toEqual({ present: [0], unknown: [], max: 8 })
+    expect(machine.events).toEqual(['start 1', 'ADD_CPU', 'DEL_CPU', 'stop 1'])
+  })
+
+  it('says so if they cannot be taken back either', async () => {
+    await using rig = await makeRig({
+      onRequest: (what, { faults }) => (faults.fault = what === 'DEL_CPU' ? 'refuse' : undefined),
+    })
+    const { vm, machine } = rig
+    machine.brokenFrom = 2
+    await expect(vm.resize(4)).rejects.toThrow(/going back to 1 vCPUs failed too: .*EIO/)
+    expect((await vm.view()).believed.cpus.present).toEqual([0, 1])
+  })
+})
+
+describe('a guest that is gone before it is asked', () => {
+  it.each(['addDrive', 'addPci', 'resize'] as const)('is not waited for: %s', async (change) => {
+    await using rig = await makeRig()
+    const { vm, machine, manager } = rig
+    const gone = new AbortController()
+    machine.guestGone = gone.signal
+    machine.onPlug = async () => {
+      const noticed = once(manager.client, 'state')
+      machine.guest = 'dead'
+      await machine.cut()
+      await noticed
+      setImmediate(() => gone.abort(new Error('QEMU was ended by SIGKILL')))
+    }
+    const changed = change === 'resize' ? vm.resize(2) : change === 'addPci' ? vm.addPci('net1') : vm.addDrive('vdb', DISK)
+    await expect(changed).rejects.toMatchObject({ outcome: 'not-sent', code: 'ABORTED' })
+    const { believed } = await vm.view()
+    expect([believed.cpus.present, believed.cpus.unknown, believed.mmio, believed.pci]).toEqual([[0], [], [], []])
+  })
+})
+
+it('looks whether the id is taken before it looks for a place', async () => {
+  await using rig = await makeRig()
+  const { vm, machine } = rig
+  await vm.addDrive('vdb', DISK)
+  machine.chooseWindow = () => undefined
+  await expect(vm.addDrive('vdb', DISK)).rejects.toMatchObject({ code: 'CONFLICT' })
+  await expect(vm.addDrive('vdc', DISK)).rejects.toMatchObject({ code: 'EXHAUSTED' })
 })
 
 describe('a request that is never answered', () => {
@@ -180,6 +258,71 @@ describe('a request that is never answered', () => {
   })
 })
 
+describe('a guest that was reset', () => {
+  const reset = async ({ vm, machine, manager }: Rig, notices = true) => {
+    await vm.addDrive('vdb', DISK)
+    await vm.addDrive('vdc', DISK)
+    const noticed = once(manager.client, 'state')
+    await machine.reboot()
+    if (notices) await noticed
+    machine.events.length = 0
+  }
+
+  it.each([true, false])('is told of its windows again, whether it says what it has: %s', async (says) => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    await reset(rig)
+    if (!says) machine.report = async () => undefined
+    const settled = ['vdb', 'vdc'].map((id) => ({ kind: 'mmio', id, now: 'present' }))
+    expect(await vm.reconcile()).toEqual({ restarted: false, settled, differences: [] })
+    expect(machine.kernel.state.mmio).toHaveLength(2)
+    if (!says) await expect(vm.reconcile()).rejects.toMatchObject({ code: 'NOT_READY' })
+  })
+
+  it('is asked over a new connection if the old one turns out to be dead', async () => {
+    await using rig = await makeRig()
+    await reset(rig, false)
+    expect((await rig.vm.reconcile()).settled).toHaveLength(2)
+  })
+
+  it('that has a window already is not told of it twice', async () => {
+    await using rig = await makeRig()
+    const { vm, machine, manager } = rig
+    await reset(rig)
+    await manager.addMmio(
+      (await vm.view()).believed.mmio.map(({ base, size, irq }) => ({ base: BigInt(base), size: BigInt(size), irq }))[0]!,
+    )
+    machine.report = async () => undefined
+    expect((await vm.reconcile()).settled).toEqual([{ kind: 'mmio', id: 'vdc', now: 'present' }])
+  })
+
+  it('and refuses one of them is told of the others, and asked again the next time', async () => {
+    let adds = 0
+    await using rig = await makeRig({
+      onRequest: (what, { faults }) => (faults.fault = what === 'ADD_MMIO' && ++adds === 3 ? 'refuse' : undefined),
+    })
+    const { vm } = rig
+    await reset(rig)
+    expect(await vm.reconcile()).toEqual({
+      restarted: false,
+      settled: [{ kind: 'mmio', id: 'vdc', now: 'present' }],
+      differences: [{ kind: 'mmio', id: 'vdb', only: 'vmm' }],
+    })
+    expect((await vm.reconcile()).settled).toEqual([{ kind: 'mmio', id: 'vdb', now: 'present' }])
+  })
+
+  it('has its spare vCPUs taken offline', async () => {
+    await using rig = await makeRig({ cpus: 3 })
+    const { vm, machine } = rig
+    await vm.resize(1)
+    for (const id of [1, 2]) machine.cpus.add(id)
+    machine.spares = { cpus: [1, 2], pci: [] }
+    await machine.reboot()
+    expect((await vm.reconcile()).settled.map(({ id, now }) => `${id} ${now}`)).toEqual(['2 absent', '1 absent'])
+    expect(machine.kernel.state.cpus.online).toEqual([0])
+  })
+})
+
 describe('one change at a time', () => {
   it('refuses a second one while the first is under way', async () => {
     await using rig = await makeRig()
@@ -206,5 +349,29 @@ describe('a guest that is gone', () => {
     expect(await vm.view()).toMatchObject({ state: 'dead', guest: null })
     expect(await vm.reconcile()).toEqual({ restarted: true, settled: [], differences: [] })
     expect((await vm.view()).guest?.cpus.online).toEqual([0, 1])
+  })
+
+  it('and whose successor dies too: it is told why, and later what was settled', async () => {
+    await using rig = await makeRig({ replyMs: 150 })
+    const { vm, machine } = rig
+    machine.kernel.pause()
+    await expect(vm.addDrive('vdb', DISK)).rejects.toMatchObject({ outcome: 'indeterminate' })
+    machine.guest = 'dead'
+    const gone = new AbortController()
+    machine.guestGone = gone.signal
+    const { boot } = machine
+    machine.boot = () => {
+      machine.guest = 'dead'
+      gone.abort(new Error('QEMU ended with status 1: no such file'))
+    }
+    await expect(vm.reconcile()).rejects.toMatchObject({
+      code: 'NOT_READY',
+      message: expect.stringContaining('QEMU ended with status 1: no such file'),
+    })
+    machine.boot = boot
+    machine.guestGone = new AbortController().signal
+    const settled = [{ kind: 'mmio', id: 'vdb', now: 'absent' }]
+    expect(await vm.reconcile()).toEqual({ restarted: true, settled, differences: [] })
+    expect(await vm.reconcile()).toEqual({ restarted: false, settled: [], differences: [] })
   })
 })

@@ -1,12 +1,12 @@
 import { isUpcallError } from '@upcall/client'
-import { type DeviceManager, formatBdf, GuestError, isResizeError, type ResizeResult } from '@upcall/device-manager'
+import { type DeviceManager, formatBdf, isGuestError, isResizeError, type ResizeResult } from '@upcall/device-manager'
 import { type Arch, isWireError } from '@upcall/wire'
 import type { Books, DeviceStatus, Disk, Drive, PciDevice } from './books.js'
 import { VmError } from './error.js'
-import type { GuestReport, Machine } from './machine.js'
-import { sameWindow } from './mmio-space.js'
+import type { Machine } from './machine.js'
+import type { Window } from './mmio-space.js'
 import { sameFunction } from './pci-bus.js'
-import { type Difference, differences, listSettled, type Settled, type Settlement, settle, settleAsAbsent } from './reconcile.js'
+import { type Reconciled, Reconciler } from './reconciler.js'
 import { type VmState, type VmView, viewBooks, viewGuest } from './view.js'
 
 export interface VmOptions {
@@ -23,18 +23,6 @@ export interface VmOptions {
   reconcileMs?: number | undefined
 }
 
-export interface Reconciled {
-  /** Another guest was booted, because the last one was dead. */
-  restarted: boolean
-  /** What was unknown, and is not any more. */
-  settled: Settled[]
-  /** What differs though it was never unknown. It is reported and left alone. */
-  differences: Difference[]
-}
-
-/** A window that nothing can have, with which the guest is asked a question that changes nothing. */
-const NOWHERE = { base: 0xffff_ffff_ffff_0000n, size: 0x1000n, irq: 5 }
-
 /**
  * The VMM's side of a VM: its bookkeeping, its hardware and the upcall, in the order that survives a failure of either. Plugging is
  * hardware first, then the guest; unplugging the other way round. When the guest refuses, or was not asked, everything is as it was
@@ -45,15 +33,18 @@ export class Vm {
   readonly #machine: Machine
   readonly #manager: DeviceManager<Arch>
   readonly #books: Books
+  readonly #reconciler: Reconciler
+  /** Windows that the guest has from somebody else, as its refusals tell: not tried again before a reconcile. */
+  #foreign: Window[] = []
   #changing: string | undefined
-  /** Resets that a reconcile has dealt with. */
-  #settledResets = 0
 
   constructor(options: VmOptions) {
     this.#options = options
     this.#machine = options.machine
     this.#manager = options.manager
     this.#books = { cpus: { present: firstIds(options.cpus), unknown: [] }, drives: new Map(), pci: new Map() }
+    const { machine, manager, reconcileMs: timeoutMs = 30_000 } = options
+    this.#reconciler = new Reconciler({ machine, manager, books: this.#books, timeoutMs })
   }
 
   get state(): VmState {
@@ -71,25 +62,10 @@ export class Vm {
     return { state: this.state, arch, believed, guest: guest ? viewGuest(guest) : null }
   }
 
-  /** Brings the number of vCPUs to `target`. If the guest refuses in the middle, what it agreed to before is taken back too. */
+  /** Brings the number of vCPUs to `target`. If it fails in the middle, what was done before is taken back if the guest can be asked. */
   resize(target: number): Promise<ResizeResult<'x86_64'>> {
     const subject = `resize to ${target} vCPUs`
-    return this.#alone(subject, async () => {
-      const { maxCpus } = this.#options
-      if (!Number.isInteger(target) || target < 1 || target > maxCpus)
-        throw new VmError('INVALID', `${subject}: this VM can have 1 to ${maxCpus}`)
-      const { present, unknown } = this.#books.cpus
-      if (unknown.length > 0) throw unsettled(subject, `vCPU ${unknown.join(', ')}`)
-      if (target === present.length) return { added: [], removed: [], present }
-      await this.#ready(subject)
-      try {
-        return await this.#resizeTo(target)
-      } catch (error) {
-        const halfway = this.#books.cpus.present.length !== present.length && this.#books.cpus.unknown.length === 0
-        if (error instanceof GuestError && halfway) await this.#takeBack(present.length, error)
-        throw error
-      }
-    })
+    return this.#alone(subject, () => this.#resizeCpus(subject, target))
   }
 
   /** @throws VmError `INVALID` unless the VM can have so many bytes. */
@@ -100,26 +76,48 @@ export class Vm {
   /** Brings the guest's memory to so many bytes. */
   resizeMemory(bytes: number): Promise<void> {
     const subject = `resize to ${bytes} bytes of memory`
+    return this.#alone(subject, () => this.#resizeMemory(subject, bytes))
+  }
+
+  /** Both as one change, vCPUs first. They are taken back if the memory stays as it is, and stay if nobody knows. */
+  resizeBoth(target: number, bytes: number): Promise<ResizeResult<'x86_64'>> {
+    const subject = `resize to ${target} vCPUs and ${bytes} bytes of memory`
     return this.#alone(subject, async () => {
       this.checkMemory(bytes)
-      if (bytes === this.#machine.memory) return
-      await this.#ready(subject)
-      await this.#machine.resizeMemory(bytes)
+      const { length: before } = this.#books.cpus.present
+      const resized = await this.#resizeCpus(subject, target)
+      try {
+        await this.#resizeMemory(subject, bytes)
+      } catch (error) {
+        if (target !== before && error instanceof VmError) {
+          if (error.code === 'UNFINISHED') error.message += `; the vCPUs are ${target} now`
+          else await this.#takeBack(before, error)
+        }
+        throw error
+      }
+      return resized
     })
   }
 
   /** Adds a virtio-mmio block device. */
   addDrive(id: string, { pathOnHost, isReadOnly }: Disk): Promise<Drive> {
     const { drives } = this.#books
-    return this.#add(`add drive ${id}`, drives, () => {
-      const taken = [...drives.values()].map(({ window }) => window)
+    return this.#add(`add drive ${id}`, drives, id, () => {
+      const taken = [...[...drives.values()].map(({ window }) => window), ...this.#foreign]
       const window = this.#machine.chooseWindow(taken)
       if (!window) throw new VmError('EXHAUSTED', `add drive ${id}: no free window or line is left; remove a drive first`)
       const drive: Drive = { id, window, pathOnHost, isReadOnly, status: 'adding' }
       return {
         entry: drive,
         plug: () => this.#machine.attachDrive(drive),
-        announce: () => this.#manager.addMmio(window),
+        announce: async (signal) => {
+          try {
+            await this.#manager.addMmio(window, { signal })
+          } catch (error) {
+            if (isGuestError(error) && error.errnoName === 'EEXIST') this.#foreign.push(window)
+            throw error
+          }
+        },
         unplug: () => this.#machine.detachDrive(drive),
       }
     })
@@ -128,7 +126,7 @@ export class Vm {
   /** Removes it in two phases: the guest lets go, only then the device model is torn down. */
   removeDrive(id: string): Promise<void> {
     return this.#remove(`remove drive ${id}`, this.#books.drives, id, {
-      release: ({ window }) => this.#manager.removeMmio(window),
+      release: ({ window }, signal) => this.#manager.removeMmio(window, { signal }),
       unplug: (drive) => this.#machine.detachDrive(drive),
     })
   }
@@ -136,7 +134,7 @@ export class Vm {
   /** Adds a PCI device, at `bdf` or in the lowest free slot: a disk, or some device with nothing behind it. */
   addPci(id: string, bdf?: string | undefined, disk?: Disk | undefined): Promise<PciDevice> {
     const { pci } = this.#books
-    return this.#add(`add PCI device ${id}`, pci, () => {
+    return this.#add(`add PCI device ${id}`, pci, id, () => {
       const taken = [...pci.values()].map(({ place }) => place)
       const place = this.#machine.choosePlace(taken, bdf)
       if (!place) throw new VmError('EXHAUSTED', `add PCI device ${id}: no free slot is left; remove a device first`)
@@ -146,7 +144,7 @@ export class Vm {
       return {
         entry: device,
         plug: () => this.#machine.plugPci(device),
-        announce: () => this.#manager.addPci(place),
+        announce: (signal) => this.#manager.addPci(place, { signal }),
         unplug: () => this.#machine.unplugPci(device),
       }
     })
@@ -154,91 +152,47 @@ export class Vm {
 
   removePci(id: string): Promise<void> {
     return this.#remove(`remove PCI device ${id}`, this.#books.pci, id, {
-      release: ({ place }) => this.#manager.removePci(place),
+      release: ({ place }, signal) => this.#manager.removePci(place, { signal }),
       unplug: (device) => this.#machine.unplugPci(device),
     })
   }
 
-  /**
-   * Settles what is unknown: what the guest has is present, what it does not have is taken away. A dead guest is replaced by one that
-   * finds only what was certain.
-   *
-   * @throws the client's error if the guest cannot be asked; what was unknown then stays so.
-   */
+  /** Settles what is unknown, and replaces a dead guest. @throws as {@link Reconciler.run} does. */
   reconcile(): Promise<Reconciled> {
-    return this.#alone('reconcile', async () => {
-      const restarted = this.#machine.guest === 'dead'
-      const dropped: Settlement | undefined = restarted ? settleAsAbsent(this.#books) : undefined
-      if (dropped) {
-        await this.#carryOut(dropped)
-        this.#machine.boot()
-      }
-      await this.#quiesce()
-      const guest = await this.#machine.report()
-      if (!guest) {
-        if (!dropped) throw new VmError('NOT_READY', 'reconcile: the guest does not say what it has; try again')
-        return { restarted, settled: listSettled(dropped), differences: [] }
-      }
-      const settlement = dropped ?? settle(this.#books, guest)
-      if (!dropped) await this.#carryOut(settlement)
-      const again = await this.#tellAgain(guest)
-      const now = again.length > 0 ? ((await this.#machine.report()) ?? guest) : guest
-      return { restarted, settled: [...listSettled(settlement), ...again], differences: differences(this.#books, now) }
+    return this.#alone('reconcile', () => {
+      this.#foreign = []
+      return this.#reconciler.run()
     })
   }
 
-  /**
-   * What a guest has forgotten that was reset: that it is to leave spare vCPUs alone, which it starts like all others, and which windows it
-   * was given.
-   */
-  async #tellAgain(guest: GuestReport): Promise<Settled[]> {
-    const { resets, spares } = this.#machine
-    if (resets === this.#settledResets) return []
-    const settled: Settled[] = []
-    const astray = spares.cpus.filter((id) => guest.cpus.online.includes(id))
-    if (astray.length > 0) await this.#manager.removeCpus({ apicIds: astray })
-    for (const id of astray) settled.push({ kind: 'cpu', id: String(id), now: 'absent' })
-    for (const { id, window, status } of this.#books.drives.values()) {
-      if (status !== 'present' || guest.mmio.some((other) => sameWindow(other, window))) continue
-      await this.#manager.addMmio(window)
-      settled.push({ kind: 'mmio', id, now: 'present' })
-    }
-    this.#settledResets = resets
-    return settled
-  }
-
-  /**
-   * A new connection, and one harmless question over it. The guest answers under the lock that CPU and MMIO requests hold, so after its
-   * answer nothing that was asked before can still happen.
-   */
-  async #quiesce(): Promise<void> {
-    const { reconcileMs: timeoutMs = 30_000 } = this.#options
-    this.#manager.client.reconnect()
-    const signal = this.#machine.guestGone
-    await this.#manager.ready({ timeoutMs, signal })
+  async #resizeCpus(subject: string, target: number): Promise<ResizeResult<'x86_64'>> {
+    const { maxCpus } = this.#options
+    if (!Number.isInteger(target) || target < 1 || target > maxCpus)
+      throw new VmError('INVALID', `${subject}: this VM can have 1 to ${maxCpus} vCPUs`)
+    const { present, unknown } = this.#books.cpus
+    if (unknown.length > 0) throw unsettled(subject, `vCPU ${unknown.join(', ')}`)
+    if (target === present.length) return { added: [], removed: [], present }
+    const signal = await this.#ready(subject)
     try {
-      await this.#manager.removeMmio(NOWHERE, { timeoutMs, signal })
+      return await this.#resizeTo(target, signal)
     } catch (error) {
-      if (!(error instanceof GuestError)) throw error
+      const { length: now } = this.#books.cpus.present
+      if (isResizeError(error) && now !== present.length) {
+        if (error.outcome === 'indeterminate') error.message += `; ${now} vCPUs are certain`
+        else await this.#takeBack(present.length, error)
+      }
+      throw error
     }
   }
 
-  async #carryOut({ cpus, drives, pci }: Settlement): Promise<void> {
-    await this.#machine.stopCpus(cpus.absent)
-    const present = [...this.#books.cpus.present, ...cpus.present].sort((a, b) => a - b)
-    this.#books.cpus = { present, unknown: [] }
-    for (const device of [...drives.present, ...pci.present]) device.status = 'present'
-    for (const drive of drives.absent) {
-      await this.#machine.detachDrive(drive)
-      this.#books.drives.delete(drive.id)
-    }
-    for (const device of pci.absent) {
-      await this.#machine.unplugPci(device)
-      this.#books.pci.delete(device.id)
-    }
+  async #resizeMemory(subject: string, bytes: number): Promise<void> {
+    this.checkMemory(bytes)
+    if (this.#machine.hasMemory(bytes)) return
+    await this.#ready(subject)
+    await this.#machine.resizeMemory(bytes)
   }
 
-  async #resizeTo(target: number): Promise<ResizeResult<'x86_64'>> {
+  async #resizeTo(target: number, signal: AbortSignal): Promise<ResizeResult<'x86_64'>> {
     const { arch, maxCpus: max } = this.#options
     const { present } = this.#books.cpus
     try {
@@ -249,6 +203,7 @@ export class Vm {
         oneByOne: true,
         start: (ids) => this.#machine.startCpus(ids),
         stop: (ids) => this.#machine.stopCpus(ids),
+        signal,
       })
       this.#books.cpus = { present: asIds(result.present), unknown: [] }
       return { ...result, present: this.#books.cpus.present }
@@ -259,34 +214,38 @@ export class Vm {
   }
 
   /** If this fails as well, the books say where it stands, and the caller hears of both. */
-  async #takeBack(count: number, refusal: GuestError): Promise<void> {
+  async #takeBack(count: number, failure: Error): Promise<void> {
+    const subject = `back to ${count} vCPUs`
     try {
-      await this.#resizeTo(count)
+      const signal = await this.#ready(subject)
+      await this.#resizeTo(count, signal)
     } catch (error) {
-      refusal.message += `; going back to ${count} vCPUs failed too: ${(error as Error).message}`
+      failure.message += `; going back to ${count} vCPUs failed too: ${(error as Error).message}`
     }
   }
 
   #add<E extends { id: string; status: DeviceStatus }>(
     subject: string,
     book: Map<string, E>,
-    plan: () => { entry: E; plug(): Promise<void>; announce(): Promise<unknown>; unplug(): Promise<void> },
+    id: string,
+    plan: () => Plan<E>,
   ): Promise<E> {
     return this.#alone(subject, async () => {
-      const { entry, plug, announce, unplug } = plan()
-      if (book.has(entry.id))
+      if (book.has(id))
         throw new VmError('CONFLICT', `${subject}: there is one with this id; choose another id, or remove it first`)
-      await this.#ready(subject)
-      book.set(entry.id, entry)
+      const { entry, plug, announce, unplug } = plan()
+      const signal = await this.#ready(subject)
+      book.set(id, entry)
       try {
         await plug()
       } catch (cause) {
-        book.delete(entry.id)
+        book.delete(id)
         if (cause instanceof VmError) throw cause
-        throw new VmError('NOT_READY', `${subject}: it could not be plugged in; the guest was not asked`, { cause })
+        const why = (cause as Error).message
+        throw new VmError('NOT_READY', `${subject}: it could not be plugged in: ${why}; the guest was not asked`, { cause })
       }
       try {
-        await announce()
+        await announce(signal)
         entry.status = 'present'
         return entry
       } catch (error) {
@@ -294,7 +253,7 @@ export class Vm {
           entry.status = 'unknown'
         } else {
           await unplug()
-          book.delete(entry.id)
+          book.delete(id)
         }
         throw error
       }
@@ -305,16 +264,16 @@ export class Vm {
     subject: string,
     book: Map<string, E>,
     id: string,
-    { release, unplug }: { release(entry: E): Promise<unknown>; unplug(entry: E): Promise<void> },
+    { release, unplug }: { release(entry: E, signal: AbortSignal): Promise<unknown>; unplug(entry: E): Promise<void> },
   ): Promise<void> {
     return this.#alone(subject, async () => {
       const entry = book.get(id)
       if (!entry) throw new VmError('NOT_FOUND', `${subject}: there is none; GET /vm lists what there is`)
       if (entry.status === 'unknown') throw unsettled(subject, id)
-      await this.#ready(subject)
+      const signal = await this.#ready(subject)
       entry.status = 'removing'
       try {
-        await release(entry)
+        await release(entry, signal)
       } catch (error) {
         entry.status = mayHaveHappened(error) ? 'unknown' : 'present'
         throw error
@@ -335,8 +294,11 @@ export class Vm {
     }
   }
 
-  /** Nothing is touched before the guest can be asked. */
-  async #ready(subject: string): Promise<void> {
+  /**
+   * Nothing is touched before the guest can be asked. Resolves with what aborts when that guest is gone: what was meant for it waits for no
+   * other.
+   */
+  async #ready(subject: string): Promise<AbortSignal> {
     const { guest, guestGone: signal } = this.#machine
     const notReady = (what: string, cause?: unknown) => new VmError('NOT_READY', `${subject}: ${what}`, { cause })
     if (guest === 'dead') throw notReady('the guest is dead; POST /vm/reconcile boots another one')
@@ -347,7 +309,16 @@ export class Vm {
     } catch (cause) {
       throw notReady('there is no connection to the guest at the moment; try again, or POST /vm/reconcile', cause)
     }
+    return signal
   }
+}
+
+/** How something comes into the VM: hardware first, then the guest. */
+interface Plan<E> {
+  readonly entry: E
+  plug(): Promise<void>
+  announce(signal: AbortSignal): Promise<unknown>
+  unplug(): Promise<void>
 }
 
 function isConnected({ state }: { state: string }): boolean {

@@ -12,27 +12,34 @@ export interface DebianPackage {
   sha256: string
 }
 
+/** How apt is run. */
+export interface AptOptions {
+  /** Arguments in front of all others: for packages of another architecture, from `foreignApt`. Default: this machine's own apt. */
+  configuration?: readonly string[] | undefined
+  signal?: AbortSignal | undefined
+}
+
 const UPDATE_HINT = 'is the package list there? apt-get update'
 
 /** `linux-image-cloud-amd64` → the package behind it that holds the kernel. */
-export async function kernelPackage(metaPackage: string, signal?: AbortSignal): Promise<string> {
+export async function kernelPackage(metaPackage: string, apt: AptOptions = {}): Promise<string> {
   if (/^linux-image-\d/.test(metaPackage)) return metaPackage
-  const text = (await runTool('apt-cache', ['depends', '--important', metaPackage], { signal })).toString()
+  const text = (await runApt('apt-cache', ['depends', '--important', metaPackage], apt)).toString()
   const name = /Depends: (linux-image-\S+)/.exec(text)?.[1]
   if (name === undefined) throw new QemuError('IMAGE', `${metaPackage} does not lead to a kernel; ${UPDATE_HINT}`)
   return name
 }
 
 /** What the package itself depends on. */
-export async function packageDependencies(name: string, signal?: AbortSignal): Promise<string[]> {
-  const text = (await runTool('apt-cache', ['depends', '--important', name], { signal })).toString()
+export async function packageDependencies(name: string, apt: AptOptions = {}): Promise<string[]> {
+  const text = (await runApt('apt-cache', ['depends', '--important', name], apt)).toString()
   return [...text.matchAll(/^ +(?:Pre)?Depends: ([^\s<>]+)$/gm)].map(([, dependency]) => dependency!)
 }
 
 /** The packages and all they depend on. */
-export async function withDependencies(names: readonly string[], signal?: AbortSignal): Promise<string[]> {
+export async function withDependencies(names: readonly string[], apt: AptOptions = {}): Promise<string[]> {
   const without = ['recommends', 'suggests', 'conflicts', 'breaks', 'replaces', 'enhances'].map((kind) => `--no-${kind}`)
-  const text = (await runTool('apt-cache', ['depends', '--recurse', '--important', ...without, ...names], { signal })).toString()
+  const text = (await runApt('apt-cache', ['depends', '--recurse', '--important', ...without, ...names], apt)).toString()
   return packageNames(text)
 }
 
@@ -45,9 +52,10 @@ export function packageNames(text: string): string[] {
 export async function resolvePackages(
   names: readonly string[],
   emptyDir: string,
-  signal?: AbortSignal,
+  apt: AptOptions = {},
 ): Promise<DebianPackage[]> {
-  const text = (await runTool('apt-get', ['download', '--print-uris', ...names], { cwd: emptyDir, signal })).toString()
+  if (names.length === 0) return []
+  const text = (await runApt('apt-get', ['download', '--print-uris', ...names], apt, { cwd: emptyDir })).toString()
   const packages = packageFiles(text)
   const missing = names.filter((name) => !packages.some((found) => found.name === name))
   if (missing.length > 0) throw new QemuError('IMAGE', `apt knows no file for ${missing.join(', ')}; ${UPDATE_HINT}`)
@@ -65,19 +73,19 @@ export async function unpackPackages(
   packages: readonly DebianPackage[],
   cacheDir: string,
   root: string,
-  signal?: AbortSignal,
+  apt: AptOptions = {},
 ): Promise<void> {
   await mkdir(cacheDir, { recursive: true })
   const lacking: DebianPackage[] = []
   for (const wanted of packages) if (!(await holds(join(cacheDir, wanted.file), wanted.sha256))) lacking.push(wanted)
-  if (lacking.length > 0) await download(lacking, cacheDir, signal)
-  for (const { file } of packages) await runTool('dpkg-deb', ['-x', join(cacheDir, file), root], { signal })
+  if (lacking.length > 0) await download(lacking, cacheDir, apt)
+  for (const { file } of packages) await runTool('dpkg-deb', ['-x', join(cacheDir, file), root], { signal: apt.signal })
 }
 
-async function download(packages: readonly DebianPackage[], cacheDir: string, signal?: AbortSignal): Promise<void> {
+async function download(packages: readonly DebianPackage[], cacheDir: string, apt: AptOptions): Promise<void> {
   const dir = await mkdtemp(join(cacheDir, 'download-'))
   try {
-    await runTool('apt-get', ['download', '-q', ...packages.map(({ name }) => name)], { cwd: dir, signal, timeoutMs: 600_000 })
+    await runApt('apt-get', ['download', '-q', ...packages.map(({ name }) => name)], apt, { cwd: dir, timeoutMs: 600_000 })
     for (const { file, sha256 } of packages) {
       if (!(await holds(join(dir, file), sha256)))
         throw new QemuError('IMAGE', `${file}: the download is not what the package list says`)
@@ -86,6 +94,15 @@ async function download(packages: readonly DebianPackage[], cacheDir: string, si
   } finally {
     await rm(dir, { recursive: true, force: true })
   }
+}
+
+function runApt(
+  tool: 'apt-get' | 'apt-cache',
+  args: readonly string[],
+  { configuration = [], signal }: AptOptions,
+  options: { cwd?: string; timeoutMs?: number } = {},
+): Promise<Buffer> {
+  return runTool(tool, [...configuration, ...args], { ...options, signal })
 }
 
 async function holds(path: string, sha256: string): Promise<boolean> {

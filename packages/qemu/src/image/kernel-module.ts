@@ -1,9 +1,12 @@
 import { createHash } from 'node:crypto'
-import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { type GuestArch, HOST } from '../arch.js'
 import { QemuError } from '../errors.js'
 import { findProgram } from '../process.js'
-import { type DebianPackage, packageDependencies, resolvePackages, unpackPackages } from './debian.js'
+import { place } from './cache.js'
+import { type AptOptions, type DebianPackage, packageDependencies, resolvePackages, unpackPackages } from './debian.js'
+import { foreignApt } from './foreign-apt.js'
 import { exists } from './root.js'
 import { runTool } from './tools.js'
 
@@ -12,25 +15,30 @@ export interface KernelModuleOptions {
   sourceDir: string
   /** The kernel it is for: a guest image's `release`. */
   release: string
+  /** The kernel's architecture; default `x86_64`, this machine's. */
+  arch?: GuestArch | undefined
   /** Where packages and results are kept; may be the guest images' folder. */
   cacheDir: string
   signal?: AbortSignal | undefined
   onProgress?: ((step: string) => void) | undefined
 }
 
+const COMPILERS = { x86_64: 'gcc', aarch64: 'aarch64-linux-gnu-gcc' } as const
+
 /**
  * Builds a kernel module for a Debian kernel against its headers (downloaded and unpacked, not installed), or finds it in the cache, and
- * resolves with the .ko file's path. Needs apt-get, dpkg-deb, make and gcc, no rights. Rejects with QemuError.
+ * resolves with the .ko file's path. Needs apt-get, dpkg-deb, make and gcc (for another architecture
+ * the one that compiles for it), no rights. Rejects with QemuError.
  */
 export async function buildKernelModule(options: KernelModuleOptions): Promise<string> {
-  const { sourceDir, release, cacheDir, signal, onProgress = () => {} } = options
+  const { sourceDir, release, arch = HOST, cacheDir, signal, onProgress = () => {} } = options
   await mkdir(cacheDir, { recursive: true })
   const work = await mkdtemp(join(cacheDir, 'build-'))
   try {
-    const packages = await headerPackages(release, work, signal)
+    const { packages, tools, apt } = await headerPackages(options, work)
     const sources = await readSources(sourceDir)
-    const compiler = (await runTool('gcc', ['--version'], { signal })).toString()
-    const hash = createHash('sha256').update(JSON.stringify([packages, sources, compiler]))
+    const compiler = (await runTool(COMPILERS[arch], ['--version'], { signal })).toString()
+    const hash = createHash('sha256').update(JSON.stringify([[...packages, ...tools], sources, compiler]))
     const result = join(cacheDir, `module-${hash.digest('hex').slice(0, 16)}`)
     const file = join(result, `${objectName(sources, sourceDir)}.ko`)
     if (await exists(file)) return file
@@ -38,33 +46,44 @@ export async function buildKernelModule(options: KernelModuleOptions): Promise<s
     onProgress('downloading and unpacking kernel headers')
     const root = join(work, 'headers')
     await mkdir(root)
-    await unpackPackages(packages, join(cacheDir, 'packages'), root, signal)
+    await unpackPackages(packages, join(cacheDir, 'packages'), root, apt)
+    await unpackPackages(tools, join(cacheDir, 'packages'), root, { signal })
     const kernelDir = await relocate(root, release)
     onProgress('building the kernel module')
     const build = join(work, 'module')
     await mkdir(build)
     for (const name of Object.keys(sources)) await cp(join(sourceDir, name), join(build, name))
-    await runTool('make', ['-C', build, `KDIR=${kernelDir}`, `CC=${await compilerFor(kernelDir)}`], { signal })
+    const cross = arch === HOST ? [] : [`CROSS_COMPILE=${COMPILERS[arch].replace(/gcc$/, '')}`]
+    await runTool('make', ['-C', build, `KDIR=${kernelDir}`, ...cross, `CC=${await compilerFor(kernelDir, arch)}`], { signal })
     await mkdir(join(work, 'result'))
     await cp(join(build, basename(file)), join(work, 'result', basename(file)))
-    await rename(join(work, 'result'), result).catch(async (error) => {
-      // Somebody else built the same meanwhile.
-      if (!(await exists(file))) throw error
-    })
+    await place(join(work, 'result'), result, () => exists(file))
     return file
   } finally {
     await rm(work, { recursive: true, force: true })
   }
 }
 
-/** The headers, the part of them that all flavours share, and the kernel's own build tools; not the compiler. */
-async function headerPackages(release: string, work: string, signal: AbortSignal | undefined): Promise<DebianPackage[]> {
+interface HeaderPackages {
+  /** The headers, and the part of them that all flavours share; of this machine's architecture the build tools too. */
+  packages: DebianPackage[]
+  /** The kernel's own build tools where they are of another architecture than the headers: they run here. */
+  tools: DebianPackage[]
+  apt: AptOptions
+}
+
+/** All that a module is built with but the compiler. */
+async function headerPackages(options: KernelModuleOptions, work: string): Promise<HeaderPackages> {
+  const { release, arch = HOST, cacheDir, signal } = options
+  const apt: AptOptions = arch === HOST ? { signal } : { signal, configuration: await foreignApt(arch, cacheDir, signal) }
   const headers = `linux-headers-${release}`
-  const needed = await packageDependencies(headers, signal)
-  const names = [headers, ...needed.filter((name) => name.startsWith('linux-'))]
+  const needed = (await packageDependencies(headers, apt)).filter((name) => name.startsWith('linux-'))
+  const runHere = arch === HOST ? [] : needed.filter((name) => name.startsWith('linux-kbuild-'))
   const empty = join(work, 'empty')
   await mkdir(empty)
-  return resolvePackages(names, empty, signal)
+  const names = [headers, ...needed.filter((name) => !runHere.includes(name))]
+  const packages = await resolvePackages(names, empty, apt)
+  return { packages, tools: await resolvePackages(runHere, empty, { signal }), apt }
 }
 
 async function readSources(sourceDir: string): Promise<Record<string, string>> {
@@ -90,11 +109,12 @@ async function relocate(root: string, release: string): Promise<string> {
 }
 
 /** The compiler of the kernel's own version where there is one, else any gcc. */
-async function compilerFor(kernelDir: string): Promise<string> {
-  const wanted = /gcc-\d+/.exec(await readFile(join(kernelDir, '.kernelvariables'), 'utf8').catch(() => ''))?.[0]
+async function compilerFor(kernelDir: string, arch: GuestArch): Promise<string> {
+  const any = COMPILERS[arch]
+  const version = /gcc(-\d+)/.exec(await readFile(join(kernelDir, '.kernelvariables'), 'utf8').catch(() => ''))?.[1]
   try {
-    return wanted === undefined ? 'gcc' : findProgram(wanted, '')
+    return version === undefined ? any : findProgram(`${any}${version}`, '')
   } catch {
-    return 'gcc'
+    return any
   }
 }

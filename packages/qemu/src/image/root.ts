@@ -1,27 +1,13 @@
 import { access, copyFile, mkdir, realpath, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { ARCHES, type GuestArch } from '../arch.js'
 import { QemuError } from '../errors.js'
 import { runTool } from './tools.js'
 
-/** Where Debian's dynamic linker looks without being told. */
-const LIBRARY_DIRS = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu']
-const LEFT_OUT = ['usr/share', 'usr/lib/x86_64-linux-gnu/gconv', 'var']
-const DIRECTORIES = [
-  'dev',
-  'etc',
-  'payload',
-  'proc',
-  'root',
-  'run',
-  'sys',
-  'tmp',
-  'usr/bin',
-  'usr/sbin',
-  'usr/lib/x86_64-linux-gnu',
-  'var',
-]
+const DIRECTORIES = ['dev', 'etc', 'payload', 'proc', 'root', 'run', 'sys', 'tmp', 'usr/bin', 'usr/sbin', 'var']
 
 export interface RootParts {
+  arch: GuestArch
   busybox: string
   applets: readonly string[]
   node: string
@@ -29,9 +15,10 @@ export interface RootParts {
 }
 
 /** Turns what the packages hold into a root file system: less documentation, more directories, busybox for what is missing, Node. */
-export async function populateRoot(root: string, { busybox, applets, node, libraries }: RootParts): Promise<void> {
-  for (const path of LEFT_OUT) await rm(join(root, path), { recursive: true, force: true })
-  for (const path of DIRECTORIES) await mkdir(join(root, path), { recursive: true })
+export async function populateRoot(root: string, { arch, busybox, applets, node, libraries }: RootParts): Promise<void> {
+  const libraryDir = `usr/lib/${ARCHES[arch].triplet}`
+  for (const path of ['usr/share', `${libraryDir}/gconv`, 'var']) await rm(join(root, path), { recursive: true, force: true })
+  for (const path of [...DIRECTORIES, libraryDir]) await mkdir(join(root, path), { recursive: true })
   for (const name of ['bin', 'sbin', 'lib', 'lib64']) await link(`usr/${name}`, join(root, name))
   await copyFile(busybox, join(root, 'usr/bin/busybox'))
   for (const name of applets) await link('busybox', join(root, 'usr/bin', name))
@@ -40,7 +27,7 @@ export async function populateRoot(root: string, { busybox, applets, node, libra
   await writeFile(join(root, 'etc/group'), 'root:x:0:\nnogroup:x:65534:\n')
   await writeFile(join(root, 'etc/hosts'), '127.0.0.1 localhost guest\n')
   await copyFile(await realpath(node), join(root, 'usr/bin/node'))
-  for (const [name, path] of libraries) await addLibrary(root, name, path)
+  for (const [name, path] of libraries) await addLibrary(root, libraryDir, name, path)
 }
 
 /** The shared libraries a program needs on this machine: name → path. The dynamic linker itself is not among them. */
@@ -56,9 +43,11 @@ export async function sharedLibraries(program: string, signal?: AbortSignal): Pr
 }
 
 /** Debian's own library goes first: this machine's may be of another release than the C library in the image. */
-async function addLibrary(root: string, name: string, path: string): Promise<void> {
-  const held = await Promise.all(LIBRARY_DIRS.map((dir) => exists(join(root, dir, name))))
-  if (!held.includes(true)) await copyFile(await realpath(path), join(root, 'usr/lib/x86_64-linux-gnu', name))
+async function addLibrary(root: string, libraryDir: string, name: string, path: string): Promise<void> {
+  // Where Debian's dynamic linker looks without being told.
+  const dirs = [libraryDir.replace(/^usr\//, ''), libraryDir]
+  const held = await Promise.all(dirs.map((dir) => exists(join(root, dir, name))))
+  if (!held.includes(true)) await copyFile(await realpath(path), join(root, libraryDir, name))
 }
 
 /** A link where nothing stands yet. */

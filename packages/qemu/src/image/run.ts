@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { archOf, type MachineType } from '../arch.js'
 import type { Drive } from '../argv.js'
 import { bounded, systemClock } from '../bounded.js'
 import { QemuError } from '../errors.js'
@@ -28,7 +29,7 @@ export interface RunOptions extends Omit<BootOptions, 'kernel' | 'initrd' | 'rea
   early?: string | undefined
   /** Files of this machine that `early` needs: name → path. They are in /early in the initramfs. */
   earlyFiles?: Readonly<Record<string, string>> | undefined
-  /** For the command, from its start to its end; default 120000. The boot has a deadline of its own. */
+  /** For the command, from its start to its end; default 120000, infinity for none. The boot has a deadline of its own. */
   deadlineMs?: number | undefined
   /** Called for each line the command writes to stdout, as it comes. */
   onLine?: ((line: string) => void) | undefined
@@ -49,7 +50,7 @@ export interface RunResult {
 /** A guest whose command runs. */
 export interface GuestRun extends AsyncDisposable {
   readonly guest: Guest
-  /** Settles when the command is through, the guest being gone then. Rejects with DEADLINE, EXITED, CLOSED or ABORTED. */
+  /** Settles when the command is through, the guest being gone then. Rejects with DEADLINE, EXITED, PANIC, CLOSED or ABORTED. */
   readonly result: Promise<RunResult>
   /** Ends the guest. Twice is once. */
   close(): Promise<void>
@@ -71,6 +72,7 @@ export async function runInGuest(options: RunOptions): Promise<RunResult> {
 /** The same, for a host that has business with the guest while the command runs. Resolves when the command starts. */
 export async function startInGuest(options: RunOptions): Promise<GuestRun> {
   const { image, payloadDir } = options
+  const machine = machineFor(options)
   const temporary = await mkdtemp(join(tmpdir(), 'upcall-guest-'))
   try {
     const token = randomBytes(8).toString('hex')
@@ -84,7 +86,7 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
     }
     const guest = await bootGuest({
       ...options,
-      ...{ kernel: image.kernel, initrd, ready: READY_LINE },
+      ...{ machine, kernel: image.kernel, initrd, ready: READY_LINE },
       drives: [...drives, ...(options.drives ?? [])],
       ports: [RESULTS_PORT, ...(options.ports ?? [])],
     })
@@ -96,6 +98,12 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
     // QEMU has read the one file and holds the other open.
     await rm(temporary, { recursive: true, force: true })
   }
+}
+
+/** A machine of the image's architecture. */
+function machineFor({ image: { arch }, machine = arch === 'aarch64' ? 'virt' : 'q35' }: RunOptions): MachineType {
+  if (archOf(machine) === arch) return machine
+  throw new QemuError('INVALID_OPTION', `boot option machine is "${machine}", of ${archOf(machine)}; the image is for ${arch}`)
 }
 
 /** The image's initramfs with this run's files behind it: the kernel unpacks archives one after the other. */
@@ -146,6 +154,8 @@ async function follow(guest: Guest, options: RunOptions, token: string): Promise
   try {
     const exitStatus = await bounded<number>({ deadlineMs, signal, clock, what, tail }, (resolve, reject) => {
       const input = createInterface({ input: guest.port(RESULTS_PORT), crlfDelay: Number.POSITIVE_INFINITY })
+      // A port that breaks does not end by itself.
+      input.on('error', () => input.close())
       input.on('line', (line) => {
         const status = reader.push(line)
         if (status !== undefined) resolve(status)

@@ -12,6 +12,8 @@ const SYSTEM_PATH = ['/usr/sbin', '/sbin']
 const PACKAGES = {
   'apt-get': 'apt',
   'apt-cache': 'apt',
+  // Debian's compiler only recommends the headers that it needs.
+  'aarch64-linux-gnu-gcc': 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross',
   busybox: 'busybox-static',
   'dpkg-deb': 'dpkg',
   gcc: 'gcc',
@@ -20,15 +22,19 @@ const PACKAGES = {
   'libelf.so.1': 'libelf1',
   make: 'make',
   'mkfs.ext4': 'e2fsprogs',
+  'qemu-system-aarch64': 'qemu-system-arm',
   'qemu-system-x86_64': 'qemu-system-x86',
   xz: 'xz-utils',
   zstd: 'zstd',
 }
 
-/** What making and booting a guest image needs of the host, and what building a kernel module needs besides. */
+/** What making and booting a guest image needs of the host; what building a kernel module, and what an aarch64 guest needs besides. */
 const NEEDED = {
   image: ['qemu-system-x86_64', 'apt-get', 'apt-cache', 'dpkg-deb', 'ldd', 'mkfs.ext4', 'xz'],
   module: ['gcc', 'make', 'libelf.so.1'],
+  aarch64: ['qemu-system-aarch64'],
+  // Programs of one's own for it.
+  'aarch64-gcc': ['aarch64-linux-gnu-gcc'],
 } as const
 
 const LIBRARY_PATH = ['/usr/lib/x86_64-linux-gnu', '/lib/x86_64-linux-gnu', '/usr/lib64', '/lib64', '/usr/lib', '/usr/local/lib']

@@ -111,6 +111,27 @@ describe('ADD_CPU', () => {
     expect(linux.online).toEqual([0, 1])
   })
 
+  test('one that is tried and does not go off again has no answer', async () => {
+    const bare = (number: number, apicId: number) => cpu(number, apicId, number === 0, { node: undefined, refusesOff: -16 })
+    const { add } = setUp(new FakeLinux([bare(0, 0), bare(1, 2)]))
+    await expect(add(4)).rejects.toThrow('cpu1 was switched on to see whose it is')
+  })
+
+  test('nor has one that is not who the firmware says', async () => {
+    const linux = qemu([cpu(1, 1, false, { node: processor(2), refusesOff: -16 })])
+    await expect(setUp(linux).add(2)).rejects.toThrow('cpu1 was switched on to see whose it is')
+  })
+
+  test('one that is unplugged in this moment: −22, as one that never was', async () => {
+    const linux = qemu([cpu(1, 1, false)])
+    const write = linux.write.bind(linux)
+    linux.write = (path, text) => {
+      linux.cpus.delete(1)
+      return write(path, text)
+    }
+    expect(await setUp(linux).add(1)).toEqual({ result: -22 })
+  })
+
   test('a CPU that is not who the firmware says goes off again: −5', async () => {
     const linux = qemu([cpu(1, 1, false, { node: processor(2) }), cpu(2, 2, false, { node: processor(1) })])
     const { add } = setUp(linux)

@@ -82,10 +82,16 @@ export class X86Cpus {
     for (const number of likeliestFirst) {
       if (!(await this.#apicIds.mute(number)) || (await this.#cpus.switch(number, true)) !== 0) continue
       const found = (await this.#apicIds.online()).get(number)
-      await this.#cpus.switch(number, false)
+      await this.#switchOff(number)
       if (found === id) return number
     }
     return undefined
+  }
+
+  /** Of a CPU that nobody asked for: no answer can say that it runs. */
+  async #switchOff(number: number): Promise<void> {
+    if ((await this.#cpus.switch(number, false)) !== 0)
+      throw new Error(`cpu${number} was switched on to see whose it is, and does not go off again`)
   }
 
   async #offline(): Promise<number[]> {
@@ -102,7 +108,7 @@ export class X86Cpus {
     if (result !== 0) return result
     const online = await this.#apicIds.online()
     if (ids.every((id, i) => online.get(numbers[i]!) === id)) return 0
-    for (const number of [...numbers].reverse()) await this.#cpus.switch(number, false)
+    for (const number of [...numbers].reverse()) await this.#switchOff(number)
     return EIO
   }
 }

@@ -1,5 +1,5 @@
-import type { Files } from './files.js'
-import { cpuList } from './files.js'
+import { EINVAL } from '../errno.js'
+import { cpuList, type Files, NO_FILE } from './files.js'
 
 const CPUS = '/sys/devices/system/cpu'
 
@@ -24,14 +24,15 @@ export class LinuxCpus {
     return cpuList(await this.#files.read(`${CPUS}/possible`))
   }
 
-  /** Whether it can be switched: its device is there, and it is not the boot CPU, which has no such file on a stock kernel. */
+  /** Whether it can be switched: its device is there, and it is not the boot CPU of x86_64, which has no such file on a stock kernel. */
   switchable(number: number): Promise<boolean> {
     return this.#files.exists(`${CPUS}/cpu${number}/online`)
   }
 
-  /** Takes as long as the kernel takes. Resolves with 0 or the negative errno. */
+  /** Takes as long as the kernel takes. Resolves with 0 or the negative errno; a CPU that was unplugged meanwhile is none. */
   async switch(number: number, online: boolean): Promise<number> {
-    return this.#files.write(`${CPUS}/cpu${number}/online`, online ? '1' : '0')
+    const result = await this.#files.write(`${CPUS}/cpu${number}/online`, online ? '1' : '0')
+    return result === NO_FILE ? EINVAL : result
   }
 
   /**

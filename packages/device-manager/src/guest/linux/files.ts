@@ -3,6 +3,9 @@ import { access, open, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 
+/** ENOENT, which a request is never answered with: it is for whoever writes to say what it means that there is no such file. */
+export const NO_FILE = -2
+
 /** What the back end sees of the guest: sysfs, procfs and the ACPI tables, by absolute path. */
 export interface Files {
   /** Text without white space at its ends; undefined if it cannot be read. */
@@ -11,7 +14,7 @@ export interface Files {
   exists(path: string): Promise<boolean>
   /** Names in a directory, sorted; none if it is not there. */
   list(path: string): Promise<string[]>
-  /** Writes to a file that is there. Resolves with 0 or with the negative errno of the write. */
+  /** Writes to a file that is there. Resolves with 0 or with the negative errno: {@link NO_FILE} if it is not. */
   write(path: string, text: string): Promise<number>
 }
 

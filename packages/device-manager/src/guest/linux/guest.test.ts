@@ -80,6 +80,12 @@ describe('PCI', () => {
     expect([linux.written, clock.now()]).toEqual([[], 0])
   })
 
+  test('a bus that goes away between two scans: −19', async () => {
+    let scans = 0
+    const { linux, add } = setUp(() => (++scans === 1 ? 0 : undefined))
+    expect([await add(), linux.written.length]).toEqual([-19, 1])
+  })
+
   test('what the kernel refuses is the answer', async () => {
     expect(await setUp(() => EACCES).add()).toBe(EACCES)
     const { linux, remove } = setUp(() => 0, true)
@@ -111,6 +117,14 @@ describe('virtio-mmio', () => {
     expect(await mmio.add({ type: 'ADD_MMIO', ...window }, connection)).toBe(0)
     expect(await mmio.remove({ type: 'DEL_MMIO', ...window }, connection)).toBe(-19)
     expect(linux.written).toEqual(['add', 'remove'].map((name) => `${parameters}/${name} 0x2000@0xffffffffd0000000:5`))
+  })
+
+  test('that is unloaded in this moment: −1', async () => {
+    const linux = new FakeLinux()
+    linux.fixed.set(`${parameters}/add`, '')
+    linux.onWrite = () => undefined
+    const { mmio } = new LinuxGuest({ arch: 'x86_64' }, linux)
+    expect(await mmio.add({ type: 'ADD_MMIO', ...window }, connection)).toBe(-1)
   })
 
   test('without it: −1', async () => {
@@ -166,6 +180,27 @@ describe('time', () => {
     expect(clock.now()).toBe(50)
   })
 
+  test('an abort leaves undone what has not begun', async () => {
+    const controller = new AbortController()
+    const linux = new FakeLinux()
+    let release = (_result: number) => {}
+    linux.onWrite = () =>
+      new Promise<number>((resolve) => {
+        release = resolve
+      })
+    const guest = new LinuxGuest({ arch: 'x86_64', signal: controller.signal }, linux)
+    const add = (base: bigint) => guest.mmio.add({ type: 'ADD_MMIO', base, size: 1n, irq: 5 }, connection)
+    const asked = [add(0n), add(0x1000n)]
+    await new Promise((resolve) => setImmediate(resolve))
+    controller.abort('shut down')
+    asked.push(add(0x2000n))
+    expect((await Promise.allSettled(asked)).map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected'])
+    linux.onWrite = () => 0
+    release(0)
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(linux.written).toHaveLength(1)
+  })
+
   test('many operations that wait listen to the signal once, and an abort reaches all of them', async () => {
     const controller = new AbortController()
     const { signal } = controller
@@ -207,6 +242,12 @@ describe('memory', () => {
     })
     expect(linux.written[0]).toBe('/sys/devices/system/memory/memory9/state online_movable')
     expect(clock.now()).toBe(0)
+  })
+
+  test('does not count a block that is gone again among those that were refused', async () => {
+    const { linux, clock } = setUp({ 9: 0, 10: 0 })
+    linux.onWrite = (path) => (path.includes('memory9') ? undefined : 0)
+    expect(await onlineBlocks(linux, { clock })).toMatchObject({ onlined: [10], refused: [] })
   })
 
   test('waits for as many bytes as were plugged in', async () => {

@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from '@upcall/server'
-import { type Files, filesBelow } from './files.js'
+import { type Files, filesBelow, NO_FILE } from './files.js'
 import { Waiting } from './waiting.js'
 
 const MEMORY = '/sys/devices/system/memory'
@@ -48,8 +48,9 @@ export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): 
     for (const block of await blocks(files, 'offline')) {
       const errno = await files.write(`${MEMORY}/memory${block}/state`, policy)
       if (errno === 0) onlined.push(block)
+      // One that is gone again is not kept offline.
+      if (errno === 0 || errno === NO_FILE) refused.delete(block)
       else refused.set(block, errno)
-      if (errno === 0) refused.delete(block)
     }
     return BigInt(onlined.length) * blockSize >= bytes ? true : undefined
   })

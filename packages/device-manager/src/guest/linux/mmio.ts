@@ -1,6 +1,6 @@
 import type { MmioRequest } from '@upcall/wire'
 import { NO_COMMAND } from '../errno.js'
-import type { Files } from './files.js'
+import { type Files, NO_FILE } from './files.js'
 
 /** Of the kernel module in kernel/upcall-mmio; it has the rules, and its errnos are the results. */
 const PARAMETERS = '/sys/module/upcall_mmio/parameters'
@@ -22,8 +22,8 @@ export class LinuxMmio {
   }
 
   async #write(parameter: 'add' | 'remove', { base, size, irq }: MmioRequest): Promise<number> {
-    const file = `${PARAMETERS}/${parameter}`
-    if (!(await this.#files.exists(file))) return NO_COMMAND
-    return this.#files.write(file, `0x${size.toString(16)}@0x${base.toString(16)}:${irq}`)
+    const window = `0x${size.toString(16)}@0x${base.toString(16)}:${irq}`
+    const result = await this.#files.write(`${PARAMETERS}/${parameter}`, window)
+    return result === NO_FILE ? NO_COMMAND : result
   }
 }

@@ -1,6 +1,6 @@
 import type { PciRequest } from '@upcall/wire'
 import { ENODEV } from '../errno.js'
-import type { Files } from './files.js'
+import { type Files, NO_FILE } from './files.js'
 import type { Waiting } from './waiting.js'
 
 const DEVICES = '/sys/bus/pci/devices'
@@ -31,13 +31,12 @@ export class LinuxPci {
   async add(slot: PciRequest): Promise<number> {
     const { waiting, pciWaitMs } = this.#options
     const rescan = `${BUSES}/0000:${hex(slot.bus)}/rescan`
-    if (!(await this.#files.exists(rescan))) return ENODEV
     let scanAt = waiting.now()
     const result = await waiting.until(waiting.now() + pciWaitMs, async () => {
       if (waiting.now() < scanAt && !(await this.#has(slot))) return undefined
       scanAt = waiting.now() + RESCAN_MS
       const refused = await this.#files.write(rescan, '1')
-      if (refused !== 0) return refused
+      if (refused !== 0) return refused === NO_FILE ? ENODEV : refused
       return (await this.#has(slot)) ? 0 : undefined
     })
     return result ?? ENODEV

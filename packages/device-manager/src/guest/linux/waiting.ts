@@ -24,6 +24,11 @@ export class Waiting {
     return this.#clock.now()
   }
 
+  /** @throws the signal's reason if nothing more is to be begun. */
+  check(): void {
+    this.#signal?.throwIfAborted()
+  }
+
   /** Looks again and again until there is something to see, or `deadline` has passed; then undefined. sysfs tells nobody what appears. */
   async until<T>(deadline: number, look: () => Promise<T | undefined>): Promise<T | undefined> {
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
@@ -88,6 +93,7 @@ export class Turns {
   run<T>(what: string, operation: () => Promise<T>): Promise<T> {
     const deadline = this.#waiting.now() + this.#operationMs
     const turn = this.#last.then(() => {
+      this.#waiting.check()
       if (this.#waiting.now() >= deadline) throw new Overdue(`${what}: its turn came too late`)
       return operation()
     })

@@ -1,0 +1,39 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { GuestArch } from '../arch.js'
+import { buildGuestImage, type GuestImage, type ImageOptions } from './image.js'
+import { runInGuest } from './run.js'
+
+let dir: string
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'image-'))
+})
+afterEach(() => rm(dir, { recursive: true }))
+
+describe.runIf(process.platform === 'linux' && process.arch === 'x64')('buildGuestImage', () => {
+  it.each<[Partial<ImageOptions>, RegExp]>([
+    [{ arch: 'arm64' as GuestArch }, /arch is "arm64"; allowed: x86_64, aarch64/],
+    [{ arch: 'aarch64' }, /node is missing: .* none for an aarch64 guest/],
+  ])('refuses %j before it makes anything', async (options, message) => {
+    const refused = { code: 'INVALID_OPTION', message: expect.stringMatching(message) }
+    await expect(buildGuestImage({ cacheDir: dir, ...options })).rejects.toMatchObject(refused)
+    expect(await readdir(dir)).toEqual([])
+  })
+})
+
+describe('runInGuest', () => {
+  const image = (arch: GuestArch): GuestImage => {
+    const at = (name: string) => join(dir, name)
+    return { arch, kernel: at('vmlinuz'), initrd: at('initrd'), root: at('root'), release: '6.1', modules: {} }
+  }
+
+  it.each([
+    ['x86_64', 'virt', /machine is "virt", of aarch64; the image is for x86_64/],
+    ['aarch64', 'q35', /machine is "q35", of x86_64; the image is for aarch64/],
+  ] as const)('refuses an image of %s on a %s', async (arch, machine, message) => {
+    const run = runInGuest({ image: image(arch), machine, command: ['true'], modules: [] })
+    await expect(run).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringMatching(message) })
+  })
+})
