@@ -290,7 +290,9 @@ test('status takes a booting guest for what it is; wait outlasts whatever is not
   expect(wrong.stdout.json).toMatchObject([
     {
       attempts: 1,
-      error: { message: expect.stringMatching(/^wait: connect unix:.*: the path is a directory, not a socket; check the path[^(]*$/) },
+      error: {
+        message: expect.stringMatching(/^wait: connect unix:.*: the path is a directory, not a socket; check the path[^(]*$/),
+      },
     },
   ])
   expect((await upcall(['--target', 'vsock://3', '--json', 'wait'])).stdout.json).toMatchObject([
