@@ -644,8 +644,8 @@ const faults = [
   shim(
     'a drive waits for another guest than it was plugged into',
     'vm/vm.ts',
-    'announce: (signal) => this.#manager.addMmio(window, { signal })',
-    'announce: () => this.#manager.addMmio(window)',
+    'await this.#manager.addMmio(window, { signal })',
+    'await this.#manager.addMmio(window)',
   ),
   shim(
     'a reset guest is the same guest',
