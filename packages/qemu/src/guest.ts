@@ -85,7 +85,7 @@ export async function bootGuest(options: BootOptions): Promise<Guest> {
       try {
         await guest.booted(deadline - started)
         guest.boot = { ms: clock.now() - started, restarts }
-        void guest.exited.then(() => log.close())
+        void guest.exited.then(() => log[Symbol.dispose]())
         return guest
       } catch (error) {
         guest.kill()
@@ -98,7 +98,7 @@ export async function bootGuest(options: BootOptions): Promise<Guest> {
       }
     }
   } catch (error) {
-    log.close()
+    log[Symbol.dispose]()
     throw error
   }
 }
@@ -250,9 +250,14 @@ class RunningGuest implements Guest {
 function exitedError({ code, signal, output }: QemuExit, console: GuestConsole): QemuError {
   const how = signal ? `was killed by ${signal}` : code === null ? 'did not start' : `exited with status ${code}`
   const end = `QEMU ${how}${output && `: ${output}`}`
-  const panic = signal ? undefined : console.tail(PANIC_LINES).findLast((line) => PANIC.test(line))
+  const panic = signal
+    ? undefined
+    : console
+        .tail(PANIC_LINES)
+        .flatMap((line) => PANIC.exec(line) ?? [])
+        .at(-1)
   if (panic === undefined) return new QemuError('EXITED', end, { console: console.tail() })
-  return new QemuError('PANIC', `${PANIC.exec(panic)![0]}; ${end}`, { console: console.tail() })
+  return new QemuError('PANIC', `${panic}; ${end}`, { console: console.tail() })
 }
 
 function silentError(restarts: readonly BootRestart[]): QemuError {

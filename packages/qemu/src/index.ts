@@ -9,5 +9,6 @@ export { buildGuestImage, type GuestImage, type ImageOptions } from './image/ima
 export { buildKernelModule, type KernelModuleOptions } from './image/kernel-module.js'
 export { type GuestRun, type RunOptions, type RunResult, runInGuest, startInGuest } from './image/run.js'
 export { missingTools } from './image/tools.js'
+export { type Log as ConsoleLog, openLogFile } from './log.js'
 export { findQemu, type QemuExit } from './process.js'
 export { connectQmp, type EventWaitOptions, type ExecuteOptions, QmpClient, type QmpEvent, type QmpOptions } from './qmp.js'

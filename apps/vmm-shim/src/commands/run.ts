@@ -1,14 +1,13 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
-import type { Accelerator } from '@upcall/qemu'
-import { formatAddress } from '@upcall/vsock'
+import { type Accelerator, type ConsoleLog, openLogFile } from '@upcall/qemu'
+import { formatAddress, UNIX_PATH_MAX } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import { type SimulatedShimOptions, startShim } from '../guest/shim.js'
 import { type LOG_LEVELS, type Log, stderrLog } from '../log.js'
 import { MEMORY_BLOCK, type ShimMachine } from '../qemu/hardware.js'
 import { startQemuShim } from '../qemu/shim.js'
-import { type ConsoleFile, openConsoleFile } from './console-file.js'
 import { nextSignal } from './signals.js'
 
 export interface RunFlags {
@@ -159,13 +158,10 @@ function checkPaths({ uds, api, monitor, console }: RunFlags): void {
   }
 }
 
-/** Longest path of a Unix socket in Linux. */
-const LONGEST_SOCKET_PATH = 107
-
 function checkSocketPath(flag: string, path: string): void {
   const { length } = Buffer.from(path)
-  if (length > LONGEST_SOCKET_PATH)
-    throw new UsageError(`--${flag} ${path}: it has ${length} bytes; a socket's path has ${LONGEST_SOCKET_PATH} at most`)
+  if (length > UNIX_PATH_MAX)
+    throw new UsageError(`--${flag} ${path}: it has ${length} bytes; a socket's path has ${UNIX_PATH_MAX} at most`)
   const directory = statSync(dirname(resolve(path)), { throwIfNoEntry: false })
   if (!directory?.isDirectory()) throw new UsageError(`--${flag} ${path}: its directory does not exist; make it first`)
   const there = statSync(path, { throwIfNoEntry: false })
@@ -182,9 +178,9 @@ function whatIsAt(path: string): string {
   }
 }
 
-function openConsole(path: string, log: Log): ConsoleFile {
+function openConsole(path: string, log: Log): ConsoleLog {
   try {
-    return openConsoleFile(path, (why) => log.error({ path, why }, 'the console is not written down any more'))
+    return openLogFile(path, (why) => log.error({ path, why }, 'the console is not written down any more'))
   } catch (error) {
     throw new UsageError(`--console ${path}: ${(error as Error).message}; give a file that can be written`)
   }

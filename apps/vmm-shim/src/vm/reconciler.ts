@@ -1,5 +1,5 @@
 import { isUpcallError } from '@upcall/client'
-import { type DeviceManager, GuestError } from '@upcall/device-manager'
+import { type DeviceManager, isGuestError } from '@upcall/device-manager'
 import type { Arch } from '@upcall/wire'
 import type { Books } from './books.js'
 import { VmError } from './error.js'
@@ -16,8 +16,6 @@ export interface Reconciled {
   differences: Difference[]
 }
 
-/** The guest's refusal of a window that it has. */
-const EEXIST = -17
 /** A window that nothing can have, with which the guest is asked a question that changes nothing. */
 const NOWHERE = { base: 0xffff_ffff_ffff_0000n, size: 0x1000n, irq: 5 }
 
@@ -86,9 +84,9 @@ export class Reconciler {
         await ask()
         this.#untold.settled.push(settled)
       } catch (error) {
-        if (!(error instanceof GuestError)) throw error
+        if (!isGuestError(error)) throw error
         // A difference then, unless the guest says nothing and has it.
-        refused ||= guest !== undefined || error.errno !== EEXIST
+        refused ||= guest !== undefined || error.errnoName !== 'EEXIST'
       }
     }
     const astray = spares.cpus.filter((id) => guest?.cpus.online.includes(id))
@@ -112,7 +110,7 @@ export class Reconciler {
     const ask = async () => {
       await this.#manager.ready({ timeoutMs, signal })
       await this.#manager.removeMmio(NOWHERE, { timeoutMs, signal }).catch((error) => {
-        if (!(error instanceof GuestError)) throw error
+        if (!isGuestError(error)) throw error
       })
     }
     try {

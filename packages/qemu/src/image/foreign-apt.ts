@@ -1,7 +1,8 @@
-import { mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { ARCHES, type GuestArch } from '../arch.js'
 import { QemuError } from '../errors.js'
+import { discard, place } from './cache.js'
 import { runTool } from './tools.js'
 
 /** Lists older than that are fetched anew. */
@@ -40,11 +41,8 @@ async function update(arch: GuestArch, state: string, signal: AbortSignal | unde
         'IMAGE',
         `apt-get update brought no list of ${ARCHES[arch].debian} packages; is a mirror configured and reachable?`,
       )
-    await rm(state, { recursive: true, force: true })
-    await rename(fresh, state).catch(async (error) => {
-      // Somebody else was faster.
-      if ((await madeAt(state)) === Number.NEGATIVE_INFINITY) throw error
-    })
+    await discard(state, `${fresh}-old`)
+    await place(fresh, state, async () => (await madeAt(state)) !== Number.NEGATIVE_INFINITY)
   } finally {
     await rm(fresh, { recursive: true, force: true })
   }

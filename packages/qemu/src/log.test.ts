@@ -1,0 +1,35 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { openLogFile } from './log.js'
+
+describe('openLogFile', () => {
+  it('writes anew, and nothing behind its end', () => {
+    const directory = mkdtempSync(join(tmpdir(), 'log-'))
+    try {
+      const path = join(directory, 'console')
+      for (const text of ['first', 'second']) {
+        const file = openLogFile(path, () => {})
+        file.write(text)
+        file[Symbol.dispose]()
+        file.write('too late')
+      }
+      expect(readFileSync(path, 'utf8')).toBe('second')
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+
+  it('tells once that the disk is full, and throws nothing', () => {
+    const failures: string[] = []
+    using file = openLogFile('/dev/full', (why) => failures.push(why))
+    file.write('x')
+    file.write('x')
+    expect(failures).toEqual([expect.stringContaining('ENOSPC')])
+  })
+
+  it('throws if there can be no such file', () => {
+    expect(() => openLogFile('/no/such/file', () => {})).toThrow(/ENOENT/)
+  })
+})
