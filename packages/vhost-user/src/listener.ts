@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { link, lstat, open, stat, unlink } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { AcceptPause, type Sleep } from '../../../native/accept-pause.js'
 import { VsockDeviceError } from './errors.js'
 import type { Binding, Descriptor } from './native/binding.js'
 
@@ -9,9 +10,6 @@ import type { Binding, Descriptor } from './native/binding.js'
 const UNIX_PATH_MAX = 107
 
 const LOCK_WAIT_MS = 2_000
-
-const FIRST_PAUSE_MS = 10
-const LAST_PAUSE_MS = 1_000
 
 /** `struct sockaddr_un` in bytes. */
 export function unixAddress(binding: Binding, path: string): Uint8Array {
@@ -36,9 +34,6 @@ export interface ListenerHandlers {
   /** Out of descriptors or memory: the VMM waits in the backlog, the next try is in `delayMs`. */
   readonly onPause?: ((error: unknown, delayMs: number) => void) | undefined
 }
-
-/** Calls `fn` once after `ms`, unless the returned function is called first. It keeps the process alive, as listening does. */
-export type Sleep = (ms: number, fn: () => void) => () => void
 
 /**
  * Listens on `path`. The socket is bound under another name and linked into place, so that whoever sees the file can connect; a file
@@ -89,8 +84,7 @@ function acceptFrom(
   sleep: Sleep,
 ): () => void {
   let stopped = false
-  let cancelPause = () => {}
-  let pauseMs = FIRST_PAUSE_MS
+  const pause = new AcceptPause(sleep)
   const watch = () => binding.watch(listener, binding.READABLE, acceptAll)
   const acceptAll = () => {
     while (!stopped) {
@@ -98,26 +92,23 @@ function acceptFrom(
       try {
         accepted = binding.accept(listener)
       } catch (error) {
-        // Readiness is level-triggered, and the backlog stays as it is: watching on would spin.
         binding.unwatch(listener)
-        const ms = pauseMs
-        pauseMs = Math.min(2 * ms, LAST_PAUSE_MS)
-        cancelPause = sleep(ms, watch)
-        onPause?.(error, ms)
+        onPause?.(error, pause.begin(watch))
         return
       }
       if (accepted === undefined) return
-      pauseMs = FIRST_PAUSE_MS
+      pause.reset()
       onConnection(accepted.descriptor)
     }
   }
   watch()
   return () => {
     stopped = true
-    cancelPause()
+    pause.cancel()
   }
 }
 
+/** It keeps the process alive, as listening does. */
 function systemSleep(ms: number, fn: () => void): () => void {
   const timer = setTimeout(fn, ms)
   return () => clearTimeout(timer)

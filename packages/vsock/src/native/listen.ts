@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import { getSystemErrorName } from 'node:util'
+import { AcceptPause } from '../../../../native/accept-pause.js'
 import { adopt, type CreateSocket } from './adopt.js'
 import type { Binding, Descriptor } from './binding.js'
 import { LITTLE_ENDIAN } from './sockaddr.js'
@@ -37,8 +38,6 @@ export interface Listener {
 
 /** Errors that pass when somebody closes something. The connection is still in the backlog: nothing is lost by waiting. */
 const EXHAUSTED: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'])
-const FIRST_DELAY_MS = 10
-const LAST_DELAY_MS = 1_000
 
 /** Accepted in one go before other work gets its turn. */
 const BATCH = 64
@@ -71,11 +70,9 @@ class AcceptingListener<T extends Socket> implements Listener {
   readonly #binding: Binding
   readonly #descriptor: Descriptor
   readonly #handlers: ListenHandlers<T>
-  readonly #sleep: Sleep
+  readonly #pause: AcceptPause
   #closed = false
   #referenced = true
-  #delayMs = FIRST_DELAY_MS
-  #cancelPause: () => void = () => {}
   /** Where the next connection goes, made before it is accepted: afterwards, for want of a number, it could only be dropped. */
   #spare: Descriptor | undefined
 
@@ -83,7 +80,7 @@ class AcceptingListener<T extends Socket> implements Listener {
     this.#binding = binding
     this.#descriptor = descriptor
     this.#handlers = handlers
-    this.#sleep = sleep
+    this.#pause = new AcceptPause((ms, fn) => sleep(ms, fn, this.#referenced))
     this.local = binding.getsockname(descriptor)
     this.#watch()
   }
@@ -100,7 +97,7 @@ class AcceptingListener<T extends Socket> implements Listener {
 
   close(): void {
     this.#closed = true
-    this.#cancelPause()
+    this.#pause.cancel()
     this.#binding.close(this.#descriptor)
     if (this.#spare) this.#binding.close(this.#spare)
   }
@@ -119,12 +116,12 @@ class AcceptingListener<T extends Socket> implements Listener {
       try {
         socket = this.#accept()
       } catch (error) {
-        if (EXHAUSTED.has((error as NodeJS.ErrnoException).code)) this.#pause(error)
+        if (EXHAUSTED.has((error as NodeJS.ErrnoException).code)) this.#pauseFor(error)
         else this.#fail(error)
         return
       }
       if (!socket) return
-      this.#delayMs = FIRST_DELAY_MS
+      this.#pause.reset()
       this.#handlers.onConnection(socket)
     }
   }
@@ -138,12 +135,9 @@ class AcceptingListener<T extends Socket> implements Listener {
     return adopt(this.#binding, accepted.descriptor, placeholder, accepted.peer, this.#handlers.create)
   }
 
-  /** The backlog stays readable, so watching on would spin. */
-  #pause(error: unknown): void {
-    const delayMs = this.#delayMs
-    this.#delayMs = Math.min(delayMs * 2, LAST_DELAY_MS)
+  #pauseFor(error: unknown): void {
     this.#binding.unwatch(this.#descriptor)
-    this.#cancelPause = this.#sleep(delayMs, () => this.#watch(), this.#referenced)
+    const delayMs = this.#pause.begin(() => this.#watch())
     this.#handlers.onPause?.(error, delayMs)
   }
 
