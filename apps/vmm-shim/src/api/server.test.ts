@@ -1,6 +1,9 @@
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { connect as netConnect } from 'node:net'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import type { Clock } from '@upcall/client'
 import { listen } from '@upcall/vsock'
 import { describe, expect, it } from 'vitest'
 import { callApi } from '../demo/api-client.js'
@@ -11,11 +14,11 @@ import { serveApi } from './server.js'
 
 const DISK = { path_on_host: '/srv/data.img', is_read_only: true }
 
-async function makeApi(options: RigOptions & { idleMs?: number | undefined } = {}) {
+async function makeApi(options: RigOptions & { clock?: Clock | undefined } = {}) {
   const rig = await makeRig(options)
   const path = join(rig.directory, 'api.sock')
   const server = await listen({ transport: 'unix', path })
-  const api = serveApi({ server, vm: rig.vm, log: silentLog, idleMs: options.idleMs })
+  const api = serveApi({ server, vm: rig.vm, log: silentLog, clock: options.clock })
   return {
     ...rig,
     path,
@@ -171,28 +174,57 @@ describe('what is wrong in itself', () => {
   })
 })
 
+/** Time in which nothing happens by itself: the timers, in the order in which they were set. */
+function idleTime() {
+  const timers: { ms: number; fn: () => void; isSet: boolean }[] = []
+  const setTimer = (ms: number, fn: () => void) => {
+    const timer = { ms, fn, isSet: true }
+    timers.push(timer)
+    return () => {
+      timer.isSet = false
+    }
+  }
+  return { clock: { now: () => 0, setTimer }, timers }
+}
+
 describe('a connection', () => {
   it('on which a request trickles in is cut off', async () => {
-    await using api = await makeApi({ idleMs: 60 })
+    const { clock, timers } = idleTime()
+    await using api = await makeApi({ clock })
     const socket = netConnect(api.path)
     const closed = new Promise((resolve) => socket.on('close', resolve))
     socket.on('error', () => {})
     socket.write('GET /vm HTTP/1.1\r\nx-slow: ')
-    const trickle = setInterval(() => socket.write('x'), 10)
+    await expect.poll(() => timers.length).toBe(1)
+    for (let i = 0; i < 10; i++) {
+      await new Promise<void>((resolve) => socket.write('x', () => resolve()))
+      await turn()
+    }
+    // No byte of them has begun the time anew.
+    expect(timers).toEqual([{ ms: 5_000, fn: expect.any(Function), isSet: true }])
+    timers[0]!.fn()
     await closed
-    clearInterval(trickle)
   })
 
   it('stays as long as any of its requests is under way', async () => {
-    await using api = await makeApi({ idleMs: 30 })
+    const { clock, timers } = idleTime()
+    await using api = await makeApi({ clock })
     api.machine.kernel.pause()
     const body = JSON.stringify({ desired_vcpus: 2 })
     const change = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n${body}`
     const look = 'GET /vm HTTP/1.1\r\nhost: vm\r\n\r\n'
-    const answers = raw(api.path, look + change)
-    // The first of the two has been answered for longer than a connection may be idle.
-    setTimeout(() => api.machine.kernel.resume(), 200)
-    expect((await answers).match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200'])
+    const socket = netConnect(api.path)
+    const ended = once(socket, 'end')
+    let answers = ''
+    socket.setEncoding('utf8').on('data', (text) => (answers += text))
+    socket.write(look + change)
+    await expect.poll(() => answers).toMatch(/^HTTP\/1\.1 200/)
+    await expect.poll(() => api.manager.state).toBe('ServiceBusy')
+    // The first of the two has been answered, and yet no time runs out for the connection.
+    expect(timers.filter(({ isSet }) => isSet)).toEqual([])
+    api.machine.kernel.resume()
+    await ended
+    expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200'])
   })
 })
 

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { type Clock, systemClock } from '@upcall/client'
 import type { VsockServer } from '@upcall/vsock'
 import type { Log } from '../log.js'
 import type { Vm } from '../vm/vm.js'
@@ -19,8 +20,7 @@ export interface ApiOptions {
   server: VsockServer
   vm: Vm
   log: Log
-  /** How long a connection may be without a request, in milliseconds. Default 5000. */
-  idleMs?: number | undefined
+  clock?: Clock | undefined
 }
 
 export interface ApiServer {
@@ -29,9 +29,9 @@ export interface ApiServer {
 }
 
 /** The control API, HTTP over a Unix socket. A change once begun is carried through, whoever hangs up. */
-export function serveApi({ server, vm, log, idleMs = IDLE_MS }: ApiOptions): ApiServer {
+export function serveApi({ server, vm, log, clock = systemClock }: ApiOptions): ApiServer {
   const connections = new WeakMap<object, Idleness>()
-  const http = createServer({ keepAliveTimeout: idleMs }, (request, response) => {
+  const http = createServer({ keepAliveTimeout: IDLE_MS }, (request, response) => {
     const idleness = connections.get(request.socket)
     idleness?.begin()
     response.once('close', () => idleness?.end())
@@ -39,7 +39,7 @@ export function serveApi({ server, vm, log, idleMs = IDLE_MS }: ApiOptions): Api
   })
   http.on('clientError', refuse)
   server.on('connection', (socket) => {
-    connections.set(socket, new Idleness(socket, idleMs))
+    connections.set(socket, new Idleness(socket, clock))
     http.emit('connection', socket)
   })
   server.on('error', (error) => log.warn({ error: error.message }, 'API accept failed'))
@@ -55,20 +55,20 @@ export function serveApi({ server, vm, log, idleMs = IDLE_MS }: ApiOptions): Api
 /** Cuts a connection off on which no request has been under way for so long, however slowly the next one trickles in. */
 class Idleness {
   readonly #socket: Duplex
-  readonly #ms: number
+  readonly #clock: Clock
   #requests = 0
-  #timer: NodeJS.Timeout | undefined
+  #cancel = () => {}
 
-  constructor(socket: Duplex, ms: number) {
+  constructor(socket: Duplex, clock: Clock) {
     this.#socket = socket
-    this.#ms = ms
-    socket.once('close', () => clearTimeout(this.#timer))
+    this.#clock = clock
+    socket.once('close', () => this.#cancel())
     this.#wait()
   }
 
   begin(): void {
     this.#requests++
-    clearTimeout(this.#timer)
+    this.#cancel()
   }
 
   end(): void {
@@ -76,7 +76,7 @@ class Idleness {
   }
 
   #wait(): void {
-    if (!this.#socket.destroyed) this.#timer = setTimeout(() => this.#socket.destroy(), this.#ms)
+    if (!this.#socket.destroyed) this.#cancel = this.#clock.setTimer(IDLE_MS, () => this.#socket.destroy())
   }
 }
 
