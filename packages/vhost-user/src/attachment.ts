@@ -3,11 +3,12 @@ import { Channel } from './channel.js'
 import type { Clock } from './clock.js'
 import { outcomeError, VsockDeviceError } from './errors.js'
 import { Leavers } from './join.js'
-import type { VsockConnection } from './machine/connection.js'
+import type { ConnectionSnapshot, VsockConnection } from './machine/connection.js'
 import { RX_RING, TX_RING, VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
 import type { MuxerOptions } from './machine/muxer.js'
 import { BackendSession, type SessionResult } from './machine/session.js'
+import type { Overdue, RingSnapshot } from './machine/vring.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { BindingPlatform } from './platform.js'
 import { VsockStream } from './stream.js'
@@ -29,18 +30,44 @@ export interface IncomingConnection {
  */
 export type ConnectionHandler = (port: number, incoming: IncomingConnection) => Promise<Duplex | undefined> | Duplex | undefined
 
+/**
+ * The guest and the device seemed to wait for each other. `interrupt`: the guest had not caught up with a ring for 100 ms and was
+ * interrupted once more. `lost`: it had not been interrupted for what it waits for; otherwise it had been, and is perhaps only busy or
+ * paused. `kick`: the guest had put something into a ring, and no kick came (`lost` is always true).
+ */
+export interface Recovery {
+  readonly ring: 'rx' | 'tx'
+  readonly by: 'interrupt' | 'kick'
+  readonly lost: boolean
+}
+
+/** How things stand between the guest and the device, as plain data. A ring is absent while it does not run. */
+export interface DeviceSnapshot {
+  readonly rx: RingSnapshot | undefined
+  readonly tx: RingSnapshot | undefined
+  readonly connections: readonly ConnectionSnapshot[]
+}
+
 export interface AttachmentHandlers {
   readonly onConnection: ConnectionHandler | undefined
   /** Something that `running` or `fault` shows may have changed. */
   readonly onChange: () => void
   /** A new driver has begun; `connections` of the old one were cut. */
   readonly onReset: (connections: number) => void
+  /** The guest and the device waited for each other, and the device has ended that. */
+  readonly onRecovery: (recovery: Recovery) => void
   /** The front end has gone, or broke the protocol. Called once; everything is released by then. */
   readonly onEnd: (error: DeviceError | undefined) => void
 }
 
 /** How long an interrupt for used transmit buffers may wait for one that has packets to tell of. A shorter timer costs more than it saves. */
 const SETTLE_MS = 10
+
+/**
+ * How long a guest may take to catch up before it is interrupted again, and how often the rings are looked at without a kick while
+ * connections are open.
+ */
+const LOOK_MS = 100
 
 /** Trips to the rings that callbacks may bring about, one after the other, before the event loop has to turn. */
 const TRIPS_PER_TURN = 4
@@ -70,6 +97,10 @@ export class Attachment {
   #wakeAt = Number.POSITIVE_INFINITY
   #cancelWake: () => void = () => {}
   #cancelSettle: (() => void) | undefined
+  #lastTrip = 0
+  /** Nothing was done since the last look. */
+  #quiet = false
+  #cancelLook: (() => void) | undefined
 
   constructor(binding: Binding, descriptor: Descriptor, options: MuxerOptions, clock: Clock, handlers: AttachmentHandlers) {
     this.#options = options
@@ -102,6 +133,11 @@ export class Attachment {
 
   get connections(): number {
     return this.#device.muxer.size
+  }
+
+  snapshot(): DeviceSnapshot {
+    const { rx, tx } = this.#session
+    return { rx: rx?.snapshot(), tx: tx?.snapshot(), connections: this.#device.muxer.snapshot() }
   }
 
   /** The connection opens or the promise rejects with `VsockDeviceError`; the handshake has a deadline of its own. */
@@ -159,6 +195,7 @@ export class Attachment {
     this.#closed = true
     this.#cancelWake()
     this.#cancelSettle?.()
+    this.#cancelLook?.()
     this.#channel.close()
     this.#device.muxer.abandon()
     this.#deliverNews()
@@ -232,8 +269,11 @@ export class Attachment {
     const { rx, tx } = this.#session
     if (rx !== undefined || tx !== undefined) {
       try {
-        const more = this.#device.process(rx, tx, this.#clock.now())
+        this.#lastTrip = this.#clock.now()
+        this.#quiet = false
+        const more = this.#device.process(rx, tx, this.#lastTrip)
         this.#announce()
+        this.#lookAfter(LOOK_MS)
         if (more) this.#postpone()
       } catch (error) {
         this.#stop(toDeviceError(error))
@@ -256,6 +296,55 @@ export class Attachment {
     this.#cancelSettle?.()
     this.#cancelSettle = undefined
     if (this.#device.settle(this.#session.tx)) this.#platform.notify(TX_RING)
+  }
+
+  /**
+   * Ends a wait of guest and device for each other, whoever is to blame: QEMU before 8.1 leaves out the memory barriers of a guest with
+   * one emulated CPU, so that the guest's wish and the device's look at it can miss each other. 100 ms after the last trip the guest is
+   * interrupted again if it has not caught up, and its rings are looked at; and so on while connections are open or it is behind.
+   */
+  #look(): void {
+    this.#cancelLook = undefined
+    const idle = this.#clock.now() - this.#lastTrip
+    if (idle < LOOK_MS) return this.#lookAfter(LOOK_MS - idle)
+    const { rx, tx } = this.#session
+    // What is about to be done anyway needs no help.
+    if (this.#closed || this.#scheduled || this.#postponed || (rx === undefined && tx === undefined)) return
+    try {
+      const look = this.#device.look(rx, tx)
+      if (look.rx) this.#interruptAgain(RX_RING, look.rx)
+      if (look.tx) this.#interruptAgain(TX_RING, look.tx)
+      if (look.unkicked !== undefined) this.#lookTwice(look.unkicked)
+      else if (look.rx || look.tx || this.connections > 0) this.#lookAfter(LOOK_MS)
+    } catch (error) {
+      this.#stop(toDeviceError(error))
+      this.#handlers.onChange()
+    }
+  }
+
+  #lookAfter(ms: number): void {
+    this.#cancelLook ??= this.#clock.setTimer(ms, () => this.#look())
+  }
+
+  #interruptAgain(ring: typeof RX_RING | typeof TX_RING, { lost, looks }: Overdue): void {
+    // A guest that is paused or busy is interrupted ever more rarely: after 100, 200, 400 ms and so on.
+    if ((looks & (looks - 1)) !== 0) return
+    this.#platform.notify(ring)
+    if (looks === 1) this.#tellRecovery(ring, 'interrupt', lost)
+  }
+
+  /** A kick that is on its way comes first: the event loop hears of it before this. */
+  #lookTwice(ring: typeof RX_RING | typeof TX_RING): void {
+    this.#quiet = true
+    setImmediate(() => {
+      if (this.#closed || !this.#quiet) return
+      this.#tellRecovery(ring, 'kick', true)
+      this.#pump()
+    })
+  }
+
+  #tellRecovery(ring: typeof RX_RING | typeof TX_RING, by: Recovery['by'], lost: boolean): void {
+    this.#handlers.onRecovery({ ring: ring === RX_RING ? 'rx' : 'tx', by, lost })
   }
 
   #deliverNews(): void {

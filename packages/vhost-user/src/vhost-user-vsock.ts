@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import { Attachment, type ConnectionHandler } from './attachment.js'
+import { Attachment, type ConnectionHandler, type DeviceSnapshot, type Recovery } from './attachment.js'
 import { type Clock, systemClock } from './clock.js'
 import { VsockDeviceError } from './errors.js'
 import { type Listener, listenUnix } from './listener.js'
@@ -18,7 +18,7 @@ export interface VhostUserVsockOptions {
   onConnection?: ConnectionHandler | undefined
   /** Connections at a time, those still closing included: 1 to 1023. Default 1023. */
   maxConnections?: number | undefined
-  /** How much of what the guest sent may wait per connection, in bytes: at least 65536. Default 262144. */
+  /** How much of what the guest sent may wait per connection, in bytes: 4096 to 2^30. Default 262144, as Linux has it. */
   bufferBytes?: number | undefined
   /** How long a handshake may take in either direction. Default 2000 ms. */
   handshakeTimeoutMs?: number | undefined
@@ -50,6 +50,8 @@ export interface VhostUserVsockEvents {
   /** The guest's driver began anew; so many connections of the old one were cut. */
   reset: [info: { connections: number }]
   state: [change: { state: DeviceState; previous: DeviceState }]
+  /** The guest and the device seemed to wait for each other, and the device has ended that. A count of these is worth having. */
+  recovery: [recovery: Recovery]
   /** A VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second later. */
   warning: [error: VsockDeviceError]
 }
@@ -86,7 +88,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.#options = {
       guestCid,
       maxConnections: integer('maxConnections', maxConnections, 1, 1023),
-      bufferBytes: integer('bufferBytes', bufferBytes, 64 * 1024, 2 ** 30),
+      bufferBytes: integer('bufferBytes', bufferBytes, 4096, 2 ** 30),
       handshakeMs: integer('handshakeTimeoutMs', handshakeTimeoutMs, 1, 2 ** 31 - 1),
       lingerMs: integer('lingerMs', lingerMs, 1, 2 ** 31 - 1),
       allocate: (size) => Buffer.allocUnsafe(size),
@@ -173,6 +175,11 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     return this.#attachment?.resetConnections() ?? 0
   }
 
+  /** Both rings and the credit of every connection at this moment, as plain data, to look into a transfer that stands still. */
+  snapshot(): DeviceSnapshot {
+    return this.#attachment?.snapshot() ?? { rx: undefined, tx: undefined, connections: [] }
+  }
+
   /** Stops listening, cuts every connection, hangs up on the VMM, and resolves when the socket file is gone. Twice is once. */
   close(): Promise<void> {
     this.#closing ??= this.#shut()
@@ -201,6 +208,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       onConnection: this.#onConnection,
       onChange: () => this.#follow(attachment),
       onReset: (connections) => this.#tell(() => this.emit('reset', { connections })),
+      onRecovery: (recovery) => this.#tell(() => this.emit('recovery', recovery)),
       onEnd: (error) => {
         this.#attachment = undefined
         this.#enter('waiting', error === undefined ? 'disconnected' : 'protocol', error)

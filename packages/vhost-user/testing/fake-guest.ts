@@ -69,6 +69,10 @@ export class DriverRing {
   get availEvent(): number {
     return this.view.getUint16(this.usedAt + 4 + 8 * this.size, true)
   }
+  /** Up to where `takeUsed` has looked. */
+  get seen(): number {
+    return this.#usedSeen
+  }
   get freeDescriptors(): number {
     return this.#free.length
   }
@@ -142,10 +146,11 @@ export class FakeGuest {
     this.#buffers = 0x2_0000
   }
 
-  /** Gives the device `count` receive buffers of a header and `room` bytes. */
+  /** Gives the device `count` receive buffers of a header and `room` bytes: up to 4096, of more than 1056 bytes at most 46 at a time. */
   supply(count: number, room = 1024): void {
+    const large = room > 1056
     for (let i = 0; i < count && this.rx.freeDescriptors >= 2; i++) {
-      const at = this.#buffers + (this.#slot++ % 256) * 1100
+      const at = large ? 0xd_0000 + (this.#slot++ % 46) * 4200 : this.#buffers + (this.#slot++ % 256) * 1100
       const head = this.rx.add([
         { address: GUEST_BASE + at, length: PACKET_HEADER_SIZE, writable: true },
         { address: GUEST_BASE + at + PACKET_HEADER_SIZE, length: room, writable: true },

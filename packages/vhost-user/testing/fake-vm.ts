@@ -57,15 +57,19 @@ export class FakeVm {
 export const GUEST_PORT = 5000
 
 /** A connection from the host, past its handshake. */
-export function open(vm: FakeVm, fields: { bufferAllocation?: number; forwardCount?: number } = {}): VsockConnection {
-  vm.guest.supply(32)
+export function open(
+  vm: FakeVm,
+  fields: { bufferAllocation?: number; forwardCount?: number } = {},
+  { room = 1024 } = {},
+): VsockConnection {
+  vm.guest.supply(20, room)
   const connection = vm.device.muxer.connect(GUEST_PORT, vm.now)!
   vm.run()
   expect(vm.guest.received().map(opName)).toEqual(['REQUEST'])
   reply(vm, connection, Op.RESPONSE, fields)
   vm.run()
   expect(connection.state).toBe('open')
-  vm.guest.supply(32)
+  vm.guest.supply(20, room)
   return connection
 }
 

@@ -1,5 +1,6 @@
 import type { Chain } from './chain.js'
 import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
+import { PacketWindow, packetLimit } from './packet-window.js'
 import { type Allocate, ReceiveBuffer } from './receive-buffer.js'
 
 /**
@@ -36,8 +37,40 @@ export interface ConnectionPorts {
   readonly guestPort: number
 }
 
-/** The guest is told of its credit when so large a part of the buffer was taken since it was last told. */
+/** The credit of both sides of a connection. Counters are in bytes, 32 bits wide, and wrap. */
+export interface ConnectionSnapshot {
+  readonly hostPort: number
+  readonly guestPort: number
+  readonly state: ConnectionState
+  /** What came from the guest: received, taken from here by the reader, told to the guest as taken; and what waits for the reader. */
+  readonly host: {
+    readonly bufferBytes: number
+    readonly received: number
+    readonly taken: number
+    readonly told: number
+    readonly waiting: number
+  }
+  /**
+   * What goes to the guest: its buffer and what it has taken, by its own last word; what was sent; how many packets of that it has yet to
+   * take; bytes that wait for credit; whether the guest was asked for credit and has not given any.
+   */
+  readonly guest: {
+    readonly bufferBytes: number
+    readonly sent: number
+    readonly taken: number
+    readonly packets: number
+    readonly waiting: number
+    readonly asked: boolean
+  }
+}
+
+/** The guest is told of its credit at once when so large a part of its window was taken since it was last told. */
 const CREDIT_PART = 2
+/** Below that part, the guest is told after this time, in milliseconds, unless another packet tells it earlier. */
+const CREDIT_DELAY_MS = 20
+/** How long a connection without credit waits before it asks again, in milliseconds: twice as long each time, up to the longest. */
+const FIRST_ASK_MS = 10
+const LONGEST_ASK_MS = 5_000
 
 const NEVER = Number.POSITIVE_INFINITY
 
@@ -49,8 +82,6 @@ export class VsockConnection {
   outcome: ConnectionOutcome | undefined
   /** The guest has let us in, whatever came afterwards. */
   answered = false
-  /** When `handleTimeout` wants to be called. */
-  deadline: number
   /** There is news for the owner. */
   changed = false
   /** Bookkeeping of the muxer: in its list of those with something to send, and of those with news. */
@@ -72,9 +103,17 @@ export class VsockConnection {
   /** A packet of the handshake or a reset that is due. */
   #due: number = Op.INVALID
   #creditUpdateDue = false
-  #starved = false
-  // Credit towards the guest: what we sent, and the last that the guest told.
+  /** When the handshake or the end has taken too long. */
+  #deadline: number
+  /** When the guest is told of its credit at the latest. */
+  #tellAt = NEVER
+  /** How the guest is asked for credit: when next, and how long after that once more. */
+  #askAt = NEVER
+  #askMs = 0
+  #askDue = false
+  // Credit towards the guest: what we sent, in bytes and in packets, and the last that the guest told.
   #sent = 0
+  readonly #packets = new PacketWindow()
   #guestAllocation: number
   #guestForwarded: number
   // Credit towards us: what came, what was taken, and what the guest knows of that.
@@ -92,10 +131,15 @@ export class VsockConnection {
     this.#due = request === undefined ? Op.REQUEST : Op.INVALID
     this.#guestAllocation = request?.bufferAllocation ?? 0
     this.#guestForwarded = request?.forwardCount ?? 0
-    this.deadline = now + options.handshakeMs
+    this.#deadline = now + options.handshakeMs
   }
 
   // ── for the owner ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** When `handleTimeout` wants to be called. */
+  get deadline(): number {
+    return Math.min(this.#deadline, this.#tellAt, this.#askAt)
+  }
 
   /** The guest will send nothing more; what `read` still yields comes before the end. */
   get inputEnded(): boolean {
@@ -131,9 +175,7 @@ export class VsockConnection {
     if (count <= 0) return
     this.#forwarded = (this.#forwarded + count) >>> 0
     if (this.state === 'open') {
-      const untold = (this.#forwarded - this.#advertised) >>> 0
-      if (untold >= this.#options.bufferBytes / CREDIT_PART && (this.#guestShutdown & SHUTDOWN_SEND) === 0)
-        this.#creditUpdateDue = true
+      this.#tell(now)
       this.#settle(now)
     }
   }
@@ -156,7 +198,7 @@ export class VsockConnection {
   accept(): void {
     if (this.state !== 'accepting') return
     this.state = 'open'
-    this.deadline = NEVER
+    this.#deadline = NEVER
     this.#due = Op.RESPONSE
   }
 
@@ -171,7 +213,8 @@ export class VsockConnection {
       this.state = 'closing'
       this.#wantedShutdown = SHUTDOWN_BOTH
       this.#input.clear()
-      this.deadline = now + this.#options.lingerMs
+      this.#tellAt = NEVER
+      this.#deadline = now + this.#options.lingerMs
     }
   }
 
@@ -184,7 +227,15 @@ export class VsockConnection {
   }
 
   handleTimeout(now: number): void {
-    if (now < this.deadline) return
+    if (now >= this.#tellAt) {
+      this.#tellAt = NEVER
+      this.#creditUpdateDue = true
+    }
+    if (now >= this.#askAt) {
+      this.#askAt = NEVER
+      this.#askDue = true
+    }
+    if (now < this.#deadline) return
     if (this.state === 'connecting' || this.state === 'accepting') this.#finish('timeout', this.#due !== Op.REQUEST)
     else this.#finish('done', true)
   }
@@ -193,9 +244,7 @@ export class VsockConnection {
 
   /** Takes a packet of this connection. `chain` is positioned at its payload and holds at least `header.length` bytes of it. */
   receive(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
-    this.#guestAllocation = header.bufferAllocation
-    this.#guestForwarded = header.forwardCount
-    if (this.#starved && this.#credit() > 0) this.#starved = false
+    this.#hear(header)
     if (header.op === Op.RST) {
       this.#onReset()
       return
@@ -205,7 +254,7 @@ export class VsockConnection {
         if (header.op === Op.RESPONSE) {
           this.state = 'open'
           this.answered = true
-          this.deadline = NEVER
+          this.#deadline = NEVER
           this.changed = true
         } else {
           this.#violation()
@@ -231,7 +280,7 @@ export class VsockConnection {
     if (this.#due !== Op.INVALID) return true
     if (this.state !== 'open' && this.state !== 'closing') return false
     if (this.#creditUpdateDue) return true
-    if (this.#outputLength > 0) return this.#credit() > 0 || !this.#starved
+    if (this.#outputLength > 0) return this.#credit() > 0 || this.#asks
     return (this.#wantedShutdown & ~this.#sentShutdown) !== 0
   }
 
@@ -239,15 +288,16 @@ export class VsockConnection {
    * Decides the next packet: fills `header` and returns how many bytes of payload (at most `room`) belong to it, to be had by `copyOutput`.
    * Only to be called while `sendable`.
    */
-  next(header: PacketHeader, room: number): number {
+  next(header: PacketHeader, room: number, now: number): number {
     header.sourcePort = this.hostPort
     header.destinationPort = this.guestPort
     header.flags = 0
     header.length = 0
-    header.op = this.#nextOp()
+    header.op = this.#nextOp(now)
     if (header.op === Op.RW) {
       header.length = Math.min(room, this.#outputLength, this.#credit())
       this.#sent = (this.#sent + header.length) >>> 0
+      this.#packets.add(this.#sent)
     } else if (header.op === Op.SHUTDOWN) {
       this.#sentShutdown |= this.#wantedShutdown
       header.flags = this.#sentShutdown
@@ -256,6 +306,7 @@ export class VsockConnection {
     header.forwardCount = this.#forwarded
     this.#advertised = this.#forwarded
     this.#creditUpdateDue = false
+    this.#tellAt = NEVER
     return header.length
   }
 
@@ -279,12 +330,36 @@ export class VsockConnection {
     this.changed = true
   }
 
+  /** How things stand with it, as plain data. */
+  snapshot(): ConnectionSnapshot {
+    return {
+      hostPort: this.hostPort,
+      guestPort: this.guestPort,
+      state: this.state,
+      host: {
+        bufferBytes: this.#options.bufferBytes,
+        received: this.#received,
+        taken: this.#forwarded,
+        told: this.#advertised,
+        waiting: this.#input.length,
+      },
+      guest: {
+        bufferBytes: this.#guestAllocation,
+        sent: this.#sent,
+        taken: this.#guestForwarded,
+        packets: this.#packets.size,
+        waiting: this.#outputLength,
+        asked: this.#askMs > 0,
+      },
+    }
+  }
+
   /** The device has gone, and every connection with it. No packet is sent. */
   abandon(): void {
     this.#finish('reset', false)
   }
 
-  #nextOp(): number {
+  #nextOp(now: number): number {
     const due = this.#due
     if (due !== Op.INVALID) {
       this.#due = Op.INVALID
@@ -292,9 +367,12 @@ export class VsockConnection {
     }
     if (this.#outputLength > 0) {
       if (this.#credit() > 0) return Op.RW
-      // Ask once, in case the guest's last word on its credit was never said; then wait.
-      if (!this.#starved) {
-        this.#starved = true
+      // Linux tells by itself only when less than 64 KiB of its buffer are free. A guest whose packets, and not its bytes, are used up
+      // says nothing when it reads them, so it is asked again and again, ever more rarely.
+      if (this.#asks) {
+        this.#askMs = Math.min(this.#askMs === 0 ? FIRST_ASK_MS : this.#askMs * 2, LONGEST_ASK_MS)
+        this.#askAt = now + this.#askMs
+        this.#askDue = false
         return Op.CREDIT_REQUEST
       }
     } else if ((this.#wantedShutdown & ~this.#sentShutdown) !== 0) {
@@ -324,7 +402,7 @@ export class VsockConnection {
       case Op.SHUTDOWN:
         this.#guestShutdown |= header.flags & SHUTDOWN_BOTH
         if ((this.#guestShutdown & SHUTDOWN_RECEIVE) !== 0) this.#dropOutput()
-        if (this.#guestShutdown === SHUTDOWN_BOTH && this.deadline === NEVER) this.deadline = now + this.#options.lingerMs
+        if (this.#guestShutdown === SHUTDOWN_BOTH && this.#deadline === NEVER) this.#deadline = now + this.#options.lingerMs
         this.changed = true
         this.#settle(now)
         return
@@ -338,7 +416,7 @@ export class VsockConnection {
     if (
       this.state === 'open' &&
       this.#guestShutdown === SHUTDOWN_BOTH &&
-      (this.#received === this.#forwarded || now >= this.deadline)
+      (this.#received === this.#forwarded || now >= this.#deadline)
     ) {
       this.#finish('done', true)
     }
@@ -364,7 +442,7 @@ export class VsockConnection {
     if (this.state === 'closed') return
     this.state = 'closed'
     this.outcome = outcome
-    this.deadline = NEVER
+    this.#deadline = this.#tellAt = this.#askAt = NEVER
     this.#due = sendReset ? Op.RST : Op.INVALID
     this.#creditUpdateDue = false
     this.#dropOutput()
@@ -374,11 +452,46 @@ export class VsockConnection {
   #dropOutput(): void {
     this.#output = []
     this.#outputFirst = this.#outputOffset = this.#outputLength = 0
+    this.#stopAsking()
+  }
+
+  /** What every packet of the guest says about its buffer. */
+  #hear({ bufferAllocation, forwardCount }: Readonly<PacketHeader>): void {
+    const smaller = bufferAllocation < this.#guestAllocation
+    this.#guestAllocation = bufferAllocation
+    this.#guestForwarded = forwardCount
+    this.#packets.taken(forwardCount)
+    if (this.#credit() > 0) this.#stopAsking()
+    // What was too little to tell of before may be all that a smaller buffer lets the guest send.
+    if (smaller && this.state === 'open') this.#tell(NEVER)
+  }
+
+  /**
+   * Tells the guest of its credit: at once when half of its window has been taken, otherwise soon. The window is the smaller of both
+   * buffers: Linux has no more under way than its own socket would take (virtio_transport_tx_buf_size; Debian's 6.1.192 and 6.12.117).
+   */
+  #tell(now: number): void {
+    const untold = (this.#forwarded - this.#advertised) >>> 0
+    if (untold === 0 || (this.#guestShutdown & SHUTDOWN_SEND) !== 0) return
+    if (untold >= Math.min(this.#options.bufferBytes, this.#guestAllocation) / CREDIT_PART) this.#creditUpdateDue = true
+    else if (this.#tellAt === NEVER) this.#tellAt = now + CREDIT_DELAY_MS
+  }
+
+  /** Whether the guest is to be asked for credit now: at once, and then each time the wait is over. */
+  get #asks(): boolean {
+    return this.#askMs === 0 || this.#askDue
+  }
+
+  #stopAsking(): void {
+    this.#askAt = NEVER
+    this.#askMs = 0
+    this.#askDue = false
   }
 
   /** How many bytes the guest can still take. Nonsense from the guest makes it 0: that starves the guest alone. */
   #credit(): number {
     const underWay = (this.#sent - this.#guestForwarded) >>> 0
-    return underWay >= this.#guestAllocation ? 0 : this.#guestAllocation - underWay
+    if (underWay >= this.#guestAllocation || this.#packets.size >= packetLimit(this.#guestAllocation)) return 0
+    return this.#guestAllocation - underWay
   }
 }

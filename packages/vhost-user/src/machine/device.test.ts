@@ -153,20 +153,20 @@ describe('bytes', () => {
 
   test('the guest’s credit bounds what is under way; its last word is asked for once', () => {
     const vm = new FakeVm()
-    const connection = open(vm, { bufferAllocation: 1500 })
-    call(vm, connection, (it) => it.write(new Uint8Array(4000)))
+    const connection = open(vm, { bufferAllocation: 2500 }, { room: 2000 })
+    call(vm, connection, (it) => it.write(new Uint8Array(5000)))
     expect(heard(vm).map((packet) => [opName(packet), packet.payload.length])).toEqual([
-      ['RW', 1024],
-      ['RW', 476],
+      ['RW', 2000],
+      ['RW', 500],
       ['CREDIT_REQUEST', 0],
     ])
     expect(heard(vm)).toEqual([])
-    reply(vm, connection, Op.CREDIT_UPDATE, { bufferAllocation: 1500, forwardCount: 1000 })
+    reply(vm, connection, Op.CREDIT_UPDATE, { bufferAllocation: 2500, forwardCount: 2000 })
     expect(heard(vm).map((packet) => [opName(packet), packet.payload.length])).toEqual([
-      ['RW', 1000],
+      ['RW', 2000],
       ['CREDIT_REQUEST', 0],
     ])
-    expect(connection.outputPending).toBe(1500)
+    expect(connection.outputPending).toBe(500)
   })
 
   test('counters wrap at 2^32, in both directions', () => {

@@ -1,6 +1,6 @@
 import { Chain } from './chain.js'
 import { type MuxerOptions, VsockMuxer } from './muxer.js'
-import type { SplitRing } from './vring.js'
+import type { Overdue, SplitRing } from './vring.js'
 
 /** The queues of a virtio-vsock device (virtio 1.2, 5.10.2), as seen from the guest's driver. */
 export const RX_RING = 0
@@ -26,6 +26,15 @@ export interface Announcement {
   readonly tx: boolean
   /** Transmit buffers were given back, and the driver was not told: call `settle` within some milliseconds. */
   readonly owed: boolean
+}
+
+/** What a look at the rings finds. */
+export interface Look {
+  /** The guest has yet to take what was published: interrupt it. */
+  readonly rx: Overdue | undefined
+  readonly tx: Overdue | undefined
+  /** A ring where the guest waits for the device, although there was no kick: call `process`. */
+  readonly unkicked: typeof RX_RING | typeof TX_RING | undefined
 }
 
 /**
@@ -60,7 +69,7 @@ export class VsockDevice {
       let more: boolean
       do {
         if (tx !== undefined) this.#transmit(tx, this.#deliverable(rx) ? 2 : Number.POSITIVE_INFINITY, now)
-        if (rx !== undefined) this.#deliver(rx)
+        if (rx !== undefined) this.#deliver(rx, now)
         more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
       } while (!more && this.#armed(rx, tx))
       return more
@@ -85,6 +94,20 @@ export class VsockDevice {
     return tx?.interruptDue() ?? false
   }
 
+  /**
+   * To be called when nothing was done for a while: what neither side told the other. An interrupt and a kick are both lost if one side
+   * looks at the other's wish before it is there to be seen, and then both wait for ever.
+   */
+  look(rx: SplitRing | undefined, tx: SplitRing | undefined): Look {
+    return { rx: rx?.overdue(), tx: tx?.overdue(), ...this.#unkicked(rx, tx) }
+  }
+
+  /** Whether the guest has put something into a ring that `process` would work on. */
+  #unkicked(rx: SplitRing | undefined, tx: SplitRing | undefined): Pick<Look, 'unkicked'> {
+    if (tx !== undefined && this.muxer.accepting && tx.pending > 0) return { unkicked: TX_RING }
+    return { unkicked: this.#deliverable(rx) ? RX_RING : undefined }
+  }
+
   /** Asks for kicks where we wait for the guest. True if it was faster and there is work already. */
   #armed(rx: SplitRing | undefined, tx: SplitRing | undefined): boolean {
     if (tx !== undefined && this.muxer.accepting && tx.enableKicks()) return true
@@ -107,10 +130,10 @@ export class VsockDevice {
     }
   }
 
-  #deliver(rx: SplitRing): void {
+  #deliver(rx: SplitRing, now: number): void {
     const chain = this.#chain
     while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.muxer.outgoing && rx.pop(chain)) {
-      const written = this.muxer.fill(chain)
+      const written = this.muxer.fill(chain, now)
       rx.push(chain.head, written)
       this.#descriptorsLeft -= chain.descriptors
       this.#bytesLeft -= written

@@ -1,5 +1,5 @@
 import type { Chain } from './chain.js'
-import { type ConnectionOptions, VsockConnection } from './connection.js'
+import { type ConnectionOptions, type ConnectionSnapshot, VsockConnection } from './connection.js'
 import { DeviceError } from './errors.js'
 import {
   decodePacketHeader,
@@ -169,7 +169,7 @@ export class VsockMuxer {
   }
 
   /** Puts the next packet into `chain` and returns its length. Only to be called while `outgoing`. */
-  fill(chain: Chain): number {
+  fill(chain: Chain, now: number): number {
     if (chain.readable > 0) {
       throw new DeviceError(
         'DESCRIPTOR_ORDER',
@@ -191,7 +191,7 @@ export class VsockMuxer {
     connection.queued = false
     const header = this.#header
     header.type = TYPE_STREAM
-    const length = connection.next(header, chain.writable - PACKET_HEADER_SIZE)
+    const length = connection.next(header, chain.writable - PACKET_HEADER_SIZE, now)
     this.#writeHeader(chain)
     if (length > 0) connection.copyOutput(chain, length)
     this.touch(connection)
@@ -213,6 +213,11 @@ export class VsockMuxer {
         this.touch(connection)
       }
     }
+  }
+
+  /** How things stand with every connection, as plain data. */
+  snapshot(): ConnectionSnapshot[] {
+    return [...this.#table.values()].flatMap((peers) => [...peers.values()].map((connection) => connection.snapshot()))
   }
 
   /** The guest's driver has gone: every connection ends without a packet, and nothing of the old guest is kept. */

@@ -29,6 +29,28 @@ export interface RingFeatures {
   readonly indirect: boolean
 }
 
+/** A guest that has not taken what was published. */
+export interface Overdue {
+  /** It has not been interrupted for it; otherwise it was, and is busy, paused, or did not get the interrupt. */
+  readonly lost: boolean
+  /** How many looks in a row have found the same: 1 and up. */
+  readonly looks: number
+}
+
+export interface RingSnapshot {
+  readonly size: number
+  /** The guest's index of chains offered, and the device's of chains given back. */
+  readonly avail: number
+  readonly used: number
+  /** With EVENT_IDX: where the guest wants an interrupt, and the device a kick. */
+  readonly usedEvent: number
+  readonly availEvent: number
+  /** Up to where the device has taken what was offered. */
+  readonly taken: number
+  /** Chains given back since the last interrupt. */
+  readonly uninterrupted: number
+}
+
 /**
  * The device's side of a split virtqueue (virtio 1.2, 2.7). Whatever lies in guest memory is read once into a local and checked
  * before use; a violation throws `DeviceError` and leaves the ring as it was.
@@ -54,6 +76,10 @@ export class SplitRing {
   #usedIndex: number
   #published: number
   #announced: number
+  /** Chains published since the last interrupt, as far as the ring can hold them: the guest cannot be further behind. */
+  #uninterrupted = 0
+  /** What `overdue` found, and how often in a row. */
+  #lag = { published: -1, wish: -1, looks: 0 }
 
   /** @param base the available index to go on from (SET_VRING_BASE). */
   constructor(memory: GuestMemory, layout: RingLayout, features: RingFeatures, base: number) {
@@ -123,17 +149,65 @@ export class SplitRing {
   }
 
   /**
-   * Whether the guest wants to be interrupted for what was published since the last time it was asked. May be asked late: a guest
-   * that has looked meanwhile says no.
+   * Whether the guest wants to be interrupted for what was published since the last interrupt. May be asked late: a guest that has
+   * looked meanwhile says no. Asked again for every publication: a wish that came too late to be seen at the last one is seen at this.
    */
   interruptDue(): boolean {
-    const before = this.#announced
-    const after = this.#published
-    if (before === after) return false
-    this.#announced = after
-    if (!this.#features.eventIdx) return (Atomics.load(this.#avail, 0) & NO_INTERRUPT) === 0
-    const event = Atomics.load(this.#avail, 2 + this.size)
-    return ((after - event - 1) & 0xffff) < ((after - before) & 0xffff)
+    const fresh = (this.#published - this.#announced) & 0xffff
+    if (fresh === 0) return false
+    this.#announced = this.#published
+    this.#uninterrupted = Math.min(this.#uninterrupted + fresh, this.size)
+    const due = this.#features.eventIdx ? this.#behind(this.#wish) <= this.#uninterrupted : !this.#masked
+    if (due) this.#uninterrupted = 0
+    return due
+  }
+
+  /**
+   * Whether the guest has yet to take what was published, although it wants to hear of it, whether or not it was interrupted: to be asked
+   * when nothing was published for a while. The caller interrupts it.
+   *
+   * With EVENT_IDX, a guest that has caught up wishes for the next chain. Without, it does not say; so it is interrupted once more
+   * if it was not for the last chains, as it may have asked for that too late.
+   */
+  overdue(): Overdue | undefined {
+    const wish = this.#features.eventIdx ? this.#wish : this.#published
+    const behind = this.#behind(wish)
+    const lost = this.#features.eventIdx ? behind <= this.#uninterrupted : this.#uninterrupted > 0 && !this.#masked
+    // Linux wishes for index 0 while it wants no interrupt: that, too, is mostly further behind than a ring is long.
+    if (this.#features.eventIdx ? behind > this.size : !lost) return undefined
+    const { published, wish: lastWish, looks } = this.#lag
+    const same = published === this.#published && lastWish === wish
+    this.#lag = { published: this.#published, wish, looks: same ? looks + 1 : 1 }
+    this.#uninterrupted = 0
+    return { lost, looks: this.#lag.looks }
+  }
+
+  /** The index at which the guest wants to be interrupted (used_event). */
+  get #wish(): number {
+    return Atomics.load(this.#avail, 2 + this.size)
+  }
+
+  /** The guest wants no interrupts for now. */
+  get #masked(): boolean {
+    return (Atomics.load(this.#avail, 0) & NO_INTERRUPT) !== 0
+  }
+
+  /** How many chains were published at and after the one that the guest waits for; 65536 for a wish that lies ahead: none yet. */
+  #behind(wish: number): number {
+    return ((this.#published - wish - 1) & 0xffff) + 1
+  }
+
+  /** How things stand with it, as plain data. Indexes are 16 bits wide and wrap. */
+  snapshot(): RingSnapshot {
+    return {
+      size: this.size,
+      avail: Atomics.load(this.#avail, 1),
+      used: Atomics.load(this.#used, 1),
+      usedEvent: this.#wish,
+      availEvent: Atomics.load(this.#used, 2 + 4 * this.size),
+      taken: this.#lastAvail,
+      uninterrupted: this.#uninterrupted,
+    }
   }
 
   /** Asks for a kick at the next chain. True if one came in meanwhile, for which there will be no kick. */
