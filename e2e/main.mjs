@@ -3,7 +3,9 @@
 //   npm run e2e                       every suite that this machine has the tools for, but bench
 //   npm run e2e -- vsock bench        these
 //   npm run e2e -- shim --docs        the same, and its table goes into docs/real-guest.md
+//   npm run e2e -- soak --minutes 60  an hour of traffic with each of its guests; --guest 6.12 for one of them
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
+import { parseArgs } from 'node:util'
 import { Checks } from './checks.mjs'
 import { aarch64Image, guestImage } from './image.mjs'
 import { missing, missingForAarch64 } from './tools.mjs'
@@ -19,27 +21,37 @@ const suites = {
   'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
   shim: { load: () => import('./suites/shim.mjs'), always: true },
   aarch64: { load: () => import('./suites/aarch64.mjs'), always: true, image: aarch64Image, lacks: missingForAarch64 },
+  soak: { load: () => import('./suites/soak.mjs'), always: true },
   bench: { load: () => import('./suites/bench.mjs'), always: false },
 }
 
-const options = process.argv.slice(2).filter((argument) => argument.startsWith('--'))
-const named = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
-const json = options.find((option) => option.startsWith('--json='))?.slice('--json='.length)
-const docs = options.includes('--docs')
-const unknown = [
-  ...named.filter((name) => !Object.hasOwn(suites, name)),
-  ...options.filter((option) => !option.startsWith('--json=') && option !== '--docs'),
-]
-if (unknown.length > 0) {
-  console.error(
-    `e2e: unknown argument ${JSON.stringify(unknown[0])}; allowed are ${Object.keys(suites).join(', ')} --docs and --json=<file>`,
-  )
-  process.exit(2)
-}
+const { json, docs, minutes, guest, named } = readArguments()
 const lacking = missing() ?? named.map((name) => suites[name].lacks?.()).find(Boolean)
 if (lacking) {
   console.error(`e2e: ${lacking}`)
   process.exit(1)
+}
+
+function readArguments() {
+  const options = {
+    json: { type: 'string' },
+    docs: { type: 'boolean', default: false },
+    minutes: { type: 'string' },
+    guest: { type: 'string' },
+  }
+  try {
+    const { values, positionals: named } = parseArgs({ options, allowPositionals: true })
+    const unknown = named.find((name) => !Object.hasOwn(suites, name))
+    if (unknown !== undefined)
+      throw new Error(`unknown suite ${JSON.stringify(unknown)}; there are ${Object.keys(suites).join(', ')}`)
+    const minutes = values.minutes === undefined ? undefined : Number(values.minutes)
+    if (minutes !== undefined && !(minutes > 0 && minutes <= 24 * 60))
+      throw new Error(`--minutes is ${JSON.stringify(values.minutes)}; a number above 0, and at most 1440, is allowed`)
+    return { ...values, minutes, named }
+  } catch (error) {
+    console.error(`e2e: ${error.message}`)
+    process.exit(2)
+  }
 }
 
 const checks = new Checks()
@@ -58,6 +70,6 @@ for (const [name, { load, always, image: make = guestImage, lacks }] of Object.e
   const image = images.get(make)
   if (image === undefined) continue
   const { run } = await load()
-  await run(checks, image, { docs })
+  await run(checks, image, { docs, minutes, guest })
 }
 checks.finish(json)

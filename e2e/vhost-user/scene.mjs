@@ -124,9 +124,9 @@ export class Scene {
 }
 
 /** The device, and the hybrid socket in front of it, as one thing to close. */
-export async function serveDevice({ socketPath, guestCid, hybridPath }) {
+export async function serveDevice({ socketPath, guestCid, hybridPath, bufferBytes }) {
   const device = await createVsockDevice({
-    ...{ socketPath, guestCid, handshakeTimeoutMs: HANDSHAKE_MS },
+    ...{ socketPath, guestCid, bufferBytes, handshakeTimeoutMs: HANDSHAKE_MS },
     onConnection: (port, { signal }) => connect({ transport: 'unix', path: `${hybridPath}_${port}` }, { signal }),
   })
   const route = (port, { signal }) => device.connect(port, { signal })

@@ -11,19 +11,19 @@ export class Vm {
   #events = new EventEmitter()
   #nextId = 1
 
-  static async start({ image, payloadDir, socketPath, signal, log }) {
+  static async start({ image, payloadDir, socketPath, signal, log, maxCpus, deadlineMs = 600_000 }) {
     const vm = new Vm()
     const ready = vm.event('ready', { deadlineMs: 120_000 })
     ready.catch(() => {})
     vm.#run = await startInGuest({
       ...{ image, payloadDir, signal, command: ['node', 'main.mjs'], onLine: (line) => vm.#onLine(line) },
-      ...{ memory: '512M', sharedMemory: true, cpus: 1, reboot: true, log },
+      ...{ memory: '512M', sharedMemory: true, cpus: 1, maxCpus, reboot: true, log },
       ...(image.arch === 'x86_64' && { machine: 'q35', maxMemory: { slots: 2, size: '2G' } }),
       chardevs: [`socket,id=vsock,path=${socketPath}`],
       // Only devices behind a root port can be plugged, on a q35 and on a virt.
       devices: ['pcie-root-port,id=port1,chassis=1', 'vhost-user-vsock-pci,chardev=vsock,id=vsock0,bus=port1'],
       ports: [CONTROL],
-      ...{ bootDeadlineMs: 120_000, silentMs: 30_000, deadlineMs: 600_000 },
+      ...{ bootDeadlineMs: 120_000, silentMs: 30_000, deadlineMs },
     })
     vm.#port = vm.#run.guest.port(CONTROL)
     vm.#port.on('error', () => {})

@@ -6,14 +6,17 @@ import { once } from 'node:events'
 const DIGEST = 16
 const BLOCK = 64 * 1024
 
+/** Of the guest's sockets, besides the kernel's default of 256 KiB. */
+export const BUFFER_SIZES = [4096, 8192, 16_384, 65_536, 100_000, 1 << 20, 4 << 20]
+
 /**
  * `send`, `want`: bytes there and back. `hold`: the accepting end reads nothing before it is told to. `first`: who ends before the
- * other begins (`connector` or `acceptor`), which takes half-close; default: both at once. `onSent`, `onBytes` are told of bytes written
- * and read here.
+ * other begins (`connector` or `acceptor`), which takes half-close; default: both at once. `block`: bytes of each write. `onSent`,
+ * `onBytes` are told of bytes written and read here.
  */
-export async function exchange(socket, { send = 0, want = 0, hold = false, first, onBytes, onSent } = {}) {
-  socket.write(`${JSON.stringify({ send, want, hold, first })}\n`)
-  const sending = () => sendBytes(socket, send, onSent)
+export async function exchange(socket, { send = 0, want = 0, hold = false, first, block, onBytes, onSent } = {}) {
+  socket.write(`${JSON.stringify({ send, want, hold, first, block })}\n`)
+  const sending = () => sendBytes(socket, send, { block, onSent })
   const receiving = () => receiveBytes(socket, want, onBytes)
   await inTurn(first === 'acceptor' ? [receiving, sending] : [sending, receiving], first)
   return { sent: send, received: want }
@@ -21,8 +24,8 @@ export async function exchange(socket, { send = 0, want = 0, hold = false, first
 
 /** The accepting end. `released` is awaited before a held transfer is read. */
 export async function answer(socket, { released, onBytes, onSent } = {}) {
-  const { send, want, hold, first } = JSON.parse(await readLine(socket))
-  const sending = () => sendBytes(socket, want, onSent)
+  const { send, want, hold, first, block } = JSON.parse(await readLine(socket))
+  const sending = () => sendBytes(socket, want, { block, onSent })
   const receiving = async () => {
     if (hold) await released()
     await receiveBytes(socket, send, onBytes)
@@ -38,7 +41,7 @@ async function inTurn([one, other], ordered) {
 }
 
 /** Sends `count` bytes that never repeat at the size of a packet or a page, then their digest, then EOF. */
-async function sendBytes(socket, count, onSent = () => {}) {
+async function sendBytes(socket, count, { block = BLOCK, onSent = () => {} }) {
   const hash = createHash('md5')
   const noise = Buffer.alloc(1_000_003)
   let x = (Math.random() * 0x7fff_ffff) | 1
@@ -48,7 +51,7 @@ async function sendBytes(socket, count, onSent = () => {}) {
   }
   for (let at = 0; at < count; ) {
     const start = at % noise.length
-    const chunk = noise.subarray(start, Math.min(start + BLOCK, noise.length, start + count - at))
+    const chunk = noise.subarray(start, Math.min(start + block, noise.length, start + count - at))
     hash.update(chunk)
     at += chunk.length
     onSent(chunk.length)

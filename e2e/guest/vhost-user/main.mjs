@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { createReadStream, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { connect, listen } from '@upcall/vsock'
-import { answer, connectMany, exchange } from './exchange.mjs'
+import { answer, BUFFER_SIZES, connectMany, exchange } from './exchange.mjs'
 
 let release
 let released = new Promise((resolve) => (release = resolve))
@@ -13,22 +13,15 @@ let sent = 0
 let failures = 0
 
 await service(5000, (socket) => socket.pipe(socket))
-await service(5001, async (socket) => {
-  try {
-    const done = await answer(socket, { released: () => released, onSent: (count) => (sent += count) })
-    tell({ event: 'answered', ...done })
-  } catch (error) {
-    failures++
-    tell({ event: 'failed', message: error.message, code: error.code })
-    socket.destroy()
-  }
-})
+await service(5001, exchanged)
+// The same on sockets whose buffers are not the kernel's default: 5100 of 4 KiB, 5101 of 8 KiB, and so on.
+for (const [i, bufferSize] of BUFFER_SIZES.entries()) await service(5100 + i, exchanged, { bufferSize })
 // Another program's service, for other programs' clients.
 spawn('socat', ['VSOCK-LISTEN:5002,fork', 'EXEC:cat'], { stdio: 'inherit' })
 
 const commands = {
-  async exchange({ port, ...how }) {
-    const socket = await dial(port)
+  async exchange({ port, bufferSize, ...how }) {
+    const socket = await dial(port, { bufferSize })
     socket.on('error', () => {})
     return exchange(socket, { ...how, onSent: (count) => (sent += count) })
   },
@@ -71,16 +64,27 @@ createInterface({ input: createReadStream('/dev/virtio-ports/org.upcall.control'
 })
 tell({ event: 'ready' })
 
-async function service(port, serve) {
-  const server = await listen(`vsock://any:${port}`, { maxPending: 1024 })
+async function exchanged(socket) {
+  try {
+    const done = await answer(socket, { released: () => released, onSent: (count) => (sent += count) })
+    tell({ event: 'answered', ...done })
+  } catch (error) {
+    failures++
+    tell({ event: 'failed', message: error.message, code: error.code })
+    socket.destroy()
+  }
+}
+
+async function service(port, serve, vsock = {}) {
+  const server = await listen(`vsock://any:${port}`, { maxPending: 1024, vsock })
   server.on('connection', (socket) => {
     socket.on('error', () => {})
     serve(socket)
   })
 }
 
-function dial(port) {
-  return connect(`vsock://host:${port}`, { timeoutMs: 20_000 })
+function dial(port, vsock = {}) {
+  return connect(`vsock://host:${port}`, { timeoutMs: 20_000, vsock })
 }
 
 function tell(value) {

@@ -10,11 +10,17 @@ describe('qemuArgv', () => {
   it('emulates a q35 without anything that was not asked for', () => {
     expect(argv()).toEqual([
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-accel', 'tcg', '-cpu', 'max,-erms,-fsrm'],
-      ...['-machine', 'q35,vmport=off,hpet=off', '-smp', 'cpus=1,maxcpus=1', '-m', 'size=256M'],
+      ...['-machine', 'q35,vmport=off,hpet=off', '-smp', 'cpus=1,maxcpus=2', '-m', 'size=256M'],
       ...['-kernel', '/k', '-append', 'console=ttyS0 panic=-1'],
       ...['-chardev', 'socket,id=console,fd=3', '-serial', 'chardev:console'],
       ...['-chardev', 'socket,id=qmp,fd=4', '-mon', 'chardev=qmp,mode=control'],
     ])
+  })
+
+  it('emulates with memory barriers, which QEMU 7.2 leaves out where one vCPU is all there can be', () => {
+    expect(of(argv({ maxCpus: 1 }), '-smp')).toEqual(['cpus=1,maxcpus=1'])
+    expect(of(argv({ accel: 'kvm' }), '-smp')).toEqual(['cpus=1,maxcpus=1'])
+    expect(of(argv({ cpus: 3 }), '-smp')).toEqual(['cpus=3,maxcpus=3'])
   })
 
   it('uses KVM only when told to', () => {
@@ -57,7 +63,7 @@ describe('qemuArgv', () => {
     const options = { machine: 'virt' as const, drives: [{ id: 'root', path: '/a' }] }
     expect(argv(options)).toEqual([
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-accel', 'tcg', '-cpu', 'max,pauth-impdef=on'],
-      ...['-machine', 'virt', '-smp', 'cpus=1,maxcpus=1', '-m', 'size=256M'],
+      ...['-machine', 'virt', '-smp', 'cpus=1,maxcpus=2', '-m', 'size=256M'],
       ...['-kernel', '/k', '-append', 'console=ttyAMA0 panic=-1'],
       ...['-chardev', 'socket,id=console,fd=3', '-serial', 'chardev:console'],
       ...['-chardev', 'socket,id=qmp,fd=4', '-mon', 'chardev=qmp,mode=control'],

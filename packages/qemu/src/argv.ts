@@ -32,7 +32,11 @@ export interface MachineOptions {
   sharedMemory?: boolean | undefined
   /** vCPUs at boot; default 1. */
   cpus?: number | undefined
-  /** vCPUs that hotplug may reach; default `cpus`. */
+  /**
+   * vCPUs that hotplug may reach; default `cpus`, under tcg at least 2. QEMU before 8.1 leaves out the memory barriers of a guest that
+   * can have one vCPU only, and so such a guest can miss what a device in another process does ("tcg: Do not elide memory barriers
+   * for !CF_PARALLEL in system mode", QEMU c914d46d0a64).
+   */
   maxCpus?: number | undefined
   /** A bzImage, or an ELF image with a PVH note; for `virt` an Image, compressed or not. */
   kernel: string
@@ -91,7 +95,8 @@ export function qemuArgv(options: MachineOptions, fds: ArgvDescriptors): string[
 }
 
 function machineArgs(options: MachineOptions, machine: MachineType): string[] {
-  const { memory = '256M', maxMemory, cpus = 1, maxCpus = cpus, sharedMemory = false, machineOptions = [] } = options
+  const { memory = '256M', maxMemory, cpus = 1, sharedMemory = false, machineOptions = [] } = options
+  const { maxCpus = options.accel === 'kvm' ? cpus : Math.max(cpus, 2) } = options
   size('memory', memory)
   count('cpus', cpus, 1)
   count('maxCpus', maxCpus, cpus)

@@ -35,6 +35,9 @@ describe('machineOptions', () => {
 
   it('have a place for each vCPU, by APIC id', () => {
     expect(argv()).toContain('-smp cpus=1,maxcpus=4,sockets=1,cores=4,threads=1')
+    // Emulated with a single vCPU for ever, a guest would have no memory barriers.
+    expect(argv({ maxCpus: 1 })).toContain('-smp cpus=1,maxcpus=2,sockets=1,cores=2,threads=1')
+    expect(argv({ maxCpus: 1, accel: 'kvm' })).toContain('-smp cpus=1,maxcpus=1,sockets=1,cores=1,threads=1')
     // A gap: those above it are devices of their own.
     const gap = argv({ cpus: [0, 1, 3] })
     expect(gap).toContain('-smp cpus=2,maxcpus=4')

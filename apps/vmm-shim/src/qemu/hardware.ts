@@ -42,6 +42,8 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
   const extensible = !isMicrovm && memory.max > memory.boot
   // A microvm starts all of them; which of them the guest uses is for its command line to say.
   const atBoot = isMicrovm ? maxCpus : contiguous(cpus)
+  // A guest that can have one vCPU only would run without memory barriers: see MachineOptions.maxCpus of @upcall/qemu.
+  const possible = accel === 'tcg' ? Math.max(maxCpus, 2) : maxCpus
   return {
     machine,
     // Its windows are told by whoever boots it: some are not for the guest to find.
@@ -51,7 +53,7 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
     ...(extensible && { maxMemory: { slots: 1, size: mebibytes(memory.max) } }),
     sharedMemory: true,
     cpus: atBoot,
-    maxCpus,
+    maxCpus: possible,
     chardevs: [`socket,id=vsock,path=${asValue(vsockSocket)}`],
     devices: [
       JSON.stringify({ driver: isMicrovm ? 'vhost-user-vsock-device' : 'vhost-user-vsock-pci', id: 'vsock', chardev: 'vsock' }),
@@ -62,7 +64,7 @@ export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel
     ],
     args: [
       // The ids of the guest's vCPUs are APIC ids then, whatever the machine's version prefers.
-      ...['-smp', `cpus=${atBoot},maxcpus=${maxCpus},sockets=1,cores=${maxCpus},threads=1`],
+      ...['-smp', `cpus=${atBoot},maxcpus=${possible},sockets=1,cores=${possible},threads=1`],
       ...(extensible
         ? ['-object', `memory-backend-memfd,id=${MEMORY_DEVICE}-ram,size=${mebibytes(memory.max - memory.boot)},share=on`]
         : []),

@@ -23,11 +23,12 @@ const UPDATE_HINT = 'is the package list there? apt-get update'
 
 /** `linux-image-cloud-amd64` → the package behind it that holds the kernel. */
 export async function kernelPackage(metaPackage: string, apt: AptOptions = {}): Promise<string> {
-  if (/^linux-image-\d/.test(metaPackage)) return metaPackage
   const text = (await runApt('apt-cache', ['depends', '--important', metaPackage], apt)).toString()
   const name = /Depends: (linux-image-\S+)/.exec(text)?.[1]
-  if (name === undefined) throw new QemuError('IMAGE', `${metaPackage} does not lead to a kernel; ${UPDATE_HINT}`)
-  return name
+  if (name !== undefined) return name
+  // linux-image-6.12-cloud-amd64 is a meta package, linux-image-6.1.0-56-cloud-amd64 a kernel: only what they depend on tells.
+  if (/^linux-image-\d/.test(metaPackage)) return metaPackage
+  throw new QemuError('IMAGE', `${metaPackage} does not lead to a kernel; ${UPDATE_HINT}`)
 }
 
 /** What the package itself depends on. */

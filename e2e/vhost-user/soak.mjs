@@ -1,0 +1,249 @@
+// Traffic without end through one guest, in both directions, begun by either end, with buffers of many sizes; every byte is checked. Time and
+// again it looks whether each transfer moves, and tells of all that is known when one does not.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { connect, listen } from '@upcall/vsock'
+import { answer, BUFFER_SIZES, exchange } from '../guest/vhost-user/exchange.mjs'
+import { fillPayload } from '../payload.mjs'
+import { GUEST, GUEST_CID, HOST, MIB, serveDevice } from './scene.mjs'
+import { Vm } from './vm.mjs'
+
+/** A transfer that moves nothing for so long stands still. */
+export const SILENCE_MS = 6_000
+const LOOK_MS = 250
+/** Each end of a transfer connects within that, in a guest that has much to do. */
+const CONNECT_MS = 40_000
+/** Of the device, in bytes. The first is the default. */
+const DEVICE_BUFFERS = [256 * 1024, 4096, 1 << 20, 65_536, 4 << 20, 100_000]
+const BLOCKS = [64 * 1024, 64 * 1024, 1500, 200]
+const ROUND_MS = 10 * 60_000
+
+export class Soak {
+  #options
+  #folder = mkdtempSync(join(tmpdir(), 'upcall-soak-'))
+  #transfers = new Set()
+  #device
+  #vm
+  #over = false
+  #failure
+  /** Times that the device had to end a wait, by kind; and whether the guest's interrupt had been sent. */
+  recoveries = {}
+  toGuest = 0
+  toHost = 0
+  transfers = 0
+  rounds = 0
+  longestSilenceMs = 0
+
+  /** `maxCpus`: of the guest; default: as @upcall/qemu has it. */
+  constructor({ image, minutes, maxCpus, log = console.log }) {
+    this.#options = { image, minutes, maxCpus, log }
+  }
+
+  /** Rounds of at most ten minutes, each with a guest and a device of its own. */
+  async run() {
+    const { image, minutes } = this.#options
+    fillPayload(join(this.#folder, 'payload'), {
+      programs: ['guest/vhost-user'],
+      packages: ['@upcall/vsock'],
+      prebuilt: image.arch !== 'x86_64',
+    })
+    try {
+      const total = minutes * 60_000
+      const rounds = Math.max(2, Math.ceil(total / ROUND_MS))
+      for (let i = 0; i < rounds; i++) await this.#round(DEVICE_BUFFERS[i % DEVICE_BUFFERS.length], total / rounds)
+    } finally {
+      rmSync(this.#folder, { recursive: true, force: true })
+    }
+    return this.summary()
+  }
+
+  summary() {
+    const gib = (bytes) => `${(bytes / 1024 / MIB).toFixed(2)} GiB`
+    const recoveries = Object.entries(this.recoveries).map(([kind, count]) => `${count} × ${kind}`)
+    return [
+      `${this.rounds} rounds, ${this.transfers} transfers, ${gib(this.toGuest)} to the guest and ${gib(this.toHost)} to the host, all bytes right`,
+      `longest silence ${Math.round(this.longestSilenceMs)} ms`,
+      `recoveries: ${recoveries.join(', ') || 'never'}`,
+    ].join('; ')
+  }
+
+  async #round(bufferBytes, ms) {
+    const { image, maxCpus } = this.#options
+    const hybridPath = join(this.#folder, 'vsock')
+    const socketPath = join(this.#folder, 'vhost')
+    const services = await this.#startServices(hybridPath)
+    try {
+      this.#device = await serveDevice({ socketPath, hybridPath, guestCid: GUEST_CID, bufferBytes })
+      this.#device.on('recovery', ({ ring, by, lost }) => {
+        const kind =
+          by === 'kick' ? `${ring} without a kick` : `${ring} ${lost ? 'not interrupted' : 'interrupted, not caught up'}`
+        this.recoveries[kind] = (this.recoveries[kind] ?? 0) + 1
+      })
+      const payloadDir = join(this.#folder, 'payload')
+      this.#vm = await Vm.start({ image, payloadDir, socketPath, maxCpus, deadlineMs: ms + 300_000 })
+      await this.#device.ready({ signal: AbortSignal.timeout(10_000) })
+      this.#over = false
+      const end = performance.now() + ms
+      const watched = this.#watch()
+      const dial = (port) => connect(`hvsock://${hybridPath}:${port}`, { halfClose: true, timeoutMs: CONNECT_MS })
+      const until = async (transfer) => {
+        while (performance.now() < end && !this.#failure) await transfer()
+      }
+      const workers = [
+        () => this.#echo(dial),
+        () => this.#echo(dial),
+        () => this.#fromHost(dial),
+        () => this.#fromHost(dial),
+        () => this.#fromGuest(),
+        () => this.#fromGuest(),
+      ]
+      try {
+        await Promise.race([Promise.all(workers.map(until)), watched])
+        if (this.#failure) throw this.#failure
+      } finally {
+        this.#over = true
+      }
+      this.rounds++
+      this.#options.log(`# round ${this.rounds}, a device buffer of ${bufferBytes} bytes: so far ${this.summary()}`)
+    } finally {
+      await this.#vm?.close()
+      await this.#device?.close()
+      for (const service of services) await service.close()
+    }
+  }
+
+  /** What the guest begins is answered here. */
+  async #startServices(hybridPath) {
+    const exchanges = await listen(`hvsock://${hybridPath}:${HOST.exchange}`, { halfClose: true, maxPending: 1024 })
+    exchanges.on('connection', (socket) => {
+      socket.on('error', () => {})
+      void this.#transfer('begun by the guest', (counts) => answer(socket, counts)).catch(() => socket.destroy())
+    })
+    return [exchanges]
+  }
+
+  /** Blocks of 1 MiB there and back at once, over sockets as they are. */
+  async #echo(dial) {
+    await this.#transfer('echo', async ({ onSent, onBytes }) => {
+      const socket = await dial(GUEST.echo)
+      const block = Buffer.alloc(MIB, `${this.transfers} `)
+      const count = 64
+      let received = 0
+      const ended = new Promise((resolve, reject) => {
+        socket.on('data', (chunk) => {
+          for (let at = 0; at < chunk.length; ) {
+            const from = (received + at) % MIB
+            const length = Math.min(chunk.length - at, MIB - from)
+            if (!chunk.subarray(at, at + length).equals(block.subarray(from, from + length)))
+              reject(new Error('echo: wrong bytes'))
+            at += length
+          }
+          received += chunk.length
+          onBytes(chunk.length)
+        })
+        socket.once('error', reject).once('end', resolve)
+      })
+      for (let i = 0; i < count; i++) {
+        onSent(MIB)
+        if (!socket.write(block)) await Promise.race([new Promise((resolve) => socket.once('drain', resolve)), ended])
+      }
+      socket.end()
+      await ended
+      if (received !== count * MIB) throw new Error(`echo: ${received} bytes came back of ${count * MIB}`)
+    })
+  }
+
+  async #fromHost(dial) {
+    const port = pick([GUEST.exchange, ...BUFFER_SIZES.map((_, i) => 5100 + i)])
+    await this.#transfer(`to port ${port} of the guest`, async (counts) => exchange(await dial(port), { ...any(), ...counts }))
+  }
+
+  /** Its bytes are seen where it is answered. */
+  async #fromGuest() {
+    const bufferSize = pick([undefined, ...BUFFER_SIZES])
+    await this.#vm.run('exchange', { port: HOST.exchange, bufferSize, ...any() }, { deadlineMs: 300_000 })
+  }
+
+  /** One transfer, watched. */
+  async #transfer(name, run) {
+    const transfer = { name, since: performance.now(), bytes: 0 }
+    this.#transfers.add(transfer)
+    const moved = (bytes) => {
+      const now = performance.now()
+      this.longestSilenceMs = Math.max(this.longestSilenceMs, now - transfer.since)
+      transfer.since = now
+      transfer.bytes += bytes
+    }
+    try {
+      await run({
+        onSent: (bytes) => {
+          moved(bytes)
+          this.toGuest += bytes
+        },
+        onBytes: (bytes) => {
+          moved(bytes)
+          this.toHost += bytes
+        },
+      })
+      this.transfers++
+    } catch (error) {
+      this.#fail(new Error(`${name}, after ${transfer.bytes} bytes: ${error.message}`, { cause: error }))
+    } finally {
+      this.#transfers.delete(transfer)
+    }
+  }
+
+  async #watch() {
+    while (!this.#over && !this.#failure) {
+      await delay(LOOK_MS)
+      const now = performance.now()
+      const still = [...this.#transfers].filter(({ since }) => now - since > SILENCE_MS)
+      if (still.length > 0) await this.#standsStill(still)
+    }
+  }
+
+  async #standsStill(still) {
+    const { log } = this.#options
+    const show = (what, value) => log(`# ${what}: ${JSON.stringify(value)}`)
+    show(
+      'stands still',
+      still.map(({ name, bytes }) => ({ name, bytes })),
+    )
+    for (const look of ['now', 'two seconds later']) {
+      const { rx, tx, connections } = this.#device.snapshot()
+      show(`${look}: receive ring`, rx)
+      show(`${look}: transmit ring`, tx)
+      for (const connection of connections) show(`${look}: connection`, connection)
+      if (look === 'now') await delay(2_000)
+    }
+    show('recoveries', this.recoveries)
+    show('QEMU', await this.#vm.qmp('query-status').catch(({ message }) => message))
+    this.#fail(
+      new Error(`${still.map(({ name }) => name).join(', ')}: nothing moved for ${SILENCE_MS} ms; the rings are printed above`),
+    )
+  }
+
+  #fail(error) {
+    this.#failure ??= error
+  }
+}
+
+/** Some bytes one way or both, in writes of some size. */
+function any() {
+  const bytes = 1 + Math.floor(Math.random() ** 2 * 8 * MIB)
+  const [send, want] = pick([
+    [bytes, 0],
+    [0, bytes],
+    [bytes, bytes],
+  ])
+  const block = pick(BLOCKS)
+  // Small writes cost an emulated guest a multiple for each byte.
+  const scale = Math.min(1, (block * 256) / MIB)
+  return { send: Math.ceil(send * scale), want: Math.ceil(want * scale), block }
+}
+
+function pick(choices) {
+  return choices[Math.floor(Math.random() * choices.length)]
+}
