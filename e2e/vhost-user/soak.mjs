@@ -1,5 +1,5 @@
 // Traffic without end through one guest, in both directions, begun by either end, with buffers of many sizes; every byte is checked. Time and
-// again it looks whether each transfer moves, and tells of all that is known when one does not.
+// again it looks whether each connection moves, and tells of all that is known when one does not.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,8 +10,8 @@ import { fillPayload } from '../payload.mjs'
 import { GUEST, GUEST_CID, HOST, MIB, serveDevice } from './scene.mjs'
 import { Vm } from './vm.mjs'
 
-/** A transfer that moves nothing for so long stands still. */
-export const SILENCE_MS = 6_000
+/** A connection that moves nothing for so long stands still. */
+const SILENCE_MS = 6_000
 const LOOK_MS = 250
 /** Each end of a transfer connects within that, in a guest that has much to do. */
 const CONNECT_MS = 40_000
@@ -23,7 +23,6 @@ const ROUND_MS = 10 * 60_000
 export class Soak {
   #options
   #folder = mkdtempSync(join(tmpdir(), 'upcall-soak-'))
-  #transfers = new Set()
   #device
   #vm
   #over = false
@@ -166,41 +165,42 @@ export class Soak {
     await this.#vm.run('exchange', { port: HOST.exchange, bufferSize, ...any() }, { deadlineMs: 300_000 })
   }
 
-  /** One transfer, watched. */
   async #transfer(name, run) {
-    const transfer = { name, since: performance.now(), bytes: 0 }
-    this.#transfers.add(transfer)
-    const moved = (bytes) => {
-      const now = performance.now()
-      this.longestSilenceMs = Math.max(this.longestSilenceMs, now - transfer.since)
-      transfer.since = now
-      transfer.bytes += bytes
+    let bytes = 0
+    const onSent = (count) => {
+      bytes += count
+      this.toGuest += count
+    }
+    const onBytes = (count) => {
+      bytes += count
+      this.toHost += count
     }
     try {
-      await run({
-        onSent: (bytes) => {
-          moved(bytes)
-          this.toGuest += bytes
-        },
-        onBytes: (bytes) => {
-          moved(bytes)
-          this.toHost += bytes
-        },
-      })
+      await run({ onSent, onBytes })
       this.transfers++
     } catch (error) {
-      this.#fail(new Error(`${name}, after ${transfer.bytes} bytes: ${error.message}`, { cause: error }))
-    } finally {
-      this.#transfers.delete(transfer)
+      this.#fail(new Error(`${name}, after ${bytes} bytes: ${error.message}`, { cause: error }))
     }
   }
 
+  /** Each open connection has to move: what was sent, came, or was taken of it, as the device sees it. */
   async #watch() {
+    const seen = new Map()
     while (!this.#over && !this.#failure) {
       await delay(LOOK_MS)
       const now = performance.now()
-      const still = [...this.#transfers].filter(({ since }) => now - since > SILENCE_MS)
-      if (still.length > 0) await this.#standsStill(still)
+      const open = this.#device.snapshot().connections.filter(({ state }) => state === 'open')
+      const keys = new Set()
+      for (const { hostPort, guestPort, host, guest } of open) {
+        const key = `${hostPort} ${guestPort}`
+        keys.add(key)
+        const moved = [host.received, host.taken, guest.sent, guest.taken].join(' ')
+        if (seen.get(key)?.moved !== moved) seen.set(key, { moved, since: now })
+        const silence = now - seen.get(key).since
+        this.longestSilenceMs = Math.max(this.longestSilenceMs, silence)
+        if (silence > SILENCE_MS) await this.#standsStill(`host port ${hostPort}, guest port ${guestPort}`)
+      }
+      for (const key of seen.keys()) if (!keys.has(key)) seen.delete(key)
     }
   }
 

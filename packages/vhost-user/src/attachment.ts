@@ -306,7 +306,10 @@ export class Attachment {
   #look(): void {
     this.#cancelLook = undefined
     const idle = this.#clock.now() - this.#lastTrip
-    if (idle < LOOK_MS) return this.#lookAfter(LOOK_MS - idle)
+    if (idle < LOOK_MS) {
+      this.#lookAfter(LOOK_MS - idle)
+      return
+    }
     const { rx, tx } = this.#session
     // What is about to be done anyway needs no help.
     if (this.#closed || this.#scheduled || this.#postponed || (rx === undefined && tx === undefined)) return

@@ -1,0 +1,34 @@
+import type { Clock } from '../src/clock.js'
+
+/** Time that passes only when a test says so. */
+export class ManualClock implements Clock {
+  #now = 1_000
+  readonly #timers = new Set<{ at: number; fn: () => void }>()
+
+  now(): number {
+    return this.#now
+  }
+
+  setTimer(ms: number, fn: () => void): () => void {
+    const timer = { at: this.#now + ms, fn }
+    this.#timers.add(timer)
+    return () => this.#timers.delete(timer)
+  }
+
+  get timers(): number {
+    return this.#timers.size
+  }
+
+  /** Runs what is due until then, in order. */
+  advance(ms: number): void {
+    const end = this.#now + ms
+    for (;;) {
+      const [next] = [...this.#timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)
+      if (next === undefined) break
+      this.#timers.delete(next)
+      this.#now = Math.max(this.#now, next.at)
+      next.fn()
+    }
+    this.#now = end
+  }
+}
