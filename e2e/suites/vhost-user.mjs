@@ -32,6 +32,8 @@ async function exercises(scene, exercise) {
   const connects = () => data.manyConnections(scene, CONNECTS)
   await exercise('connects and closes', `${CONNECTS}, half of them from either end`, connects)
   await exercise('half-close', 'either end first, from either end', () => data.halfClose(scene))
+  await exercise('buffers of the guest', '1 MiB each way, one after the other', () => data.guestBuffers(scene, MIB))
+  await exercise('small writes', '400 KB to a guest that does not read', () => data.smallWrites(scene, 400_000, 200))
   await exercise('slow guest', '4 MiB to a guest that does not read', () => data.slowGuest(scene, 4 * MIB))
   await exercise('slow host', '4 MiB to a host that does not read', () => data.slowHost(scene, 4 * MIB))
   await exercise('foreign clients', 'CONNECT, to the guest’s socat', () => data.foreignClients(scene))
@@ -47,6 +49,12 @@ async function exercises(scene, exercise) {
 
   await exercise('a second VM', 'on the same device', boot)
   await exercise('its connections', '32 MiB each way', () => scene.traffic(2, 16 * MIB).done())
+  await scene.vm.close()
+  await scene.stopDevice()
+
+  await scene.startDevice({ bufferBytes: 4 * MIB })
+  await exercise('boot', 'a device with a buffer of 4 MiB', boot)
+  await exercise('buffers of the guest', 'the same, all smaller than the device’s', () => data.guestBuffers(scene, MIB))
   await scene.vm.close()
   await scene.stopDevice()
 

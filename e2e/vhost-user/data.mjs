@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect as netConnect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { connectMany } from '../guest/vhost-user/exchange.mjs'
+import { BUFFER_SIZES, connectMany } from '../guest/vhost-user/exchange.mjs'
 import { descriptors, GUEST, HOST, MIB, settled, until } from './scene.mjs'
 
 export async function everything(scene, { bytes, streams }) {
@@ -37,6 +37,28 @@ export async function halfClose(scene) {
   }
   await Promise.all(scene.answers.splice(0))
   return 'the way back stays open; every byte of it right'
+}
+
+/** What a guest with a smaller buffer than ours sends, and takes: Linux has no more under way than its own socket would take. */
+export async function guestBuffers(scene, bytes) {
+  for (const [i, bufferSize] of BUFFER_SIZES.entries()) {
+    await scene.exchange({ want: bytes }, GUEST.buffers + i)
+    await scene.exchange({ send: bytes }, GUEST.buffers + i)
+    await scene.guestExchange({ send: bytes, want: bytes, bufferSize })
+  }
+  await Promise.all(scene.answers.splice(0))
+  return `${BUFFER_SIZES.join(', ')} bytes`
+}
+
+/** Packets are bounded as bytes are: newer kernels reset a connection whose unread packets outgrow its buffer, however small they are. */
+export async function smallWrites(scene, bytes, block) {
+  let sent = 0
+  const held = scene.exchange({ send: bytes, hold: true, block, onSent: (count) => (sent += count) })
+  held.catch(() => {})
+  const halted = await standstill(() => sent)
+  await scene.vm.run('release')
+  await held
+  return `the host halts after ${Math.ceil(halted / block)} writes of ${block} bytes; then every byte right`
 }
 
 export async function slowGuest(scene, bytes) {

@@ -12,7 +12,7 @@ import { Vm } from './vm.mjs'
 export const MIB = 1 << 20
 export const GUEST_CID = 42
 /** Services of the guest program, and of the host. */
-export const GUEST = { echo: 5000, exchange: 5001, socat: 5002 }
+export const GUEST = { echo: 5000, exchange: 5001, socat: 5002, buffers: 5100 }
 export const HOST = { echo: 6000, exchange: 6001 }
 /** Under emulation and on a busy machine a handshake may take its time. */
 const HANDSHAKE_MS = 20_000
@@ -56,8 +56,11 @@ export class Scene {
     this.#closers.push(echo, exchanges)
   }
 
-  async startDevice() {
-    this.device = await serveDevice({ socketPath: this.vhostPath, guestCid: GUEST_CID, hybridPath: this.hybridPath })
+  async startDevice(options = {}) {
+    this.device = await serveDevice({
+      ...{ socketPath: this.vhostPath, guestCid: GUEST_CID, hybridPath: this.hybridPath },
+      ...options,
+    })
     this.device.on('state', ({ state }) => this.told.push(state))
     this.device.on('stopped', ({ reason }) => this.told.push(`stopped: ${reason}`))
     this.device.on('reset', () => this.told.push('reset'))
@@ -87,8 +90,8 @@ export class Scene {
     return socket.on('error', () => {})
   }
 
-  async exchange(how) {
-    return exchange(await this.dial(GUEST.exchange), how)
+  async exchange(how, port = GUEST.exchange) {
+    return exchange(await this.dial(port), how)
   }
 
   guestExchange(how) {

@@ -155,7 +155,7 @@ export class Soak {
   }
 
   async #fromHost(dial) {
-    const port = pick([GUEST.exchange, ...BUFFER_SIZES.map((_, i) => 5100 + i)])
+    const port = pick([GUEST.exchange, ...BUFFER_SIZES.map((_, i) => GUEST.buffers + i)])
     await this.#transfer(`to port ${port} of the guest`, async (counts) => exchange(await dial(port), { ...any(), ...counts }))
   }
 

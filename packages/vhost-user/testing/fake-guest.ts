@@ -69,6 +69,15 @@ export class DriverRing {
   get availEvent(): number {
     return this.view.getUint16(this.usedAt + 4 + 8 * this.size, true)
   }
+  /** The available index behind all that was offered, whether or not the device has been shown it. */
+  get next(): number {
+    return this.#availIndex
+  }
+  /** Begins at another index than 0, both sides having come so far. */
+  startAt(index: number): void {
+    this.#availIndex = this.#usedSeen = this.availIndex = index
+    this.view.setUint16(this.usedAt + 2, index, true)
+  }
   /** Up to where `takeUsed` has looked. */
   get seen(): number {
     return this.#usedSeen
