@@ -292,6 +292,7 @@ export class Attachment {
       touch: (it: VsockConnection) => this.#touch(it),
       now: () => this.#clock.now(),
       setTimer: (ms: number, fn: () => void) => this.#clock.setTimer(ms, fn),
+      forget: (it: VsockConnection) => this.#watchers.delete(it),
     }
     const stream = new VsockStream(connection, owner, {
       subject: this.#subject(connection.guestPort),
@@ -299,7 +300,6 @@ export class Attachment {
       lingerMs: this.#options.lingerMs,
     })
     this.#watchers.set(connection, stream)
-    stream.once('close', () => this.#watchers.delete(connection))
     return stream
   }
 

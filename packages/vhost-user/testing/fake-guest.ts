@@ -130,7 +130,9 @@ export class FakeGuest {
   readonly features: RingFeatures = { eventIdx: true, indirect: true }
   readonly #buffers: number
   readonly #slots = new Map<number, number>()
-  #slot = 0
+  /** Buffers are used in turn, those of each ring for itself: many packets one way must not overwrite what waits on the other. */
+  #rxSlot = 0
+  #txSlot = 0
 
   /** @param memory where the guest lives: `MEMORY_SIZE` bytes, aligned to 16. */
   constructor({ size = 128, memory = new Uint8Array(MEMORY_SIZE) }: { size?: number; memory?: Uint8Array } = {}) {
@@ -145,7 +147,7 @@ export class FakeGuest {
   /** Gives the device `count` receive buffers of a header and `room` bytes. */
   supply(count: number, room = 1024): void {
     for (let i = 0; i < count && this.rx.freeDescriptors >= 2; i++) {
-      const at = this.#buffers + (this.#slot++ % 256) * 1100
+      const at = this.#buffers + (this.#rxSlot++ % 256) * 1100
       const head = this.rx.add([
         { address: GUEST_BASE + at, length: PACKET_HEADER_SIZE, writable: true },
         { address: GUEST_BASE + at + PACKET_HEADER_SIZE, length: room, writable: true },
@@ -156,7 +158,7 @@ export class FakeGuest {
 
   /** Puts a packet into the transmit ring. */
   send(fields: Partial<PacketHeader>, payload: Uint8Array = new Uint8Array(0)): void {
-    const at = 0x8_0000 + (this.#slot++ % 64) * 5000
+    const at = 0x8_0000 + (this.#txSlot++ % 64) * 5000
     const header = {
       ...emptyHeader(),
       sourceCid: GUEST_CID,
