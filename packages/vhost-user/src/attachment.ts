@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { Channel } from './channel.js'
 import type { Clock } from './clock.js'
 import { outcomeError, VsockDeviceError } from './errors.js'
-import { Leavers } from './join.js'
+import { breakOff, Leavers } from './join.js'
 import type { VsockConnection } from './machine/connection.js'
 import { RX_RING, TX_RING, VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
@@ -127,7 +127,7 @@ export class Attachment {
           signal?.removeEventListener('abort', onAbort)
           this.#watchers.delete(connection)
           // It may have spoken and closed since.
-          if (connection.answered) resolve(this.#open(connection))
+          if (connection.answered && connection.outcome !== 'aborted') resolve(this.#open(connection))
           else reject(outcomeError(subject, connection.outcome ?? 'reset', signal?.aborted ? signal.reason : undefined))
         },
       })
@@ -310,16 +310,18 @@ export class Attachment {
       news: () => {
         if (connection.state !== 'closed') return
         this.#watchers.delete(connection)
-        gone.abort(outcomeError(this.#subject(connection.guestPort), connection.outcome ?? 'reset'))
+        gone.abort(ended())
       },
     })
     const refuse = () => {
       connection.reset()
       this.#touch(connection)
     }
+    const ended = () => outcomeError(this.#subject(connection.guestPort), connection.outcome ?? 'reset')
     const accept = (): VsockStream => {
-      gone.signal.throwIfAborted()
       if (stream !== undefined) return stream
+      // It may have ended a moment ago, and the signal does not tell of it yet.
+      if (connection.state !== 'accepting') throw ended()
       connection.accept()
       stream = this.#open(connection)
       this.#touch(connection)
@@ -338,7 +340,12 @@ export class Attachment {
       .then((host) => {
         if (stream !== undefined) return
         if (host === undefined) refuse()
-        else if (gone.signal.aborted) host.on('error', () => {}).destroy()
+        else if (connection.state !== 'accepting')
+          breakOff(
+            host.on('error', () => {}),
+            ended(),
+          )
+        else if (host.destroyed) refuse()
         else this.#leavers.join(accept(), host)
       })
       .catch((error: unknown) => (stream === undefined ? refuse() : stream.destroy(error instanceof Error ? error : undefined)))

@@ -1,8 +1,9 @@
 import { PassThrough } from 'node:stream'
 import { describe, expect, test } from 'vitest'
-import { LINGER_MS, pair, reading, world } from '../testing/ends.js'
+import { fateOf, LINGER_MS, pair, reading, type World, world } from '../testing/ends.js'
 import type { GuestSocket } from '../testing/guest-sockets.js'
 import { binding } from '../testing/scene.js'
+import type { IncomingConnection } from './attachment.js'
 import { SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './machine/packet.js'
 
 // Nothing is cut short silently, nothing broken is called complete, nothing complete is called broken.
@@ -215,5 +216,73 @@ describe.runIf(binding !== undefined)('the end of one side', () => {
     reading(stream, fate)
     await it.guest.until(() => fate.closed)
     expect(fate).toMatchObject({ bytes: 100_000, ended: true, finished: true, code: undefined })
+  })
+
+  describe('in the middle of other news', () => {
+    test('a connect that is aborted between the answer and its news is aborted', async () => {
+      const it = await world()
+      const { stream, socket } = await pair(it)
+      const given = new AbortController()
+      stream.on('data', () => given.abort('enough'))
+      it.guest.onConnection = () => {
+        socket.write(1)
+        socket.step()
+      }
+      let outcome: unknown
+      it.device.connect(5000, { signal: given.signal }).then(
+        () => (outcome = 'open'),
+        (error: unknown) => (outcome = error),
+      )
+      await it.guest.until(() => outcome !== undefined)
+      expect(outcome).toMatchObject({ code: 'ABORTED', cause: 'enough' })
+    })
+
+    test.each<[string, (it: World, late: GuestSocket) => void, string]>([
+      ['given up', (_, late) => late.reset(), 'ECONNRESET'],
+      ['timed out', ({ time }) => time.advance(2_000), 'ETIMEDOUT'],
+    ])('accept() of a connection that has just been %s throws', async (_, act, code) => {
+      let incoming: IncomingConnection | undefined
+      const it = await world((_port, given) => {
+        incoming = given
+        return new Promise(() => {})
+      })
+      const { stream, socket } = await pair(it)
+      let outcome: unknown
+      stream.on('data', () => {
+        try {
+          incoming!.accept().on('error', () => {})
+          outcome = 'let in'
+        } catch (error) {
+          outcome = error
+        }
+      })
+      const late = it.guest.connect(80)
+      await it.guest.until(() => incoming !== undefined)
+      socket.write(1)
+      socket.step()
+      act(it, late)
+      await it.guest.until(() => outcome !== undefined)
+      expect(outcome).toMatchObject({ code })
+      await it.guest.rest()
+      expect(it.device.connections).toBe(1)
+    })
+  })
+
+  test('end() right behind accept(), and a guest that half-closes as soon as it is let in', async () => {
+    let fate: ReturnType<typeof fateOf> | undefined
+    const it = await world((_port, { accept }) => {
+      const stream = accept()
+      fate = fateOf(stream)
+      reading(stream, fate)
+      stream.end(Buffer.alloc(150_000))
+      return undefined
+    })
+    const socket = it.guest.connect(80)
+    socket.write(100_000)
+    socket.shutdown(SHUTDOWN_SEND)
+    await it.guest.until(() => fate?.closed)
+    expect(fate).toEqual({ bytes: 100_000, ended: true, finished: true, code: undefined, closed: true })
+    await it.guest.until(() => socket.end !== undefined)
+    expect([socket.received, socket.end]).toEqual([150_000, 'shutdown'])
   })
 })

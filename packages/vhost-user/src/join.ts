@@ -1,4 +1,12 @@
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { VsockDeviceError } from './errors.js'
+
+/** A stream into the guest, as `Leavers` needs it. */
+export interface Guest extends Duplex {
+  /** Set by `join`: called when the connection is over, which may be long before the stream has yielded its last bytes. */
+  onGone?: (() => void) | undefined
+}
 
 /**
  * Joins streams into the guest with streams on the host, and remembers the hosts whose guest is gone and that have its last words yet to
@@ -8,39 +16,103 @@ export class Leavers {
   readonly #max: number
   readonly #hosts = new Set<Duplex>()
 
-  /** @param max beyond so many, the oldest is destroyed. */
+  /** @param max beyond so many, the oldest is broken off. */
   constructor(max: number) {
     this.#max = max
   }
 
   /**
-   * Both ways, with backpressure. EOF of one ends the writing to the other and leaves the way back open. When the guest is gone, the host
-   * first gets what it said before; a host that breaks off takes the guest's connection with it.
+   * Both ways, with backpressure. EOF of one ends the writing to the other and leaves the way back open.
+   *
+   * - A host that ends in order and closes: the guest gets everything, however slowly it reads. What the guest still says goes nowhere.
+   * - A host that fails, or closes before its end was read: the guest's connection is reset.
+   * - A guest that closes: the host gets everything and its end. What the host still says goes nowhere, and if anything did, the
+   *   host is broken off after that, with `EPIPE`.
+   * - A guest that is reset, breaks the rules, or is gone before its end: the host gets what came, then it is broken off.
    */
-  join(guest: Duplex, host: Duplex): void {
-    guest.pipe(host)
+  join(guest: Guest, host: Duplex): void {
+    let guestError: Error | undefined
+    let hostError: Error | undefined
+    // 'close' follows and does what there is to do.
+    guest.on('error', (error) => (guestError = error))
+    host.on('error', (error) => (hostError = error))
+    const whenWritten = pump(guest, host)
     host.pipe(guest)
-    for (const [gone, other] of [
-      [guest, host],
-      [host, guest],
-    ] as const) {
-      // 'close' follows and does what there is to do.
-      gone.on('error', () => {})
-      gone.once('close', () => {
-        if (other.destroyed) return
-        // Nobody takes what the other says any more: let it come to its end.
-        other.resume()
-        if (gone.readableEnded || gone === guest) other.end(() => other.destroy())
-        else other.destroy()
-        if (gone === guest) this.#keep(host)
-      })
-    }
+    guest.onGone = () => this.#keep(host)
+    host.once('close', () => {
+      if (guest.destroyed) return
+      if (host.readableEnded) {
+        // Nobody takes what the guest says any more: it must not wait for that, and so fail to read.
+        guest.resume()
+        guest.end(() => guest.destroy())
+      } else {
+        guest.destroy(hostError ?? new Error('the stream that the guest was joined with has closed before its end'))
+      }
+    })
+    guest.once('close', () => {
+      if (host.destroyed) return
+      this.#keep(host)
+      // The host may write all it has before it reads.
+      let dropped = false
+      host.on('data', () => (dropped = true)).resume()
+      const broken = () => breakOff(host, guestError ?? (dropped ? lost() : undefined))
+      if (guest.readableEnded) host.end(broken)
+      else whenWritten(broken)
+    })
   }
 
   #keep(host: Duplex): void {
+    if (host.destroyed || this.#hosts.has(host)) return
     this.#hosts.add(host)
     host.once('close', () => this.#hosts.delete(host))
     const [oldest] = this.#hosts
-    if (this.#hosts.size > this.#max) oldest?.destroy()
+    if (this.#hosts.size > this.#max && oldest !== undefined) breakOff(oldest, tooMany(this.#max))
   }
 }
+
+/** As `pipe`; the result calls a function once the host has taken all that came. */
+function pump(guest: Duplex, host: Duplex): (fn: () => void) => void {
+  let waiting = 0
+  let then = () => {}
+  const written = () => {
+    if (--waiting === 0) then()
+  }
+  guest.on('data', (chunk: Buffer) => {
+    if (host.destroyed) return
+    waiting++
+    if (!host.write(chunk, written)) guest.pause()
+  })
+  guest.once('end', () => host.end())
+  host.on('drain', () => guest.resume())
+  return (fn) => {
+    then = fn
+    if (waiting === 0) fn()
+  }
+}
+
+/**
+ * Destroys a stream so that its other end can see that this is no orderly end: a TCP socket is reset. On a Unix socket there is no
+ * such thing; its other end sees the same EOF either way, unless it has written what was not read here (`ECONNRESET`, `EPIPE`).
+ */
+export function breakOff(stream: Duplex, error: Error | undefined): void {
+  const { resetAndDestroy, remoteFamily } = stream as Partial<Socket>
+  if (error !== undefined && resetAndDestroy !== undefined && /^IPv/.test(remoteFamily ?? ''))
+    (stream as Socket).resetAndDestroy()
+  else stream.destroy(error)
+}
+
+const lost = () =>
+  new VsockDeviceError({
+    code: 'EPIPE',
+    subject: 'joined stream',
+    what: 'the guest has closed, and bytes for it were dropped',
+    next: 'end before the guest does',
+  })
+
+const tooMany = (max: number) =>
+  new VsockDeviceError({
+    code: 'ECONNRESET',
+    subject: 'joined stream',
+    what: `the guest has gone, and ${max} streams joined later have its last bytes yet to take as well`,
+    next: 'read faster, or raise maxConnections',
+  })

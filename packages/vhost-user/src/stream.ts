@@ -67,6 +67,9 @@ export class VsockStream extends Duplex {
   #onLost: Callback[] = []
   #cancelLinger: (() => void) | undefined
 
+  /** @internal Called when the connection is over, whatever the stream has yet to yield. */
+  onGone: (() => void) | undefined
+
   /** @internal Made by the device, for a connection that is open. */
   constructor(connection: VsockConnection, owner: StreamOwner, options: VsockStreamOptions) {
     super({ allowHalfOpen: true, readableHighWaterMark: options.highWaterMark, writableHighWaterMark: options.highWaterMark })
@@ -92,6 +95,7 @@ export class VsockStream extends Duplex {
   /** @internal The connection has changed. */
   news(): void {
     if (this.#departing) this.#depart()
+    if (this.#connection.state === 'closed') this.onGone?.()
     if (this.destroyed) return
     this.#settleWrite()
     this.#pull()

@@ -279,7 +279,8 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       await once(signal, 'abort')
       const late = new PassThrough()
       finish(late)
-      await once(late, 'close')
+      await new Promise((resolve) => late.once('close', resolve))
+      expect(late.errored).toMatchObject({ code: 'ECONNRESET' })
     })
   })
 
