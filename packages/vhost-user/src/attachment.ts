@@ -100,6 +100,11 @@ export class Attachment {
     return this.#session.running
   }
 
+  /** Where the next attachment's host ports begin. */
+  get nextHostPort(): number {
+    return this.#device.muxer.nextHostPort
+  }
+
   get connections(): number {
     return this.#device.muxer.size
   }
