@@ -27,7 +27,7 @@ export class Leavers {
    * - A host that ends in order and closes: the guest gets everything, however slowly it reads. What the guest still says goes nowhere.
    * - A host that fails, or closes before its end was read: the guest's connection is reset.
    * - A guest that closes: the host gets everything and its end. What the host still says goes nowhere, and if anything did, the
-   *   host is broken off after that, with `EPIPE`.
+   *   host is destroyed with `EPIPE` after that.
    * - A guest that is reset, breaks the rules, or is gone before its end: the host gets what came, then it is broken off.
    */
   join(guest: Guest, host: Duplex): void {
@@ -55,9 +55,9 @@ export class Leavers {
       // The host may write all it has before it reads.
       let dropped = false
       host.on('data', () => (dropped = true)).resume()
-      const broken = () => breakOff(host, guestError ?? (dropped ? lost() : undefined))
-      if (guest.readableEnded) host.end(broken)
-      else whenWritten(broken)
+      // A reset would take back what a TCP socket has yet to deliver, and all that the guest said has an end in order.
+      if (guest.readableEnded) host.end(() => host.destroy(guestError ?? (dropped ? lost() : undefined)))
+      else whenWritten(() => breakOff(host, guestError))
     })
   }
 
@@ -91,14 +91,16 @@ function pump(guest: Duplex, host: Duplex): (fn: () => void) => void {
 }
 
 /**
- * Destroys a stream so that its other end can see that this is no orderly end: a TCP socket is reset. On a Unix socket there is no
- * such thing; its other end sees the same EOF either way, unless it has written what was not read here (`ECONNRESET`, `EPIPE`).
+ * Destroys a stream so that its other end can see that this is no orderly end: a TCP socket is reset, whatever it has yet to deliver.
+ * On a Unix socket there is no such thing; its other end sees the same EOF either way, unless it has written what was not read
+ * here (`ECONNRESET`).
  */
 export function breakOff(stream: Duplex, error: Error | undefined): void {
-  const { resetAndDestroy, remoteFamily } = stream as Partial<Socket>
-  if (error !== undefined && resetAndDestroy !== undefined && /^IPv/.test(remoteFamily ?? ''))
-    (stream as Socket).resetAndDestroy()
-  else stream.destroy(error)
+  try {
+    // Of the sockets that have it, those of Unix throw.
+    if (error !== undefined) (stream as Partial<Socket>).resetAndDestroy?.()
+  } catch {}
+  stream.destroy(error)
 }
 
 const lost = () =>
