@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { Channel } from './channel.js'
 import type { Clock } from './clock.js'
 import { outcomeError, VsockDeviceError } from './errors.js'
-import { breakOff, Leavers } from './join.js'
+import { Leavers } from './join.js'
 import type { VsockConnection } from './machine/connection.js'
 import { RX_RING, TX_RING, VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
@@ -346,7 +346,7 @@ export class Attachment {
         if (stream !== undefined) return
         if (host === undefined) refuse()
         else if (connection.state !== 'accepting')
-          breakOff(
+          this.#leavers.breakOff(
             host.on('error', () => {}),
             ended(),
           )

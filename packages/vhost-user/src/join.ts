@@ -57,8 +57,21 @@ export class Leavers {
       host.on('data', () => (dropped = true)).resume()
       // A reset would take back what a TCP socket has yet to deliver, and all that the guest said has an end in order.
       if (guest.readableEnded) host.end(() => host.destroy(guestError ?? (dropped ? lost() : undefined)))
-      else whenWritten(() => breakOff(host, guestError))
+      else whenWritten(() => this.breakOff(host, guestError))
     })
+  }
+
+  /**
+   * Destroys a stream so that its other end can see that this is no orderly end: a TCP socket is reset, whatever it has yet to deliver.
+   * On a Unix socket there is no such thing; its other end sees the same EOF either way, unless it has written what was not read
+   * here (`ECONNRESET`).
+   */
+  breakOff(host: Duplex, error: Error | undefined): void {
+    try {
+      // Of the sockets that have it, those of Unix throw.
+      if (error !== undefined) (host as Partial<Socket>).resetAndDestroy?.()
+    } catch {}
+    host.destroy(error)
   }
 
   #keep(host: Duplex): void {
@@ -66,7 +79,7 @@ export class Leavers {
     this.#hosts.add(host)
     host.once('close', () => this.#hosts.delete(host))
     const [oldest] = this.#hosts
-    if (this.#hosts.size > this.#max && oldest !== undefined) breakOff(oldest, tooMany(this.#max))
+    if (this.#hosts.size > this.#max && oldest !== undefined) this.breakOff(oldest, tooMany(this.#max))
   }
 }
 
@@ -88,19 +101,6 @@ function pump(guest: Duplex, host: Duplex): (fn: () => void) => void {
     then = fn
     if (waiting === 0) fn()
   }
-}
-
-/**
- * Destroys a stream so that its other end can see that this is no orderly end: a TCP socket is reset, whatever it has yet to deliver.
- * On a Unix socket there is no such thing; its other end sees the same EOF either way, unless it has written what was not read
- * here (`ECONNRESET`).
- */
-export function breakOff(stream: Duplex, error: Error | undefined): void {
-  try {
-    // Of the sockets that have it, those of Unix throw.
-    if (error !== undefined) (stream as Partial<Socket>).resetAndDestroy?.()
-  } catch {}
-  stream.destroy(error)
 }
 
 const lost = () =>

@@ -130,8 +130,8 @@ export class FakeGuest {
   readonly features: RingFeatures = { eventIdx: true, indirect: true }
   readonly #buffers: number
   readonly #slots = new Map<number, number>()
-  /** Buffers are used in turn, those of each ring for itself: many packets one way must not overwrite what waits on the other. */
-  #rxSlot = 0
+  #slot = 0
+  /** Each ring's buffers are used in turn for themselves: many packets one way must not overwrite what waits on the other. */
   #txSlot = 0
 
   /** @param memory where the guest lives: `MEMORY_SIZE` bytes, aligned to 16. */
@@ -147,7 +147,7 @@ export class FakeGuest {
   /** Gives the device `count` receive buffers of a header and `room` bytes. */
   supply(count: number, room = 1024): void {
     for (let i = 0; i < count && this.rx.freeDescriptors >= 2; i++) {
-      const at = this.#buffers + (this.#rxSlot++ % 256) * 1100
+      const at = this.#buffers + (this.#slot++ % 256) * 1100
       const head = this.rx.add([
         { address: GUEST_BASE + at, length: PACKET_HEADER_SIZE, writable: true },
         { address: GUEST_BASE + at + PACKET_HEADER_SIZE, length: room, writable: true },

@@ -53,13 +53,13 @@ export class VsockConnection {
   answered = false
   /** When `handleTimeout` wants to be called. */
   deadline: number
-  /** Bytes for the guest were dropped because it takes no more: it shut its receiving half, or is gone. */
-  outputLost = false
   /** There is news for the owner. */
   changed = false
   /** Bookkeeping of the muxer: in its list of those with something to send, and of those with news. */
   queued = false
   listed = false
+  /** Bytes for the guest were dropped because it takes no more: it shut its receiving half, or is gone. */
+  outputLost = false
 
   readonly #options: ConnectionOptions
   readonly #input: ReceiveBuffer
