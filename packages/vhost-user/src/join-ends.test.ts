@@ -74,6 +74,24 @@ describe.runIf(binding !== undefined)('a joined program of the host', () => {
     expect([socket.received, socket.end]).toEqual([150_000, 'shutdown'])
   })
 
+  test('is gone in order while the guest still talks to it: the guest gets all of it', async () => {
+    const it = await joinedWorld()
+    const { socket, peer, host, fate } = await joined(it, 0)
+    reading(peer, fate)
+    socket.write(10_000)
+    await it.guest.until(() => fate.bytes === 10_000)
+    peer.end(Buffer.alloc(300_000), () => peer.destroy())
+    await it.guest.until(() => peer.closed)
+    for (let i = 0; i < 10; i++) {
+      socket.write(50_000)
+      await it.guest.rest()
+      socket.appetite += 40_000
+    }
+    await it.guest.until(() => socket.end !== undefined)
+    expect([socket.received, socket.end]).toEqual([300_000, 'shutdown'])
+    await it.guest.until(() => host.closed && it.device.connections === 0)
+  })
+
   test('answers a guest that has half-closed', async () => {
     const it = await joinedWorld()
     const { socket, peer, fate } = await joined(it)

@@ -25,6 +25,7 @@ export class Leavers {
    * Both ways, with backpressure. EOF of one ends the writing to the other and leaves the way back open.
    *
    * - A host that ends in order and closes: the guest gets everything, however slowly it reads. What the guest still says goes nowhere.
+   *   So it is for a host of which only a failed write (`EPIPE`) tells that it has closed.
    * - A host that fails, or closes before its end was read: the guest's connection is reset.
    * - A guest that closes: the host gets everything and its end. What the host still says goes nowhere, and if anything did, the
    *   host is destroyed with `EPIPE` after that.
@@ -83,23 +84,61 @@ export class Leavers {
   }
 }
 
-/** As `pipe`; the result calls a function once the host has taken all that came. */
+/** As `pipe`; the result calls a function once the host has taken all that came. What a host refuses goes nowhere. */
 function pump(guest: Duplex, host: Duplex): (fn: () => void) => void {
   let waiting = 0
+  let refused = false
   let then = () => {}
+  const settle = () => {
+    if (waiting === 0 || refused) then()
+  }
   const written = () => {
-    if (--waiting === 0) then()
+    waiting--
+    settle()
   }
   guest.on('data', (chunk: Buffer) => {
-    if (host.destroyed) return
+    if (host.destroyed || refused) return
     waiting++
     if (!host.write(chunk, written)) guest.pause()
   })
   guest.once('end', () => host.end())
   host.on('drain', () => guest.resume())
+  keepReadable(host, () => {
+    refused = true
+    guest.resume()
+    settle()
+  })
   return (fn) => {
     then = fn
-    if (waiting === 0) fn()
+    settle()
+  }
+}
+
+type Writes = Partial<Record<'_write' | '_writev', (...args: unknown[]) => void>>
+
+/**
+ * A host that has closed fails the next write to it with EPIPE, and Node would drop what it had said until then, and destroy it. Here that
+ * failure waits until the host has been read to its end. (ECONNRESET does not wait: the kernel tells of it once, and a reader
+ * who came later would see an end in order.)
+ */
+function keepReadable(host: Duplex, onRefused: () => void): void {
+  const writes = host as unknown as Writes
+  for (const name of ['_write', '_writev'] as const) {
+    const write = writes[name]
+    if (typeof write !== 'function') continue
+    writes[name] = (...args) => {
+      const done = args.pop() as (error?: NodeJS.ErrnoException | null) => void
+      const settled = (error?: NodeJS.ErrnoException | null) => {
+        if (error?.code !== 'EPIPE' || host.readableEnded || host.destroyed) return done(error)
+        const tell = () => {
+          host.off('end', tell).off('close', tell)
+          done(error)
+        }
+        host.on('end', tell).on('close', tell)
+        onRefused()
+      }
+      write.call(host, ...args, settled)
+    }
   }
 }
 
