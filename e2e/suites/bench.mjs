@@ -1,9 +1,9 @@
 // Speed in the guest: Node's sockets against a C program's. Nothing here fails for being slow; it prints ratios.
-import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { compile } from '../compile.mjs'
 import { runGuestTests } from '../guest-tests.mjs'
 
 const source = fileURLToPath(new URL('../bench/peer.c', import.meta.url))
@@ -12,7 +12,10 @@ export async function run(checks, image) {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-e2e-bench-'))
   try {
     const peer = join(folder, 'peer')
-    const compiled = await checks.check('the C program is compiled', () => compile(peer))
+    const compiled = await checks.check('the C program is compiled', () => {
+      compile(source, peer)
+      return true
+    })
     if (!compiled) return
     const programs = ['guest/bench', '../tests/bench/measure.mjs', peer]
     const payload = { programs, packages: ['@upcall/vsock'] }
@@ -22,14 +25,4 @@ export async function run(checks, image) {
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
-}
-
-/** Statically, so that this machine's C library need not be the guest's. */
-function compile(output) {
-  const compiler = process.env.CC ?? 'cc'
-  const flags = ['-std=gnu11', '-Wall', '-Wextra', '-Werror', '-O2', '-static']
-  const { status, error, stderr } = spawnSync(compiler, [...flags, source, '-o', output], { encoding: 'utf8' })
-  if (error) throw new Error(`${compiler}: ${error.message}; on Debian: apt-get install gcc libc6-dev`)
-  if (status !== 0) throw new Error(stderr)
-  return true
 }

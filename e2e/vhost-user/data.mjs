@@ -61,6 +61,60 @@ export async function smallWrites(scene, bytes, block) {
   return `the host halts after ${Math.ceil(halted / block)} writes of ${block} bytes; then every byte right`
 }
 
+/** A dialer that is gone as soon as it has said all: the guest has to get all of it. */
+export async function closingDialer(scene, { bytes, times }) {
+  const counts = []
+  const count = async (dial) => {
+    await dial()
+    counts.push(await scene.vm.run('counted'))
+  }
+  for (let i = 0; i < times; i++) {
+    await count(async () => {
+      const stream = await scene.device.connect(GUEST.count)
+      stream.on('error', () => {}).end(Buffer.alloc(bytes))
+      stream.destroy()
+    })
+    await count(async () => {
+      const socket = await scene.dial(GUEST.count)
+      socket.end(Buffer.alloc(bytes), () => socket.destroy())
+    })
+  }
+  assert.deepEqual(counts, Array(2 * times).fill({ bytes }))
+  return `${counts.length} of ${2 * times} complete, half of them by device.connect() and half by CONNECT`
+}
+
+/** A guest that takes nothing more and streams on, for longer than an orderly close may take. */
+export async function halfDeafGuest(scene, { seconds }) {
+  const listens = scene.vm.event('half-deaf listens')
+  const streamed = scene.vm.run('halfDeaf', { port: GUEST.halfDeaf, seconds })
+  streamed.catch(() => {})
+  await listens
+  const stream = await scene.device.connect(GUEST.halfDeaf)
+  const started = performance.now()
+  const failures = []
+  let [bytes, wrong, failed] = [0, 0, undefined]
+  stream.on('error', (error) => failures.push(error.code))
+  stream.on('data', (chunk) => {
+    for (const byte of chunk) if (byte !== bytes++ % 251) wrong++
+  })
+  const writing = async () => {
+    // The guest's SHUTDOWN may be on its way yet.
+    while (failed === undefined && !stream.destroyed) {
+      await new Promise((resolve) =>
+        stream.write('x', (error) => {
+          if (error) failed = { code: error.code, ms: performance.now() - started }
+          resolve()
+        }),
+      )
+    }
+  }
+  const ended = once(stream, 'end', { signal: AbortSignal.timeout((seconds + 60) * 1000) })
+  await Promise.all([writing(), ended])
+  const { sent } = await streamed
+  assert.deepEqual({ bytes, wrong, code: failed.code, failures }, { bytes: sent, wrong: 0, code: 'EPIPE', failures: ['EPIPE'] })
+  return `${(bytes / MIB).toFixed(0)} MiB in ${seconds} s, every byte right; the write failed after ${failed.ms.toFixed(0)} ms`
+}
+
 export async function slowGuest(scene, bytes) {
   let sent = 0
   const held = scene.exchange({ send: bytes, hold: true, onSent: (count) => (sent += count) })

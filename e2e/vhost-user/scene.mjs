@@ -3,8 +3,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { createVsockDevice } from '@upcall/vhost-user'
 import { connect, listen, listenHybrid } from '@upcall/vsock'
+import { compile } from '../compile.mjs'
 import { answer, exchange } from '../guest/vhost-user/exchange.mjs'
 import { fillPayload } from '../payload.mjs'
 import { Vm } from './vm.mjs'
@@ -12,7 +14,7 @@ import { Vm } from './vm.mjs'
 export const MIB = 1 << 20
 export const GUEST_CID = 42
 /** Services of the guest program, and of the host. */
-export const GUEST = { echo: 5000, exchange: 5001, socat: 5002, buffers: 5100 }
+export const GUEST = { echo: 5000, exchange: 5001, socat: 5002, count: 5003, halfDeaf: 5004, buffers: 5100 }
 export const HOST = { echo: 6000, exchange: 6001 }
 /** Under emulation and on a busy machine a handshake may take its time. */
 const HANDSHAKE_MS = 20_000
@@ -38,7 +40,10 @@ export class Scene {
     this.image = image
     this.log = log
     const prebuilt = image.arch !== 'x86_64'
-    fillPayload(join(this.folder, 'payload'), { programs: ['guest/vhost-user'], packages: ['@upcall/vsock'], prebuilt })
+    const payload = join(this.folder, 'payload')
+    fillPayload(payload, { programs: ['guest/vhost-user'], packages: ['@upcall/vsock'], prebuilt })
+    // It needs a compiler for the guest's machine, which is at hand if that is this one.
+    if (!prebuilt) compile(fileURLToPath(new URL('half-deaf.c', import.meta.url)), join(payload, 'half-deaf'))
   }
 
   /** Guests find an echo and an exchange on the host, where Firecracker would look for them: `<path>_<port>`. */

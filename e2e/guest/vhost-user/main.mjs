@@ -38,6 +38,20 @@ const commands = {
     await closed
     return fate
   },
+  async counted() {
+    while (counts.length === 0) await new Promise((resolve) => (counted = resolve))
+    return counts.shift()
+  },
+  /** A program that shuts its receiving half and streams on; `event` tells that it listens, the answer how much it sent. */
+  async halfDeaf({ port, seconds }) {
+    const child = spawn(new URL('half-deaf', import.meta.url).pathname, [port, seconds], { stdio: ['ignore', 'pipe', 'inherit'] })
+    let last
+    for await (const line of createInterface({ input: child.stdout })) {
+      last = line
+      if (line === 'listening') tell({ event: 'half-deaf listens' })
+    }
+    return { sent: Number(last) }
+  },
   connects: ({ port, count, width }) => connectMany(count, width, () => dial(port)),
   state: () => ({ sent, failures, descriptors: readdirSync('/proc/self/fd').length }),
   release() {
@@ -53,6 +67,20 @@ const commands = {
     return { megabytes: Math.round(Number(/MemTotal: +(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))[1]) / 1024) }
   },
 }
+
+/** What came of each connection to 5003, which only listens: how many bytes before its end. */
+const counts = []
+let counted = () => {}
+await service(5003, async (socket) => {
+  const count = { bytes: 0 }
+  try {
+    for await (const chunk of socket) count.bytes += chunk.length
+  } catch ({ code }) {
+    count.code = code
+  }
+  counts.push(count)
+  counted()
+})
 
 createInterface({ input: createReadStream('/dev/virtio-ports/org.upcall.control') }).on('line', async (line) => {
   const { id, run, ...options } = JSON.parse(line)

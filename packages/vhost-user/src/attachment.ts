@@ -131,6 +131,11 @@ export class Attachment {
     return this.#session.running
   }
 
+  /** Where the next attachment's host ports begin. */
+  get nextHostPort(): number {
+    return this.#device.muxer.nextHostPort
+  }
+
   get connections(): number {
     return this.#device.muxer.size
   }
@@ -163,7 +168,7 @@ export class Attachment {
           signal?.removeEventListener('abort', onAbort)
           this.#watchers.delete(connection)
           // It may have spoken and closed since.
-          if (connection.answered) resolve(this.#open(connection))
+          if (connection.answered && connection.outcome !== 'aborted') resolve(this.#open(connection))
           else reject(outcomeError(subject, connection.outcome ?? 'reset', signal?.aborted ? signal.reason : undefined))
         },
       })
@@ -384,6 +389,7 @@ export class Attachment {
       touch: (it: VsockConnection) => this.#touch(it),
       now: () => this.#clock.now(),
       setTimer: (ms: number, fn: () => void) => this.#clock.setTimer(ms, fn),
+      forget: (it: VsockConnection) => this.#watchers.delete(it),
     }
     const stream = new VsockStream(connection, owner, {
       subject: this.#subject(connection.guestPort),
@@ -391,7 +397,6 @@ export class Attachment {
       lingerMs: this.#options.lingerMs,
     })
     this.#watchers.set(connection, stream)
-    stream.once('close', () => this.#watchers.delete(connection))
     return stream
   }
 
@@ -402,16 +407,18 @@ export class Attachment {
       news: () => {
         if (connection.state !== 'closed') return
         this.#watchers.delete(connection)
-        gone.abort(outcomeError(this.#subject(connection.guestPort), connection.outcome ?? 'reset'))
+        gone.abort(ended())
       },
     })
     const refuse = () => {
       connection.reset()
       this.#touch(connection)
     }
+    const ended = () => outcomeError(this.#subject(connection.guestPort), connection.outcome ?? 'reset')
     const accept = (): VsockStream => {
-      gone.signal.throwIfAborted()
       if (stream !== undefined) return stream
+      // It may have ended a moment ago, and the signal does not tell of it yet.
+      if (connection.state !== 'accepting') throw ended()
       connection.accept()
       stream = this.#open(connection)
       this.#touch(connection)
@@ -430,7 +437,12 @@ export class Attachment {
       .then((host) => {
         if (stream !== undefined) return
         if (host === undefined) refuse()
-        else if (gone.signal.aborted) host.on('error', () => {}).destroy()
+        else if (connection.state !== 'accepting')
+          this.#leavers.breakOff(
+            host.on('error', () => {}),
+            ended(),
+          )
+        else if (host.destroyed) refuse()
         else this.#leavers.join(accept(), host)
       })
       .catch((error: unknown) => (stream === undefined ? refuse() : stream.destroy(error instanceof Error ? error : undefined)))

@@ -34,7 +34,7 @@ describe('a guest is gone', () => {
       take()
       await turn()
     }
-    expect([host.destroyed, host.writableFinished]).toEqual([true, true])
+    expect([host.destroyed, host.writableFinished, host.errored?.message]).toEqual([true, false, 'reset'])
   })
 
   test('of hosts that take nothing so many are kept, and the oldest is let go of', async () => {

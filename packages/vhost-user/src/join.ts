@@ -1,4 +1,12 @@
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { VsockDeviceError } from './errors.js'
+
+/** A stream into the guest, as `Leavers` needs it. */
+export interface Guest extends Duplex {
+  /** Set by `join`: called when the connection is over, which may be long before the stream has yielded its last bytes. */
+  onGone?: (() => void) | undefined
+}
 
 /**
  * Joins streams into the guest with streams on the host, and remembers the hosts whose guest is gone and that have its last words yet to
@@ -8,39 +16,144 @@ export class Leavers {
   readonly #max: number
   readonly #hosts = new Set<Duplex>()
 
-  /** @param max beyond so many, the oldest is destroyed. */
+  /** @param max beyond so many, the oldest is broken off. */
   constructor(max: number) {
     this.#max = max
   }
 
   /**
-   * Both ways, with backpressure. EOF of one ends the writing to the other and leaves the way back open. When the guest is gone, the host
-   * first gets what it said before; a host that breaks off takes the guest's connection with it.
+   * Both ways, with backpressure. EOF of one ends the writing to the other and leaves the way back open.
+   *
+   * - A host that ends in order and closes: the guest gets everything, however slowly it reads. What the guest still says goes nowhere.
+   *   So it is for a host of which only a failed write (`EPIPE`) tells that it has closed.
+   * - A host that fails, or closes before its end was read: the guest's connection is reset.
+   * - A guest that closes: the host gets everything and its end. What the host still says goes nowhere, and if anything did, the
+   *   host is destroyed with `EPIPE` after that.
+   * - A guest that is reset, breaks the rules, or is gone before its end: the host gets what came, then it is broken off.
    */
-  join(guest: Duplex, host: Duplex): void {
-    guest.pipe(host)
+  join(guest: Guest, host: Duplex): void {
+    let guestError: Error | undefined
+    let hostError: Error | undefined
+    // 'close' follows and does what there is to do.
+    guest.on('error', (error) => (guestError = error))
+    host.on('error', (error) => (hostError = error))
+    const whenWritten = pump(guest, host)
     host.pipe(guest)
-    for (const [gone, other] of [
-      [guest, host],
-      [host, guest],
-    ] as const) {
-      // 'close' follows and does what there is to do.
-      gone.on('error', () => {})
-      gone.once('close', () => {
-        if (other.destroyed) return
-        // Nobody takes what the other says any more: let it come to its end.
-        other.resume()
-        if (gone.readableEnded || gone === guest) other.end(() => other.destroy())
-        else other.destroy()
-        if (gone === guest) this.#keep(host)
-      })
-    }
+    guest.onGone = () => this.#keep(host)
+    host.once('close', () => {
+      if (guest.destroyed) return
+      if (host.readableEnded) {
+        // Nobody takes what the guest says any more: it must not wait for that, and so fail to read.
+        guest.resume()
+        guest.end(() => guest.destroy())
+      } else {
+        guest.destroy(hostError ?? new Error('the stream that the guest was joined with has closed before its end'))
+      }
+    })
+    guest.once('close', () => {
+      if (host.destroyed) return
+      this.#keep(host)
+      // The host may write all it has before it reads.
+      let dropped = false
+      host.on('data', () => (dropped = true)).resume()
+      // A reset would take back what a TCP socket has yet to deliver, and all that the guest said has an end in order.
+      if (guest.readableEnded) host.end(() => host.destroy(guestError ?? (dropped ? lost() : undefined)))
+      else whenWritten(() => this.breakOff(host, guestError))
+    })
+  }
+
+  /**
+   * Destroys a stream so that its other end can see that this is no orderly end: a TCP socket is reset, whatever it has yet to deliver.
+   * On a Unix socket there is no such thing; its other end sees the same EOF either way, unless it has written what was not read
+   * here (`ECONNRESET`).
+   */
+  breakOff(host: Duplex, error: Error | undefined): void {
+    try {
+      // Of the sockets that have it, those of Unix throw.
+      if (error !== undefined) (host as Partial<Socket>).resetAndDestroy?.()
+    } catch {}
+    host.destroy(error)
   }
 
   #keep(host: Duplex): void {
+    if (host.destroyed || this.#hosts.has(host)) return
     this.#hosts.add(host)
     host.once('close', () => this.#hosts.delete(host))
     const [oldest] = this.#hosts
-    if (this.#hosts.size > this.#max) oldest?.destroy()
+    if (this.#hosts.size > this.#max && oldest !== undefined) this.breakOff(oldest, tooMany(this.#max))
   }
 }
+
+/** As `pipe`; the result calls a function once the host has taken all that came. What a host refuses goes nowhere. */
+function pump(guest: Duplex, host: Duplex): (fn: () => void) => void {
+  let waiting = 0
+  let refused = false
+  let then = () => {}
+  const settle = () => {
+    if (waiting === 0 || refused) then()
+  }
+  const written = () => {
+    waiting--
+    settle()
+  }
+  guest.on('data', (chunk: Buffer) => {
+    if (host.destroyed || refused) return
+    waiting++
+    if (!host.write(chunk, written)) guest.pause()
+  })
+  guest.once('end', () => host.end())
+  host.on('drain', () => guest.resume())
+  keepReadable(host, () => {
+    refused = true
+    guest.resume()
+    settle()
+  })
+  return (fn) => {
+    then = fn
+    settle()
+  }
+}
+
+type Writes = Partial<Record<'_write' | '_writev', (...args: unknown[]) => void>>
+
+/**
+ * A host that has closed fails the next write to it with EPIPE, and Node would drop what it had said until then, and destroy it. Here that
+ * failure waits until the host has been read to its end. (ECONNRESET does not wait: the kernel tells of it once, and a reader
+ * who came later would see an end in order.)
+ */
+function keepReadable(host: Duplex, onRefused: () => void): void {
+  const writes = host as unknown as Writes
+  for (const name of ['_write', '_writev'] as const) {
+    const write = writes[name]
+    if (typeof write !== 'function') continue
+    writes[name] = (...args) => {
+      const done = args.pop() as (error?: NodeJS.ErrnoException | null) => void
+      const settled = (error?: NodeJS.ErrnoException | null) => {
+        if (error?.code !== 'EPIPE' || host.readableEnded || host.destroyed) return done(error)
+        const tell = () => {
+          host.off('end', tell).off('close', tell)
+          done(error)
+        }
+        host.on('end', tell).on('close', tell)
+        onRefused()
+      }
+      write.call(host, ...args, settled)
+    }
+  }
+}
+
+const lost = () =>
+  new VsockDeviceError({
+    code: 'EPIPE',
+    subject: 'joined stream',
+    what: 'the guest has closed, and bytes for it were dropped',
+    next: 'end before the guest does',
+  })
+
+const tooMany = (max: number) =>
+  new VsockDeviceError({
+    code: 'ECONNRESET',
+    subject: 'joined stream',
+    what: `the guest has gone, and ${max} streams joined later have its last bytes yet to take as well`,
+    next: 'read faster, or raise maxConnections',
+  })

@@ -1,13 +1,13 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { opName } from '../testing/fake-guest.js'
-import { ManualClock } from '../testing/manual-clock.js'
+import { ManualTime } from '../testing/manual-time.js'
 import { binding, cleanups, connected, heard, running, say } from '../testing/scene.js'
 import type { Recovery } from './attachment.js'
 import { Op } from './machine/packet.js'
 
 async function scene() {
-  const clock = new ManualClock()
+  const clock = new ManualTime()
   const { device, vmm } = await running({ clock })
   const recoveries: Recovery[] = []
   device.on('recovery', (recovery) => recoveries.push(recovery))

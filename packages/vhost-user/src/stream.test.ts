@@ -6,7 +6,7 @@ import { Op, SHUTDOWN_BOTH, SHUTDOWN_SEND } from './machine/packet.js'
 
 describe.runIf(binding !== undefined)('streams', () => {
   test('bytes both ways, and the guest is interrupted for them', async () => {
-    const { device, vmm } = await running()
+    const { device, vmm } = await running({ firstHostPort: 2 ** 30 })
     const { stream, request } = await connected(device, vmm)
     expect([stream.guestPort, stream.hostPort]).toEqual([5000, 2 ** 30])
     const interrupted = vmm.interrupt(0)

@@ -1,6 +1,6 @@
 import { Duplex } from 'node:stream'
 import { outcomeError } from './errors.js'
-import type { VsockConnection } from './machine/connection.js'
+import type { ConnectionOutcome, VsockConnection } from './machine/connection.js'
 
 /** What a stream needs of the VM it leads into. */
 export interface StreamOwner {
@@ -9,6 +9,8 @@ export interface StreamOwner {
   now(): number
   /** Calls `fn` after `ms` unless the result is called first; does not keep the process alive. */
   setTimer(ms: number, fn: () => void): () => void
+  /** The stream wants no more news of the connection. */
+  forget(connection: VsockConnection): void
 }
 
 export interface VsockStreamOptions {
@@ -26,6 +28,20 @@ export type Callback = (error?: Error | null) => void
  * One connection into the guest. Half-open: `end()` is SHUTDOWN(send) and leaves the way back open; the guest’s half-close is `'end'`.
  * What the guest sent before it closed or reset the connection is delivered before the stream ends or fails. Bytes that were read
  * by nobody yet cost the guest its credit.
+ *
+ * **Writing.** The callback of `write()` comes when guest buffers have taken the bytes, or, once `end()` was called, when the
+ * connection has them; `'finish'` comes when guest buffers have taken all of them. A guest that takes no more (`shutdown(SHUT_RD)`, or it
+ * has closed) may still have something to say, so a write that fails leaves the readable half alone:
+ *
+ * - Its callback, and that of `end()`, get the error at once: `EPIPE`, or `ECONNRESET` after a reset. Later writes fail alike.
+ * - There is no `'finish'`. A `pipe()` into the stream runs on to its end; its bytes are dropped.
+ * - When the readable half has ended, the stream is destroyed with that error. So it is `lingerMs` after the failure if nothing has
+ *   ever been read from the stream. A reader that has begun may take its time.
+ *
+ * **Closing.** `destroy()` after `end()` still delivers everything that was written, then closes; what the guest sends meanwhile is
+ * dropped. A guest that takes nothing for `lingerMs` is reset. `destroy()` without `end()` closes in order if guest buffers have
+ * taken everything, and otherwise resets the connection, as `destroy(error)` always does. A Linux guest cannot tell a reset from an
+ * orderly end when it reads: both are its EOF.
  */
 export class VsockStream extends Duplex {
   readonly #connection: VsockConnection
@@ -38,8 +54,21 @@ export class VsockStream extends Duplex {
   /** Bytes handed to the readable side, and of those the ones that have left it. */
   #pushed = 0
   #taken = 0
+  /** `read` was called: there is a reader. */
+  #reading = false
   #writeDone: Callback | undefined
+  #finalDone: Callback | undefined
+  /** `end()` was called: the connection gets all there is at once, so that `destroy()` cannot lose it. */
+  #ending = false
+  /** Destroyed, while the guest has yet to take what was written. */
+  #departing = false
+  /** Why bytes that were written never reach the guest, and the callbacks of `end()` to be told of it. */
+  #lost: Error | undefined
+  #onLost: Callback[] = []
   #cancelLinger: (() => void) | undefined
+
+  /** @internal Called when the connection is over, whatever the stream has yet to yield. */
+  onGone: (() => void) | undefined
 
   /** @internal Made by the device, for a connection that is open. */
   constructor(connection: VsockConnection, owner: StreamOwner, options: VsockStreamOptions) {
@@ -49,8 +78,7 @@ export class VsockStream extends Duplex {
     this.#options = options
     this.once('end', () => {
       this.#settle()
-      // Both of the guest’s halves are closed: there is nobody left to write to.
-      if (connection.outputRefused) this.destroy()
+      this.#conclude()
     })
   }
 
@@ -66,9 +94,12 @@ export class VsockStream extends Duplex {
 
   /** @internal The connection has changed. */
   news(): void {
+    if (this.#departing) this.#depart()
+    if (this.#connection.state === 'closed') this.onGone?.()
     if (this.destroyed) return
-    this.#pull()
     this.#settleWrite()
+    this.#pull()
+    this.#conclude()
   }
 
   override _read(): void {
@@ -78,10 +109,28 @@ export class VsockStream extends Duplex {
 
   /** As in Readable; besides, what it returns has left our hands. (`_read` is not called for that once it has nothing to give.) */
   override read(size?: number): unknown {
+    if (size !== 0) this.#reading = true
     const chunk: unknown = super.read(size)
     if (chunk === null && size !== 0) this.#short = true
     this.#pull()
     return chunk
+  }
+
+  /** As in Writable; the callback is told of bytes that the guest did not take, though that is not the stream's end. */
+  override write(chunk: unknown, encoding?: BufferEncoding | Callback, done?: Callback): boolean {
+    const callback = typeof encoding === 'function' ? encoding : done
+    const told: Callback | undefined = callback && ((error) => callback(error ?? this.#lost ?? error))
+    return typeof encoding === 'string' ? super.write(chunk, encoding, told) : super.write(chunk, told)
+  }
+
+  /** As in Writable; the callback is told of a loss at once, as that of `write` is. */
+  override end(...given: unknown[]): this {
+    const at = given.findIndex((it) => typeof it === 'function')
+    if (at >= 0) given[at] = this.#toldOnce(given[at] as Callback)
+    this.#ending = true
+    ;(super.end as (...given: unknown[]) => this).apply(this, given)
+    if (!this.destroyed) this.#writeIsDone()
+    return this
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Callback): void {
@@ -96,19 +145,32 @@ export class VsockStream extends Duplex {
   }
 
   override _final(done: Callback): void {
+    this.#finalDone = done
     this.#connection.end()
     this.#owner.touch(this.#connection)
-    done()
+    this.#settleWrite()
   }
 
   override _destroy(error: Error | null, done: Callback): void {
     this.#cancelLinger?.()
-    if (error === null) this.#connection.close(this.#owner.now())
-    else this.#connection.reset()
-    this.#owner.touch(this.#connection)
-    const writeDone = this.#writeDone
-    this.#writeDone = undefined
-    writeDone?.(error ?? this.#error('done'))
+    const connection = this.#connection
+    if (error !== null) {
+      connection.reset()
+    } else if (this.#ending && connection.outputPending > 0) {
+      connection.end()
+      this.#departing = true
+      this.#armLinger(connection.outputPending)
+      connection.consumed(this.#pushed - this.#taken, this.#owner.now())
+      this.#depart()
+    } else {
+      connection.close(this.#owner.now())
+    }
+    this.#owner.touch(connection)
+    if (!this.#departing) this.#owner.forget(connection)
+    const reason = error ?? this.#error('aborted')
+    this.#writeIsDone(reason)
+    this.#finalDone?.(reason)
+    this.#finalDone = undefined
     done(error)
   }
 
@@ -116,21 +178,84 @@ export class VsockStream extends Duplex {
     this.#writeDone = done
     for (const chunk of chunks) this.#connection.write(chunk)
     this.#owner.touch(this.#connection)
-    this.#settleWrite()
+    if (this.#ending) this.#writeIsDone()
+    else this.#settleWrite()
   }
 
-  /** A write is done when a guest buffer has taken it. */
+  #writeIsDone(error?: Error): void {
+    const done = this.#writeDone
+    this.#writeDone = undefined
+    done?.(error)
+  }
+
+  /** A write is done when guest buffers have taken it; and when it is lost, because in Node its failure would be the reader's too. */
   #settleWrite(): void {
-    if (this.#writeDone === undefined) return
-    if (this.#connection.outputRefused) {
-      // The guest takes no more, but what it said last is worth more than the news of that: the write fails at the stream’s end, or
-      // after a while if nobody reads.
-      this.#cancelLinger ??= this.#owner.setTimer(this.#options.lingerMs, () => this.destroy(this.#error('done')))
-    } else if (this.#connection.outputPending === 0) {
-      const done = this.#writeDone
-      this.#writeDone = undefined
-      done()
+    const connection = this.#connection
+    if (connection.outputLost) this.#lose()
+    if (connection.outputPending > 0) return
+    this.#writeIsDone()
+    if (this.#lost === undefined) {
+      const finalDone = this.#finalDone
+      this.#finalDone = undefined
+      finalDone?.()
     }
+    this.#conclude()
+  }
+
+  #lose(): void {
+    if (this.#lost !== undefined) return
+    const error = this.#error(this.#connection.outcome ?? 'done')
+    this.#lost = error
+    for (const tell of this.#onLost.splice(0)) tell(error)
+    this.#cancelLinger = this.#owner.setTimer(this.#options.lingerMs, () => {
+      if (!this.#reading) this.destroy(error)
+    })
+  }
+
+  #toldOnce(done: Callback): Callback {
+    let told = false
+    const tell = (error?: Error | null) => {
+      if (!told) done(error)
+      told = true
+    }
+    if (this.#lost === undefined) this.#onLost.push(tell)
+    else process.nextTick(tell, this.#lost)
+    return tell
+  }
+
+  /** The guest takes no more and has said all that it will say. */
+  #conclude(): void {
+    if (this.destroyed || !this.readableEnded || !this.#connection.outputRefused) return
+    const { outcome = 'done' } = this.#connection
+    this.destroy(this.#lost ?? (outcome === 'done' || this.writableFinished ? undefined : this.#error(outcome)))
+  }
+
+  /** The stream is gone, and what it was given goes on to the guest; what the guest sends goes nowhere. */
+  #depart(): void {
+    const connection = this.#connection
+    for (let chunk = connection.read(); chunk !== undefined; chunk = connection.read()) {
+      connection.consumed(chunk.length, this.#owner.now())
+    }
+    if (connection.outputPending === 0) {
+      this.#departing = false
+      this.#cancelLinger?.()
+      connection.close(this.#owner.now())
+      this.#owner.forget(connection)
+    }
+    this.#owner.touch(connection)
+  }
+
+  /** @param before bytes that the guest had yet to take when the time began to run. */
+  #armLinger(before: number): void {
+    this.#cancelLinger = this.#owner.setTimer(this.#options.lingerMs, () => {
+      const { outputPending } = this.#connection
+      if (outputPending < before) {
+        this.#armLinger(outputPending)
+      } else {
+        this.#connection.reset()
+        this.#depart()
+      }
+    })
   }
 
   #pull(): void {
@@ -144,8 +269,8 @@ export class VsockStream extends Duplex {
     }
     this.#settle()
     if (this.#ended || this.destroyed || !connection.inputEnded || connection.inputPending > 0) return
-    const { outcome } = connection
-    if (outcome === 'reset' || outcome === 'violation') {
+    const { outcome = 'done' } = connection
+    if (outcome === 'violation' || (outcome !== 'done' && !connection.inputComplete)) {
       if (this.readableLength === 0) this.destroy(this.#error(outcome))
     } else {
       this.#ended = true
@@ -168,7 +293,7 @@ export class VsockStream extends Duplex {
     this.#owner.touch(this.#connection)
   }
 
-  #error(outcome: 'reset' | 'violation' | 'done'): Error {
+  #error(outcome: ConnectionOutcome): Error {
     return outcomeError(this.#options.subject, outcome)
   }
 }

@@ -71,6 +71,42 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       expect(device.state).toBe('attached')
     })
 
+    test('its guest may remember connections of before: no host port comes again', async () => {
+      const device = await deviceAt()
+      const ports: number[] = []
+      for (let i = 0; i < 2; i++) {
+        const vmm = await frontEnd()
+        vmm.guest.supply(8)
+        const running = once(device, 'running')
+        await vmm.start()
+        await running
+        const connecting = device.connect(5000).catch(() => {})
+        const [request] = await heard(vmm)
+        ports.push(request!.header.sourcePort)
+        const stopped = once(device, 'stopped')
+        vmm.sendBytes(Buffer.alloc(12, 0xff))
+        await stopped
+        await connecting
+      }
+      expect(ports[1]).toBe(ports[0]! + 1)
+    })
+
+    test('a device of another process does not begin where this one did', async () => {
+      const first: number[] = []
+      for (const name of ['one', 'two']) {
+        const device = await deviceAt({ socketPath: join(folder, name) })
+        const vmm = await frontEnd(device.socketPath)
+        vmm.guest.supply(8)
+        await vmm.start()
+        const connecting = device.connect(5000).catch(() => {})
+        first.push((await heard(vmm))[0]!.header.sourcePort)
+        await device.close()
+        await connecting
+      }
+      expect(first[0]).not.toBe(first[1])
+      for (const port of first) expect(port).toBeGreaterThanOrEqual(2 ** 30)
+    })
+
     test('a second VMM is hung up on', async () => {
       await running()
       const second = new FakeFrontEnd(binding!, path)
@@ -279,7 +315,8 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       await once(signal, 'abort')
       const late = new PassThrough()
       finish(late)
-      await once(late, 'close')
+      await new Promise((resolve) => late.once('close', resolve))
+      expect(late.errored).toMatchObject({ code: 'ECONNRESET' })
     })
   })
 

@@ -1,10 +1,11 @@
+import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { Attachment, type ConnectionHandler, type DeviceSnapshot, type Recovery } from './attachment.js'
 import { type Clock, systemClock } from './clock.js'
 import { VsockDeviceError } from './errors.js'
 import { type Listener, listenUnix } from './listener.js'
 import type { DeviceError } from './machine/errors.js'
-import type { MuxerOptions } from './machine/muxer.js'
+import { FIRST_HOST_PORT, LAST_HOST_PORT, type MuxerOptions } from './machine/muxer.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
 import type { VsockStream } from './stream.js'
@@ -27,6 +28,8 @@ export interface VhostUserVsockOptions {
   clock?: Clock | undefined
   /** @internal */
   binding?: Binding | undefined
+  /** @internal The host's port of the first connection that it begins. Default: any of 2^30 to 2^32 - 2. */
+  firstHostPort?: number | undefined
 }
 
 /**
@@ -67,6 +70,11 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   readonly #clock: Clock
   readonly #onConnection: ConnectionHandler | undefined
   readonly #givenBinding: Binding | undefined
+  /**
+   * A guest that outlives a VMM's connection to us, or this process, may still have sockets that belong to ports of before: no port comes
+   * again soon.
+   */
+  #nextHostPort: number
   #listening: Promise<Listener> | undefined
   #attachment: Attachment | undefined
   #state: DeviceState = 'waiting'
@@ -96,6 +104,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.#clock = options.clock ?? systemClock
     this.#onConnection = options.onConnection
     this.#givenBinding = options.binding
+    this.#nextHostPort = options.firstHostPort ?? randomInt(FIRST_HOST_PORT, LAST_HOST_PORT)
   }
 
   get state(): DeviceState {
@@ -204,13 +213,15 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       binding.close(descriptor)
       return
     }
-    const attachment = new Attachment(binding, descriptor, this.#options, this.#clock, {
+    const options = { ...this.#options, firstHostPort: this.#nextHostPort }
+    const attachment = new Attachment(binding, descriptor, options, this.#clock, {
       onConnection: this.#onConnection,
       onChange: () => this.#follow(attachment),
       onReset: (connections) => this.#tell(() => this.emit('reset', { connections })),
       onRecovery: (recovery) => this.#tell(() => this.emit('recovery', recovery)),
       onEnd: (error) => {
         this.#attachment = undefined
+        this.#nextHostPort = attachment.nextHostPort
         this.#enter('waiting', error === undefined ? 'disconnected' : 'protocol', error)
       },
     })

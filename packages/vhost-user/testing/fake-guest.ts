@@ -144,6 +144,8 @@ export class FakeGuest {
   readonly #buffers: number
   readonly #slots = new Map<number, number>()
   #slot = 0
+  /** Each ring's buffers are used in turn for themselves: many packets one way must not overwrite what waits on the other. */
+  #txSlot = 0
 
   /** @param memory where the guest lives: `MEMORY_SIZE` bytes, aligned to 16. */
   constructor({ size = 128, memory = new Uint8Array(MEMORY_SIZE) }: { size?: number; memory?: Uint8Array } = {}) {
@@ -170,7 +172,7 @@ export class FakeGuest {
 
   /** Puts a packet into the transmit ring. */
   send(fields: Partial<PacketHeader>, payload: Uint8Array = new Uint8Array(0)): void {
-    const at = 0x8_0000 + (this.#slot++ % 64) * 5000
+    const at = 0x8_0000 + (this.#txSlot++ % 64) * 5000
     const header = {
       ...emptyHeader(),
       sourceCid: GUEST_CID,

@@ -18,8 +18,10 @@ import { type Allocate, ReceiveBuffer } from './receive-buffer.js'
 export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 'closed'
 
 /**
- * How it ended, once `closed` or when the guest has gone: `refused` (nobody listens), `timeout` (the guest did not answer), `reset` (RST
- * without a shutdown), `violation` (the guest broke the rules and was reset), `done` (an orderly end), `aborted` (by our own side).
+ * How it ended, once `closed` or when the guest has gone: `refused` (nobody listens), `timeout` (the guest did not answer, or
+ * never took our SHUTDOWN), `reset` (RST
+ * before both sides had ended), `violation` (the guest broke the rules and was reset), `done` (an orderly end: each side's kernel has
+ * everything that the other side sent), `aborted` (by our own side).
  */
 export type ConnectionOutcome = 'refused' | 'timeout' | 'reset' | 'violation' | 'done' | 'aborted'
 
@@ -87,6 +89,8 @@ export class VsockConnection {
   /** Bookkeeping of the muxer: in its list of those with something to send, and of those with news. */
   queued = false
   listed = false
+  /** Bytes for the guest were dropped because it takes no more: it shut its receiving half, or is gone. */
+  outputLost = false
 
   readonly #options: ConnectionOptions
   readonly #input: ReceiveBuffer
@@ -150,6 +154,11 @@ export class VsockConnection {
     )
   }
 
+  /** The guest has said that it sends nothing more, whatever came afterwards: what it sent is complete. */
+  get inputComplete(): boolean {
+    return (this.#guestShutdown & SHUTDOWN_SEND) !== 0
+  }
+
   /** The guest takes no more bytes: writing is pointless. */
   get outputRefused(): boolean {
     return this.state === 'closed' || this.state === 'closing' || (this.#guestShutdown & SHUTDOWN_RECEIVE) !== 0
@@ -182,14 +191,18 @@ export class VsockConnection {
 
   /** Queues bytes for the guest. They are not copied before a guest buffer takes them: leave them alone until `outputPending` is 0. */
   write(chunk: Uint8Array): void {
-    if (this.outputRefused || this.#ended || chunk.length === 0) return
+    if (this.#ended || chunk.length === 0) return
+    if (this.outputRefused) {
+      this.outputLost = true
+      return
+    }
     this.#output.push(chunk)
     this.#outputLength += chunk.length
   }
 
   /** No more bytes for the guest: SHUTDOWN(send) once the queued ones are out. */
   end(): void {
-    if (this.#ended || this.outputRefused) return
+    if (this.#ended || this.state === 'closed' || this.state === 'closing') return
     this.#ended = true
     this.#wantedShutdown |= SHUTDOWN_SEND
   }
@@ -237,6 +250,8 @@ export class VsockConnection {
     }
     if (now < this.#deadline) return
     if (this.state === 'connecting' || this.state === 'accepting') this.#finish('timeout', this.#due !== Op.REQUEST)
+    else if (this.state === 'closing' && this.#sentShutdown !== SHUTDOWN_BOTH) this.#finish('timeout', true)
+    // What was sent is in the guest, whose program may be slow; what came is here.
     else this.#finish('done', true)
   }
 
@@ -356,7 +371,13 @@ export class VsockConnection {
 
   /** The device has gone, and every connection with it. No packet is sent. */
   abandon(): void {
-    this.#finish('reset', false)
+    this.#finish(this.#orderly ? 'done' : 'reset', false)
+  }
+
+  /** Whether a reset would cut nothing short: both sides have ended, or the guest has closed. */
+  get #orderly(): boolean {
+    if (this.#guestShutdown === SHUTDOWN_BOTH || this.#sentShutdown === SHUTDOWN_BOTH) return true
+    return (this.#guestShutdown & SHUTDOWN_SEND) !== 0 && (this.#sentShutdown & SHUTDOWN_SEND) !== 0
   }
 
   #nextOp(now: number): number {
@@ -428,8 +449,7 @@ export class VsockConnection {
     } else if (this.state === 'connecting') {
       this.#finish('refused', false)
     } else {
-      const orderly = this.state === 'closing' || this.#guestShutdown === SHUTDOWN_BOTH
-      this.#finish(orderly ? 'done' : 'reset', false)
+      this.#finish(this.#orderly ? 'done' : 'reset', false)
     }
   }
 
@@ -450,6 +470,7 @@ export class VsockConnection {
   }
 
   #dropOutput(): void {
+    if (this.#outputLength > 0) this.outputLost = true
     this.#output = []
     this.#outputFirst = this.#outputOffset = this.#outputLength = 0
     this.#stopAsking()

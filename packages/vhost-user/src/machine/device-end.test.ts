@@ -108,6 +108,55 @@ describe('the end', () => {
     expect(heard(vm).map(opName)).toEqual(['RST'])
   })
 
+  test('a guest that shuts its receiving half: what was written and waits is lost, and that shows', () => {
+    const vm = new FakeVm()
+    const connection = open(vm, { bufferAllocation: 10 })
+    call(vm, connection, (it) => it.write(new Uint8Array(10)))
+    heard(vm)
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
+    vm.run()
+    expect([connection.outputRefused, connection.outputLost]).toEqual([true, false])
+    call(vm, connection, (it) => it.write(Uint8Array.of(1)))
+    expect([connection.outputLost, connection.outputPending]).toEqual([true, 0])
+  })
+
+  test('and is told of our end all the same', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
+    vm.run()
+    call(vm, connection, (it) => it.end())
+    expect(heard(vm).map(({ header }) => [header.op, header.flags])).toEqual([[Op.SHUTDOWN, SHUTDOWN_SEND]])
+  })
+
+  test.each<[string, (vm: FakeVm, connection: VsockConnection) => void]>([
+    ['RST', (vm, connection) => reply(vm, connection, Op.RST)],
+    ['the device gone', (vm) => vm.device.muxer.abandon()],
+  ])('both sides have half-closed; then %s cuts nothing short', (_, act) => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.RW, {}, Uint8Array.of(1))
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
+    call(vm, connection, (it) => it.end())
+    heard(vm)
+    act(vm, connection)
+    vm.run()
+    expect([connection.outcome, connection.inputComplete, readAll(connection)]).toEqual(['done', true, [1]])
+  })
+
+  test('SHUTDOWN that the guest has had no buffer for: a linger that ends then is no orderly end', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    for (let i = 0; i < 200 && vm.rx.pending > 0; i++) {
+      call(vm, connection, (it) => it.write(Uint8Array.of(i)))
+      vm.run()
+    }
+    call(vm, connection, (it) => it.close(vm.now))
+    vm.run()
+    vm.advance(8_000)
+    expect(connection.outcome).toBe('timeout')
+  })
+
   test('bytes behind the guest’s own SHUTDOWN(send) break the rules', () => {
     const vm = new FakeVm()
     const connection = open(vm)

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { opName } from '../../testing/fake-guest.js'
 import { call, FakeVm, GUEST_PORT, heard, open, readAll, reply } from '../../testing/fake-vm.js'
 import type { VsockConnection } from './connection.js'
-import { FIRST_HOST_PORT } from './muxer.js'
+import { FIRST_HOST_PORT, LAST_HOST_PORT } from './muxer.js'
 import { Op } from './packet.js'
 
 describe('a connection from the host', () => {
@@ -63,6 +63,13 @@ describe('a connection from the host', () => {
     const vm = new FakeVm()
     const ports = [1, 2, 3].map(() => vm.device.muxer.connect(GUEST_PORT, vm.now)!.hostPort)
     expect(ports).toEqual([FIRST_HOST_PORT, FIRST_HOST_PORT + 1, FIRST_HOST_PORT + 2])
+  })
+
+  test('host ports begin where they are told to, and the last is followed by the first', () => {
+    const vm = new FakeVm({ firstHostPort: LAST_HOST_PORT - 1 })
+    const ports = [1, 2, 3].map(() => vm.device.muxer.connect(GUEST_PORT, vm.now)!.hostPort)
+    expect(ports).toEqual([LAST_HOST_PORT - 1, LAST_HOST_PORT, FIRST_HOST_PORT])
+    expect(vm.device.muxer.nextHostPort).toBe(FIRST_HOST_PORT + 1)
   })
 
   test('the table has an end', () => {

@@ -16,11 +16,16 @@ export interface MuxerOptions extends ConnectionOptions {
   readonly guestCid: number
   /** Entries of the connection table, those still saying goodbye included. */
   readonly maxConnections: number
+  /**
+   * The host's port of the first connection that it begins; the next ones count up. Default 2^30. A guest may remember connections that
+   * this side has forgotten: begin where they ended, or anywhere.
+   */
+  readonly firstHostPort?: number | undefined
 }
 
 /** Host ports count from here: below are the ports that people choose. */
 export const FIRST_HOST_PORT = 2 ** 30
-const LAST_HOST_PORT = 2 ** 32 - 2
+export const LAST_HOST_PORT = 2 ** 32 - 2
 /** Resets owed to packets of no connection. While that many wait for a guest buffer, no packet is taken from the guest. */
 const MAX_ORPHAN_RESETS = 64
 /** The least a receive buffer must hold: a header and one byte. */
@@ -45,13 +50,19 @@ export class VsockMuxer {
   #news: VsockConnection[] = []
   #orphans: OrphanReset[] = []
   #wake = Number.POSITIVE_INFINITY
-  #nextHostPort = FIRST_HOST_PORT
+  #nextHostPort: number
   readonly #header = emptyHeader()
   readonly #bytes = new Uint8Array(PACKET_HEADER_SIZE)
   readonly #view = new DataView(this.#bytes.buffer)
 
   constructor(options: MuxerOptions) {
     this.#options = options
+    this.#nextHostPort = options.firstHostPort ?? FIRST_HOST_PORT
+  }
+
+  /** Where the host's ports go on. */
+  get nextHostPort(): number {
+    return this.#nextHostPort
   }
 
   get size(): number {

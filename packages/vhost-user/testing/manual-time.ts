@@ -1,15 +1,13 @@
 import type { Clock } from '../src/clock.js'
 
 /** Time that passes only when a test says so. */
-export class ManualClock implements Clock {
-  #now = 1_000
+export class ManualTime implements Clock {
+  #now = 0
   readonly #timers = new Set<{ at: number; fn: () => void }>()
 
-  now(): number {
-    return this.#now
-  }
+  readonly now = (): number => this.#now
 
-  setTimer(ms: number, fn: () => void): () => void {
+  readonly setTimer = (ms: number, fn: () => void): (() => void) => {
     const timer = { at: this.#now + ms, fn }
     this.#timers.add(timer)
     return () => this.#timers.delete(timer)
@@ -19,7 +17,7 @@ export class ManualClock implements Clock {
     return this.#timers.size
   }
 
-  /** Runs what is due until then, in order. */
+  /** Runs the timers that are due on the way, in their order. */
   advance(ms: number): void {
     const end = this.#now + ms
     for (;;) {
