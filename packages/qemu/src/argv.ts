@@ -168,6 +168,8 @@ function oneOf(what: string, value: string, allowed: readonly string[]): void {
   if (!allowed.includes(value)) throw invalid(what, value, allowed.join(', '))
 }
 
-function invalid(what: string, value: unknown, allowed: string): QemuError {
-  return new QemuError('INVALID_OPTION', `boot option ${what} is ${JSON.stringify(value)}; allowed: ${allowed}`)
+/** The refusal of an option of a boot. */
+export function invalid(what: string, value: unknown, allowed: string): QemuError {
+  const given = typeof value === 'number' ? value : JSON.stringify(value)
+  return new QemuError('INVALID_OPTION', `boot option ${what} is ${given}; allowed: ${allowed}`)
 }
