@@ -16,7 +16,7 @@ export interface Drive {
 
 /** What the machine is made of. Everything here ends up in QEMU's command line, nothing else does. */
 export interface MachineOptions {
-  /** Default `q35`. microvm hangs in a few percent of boots under emulation; `bootGuest` starts those again. */
+  /** Default `q35`. microvm sometimes hangs at boot under emulation; `bootGuest` starts those again. */
   machine?: MachineType | undefined
   /** More machine properties, e.g. `['acpi=on', 'auto-kernel-cmdline=off']`. */
   machineOptions?: readonly string[] | undefined
