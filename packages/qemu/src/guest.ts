@@ -138,7 +138,8 @@ class RunningGuest implements Guest {
   }
 
   get pid(): number {
-    return this.#process.pid
+    // Nobody has a guest whose QEMU could not be started.
+    return this.#process.pid!
   }
 
   /** Resolves when the guest is ready and QMP is up. */

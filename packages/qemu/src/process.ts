@@ -15,7 +15,8 @@ export interface QemuExit {
 
 /** One QEMU process and the streams it inherited. */
 export interface QemuProcess {
-  readonly pid: number
+  /** undefined for one that could not be started, which `exited` tells. */
+  readonly pid: number | undefined
   readonly console: Duplex
   readonly qmp: Duplex
   readonly ports: readonly Duplex[]
@@ -70,7 +71,7 @@ export function startQemu(
   for (const stream of streams) stream.on('error', () => {})
   const [console, qmp, ...portStreams] = streams as [Duplex, Duplex, ...Duplex[]]
   const exited = watch(child, console)
-  return { pid: child.pid ?? -1, console, qmp, ports: portStreams, exited, kill: (signal) => void child.kill(signal) }
+  return { pid: child.pid, console, qmp, ports: portStreams, exited, kill: (signal) => void child.kill(signal) }
 }
 
 /** @throws QemuError where there is not even a process to wait for. */
@@ -91,10 +92,10 @@ function spawnWith(pipes: number, command: string, args: readonly string[]): Chi
 
 function watch(child: ChildProcess, console: Readable): Promise<QemuExit> {
   let output = ''
-  const collect = (chunk: Buffer) => {
-    output = (output + chunk.toString('utf8')).slice(-OUTPUT_KEPT)
+  const collect = (text: string) => {
+    output = (output + text).slice(-OUTPUT_KEPT)
   }
-  const read = [child.stdout!.on('data', collect), child.stderr!.on('data', collect), console]
+  const read = [...[child.stdout!, child.stderr!].map((stream) => stream.setEncoding('utf8').on('data', collect)), console]
   const closed = read.map((stream) => new Promise<void>((resolve) => stream.once('end', resolve).once('close', resolve)))
   return new Promise((resolve) => {
     child.once('error', (error) => resolve({ code: null, signal: null, output: error.message }))
