@@ -13,9 +13,9 @@ export interface OnlineMemoryOptions {
   /** What the blocks are for: `online_movable` (default) for memory that may be unplugged again, `online` lets the kernel choose. */
   policy?: (typeof POLICIES)[number] | undefined
   /**
-   * So many bytes were plugged in: waits until they are online, whoever brings them online. Those that were online before the call count, too:
-   * at once where the kernel brings memory online itself, and otherwise (a udev rule) as far as the guest tells that they are hotplugged, once
-   * nothing more has come for a second. Default: whatever is offline now.
+   * So many bytes were plugged in: waits until they are online, whoever brings them online. Those that were online before the call count, too,
+   * once nothing more has come for a second: as far as the guest tells which are hotplugged, or all where its kernel brings memory online
+   * itself. Default: whatever is offline now.
    */
   bytes?: bigint | undefined
   /**
@@ -63,7 +63,7 @@ export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): 
   const size = (blocks: readonly number[]) => BigInt(blocks.length) * blockSize
   const waiting = new Waiting(clock, signal)
   const before = await blocks(files, 'online')
-  const earlier = await onlineEarlier(files, blockSize)
+  const earlier = await onlineEarlier(files, blockSize, before)
   const switched = new Set<number>()
   const refused = new Map<number, number>()
   let now = before
@@ -80,7 +80,8 @@ export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): 
     if (now.join() !== last.join()) changedAt = clock.now()
     if (size(now) < online) return undefined
     if (size(onlined()) >= bytes) return true
-    return size(earlier.among(now)) >= bytes && clock.now() - changedAt >= earlier.quietMs ? true : undefined
+    const isQuiet = clock.now() - changedAt >= QUIET_MS
+    return isQuiet && size(now.filter((block) => earlier.has(block))) >= bytes ? true : undefined
   })
   // One that is online by now, or gone, is not kept offline.
   const kept = await blocks(files, 'offline')
@@ -92,18 +93,18 @@ export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): 
   }
 }
 
-/** Which of the blocks that were online before the call may be those that the call is about, and how long to wait for others all the same. */
-async function onlineEarlier(files: Files, blockSize: bigint): Promise<{ among(online: number[]): number[]; quietMs: number }> {
-  // What the kernel brings online itself needs no help, however late it comes.
-  if ((await files.read(`${MEMORY}/auto_online_blocks`)) !== 'offline') return { among: (online) => online, quietMs: 0 }
+/** Which of the blocks that were online before the call may be those that it is about. */
+async function onlineEarlier(files: Files, blockSize: bigint, online: readonly number[]): Promise<ReadonlySet<number>> {
   const hotplugged = new Set<number>()
   // A DIMM's blocks are tied to its ACPI object.
-  for (const block of await blocks(files, 'online'))
-    if (await files.exists(`${MEMORY}/memory${block}/firmware_node`)) hotplugged.add(block)
+  for (const block of online) if (await files.exists(`${MEMORY}/memory${block}/firmware_node`)) hotplugged.add(block)
   const virtioMem = /^ *([0-9a-f]+)-([0-9a-f]+) : System RAM \(virtio_mem\)$/gm
   for (const [, first, last] of ((await files.read('/proc/iomem')) ?? '').matchAll(virtioMem))
     for (let at = BigInt(`0x${first}`); at <= BigInt(`0x${last}`); at += blockSize) hotplugged.add(Number(at / blockSize))
-  return { among: (online) => online.filter((block) => hotplugged.has(block)), quietMs: QUIET_MS }
+  if (hotplugged.size > 0) return hotplugged
+  // Where nothing tells them apart, all may be: what the kernel brings online itself needs no help, should it come late.
+  const isHelped = (await files.read(`${MEMORY}/auto_online_blocks`)) === 'offline'
+  return new Set(isHelped ? [] : online)
 }
 
 /** The blocks of that state, and those of `switched`, whose switching the kernel has said yes to. Ascending. */
