@@ -70,7 +70,10 @@ describe('QmpClient', () => {
 
   it('refuses a path that no socket can have', async () => {
     const path = join(dir, 'x'.repeat(107))
-    await expect(connectQmp(path)).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringMatching(/at most 107 bytes/) })
+    await expect(connectQmp(path)).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringMatching(/at most 107 bytes/),
+    })
   })
 
   it.each([Number.NaN, '5' as never])('refuses a deadline of %s', async (timeoutMs) => {

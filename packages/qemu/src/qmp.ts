@@ -3,7 +3,7 @@ import { EventEmitter, on } from 'node:events'
 import { connect as connectSocket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
-import { abortedError, bounded, checkDeadline, type Clock, systemClock } from './bounded.js'
+import { abortedError, bounded, type Clock, checkDeadline, systemClock } from './bounded.js'
 import { QemuError, QmpCommandError } from './errors.js'
 
 /** One asynchronous event, as QEMU's QMP reference lists them: `{ event, data, timestamp }`. */
@@ -216,7 +216,10 @@ export async function connectQmp(path: string, options: QmpOptions = {}): Promis
   const { timeoutMs = 5000, clock = systemClock, signal } = options
   const what = `qmp connect ${path}`
   if (Buffer.byteLength(path) > LONGEST_PATH)
-    throw new QemuError('INVALID_OPTION', `${what}: the path of a socket has at most ${LONGEST_PATH} bytes; this one has ${Buffer.byteLength(path)}`)
+    throw new QemuError(
+      'INVALID_OPTION',
+      `${what}: the path of a socket has at most ${LONGEST_PATH} bytes; this one has ${Buffer.byteLength(path)}`,
+    )
   checkDeadline(what, timeoutMs)
   const socket = connectSocket(path).on('error', () => {})
   try {

@@ -3,7 +3,10 @@ import { unsupported } from './unsupported.js'
 
 // As QEMU 7.2 says it; the lines about KVM are those of a host without it.
 it.each([
-  ["-device vhost-user-vsock-pci,id=v: 'vhost-user-vsock-pci' is not a valid device model name", 'no device vhost-user-vsock-pci'],
+  [
+    "-device vhost-user-vsock-pci,id=v: 'vhost-user-vsock-pci' is not a valid device model name",
+    'no device vhost-user-vsock-pci',
+  ],
   ['unsupported machine type\nUse -machine help to list supported machines', 'no machine of that type'],
   ['-accel hax: invalid accelerator hax', 'no accelerator hax'],
   ['-accel hvf: invalid accelerator hvf', 'no accelerator hvf'],
@@ -19,6 +22,8 @@ it.each([
 })
 
 it('is not said of a QEMU that ended for another reason', () => {
-  expect(unsupported("qemu-system-x86_64: -drive file=/no,if=none: Could not open '/no': No such file or directory")).toBeUndefined()
+  expect(
+    unsupported("qemu-system-x86_64: -drive file=/no,if=none: Could not open '/no': No such file or directory"),
+  ).toBeUndefined()
   expect(unsupported('')).toBeUndefined()
 })

@@ -40,12 +40,7 @@ export function checkBindOptions({ mode = 0, backlog = DEFAULT_BACKLOG }: BindOp
 }
 
 /** Binds `server` to `path`. The result removes the path again and stops listening; accepted sockets are not its business. */
-export async function bindUnix(
-  server: Server,
-  local: Address,
-  path: string,
-  options: BindOptions,
-): Promise<() => Promise<void>> {
+export async function bindUnix(server: Server, local: Address, path: string, options: BindOptions): Promise<() => Promise<void>> {
   const { mode, backlog = DEFAULT_BACKLOG, signal } = options
   checkBindOptions(options)
   if (signal?.aborted) throw abortedError('listen', local, signal.reason)

@@ -136,7 +136,9 @@ describe('what QEMU or the guest has done already', () => {
   })
 
   it('is seen although nobody heard of it', async () => {
-    await using rig = await plugged({ 'qom-list': () => refuse("Device '/machine/peripheral/pci-data' not found", 'DeviceNotFound') })
+    await using rig = await plugged({
+      'qom-list': () => refuse("Device '/machine/peripheral/pci-data' not found", 'DeviceNotFound'),
+    })
     await rig.machine.unplugPci(DISK)
     expect(rig.machine.spares.pci).toEqual([])
   })
@@ -150,7 +152,18 @@ describe('what QEMU or the guest has done already', () => {
   it('is no failure if the same device was plugged in by a command whose answer was lost', async () => {
     const net: PciDevice = { id: 'net', place: { bus: 2, devfn: 0 }, status: 'adding' }
     const query = () => [
-      { bus: 0, devices: [{ bus: 0, slot: 0x11, function: 0, qdev_id: 'port-2', pci_bridge: { devices: [{ bus: 2, slot: 0, function: 0, qdev_id: 'pci-net' }] } }] },
+      {
+        bus: 0,
+        devices: [
+          {
+            bus: 0,
+            slot: 0x11,
+            function: 0,
+            qdev_id: 'port-2',
+            pci_bridge: { devices: [{ bus: 2, slot: 0, function: 0, qdev_id: 'pci-net' }] },
+          },
+        ],
+      },
     ]
     await using rig = await start({ device_add: () => refuse("Duplicate device ID 'pci-net'"), 'query-pci': query })
     await rig.machine.plugPci(net)
@@ -397,7 +410,13 @@ describe('a microvm', () => {
     const slots = new Slots()
     let hangs = true
     await using rig = await start({ 'blockdev-add': () => (hangs ? slow() : {}) }, { machine: 'microvm' }, { slots })
-    const drive = { id: 'vdb', window: slots.windows[0]!, pathOnHost: '/srv/vdb.img', isReadOnly: false, status: 'adding' } as const
+    const drive = {
+      id: 'vdb',
+      window: slots.windows[0]!,
+      pathOnHost: '/srv/vdb.img',
+      isReadOnly: false,
+      status: 'adding',
+    } as const
     await expect(rig.machine.attachDrive({ ...drive })).rejects.toMatchObject({ code: 'DEADLINE' })
     expect(rig.qemu().changes).toContain('blockdev-del')
     hangs = false

@@ -38,7 +38,10 @@ case $1 in
     [ "$any" ] || { echo 'E: No packages found' >&2; exit 100; };;
 esac`,
   )
-  await tool('apt-get', `${known}\nfor name; do case $name in -*|download) ;; *) known "$name" || { echo "E: Unable to locate package $name" >&2; exit 100; };; esac; done`)
+  await tool(
+    'apt-get',
+    `${known}\nfor name; do case $name in -*|download) ;; *) known "$name" || { echo "E: Unable to locate package $name" >&2; exit 100; };; esac; done`,
+  )
 }
 
 const KERNELS = ['linux-image-cloud-amd64', 'linux-image-amd64', 'linux-image-6.1.0-40-cloud-amd64']
@@ -76,7 +79,9 @@ describe('a machine', () => {
     expect(missingTools('image')).not.toMatch(/apt-get install .*\bapt\b/)
     await expect(runTool('apt-get', ['update'])).rejects.toMatchObject({
       code: 'TOOL_MISSING',
-      message: expect.stringMatching(/^apt-get is not installed or not executable; guest images are made on Debian, or a system like it/),
+      message: expect.stringMatching(
+        /^apt-get is not installed or not executable; guest images are made on Debian, or a system like it/,
+      ),
     })
   })
 

@@ -93,19 +93,25 @@ describe('in a bundle', () => {
 
   it('says both ways to bring the addon, and not to reinstall what is not there', () => {
     const { next } = refusal(host({}, { file: '/app/server.mjs' }))
-    expect(next).toContain("copy the package's prebuilds/ to /app/prebuilds, or set UPCALL_VSOCK_ADDON to the path of upcall_vsock.node")
+    expect(next).toContain(
+      "copy the package's prebuilds/ to /app/prebuilds, or set UPCALL_VSOCK_ADDON to the path of upcall_vsock.node",
+    )
     expect(next).not.toContain('reinstall')
     expect(next).toMatch(/; without it use hvsock:/)
   })
 
   it('says so too where it may be one', () => {
     const { next } = refusal(host({}, { file: '/app/dist/server.js' }))
-    expect(next).toMatch(/^reinstall @upcall\/vsock .*; in a bundle copy the package's prebuilds\/ to \/app\/prebuilds, or set UPCALL_VSOCK_ADDON/)
+    expect(next).toMatch(
+      /^reinstall @upcall\/vsock .*; in a bundle copy the package's prebuilds\/ to \/app\/prebuilds, or set UPCALL_VSOCK_ADDON/,
+    )
   })
 
   it('says what is wrong with the file that UPCALL_VSOCK_ADDON names, and nothing of others', () => {
     const { message } = refusal(host({}, { env: { UPCALL_VSOCK_ADDON: '/elsewhere.node' }, file: '/app/server.mjs' }))
-    expect(message).toContain('/elsewhere.node: no such file; UPCALL_VSOCK_ADDON names it: set it to the path of upcall_vsock.node, or unset it')
+    expect(message).toContain(
+      '/elsewhere.node: no such file; UPCALL_VSOCK_ADDON names it: set it to the path of upcall_vsock.node, or unset it',
+    )
   })
 })
 

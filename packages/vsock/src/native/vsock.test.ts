@@ -280,7 +280,7 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
   it.each([0xffffffff, -1])('has no CID where the kernel answers %d, its word for any: there is no transport', async (any) => {
     use({ ...standIn.binding, localCid: () => any })
     expect(() => localCid()).toThrow(
-      'localCid: this machine has no CID; load a vsock transport: vhost_vsock (host), vsock_loopback, or the VM\'s vsock device',
+      "localCid: this machine has no CID; load a vsock transport: vhost_vsock (host), vsock_loopback, or the VM's vsock device",
     )
     expect(caught(() => localCid())).toMatchObject({ code: 'ENODEV', retryable: false })
   })

@@ -350,26 +350,35 @@ describe('memory', () => {
   )
 
   test.each([
-    ["a DIMM's", (linux: FakeLinux) => [9, 10].map((block) => linux.fixed.set(`${MEMORY}/memory${block}/firmware_node/path`, ''))],
+    [
+      "a DIMM's",
+      (linux: FakeLinux) => [9, 10].map((block) => linux.fixed.set(`${MEMORY}/memory${block}/firmware_node/path`, '')),
+    ],
     [
       "a virtio-mem device's",
       (linux: FakeLinux) =>
-        linux.fixed.set('/proc/iomem', '00000000-07ffffff : System RAM\n48000000-57ffffff : virtio0\n  48000000-57ffffff : System RAM (virtio_mem)\n'),
+        linux.fixed.set(
+          '/proc/iomem',
+          '00000000-07ffffff : System RAM\n48000000-57ffffff : virtio0\n  48000000-57ffffff : System RAM (virtio_mem)\n',
+        ),
     ],
-  ])('bytes that a udev rule brought online before the call: %s count once nothing more comes for a second', async (_what, mark) => {
-    const { linux, clock, online } = setUp({})
-    online(9)
-    online(10)
-    mark(linux)
-    expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [], online: 384n << 20n })
-    expect(clock.now()).toBeGreaterThanOrEqual(1000)
-    expect(clock.now()).toBeLessThan(1200)
-    const late = clock.now()
-    clock.setTimer(800, () => online(11))
-    clock.setTimer(1600, () => online(12))
-    expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [11, 12] })
-    expect(clock.now() - late).toBeLessThan(1800)
-  })
+  ])(
+    'bytes that a udev rule brought online before the call: %s count once nothing more comes for a second',
+    async (_what, mark) => {
+      const { linux, clock, online } = setUp({})
+      online(9)
+      online(10)
+      mark(linux)
+      expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [], online: 384n << 20n })
+      expect(clock.now()).toBeGreaterThanOrEqual(1000)
+      expect(clock.now()).toBeLessThan(1200)
+      const late = clock.now()
+      clock.setTimer(800, () => online(11))
+      clock.setTimer(1600, () => online(12))
+      expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [11, 12] })
+      expect(clock.now() - late).toBeLessThan(1800)
+    },
+  )
 
   test('memory of the boot does not stand for memory that is to come', async () => {
     const { linux, clock, online } = setUp({})

@@ -229,7 +229,10 @@ describe('options', () => {
     [{ arch: 'x86_64', cpus: 3, maxCpus: 2 }, 'cpus: must be an integer in 1 … 2, got 3'],
     [{ arch: 'x86_64', maxCpus: 257 }, 'maxCpus: must be an integer in 1 … 256, got 257'],
     [{ arch: 'x86_64', quirks: { tornRequest: false } }, 'quirks.tornRequest: must be one of tornRequests, '],
-    [{ arch: 'x86_64', mmio: [window({}), window({ base: -1n })] }, 'mmio[1].base: must be a bigint in 0 … 18446744073709551615, got -1'],
+    [
+      { arch: 'x86_64', mmio: [window({}), window({ base: -1n })] },
+      'mmio[1].base: must be a bigint in 0 … 18446744073709551615, got -1',
+    ],
     [{ arch: 'x86_64', mmio: [window({ base: 2n ** 64n })] }, 'mmio[0].base: must be a bigint in 0 …'],
     [{ arch: 'x86_64', mmio: [window({ size: 4096 })] }, 'mmio[0].size: must be a bigint in 1 … 18446744073709551615, got 4096'],
     [{ arch: 'x86_64', mmio: [window({ irq: 2 ** 32 })] }, 'mmio[0].irq: must be an integer in 0 … 4294967295, got 4294967296'],

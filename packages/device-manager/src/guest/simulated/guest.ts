@@ -126,10 +126,7 @@ class Guest implements SimulatedGuest {
     this.#old = kernel === '5.10' || kernel === '6.1'
     this.#booted = options.booting !== true
     const common = { cpus, maxCpus, hardware, quirks: this.quirks }
-    this.#cpus =
-      arch === 'aarch64'
-        ? new ArmCpus(common)
-        : new X86Cpus({ ...common, counted: this.#old, uninitialisedResult })
+    this.#cpus = arch === 'aarch64' ? new ArmCpus(common) : new X86Cpus({ ...common, counted: this.#old, uninitialisedResult })
     this.#windows = new MmioWindows(arch, options.mmio ?? [])
     this.#functions = new PciFunctions(hardware, options.pci ?? [])
     if (support.cpu !== false) {
