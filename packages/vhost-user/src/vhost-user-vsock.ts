@@ -248,8 +248,8 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   }
 }
 
-/** A device that listens: `new VhostUserVsock(options).listen()`. */
-export function createVsockDevice(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
+/** A device that listens: `new VhostUserVsock(options).listen()`. What the two throw, it rejects with. */
+export async function createVsockDevice(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
   return new VhostUserVsock(options).listen()
 }
 
