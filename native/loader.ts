@@ -1,4 +1,4 @@
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 
 // Finds the addon of a package, for all that have one: each puts this file into its bundle.
 
@@ -59,7 +59,7 @@ export interface Host {
  * @throws {AddonError} where there is none, or none can be.
  */
 export function findAddon<Binding extends { readonly API_VERSION: number }>(addon: Addon, host: Host): Binding {
-  const { npmPackage, apiVersion, variable, purpose, otherWays } = addon
+  const { apiVersion, purpose, otherWays } = addon
   refuseWhatCannotWork(addon, host)
   const tried: Attempt[] = []
   for (const path of candidates(addon, host)) {
@@ -80,9 +80,19 @@ export function findAddon<Binding extends { readonly API_VERSION: number }>(addo
       `the ${purpose} addon for ${host.platform}-${host.arch} did not load; tried`,
       ...tried.map(({ path, reason }) => `  ${path}: ${reason}`),
     ].join('\n'),
-    `reinstall ${npmPackage} (its package brings the addon for linux-x64 and linux-arm64), or in a checkout install a C compiler ` +
-      `and run "npm run build", or set ${variable}${otherWays === undefined ? '' : `; without it ${otherWays}`}`,
+    `${howToGetIt(addon, host)}${otherWays === undefined ? '' : `; without it ${otherWays}`}`,
     tried,
+  )
+}
+
+function howToGetIt({ npmPackage, file, variable }: Addon, host: Host): string {
+  if (host.env[variable]) return `${variable} names it: set it to the path of ${file}, or unset it`
+  const { isBundle, prebuilds } = places(host)
+  const bring = `copy the package's prebuilds/ to ${prebuilds}, or set ${variable} to the path of ${file}`
+  if (isBundle) return `this is a bundle, without the addon of ${npmPackage}: ${bring}`
+  return (
+    `reinstall ${npmPackage} (its package brings the addon for linux-x64 and linux-arm64), or in a checkout install a C compiler ` +
+    `and run "npm run build"; in a bundle ${bring}`
   )
 }
 
@@ -113,12 +123,18 @@ function addonsDisabled(addon: Addon, cause: unknown): AddonError {
 
 const orElse = ({ otherWays }: Addon, next: string): string => (otherWays === undefined ? next : `${next}, or ${otherWays}`)
 
-function candidates({ file: name, variable }: Addon, { platform, arch, env, file }: Host): string[] {
-  const chosen = env[variable]
+function candidates({ file: name, variable }: Addon, host: Host): string[] {
+  const chosen = host.env[variable]
   if (chosen) return [chosen]
+  const { root, prebuilds } = places(host)
+  return [join(root, 'build/Release', name), join(prebuilds, `${host.platform}-${host.arch}`, name)]
+}
+
+/** A package's own files are in its dist or src/native. A bundle of somebody else's may be in a dist, too, and then has the folder beside that. */
+function places({ file }: Host): { isBundle: boolean; root: string; prebuilds: string } {
   const folder = dirname(file)
-  const root = folder.endsWith('native') ? join(folder, '../..') : join(folder, '..')
-  return [join(root, 'build/Release', name), join(root, 'prebuilds', `${platform}-${arch}`, name)]
+  const root = folder.endsWith('native') ? join(folder, '../..') : basename(folder) === 'dist' ? join(folder, '..') : folder
+  return { isBundle: root === folder, root, prebuilds: join(root, 'prebuilds') }
 }
 
 /** What dlopen said, without the path it starts with. */

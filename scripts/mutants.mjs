@@ -421,6 +421,36 @@ const faults = [
     'this.#options.quirks.slowAbsentCpu ? wait(ABSENT_CPU_MS).then(giveUp) : giveUp()',
     'giveUp()',
   ),
+  guest(
+    'memory that another program brings online does not count',
+    'linux/memory.ts',
+    'now.filter((block) => !before.includes(block))',
+    'now.filter((block) => switched.has(block))',
+  ),
+  guest('a block that is online in the end is refused', 'linux/memory.ts', '.filter(([block]) => kept.includes(block))', ''),
+  guest(
+    'memory of an earlier plug stands for what is to come at once',
+    'linux/memory.ts',
+    'clock.now() - changedAt >= QUIET_MS',
+    'true',
+  ),
+  guest('memory of the boot stands for what is to come', 'linux/memory.ts', 'new Set(isHelped ? [] : online)', 'new Set(online)'),
+  guest(
+    'a CPU that another program was faster with is a failure',
+    'linux/cpus.ts',
+    'result !== 0 && (await this.#isOnline(number)) === online ? 0 : result',
+    'result',
+  ),
+  guest(
+    'a roll-back undoes what another program has done',
+    'linux/cpus.ts',
+    'if ((await this.#isOnline(number)) === online) continue',
+    '',
+  ),
+  guest('a CPU that comes online by itself is not found', 'linux/cpus-x86.ts', 'const number = running ??', 'const number ='),
+  guest('a removal that is under way answers ENOENT', 'linux/pci.ts', 'result !== 0 && result !== NO_FILE', 'result !== 0'),
+  guest('an APIC id that stands for none is one', 'linux/acpi.ts', 'if (id !== noId) ids', 'ids'),
+  guest('a time that no timer can wait is taken', 'linux/waiting.ts', 'value >= 0 && value <= LONGEST_TIMER_MS', 'value >= 0'),
 
   server(
     'an unknown service is waited for',
@@ -517,6 +547,9 @@ const faults = [
   vsock('the last to leave a shared signal leaves the listener', 'abort.ts', "signal.removeEventListener('abort', tell)", ''),
   vsock('a plain file is a socket that nobody listens on', 'errors.ts', 'if (kind !== undefined)', 'if (false)'),
   vsock('a retry that is a number is taken for true', 'connect.ts', "typeof retry !== 'object' || ", ''),
+  vsock('the sign for no CID is handed out as a CID', 'native/vsock.ts', 'cid === Cid.any ? undefined : cid', 'cid'),
+  vsock('a buffer that credit cannot tell is taken', 'native/options.ts', 'value >= 1 && value <= MAX_CREDIT', 'value >= 1'),
+  vsock('a backlog that cannot be is taken', 'bind.ts', 'backlog < 1 || backlog > 0x7fff_ffff', 'false'),
 
   cli(
     'the EOF of a peer without half-close is the end of stdin',
@@ -589,11 +622,36 @@ const faults = [
     'const unlock = await lock(binding, path)',
     'const unlock = () => {}',
   ),
+  vhostUser('a path that no socket can have is taken', 'vhost-user-vsock.ts', '    socketName(socketPath)\n', ''),
+  vhostUser(
+    'a linger that no timer can wait is taken',
+    'vhost-user-vsock.ts',
+    "integer('lingerMs', lingerMs, 1, 2 ** 31 - 1)",
+    'lingerMs',
+  ),
 
   qemu('a deadline of a month is over at once', 'bounded.ts', 'if (ms > LONGEST_TIMER_MS) return () => {}', ''),
   qemu('a line without an end is kept whole', 'console.ts', 'while (this.#partial.length > LONGEST_LINE)', 'while (false)'),
   qemu('long lines are kept all', 'console.ts', '|| this.#characters > KEPT_CHARACTERS', ''),
   qemu('a greeting may be anything', 'qmp.ts', "if (typeof greeting?.version?.qemu?.major === 'number') this", 'if (true) this'),
+  qemu('any setpriv is taken for one that can', 'process.ts', 'if (status === 0) return undefined', 'return undefined'),
+  qemu('each start asks setpriv again', 'process.ts', 'if (!probed.has(setpriv))', ''),
+  qemu('what a QEMU lacks is not named', 'guest.ts', 'if (lacks !== undefined) return', 'if (false) return'),
+  qemu('a monitor that is taken is not named', 'qmp.ts', 'handshakeMs === undefined ? ONE_CLIENT : undefined', 'undefined'),
+  qemu('each client of a monitor numbers its commands from 1', 'qmp.ts', 'randomInt(2 ** 32) * 2 ** 16', '1'),
+  qemu(
+    'a deadline of NaN is no time at all',
+    'bounded.ts',
+    "typeof deadlineMs !== 'number' || Number.isNaN(deadlineMs)",
+    'false',
+  ),
+  qemu(
+    'a package that apt passes over is missing silently',
+    'image/debian.ts',
+    'if (!names.every((name) => found.includes(name))) await refuseUnknown(names, apt)',
+    '',
+  ),
+  qemu('what is no Debian is told to install apt', 'image/tools.ts', 'if (missing.some(isDebians)) return', 'if (false) return'),
 
   shim(
     'a QEMU that cannot be looked at goes on',
@@ -677,6 +735,26 @@ const faults = [
     'if (--this.#requests === 0) this.#wait()',
     'this.#wait()',
   ),
+  shim(
+    'an unplug that is under way is not waited for',
+    'qemu/plugging.ts',
+    '|| !/in the process of unplug/.test(error.message)',
+    '',
+  ),
+  shim(
+    'an unplug that nobody heard of is not seen',
+    'qemu/plugging.ts',
+    "return await qmp.execute('qom-list', { path }).then(() => false, isNotFound)",
+    'return false',
+  ),
+  shim('what the guest has let go of by itself cannot be removed', 'vm/vm.ts', 'if (!knowsNone ||', 'if (true ||'),
+  shim(
+    'a window that the guest may use is taken away',
+    'vm/vm.ts',
+    'guest !== undefined && !guest.mmio.some',
+    '!guest?.mmio.some',
+  ),
+  shim('a vCPU that is as it was to be is a failure', 'vm/vm.ts', 'if (done === undefined) throw error', 'throw error'),
 ]
 
 const args = process.argv.slice(2)

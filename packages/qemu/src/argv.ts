@@ -16,7 +16,7 @@ export interface Drive {
 
 /** What the machine is made of. Everything here ends up in QEMU's command line, nothing else does. */
 export interface MachineOptions {
-  /** Default `q35`. microvm hangs in a few percent of boots under emulation; `bootGuest` starts those again. */
+  /** Default `q35`. microvm sometimes hangs at boot under emulation; `bootGuest` starts those again. */
   machine?: MachineType | undefined
   /** More machine properties, e.g. `['acpi=on', 'auto-kernel-cmdline=off']`. */
   machineOptions?: readonly string[] | undefined
@@ -173,6 +173,8 @@ function oneOf(what: string, value: string, allowed: readonly string[]): void {
   if (!allowed.includes(value)) throw invalid(what, value, allowed.join(', '))
 }
 
-function invalid(what: string, value: unknown, allowed: string): QemuError {
-  return new QemuError('INVALID_OPTION', `boot option ${what} is ${JSON.stringify(value)}; allowed: ${allowed}`)
+/** The refusal of an option of a boot. */
+export function invalid(what: string, value: unknown, allowed: string): QemuError {
+  const given = typeof value === 'number' ? value : JSON.stringify(value)
+  return new QemuError('INVALID_OPTION', `boot option ${what} is ${given}; allowed: ${allowed}`)
 }

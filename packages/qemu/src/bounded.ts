@@ -26,8 +26,16 @@ export interface Bounds {
   clock: Clock
   /** What is being waited for, for the message: `<what>: nothing after <n> ms`. */
   what: string
+  /** The usual reason why it does not come, for that message. */
+  hint?: string | undefined
   /** Console lines to put into the error, read when it is made. */
   tail?: (() => readonly string[]) | undefined
+}
+
+/** @throws QemuError unless it is a number: a timer takes all else for no time at all. Nothing and less is what is left when time is up. */
+export function checkDeadline(what: string, deadlineMs: number): void {
+  if (typeof deadlineMs !== 'number' || Number.isNaN(deadlineMs))
+    throw new QemuError('INVALID_OPTION', `${what}: its deadline is ${String(deadlineMs)}; allowed: milliseconds`)
 }
 
 /**
@@ -35,10 +43,11 @@ export interface Bounds {
  * `start` may return a function that withdraws the wait.
  */
 export function bounded<T>(
-  { deadlineMs, signal, clock, what, tail }: Bounds,
+  { deadlineMs, signal, clock, what, hint, tail }: Bounds,
   start: (resolve: (value: T) => void, reject: (error: unknown) => void) => (() => void) | undefined,
 ): Promise<T> {
   return new Promise<T>((resolve, reject) => {
+    checkDeadline(what, deadlineMs)
     if (signal?.aborted) return reject(abortedError(what, signal, tail?.()))
     let settled = false
     let withdraw: (() => void) | undefined
@@ -52,9 +61,8 @@ export function bounded<T>(
     }
     const onAbort = () => settle(() => reject(abortedError(what, signal!, tail?.())))
     const onDeadline = () => {
-      settle(() =>
-        reject(new QemuError('DEADLINE', `${what}: nothing after ${Math.round(deadlineMs)} ms`, { console: tail?.() })),
-      )
+      const late = `${what}: nothing after ${Math.round(deadlineMs)} ms${hint === undefined ? '' : `; ${hint}`}`
+      settle(() => reject(new QemuError('DEADLINE', late, { console: tail?.() })))
     }
     const cancelTimer = clock.setTimer(deadlineMs, onDeadline)
     signal?.addEventListener('abort', onAbort, { once: true })

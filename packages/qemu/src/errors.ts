@@ -6,6 +6,8 @@ export type QemuErrorCode =
   | 'TOOL_MISSING'
   /** A tool that makes images failed. */
   | 'IMAGE'
+  /** This QEMU does not know a device, machine or option of its command line, or cannot use KVM; it is of another version or build. */
+  | 'UNSUPPORTED'
   /** QEMU ended while somebody still waited for its guest. */
   | 'EXITED'
   /** The guest's kernel panicked: QEMU ended because of it, or the boot was given up since it would have begun again and again. */

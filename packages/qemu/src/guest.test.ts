@@ -53,6 +53,29 @@ async function pids(): Promise<number[]> {
 }
 
 describe('bootGuest', () => {
+  it('says what a QEMU of another version, or of another build, does not have', async () => {
+    const stderr = "qemu-system-x86_64: -device vhost-user-vsock-pci: 'vhost-user-vsock-pci' is not a valid device model name\n"
+    await expect(boot([{ stderr }])).rejects.toMatchObject({
+      code: 'UNSUPPORTED',
+      message: expect.stringMatching(/this QEMU has no device vhost-user-vsock-pci.*; QEMU exited with status 1: qemu-system/s),
+    })
+  })
+
+  it.each<[Partial<BootOptions>, string]>([
+    [{ bootDeadlineMs: Number.NaN }, 'bootDeadlineMs'],
+    [{ bootDeadlineMs: -1 }, 'bootDeadlineMs'],
+    [{ silentMs: Number.NaN }, 'silentMs'],
+    [{ silentMs: 0 }, 'silentMs'],
+    [{ maxRestarts: -1 }, 'maxRestarts'],
+    [{ maxRestarts: 0.5 }, 'maxRestarts'],
+  ])('refuses %j before anything is started', async (options, name) => {
+    await expect(boot([{ prints: [READY] }], options)).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringContaining(`boot option ${name} is `),
+    })
+    expect(await pids()).toEqual([])
+  })
+
   it('resolves at the ready line, with console, QMP and ports', async () => {
     const log: string[] = []
     const guest = await boot([{ prints: ['hello\r\n', READY] }], { ports: ['org.test'], log: (text) => log.push(text) })
@@ -137,11 +160,16 @@ describe('bootGuest', () => {
   it("tells QEMU's own complaint when it exits at once, whatever it waits for", async () => {
     const stderr = "qemu-system-x86_64: unsupported machine type 'x'\n"
     const expected = {
-      code: 'EXITED',
+      code: 'UNSUPPORTED',
       message: expect.stringMatching(/exited with status 1: qemu-system-x86_64: unsupported machine/),
     }
     await expect(boot([{ stderr }])).rejects.toMatchObject(expected)
     await expect(boot([{ stderr }], { ready: false })).rejects.toMatchObject(expected)
+  })
+
+  it('tells the complaint of a QEMU that does not get hold of a file', async () => {
+    const stderr = "qemu-system-x86_64: -drive file=/no: Could not open '/no': No such file or directory\n"
+    await expect(boot([{ stderr }])).rejects.toMatchObject({ code: 'EXITED', message: expect.stringMatching(/Could not open/) })
   })
 
   it('shows the last console lines when the guest dies while booting', async () => {

@@ -1,12 +1,13 @@
 import type { Duplex } from 'node:stream'
 import { ARCHES, archOf } from './arch.js'
-import { type MachineOptions, qemuArgv } from './argv.js'
+import { invalid, type MachineOptions, qemuArgv } from './argv.js'
 import { abortedError, type Clock, systemClock } from './bounded.js'
 import { GuestConsole, type WaitOptions } from './console.js'
 import { QemuError } from './errors.js'
 import { type Log, openLog } from './log.js'
 import { findQemu, type QemuExit, type QemuProcess, startQemu } from './process.js'
 import { QmpClient } from './qmp.js'
+import { unsupported } from './unsupported.js'
 
 export interface BootOptions extends MachineOptions {
   /** The program, a name or a path; default `qemu-system-x86_64`, for the machine `virt` `qemu-system-aarch64`. */
@@ -18,9 +19,9 @@ export interface BootOptions extends MachineOptions {
   log?: string | ((text: string) => void) | undefined
   /** The console line that ends the boot; default: the kernel's `Run <path> as init process`. `false`: do not wait for the guest. */
   ready?: string | RegExp | false | undefined
-  /** For the whole boot, restarts included; default 60000. */
+  /** For the whole boot, restarts included, in milliseconds; default 60000, infinity for none. */
   bootDeadlineMs?: number | undefined
-  /** A boot whose console stays silent for so long is started again; default 10000. */
+  /** A boot whose console stays silent for so many milliseconds is started again; default 10000, infinity for never. */
   silentMs?: number | undefined
   /** How many times; default 2. */
   maxRestarts?: number | undefined
@@ -67,11 +68,14 @@ const PANIC_LINES = 200
 const TERM_GRACE_MS = 2000
 
 /**
- * Boots a guest and resolves when it is ready. Rejects with a QemuError, QEMU being gone by then: INVALID_OPTION, TOOL_MISSING, EXITED,
- * PANIC, BOOT_SILENT, DEADLINE, ABORTED. The guest's owner closes it; should the owner's process end first, QEMU ends with it.
+ * Boots a guest and resolves when it is ready. Rejects with a QemuError, QEMU being gone by then: INVALID_OPTION, TOOL_MISSING, UNSUPPORTED,
+ * EXITED, PANIC, BOOT_SILENT, DEADLINE, ABORTED. The guest's owner closes it; should the owner's process end first, QEMU ends with it.
  */
 export async function bootGuest(options: BootOptions): Promise<Guest> {
-  const { bootDeadlineMs = 60_000, maxRestarts = 2, clock = systemClock, signal } = options
+  const { bootDeadlineMs = 60_000, maxRestarts = 2, silentMs, clock = systemClock, signal } = options
+  duration('bootDeadlineMs', bootDeadlineMs)
+  if (silentMs !== undefined) duration('silentMs', silentMs)
+  if (!Number.isInteger(maxRestarts) || maxRestarts < 0) throw invalid('maxRestarts', maxRestarts, 'an integer of at least 0')
   const program = findQemu(options.qemu ?? ARCHES[archOf(options.machine ?? 'q35')].qemu)
   const deadline = clock.now() + bootDeadlineMs
   const restarts: BootRestart[] = []
@@ -134,7 +138,8 @@ class RunningGuest implements Guest {
   }
 
   get pid(): number {
-    return this.#process.pid
+    // Nobody has a guest whose QEMU could not be started.
+    return this.#process.pid!
   }
 
   /** Resolves when the guest is ready and QMP is up. */
@@ -149,7 +154,7 @@ class RunningGuest implements Guest {
         await Promise.race([this.console.waitFor(ready, { deadlineMs, signal }), silence.promise, panic.promise])
       } catch (error) {
         const { endReason } = this.console
-        if (endReason?.code !== 'EXITED' && endReason?.code !== 'PANIC') throw error
+        if (endReason === undefined || !['EXITED', 'PANIC', 'UNSUPPORTED'].includes(endReason.code)) throw error
         throw new QemuError(endReason.code, `boot: ${endReason.summary}`, { console: this.console.tail() })
       } finally {
         silence.cancel()
@@ -247,6 +252,11 @@ class RunningGuest implements Guest {
   }
 }
 
+/** @throws QemuError unless it is a time, which may be infinite. */
+function duration(what: string, value: number): void {
+  if (!(typeof value === 'number' && value > 0)) throw invalid(what, value, 'milliseconds above 0, or infinity')
+}
+
 function exitedError({ code, signal, output }: QemuExit, console: GuestConsole): QemuError {
   const how = signal ? `was killed by ${signal}` : code === null ? 'did not start' : `exited with status ${code}`
   const end = `QEMU ${how}${output && `: ${output}`}`
@@ -256,6 +266,8 @@ function exitedError({ code, signal, output }: QemuExit, console: GuestConsole):
         .tail(PANIC_LINES)
         .flatMap((line) => PANIC.exec(line) ?? [])
         .at(-1)
+  const lacks = signal ? undefined : unsupported(output)
+  if (lacks !== undefined) return new QemuError('UNSUPPORTED', `${lacks}; ${end}`, { console: console.tail() })
   if (panic === undefined) return new QemuError('EXITED', end, { console: console.tail() })
   return new QemuError('PANIC', `${panic}; ${end}`, { console: console.tail() })
 }

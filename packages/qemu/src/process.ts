@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { Duplex, Readable } from 'node:stream'
@@ -15,7 +15,8 @@ export interface QemuExit {
 
 /** One QEMU process and the streams it inherited. */
 export interface QemuProcess {
-  readonly pid: number
+  /** undefined for one that could not be started, which `exited` tells. */
+  readonly pid: number | undefined
   readonly console: Duplex
   readonly qmp: Duplex
   readonly ports: readonly Duplex[]
@@ -54,10 +55,15 @@ export function findQemu(name: string = ARCHES.x86_64.qemu): string {
  * Starts QEMU with console, QMP and ports as inherited socket pairs: no Unix path to collide, to guess or to clean up. The
  * process dies with this one: killed at exit, and by the kernel (setpriv --pdeathsig) should this one be killed.
  */
-export function startQemu(program: string, argv: (fds: ArgvDescriptors) => string[], portCount: number): QemuProcess {
+export function startQemu(
+  program: string,
+  argv: (fds: ArgvDescriptors) => string[],
+  portCount: number,
+  setprivPath: readonly string[] = SETPRIV_PATH,
+): QemuProcess {
   const ports = Array.from({ length: portCount }, (_, i) => FIRST_DESCRIPTOR + 2 + i)
   const args = argv({ console: FIRST_DESCRIPTOR, qmp: FIRST_DESCRIPTOR + 1, ports })
-  const [command, prefix] = ownedBy(program)
+  const [command, prefix] = ownedBy(program, setprivPath)
   const child = spawnWith(2 + portCount, command, [...prefix, ...args])
   killAtExit(child)
   const streams = child.stdio.slice(FIRST_DESCRIPTOR) as Duplex[]
@@ -65,7 +71,7 @@ export function startQemu(program: string, argv: (fds: ArgvDescriptors) => strin
   for (const stream of streams) stream.on('error', () => {})
   const [console, qmp, ...portStreams] = streams as [Duplex, Duplex, ...Duplex[]]
   const exited = watch(child, console)
-  return { pid: child.pid ?? -1, console, qmp, ports: portStreams, exited, kill: (signal) => void child.kill(signal) }
+  return { pid: child.pid, console, qmp, ports: portStreams, exited, kill: (signal) => void child.kill(signal) }
 }
 
 /** @throws QemuError where there is not even a process to wait for. */
@@ -86,10 +92,10 @@ function spawnWith(pipes: number, command: string, args: readonly string[]): Chi
 
 function watch(child: ChildProcess, console: Readable): Promise<QemuExit> {
   let output = ''
-  const collect = (chunk: Buffer) => {
-    output = (output + chunk.toString('utf8')).slice(-OUTPUT_KEPT)
+  const collect = (text: string) => {
+    output = (output + text).slice(-OUTPUT_KEPT)
   }
-  const read = [child.stdout!.on('data', collect), child.stderr!.on('data', collect), console]
+  const read = [...[child.stdout!, child.stderr!].map((stream) => stream.setEncoding('utf8').on('data', collect)), console]
   const closed = read.map((stream) => new Promise<void>((resolve) => stream.once('end', resolve).once('close', resolve)))
   return new Promise((resolve) => {
     child.once('error', (error) => resolve({ code: null, signal: null, output: error.message }))
@@ -99,10 +105,40 @@ function watch(child: ChildProcess, console: Readable): Promise<QemuExit> {
   })
 }
 
-/** The program, behind setpriv where there is one: it tells the kernel to kill the process when its parent dies, then becomes it. */
-function ownedBy(program: string): [string, string[]] {
-  const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find(isExecutable)
-  return setpriv === undefined ? [program, []] : [setpriv, ['--pdeathsig', 'KILL', '--', program]]
+/** Where util-linux is; what is first on PATH may be another's. */
+const SETPRIV_PATH = ['/usr/bin', '/bin']
+/** How long a setpriv may take to say what it can, in milliseconds. */
+const PROBE_MS = 5000
+/** Programs by path: undefined for one that can tell the kernel to kill a process when its parent dies, else what it said. */
+const probed = new Map<string, string | undefined>()
+let warned = false
+
+/** The program, behind a setpriv that tells the kernel to kill the process when its parent dies, then becomes it. */
+function ownedBy(program: string, path: readonly string[]): [string, string[]] {
+  const candidates = path.map((folder) => join(folder, 'setpriv')).filter(isExecutable)
+  for (const setpriv of candidates) {
+    if (!probed.has(setpriv)) probed.set(setpriv, probe(setpriv))
+    if (probed.get(setpriv) === undefined) return [setpriv, ['--pdeathsig', 'KILL', '--', program]]
+  }
+  if (!warned) {
+    warned = true
+    const said = candidates.map((setpriv) => `; ${setpriv}: ${probed.get(setpriv)}`).join('')
+    process.emitWarning(
+      `no setpriv with --pdeathsig (util-linux 2.33 or later) was found${said}. ` +
+        'QEMU goes on if this process is killed by SIGKILL: install util-linux',
+    )
+  }
+  return [program, []]
+}
+
+/** Whether it does what it is used for: busybox has a program of that name, too. Resolves with what is wrong with it. */
+function probe(setpriv: string): string | undefined {
+  const { status, error, stderr } = spawnSync(setpriv, ['--pdeathsig', 'KILL', '--', setpriv, '--version'], {
+    encoding: 'utf8',
+    timeout: PROBE_MS,
+  })
+  if (status === 0) return undefined
+  return (error?.message ?? stderr.trim().split('\n')[0]) || `ended with status ${status}`
 }
 
 const running = new Set<ChildProcess>()

@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
@@ -54,6 +55,52 @@ const event = (name: string, data?: object) => ({
 })
 
 describe('QmpClient', () => {
+  it.each([
+    ['ENOENT', 'nothing is there; is QEMU running with -qmp unix:'],
+    ['ECONNREFUSED', 'nobody listens there; is QEMU still running?'],
+  ])('says what %s of a connect means', async (code, why) => {
+    const path = join(dir, 'old.sock')
+    if (code === 'ECONNREFUSED') {
+      const program = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`
+      await once(spawn(process.execPath, ['-e', program]), 'exit')
+    }
+    await expect(connectQmp(path)).rejects.toMatchObject({ code: 'QMP_CLOSED', message: expect.stringContaining(`${code}`) })
+    await expect(connectQmp(path)).rejects.toThrow(why)
+  })
+
+  it('refuses a path that no socket can have', async () => {
+    const path = join(dir, 'x'.repeat(107))
+    await expect(connectQmp(path)).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringMatching(/at most 107 bytes/),
+    })
+  })
+
+  it.each([Number.NaN, '5' as never])('refuses a deadline of %s', async (timeoutMs) => {
+    const path = await serve(() => {})
+    await expect(connectQmp(path, { timeoutMs })).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+    const qmp = await connectQmp(path)
+    cleanup.push(() => qmp.close())
+    await expect(qmp.execute('stop', undefined, { timeoutMs })).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+    await expect(qmp.nextEvent('STOP', { deadlineMs: timeoutMs })).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+  })
+
+  it('does not number its commands as the client before it did, whose answers may still come', async () => {
+    const ids: number[][] = []
+    const path = await serve(({ id }, send) => {
+      ids.at(-1)!.push(id)
+      send({ return: {}, id })
+    })
+    for (let client = 0; client < 2; client++) {
+      ids.push([])
+      const qmp = await connectQmp(path)
+      for (let i = 0; i < 3; i++) await qmp.execute('stop')
+      qmp.close()
+    }
+    expect(ids[0]!.filter((id) => ids[1]!.includes(id))).toEqual([])
+    expect(new Set(ids.flat()).size).toBe(6)
+  })
+
   it('greets, and runs commands with and without arguments', async () => {
     const seen: Command[] = []
     const qmp = await connectQmp(
@@ -210,7 +257,10 @@ describe('QmpClient', () => {
     const silent = connectQmp(path, { clock, timeoutMs: 30 })
     await Promise.all(armed)
     clock.advance(30)
-    await expect(silent).rejects.toMatchObject({ code: 'DEADLINE', message: 'qmp greeting: nothing after 30 ms' })
+    await expect(silent).rejects.toMatchObject({
+      code: 'DEADLINE',
+      message: 'qmp greeting: nothing after 30 ms; a monitor serves one client at a time: is another one connected?',
+    })
     await expect(connectQmp(join(dir, 'nobody'))).rejects.toMatchObject({ code: 'QMP_CLOSED', cause: { code: 'ENOENT' } })
   })
 })

@@ -1,8 +1,9 @@
+import { randomInt } from 'node:crypto'
 import { EventEmitter, on } from 'node:events'
 import { connect as connectSocket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
-import { abortedError, bounded, type Clock, systemClock } from './bounded.js'
+import { abortedError, bounded, type Clock, checkDeadline, systemClock } from './bounded.js'
 import { QemuError, QmpCommandError } from './errors.js'
 
 /** One asynchronous event, as QEMU's QMP reference lists them: `{ event, data, timestamp }`. */
@@ -31,6 +32,16 @@ export interface EventWaitOptions {
   accepts?: ((event: QmpEvent) => boolean) | undefined
 }
 
+interface HandshakeOptions extends QmpOptions {
+  /** Deadline of the handshake alone. */
+  handshakeMs?: number | undefined
+}
+
+/** Why a monitor that takes a connection does not greet, and why it takes no more. */
+const ONE_CLIENT = 'a monitor serves one client at a time: is another one connected?'
+/** Of a Unix socket's path, in bytes (Linux, struct sockaddr_un). */
+const LONGEST_PATH = 107
+
 /** The longest answers, such as QEMU's own schema, have a few hundred thousand. */
 const MAX_LINE = 16 << 20
 
@@ -49,17 +60,20 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   readonly #clock: Clock
   readonly #timeoutMs: number
   readonly #pending = new Map<number, Pending>()
-  #nextId = 1
-  #rest = ''
+  /** Not from 1: what the last client of a monitor asked last, QEMU may answer to the next one. */
+  #nextId = randomInt(2 ** 32) * 2 ** 16
+  /** What has come of a line whose end has not. */
+  #rest: string[] = []
+  #restLength = 0
   #onGreeting: ((greeting: Greeting) => void) | undefined
   #version = { major: 0, minor: 0, micro: 0 }
   #ended: QemuError | undefined
 
   /** Greets QEMU over a connected stream, which the client then owns. Rejects with DEADLINE, ABORTED or QMP_CLOSED. */
-  static async over(stream: Duplex, options: QmpOptions & { handshakeMs?: number | undefined } = {}): Promise<QmpClient> {
+  static async over(stream: Duplex, options: HandshakeOptions = {}): Promise<QmpClient> {
     const client = new QmpClient(stream, options)
     try {
-      await client.#handshake(options.handshakeMs ?? client.#timeoutMs, options.signal)
+      await client.#handshake(options)
       return client
     } catch (error) {
       client.close()
@@ -135,8 +149,11 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     this.#end('closed by its owner')
   }
 
-  async #handshake(deadlineMs: number, signal: AbortSignal | undefined): Promise<void> {
-    const bounds = { deadlineMs, signal, clock: this.#clock, what: 'qmp greeting' }
+  async #handshake({ handshakeMs, signal }: HandshakeOptions): Promise<void> {
+    const deadlineMs = handshakeMs ?? this.#timeoutMs
+    // The monitor of a QEMU that was booted here has no other client.
+    const hint = handshakeMs === undefined ? ONE_CLIENT : undefined
+    const bounds = { deadlineMs, signal, clock: this.#clock, what: 'qmp greeting', hint }
     const greeting = await bounded<Greeting>(bounds, (resolve, reject) => {
       const onClose = () => reject(closedError('greeting', this.#ended!))
       this.#onGreeting = resolve
@@ -148,13 +165,19 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   }
 
   #receive(text: string): void {
-    const lines = (this.#rest + text).split('\n')
-    this.#rest = lines.pop()!
-    for (const line of lines) {
+    // Only what is new is searched: a long line comes in many chunks.
+    const lines = text.split('\n')
+    const rest = lines.pop()!
+    for (const end of lines) {
       if (this.#ended) return
+      const line = this.#rest.join('') + end
+      this.#rest = []
+      this.#restLength = 0
       if (line.trim() !== '') this.#handle(line)
     }
-    if (this.#rest.length > MAX_LINE) this.#end(`a line of more than ${MAX_LINE} characters`)
+    this.#rest.push(rest)
+    this.#restLength += rest.length
+    if (this.#restLength > MAX_LINE) this.#end(`a line of more than ${MAX_LINE} characters`)
   }
 
   #handle(line: string): void {
@@ -188,14 +211,24 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   }
 }
 
-/** Connects to the Unix socket of a QEMU that runs with `-qmp unix:<path>,server=on,wait=off`. */
+/** Connects to the Unix socket of a QEMU that runs with `-qmp unix:<path>,server=on,wait=off`, unless another client is connected there. */
 export async function connectQmp(path: string, options: QmpOptions = {}): Promise<QmpClient> {
   const { timeoutMs = 5000, clock = systemClock, signal } = options
+  const what = `qmp connect ${path}`
+  if (Buffer.byteLength(path) > LONGEST_PATH)
+    throw new QemuError(
+      'INVALID_OPTION',
+      `${what}: the path of a socket has at most ${LONGEST_PATH} bytes; this one has ${Buffer.byteLength(path)}`,
+    )
+  checkDeadline(what, timeoutMs)
   const socket = connectSocket(path).on('error', () => {})
   try {
-    await bounded<void>({ deadlineMs: timeoutMs, signal, clock, what: `qmp connect ${path}` }, (resolve, reject) => {
+    await bounded<void>({ deadlineMs: timeoutMs, signal, clock, what, hint: ONE_CLIENT }, (resolve, reject) => {
       const onConnect = () => resolve()
-      const onError = (cause: Error) => reject(new QemuError('QMP_CLOSED', `qmp connect ${path}: ${cause.message}`, { cause }))
+      const onError = (cause: NodeJS.ErrnoException) => {
+        const why = WHY_NOT[cause.code ?? '']
+        reject(new QemuError('QMP_CLOSED', `${what}: ${cause.message}${why === undefined ? '' : `; ${why}`}`, { cause }))
+      }
       socket.once('connect', onConnect).once('error', onError)
       return () => socket.off('connect', onConnect).off('error', onError)
     })
@@ -204,6 +237,14 @@ export async function connectQmp(path: string, options: QmpOptions = {}): Promis
     throw error
   }
   return QmpClient.over(socket, options)
+}
+
+const WHY_NOT: Readonly<Record<string, string>> = {
+  ENOENT: 'nothing is there; is QEMU running with -qmp unix:<path>,server=on,wait=off?',
+  ECONNREFUSED: 'nobody listens there; is QEMU still running?',
+  EACCES: "this user may not connect there; the socket is QEMU's user's",
+  // Those that wait for the monitor are too many already.
+  EAGAIN: ONE_CLIENT,
 }
 
 interface Greeting {

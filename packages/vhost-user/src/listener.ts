@@ -11,12 +11,19 @@ const UNIX_PATH_MAX = 107
 
 const LOCK_WAIT_MS = 2_000
 
-/** `struct sockaddr_un` in bytes. */
-export function unixAddress(binding: Binding, path: string): Uint8Array {
+/** The path's bytes. @throws RangeError unless a socket can have it. */
+export function socketName(path: string): Buffer {
+  if (typeof path !== 'string') throw new RangeError(`socketPath is ${String(path)}; a path is allowed`)
   const name = Buffer.from(path)
   if (name.length === 0 || name.length > UNIX_PATH_MAX || name.includes(0)) {
     throw new RangeError(`socketPath has ${name.length} bytes; 1 to ${UNIX_PATH_MAX}, none of them zero, are allowed: ${path}`)
   }
+  return name
+}
+
+/** `struct sockaddr_un` in bytes. */
+export function unixAddress(binding: Binding, path: string): Uint8Array {
+  const name = socketName(path)
   const bytes = Buffer.alloc(2 + name.length + 1)
   bytes.writeUInt16LE(binding.AF_UNIX, 0)
   name.copy(bytes, 2)

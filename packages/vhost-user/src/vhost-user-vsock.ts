@@ -3,7 +3,7 @@ import { EventEmitter } from 'node:events'
 import { Attachment, type ConnectionHandler, type DeviceSnapshot, type Recovery } from './attachment.js'
 import { type Clock, systemClock } from './clock.js'
 import { VsockDeviceError } from './errors.js'
-import { type Listener, listenUnix } from './listener.js'
+import { type Listener, listenUnix, socketName } from './listener.js'
 import type { DeviceError } from './machine/errors.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT, type MuxerOptions } from './machine/muxer.js'
 import type { Binding, Descriptor } from './native/binding.js'
@@ -11,7 +11,7 @@ import { loadBinding } from './native/loader.js'
 import type { VsockStream } from './stream.js'
 
 export interface VhostUserVsockOptions {
-  /** Unix socket that the VMM connects to (`-chardev socket,path=…`), at most 107 bytes. */
+  /** Unix socket that the VMM connects to (`-chardev socket,path=…`), 1 to 107 bytes. */
   socketPath: string
   /** The guest's CID: 3 to 4294967294. Two guests of one host may share one; they never hear of each other. */
   guestCid: number
@@ -21,9 +21,9 @@ export interface VhostUserVsockOptions {
   maxConnections?: number | undefined
   /** How much of what the guest sent may wait per connection, in bytes: 4096 to 2^30. Default 262144, as Linux has it. */
   bufferBytes?: number | undefined
-  /** How long a handshake may take in either direction. Default 2000 ms. */
+  /** How long a handshake may take in either direction, in milliseconds: an integer from 1 to 2147483647. Default 2000. */
   handshakeTimeoutMs?: number | undefined
-  /** How long an orderly close may take before it becomes a reset. Default 8000 ms, as Linux has it. */
+  /** How long an orderly close may take before it becomes a reset, in milliseconds: an integer from 1 to 2147483647. Default 8000, as Linux has it. */
   lingerMs?: number | undefined
   clock?: Clock | undefined
   /** @internal */
@@ -91,6 +91,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       handshakeTimeoutMs = 2_000,
       lingerMs = 8_000,
     } = options
+    socketName(socketPath)
     this.socketPath = socketPath
     this.guestCid = integer('guestCid', guestCid, 3, 0xffff_fffe)
     this.#options = {
@@ -266,8 +267,8 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   }
 }
 
-/** A device that listens: `new VhostUserVsock(options).listen()`. */
-export function createVsockDevice(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
+/** A device that listens: `new VhostUserVsock(options).listen()`. What the two throw, it rejects with. */
+export async function createVsockDevice(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
   return new VhostUserVsock(options).listen()
 }
 

@@ -23,21 +23,26 @@ import { abortedError, errnoOf, VsockError } from './errors.js'
 export const DEFAULT_BACKLOG = 511
 
 export interface BindOptions {
-  /** Permissions of the socket file, e.g. 0o660. Default: 0o777 without the process's umask. */
+  /** Permissions of the socket file, 0 to 0o777, e.g. 0o660. Default: 0o777 without the process's umask. */
   mode?: number | undefined
-  /** Connections the kernel keeps waiting for accept. Default 511. */
+  /** Connections the kernel keeps waiting for accept, 1 to 2147483647; it caps this at net.core.somaxconn. Default 511. */
   backlog?: number | undefined
   /** Gives up the binding. */
   signal?: AbortSignal | undefined
 }
 
+/** @throws {RangeError} for a mode or a backlog that cannot be: the kernel would take another in its place. */
+export function checkBindOptions({ mode = 0, backlog = DEFAULT_BACKLOG }: BindOptions): void {
+  if (!Number.isInteger(backlog) || backlog < 1 || backlog > 0x7fff_ffff)
+    throw new RangeError(`backlog is ${backlog}; an integer from 1 to 2147483647`)
+  if (typeof mode === 'number' && !(Number.isInteger(mode) && mode >= 0 && mode <= 0o777))
+    throw new RangeError(`mode is ${mode}; an integer from 0 to 0o777`)
+}
+
 /** Binds `server` to `path`. The result removes the path again and stops listening; accepted sockets are not its business. */
-export async function bindUnix(
-  server: Server,
-  local: Address,
-  path: string,
-  { mode, backlog = DEFAULT_BACKLOG, signal }: BindOptions,
-): Promise<() => Promise<void>> {
+export async function bindUnix(server: Server, local: Address, path: string, options: BindOptions): Promise<() => Promise<void>> {
+  const { mode, backlog = DEFAULT_BACKLOG, signal } = options
+  checkBindOptions(options)
   if (signal?.aborted) throw abortedError('listen', local, signal.reason)
   const directory = dirname(path)
   let own: BigIntStats | undefined

@@ -369,3 +369,15 @@ async function until(holds: () => boolean): Promise<void> {
   }
   throw new Error('it never came to hold')
 }
+
+describe('the options of a socket file', () => {
+  it.each([0, -1, 1.5, Number.NaN, 2 ** 31])('backlog %d is refused before anything is made', async (backlog) => {
+    await expect(listen('unix:/nonexistent/a.sock', { backlog })).rejects.toThrow(
+      `backlog is ${backlog}; an integer from 1 to 2147483647`,
+    )
+  })
+
+  it.each([-1, 0o1000, 1.5, Number.NaN])('mode %d is refused before anything is made', async (mode) => {
+    await expect(listen('unix:/nonexistent/a.sock', { mode })).rejects.toThrow(`mode is ${mode}; an integer from 0 to 0o777`)
+  })
+})

@@ -10,7 +10,7 @@ import {
   type UnixAddress,
   type VsockAddress,
 } from './address.js'
-import { type BindOptions, bindUnix, DEFAULT_BACKLOG } from './bind.js'
+import { type BindOptions, bindUnix, checkBindOptions, DEFAULT_BACKLOG } from './bind.js'
 import { type Clock, checkDuration } from './clock.js'
 import { abortedError } from './errors.js'
 import type { VsockOptions } from './native/options.js'
@@ -48,7 +48,7 @@ export interface VsockServerEvents {
  * connects to host port `<port>`: the VMM brings it to `<path>_<port>`, without a handshake. A dead server's socket file is taken
  * over, never one in use nor another file.
  *
- * @throws {AddressError} for an address that cannot be bound.
+ * @throws {AddressError} for an address that cannot be bound; {RangeError} for an option that cannot be.
  * @throws {VsockError} `EADDRINUSE`, `ABORTED`, or the kernel's errno.
  */
 export async function listen(address: Address | string, options: ListenOptions = {}): Promise<VsockServer> {
@@ -85,6 +85,7 @@ async function listenUnix(local: HvsockAddress | UnixAddress, options: ListenOpt
 
 function listenVsock(local: VsockAddress, options: ListenOptions): VsockServer {
   const { signal, lingerMs, clock, backlog = DEFAULT_BACKLOG, halfClose = true, vsock } = options
+  checkBindOptions(options)
   if (signal?.aborted) throw abortedError('listen', local, signal.reason)
   const acceptor = listenNative(
     local,

@@ -109,6 +109,70 @@ describe('vCPUs', () => {
 })
 
 const slow = () => new Promise(() => {})
+const refuse = (message: string, errorClass = 'GenericError') => {
+  throw Object.assign(new Error(message), { errorClass })
+}
+
+describe('what QEMU or the guest has done already', () => {
+  const plugged = async (answers: Record<string, Answer>, more: Partial<QemuMachineOptions> = {}) => {
+    const rig = await start(answers, {}, more)
+    await rig.machine.plugPci(DISK)
+    return rig
+  }
+
+  it('is waited for if the device is being ejected', async () => {
+    await using rig = await plugged(
+      {
+        device_del: () => {
+          setImmediate(() => rig.qemu().emit('DEVICE_DELETED', { device: 'pci-data', path: '/machine/peripheral/pci-data' }))
+          return refuse('Device pci-data is already in the process of unplug')
+        },
+      },
+      { ejectMs: 10_000 },
+    )
+    await rig.machine.unplugPci(DISK)
+    expect(rig.machine.spares.pci).toEqual([])
+    expect(rig.qemu().changes.at(-1)).toBe('blockdev-del')
+  })
+
+  it('is seen although nobody heard of it', async () => {
+    await using rig = await plugged({
+      'qom-list': () => refuse("Device '/machine/peripheral/pci-data' not found", 'DeviceNotFound'),
+    })
+    await rig.machine.unplugPci(DISK)
+    expect(rig.machine.spares.pci).toEqual([])
+  })
+
+  it('is not taken for done while the device is there', async () => {
+    await using rig = await plugged({ 'qom-list': () => [] })
+    await rig.machine.unplugPci(DISK)
+    expect(rig.machine.spares.pci).toEqual([DISK.place])
+  })
+
+  it('is no failure if the same device was plugged in by a command whose answer was lost', async () => {
+    const net: PciDevice = { id: 'net', place: { bus: 2, devfn: 0 }, status: 'adding' }
+    const query = () => [
+      {
+        bus: 0,
+        devices: [
+          {
+            bus: 0,
+            slot: 0x11,
+            function: 0,
+            qdev_id: 'port-2',
+            pci_bridge: { devices: [{ bus: 2, slot: 0, function: 0, qdev_id: 'pci-net' }] },
+          },
+        ],
+      },
+    ]
+    await using rig = await start({ device_add: () => refuse("Duplicate device ID 'pci-net'"), 'query-pci': query })
+    await rig.machine.plugPci(net)
+    // The same name at another place is another device.
+    await expect(rig.machine.plugPci({ ...net, place: { bus: 3, devfn: 0 } })).rejects.toThrow(/Duplicate/)
+    // And of a disk nobody knows whose file it has.
+    await expect(rig.machine.plugPci({ ...net, disk: DISK.disk })).rejects.toThrow(/Duplicate/)
+  })
+})
 
 describe('a command that QEMU does not answer', () => {
   it('leaves a vCPU as a spare, which is looked at again before it is used', async () => {
@@ -340,6 +404,23 @@ describe('a microvm', () => {
     expect(() => microvm.machine.choosePlace([], undefined)).toThrow(/drives/)
     await using q35 = await start()
     expect(() => q35.machine.chooseWindow([])).toThrow(/pci-devices/)
+  })
+
+  it('closes a file that QEMU may have opened, though it did not say so', async () => {
+    const slots = new Slots()
+    let hangs = true
+    await using rig = await start({ 'blockdev-add': () => (hangs ? slow() : {}) }, { machine: 'microvm' }, { slots })
+    const drive = {
+      id: 'vdb',
+      window: slots.windows[0]!,
+      pathOnHost: '/srv/vdb.img',
+      isReadOnly: false,
+      status: 'adding',
+    } as const
+    await expect(rig.machine.attachDrive({ ...drive })).rejects.toMatchObject({ code: 'DEADLINE' })
+    expect(rig.qemu().changes).toContain('blockdev-del')
+    hangs = false
+    await rig.machine.attachDrive({ ...drive })
   })
 
   it('leaves a slot empty and a file closed, whichever step QEMU refuses', async () => {

@@ -41,11 +41,21 @@ export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMa
   try {
     await qmp.execute('device_add', pciDevice(device, machine))
   } catch (error) {
+    if (!disk && isDuplicate(error) && (await isThere(qmp, device))) return
     if (disk) await removeBlockNode(qmp, blockName(id))
     if (!disk || !(error instanceof QmpCommandError) || !/\block\b/.test(error.message)) throw error
     const what = `path_on_host: QEMU does not get hold of ${disk.pathOnHost}: ${error.summary}`
     throw new VmError('CONFLICT', `${what}; another device or another process has it`, { cause: error })
   }
+}
+
+/** Whether that device is at its place: of a command whose answer was lost. */
+async function isThere(qmp: QmpClient, { id, place }: PciDevice): Promise<boolean> {
+  return (await listPci(qmp)).some((found) => found.id === pciId(id) && found.bus === place.bus && found.devfn === place.devfn)
+}
+
+function isDuplicate(error: unknown): boolean {
+  return error instanceof QmpCommandError && /Duplicate (device )?ID/i.test(error.message)
 }
 
 /** Resolves with whether the guest ejected it in time; what is behind it goes with it. */
@@ -125,7 +135,7 @@ export function mayBeDone(error: unknown): boolean {
   return error instanceof QemuError && !(error instanceof QmpCommandError)
 }
 
-/** Resolves with whether it is gone. One that never came is. */
+/** Resolves with whether it is gone. One that never came is, and one that somebody else has unplugged. */
 async function unplug(qmp: QmpClient, path: string, deadlineMs: number): Promise<boolean> {
   const ended = new AbortController()
   const { signal } = ended
@@ -137,11 +147,21 @@ async function unplug(qmp: QmpClient, path: string, deadlineMs: number): Promise
   deleted.catch(() => {})
   refused.catch(() => {})
   try {
-    await qmp.execute('device_del', { id: path })
+    await qmp.execute('device_del', { id: path }).catch((error) => {
+      // Somebody has asked before: what there is to wait for is the same.
+      if (!(error instanceof QmpCommandError) || !/in the process of unplug/.test(error.message)) throw error
+    })
     return await Promise.race([deleted, refused])
   } catch (error) {
-    return error instanceof QmpCommandError && error.errorClass === 'DeviceNotFound'
+    if (isNotFound(error)) return true
+    if (error instanceof QmpCommandError) return false
+    // The event may have come to nobody.
+    return await qmp.execute('qom-list', { path }).then(() => false, isNotFound)
   } finally {
     ended.abort()
   }
+}
+
+function isNotFound(error: unknown): boolean {
+  return error instanceof QmpCommandError && error.errorClass === 'DeviceNotFound'
 }

@@ -3,7 +3,7 @@ import type { Drive } from '../vm/books.js'
 import { VmError } from '../vm/error.js'
 import type { Window } from '../vm/mmio-space.js'
 import { blockName, blockNode } from './hardware.js'
-import { addBlockNode, removeBlockNode } from './plugging.js'
+import { addBlockNode, mayBeDone, removeBlockNode } from './plugging.js'
 
 /** QEMU 7.2, hw/i386/microvm: without ACPI there are eight transports of 512 bytes, on the legacy lines from 5 up. */
 const FIRST_BASE = 0xfeb0_0000n
@@ -48,7 +48,13 @@ export class Slots {
     const { id, pathOnHost, isReadOnly } = drive
     if (isReadOnly)
       throw new VmError('INVALID', 'is_read_only: the slots of a microvm take writable drives only, since they are made at boot')
-    await addBlockNode(qmp, blockNode(id, drive), pathOnHost)
+    try {
+      await addBlockNode(qmp, blockNode(id, drive), pathOnHost)
+    } catch (error) {
+      // QEMU may have opened the file all the same.
+      if (mayBeDone(error)) await removeBlockNode(qmp, blockName(id))
+      throw error
+    }
     try {
       await this.#put(qmp, drive.window, blockName(id))
     } catch (error) {

@@ -40,6 +40,61 @@ describe('the order of things', () => {
   })
 })
 
+describe('a guest where other programs are at work', () => {
+  const there = { id: 1, remote: '', delay: () => Promise.resolve() }
+
+  it('has let go of a device by itself', async () => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    await vm.addDrive('vdb', DISK)
+    const { place } = await vm.addPci('net1')
+    const { window } = (await vm.addDrive('vdc', DISK))!
+    machine.kernel.pci!.remove({ type: 'DEL_PCI', ...place }, there)
+    machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
+    await vm.removePci('net1')
+    await vm.removeDrive('vdc')
+    const { believed } = await vm.view()
+    expect([believed.pci, believed.mmio.map(({ id }) => id)]).toEqual([[], ['vdb']])
+    expect([machine.pci.size, [...machine.drives]]).toEqual([0, ['vdb']])
+  })
+
+  it('refuses to let go of a device that it has, or may have', async () => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    const { window } = await vm.addDrive('vdb', DISK)
+    const report = await machine.report()
+    machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
+    for (const said of [report, undefined]) {
+      machine.report = async () => said
+      await expect(vm.removeDrive('vdb')).rejects.toMatchObject({ errnoName: 'ENODEV' })
+    }
+    expect([...machine.drives]).toEqual(['vdb'])
+  })
+
+  it('has brought a vCPU online by itself', async () => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    // As a udev rule does, as soon as the vCPU is there.
+    for (const id of [1, 2]) {
+      machine.cpus.add(id)
+      await machine.kernel.cpu!.add({ type: 'ADD_CPU', apicIds: [id] }, there)
+      machine.cpus.delete(id)
+    }
+    expect(await vm.resize(4)).toEqual({ added: [1, 2, 3], removed: [], present: [0, 1, 2, 3] })
+    expect((await vm.view()).believed.cpus).toEqual({ present: [0, 1, 2, 3], unknown: [], max: 8 })
+    expect([...machine.cpus].sort()).toEqual([0, 1, 2, 3])
+  })
+
+  it('has taken a vCPU offline by itself', async () => {
+    await using rig = await makeRig({ cpus: 4 })
+    const { vm, machine } = rig
+    machine.kernel.setCpuOnline(3, false)
+    expect(await vm.resize(2)).toEqual({ added: [], removed: [3, 2], present: [0, 1] })
+    expect((await vm.view()).believed.cpus).toEqual({ present: [0, 1], unknown: [], max: 8 })
+    expect([...machine.cpus]).toEqual([0, 1])
+  })
+})
+
 describe('a guest that refuses', () => {
   it('leaves no trace of what was to be added', async () => {
     await using rig = await makeRig({ onRequest: (_, { faults }) => (faults.fault = 'refuse') })

@@ -3,8 +3,8 @@ import { type DeviceManager, formatBdf, isGuestError, isResizeError, type Resize
 import { type Arch, isWireError } from '@upcall/wire'
 import type { Books, DeviceStatus, Disk, Drive, PciDevice } from './books.js'
 import { VmError } from './error.js'
-import type { Machine } from './machine.js'
-import type { Window } from './mmio-space.js'
+import type { GuestReport, Machine } from './machine.js'
+import { sameWindow, type Window } from './mmio-space.js'
 import { sameFunction } from './pci-bus.js'
 import { type Reconciled, Reconciler } from './reconciler.js'
 import { type VmState, type VmView, viewBooks, viewGuest } from './view.js'
@@ -127,6 +127,8 @@ export class Vm {
   removeDrive(id: string): Promise<void> {
     return this.#remove(`remove drive ${id}`, this.#books.drives, id, {
       release: ({ window }, signal) => this.#manager.removeMmio(window, { signal }),
+      // The guest refuses a window of its command line or firmware in the same way, and uses it.
+      isGone: (guest, { window }) => guest !== undefined && !guest.mmio.some((other) => sameWindow(other, window)),
       unplug: (drive) => this.#machine.detachDrive(drive),
     })
   }
@@ -153,6 +155,7 @@ export class Vm {
   removePci(id: string): Promise<void> {
     return this.#remove(`remove PCI device ${id}`, this.#books.pci, id, {
       release: ({ place }, signal) => this.#manager.removePci(place, { signal }),
+      isGone: (guest, { place }) => !guest?.pci.some((other) => sameFunction(other, place)),
       unplug: (device) => this.#machine.unplugPci(device),
     })
   }
@@ -208,9 +211,35 @@ export class Vm {
       this.#books.cpus = { present: asIds(result.present), unknown: [] }
       return { ...result, present: this.#books.cpus.present }
     } catch (error) {
-      if (isResizeError(error)) this.#books.cpus = { present: asIds(error.present), unknown: [...error.unknown] }
-      throw error
+      if (!isResizeError(error)) throw error
+      this.#books.cpus = { present: asIds(error.present), unknown: [...error.unknown] }
+      if (!isGuestError(error)) throw error
+      const done = await this.#acceptState(error.operation.op === 'cpu.add')
+      if (done === undefined) throw error
+      const { added, removed } = error
+      const rest = await this.#resizeTo(target, signal)
+      return {
+        added: [...added, ...done.added, ...rest.added],
+        removed: [...removed, ...done.removed, ...rest.removed],
+        present: rest.present,
+      }
     }
+  }
+
+  /**
+   * A guest refuses to bring a vCPU online that is online, say by a udev rule, and to take one offline that is offline. What counts is that it is
+   * so: the books say so then. Resolves with what has become of the vCPU that was refused, or undefined if it is not as it was to be.
+   */
+  async #acceptState(online: boolean): Promise<{ added: number[]; removed: number[] } | undefined> {
+    const { present, unknown } = this.#books.cpus
+    const [id = online ? firstIds(present.length + 1).find((each) => !present.includes(each))! : Math.max(...present)] = unknown
+    const guest = await this.#machine.report()
+    if (guest === undefined || guest.cpus.online.includes(id) !== online) return undefined
+    if (online && unknown.length === 0) await this.#machine.startCpus([id])
+    if (!online) await this.#machine.stopCpus([id])
+    const others = present.filter((each) => each !== id)
+    this.#books.cpus = { present: online ? [...others, id].sort((a, b) => a - b) : others, unknown: [] }
+    return online ? { added: [id], removed: [] } : { added: [], removed: [id] }
   }
 
   /** If this fails as well, the books say where it stands, and the caller hears of both. */
@@ -264,7 +293,7 @@ export class Vm {
     subject: string,
     book: Map<string, E>,
     id: string,
-    { release, unplug }: { release(entry: E, signal: AbortSignal): Promise<unknown>; unplug(entry: E): Promise<void> },
+    { release, isGone, unplug }: Removal<E>,
   ): Promise<void> {
     return this.#alone(subject, async () => {
       const entry = book.get(id)
@@ -276,7 +305,9 @@ export class Vm {
         await release(entry, signal)
       } catch (error) {
         entry.status = mayHaveHappened(error) ? 'unknown' : 'present'
-        throw error
+        // One that another program in the guest has let go of, say its own hotplug, is as good as one that we have asked it to let go of.
+        const knowsNone = isGuestError(error) && error.errnoName === 'ENODEV'
+        if (!knowsNone || !isGone(await this.#machine.report(), entry)) throw error
       }
       await unplug(entry)
       book.delete(id)
@@ -319,6 +350,14 @@ interface Plan<E> {
   plug(): Promise<void>
   announce(signal: AbortSignal): Promise<unknown>
   unplug(): Promise<void>
+}
+
+/** How something goes out of the VM: the guest lets go, then the hardware. */
+interface Removal<E> {
+  release(entry: E, signal: AbortSignal): Promise<unknown>
+  /** Whether the guest does not have it, given that it says to know of none; `guest` is undefined if it does not say what it has. */
+  isGone(guest: GuestReport | undefined, entry: E): boolean
+  unplug(entry: E): Promise<void>
 }
 
 function isConnected({ state }: { state: string }): boolean {

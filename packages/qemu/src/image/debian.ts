@@ -23,7 +23,7 @@ const UPDATE_HINT = 'is the package list there? apt-get update'
 
 /** `linux-image-cloud-amd64` → the package behind it that holds the kernel. */
 export async function kernelPackage(metaPackage: string, apt: AptOptions = {}): Promise<string> {
-  const text = (await runApt('apt-cache', ['depends', '--important', metaPackage], apt)).toString()
+  const text = (await askApt('apt-cache', ['depends', '--important'], [metaPackage], apt)).toString()
   const name = /Depends: (linux-image-\S+)/.exec(text)?.[1]
   if (name !== undefined) return name
   // linux-image-6.12-cloud-amd64 is a meta package, linux-image-6.1.0-56-cloud-amd64 a kernel: only what they depend on tells.
@@ -33,15 +33,18 @@ export async function kernelPackage(metaPackage: string, apt: AptOptions = {}): 
 
 /** What the package itself depends on. */
 export async function packageDependencies(name: string, apt: AptOptions = {}): Promise<string[]> {
-  const text = (await runApt('apt-cache', ['depends', '--important', name], apt)).toString()
+  const text = (await askApt('apt-cache', ['depends', '--important'], [name], apt)).toString()
   return [...text.matchAll(/^ +(?:Pre)?Depends: ([^\s<>]+)$/gm)].map(([, dependency]) => dependency!)
 }
 
 /** The packages and all they depend on. */
 export async function withDependencies(names: readonly string[], apt: AptOptions = {}): Promise<string[]> {
   const without = ['recommends', 'suggests', 'conflicts', 'breaks', 'replaces', 'enhances'].map((kind) => `--no-${kind}`)
-  const text = (await runApt('apt-cache', ['depends', '--recurse', '--important', ...without, ...names], apt)).toString()
-  return packageNames(text)
+  const text = (await askApt('apt-cache', ['depends', '--recurse', '--important', ...without], names, apt)).toString()
+  const found = packageNames(text)
+  // Of several names, apt-cache passes over those that it does not know.
+  if (!names.every((name) => found.includes(name))) await refuseUnknown(names, apt)
+  return found
 }
 
 /** In what `apt-cache depends` prints, package names stand at the start of a line; what is indented or in <> is a relation or virtual. */
@@ -56,7 +59,7 @@ export async function resolvePackages(
   apt: AptOptions = {},
 ): Promise<DebianPackage[]> {
   if (names.length === 0) return []
-  const text = (await runApt('apt-get', ['download', '--print-uris', ...names], apt, { cwd: emptyDir })).toString()
+  const text = (await askApt('apt-get', ['download', '--print-uris'], names, apt, { cwd: emptyDir })).toString()
   const packages = packageFiles(text)
   const missing = names.filter((name) => !packages.some((found) => found.name === name))
   if (missing.length > 0) throw new QemuError('IMAGE', `apt knows no file for ${missing.join(', ')}; ${UPDATE_HINT}`)
@@ -95,6 +98,53 @@ async function download(packages: readonly DebianPackage[], cacheDir: string, ap
   } finally {
     await rm(dir, { recursive: true, force: true })
   }
+}
+
+/** What apt says of these packages. @throws QemuError which names those that it does not know, and some that it does. */
+async function askApt(
+  tool: 'apt-get' | 'apt-cache',
+  args: readonly string[],
+  names: readonly string[],
+  apt: AptOptions,
+  options: { cwd?: string } = {},
+): Promise<Buffer> {
+  try {
+    return await runApt(tool, [...args, ...names], apt, options)
+  } catch (error) {
+    if (error instanceof QemuError && error.code === 'IMAGE') await refuseUnknown(names, apt)
+    throw error
+  }
+}
+
+/** @throws QemuError if apt knows no package of one of these names. */
+async function refuseUnknown(names: readonly string[], apt: AptOptions): Promise<void> {
+  for (const name of names) {
+    const isKnown = await runApt('apt-cache', ['show', '--no-all-versions', name], apt).then(
+      () => true,
+      (error) => {
+        if (error instanceof QemuError && error.code === 'IMAGE') return false
+        throw error
+      },
+    )
+    if (isKnown) continue
+    const like = await namesLike(name, apt)
+    const instead = like.length === 0 ? '' : `; it knows ${like.join(', ')}`
+    throw new QemuError('IMAGE', `apt knows no package ${name}${instead}; ${UPDATE_HINT}`)
+  }
+}
+
+const NAMES_SHOWN = 8
+
+/** Packages whose names begin as that one does, by as many of its words as there are any for. */
+async function namesLike(name: string, apt: AptOptions): Promise<string[]> {
+  for (let stem = name; stem.includes('-'); ) {
+    stem = stem.slice(0, stem.lastIndexOf('-'))
+    if (!stem.includes('-')) return []
+    const text = await runApt('apt-cache', ['pkgnames', `${stem}-`], apt).catch(() => '')
+    const found = text.toString().split('\n').filter(Boolean).sort()
+    if (found.length > 0) return found.slice(0, NAMES_SHOWN)
+  }
+  return []
 }
 
 function runApt(

@@ -31,7 +31,12 @@ export async function makeExt4(dir: string, file: string, signal?: AbortSignal):
     '-E',
     'root_owner=0:0',
   ]
-  await runTool('mkfs.ext4', ['-q', '-F', ...layout, '-d', dir, file, `${kibibytes}k`], { signal })
+  await runTool('mkfs.ext4', ['-q', '-F', ...layout, '-d', dir, file, `${kibibytes}k`], { signal }).catch((error) => {
+    if (!(error instanceof QemuError) || !/invalid option/.test(error.summary)) throw error
+    throw new QemuError('IMAGE', `${error.summary}; e2fsprogs 1.43 or later is needed, whose mkfs.ext4 fills the disk (-d)`, {
+      cause: error,
+    })
+  })
 }
 
 /** Every file in whole blocks, and one more each, for extents and directory entries. Links are not followed. */

@@ -36,4 +36,9 @@ describe('runInGuest', () => {
     const run = runInGuest({ image: image(arch), machine, command: ['true'], modules: [] })
     await expect(run).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringMatching(message) })
   })
+
+  it('refuses a deadline that is none before it boots', async () => {
+    const run = runInGuest({ image: image('x86_64'), command: ['true'], modules: [], deadlineMs: Number.NaN })
+    await expect(run).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringMatching(/deadline is NaN/) })
+  })
 })

@@ -33,7 +33,12 @@ export async function populateRoot(root: string, { arch, busybox, applets, node,
 /** The shared libraries a program needs on this machine: name → path. The dynamic linker itself is not among them. */
 export async function sharedLibraries(program: string, signal?: AbortSignal): Promise<Map<string, string>> {
   const libraries = new Map<string, string>()
-  for (const line of (await runTool('ldd', [program], { signal })).toString().split('\n')) {
+  const text = await runTool('ldd', [program], { signal }).catch((error: Error) => {
+    // A program that is linked to nothing is a failure to ldd.
+    if (/not a dynamic executable|statically linked/.test(error.message)) return ''
+    throw error
+  })
+  for (const line of text.toString().split('\n')) {
     const [, name, path] = /^\s*(\S+) => (\S+)/.exec(line) ?? []
     if (name === undefined || path === undefined) continue
     if (path === 'not') throw new QemuError('IMAGE', `${program} needs ${name}, which is not on this machine`)

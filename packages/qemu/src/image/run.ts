@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { archOf, type MachineType } from '../arch.js'
 import type { Drive } from '../argv.js'
-import { bounded, systemClock } from '../bounded.js'
+import { bounded, checkDeadline, systemClock } from '../bounded.js'
 import { QemuError } from '../errors.js'
 import { type BootOptions, type BootRestart, bootGuest, type Guest } from '../guest.js'
 import { type CpioEntry, cpio } from './cpio.js'
@@ -73,6 +73,7 @@ export async function runInGuest(options: RunOptions): Promise<RunResult> {
 export async function startInGuest(options: RunOptions): Promise<GuestRun> {
   const { image, payloadDir } = options
   const machine = machineFor(options)
+  checkDeadline('command', options.deadlineMs ?? 0)
   const temporary = await mkdtemp(join(tmpdir(), 'upcall-guest-'))
   try {
     const token = randomBytes(8).toString('hex')

@@ -45,8 +45,18 @@ export function missingTools(...purposes: readonly (keyof typeof NEEDED)[]): str
     name.includes('.so.') ? LIBRARY_PATH.some((folder) => existsSync(join(folder, name))) : hasProgram(name, SYSTEM_PATH)
   const missing = purposes.flatMap((purpose) => NEEDED[purpose]).filter((name) => !isThere(name))
   if (missing.length === 0) return undefined
+  const notFound = `${missing.join(', ')} not found`
+  if (missing.some(isDebians)) return `${notFound}; ${NO_DEBIAN}`
   const packages = [...new Set(missing.map((name) => PACKAGES[name]))]
-  return `${missing.join(', ')} not found; on Debian: apt-get install ${packages.join(' ')}`
+  return `${notFound}; on Debian: apt-get install ${packages.join(' ')}`
+}
+
+const NO_DEBIAN =
+  'guest images are made on Debian, or a system like it (x64), out of its packages; an own kernel and root disk can be booted anywhere'
+
+/** What every Debian has, and what cannot be installed elsewhere. */
+function isDebians(tool: keyof typeof PACKAGES): boolean {
+  return PACKAGES[tool] === 'apt' || PACKAGES[tool] === 'dpkg'
 }
 
 export interface ToolOptions {
@@ -61,7 +71,8 @@ export interface ToolOptions {
 /** Runs one tool to its end and resolves with its stdout. Rejects with QemuError TOOL_MISSING, or IMAGE and what it said on stderr. */
 export async function runTool(tool: keyof typeof PACKAGES, args: readonly string[], options: ToolOptions = {}): Promise<Buffer> {
   const { cwd, signal, program = tool, timeoutMs = 120_000 } = options
-  const path = findProgram(program, `guest images are made with Debian's tools: apt-get install ${PACKAGES[tool]}`, SYSTEM_PATH)
+  const hint = isDebians(tool) ? NO_DEBIAN : `guest images are made with Debian's tools: apt-get install ${PACKAGES[tool]}`
+  const path = findProgram(program, hint, SYSTEM_PATH)
   try {
     const env = { ...process.env, LC_ALL: 'C' }
     const { stdout } = await execute(path, args, {

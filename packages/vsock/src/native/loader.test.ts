@@ -80,6 +80,41 @@ describe('finding the addon', () => {
   })
 })
 
+describe('in a bundle', () => {
+  it.each([
+    ['/app/server.mjs', '/app/prebuilds'],
+    ['/app/out/server.cjs', '/app/out/prebuilds'],
+    ['/app/dist/server.js', '/app/prebuilds'],
+  ])('%s finds the package’s prebuilds in %s', (file, folder) => {
+    const path = `${folder}/linux-x64/upcall_vsock.node`
+    const machine = host({ [path]: good }, { file })
+    expect(findBinding(machine)).toBe(good)
+  })
+
+  it('says both ways to bring the addon, and not to reinstall what is not there', () => {
+    const { next } = refusal(host({}, { file: '/app/server.mjs' }))
+    expect(next).toContain(
+      "copy the package's prebuilds/ to /app/prebuilds, or set UPCALL_VSOCK_ADDON to the path of upcall_vsock.node",
+    )
+    expect(next).not.toContain('reinstall')
+    expect(next).toMatch(/; without it use hvsock:/)
+  })
+
+  it('says so too where it may be one', () => {
+    const { next } = refusal(host({}, { file: '/app/dist/server.js' }))
+    expect(next).toMatch(
+      /^reinstall @upcall\/vsock .*; in a bundle copy the package's prebuilds\/ to \/app\/prebuilds, or set UPCALL_VSOCK_ADDON/,
+    )
+  })
+
+  it('says what is wrong with the file that UPCALL_VSOCK_ADDON names, and nothing of others', () => {
+    const { message } = refusal(host({}, { env: { UPCALL_VSOCK_ADDON: '/elsewhere.node' }, file: '/app/server.mjs' }))
+    expect(message).toContain(
+      '/elsewhere.node: no such file; UPCALL_VSOCK_ADDON names it: set it to the path of upcall_vsock.node, or unset it',
+    )
+  })
+})
+
 describe('where no addon can work', () => {
   it.each([
     ['macOS', { platform: 'darwin' }],

@@ -3,7 +3,7 @@ import { AF_VSOCK, LITTLE_ENDIAN } from './sockaddr.js'
 
 /** Socket options of AF_VSOCK, for `vsock://` addresses; other transports ignore them. */
 export interface VsockOptions {
-  /** Receive buffer in bytes, which is the credit granted to the peer. Default 262144, the kernel's. */
+  /** Receive buffer in bytes, 1 to 4294967295, which is the credit granted to the peer. Default 262144, the kernel's. */
   bufferSize?: number | undefined
   /** Lower bound of `bufferSize`, in bytes. Default 128, the kernel's; lowered if `bufferSize` is less. */
   bufferMinSize?: number | undefined
@@ -26,6 +26,8 @@ const SO_VM_SOCKETS_BUFFER_MAX_SIZE = 2
 const SO_VM_SOCKETS_CONNECT_TIMEOUT_OLD = 6
 const SO_VM_SOCKETS_CONNECT_TIMEOUT_NEW = 8
 
+/** Credit is a u32 on the wire, and the kernel would cut a larger buffer to it without a word. */
+const MAX_CREDIT = 0xffff_ffff
 const DEFAULT_MIN_SIZE = 128
 const DEFAULT_MAX_SIZE = 262_144
 
@@ -35,10 +37,10 @@ const LONGS_OF_64_BITS: ReadonlySet<string> = new Set(['x64', 'arm64', 'ppc64', 
 /** @throws {RangeError} for sizes that contradict each other or are none. */
 export function checkVsockOptions({ bufferSize, bufferMinSize, bufferMaxSize }: VsockOptions): void {
   for (const [name, value] of Object.entries({ bufferSize, bufferMinSize, bufferMaxSize })) {
-    if (value === undefined || (Number.isSafeInteger(value) && value >= 1)) continue
-    throw new RangeError(`${name} is ${value}; it is a number of bytes, at least 1`)
+    if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= MAX_CREDIT)) continue
+    throw new RangeError(`${name} is ${value}; it is a number of bytes, at least 1 and at most ${MAX_CREDIT}`)
   }
-  const ordered = [bufferMinSize ?? 0, bufferSize, bufferMaxSize ?? Number.MAX_SAFE_INTEGER].filter((size) => size !== undefined)
+  const ordered = [bufferMinSize ?? 0, bufferSize, bufferMaxSize ?? MAX_CREDIT].filter((size) => size !== undefined)
   if (ordered.some((size, i) => i > 0 && size < ordered[i - 1]!)) {
     throw new RangeError(
       `bufferMinSize ${bufferMinSize}, bufferSize ${bufferSize}, bufferMaxSize ${bufferMaxSize}: must not decrease`,

@@ -276,7 +276,37 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
       'localCid: /dev/vsock cannot be asked (EACCES); this process needs read permission on /dev/vsock',
     )
   })
+
+  it.each([0xffffffff, -1])('has no CID where the kernel answers %d, its word for any: there is no transport', async (any) => {
+    use({ ...standIn.binding, localCid: () => any })
+    expect(() => localCid()).toThrow(
+      "localCid: this machine has no CID; load a vsock transport: vhost_vsock (host), vsock_loopback, or the VM's vsock device",
+    )
+    expect(caught(() => localCid())).toMatchObject({ code: 'ENODEV', retryable: false })
+  })
+
+  it.each([0, -1, 1.5, Number.NaN, 2 ** 31])('refuses a backlog of %d', async (backlog) => {
+    await expect(listen('vsock://any:9', { backlog })).rejects.toThrow(`backlog is ${backlog}; an integer from 1 to 2147483647`)
+  })
+
+  it('refuses buffers that credit, a u32, cannot tell', async () => {
+    for (const name of ['bufferSize', 'bufferMinSize', 'bufferMaxSize'])
+      await expect(listen('vsock://any:9', { vsock: { [name]: 2 ** 32 } })).rejects.toThrow(
+        `${name} is 4294967296; it is a number of bytes, at least 1 and at most 4294967295`,
+      )
+    const server = await serve('vsock://any:9', { vsock: { bufferSize: 2 ** 32 - 1 } })
+    await server.close()
+  })
 })
+
+function caught(act: () => unknown): unknown {
+  try {
+    act()
+  } catch (error) {
+    return error
+  }
+  throw new Error('it went well')
+}
 
 describe.runIf(addon && hasVsock(addon))('this kernel’s AF_VSOCK, without connecting', () => {
   beforeEach(() => {

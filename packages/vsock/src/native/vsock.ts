@@ -106,14 +106,15 @@ export function listenNative(local: VsockAddress, options: NativeListenOptions, 
 }
 
 /**
- * This machine's context id: a guest's own, 2 on a host, 1 where there is only loopback.
+ * This machine's context id: a guest's own, 2 on a host, 1 where there is only loopback (older kernels have none then).
  *
- * @throws {VsockError} `ENOTSUP` without the addon, `ENOENT` without /dev/vsock, `EACCES` without permission to open it.
+ * @throws {VsockError} `ENODEV` where no transport gives it one, `ENOTSUP` without the addon, `ENOENT` without /dev/vsock, `EACCES` without permission to open it.
  */
 export function localCid(): number {
   const binding = needBinding('localCid', {})
   try {
-    return binding.localCid()
+    const cid = ownCid(binding)
+    if (cid !== undefined) return cid
   } catch (cause) {
     const code = errnoOf(cause)
     const next =
@@ -124,6 +125,14 @@ export function localCid(): number {
       }[code] ?? 'see the cause'
     throw new VsockError({ code, op: 'localCid', what: `/dev/vsock cannot be asked (${code})`, next, cause })
   }
+  const { next } = explain('listen', 'ENODEV')
+  throw new VsockError({ code: 'ENODEV', op: 'localCid', what: 'this machine has no CID', next })
+}
+
+/** undefined where the kernel has no CID to tell, for which its word is VMADDR_CID_ANY. */
+function ownCid(binding: Binding): number | undefined {
+  const cid = binding.localCid() >>> 0
+  return cid === Cid.any ? undefined : cid
 }
 
 /**
@@ -139,7 +148,7 @@ function seenByPeer(binding: Binding, local: VsockAddress, remote: VsockAddress)
 
 function tryLocalCid(binding: Binding): number | undefined {
   try {
-    return binding.localCid()
+    return ownCid(binding)
   } catch {
     // Not readable for this user, say: then the local CID stays unknown, which is all that is lost.
     return undefined

@@ -12,6 +12,15 @@ test('the MADT: local APICs and x2APICs, by UID', () => {
   )
 })
 
+test('an entry whose APIC id is the sign that there is none is passed over', () => {
+  const table = madt([0, 0], [1, 0xff - 1], [2, 1], [300, 0xffff_ffff])
+  table[table.indexOf(0xfe)] = 0xff
+  expect([...madtApicIds(table)]).toEqual([
+    [0, 0],
+    [2, 1],
+  ])
+})
+
 test('a MADT that is cut short, or has an entry without length, yields what stands before', () => {
   const table = madt([0, 0], [1, 1])
   expect([...madtApicIds(table.subarray(0, table.length - 3)).keys()]).toEqual([0])

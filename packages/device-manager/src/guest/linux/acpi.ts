@@ -5,12 +5,16 @@
 export function madtApicIds(table: Uint8Array): Map<number, number> {
   const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
   const ids = new Map<number, number>()
+  // All ones stand for a CPU that is not there: firmware fills its table up with such entries, and Linux passes over them.
+  const add = (uid: number, id: number, noId: number) => {
+    if (id !== noId) ids.set(uid, id)
+  }
   for (let at = MADT_ENTRIES_AT; at + 2 <= view.byteLength; ) {
     const length = view.getUint8(at + 1)
     if (length < 2 || at + length > view.byteLength) break
     const type = view.getUint8(at)
-    if (type === LOCAL_APIC && length >= 8) ids.set(view.getUint8(at + 2), view.getUint8(at + 3))
-    if (type === LOCAL_X2APIC && length >= 16) ids.set(view.getUint32(at + 12, true), view.getUint32(at + 4, true))
+    if (type === LOCAL_APIC && length >= 8) add(view.getUint8(at + 2), view.getUint8(at + 3), 0xff)
+    if (type === LOCAL_X2APIC && length >= 16) add(view.getUint32(at + 12, true), view.getUint32(at + 4, true), 0xffff_ffff)
     at += length
   }
   return ids

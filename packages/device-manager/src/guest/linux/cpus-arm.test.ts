@@ -44,6 +44,12 @@ test('one that is not there yet is waited for, for 5 s', async () => {
   expect(clock.now() - late).toBe(5000)
 })
 
+test('one that another program brings online first is no failure', async () => {
+  const { linux, clock, add } = setUp([0, 1], 2)
+  clock.setTimer(1000, () => linux.cpus.set(2, { number: 2, apicId: 2, online: true, refusesOn: -16 }))
+  expect(await add(1)).toEqual({ result: 0, index: 3 })
+})
+
 test('as many as there are, or more: −22', async () => {
   const { linux, remove } = setUp([0, 1])
   expect(await remove(2)).toEqual({ result: -22, index: 2 })

@@ -84,6 +84,36 @@ describe('ADD_CPU', () => {
     expect(linux.written).toEqual(['cpu1 1'])
   })
 
+  test('one that appears and is brought online by another program is there', async () => {
+    const linux = qemu([cpu(2, 1, false)])
+    const { add, clock } = setUp(linux)
+    clock.setTimer(300, () => linux.cpus.set(1, cpu(1, 2, true)))
+    expect(await add(1, 2)).toEqual({ result: 0, index: 2 })
+    expect(clock.now()).toBeLessThan(500)
+    expect(linux.written).toEqual(['cpu2 1'])
+  })
+
+  test('one that another program brings online meanwhile is no failure', async () => {
+    const linux = qemu([cpu(1, 1, false, { refusesOn: -16 })])
+    const write = linux.write.bind(linux)
+    linux.write = (path, text) => {
+      linux.cpus.get(1)!.online = true
+      return write(path, text)
+    }
+    expect(await setUp(linux).add(1)).toEqual({ result: 0, index: 1 })
+  })
+
+  test('one that another program brought online is left alone when the batch is taken back', async () => {
+    const linux = qemu([cpu(1, 1, false), cpu(2, 2, false), cpu(3, 3, false, { refusesOn: EIO })])
+    const write = linux.write.bind(linux)
+    linux.write = (path, text) => {
+      if (linux.written.length === 0) linux.cpus.get(2)!.online = true
+      return write(path, text)
+    }
+    expect(await setUp(linux).add(1, 2, 3)).toEqual({ result: EIO })
+    expect(linux.online).toEqual([0, 2])
+  })
+
   test('one that fails takes back those before it', async () => {
     const linux = qemu([cpu(1, 1, false), cpu(2, 2, false), cpu(3, 3, false, { refusesOn: EIO })])
     expect(await setUp(linux).add(1, 2, 3)).toEqual({ result: EIO })
@@ -180,6 +210,30 @@ describe('DEL_CPU', () => {
     expect(await setUp(linux).remove(3, 2)).toEqual({ result: -16 })
     expect(linux.written).toEqual(['cpu1 0', 'cpu3 0', 'cpu1 1'])
     expect(linux.online).toEqual([0, 1, 2, 3])
+  })
+
+  test('one that is unplugged in this moment is gone, as was asked', async () => {
+    const linux = four()
+    const write = linux.write.bind(linux)
+    linux.write = (path, text) => {
+      linux.cpus.delete(3)
+      return write(path, text)
+    }
+    expect(await setUp(linux).remove(3, 2)).toEqual({ result: 0, index: 2 })
+    expect(linux.online).toEqual([0, 2])
+  })
+
+  test('one that another program took offline meanwhile stays so when the batch is taken back', async () => {
+    const linux = four()
+    linux.cpus.get(3)!.refusesOff = -16
+    const read = linux.read.bind(linux)
+    linux.read = (path) => {
+      // After the request was looked at, before it is carried out.
+      if (path.endsWith('/cpu1/online')) linux.cpus.get(1)!.online = false
+      return read(path)
+    }
+    expect(await setUp(linux).remove(3, 2)).toEqual({ result: -16 })
+    expect(linux.online).toEqual([0, 2, 3])
   })
 
   test('a boot CPU that the kernel could switch stays all the same', async () => {

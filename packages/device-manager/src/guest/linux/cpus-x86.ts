@@ -58,12 +58,16 @@ export class X86Cpus {
     return result === 0 ? { result, index: ids.length } : { result }
   }
 
-  /** The numbers of all ids, none of which is online; undefined while one is missing, and the empty list if one can never come. */
+  /**
+   * The numbers of all ids; undefined while one is missing, and the empty list if one can never come. One that another program (a udev rule)
+   * has brought online as soon as it appeared is found, too.
+   */
   async #find(ids: readonly number[]): Promise<number[] | undefined> {
     const numbers: number[] = []
     for (const id of ids) {
       if (!(await this.#apicIds.conceivable(id))) return []
-      const number = (await this.#numberOf(id)) ?? (await this.#tryUntil(id))
+      const [running] = [...(await this.#apicIds.online())].find(([, each]) => each === id) ?? []
+      const number = running ?? (await this.#numberOf(id)) ?? (await this.#tryUntil(id))
       if (number === undefined) return undefined
       numbers.push(number)
     }

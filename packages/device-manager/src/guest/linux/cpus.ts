@@ -29,23 +29,38 @@ export class LinuxCpus {
     return this.#files.exists(`${CPUS}/cpu${number}/online`)
   }
 
-  /** Takes as long as the kernel takes. Resolves with 0 or the negative errno; a CPU that was unplugged meanwhile is none. */
+  /**
+   * Takes as long as the kernel takes. Resolves with 0 or the negative errno. What counts is the state: it is no failure that another program was
+   * faster, or that a CPU was unplugged that was to go off. One that is unplugged instead of coming online does not exist.
+   */
   async switch(number: number, online: boolean): Promise<number> {
     const result = await this.#files.write(`${CPUS}/cpu${number}/online`, online ? '1' : '0')
-    return result === NO_FILE ? EINVAL : result
+    if (result === NO_FILE) return online ? EINVAL : 0
+    return result !== 0 && (await this.#isOnline(number)) === online ? 0 : result
   }
 
   /**
-   * Switches CPUs one after the other and stops at the first that fails. With `rollBack` those before it are switched back; one that
-   * does not go back stays where it is, and the next request finds it there.
+   * Switches CPUs one after the other and stops at the first that fails. With `rollBack` those before it are switched back, but for those that
+   * another program had switched; one that does not go back stays where it is, and the next request finds it there.
    */
   async switchAll(numbers: readonly number[], online: boolean, rollBack: boolean): Promise<number> {
-    for (const [i, number] of numbers.entries()) {
+    const done: number[] = []
+    for (const number of numbers) {
+      if ((await this.#isOnline(number)) === online) continue
       const result = await this.switch(number, online)
-      if (result === 0) continue
-      if (rollBack) for (const done of numbers.slice(0, i).reverse()) await this.switch(done, !online)
+      if (result === 0) {
+        done.push(number)
+        continue
+      }
+      if (rollBack) for (const each of done.reverse()) await this.switch(each, !online)
       return result
     }
     return 0
+  }
+
+  /** undefined for one that cannot be switched. */
+  async #isOnline(number: number): Promise<boolean | undefined> {
+    const state = await this.#files.read(`${CPUS}/cpu${number}/online`)
+    return state === undefined ? undefined : state === '1'
   }
 }

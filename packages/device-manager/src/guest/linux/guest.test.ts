@@ -13,6 +13,7 @@ import { onlineBlocks, onlineMemory } from './memory.js'
 import { EACCES, FakeLinux, JumpingClock } from './test-linux.js'
 
 const connection: GuestConnection = { id: 1, remote: '', delay: () => Promise.resolve() }
+const MEMORY = '/sys/devices/system/memory'
 const never = new Promise<number>(() => {})
 
 describe('PCI', () => {
@@ -86,6 +87,19 @@ describe('PCI', () => {
     expect([await add(), linux.written.length]).toEqual([-19, 1])
   })
 
+  test('a function whose removal by another program is under way is waited for', async () => {
+    const { linux, clock, remove } = setUp(() => 0, true)
+    // The kernel takes a device's files away before the device.
+    linux.onWrite = () => undefined
+    clock.setTimer(400, () => linux.fixed.delete(`${device}/remove`))
+    expect(await remove()).toBe(0)
+    expect(clock.now()).toBeGreaterThanOrEqual(400)
+  })
+
+  test('a function that is there is a success, although the scan is refused', async () => {
+    expect(await setUp(() => -16, true).add()).toBe(0)
+  })
+
   test('what the kernel refuses is the answer', async () => {
     expect(await setUp(() => EACCES).add()).toBe(EACCES)
     const { linux, remove } = setUp(() => 0, true)
@@ -135,6 +149,12 @@ describe('virtio-mmio', () => {
 })
 
 describe('time', () => {
+  test.each(['cpuWaitMs', 'pciWaitMs', 'operationMs'])('%s is a time that a timer can wait', (name) => {
+    for (const ms of [Number.NaN, -1, Number.POSITIVE_INFINITY, 2 ** 31])
+      expect(() => linuxGuest({ arch: 'x86_64', [name]: ms })).toThrow(`${name}: must be 0 to 2147483647 milliseconds, got ${ms}`)
+    expect(() => linuxGuest({ arch: 'x86_64', [name]: 2 ** 31 - 1 })).not.toThrow()
+  })
+
   test('an operation that is stuck in the kernel ends its connection, keeps its turn, and lets PCI pass', async () => {
     const linux = new FakeLinux()
     linux.fixed.set('/sys/module/upcall_mmio/parameters/add', '')
@@ -222,6 +242,7 @@ describe('memory', () => {
     linux.fixed.set('/sys/devices/system/memory/auto_online_blocks', 'offline\n')
     const state = (block: number) => `/sys/devices/system/memory/memory${block}/state`
     const plug = (block: number) => linux.fixed.set(state(block), 'offline\n')
+    const online = (block: number) => linux.fixed.set(state(block), 'online\n')
     linux.fixed.set(state(0), 'online\n')
     for (const block of Object.keys(offline)) plug(Number(block))
     linux.onWrite = (path) => {
@@ -229,7 +250,7 @@ describe('memory', () => {
       if (result === 0) linux.fixed.set(path, 'online\n')
       return result
     }
-    return { linux, plug, clock: new JumpingClock() }
+    return { linux, plug, online, clock: new JumpingClock() }
   }
 
   test('brings what is offline online, and tells what the kernel refused', async () => {
@@ -262,6 +283,122 @@ describe('memory', () => {
     const { linux, clock } = setUp({ 9: 0 })
     const { onlined } = await onlineBlocks(linux, { clock, bytes: 256n << 20n, timeoutMs: 300 })
     expect([onlined, clock.now()]).toEqual([[9], 300])
+  })
+
+  test('a block that another program brings online first is not refused, and counts', async () => {
+    const { linux, clock } = setUp({ 9: 0, 10: 0 })
+    linux.onWrite = (path) => {
+      linux.fixed.set(path, 'online\n')
+      // The kernel's answer to a state that a block has already.
+      return path.includes('memory9') ? -22 : 0
+    }
+    expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [9, 10], refused: [] })
+    expect(clock.now()).toBe(0)
+  })
+
+  test('a block that was refused and is online in the end is not refused', async () => {
+    const { linux, clock, online } = setUp({ 9: -16 })
+    clock.setTimer(200, () => online(9))
+    expect(await onlineBlocks(linux, { clock, bytes: 128n << 20n })).toMatchObject({ onlined: [9], refused: [] })
+    expect(clock.now()).toBeLessThan(400)
+  })
+
+  test('blocks that come online by themselves count, and nothing is waited for beyond them', async () => {
+    const { linux, clock, online } = setUp({})
+    clock.setTimer(100, () => online(9))
+    clock.setTimer(200, () => online(10))
+    expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [9, 10], online: 384n << 20n })
+    expect(clock.now()).toBeLessThan(400)
+    expect(linux.written).toEqual([])
+  })
+
+  test('a block that goes offline again does not count', async () => {
+    const { linux, clock, online } = setUp({})
+    clock.setTimer(100, () => online(9))
+    clock.setTimer(200, () => linux.fixed.delete(`${MEMORY}/memory9/state`))
+    clock.setTimer(300, () => online(10))
+    const { onlined } = await onlineBlocks(linux, { clock, bytes: 256n << 20n, timeoutMs: 1000 })
+    expect([onlined, clock.now()]).toEqual([[10], 1000])
+  })
+
+  test('a total is waited for, whenever its blocks came online', async () => {
+    const { linux, clock, online } = setUp({})
+    online(9)
+    expect(await onlineBlocks(linux, { clock, online: 256n << 20n })).toMatchObject({ onlined: [], online: 256n << 20n })
+    expect(clock.now()).toBe(0)
+    clock.setTimer(300, () => online(10))
+    expect(await onlineBlocks(linux, { clock, online: 384n << 20n })).toMatchObject({ onlined: [10] })
+    expect(clock.now()).toBeLessThan(500)
+  })
+
+  test.each(['online', 'online_kernel', 'online_movable', undefined])(
+    'bytes that were online before the call, where the kernel brings memory online itself (%s): once nothing more comes for a second',
+    async (policy) => {
+      const { linux, clock, online } = setUp({})
+      if (policy === undefined) linux.fixed.delete(`${MEMORY}/auto_online_blocks`)
+      else linux.fixed.set(`${MEMORY}/auto_online_blocks`, `${policy}\n`)
+      online(9)
+      expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [], online: 256n << 20n })
+      expect(clock.now()).toBeGreaterThanOrEqual(1000)
+      expect(clock.now()).toBeLessThan(1200)
+      const late = clock.now()
+      clock.setTimer(800, () => online(10))
+      expect(await onlineBlocks(linux, { clock, bytes: 128n << 20n })).toMatchObject({ onlined: [10] })
+      expect(clock.now() - late).toBeLessThan(1000)
+      expect(await onlineBlocks(linux, { clock, bytes: 512n << 20n, timeoutMs: 2000 })).toMatchObject({ onlined: [] })
+    },
+  )
+
+  test.each([
+    [
+      "a DIMM's",
+      (linux: FakeLinux) => [9, 10].map((block) => linux.fixed.set(`${MEMORY}/memory${block}/firmware_node/path`, '')),
+    ],
+    [
+      "a virtio-mem device's",
+      (linux: FakeLinux) =>
+        linux.fixed.set(
+          '/proc/iomem',
+          '00000000-07ffffff : System RAM\n48000000-57ffffff : virtio0\n  48000000-57ffffff : System RAM (virtio_mem)\n',
+        ),
+    ],
+  ])(
+    'bytes that a udev rule brought online before the call: %s count once nothing more comes for a second',
+    async (_what, mark) => {
+      const { linux, clock, online } = setUp({})
+      online(9)
+      online(10)
+      mark(linux)
+      expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [], online: 384n << 20n })
+      expect(clock.now()).toBeGreaterThanOrEqual(1000)
+      expect(clock.now()).toBeLessThan(1200)
+      const late = clock.now()
+      clock.setTimer(800, () => online(11))
+      clock.setTimer(1600, () => online(12))
+      expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [11, 12] })
+      expect(clock.now() - late).toBeLessThan(1800)
+    },
+  )
+
+  test('memory of the boot does not stand for memory that is to come', async () => {
+    const { linux, clock, online } = setUp({})
+    online(1)
+    expect(await onlineBlocks(linux, { clock, bytes: 256n << 20n })).toMatchObject({ onlined: [] })
+    expect(clock.now()).toBe(5000)
+  })
+
+  test.each([
+    ['bytes: must be a bigint of 0 or more, got -1', { bytes: -1n }],
+    ['bytes: must be a bigint of 0 or more, got 5', { bytes: 5 as never }],
+    ['online: must be a bigint of 0 or more, got -1', { online: -1n }],
+    ['timeoutMs: must be 0 to 2147483647 milliseconds, got NaN', { timeoutMs: Number.NaN }],
+    ['timeoutMs: must be 0 to 2147483647 milliseconds, got -1', { timeoutMs: -1 }],
+    ['timeoutMs: must be 0 to 2147483647 milliseconds, got Infinity', { timeoutMs: Number.POSITIVE_INFINITY }],
+    ['policy: must be one of online, online_movable, online_kernel, got offline', { policy: 'offline' as never }],
+  ])('before anything is done: %s', async (message, options) => {
+    const { linux, clock } = setUp({ 9: 0 })
+    await expect(onlineBlocks(linux, { clock, ...options })).rejects.toThrow(message)
+    expect(linux.written).toEqual([])
   })
 
   test('a kernel without memory blocks is an error', async () => {

@@ -8,7 +8,7 @@ import { X86Cpus } from './cpus-x86.js'
 import { type Files, filesBelow } from './files.js'
 import { LinuxMmio } from './mmio.js'
 import { LinuxPci } from './pci.js'
-import { Turns, Waiting } from './waiting.js'
+import { milliseconds, Turns, Waiting } from './waiting.js'
 
 export interface LinuxGuestOptions {
   /** Default: that of the running Node. */
@@ -35,6 +35,8 @@ export interface LinuxGuestOptions {
  * The guest that this program runs in, a stock Linux kernel: CPUs and PCI through sysfs, virtio-mmio windows through the module
  * `upcall_mmio` where it is loaded. Needs root. Results and errnos are those of a patched 6.12 kernel without its quirks. Memory blocks are
  * not part of the protocol: see {@link onlineMemory}.
+ *
+ * @throws RangeError for a time that is not 0 to 2147483647 milliseconds, and where there is no upcall for the architecture.
  */
 export function linuxGuest(options: LinuxGuestOptions = {}): GuestBackend {
   return new LinuxGuest(options, filesBelow(options.root ?? '/'))
@@ -47,14 +49,17 @@ export class LinuxGuest implements GuestBackend {
   readonly pci: PciHotplug
 
   constructor(options: LinuxGuestOptions, files: Files) {
-    const { rollBack = true, operationMs = 25_000, clock = systemClock, signal } = options
+    const { rollBack = true, clock = systemClock, signal } = options
+    const operationMs = milliseconds('operationMs', options.operationMs ?? 25_000)
+    const cpuWaitMs = milliseconds('cpuWaitMs', options.cpuWaitMs ?? 5000)
+    const pciWaitMs = milliseconds('pciWaitMs', options.pciWaitMs ?? 2000)
     this.arch = options.arch ?? thisArch()
     const waiting = new Waiting(clock, signal)
     const cpus = new LinuxCpus(files)
-    const cpuOptions = { waiting, rollBack, cpuWaitMs: options.cpuWaitMs ?? 5000 }
+    const cpuOptions = { waiting, rollBack, cpuWaitMs }
     const cpu = this.arch === 'x86_64' ? new X86Cpus(cpus, new ApicIds(files), cpuOptions) : new ArmCpus(cpus, cpuOptions)
     const mmio = new LinuxMmio(files)
-    const pci = new LinuxPci(files, { waiting, pciWaitMs: options.pciWaitMs ?? 2000 })
+    const pci = new LinuxPci(files, { waiting, pciWaitMs })
     // Two locks, as in the kernel.
     const devices = new Turns(waiting, operationMs)
     const functions = new Turns(waiting, operationMs)

@@ -36,8 +36,8 @@ export class LinuxPci {
       if (waiting.now() < scanAt && !(await this.#has(slot))) return undefined
       scanAt = waiting.now() + RESCAN_MS
       const refused = await this.#files.write(rescan, '1')
-      if (refused !== 0) return refused === NO_FILE ? ENODEV : refused
-      return (await this.#has(slot)) ? 0 : undefined
+      if (await this.#has(slot)) return 0
+      return refused === NO_FILE ? ENODEV : refused || undefined
     })
     return result ?? ENODEV
   }
@@ -46,8 +46,8 @@ export class LinuxPci {
     const { waiting, pciWaitMs } = this.#options
     if (!(await this.#has(slot))) return ENODEV
     const result = await this.#files.write(`${DEVICES}/${address(slot)}/remove`, '1')
-    // Somebody else may have removed it in between.
-    if (result !== 0) return (await this.#has(slot)) ? result : 0
+    // Another program may have removed it in between, or be at it: the kernel takes a device's files away before the device.
+    if (result !== 0 && result !== NO_FILE) return (await this.#has(slot)) ? result : 0
     const gone = async () => ((await this.#has(slot)) ? undefined : true)
     if (await waiting.until(waiting.now() + pciWaitMs, gone)) return 0
     throw new Error(`PCI ${address(slot)} is still there ${pciWaitMs} ms after its removal`)

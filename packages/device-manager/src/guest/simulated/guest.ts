@@ -77,7 +77,11 @@ export interface SimulatedGuest extends GuestBackend {
   setCpuOnline(id: number, online: boolean): void
 }
 
-/** A guest in memory that behaves as the patched kernels do, the dangerous parts included. */
+/**
+ * A guest in memory that behaves as the patched kernels do, the dangerous parts included.
+ *
+ * @throws RangeError for an option that cannot be.
+ */
 export function simulatedGuest(options: SimulatedGuestOptions): SimulatedGuest {
   return new Guest(options)
 }
@@ -105,16 +109,24 @@ class Guest implements SimulatedGuest {
     if (!KERNELS.includes(kernel)) throw new RangeError(`kernel: must be one of ${KERNELS.join(', ')}, got ${String(kernel)}`)
     inRange('maxCpus', maxCpus, 1, MAX_CPUS)
     inRange('cpus', cpus, 1, maxCpus)
+    for (const [i, { base, size, irq }] of (options.mmio ?? []).entries()) {
+      isU64(`mmio[${i}].base`, base, 0n)
+      isU64(`mmio[${i}].size`, size, 1n)
+      inRange(`mmio[${i}].irq`, irq, 0, 0xffff_ffff)
+    }
+    for (const [i, { bus, devfn }] of (options.pci ?? []).entries()) {
+      inRange(`pci[${i}].bus`, bus, 0, 0xff)
+      inRange(`pci[${i}].devfn`, devfn, 0, 0xff)
+    }
+    const { uninitialisedResult = 0xaaaaaaaa | 0 } = options
+    inRange('uninitialisedResult', uninitialisedResult, -0x8000_0000, 0x7fff_ffff)
     this.arch = arch
     this.quirks = allQuirks(options.quirks)
     this.#kernel = kernel
     this.#old = kernel === '5.10' || kernel === '6.1'
     this.#booted = options.booting !== true
     const common = { cpus, maxCpus, hardware, quirks: this.quirks }
-    this.#cpus =
-      arch === 'aarch64'
-        ? new ArmCpus(common)
-        : new X86Cpus({ ...common, counted: this.#old, uninitialisedResult: options.uninitialisedResult ?? 0xaaaaaaaa | 0 })
+    this.#cpus = arch === 'aarch64' ? new ArmCpus(common) : new X86Cpus({ ...common, counted: this.#old, uninitialisedResult })
     this.#windows = new MmioWindows(arch, options.mmio ?? [])
     this.#functions = new PciFunctions(hardware, options.pci ?? [])
     if (support.cpu !== false) {
@@ -201,6 +213,12 @@ class Guest implements SimulatedGuest {
 /** The guest works on, whatever becomes of the connection that asked. */
 function waitOn(connection: GuestConnection): Wait {
   return (ms) => connection.delay(ms).catch(() => {})
+}
+
+function isU64(name: string, value: bigint, min: bigint): void {
+  const max = 2n ** 64n - 1n
+  if (typeof value !== 'bigint' || value < min || value > max)
+    throw new RangeError(`${name}: must be a bigint in ${min} … ${max}, got ${String(value)}`)
 }
 
 function inRange(name: string, value: number, min: number, max: number): void {
