@@ -1,5 +1,6 @@
 import { type Clock, systemClock } from '@upcall/server'
 import type { Arch } from '@upcall/wire'
+import { checkArchOption, checkClock, checkObject, checkRoot, checkSignal, checkSwitch, milliseconds } from '../../check.js'
 import type { CpuHotplug, GuestBackend, MmioHotplug, PciHotplug } from '../backend.js'
 import { ApicIds } from './apic-ids.js'
 import { LinuxCpus } from './cpus.js'
@@ -35,9 +36,14 @@ export interface LinuxGuestOptions {
  * The guest that this program runs in, a stock Linux kernel: CPUs and PCI through sysfs, virtio-mmio windows through the module
  * `upcall_mmio` where it is loaded. Needs root. Results and errnos are those of a patched 6.12 kernel without its quirks. Memory blocks are
  * not part of the protocol: see {@link onlineMemory}.
+ *
+ * @throws TypeError or RangeError that names the option that is wrong.
  */
 export function linuxGuest(options: LinuxGuestOptions = {}): GuestBackend {
-  return new LinuxGuest(options, filesBelow(options.root ?? '/'))
+  checkObject('options', options)
+  const { root = '/' } = options
+  checkRoot(root)
+  return new LinuxGuest(options, filesBelow(root))
 }
 
 export class LinuxGuest implements GuestBackend {
@@ -48,13 +54,21 @@ export class LinuxGuest implements GuestBackend {
 
   constructor(options: LinuxGuestOptions, files: Files) {
     const { rollBack = true, operationMs = 25_000, clock = systemClock, signal } = options
-    this.arch = options.arch ?? thisArch()
+    const arch = options.arch ?? thisArch()
+    checkArchOption(arch)
+    checkSwitch('rollBack', rollBack)
+    checkClock(clock)
+    checkSignal(signal)
+    const cpuWaitMs = milliseconds('cpuWaitMs', options.cpuWaitMs ?? 5000, 0)
+    const pciWaitMs = milliseconds('pciWaitMs', options.pciWaitMs ?? 2000, 0)
+    milliseconds('operationMs', operationMs, 1)
+    this.arch = arch
     const waiting = new Waiting(clock, signal)
     const cpus = new LinuxCpus(files)
-    const cpuOptions = { waiting, rollBack, cpuWaitMs: options.cpuWaitMs ?? 5000 }
+    const cpuOptions = { waiting, rollBack, cpuWaitMs }
     const cpu = this.arch === 'x86_64' ? new X86Cpus(cpus, new ApicIds(files), cpuOptions) : new ArmCpus(cpus, cpuOptions)
     const mmio = new LinuxMmio(files)
-    const pci = new LinuxPci(files, { waiting, pciWaitMs: options.pciWaitMs ?? 2000 })
+    const pci = new LinuxPci(files, { waiting, pciWaitMs })
     // Two locks, as in the kernel.
     const devices = new Turns(waiting, operationMs)
     const functions = new Turns(waiting, operationMs)

@@ -1,8 +1,10 @@
 import { type Clock, systemClock } from '@upcall/server'
+import { checkClock, checkObject, checkRoot, checkSignal, milliseconds, show } from '../../check.js'
 import { type Files, filesBelow, NO_FILE } from './files.js'
 import { Waiting } from './waiting.js'
 
 const MEMORY = '/sys/devices/system/memory'
+const POLICIES: readonly string[] = ['online', 'online_movable', 'online_kernel']
 
 export interface OnlineMemoryOptions {
   /** What the blocks are for: `online_movable` (default) for memory that may be unplugged again, `online` lets the kernel choose. */
@@ -32,14 +34,22 @@ export interface OnlinedMemory {
  * Brings hotplugged memory into use: on a stock kernel a DIMM's or a virtio-mem device's blocks arrive offline. The protocol's memory
  * requests (types 3 and 4) answer −1 on every kernel, so this is for the guest's program to call, after whatever tells it to.
  *
- * @throws What `signal` was aborted with; Error if the kernel has no memory blocks.
+ * @throws What `signal` was aborted with; Error if the kernel has no memory blocks; TypeError or RangeError for an option that is wrong.
  */
-export function onlineMemory(options: OnlineMemoryOptions = {}): Promise<OnlinedMemory> {
-  return onlineBlocks(filesBelow(options.root ?? '/'), options)
+export async function onlineMemory(options: OnlineMemoryOptions = {}): Promise<OnlinedMemory> {
+  checkObject('options', options)
+  const { root = '/' } = options
+  checkRoot(root)
+  return onlineBlocks(filesBelow(root), options)
 }
 
 export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): Promise<OnlinedMemory> {
   const { policy = 'online_movable', bytes = 0n, timeoutMs = 5000, clock = systemClock, signal } = options
+  if (!POLICIES.includes(policy)) throw new RangeError(`policy: must be one of ${POLICIES.join(', ')}, got ${show(policy)}`)
+  if (typeof bytes !== 'bigint' || bytes < 0n) throw new RangeError(`bytes: must be a bigint of at least 0, got ${show(bytes)}`)
+  milliseconds('timeoutMs', timeoutMs, 0)
+  checkClock(clock)
+  checkSignal(signal)
   const blockSize = await readBlockSize(files)
   const waiting = new Waiting(clock, signal)
   const onlined: number[] = []

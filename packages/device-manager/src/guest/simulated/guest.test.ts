@@ -221,8 +221,8 @@ describe('17: the reply may never come', () => {
 
 describe('options', () => {
   test.each([
-    [{ arch: 'riscv64' }, "arch: must be 'x86_64' or 'aarch64', got riscv64"],
-    [{ arch: 'x86_64', kernel: '4.19' }, 'kernel: must be one of 5.10, 6.1, 6.12, 6.18, got 4.19'],
+    [{ arch: 'riscv64' }, "arch: must be 'x86_64' or 'aarch64', got 'riscv64'"],
+    [{ arch: 'x86_64', kernel: '4.19' }, "kernel: must be one of 5.10, 6.1, 6.12, 6.18, got '4.19'"],
     [{ arch: 'x86_64', cpus: 0 }, 'cpus: must be an integer in 1 … 256, got 0'],
     [{ arch: 'x86_64', cpus: 3, maxCpus: 2 }, 'cpus: must be an integer in 1 … 2, got 3'],
     [{ arch: 'x86_64', maxCpus: 257 }, 'maxCpus: must be an integer in 1 … 256, got 257'],
