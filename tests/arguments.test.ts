@@ -92,7 +92,7 @@ const rows: Row[] = [
   ['manager.resizeCpus, null', () => manager().resizeCpus(2, never), /^options: /],
   ['manager.resizeCpus, start', () => manager().resizeCpus(2, { ...resize, start: nothing }), /^start: must be a function/],
   ['manager.resizeCpus, stop', () => manager().resizeCpus(2, { ...resize, stop: bad(5) }), /^stop: must be a function, got 5/],
-  ['manager.resizeCpus, signal', () => manager().resizeCpus(2, { ...resize, ...bad({ signal: {} }) }), /^signal: /],
+  ['manager.resizeCpus, signal', () => manager().resizeCpus(2, { ...resize, signal: bad({}) }), /^signal: /],
   ['manager.resizeCpus, oneByOne', () => manager().resizeCpus(2, { ...resize, oneByOne: bad('no') }), /^oneByOne: /],
   ['manager.resizeCpus, target', () => manager().resizeCpus(bad('2'), resize), /^target: /],
   ['onlineMemory, null', () => onlineMemory(never), /^options: /],
@@ -169,13 +169,13 @@ describe('a function that returns a promise rejects', () => {
 
   test('a resize that was refused is not under way', async () => {
     const m = manager()
-    await expect(m.resizeCpus(2, { ...resize, ...bad({ signal: {} }) })).rejects.toThrow()
+    await expect(m.resizeCpus(2, { ...resize, signal: bad({}) })).rejects.toThrow()
     await expect(m.resizeCpus(1, resize)).resolves.toMatchObject({ added: [] })
   })
 
   test('a signal that is none leaves no timer', async () => {
     const clock = new ManualClock()
-    await expect(connect('unix:/nowhere', { ...bad({ signal: {} }), clock })).rejects.toThrow('signal')
+    await expect(connect('unix:/nowhere', { signal: bad({}), clock })).rejects.toThrow('signal')
     expect(clock.pending).toBe(0)
   })
 })

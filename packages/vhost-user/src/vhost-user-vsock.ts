@@ -247,8 +247,8 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   }
 }
 
-/** A device that listens: `new VhostUserVsock(options).listen()`. */
-export function createVsockDevice(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
+/** A device that listens: `new VhostUserVsock(options).listen()`. Rejects for options that the constructor refuses. */
+export async function createVsockDevice(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
   return new VhostUserVsock(options).listen()
 }
 
