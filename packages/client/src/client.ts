@@ -1,15 +1,15 @@
 import { channel } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import { debuglog } from 'node:util'
-import { MESSAGE_SIZE } from '@upcall/wire'
 import { AbortListeners } from './abort.js'
+import { checkObject, checkSignal, duration } from './check.js'
+import type { CheckedService, Prepared } from './checked-service.js'
 import type { Clock } from './clock.js'
 import { Connections } from './connections.js'
 import { ClosedError, errorOf, type UpcallError, type UpcallErrorCode } from './error.js'
 import { SessionMachine } from './machine/machine.js'
 import type { Effect, OutsideEvent, ReconnectReason, StateName } from './machine/session.js'
-import { type ClientOptions, duration, resolveOptions } from './options.js'
-import type { Service } from './service.js'
+import { type ClientOptions, resolveOptions } from './options.js'
 
 /** How long a caller is ready to wait. */
 export interface WaitOptions {
@@ -57,7 +57,7 @@ export class UpcallClient<Req, Rep>
   extends EventEmitter<{ state: [StateEvent]; reconnect: [ReconnectEvent] }>
   implements AsyncDisposable
 {
-  readonly #service: Service<Req, Rep>
+  readonly #service: CheckedService
   readonly #clock: Clock
   readonly #remote: string
   readonly #closeMs: number
@@ -66,7 +66,9 @@ export class UpcallClient<Req, Rep>
   readonly #requests = new Map<number, Waiter>()
   readonly #readiness = new Set<Waiter>()
   readonly #aborts = new AbortListeners()
+  readonly #events: OutsideEvent[] = []
   readonly #effects: Effect[] = []
+  #handling = false
   #performing = false
   #requestCount = 0
   #timer: { at: number; cancel(): void } | undefined
@@ -75,8 +77,8 @@ export class UpcallClient<Req, Rep>
   /** @throws TypeError or RangeError that names the option that is wrong. */
   constructor(options: ClientOptions<Req, Rep>) {
     super()
-    const { dial, clock, session } = resolveOptions(options)
-    this.#service = options.service
+    const { dial, clock, service, session } = resolveOptions(options)
+    this.#service = service
     this.#clock = clock
     this.#remote = session.remote
     this.#closeMs = Math.min(session.dialMs, LONGEST_TIMER_MS)
@@ -97,8 +99,7 @@ export class UpcallClient<Req, Rep>
    */
   ready(options: WaitOptions = {}): Promise<void> {
     return new Promise((resolve, reject) => {
-      const { signal } = options
-      const timeoutMs = duration('timeoutMs', options.timeoutMs, Number.POSITIVE_INFINITY)
+      const { signal, timeoutMs } = checkWait(options)
       const error = (code: UpcallErrorCode, what: string, cause?: unknown) =>
         errorOf(code, 'not-sent', `connect ${this.#remote}: ${what}`, cause)
       if (signal?.aborted) throw error('ABORTED', 'aborted before the call', signal.reason)
@@ -114,9 +115,15 @@ export class UpcallClient<Req, Rep>
       const unlisten = this.#aborts.add(signal, (reason) =>
         fail(error('ABORTED', 'aborted before it was ready; the client goes on trying', reason)),
       )
-      const onTime = () =>
-        fail(error('TIMEOUT', `not ready within ${timeoutMs} ms; the client goes on trying`, this.#machine.cause))
-      const cancel = Number.isFinite(timeoutMs) ? this.#clock.setTimer(Math.min(timeoutMs, LONGEST_TIMER_MS), onTime) : undefined
+      let cancel: (() => void) | undefined
+      const wait = (ms: number) => {
+        const next = Math.min(ms, LONGEST_TIMER_MS)
+        cancel = this.#clock.setTimer(next, () => {
+          if (ms > next) wait(ms - next)
+          else fail(error('TIMEOUT', `not ready within ${timeoutMs} ms; the client goes on trying`, this.#machine.cause))
+        })
+      }
+      if (Number.isFinite(timeoutMs)) wait(timeoutMs)
       const waiter: Waiter = {
         resolve: () => resolve(),
         reject,
@@ -133,24 +140,13 @@ export class UpcallClient<Req, Rep>
    * Sends one request when its turn comes.
    *
    * @returns The reply, whether the guest did what was asked or refused it.
-   * @throws What the service's `encode` throws, for an invalid request; RangeError for a time that is not above 0; {@link UpcallError} for everything else, with an honest `outcome`.
+   * @throws What the service's `encode` throws, for an invalid request; TypeError or RangeError for options that are wrong; {@link UpcallError} for everything else, with an honest `outcome`.
    */
   request(value: Req, options: WaitOptions = {}): Promise<Rep> {
     return new Promise((resolve, reject) => {
-      const { signal } = options
-      const timeoutMs = duration('timeoutMs', options.timeoutMs, Number.POSITIVE_INFINITY)
-      const service = this.#service
+      const { signal, timeoutMs } = checkWait(options)
       const id = ++this.#requestCount
-      const bytes = service.encode(value, new Uint8Array(service.messageSize ?? MESSAGE_SIZE))
-      const ticket = {
-        id,
-        request: value,
-        bytes,
-        subject: service.describe?.(value) ?? 'request',
-        needsClean: service.needsCleanChannel?.(value) ?? false,
-        replyTimeoutMs: duration('replyTimeoutMs', service.replyTimeoutMs(value), Number.POSITIVE_INFINITY),
-        deadline: this.#clock.now() + timeoutMs,
-      }
+      const ticket = { id, ...this.#prepare(value), deadline: this.#clock.now() + timeoutMs }
       if (signal?.aborted) {
         throw errorOf(
           'ABORTED',
@@ -163,6 +159,16 @@ export class UpcallClient<Req, Rep>
       this.#requests.set(id, { resolve: resolve as (value: unknown) => void, reject, release })
       this.#tell({ type: 'request', ticket })
     })
+  }
+
+  /** What is wrong with a request, or with the service, is seen by whoever debugs it as well as by the caller. */
+  #prepare(value: Req): Prepared {
+    try {
+      return this.#service.prepare(value, this.#remote)
+    } catch (error) {
+      log('%s request refused, nothing was sent: %o', this.#remote, error)
+      throw error
+    }
   }
 
   /** Starts afresh after the client gave up (`ReconnectError`), or tries at once while it waits between two attempts. Otherwise does nothing. */
@@ -209,7 +215,16 @@ export class UpcallClient<Req, Rep>
 
   /** The one way into the machine. What a listener or a stream does meanwhile is handled after what is under way. */
   #tell(event: OutsideEvent): void {
-    this.#effects.push(...this.#machine.handle(event, this.#clock.now()))
+    this.#events.push(event)
+    // A service that calls its client while the machine asks it something is heard when the machine is through.
+    if (this.#handling) return
+    this.#handling = true
+    try {
+      for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift())
+        this.#effects.push(...this.#machine.handle(next, this.#clock.now()))
+    } finally {
+      this.#handling = false
+    }
     if (this.#performing) return
     this.#performing = true
     try {
@@ -297,4 +312,11 @@ export class UpcallClient<Req, Rep>
     })
     this.#timer = { at, cancel }
   }
+}
+
+function checkWait(options: WaitOptions): { signal: AbortSignal | undefined; timeoutMs: number } {
+  checkObject('options', options)
+  const { signal } = options
+  checkSignal(signal)
+  return { signal, timeoutMs: duration('timeoutMs', options.timeoutMs, Number.POSITIVE_INFINITY) }
 }

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { show } from './check.js'
 import type { Clock } from './clock.js'
 import type { OutsideEvent } from './machine/session.js'
 import type { Dial } from './options.js'
@@ -36,7 +37,7 @@ export class Connections {
     // Inside the promise, so that a dialer that throws is treated like one that rejects.
     new Promise<Duplex>((resolve) => resolve(this.#dial({ signal: controller.signal }))).then(
       (stream) => {
-        if (typeof stream?.pipe !== 'function') {
+        if (!isDuplex(stream)) {
           close()
           this.#tell({ type: 'dialFailed', conn, error: new TypeError('dial: must resolve with a Duplex stream'), final: true })
           return
@@ -69,16 +70,32 @@ export class Connections {
       this.#tell({ type: 'ended', conn, error: failed })
       return
     }
-    stream.on('data', (chunk: Uint8Array) => this.#tell({ type: 'bytes', conn, chunk }))
+    stream.on('data', (chunk: unknown) => {
+      if (chunk instanceof Uint8Array) this.#tell({ type: 'bytes', conn, chunk })
+      else
+        stream.destroy(
+          new TypeError(`dial: the stream must give bytes, got ${show(chunk)}; leave out setEncoding and objectMode`),
+        )
+    })
     stream.on('end', () => this.#tell({ type: 'ended', conn }))
     stream.on('close', () => this.#tell({ type: 'ended', conn, error: failed }))
+    // A handshake may have left it paused, and a listener alone does not set such a stream going.
+    stream.resume()
   }
 
   /** One message, in one write. */
   write(conn: number, bytes: Uint8Array): void {
     const stream = this.#open.get(conn)?.stream
-    if (stream === undefined || !stream.writable) this.#tell({ type: 'unsent', conn, error: stream?.errored ?? undefined })
-    else stream.write(bytes)
+    if (stream === undefined || !stream.writable) {
+      this.#tell({ type: 'unsent', conn, error: stream?.errored ?? undefined })
+      return
+    }
+    try {
+      stream.write(bytes)
+    } catch (error) {
+      // How much of it left nobody knows, as with a write that fails later.
+      stream.destroy(error instanceof Error ? error : new Error(`write: ${show(error)}`))
+    }
   }
 
   /** Aborts the dial or destroys the stream. */
@@ -104,6 +121,11 @@ export class Connections {
     await undefined
     while (this.#open.size > 0) await Promise.all([...this.#open.values()].map(({ gone }) => gone))
   }
+}
+
+function isDuplex(value: unknown): value is Duplex {
+  if (typeof value !== 'object' || value === null) return false
+  return ['pipe', 'on', 'once', 'resume', 'write', 'destroy'].every((name) => typeof Reflect.get(value, name) === 'function')
 }
 
 function isFinal(error: unknown): boolean {

@@ -14,7 +14,7 @@ export type Outcome = 'guest-error' | 'indeterminate' | 'not-sent'
  * - `UNREACHABLE`: the reconnect budget is spent or a dial error was final; `cause` is the last failure.
  * - `BUSY`: another operation is under way and the caller asked not to wait. `QUEUE_FULL`: as many requests wait as may.
  * - `GUEST_ERROR`: the guest refused.
- * - `CALLBACK`: a function that the caller supplied threw; `cause` is what.
+ * - `CALLBACK`: a function that the caller supplied threw, or returned what it may not; `cause` says what.
  */
 export type UpcallErrorCode =
   | 'TIMEOUT'

@@ -1,4 +1,6 @@
 import type { Duplex } from 'node:stream'
+import { checkFunction, checkObject, duration, finiteDuration, show } from './check.js'
+import { CheckedService } from './checked-service.js'
 import { type Clock, systemClock } from './clock.js'
 import type { Pace, SessionOptions } from './machine/context.js'
 import type { Service } from './service.js'
@@ -9,7 +11,7 @@ import type { Service } from './service.js'
  */
 export type Dial = (options: { signal: AbortSignal }) => Promise<Duplex>
 
-/** What an {@link UpcallClient} is made with. All times in milliseconds. */
+/** What an {@link UpcallClient} is made with. All times in milliseconds, above 0. */
 export interface ClientOptions<Req, Rep> {
   dial: Dial
   service: Service<Req, Rep>
@@ -25,7 +27,7 @@ export interface ClientOptions<Req, Rep> {
 }
 
 export interface ReconnectOptions {
-  /** How long to go on trying since the client was last ready, or made. Default 30,000. */
+  /** How long to go on trying since the client was last ready, or made; Infinity: for as long as it takes. Default 30,000. */
   budgetMs?: number | undefined
   /** The least delay between two attempts. Default 10. */
   minDelayMs?: number | undefined
@@ -36,7 +38,7 @@ export interface ReconnectOptions {
 }
 
 export interface TimeoutOptions {
-  /** One dial, any handshake included. Default 5,000. */
+  /** One dial, any handshake included; Infinity: the dialer's own limit. Default 5,000. */
   dialMs?: number | undefined
   /** From the service byte to the whole greeting. Default 5,000. */
   greetingMs?: number | undefined
@@ -45,44 +47,35 @@ export interface TimeoutOptions {
 /** Checks the options and fills in the defaults. @throws TypeError or RangeError that names the option. */
 export function resolveOptions<Req, Rep>(
   options: ClientOptions<Req, Rep>,
-): { dial: Dial; clock: Clock; session: SessionOptions } {
-  const { dial, service, remote = 'guest', clock = systemClock, queue = { limit: 64 }, reconnect = {}, timeouts = {} } = options
-  if (typeof dial !== 'function') throw new TypeError('dial: must be a function ({ signal }) => Promise<Duplex>')
-  if (
-    typeof service !== 'object' ||
-    service === null ||
-    !Number.isInteger(service.byte) ||
-    service.byte < 0 ||
-    service.byte > 0xff
-  ) {
-    throw new TypeError('service: must be a Service whose byte is an integer in 0 … 255')
+): { dial: Dial; clock: Clock; service: CheckedService; session: SessionOptions } {
+  checkObject('options', options)
+  const { dial, remote = 'guest', clock = systemClock, queue = { limit: 64 }, reconnect = {}, timeouts = {} } = options
+  checkFunction('dial', dial, 'a function ({ signal }) => Promise<Duplex>')
+  const service = new CheckedService(options.service as Service<unknown, unknown>)
+  if (typeof remote !== 'string') throw new TypeError(`remote: must be a string, got ${show(remote)}`)
+  checkObject('clock', clock, 'an object with now and setTimer')
+  checkFunction('clock.now', clock.now)
+  checkFunction('clock.setTimer', clock.setTimer)
+  if (queue !== 'busy') {
+    checkObject('queue', queue, "'busy' or { limit }")
+    if (!Number.isInteger(queue.limit) || queue.limit < 0)
+      throw new RangeError(`queue.limit: must be an integer of at least 0, got ${show(queue.limit)}`)
   }
-  if (queue !== 'busy' && !(Number.isInteger(queue.limit) && queue.limit >= 0)) {
-    throw new RangeError(`queue: must be 'busy' or { limit } with an integer of at least 0, got limit ${queue.limit}`)
-  }
+  checkObject('timeouts', timeouts)
   const dialMs = duration('timeouts.dialMs', timeouts.dialMs, 5_000)
   const greetingMs = duration('timeouts.greetingMs', timeouts.greetingMs, 5_000)
-  return {
-    dial,
-    clock,
-    session: { service: service as Service<unknown, unknown>, remote, dialMs, greetingMs, pace: resolvePace(reconnect), queue },
-  }
+  return { dial, clock, service, session: { service, remote, dialMs, greetingMs, pace: resolvePace(reconnect), queue } }
 }
 
 function resolvePace(reconnect: ReconnectOptions | false): Pace | undefined {
   if (reconnect === false) return undefined
+  checkObject('reconnect', reconnect, 'an object or false')
+  const { random = Math.random } = reconnect
+  checkFunction('reconnect.random', random)
   const budgetMs = duration('reconnect.budgetMs', reconnect.budgetMs, 30_000)
-  const minDelayMs = duration('reconnect.minDelayMs', reconnect.minDelayMs, 10)
-  const maxDelayMs = duration('reconnect.maxDelayMs', reconnect.maxDelayMs, Math.max(1_000, minDelayMs))
+  const minDelayMs = finiteDuration('reconnect.minDelayMs', reconnect.minDelayMs, 10)
+  const maxDelayMs = finiteDuration('reconnect.maxDelayMs', reconnect.maxDelayMs, Math.max(1_000, minDelayMs))
   if (maxDelayMs < minDelayMs)
     throw new RangeError(`reconnect.maxDelayMs: must be at least minDelayMs (${minDelayMs}), got ${maxDelayMs}`)
-  return { budgetMs, minDelayMs, maxDelayMs, random: reconnect.random ?? Math.random }
-}
-
-/** A positive number of milliseconds, Infinity included. @throws RangeError that names it. */
-export function duration(name: string, value: number | undefined, fallback: number): number {
-  if (value === undefined) return fallback
-  if (typeof value !== 'number' || !(value > 0))
-    throw new RangeError(`${name}: must be a number of milliseconds above 0, got ${value}`)
-  return value
+  return { budgetMs, minDelayMs, maxDelayMs, random }
 }

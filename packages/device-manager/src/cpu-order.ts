@@ -2,6 +2,7 @@
 // thread, on 5.10 and 6.1 with the device-hotplug lock held, or corrupts a CPU that runs (protocol, facts 7 and 8).
 
 import { type ArmCpuRequest, type CpuRequest, WireError, type X86CpuRequest } from '@upcall/wire'
+import { show } from './check.js'
 
 /** The highest APIC id of a vCPU; 255 addresses all of them. */
 export const MAX_APIC_ID = 254
@@ -21,9 +22,9 @@ export function orderCpus(request: CpuRequest, present?: Present): CpuRequest {
 
 function orderX86(request: X86CpuRequest, present: Present | undefined): X86CpuRequest {
   const { type, apicIds } = request
-  if (!Array.isArray(apicIds)) return request // the codec says what is wrong with it
-  if (present !== undefined && typeof present === 'number')
-    throw argument('present', "on x86_64 this is the array of the vCPUs' ids")
+  // The codec says what is wrong with them.
+  if (!Array.isArray(apicIds) || apicIds.some((id) => typeof id !== 'number')) return request
+  checkPresent(present)
   apicIds.forEach((id, i) => {
     const path = `apicIds[${i}]`
     if (id > MAX_APIC_ID) throw argument(path, `a vCPU's id is at most ${MAX_APIC_ID}, got ${id}`)
@@ -32,6 +33,13 @@ function orderX86(request: X86CpuRequest, present: Present | undefined): X86CpuR
       throw argument(path, `CPU ${id} is present already; adding it again would spoil its bookkeeping in the guest`)
   })
   return { ...request, apicIds: [...apicIds].sort(type === 'ADD_CPU' ? (a, b) => a - b : (a, b) => b - a) }
+}
+
+function checkPresent(present: Present | undefined): asserts present is readonly number[] | undefined {
+  if (present === undefined) return
+  if (!Array.isArray(present)) throw argument('present', `on x86_64 this is the array of the vCPUs' ids, got ${show(present)}`)
+  for (const [i, id] of present.entries())
+    if (!Number.isInteger(id) || id < 0) throw argument(`present[${i}]`, `must be a vCPU's id, got ${show(id)}`)
 }
 
 function checkRemoval(id: number, path: string, present: readonly number[] | undefined): void {
@@ -49,8 +57,8 @@ function checkRemoval(id: number, path: string, present: readonly number[] | und
 
 function checkArm(request: ArmCpuRequest, present: Present | undefined): ArmCpuRequest {
   if (present === undefined) return request
-  if (typeof present !== 'number') throw argument('present', 'on aarch64 this is a count of vCPUs')
-  if (request.type === 'DEL_CPU' && request.count >= present) {
+  if (!Number.isInteger(present)) throw argument('present', `on aarch64 this is a count of vCPUs, got ${show(present)}`)
+  if (request.type === 'DEL_CPU' && request.count >= (present as number)) {
     throw argument('count', `${request.count} of ${present} vCPUs cannot be removed: one has to stay`)
   }
   return request

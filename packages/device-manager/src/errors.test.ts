@@ -104,7 +104,7 @@ describe('the protocol', () => {
   })
 
   test.each([undefined, 'arm64', 'x64'])('an architecture of %j is refused before anything is connected', (arch) => {
-    const message = `arch: must be 'x86_64' or 'aarch64', the guest's, got ${arch}`
+    const message = `arch: must be 'x86_64' or 'aarch64', the guest's, got ${arch && `'${arch}'`}`
     expect(() => deviceManagerProtocol({ arch: arch as never })).toThrow(new TypeError(message))
     const dial = () => Promise.reject(new Error('dialled'))
     expect(() => new DeviceManager({ dial, arch: arch as never })).toThrow(new TypeError(message))

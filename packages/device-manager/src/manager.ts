@@ -1,6 +1,7 @@
 import { type ClientOptions, type StateName, UpcallClient, type WaitOptions } from '@upcall/client'
 import type { Arch, CpuRequest, Reply, Request } from '@upcall/wire'
 import { type Bdf, parseBdf } from './bdf.js'
+import { checkObject } from './check.js'
 import { orderCpus, type Present } from './cpu-order.js'
 import { GuestError } from './guest-error.js'
 import { deviceManagerProtocol, type ReplyTimeouts } from './protocol.js'
@@ -43,7 +44,9 @@ export class DeviceManager<A extends Arch> implements AsyncDisposable {
   readonly #remote: string
   readonly #resizer: CpuResizer<A>
 
+  /** @throws TypeError or RangeError that names the option that is wrong. */
   constructor(options: DeviceManagerOptions<A>) {
+    checkObject('options', options)
     const { arch, replyTimeouts, ...client } = options
     this.arch = arch
     this.#remote = options.remote ?? 'guest'

@@ -12,6 +12,7 @@ import {
   type Request,
   WireError,
 } from '@upcall/wire'
+import { checkObject, show } from './check.js'
 import { describeRequest } from './operation.js'
 
 /** How long replies may take, in milliseconds from the write. */
@@ -31,14 +32,17 @@ export interface ProtocolOptions<A extends Arch> {
 /**
  * Service 'd' as a value for `UpcallClient`. This is how the architecture reaches the codec.
  *
- * @throws TypeError for an architecture that is none of the guest's.
+ * @throws TypeError for an architecture that is none of the guest's; RangeError for a time that is not finite and above 0.
  */
 export function deviceManagerProtocol<A extends Arch>(options: ProtocolOptions<A>): Service<Request<A>, Reply> {
-  const { arch } = options
+  checkObject('options', options)
+  const { arch, replyTimeouts = {} } = options
   // Not when the first request is encoded: by then a resize would have started vCPUs.
   if (arch !== 'x86_64' && arch !== 'aarch64')
-    throw new TypeError(`arch: must be 'x86_64' or 'aarch64', the guest's, got ${String(arch)}`)
-  const { cpuMs = 30_000, otherMs = 10_000 } = options.replyTimeouts ?? {}
+    throw new TypeError(`arch: must be 'x86_64' or 'aarch64', the guest's, got ${show(arch)}`)
+  checkObject('replyTimeouts', replyTimeouts)
+  const cpuMs = replyTimeout('cpuMs', replyTimeouts.cpuMs ?? 30_000)
+  const otherMs = replyTimeout('otherMs', replyTimeouts.otherMs ?? 10_000)
   return {
     byte: DEVICE_MANAGER_BYTE,
     messageSize: MESSAGE_SIZE,
@@ -62,6 +66,13 @@ export function deviceManagerProtocol<A extends Arch>(options: ProtocolOptions<A
     },
     describe: describeRequest,
   }
+}
+
+/** No reply is waited for without end: a guest that hangs would keep all requests that follow. */
+function replyTimeout(name: string, ms: number): number {
+  if (typeof ms !== 'number' || !(ms > 0 && ms < Number.POSITIVE_INFINITY))
+    throw new RangeError(`replyTimeouts.${name}: must be a finite number of milliseconds above 0, got ${show(ms)}`)
+  return ms
 }
 
 function messageTypeOf(message: Request | Reply): number {

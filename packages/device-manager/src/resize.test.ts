@@ -226,9 +226,20 @@ describe('limits', () => {
   })
 
   test('when the time is up, the guest is not asked any more', async () => {
-    const { log, resize } = setUp('x86_64')
+    let timeIsUp!: () => void
+    const clock: Clock = {
+      now: () => 0,
+      setTimer(_ms, fn) {
+        timeIsUp = fn
+        return () => {}
+      },
+    }
+    const { log, resize } = setUp('x86_64', [], clock)
     const start = (_ids: number[], { signal }: { signal: AbortSignal }) =>
-      new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+      new Promise<void>((resolve) => {
+        signal.addEventListener('abort', () => resolve())
+        timeIsUp()
+      })
     await expect(resize(2, [0], { start, timeoutMs: 1 })).rejects.toMatchObject({
       code: 'TIMEOUT',
       outcome: 'not-sent',

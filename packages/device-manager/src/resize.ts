@@ -8,6 +8,7 @@ import {
   type WaitOptions,
 } from '@upcall/client'
 import { type Arch, type CpuRequest, isWireError, type Reply, WireError } from '@upcall/wire'
+import { checkFunction, checkObject, checkSignal, checkSwitch } from './check.js'
 import { MAX_APIC_ID, orderCpus } from './cpu-order.js'
 import { GuestError } from './guest-error.js'
 
@@ -72,9 +73,15 @@ export class CpuResizer<A extends Arch> {
   }
 
   async resize(target: number, options: ResizeOptions<A>): Promise<ResizeResult<A>> {
+    checkObject('options', options)
     const present = presentIds(this.#arch, options.present)
     checkTarget(target, options.max)
     checkTime(options.timeoutMs)
+    // Before vCPUs are started for nothing.
+    checkFunction('start', options.start)
+    checkFunction('stop', options.stop)
+    checkSwitch('oneByOne', options.oneByOne)
+    checkSignal(options.signal)
     if (this.#resizing)
       throw new UpcallError('BUSY', 'not-sent', `${this.#subject(target)}: another resize is under way; wait for it`)
     this.#resizing = true

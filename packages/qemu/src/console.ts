@@ -78,7 +78,7 @@ export class GuestConsole {
    * Resolves with the first match in a line so far or to come; a prompt without a line end matches too. A string is looked for
    * as it is. Rejects with DEADLINE, ABORTED, EXITED, PANIC or CLOSED and the last console lines.
    */
-  waitFor(pattern: string | RegExp, { deadlineMs, signal, fromLine = 0 }: WaitOptions): Promise<RegExpMatchArray> {
+  async waitFor(pattern: string | RegExp, { deadlineMs, signal, fromLine = 0 }: WaitOptions): Promise<RegExpMatchArray> {
     const regexp = typeof pattern === 'string' ? new RegExp(pattern.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')) : stateless(pattern)
     const what = `console: waiting for ${regexp}`
     const bounds: Bounds = { deadlineMs, signal, clock: this.#clock, what, tail: () => this.tail() }

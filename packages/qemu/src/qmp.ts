@@ -102,16 +102,22 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
    * Runs one command and resolves with what it returns. Rejects with QmpCommandError when QEMU refuses it, with DEADLINE, ABORTED or
    * QMP_CLOSED otherwise; after these three QEMU may still have carried it out.
    */
-  execute<T = unknown>(command: string, args?: Readonly<Record<string, unknown>>, options: ExecuteOptions = {}): Promise<T> {
+  async execute<T = unknown>(
+    command: string,
+    args?: Readonly<Record<string, unknown>>,
+    options: ExecuteOptions = {},
+  ): Promise<T> {
     const { timeoutMs = this.#timeoutMs, signal } = options
+    // What JSON does not have is refused before anything waits for an answer.
+    const id = this.#nextId++
+    const message = JSON.stringify({ execute: command, ...(args && { arguments: args }), id })
     return bounded<T>({ deadlineMs: timeoutMs, signal, clock: this.#clock, what: `qmp ${command}` }, (resolve, reject) => {
       if (this.#ended) {
         reject(closedError(command, this.#ended))
         return undefined
       }
-      const id = this.#nextId++
       this.#pending.set(id, { command, resolve: (value) => resolve(value as T), reject })
-      this.#stream.write(`${JSON.stringify({ execute: command, ...(args && { arguments: args }), id })}\n`)
+      this.#stream.write(`${message}\n`)
       return () => this.#pending.delete(id)
     })
   }
@@ -129,7 +135,7 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   }
 
   /** Resolves with the next event of that name, e.g. `DEVICE_DELETED`. Call it before the command that brings the event about. */
-  nextEvent(name: string, { deadlineMs, signal, accepts = () => true }: EventWaitOptions): Promise<QmpEvent> {
+  async nextEvent(name: string, { deadlineMs, signal, accepts = () => true }: EventWaitOptions): Promise<QmpEvent> {
     return bounded<QmpEvent>({ deadlineMs, signal, clock: this.#clock, what: `qmp event ${name}` }, (resolve, reject) => {
       const onEvent = (event: QmpEvent) => {
         if (event.event === name && accepts(event)) resolve(event)

@@ -1,4 +1,6 @@
 import type { Duplex } from 'node:stream'
+import { debuglog } from 'node:util'
+import { checkFunction, ignoreRejection, isPromise, show } from './check.js'
 import type { Clock } from './clock.js'
 import { ConnectionMachine, type Effect, type Event, type Limits } from './machine/connection.js'
 import type { Disconnect } from './machine/end.js'
@@ -23,7 +25,20 @@ export interface Shared {
   readonly clock: Clock
   readonly limits: Limits
   service(byte: number): GuestService | undefined
+  /** A service failed a connection, which ends for it. */
+  onServiceError(connection: ServerConnection, fault: ServiceFault): void
 }
+
+/** What a service did wrong: threw, rejected, or gave what it may not give. */
+export interface ServiceFault {
+  /** The service's byte. */
+  readonly service: number
+  /** In which of its functions, or in making a reply. */
+  readonly where: 'available' | 'open' | 'receive' | 'reply' | 'close'
+  readonly error: unknown
+}
+
+const log = debuglog('upcall')
 
 // setTimeout fires at once beyond this; an early tick is harmless.
 const LONGEST_TIMER_MS = 0x7fff_ffff
@@ -40,6 +55,8 @@ export class Connection implements ServerConnection, GuestConnection {
   #resolveClosed!: (end: Disconnect) => void
   #session: GuestSession | undefined
   #service: number | undefined
+  /** The byte that the client sent. */
+  #asked = 0
   #writing: Iterator<Uint8Array> | undefined
   #timer: { readonly at: number; cancel(): void } | undefined
   #flowing = true
@@ -79,7 +96,13 @@ export class Connection implements ServerConnection, GuestConnection {
       this.#eof = true
       this.#sync()
     })
-    stream.on('data', (chunk: Uint8Array) => {
+    stream.on('data', (chunk: unknown) => {
+      if (!(chunk instanceof Uint8Array)) {
+        stream.destroy(
+          new TypeError(`accept: the stream must give bytes, got ${show(chunk)}; leave out setEncoding and objectMode`),
+        )
+        return
+      }
       // Paused before anything else: a stream in memory may bring the next chunk while this one is being answered.
       this.#flowing = false
       stream.pause()
@@ -104,6 +127,9 @@ export class Connection implements ServerConnection, GuestConnection {
   delay(ms: number): Promise<void> {
     const { clock } = this.#shared
     const promise = new Promise<void>((resolve, reject) => {
+      // Beyond its range setTimeout fires at once.
+      if (typeof ms !== 'number' || !(ms >= 0 && ms <= LONGEST_TIMER_MS))
+        throw new RangeError(`ms: must be a number of milliseconds in 0 … ${LONGEST_TIMER_MS}, got ${show(ms)}`)
       const over = () => reject(new Error(`connection ${this.id}: ended during a delay of ${ms} ms`))
       if (this.#gone) {
         over()
@@ -150,57 +176,93 @@ export class Connection implements ServerConnection, GuestConnection {
   }
 
   #open(byte: number): void {
+    this.#asked = byte
     const service = this.#shared.service(byte)
     if (service === undefined) {
       this.#run({ name: 'refused', end: { reason: 'unknown-service', byte } })
       return
     }
+    let available: boolean
+    try {
+      available = service.available === undefined || checkAvailable(service.available(this.#shared.clock.now()))
+    } catch (error) {
+      this.#fail('available', error)
+      return
+    }
+    if (!available) {
+      this.#run({ name: 'refused', end: { reason: 'unavailable', byte } })
+      return
+    }
     let greeting: Uint8Array
     try {
-      if (service.available?.(this.#shared.clock.now()) === false) {
-        this.#run({ name: 'refused', end: { reason: 'unavailable', byte } })
-        return
+      const session: unknown = service.open(this)
+      if (isPromise(session)) {
+        ignoreRejection(session)
+        throw new TypeError('open: must not return a promise')
       }
-      this.#session = service.open(this)
-      greeting = checkBytes('greeting', this.#session.greeting)
+      checkSession(session)
+      // From here on it is closed with the connection, whatever else is wrong with it.
+      this.#session = session
+      greeting = checkBytes('greeting', session.greeting)
+      checkFunction('receive', session.receive)
     } catch (error) {
-      this.#run({ name: 'failed', error })
+      this.#fail('open', error)
       return
     }
     this.#service = byte
     this.#run({ name: 'opened', greeting })
   }
 
-  #receive(chunk: Uint8Array): void {
-    let replies: ReturnType<GuestSession['receive']>
-    try {
-      replies = this.#session!.receive(chunk, this.#shared.clock.now())
-    } catch (error) {
-      this.#run({ name: 'failed', error })
+  /** The service failed: the connection ends for it, and the server's owner learns of it. */
+  #fail(where: ServiceFault['where'], error: unknown): void {
+    if (this.#machine.state.name === 'Ended') {
+      log('connection %d %s: the service failed in %s, behind the end: %o', this.id, this.remote, where, error)
       return
     }
-    if (isPromise(replies)) {
-      replies.then(
-        (replies) => this.#replied(replies),
-        (error: unknown) => this.#run({ name: 'failed', error }),
-      )
-    } else this.#replied(replies)
+    this.#tell(where, error)
+    this.#run({ name: 'failed', error })
   }
 
-  #replied(replies: Iterable<Uint8Array>): void {
+  #tell(where: ServiceFault['where'], error: unknown): void {
+    log('connection %d %s: the service failed in %s: %o', this.id, this.remote, where, error)
+    this.#shared.onServiceError(this, { service: this.#asked, where, error })
+  }
+
+  #receive(chunk: Uint8Array): void {
+    let replies: unknown
+    let promised: Promise<unknown> | undefined
+    try {
+      replies = this.#session!.receive(chunk, this.#shared.clock.now())
+      if (isPromise(replies)) promised = Promise.resolve(replies)
+    } catch (error) {
+      this.#fail('receive', error)
+      return
+    }
+    if (promised === undefined) this.#replied(replies)
+    else
+      promised.then(
+        (replies) => this.#replied(replies),
+        (error: unknown) => this.#fail('receive', error),
+      )
+  }
+
+  #replied(replies: unknown): void {
     if (isIterable(replies)) this.#run({ name: 'replied', replies })
     else
-      this.#run({
-        name: 'failed',
-        error: new TypeError(`receive: must give an iterable of replies, got ${replies === null ? null : typeof replies}`),
-      })
+      this.#fail(
+        'receive',
+        new TypeError(`receive: must give an iterable of replies, got ${replies === null ? null : typeof replies}`),
+      )
   }
 
   #beginWriting(chunks: Iterable<Uint8Array>): void {
     try {
-      this.#writing = chunks[Symbol.iterator]()
+      const writing: unknown = chunks[Symbol.iterator]()
+      if (typeof writing !== 'object' || writing === null)
+        throw new TypeError(`receive: must give an iterable of replies, whose iterator is ${show(writing)}`)
+      this.#writing = writing as Iterator<Uint8Array>
     } catch (error) {
-      this.#run({ name: 'failed', error })
+      this.#fail('receive', error)
       return
     }
     this.#write()
@@ -208,27 +270,33 @@ export class Connection implements ServerConnection, GuestConnection {
 
   /** Pulls replies only as fast as the client takes them. */
   #write(): void {
-    for (;;) {
-      let next: IteratorResult<Uint8Array> | undefined
+    while (this.#writing !== undefined) {
+      let next: IteratorResult<Uint8Array>
       try {
-        next = this.#writing?.next()
-        if (next !== undefined && next.done !== true) checkBytes('reply', next.value)
+        next = checkResult(this.#writing.next())
       } catch (error) {
         try {
           this.#stopWriting()
-        } catch {
+        } catch (second) {
           // The first error is the one to tell.
+          log('connection %d %s: the service failed in what makes the replies, too: %o', this.id, this.remote, second)
         }
-        this.#run({ name: 'failed', error })
+        this.#fail('reply', error)
         return
       }
-      if (next === undefined) return
+      // What makes the replies may have ended the connection.
+      if (this.#writing === undefined) return
       if (next.done === true) {
         this.#writing = undefined
         this.#run({ name: 'flushed' })
         return
       }
-      if (next.value.length > 0 && !this.#stream.write(next.value)) return
+      try {
+        if (next.value.length > 0 && !this.#stream.write(next.value)) return
+      } catch (error) {
+        this.#stream.destroy(error instanceof Error ? error : new Error(`write: ${show(error)}`))
+        return
+      }
     }
   }
 
@@ -287,25 +355,52 @@ export class Connection implements ServerConnection, GuestConnection {
     this.#delays.clear()
     const { state } = this.#machine
     let end: Disconnect = state.name === 'Ended' ? state.end : { reason: 'client' }
-    for (const stop of [() => this.#stopWriting(), () => this.#session?.close()]) {
+    for (const stop of [() => this.#stopWriting(), () => this.#closeSession()]) {
       try {
         stop()
       } catch (error) {
-        end = { reason: 'service-error', error }
+        this.#tell('close', error)
+        // The first fault is the one that ended it.
+        if (end.reason !== 'service-error') end = { reason: 'service-error', error }
       }
     }
     this.#resolveClosed(end)
+  }
+
+  #closeSession(): void {
+    const closed: unknown = this.#session?.close()
+    if (!isPromise(closed)) return
+    Promise.resolve(closed).catch((error: unknown) =>
+      log('connection %d %s: the service failed in close, behind the end: %o', this.id, this.remote, error),
+    )
   }
 }
 
 // Services come from outside, some of them without types: what they give is looked at before it can do harm to others.
 
-function isPromise(value: ReturnType<GuestSession['receive']>): value is Promise<Iterable<Uint8Array>> {
-  return typeof (value as Partial<Promise<unknown>> | undefined)?.then === 'function'
+function checkAvailable(value: unknown): boolean {
+  ignoreRejection(value)
+  if (isPromise(value)) throw new TypeError('available: must not return a promise')
+  if (typeof value !== 'boolean') throw new TypeError(`available: must return true or false, got ${show(value)}`)
+  return value
+}
+
+/** A session that cannot be told of the end is none; the rest of it is looked at once it can. */
+function checkSession(session: unknown): asserts session is GuestSession {
+  if (typeof session !== 'object' || session === null) throw new TypeError(`open: must return a session, got ${show(session)}`)
+  checkFunction('close', (session as Partial<GuestSession>).close)
 }
 
 function isIterable(value: unknown): value is Iterable<Uint8Array> {
   return typeof value === 'object' && typeof (value as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] === 'function'
+}
+
+function checkResult(result: IteratorResult<Uint8Array>): IteratorResult<Uint8Array> {
+  ignoreRejection(result)
+  if (typeof result !== 'object' || result === null || isPromise(result))
+    throw new TypeError(`reply: an iterator must give { done, value }, got ${show(result)}`)
+  if (result.done !== true) checkBytes('reply', result.value)
+  return result
 }
 
 function checkBytes(name: string, value: Uint8Array): Uint8Array {

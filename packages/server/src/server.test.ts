@@ -389,7 +389,7 @@ describe('a connection ends', () => {
 
   // What the types rule out, plain JavaScript does: the connection bears it, not the process.
   test.each<[string, object | undefined, string]>([
-    ['no session', undefined, 'greeting'],
+    ['no session', undefined, 'open: must return a session, got undefined'],
     ['no greeting', { greeting: undefined }, 'greeting: must be a Uint8Array, got undefined'],
     ['no replies', { receive: () => undefined }, 'receive: must give an iterable of replies, got undefined'],
     ['a promise of none', { receive: async () => null }, 'receive: must give an iterable of replies, got null'],

@@ -4,7 +4,7 @@ export interface GuestConnection {
   readonly id: number
   /** Who is at the other end, for messages; empty if nobody knows. */
   readonly remote: string
-  /** Resolves `ms` from now on the server's clock; rejects when the connection ends first. */
+  /** Resolves `ms` from now on the server's clock, 0 … 2^31 − 1; rejects when the connection ends first, and with RangeError for another time. */
   delay(ms: number): Promise<void>
 }
 
@@ -27,11 +27,12 @@ export interface GuestSession {
   close(): void
 }
 
-/** A service that a guest offers, chosen by the first byte that a client sends. */
+/** A service that a guest offers, chosen by the first byte that a client sends. One that throws ends its connection, and nothing else. */
 export interface GuestService {
   /** 0 … 255. */
   readonly byte: number
   /** False while the service is not registered yet: a connection is accepted and closed, as early in a guest's boot. Default: always true. */
   available?(now: number): boolean
+  /** Called once for each connection. What it returns is checked at once; what is none ends the connection with `service-error`. */
   open(connection: GuestConnection): GuestSession
 }

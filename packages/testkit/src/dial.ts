@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { Dial } from '@upcall/client'
-import type { FaultPlan } from './fault-plan.js'
+import { checkFunction, show } from './check.js'
+import { checkPlan, type FaultPlan } from './fault-plan.js'
 import { type FaultStream, faulty } from './faulty.js'
 
 /**
@@ -10,6 +11,10 @@ import { type FaultStream, faulty } from './faulty.js'
  */
 export function dialSequence(...attempts: (Dial | Error | 'silence')[]): Dial & { readonly attempts: number } {
   if (attempts.length === 0) throw new TypeError('dialSequence: needs at least one attempt')
+  for (const [i, attempt] of attempts.entries()) {
+    if (typeof attempt !== 'function' && !(attempt instanceof Error) && attempt !== 'silence')
+      throw new TypeError(`dialSequence: attempts[${i}]: must be a dialer, an Error or 'silence', got ${show(attempt)}`)
+  }
   let count = 0
   const dial = async (options: { signal: AbortSignal }): Promise<Duplex> => {
     const attempt = attempts[Math.min(count, attempts.length - 1)]!
@@ -31,6 +36,8 @@ export function faultyDial(
   dial: Dial,
   plan: FaultPlan | ((number: number) => FaultPlan | undefined),
 ): Dial & { readonly streams: readonly FaultStream[] } {
+  checkFunction('faultyDial: dial', dial)
+  if (typeof plan !== 'function') checkPlan(plan)
   const streams: FaultStream[] = []
   const dialFaulty = async (options: { signal: AbortSignal }): Promise<Duplex> => {
     const number = streams.length + 1

@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream'
+import { checkObject, count } from './check.js'
 import { socketError } from './socket-error.js'
 
 export interface DuplexPairOptions {
@@ -16,6 +17,8 @@ export interface DuplexPairOptions {
  *   arrived were not read. `destroy(error)` is always a reset: the other end fails with ECONNRESET.
  */
 export function duplexPair(options: DuplexPairOptions = {}): [Duplex, Duplex] {
+  checkObject('duplexPair: options', options)
+  if (options.highWaterMark !== undefined) count('duplexPair: highWaterMark', options.highWaterMark, 0)
   return PairEnd.pair(options)
 }
 

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type Arch, decodeRequest, encodeConnect, encodeReply, MESSAGE_SIZE, type Reply, type Request } from '@upcall/wire'
+import { checkDuplex, count } from './check.js'
 import { socketError } from './socket-error.js'
 
 /** The client left while a script waited for it. A script that fails with it has not failed. */
@@ -23,6 +24,7 @@ export class FakeConnection {
   #wake: () => void = () => {}
 
   constructor(stream: Duplex, number: number, arch: Arch) {
+    checkDuplex('FakeConnection: stream', stream)
     this.stream = stream
     this.number = number
     this.arch = arch
@@ -50,6 +52,7 @@ export class FakeConnection {
 
   /** The next `length` bytes. Rejects with {@link ClientGone} if they cannot come any more. */
   async read(length: number): Promise<Uint8Array> {
+    count('length', length, 0)
     while (this.#buffer.length < length) {
       if (this.#over) throw new ClientGone(`the client left after ${this.#buffer.length} of ${length} bytes`)
       await new Promise<void>((resolve) => {
@@ -95,7 +98,7 @@ export class FakeConnection {
   }
 
   /** Sends a reply. */
-  reply(reply: Reply): Promise<void> {
+  async reply(reply: Reply): Promise<void> {
     return this.write(encodeReply(reply, this.arch))
   }
 

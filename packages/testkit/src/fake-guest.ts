@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { Dial } from '@upcall/client'
 import type { Arch } from '@upcall/wire'
+import { checkFunction, checkObject, show } from './check.js'
 import { duplexPair } from './duplex-pair.js'
 import { ClientGone, FakeConnection } from './fake-connection.js'
 
@@ -34,14 +35,21 @@ export interface FakeGuest {
  * @param script - A function, or one function for each connection in turn; the last one serves all further ones.
  */
 export function fakeGuest(script: GuestScript | readonly GuestScript[], options: FakeGuestOptions = {}): FakeGuest {
-  const scripts = typeof script === 'function' ? [script] : script
+  checkObject('fakeGuest: options', options)
+  const { arch = 'x86_64' } = options
+  if (arch !== 'x86_64' && arch !== 'aarch64')
+    throw new TypeError(`fakeGuest: arch: must be 'x86_64' or 'aarch64', got ${show(arch)}`)
+  const scripts: readonly GuestScript[] = typeof script === 'function' ? [script] : script
+  if (!Array.isArray(scripts))
+    throw new TypeError(`fakeGuest: script: must be a function or an array of them, got ${show(script)}`)
+  for (const [i, each] of scripts.entries()) checkFunction(`fakeGuest: script[${i}]`, each)
   if (scripts.length === 0) throw new TypeError('fakeGuest: script: an empty list cannot serve any connection; give at least one')
   const connections: FakeConnection[] = []
   const running: Promise<void>[] = []
   const failures: unknown[] = []
 
   function serve(stream: Duplex): FakeConnection {
-    const connection = new FakeConnection(stream, connections.length + 1, options.arch ?? 'x86_64')
+    const connection = new FakeConnection(stream, connections.length + 1, arch)
     connections.push(connection)
     const own = scripts[Math.min(connections.length, scripts.length) - 1]!
     running.push(

@@ -1,3 +1,5 @@
+import { checkNames, checkObject, count, show } from './check.js'
+
 /** What happens to one direction of a stream. Offsets count the stream's own bytes from 0; inserted ones do not count. */
 export interface DirectionPlan {
   /** Deliver in pieces of this many bytes. Default: as they come. */
@@ -36,16 +38,24 @@ export class Faults {
   readonly #cuts: number[]
   readonly #every: number
 
+  /** @throws TypeError or RangeError that names the part of the plan that is wrong. */
   constructor(plan: DirectionPlan = {}) {
-    this.#every = plan.every === undefined ? Number.POSITIVE_INFINITY : count(plan.every, 'every', 1)
-    this.#cuts = (plan.cuts ?? []).map((cut, i) => count(cut, `cuts[${i}]`, 0)).sort((a, b) => a - b)
+    checkNames('fault plan', plan, ['every', 'cuts', 'insert', 'stallAt', 'eofAt', 'resetAt'])
+    const { every, cuts = [], insert, stallAt, eofAt, resetAt } = plan
+    const offset = (path: string, value: number, min = 0) => count(`fault plan: ${path}`, value, min)
+    this.#every = every === undefined ? Number.POSITIVE_INFINITY : offset('every', every, 1)
+    if (!Array.isArray(cuts)) throw new TypeError(`fault plan: cuts: must be an array of offsets, got ${show(cuts)}`)
+    this.#cuts = cuts.map((cut, i) => offset(`cuts[${i}]`, cut)).sort((a, b) => a - b)
     const events: Event[] = []
-    if (plan.insert !== undefined) {
-      events.push({ do: 'insert', at: count(plan.insert.at, 'insert.at', 0), bytes: plan.insert.bytes })
+    if (insert !== undefined) {
+      checkObject('fault plan: insert', insert)
+      if (!(insert.bytes instanceof Uint8Array))
+        throw new TypeError(`fault plan: insert.bytes: must be a Uint8Array, got ${show(insert.bytes)}`)
+      events.push({ do: 'insert', at: offset('insert.at', insert.at), bytes: insert.bytes })
     }
-    if (plan.stallAt !== undefined) events.push({ do: 'stall', at: count(plan.stallAt, 'stallAt', 0) })
-    if (plan.eofAt !== undefined) events.push({ do: 'eof', at: count(plan.eofAt, 'eofAt', 0) })
-    if (plan.resetAt !== undefined) events.push({ do: 'reset', at: count(plan.resetAt, 'resetAt', 0) })
+    if (stallAt !== undefined) events.push({ do: 'stall', at: offset('stallAt', stallAt) })
+    if (eofAt !== undefined) events.push({ do: 'eof', at: offset('eofAt', eofAt) })
+    if (resetAt !== undefined) events.push({ do: 'reset', at: offset('resetAt', resetAt) })
     // Stable: at one offset the order is the one above.
     this.#events = events.sort((a, b) => a.at - b.at)
   }
@@ -80,9 +90,7 @@ export class Faults {
   }
 }
 
-function count(value: number, path: string, min: number): number {
-  if (!Number.isInteger(value) || value < min) {
-    throw new RangeError(`fault plan: ${path}: must be an integer of at least ${min}, got ${String(value)}`)
-  }
-  return value
+/** @throws TypeError for a plan with a direction that does not exist. */
+export function checkPlan(plan: FaultPlan): void {
+  checkNames('fault plan', plan, ['read', 'write'])
 }

@@ -1,5 +1,6 @@
 import { Duplex } from 'node:stream'
-import { type FaultPlan, Faults } from './fault-plan.js'
+import { checkDuplex } from './check.js'
+import { checkPlan, type FaultPlan, Faults } from './fault-plan.js'
 import { socketError } from './socket-error.js'
 
 export type Direction = 'read' | 'write'
@@ -12,7 +13,11 @@ export interface FaultEvent {
   at: number
 }
 
-/** `stream` with the faults of `plan` between it and whoever holds the result. */
+/**
+ * `stream` with the faults of `plan` between it and whoever holds the result.
+ *
+ * @throws TypeError or RangeError for a stream that is none, or a plan that is wrong; it names the part.
+ */
 export function faulty(stream: Duplex, plan: FaultPlan): FaultStream {
   return new FaultStream(stream, plan)
 }
@@ -36,6 +41,8 @@ export class FaultStream extends Duplex {
   #writing: Promise<void>
 
   constructor(inner: Duplex, plan: FaultPlan) {
+    checkDuplex('faulty: stream', inner)
+    checkPlan(plan)
     super({ allowHalfOpen: inner.allowHalfOpen })
     this.#inner = inner
     this.#faults = { read: new Faults(plan.read), write: new Faults(plan.write) }

@@ -1,5 +1,6 @@
 import { strictEqual } from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
+import { atLeast, checkFunction } from './check.js'
 
 /** What a process holds open. */
 export interface OpenResources {
@@ -25,9 +26,12 @@ export function openResources(): OpenResources {
  * @param options - `graceMs`: default 2000.
  */
 export async function withoutLeaks<T>(fn: () => Promise<T>, options: { graceMs?: number | undefined } = {}): Promise<T> {
+  checkFunction('fn', fn)
+  const { graceMs = 2000 } = options
+  atLeast('graceMs', graceMs, 0)
   const before = openResources()
   const result = await fn()
-  const deadline = performance.now() + (options.graceMs ?? 2000)
+  const deadline = performance.now() + graceMs
   let excess = leaked(before, openResources())
   while (excess.length > 0 && performance.now() < deadline) {
     await new Promise((resolve) => setImmediate(resolve))

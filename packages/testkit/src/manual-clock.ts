@@ -1,4 +1,5 @@
 import type { Clock } from '@upcall/client'
+import { atLeast, checkFunction, count, show } from './check.js'
 
 /** Options of {@link ManualClock}. */
 export interface ManualClockOptions {
@@ -22,8 +23,9 @@ export class ManualClock implements Clock {
   #order = 0
 
   constructor({ start = 0, limit = 10_000 }: ManualClockOptions = {}) {
+    if (!Number.isFinite(start)) throw new RangeError(`ManualClock: start: must be a finite number, got ${show(start)}`)
     this.#now = start
-    this.#limit = limit
+    this.#limit = count('ManualClock: limit', limit, 1)
   }
 
   /** Milliseconds. Bound, so that it can be handed on alone. */
@@ -31,6 +33,9 @@ export class ManualClock implements Clock {
 
   /** Calls `fn` once, `ms` from now, unless the returned function is called first. */
   readonly setTimer = (ms: number, fn: () => void): (() => void) => {
+    // As with setTimeout, less than 0 is 0; what is no number would never be due.
+    atLeast('ManualClock.setTimer: ms', ms, Number.NEGATIVE_INFINITY)
+    checkFunction('ManualClock.setTimer: fn', fn)
     const timer: Timer = { at: this.#now + Math.max(0, ms), order: this.#order++, run: fn }
     this.#timers.add(timer)
     return () => void this.#timers.delete(timer)
@@ -58,6 +63,8 @@ export class ManualClock implements Clock {
 
   /** Moves on by `ms` and runs the timers that come due on the way, in order, those set on the way included. */
   advance(ms: number): void {
+    if (!Number.isFinite(atLeast('ManualClock.advance: ms', ms, 0)))
+      throw new RangeError('ManualClock.advance: ms: must be finite')
     const target = this.#now + ms
     for (let ran = 0; (this.nextAt ?? Number.POSITIVE_INFINITY) <= target; ran++) {
       if (ran === this.#limit)
@@ -74,6 +81,7 @@ export class ManualClock implements Clock {
    * @throws If no timer is left while the promise is pending, or the limit is reached.
    */
   async drive<T>(promise: Promise<T>): Promise<T> {
+    if (typeof promise?.then !== 'function') throw new TypeError(`promise: must be a promise, got ${show(promise)}`)
     let settled = false
     const watch = () => {
       settled = true

@@ -1,6 +1,7 @@
 import type { Dial } from '@upcall/client'
 import { deviceManagerGuest, type GuestBackend } from '@upcall/device-manager/guest'
 import { type Clock, type GuestService, UpcallServer } from '@upcall/server'
+import { checkObject } from './check.js'
 import { duplexPair } from './duplex-pair.js'
 
 export interface SimulatedDialOptions {
@@ -22,6 +23,8 @@ export interface SimulatedDial extends Dial, AsyncDisposable {
  * @param guest - A service, or a backend (such as a simulated guest) for the device manager.
  */
 export function simulatedDial(guest: GuestService | GuestBackend, options: SimulatedDialOptions = {}): SimulatedDial {
+  checkObject('simulatedDial: guest', guest)
+  checkObject('simulatedDial: options', options)
   const service = 'open' in guest ? guest : deviceManagerGuest(guest)
   const server = new UpcallServer({ services: [service], clock: options.clock })
   let open = true

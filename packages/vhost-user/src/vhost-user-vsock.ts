@@ -267,7 +267,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   }
 }
 
-/** A device that listens: `new VhostUserVsock(options).listen()`. What the two throw, it rejects with. */
+/** A device that listens: `new VhostUserVsock(options).listen()`. Rejects for options that the constructor refuses. */
 export async function createVsockDevice(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
   return new VhostUserVsock(options).listen()
 }

@@ -1,3 +1,5 @@
+import { inspect } from 'node:util'
+
 /** Who waits for which signal. */
 const waiting = new WeakMap<AbortSignal, Set<() => void>>()
 
@@ -28,4 +30,17 @@ function tell({ target }: Event): void {
   const all = waiting.get(target as AbortSignal)
   waiting.delete(target as AbortSignal)
   for (const fn of all ?? []) fn()
+}
+
+/** @throws {TypeError} unless `signal` is one, or left out: told before a timer or a socket depends on it. */
+export function checkSignal(signal: unknown): void {
+  if (signal === undefined) return
+  const { aborted, addEventListener, removeEventListener } = (signal ?? {}) as Partial<AbortSignal>
+  if (typeof aborted === 'boolean' && typeof addEventListener === 'function' && typeof removeEventListener === 'function') return
+  throw new TypeError(`signal is ${inspect(signal, { depth: -1 })}; an AbortSignal is allowed`)
+}
+
+/** @throws {TypeError} unless `options` is an object. */
+export function checkOptions(options: unknown): void {
+  if (typeof options !== 'object' || options === null) throw new TypeError(`options is ${inspect(options)}; an object is allowed`)
 }

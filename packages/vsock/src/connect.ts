@@ -1,5 +1,5 @@
 import { inspect } from 'node:util'
-import { onAbort } from './abort.js'
+import { checkOptions, checkSignal, onAbort } from './abort.js'
 import { type Address, toAddress } from './address.js'
 import { type Clock, checkDuration, systemClock } from './clock.js'
 import { dial } from './dial.js'
@@ -51,13 +51,15 @@ export interface ConnectOptions {
 /**
  * Connects to an address and resolves with a socket that is past any handshake.
  *
- * @throws {AddressError} for an address that cannot be used; {RangeError} for a duration that cannot, {TypeError} for a `retry` that is none.
+ * @throws {AddressError} for an address that cannot be used; {RangeError} for a duration that cannot, {TypeError} for a `retry` or a `signal` that is none.
  * @throws {VsockError} `retryable` for a missing or unattended socket (ENOENT, ECONNREFUSED), EOF or ECONNRESET in place of the
  * VMM's reply (all code `ECONNREFUSED`) and a passed deadline (`ETIMEDOUT`); not for EACCES or a malformed reply (`EPROTO`).
  */
 export async function connect(address: Address | string, options: ConnectOptions = {}): Promise<VsockSocket> {
   const remote = toAddress(address)
+  checkOptions(options)
   const { signal, clock = systemClock } = options
+  checkSignal(signal)
   if (options.lingerMs !== undefined) checkDuration('lingerMs', options.lingerMs)
   const retry = retryPlan(options)
   const timeoutMs = checkDuration('timeoutMs', retry?.budgetMs ?? options.timeoutMs ?? DEFAULT_TIMEOUT_MS)

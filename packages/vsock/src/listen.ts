@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import { createServer } from 'node:net'
 import { debuglog } from 'node:util'
-import { onAbort } from './abort.js'
+import { checkOptions, checkSignal, onAbort } from './abort.js'
 import {
   type Address,
   guestInitiatedPath,
@@ -48,11 +48,13 @@ export interface VsockServerEvents {
  * connects to host port `<port>`: the VMM brings it to `<path>_<port>`, without a handshake. A dead server's socket file is taken
  * over, never one in use nor another file.
  *
- * @throws {AddressError} for an address that cannot be bound; {RangeError} for an option that cannot be.
+ * @throws {AddressError} for an address that cannot be bound; {RangeError} or {TypeError} for an option that is wrong.
  * @throws {VsockError} `EADDRINUSE`, `ABORTED`, or the kernel's errno.
  */
 export async function listen(address: Address | string, options: ListenOptions = {}): Promise<VsockServer> {
   const local = toAddress(address)
+  checkOptions(options)
+  checkSignal(options.signal)
   if (options.lingerMs !== undefined) checkDuration('lingerMs', options.lingerMs)
   const { maxPending = DEFAULT_MAX_PENDING } = options
   if (!Number.isInteger(maxPending) || maxPending < 1) throw new RangeError(`maxPending is ${maxPending}; at least 1`)

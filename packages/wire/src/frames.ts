@@ -1,5 +1,9 @@
+import { integer } from './check.js'
 import { MESSAGE_SIZE } from './constants.js'
-import { WireError } from './error.js'
+import { show, WireError } from './error.js'
+
+/** More than any message needs, less than what a buffer cannot hold. */
+const MAX_SIZE = 2 ** 30
 
 /** Cuts a stream into messages of one fixed size, however the stream was chunked. It never holds more than one unfinished message. */
 export class FrameDecoder {
@@ -8,10 +12,12 @@ export class FrameDecoder {
   #partial: Uint8Array
   #pending = 0
 
-  /** @param size - Bytes in a message, default 1024. */
+  /**
+   * @param size - Bytes in a message, 1 … 2^30, default 1024.
+   * @throws {@link WireError} `ARGUMENT` for another size.
+   */
   constructor(size: number = MESSAGE_SIZE) {
-    if (!Number.isInteger(size) || size < 1) throw new WireError('ARGUMENT', 'size', `must be a positive integer, got ${size}`)
-    this.size = size
+    this.size = integer(size, 'size', 1, MAX_SIZE)
     this.#partial = new Uint8Array(size)
   }
 
@@ -24,8 +30,10 @@ export class FrameDecoder {
    * Takes the next chunk, of any length.
    *
    * @returns The messages that it completes, in order. Each is a copy: neither the chunk nor a later call changes it.
+   * @throws {@link WireError} `ARGUMENT` for what is no Uint8Array.
    */
   push(chunk: Uint8Array): Uint8Array[] {
+    if (!(chunk instanceof Uint8Array)) throw new WireError('ARGUMENT', 'chunk', `must be a Uint8Array, got ${show(chunk)}`)
     const frames: Uint8Array[] = []
     let at = 0
     while (at < chunk.length) {

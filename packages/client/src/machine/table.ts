@@ -175,7 +175,12 @@ function tryAgain(c: Context, reason: ReconnectReason, cause: unknown, conn?: nu
   drop(c, conn)
   c.lastFailure = cause
   const attempt = ++c.attempts
-  const delayMs = backoff(pace, attempt)
+  let delayMs: number
+  try {
+    delayMs = backoff(pace, attempt)
+  } catch (error) {
+    return giveUp(c, error)
+  }
   c.effects.push({ type: 'reconnect', attempt, delayMs, reason, cause })
   return { kind: 'Due', at: c.now + delayMs }
 }

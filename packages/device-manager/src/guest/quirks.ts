@@ -1,3 +1,5 @@
+import { checkSwitches } from '../check.js'
+
 /**
  * What the kernel does and nobody would design. All are on unless switched off; off, the guest does what is said behind "off".
  * Numbers are those of the facts in the protocol's documentation.
@@ -32,9 +34,20 @@ export function allQuirks(overrides: { readonly [Q in keyof Quirks]?: boolean | 
     slowAbsentCpu: true,
     resetWhileBooting: true,
   }
+  checkSwitches('quirks', overrides, Object.keys(quirks))
   for (const [name, on] of Object.entries(overrides)) {
-    if (!(name in quirks)) throw new RangeError(`quirks.${name}: must be one of ${Object.keys(quirks).join(', ')}`)
     if (on !== undefined) quirks[name as keyof Quirks] = on
   }
   return quirks
+}
+
+const WIRE_QUIRKS = ['tornRequests', 'staleReplyBytes', 'stalePciResult', 'wrongMagicSucceeds'] as const
+
+/** @throws RangeError for a quirk that the wire does not have, TypeError for one that is neither on nor off. */
+export function wireQuirks(
+  name: string,
+  quirks: { readonly [Q in keyof WireQuirks]?: boolean | undefined } = {},
+): Partial<WireQuirks> {
+  checkSwitches(name, quirks, WIRE_QUIRKS)
+  return quirks as Partial<WireQuirks>
 }

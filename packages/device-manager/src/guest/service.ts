@@ -1,7 +1,8 @@
 import type { GuestService } from '@upcall/server'
 import { DEVICE_MANAGER_BYTE } from '@upcall/wire'
+import { checkArchOption, checkFunction, checkObject } from '../check.js'
 import type { GuestBackend } from './backend.js'
-import type { WireQuirks } from './quirks.js'
+import { type WireQuirks, wireQuirks } from './quirks.js'
 import { DeviceManagerSession } from './session.js'
 
 export interface DeviceManagerGuestOptions {
@@ -11,9 +12,14 @@ export interface DeviceManagerGuestOptions {
 
 /**
  * The device manager's guest side, service `'d'`, for an `UpcallServer`. All its connections share the backend, as in a guest.
+ *
+ * @throws TypeError or RangeError that names what is wrong with the backend or the options.
  */
 export function deviceManagerGuest(backend: GuestBackend, options: DeviceManagerGuestOptions = {}): GuestService {
-  const quirk = (name: keyof WireQuirks) => options.quirks?.[name] ?? backend.quirks?.[name] ?? false
+  checkObject('options', options)
+  checkBackend(backend)
+  const given = wireQuirks('quirks', options.quirks)
+  const quirk = (name: keyof WireQuirks) => given[name] ?? backend.quirks?.[name] ?? false
   const quirks: WireQuirks = {
     tornRequests: quirk('tornRequests'),
     staleReplyBytes: quirk('staleReplyBytes'),
@@ -25,4 +31,20 @@ export function deviceManagerGuest(backend: GuestBackend, options: DeviceManager
     available: (now) => backend.available?.(now) ?? true,
     open: (connection) => new DeviceManagerSession(backend, connection, quirks),
   }
+}
+
+/** A backend may be a program's own: what it lacks is told now, not to the first client that asks for it. */
+function checkBackend(backend: GuestBackend): void {
+  checkObject('backend', backend, 'a GuestBackend object')
+  checkArchOption(backend.arch)
+  for (const name of ['cpu', 'mmio', 'pci'] as const) {
+    const hotplug = backend[name]
+    if (hotplug === undefined) continue
+    checkObject(`backend.${name}`, hotplug, 'an object with add and remove, or left out')
+    checkFunction(`backend.${name}.add`, hotplug.add)
+    checkFunction(`backend.${name}.remove`, hotplug.remove)
+  }
+  for (const name of ['available', 'opened', 'stopped'] as const)
+    if (backend[name] !== undefined) checkFunction(`backend.${name}`, backend[name], 'a function or left out')
+  if (backend.quirks !== undefined) checkObject('backend.quirks', backend.quirks)
 }

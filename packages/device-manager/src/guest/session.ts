@@ -111,7 +111,7 @@ export class DeviceManagerSession implements GuestSession {
       case 'DEL_CPU': {
         if (cpu === undefined) break
         const request = this.#read<CpuRequest>()
-        return type === 'ADD_CPU' ? cpu.add(request, this.#connection) : cpu.remove(request, this.#connection)
+        return native(type === 'ADD_CPU' ? cpu.add(request, this.#connection) : cpu.remove(request, this.#connection))
       }
       case 'ADD_MMIO':
       case 'DEL_MMIO': {
@@ -166,11 +166,18 @@ export class DeviceManagerSession implements GuestSession {
 
 /** Does it now, or once the guest runs again. */
 function whenRunning<T>(backend: GuestBackend, step: () => MaybePromise<T>): MaybePromise<T> {
-  const stopped = backend.stopped?.()
+  const stopped = native(backend.stopped?.())
   return stopped === undefined ? step() : stopped.then(() => whenRunning(backend, step))
 }
 
 function asAnswer(result: MaybePromise<number | NoReply>): MaybePromise<CpuAnswer | NoReply> {
   const answer = (result: number | NoReply) => (result === NO_REPLY ? NO_REPLY : { result })
-  return result instanceof Promise ? result.then(answer) : answer(result)
+  const given = native(result)
+  return given instanceof Promise ? given.then(answer) : answer(given)
+}
+
+/** A backend may have promises of another kind, or of another realm, as test runners make them. */
+function native<T>(value: MaybePromise<T>): MaybePromise<T> {
+  const then: unknown = typeof value === 'object' && value !== null && 'then' in value ? value.then : undefined
+  return typeof then === 'function' ? Promise.resolve(value) : value
 }

@@ -26,7 +26,7 @@ export function memoryTransport(): ComplianceTransport<number> {
         [Symbol.asyncIterator]: () => queue[Symbol.asyncIterator](),
       }
     },
-    connect(address, { signal, timeoutMs, clock }) {
+    async connect(address, { signal, timeoutMs, clock }) {
       return new Promise((resolve, reject) => {
         if (signal?.aborted) throw failure('ABORTED', `connect ${address}: aborted`, signal.reason)
         let cancel = () => {}

@@ -1,5 +1,6 @@
 import { type Clock, systemClock } from '@upcall/server'
 import type { Arch } from '@upcall/wire'
+import { checkArchOption, checkClock, checkObject, checkRoot, checkSignal, checkSwitch, milliseconds } from '../../check.js'
 import type { CpuHotplug, GuestBackend, MmioHotplug, PciHotplug } from '../backend.js'
 import { ApicIds } from './apic-ids.js'
 import { LinuxCpus } from './cpus.js'
@@ -8,7 +9,7 @@ import { X86Cpus } from './cpus-x86.js'
 import { type Files, filesBelow } from './files.js'
 import { LinuxMmio } from './mmio.js'
 import { LinuxPci } from './pci.js'
-import { milliseconds, Turns, Waiting } from './waiting.js'
+import { Turns, Waiting } from './waiting.js'
 
 export interface LinuxGuestOptions {
   /** Default: that of the running Node. */
@@ -36,10 +37,13 @@ export interface LinuxGuestOptions {
  * `upcall_mmio` where it is loaded. Needs root. Results and errnos are those of a patched 6.12 kernel without its quirks. Memory blocks are
  * not part of the protocol: see {@link onlineMemory}.
  *
- * @throws RangeError for a time that is not 0 to 2147483647 milliseconds, and where there is no upcall for the architecture.
+ * @throws TypeError or RangeError that names the option that is wrong.
  */
 export function linuxGuest(options: LinuxGuestOptions = {}): GuestBackend {
-  return new LinuxGuest(options, filesBelow(options.root ?? '/'))
+  checkObject('options', options)
+  const { root = '/' } = options
+  checkRoot(root)
+  return new LinuxGuest(options, filesBelow(root))
 }
 
 export class LinuxGuest implements GuestBackend {
@@ -49,11 +53,16 @@ export class LinuxGuest implements GuestBackend {
   readonly pci: PciHotplug
 
   constructor(options: LinuxGuestOptions, files: Files) {
-    const { rollBack = true, clock = systemClock, signal } = options
-    const operationMs = milliseconds('operationMs', options.operationMs ?? 25_000)
-    const cpuWaitMs = milliseconds('cpuWaitMs', options.cpuWaitMs ?? 5000)
-    const pciWaitMs = milliseconds('pciWaitMs', options.pciWaitMs ?? 2000)
-    this.arch = options.arch ?? thisArch()
+    const { rollBack = true, operationMs = 25_000, clock = systemClock, signal } = options
+    const arch = options.arch ?? thisArch()
+    checkArchOption(arch)
+    checkSwitch('rollBack', rollBack)
+    checkClock(clock)
+    checkSignal(signal)
+    const cpuWaitMs = milliseconds('cpuWaitMs', options.cpuWaitMs ?? 5000, 0)
+    const pciWaitMs = milliseconds('pciWaitMs', options.pciWaitMs ?? 2000, 0)
+    milliseconds('operationMs', operationMs, 1)
+    this.arch = arch
     const waiting = new Waiting(clock, signal)
     const cpus = new LinuxCpus(files)
     const cpuOptions = { waiting, rollBack, cpuWaitMs }

@@ -1,6 +1,7 @@
 import { type Clock, systemClock } from '@upcall/server'
+import { checkClock, checkObject, checkRoot, checkSignal, milliseconds, show } from '../../check.js'
 import { type Files, filesBelow, NO_FILE } from './files.js'
-import { milliseconds, Waiting } from './waiting.js'
+import { Waiting } from './waiting.js'
 
 const MEMORY = '/sys/devices/system/memory'
 
@@ -47,18 +48,24 @@ export interface OnlinedMemory {
  * requests (types 3 and 4) answer −1 on every kernel, so this is for the guest's program to call, after whatever tells it to. Blocks that
  * the kernel or another program (a udev rule) brings online first are as good.
  *
- * @throws What `signal` was aborted with; RangeError for an option that cannot be; Error if the kernel has no memory blocks.
+ * @throws What `signal` was aborted with; Error if the kernel has no memory blocks; TypeError or RangeError for an option that is wrong.
  */
 export async function onlineMemory(options: OnlineMemoryOptions = {}): Promise<OnlinedMemory> {
-  return onlineBlocks(filesBelow(options.root ?? '/'), options)
+  checkObject('options', options)
+  const { root = '/' } = options
+  checkRoot(root)
+  return onlineBlocks(filesBelow(root), options)
 }
 
 export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): Promise<OnlinedMemory> {
   const { policy = 'online_movable', bytes = 0n, online = 0n, timeoutMs = 5000, clock = systemClock, signal } = options
-  if (!POLICIES.includes(policy)) throw new RangeError(`policy: must be one of ${POLICIES.join(', ')}, got ${String(policy)}`)
-  amount('bytes', bytes)
-  amount('online', online)
-  milliseconds('timeoutMs', timeoutMs)
+  if (!POLICIES.includes(policy)) throw new RangeError(`policy: must be one of ${POLICIES.join(', ')}, got ${show(policy)}`)
+  for (const [name, value] of Object.entries({ bytes, online }))
+    if (typeof value !== 'bigint' || value < 0n)
+      throw new RangeError(`${name}: must be a bigint of at least 0, got ${show(value)}`)
+  milliseconds('timeoutMs', timeoutMs, 0)
+  checkClock(clock)
+  checkSignal(signal)
   const blockSize = await readBlockSize(files)
   const size = (blocks: readonly number[]) => BigInt(blocks.length) * blockSize
   const waiting = new Waiting(clock, signal)
@@ -116,11 +123,6 @@ async function blocks(files: Files, state: 'online' | 'offline', switched?: Read
     if ((await files.read(`${MEMORY}/${name}/state`)) === state || switched?.has(Number(block))) found.push(Number(block))
   }
   return found.sort((a, b) => a - b)
-}
-
-function amount(name: string, value: bigint): void {
-  if (typeof value !== 'bigint' || value < 0n)
-    throw new RangeError(`${name}: must be a bigint of 0 or more, got ${String(value)}`)
 }
 
 async function readBlockSize(files: Files): Promise<bigint> {

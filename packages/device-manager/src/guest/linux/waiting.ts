@@ -3,15 +3,6 @@ import type { Clock } from '@upcall/server'
 const FIRST_PAUSE_MS = 5
 const LONGEST_PAUSE_MS = 100
 
-// setTimeout fires at once beyond this, which is 24 days.
-const LONGEST_TIMER_MS = 0x7fff_ffff
-
-/** @throws RangeError unless a timer can wait so long. */
-export function milliseconds(name: string, value: number): number {
-  if (typeof value === 'number' && value >= 0 && value <= LONGEST_TIMER_MS) return value
-  throw new RangeError(`${name}: must be 0 to ${LONGEST_TIMER_MS} milliseconds, got ${String(value)}`)
-}
-
 /** Thrown where an operation outlives its deadline. What it has begun goes on in the kernel; how it ends, nobody knows. */
 export class Overdue extends Error {
   override readonly name = 'Overdue'

@@ -1,5 +1,6 @@
 import type { GuestConnection } from '@upcall/server'
 import type { Arch } from '@upcall/wire'
+import { checkArchOption, checkFunction, checkObject, checkSwitch, checkSwitches, show } from '../../check.js'
 import type { GuestBackend } from '../backend.js'
 import { allQuirks, type Quirks } from '../quirks.js'
 import type { Cpus, Wait } from './cpus.js'
@@ -80,7 +81,7 @@ export interface SimulatedGuest extends GuestBackend {
 /**
  * A guest in memory that behaves as the patched kernels do, the dangerous parts included.
  *
- * @throws RangeError for an option that cannot be.
+ * @throws TypeError or RangeError that names the option, or the quirk, that is wrong.
  */
 export function simulatedGuest(options: SimulatedGuestOptions): SimulatedGuest {
   return new Guest(options)
@@ -104,22 +105,21 @@ class Guest implements SimulatedGuest {
   #pause: { readonly over: Promise<void>; end(): void } | undefined
 
   constructor(options: SimulatedGuestOptions) {
+    checkObject('options', options)
     const { arch, kernel = '6.1', cpus = 1, maxCpus = MAX_CPUS, hardware = everythingAnswers, support = {} } = options
-    if (arch !== 'x86_64' && arch !== 'aarch64') throw new RangeError(`arch: must be 'x86_64' or 'aarch64', got ${String(arch)}`)
-    if (!KERNELS.includes(kernel)) throw new RangeError(`kernel: must be one of ${KERNELS.join(', ')}, got ${String(kernel)}`)
+    const { mmio = [], pci = [], uninitialisedResult = 0xaaaaaaaa | 0 } = options
+    checkArchOption(arch)
+    if (!KERNELS.includes(kernel)) throw new RangeError(`kernel: must be one of ${KERNELS.join(', ')}, got ${show(kernel)}`)
     inRange('maxCpus', maxCpus, 1, MAX_CPUS)
     inRange('cpus', cpus, 1, maxCpus)
-    for (const [i, { base, size, irq }] of (options.mmio ?? []).entries()) {
-      isU64(`mmio[${i}].base`, base, 0n)
-      isU64(`mmio[${i}].size`, size, 1n)
-      inRange(`mmio[${i}].irq`, irq, 0, 0xffff_ffff)
-    }
-    for (const [i, { bus, devfn }] of (options.pci ?? []).entries()) {
-      inRange(`pci[${i}].bus`, bus, 0, 0xff)
-      inRange(`pci[${i}].devfn`, devfn, 0, 0xff)
-    }
-    const { uninitialisedResult = 0xaaaaaaaa | 0 } = options
-    inRange('uninitialisedResult', uninitialisedResult, -0x8000_0000, 0x7fff_ffff)
+    checkObject('hardware', hardware, 'an object with hasCpu and hasPci')
+    checkFunction('hardware.hasCpu', hardware.hasCpu)
+    checkFunction('hardware.hasPci', hardware.hasPci)
+    checkSwitches('support', support, ['cpu', 'mmio', 'pci'])
+    checkSwitch('booting', options.booting)
+    checkWindows(mmio)
+    checkFunctions(pci)
+    inRange('uninitialisedResult', uninitialisedResult, -(2 ** 31), 2 ** 31 - 1)
     this.arch = arch
     this.quirks = allQuirks(options.quirks)
     this.#kernel = kernel
@@ -127,8 +127,8 @@ class Guest implements SimulatedGuest {
     this.#booted = options.booting !== true
     const common = { cpus, maxCpus, hardware, quirks: this.quirks }
     this.#cpus = arch === 'aarch64' ? new ArmCpus(common) : new X86Cpus({ ...common, counted: this.#old, uninitialisedResult })
-    this.#windows = new MmioWindows(arch, options.mmio ?? [])
-    this.#functions = new PciFunctions(hardware, options.pci ?? [])
+    this.#windows = new MmioWindows(arch, mmio)
+    this.#functions = new PciFunctions(hardware, pci)
     if (support.cpu !== false) {
       this.cpu = {
         add: (request, connection) => this.#lock.run(() => this.#cpus.add(request, waitOn(connection))),
@@ -215,14 +215,31 @@ function waitOn(connection: GuestConnection): Wait {
   return (ms) => connection.delay(ms).catch(() => {})
 }
 
-function isU64(name: string, value: bigint, min: bigint): void {
-  const max = 2n ** 64n - 1n
-  if (typeof value !== 'bigint' || value < min || value > max)
-    throw new RangeError(`${name}: must be a bigint in ${min} … ${max}, got ${String(value)}`)
+function checkWindows(windows: readonly MmioWindow[]): void {
+  if (!Array.isArray(windows)) throw new TypeError(`mmio: must be an array of windows, got ${show(windows)}`)
+  for (const [i, window] of windows.entries()) {
+    checkObject(`mmio[${i}]`, window)
+    for (const [name, min] of [
+      ['base', 0n],
+      ['size', 1n],
+    ] as const)
+      if (typeof window[name] !== 'bigint' || window[name] < min || window[name] >= 1n << 64n)
+        throw new RangeError(`mmio[${i}].${name}: must be a bigint in ${min} … 2^64 − 1, got ${show(window[name])}`)
+    inRange(`mmio[${i}].irq`, window.irq, 0, 2 ** 32 - 1)
+  }
+}
+
+function checkFunctions(functions: readonly PciFunction[]): void {
+  if (!Array.isArray(functions)) throw new TypeError(`pci: must be an array of functions, got ${show(functions)}`)
+  for (const [i, pci] of functions.entries()) {
+    checkObject(`pci[${i}]`, pci)
+    inRange(`pci[${i}].bus`, pci.bus, 0, 0xff)
+    inRange(`pci[${i}].devfn`, pci.devfn, 0, 0xff)
+  }
 }
 
 function inRange(name: string, value: number, min: number, max: number): void {
   if (!Number.isInteger(value) || value < min || value > max) {
-    throw new RangeError(`${name}: must be an integer in ${min} … ${max}, got ${value}`)
+    throw new RangeError(`${name}: must be an integer in ${min} … ${max}, got ${show(value)}`)
   }
 }
