@@ -45,7 +45,12 @@ export function concealing<T extends Socket>(shown: T): T {
     // Not every version has all of them.
     if (typeof method === 'function')
       members[name] = hidden(function (this: unknown, ...args: unknown[]) {
-        return withHandle(() => method.apply(this, args))
+        depth++
+        try {
+          return method.apply(this, args)
+        } finally {
+          depth--
+        }
       })
   }
   for (const name of GETTERS) {
