@@ -23,8 +23,8 @@ export interface WatchPeerOptions {
  * `'end'` on, an empty write asks now and then; it costs a peer that half-closed nothing, and fails with EPIPE behind a close (and
  * behind a reading side that was shut down). The socket is then destroyed with that error, as after any failed write.
  *
- * Over TCP a close is the same FIN as a half-close, and a peer that has gone is found by its answer to real bytes. A stream that
- * is no socket, or TLS, is not asked.
+ * Over TCP a close is the same FIN as a half-close, and its EPIPE means that bytes were lost: TCP is not asked, nor is TLS, nor a
+ * stream that is no socket. Bytes that the kernel has taken count as taken: whether a Unix socket's peer had read them, nothing tells.
  *
  * @returns stops asking.
  */
@@ -34,12 +34,12 @@ export function watchPeer(stream: Duplex, { clock = systemClock, onGone }: Watch
   let cancel = () => {}
   let stopped = false
   const look = () => {
-    if (stopped || !stream.writable) return
+    if (stopped || !stream.writable || stream.remoteAddress !== undefined) return
     // Behind unsent bytes it waits for them, and they find out as well.
     stream.write('', (error) => {
       if (stopped) return
       if (error) {
-        if (REFUSALS.has((error as NodeJS.ErrnoException).code)) onGone?.(error)
+        if ((error as NodeJS.ErrnoException).code === 'EPIPE') onGone?.(error)
         return
       }
       cancel = clock.setTimer(pauseMs, look)
