@@ -9,41 +9,39 @@ const FIRST_PAUSE_MS = 50
 /** The longest. */
 const LONGEST_PAUSE_MS = 500
 
+const EMPTY = Buffer.alloc(0)
+
 /** A peer that takes no more. What it has said may still be there to be read. */
 const REFUSALS: ReadonlySet<unknown> = new Set(['EPIPE', 'ECONNRESET'])
 
-export interface WatchPeerOptions {
-  clock?: Clock | undefined
-  /** Called once, before the socket's `'error'`. */
-  onGone?: ((error: Error) => void) | undefined
-}
-
 /**
- * Tells a peer that has closed from one that has only ended its own direction: both are EOF to a reader. From the socket's
- * `'end'` on, an empty write asks now and then; it costs a peer that half-closed nothing, and fails with EPIPE behind a close (and
- * behind a reading side that was shut down). The socket is then destroyed with that error, as after any failed write.
+ * Tells a peer that has closed from one that has only ended its own direction: both are EOF to a reader. From the socket's `'end'`
+ * on, an empty write asks now and then. It costs a peer that half-closed nothing, and fails with EPIPE behind a close, and behind a
+ * reading side that was shut down. The socket is then destroyed, without an error: its peer wants nothing more, and nothing is lost.
  *
  * Over TCP a close is the same FIN as a half-close, and its EPIPE means that bytes were lost: TCP is not asked, nor is TLS, nor a
  * stream that is no socket. Bytes that the kernel has taken count as taken: whether a Unix socket's peer had read them, nothing tells.
  *
  * @returns stops asking.
  */
-export function watchPeer(stream: Duplex, { clock = systemClock, onGone }: WatchPeerOptions = {}): () => void {
+export function watchPeer(stream: Duplex, clock: Clock = systemClock): () => void {
   if (!(stream instanceof Socket) || 'encrypted' in stream) return () => {}
   let pauseMs = FIRST_PAUSE_MS
   let cancel = () => {}
   let stopped = false
+  const again = () => {
+    cancel = clock.setTimer(pauseMs, look)
+    pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)
+  }
   const look = () => {
     if (stopped || !stream.writable || stream.remoteAddress !== undefined) return
-    // Behind unsent bytes it waits for them, and they find out as well.
-    stream.write('', (error) => {
+    // Bytes that wait find out by themselves.
+    if (stream.writableLength > 0) return again()
+    // Not write(): its failure would be the stream's.
+    stream._write(EMPTY, 'utf8', (error) => {
       if (stopped) return
-      if (error) {
-        if ((error as NodeJS.ErrnoException).code === 'EPIPE') onGone?.(error)
-        return
-      }
-      cancel = clock.setTimer(pauseMs, look)
-      pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)
+      if ((error as NodeJS.ErrnoException | null | undefined)?.code === 'EPIPE') stream.destroy()
+      else if (!error) again()
     })
   }
   const stop = () => {
@@ -52,7 +50,7 @@ export function watchPeer(stream: Duplex, { clock = systemClock, onGone }: Watch
     stream.off('end', look).off('close', stop)
   }
   stream.once('close', stop)
-  if (stream.readableEnded) look()
+  if (stream.readableEnded) process.nextTick(look)
   else stream.once('end', look)
   return stop
 }

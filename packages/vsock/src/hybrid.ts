@@ -192,7 +192,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     const onEnd = () => {
       if (!this.#ways.halfClose) return onGone()
       // 'close' follows.
-      unwatch = watchPeer(socket, { clock: this.#clock })
+      unwatch = watchPeer(socket, this.#clock)
     }
     const cancelTimer = this.#clock.setTimer(this.#handshakeTimeoutMs, () => refuse('timeout'))
     const leave = () => {

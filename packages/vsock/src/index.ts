@@ -20,7 +20,7 @@ export {
 export type { BindOptions } from './bind.js'
 export type { Clock } from './clock.js'
 export { type ConnectOptions, connect, type RetryOptions } from './connect.js'
-export { keepReadable, type WatchPeerOptions, watchPeer } from './ends.js'
+export { keepReadable, watchPeer } from './ends.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
 export { type ConnectorCallback, type ConnectorOptions, type CreateConnection, connector, createConnection } from './http.js'
 export {

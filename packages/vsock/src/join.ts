@@ -55,8 +55,8 @@ export function join(dialer: Socket, guest: Duplex, { halfClose, clock, reply }:
   dialer.write(reply, 'latin1')
   carry(near, far)
   carry(far, near)
-  watchPeer(guest, { clock })
-  if (halfClose) watchPeer(dialer, { clock })
+  watchPeer(guest, clock)
+  if (halfClose) watchPeer(dialer, clock)
   else onceEnded(dialer, () => finish(near, far))
 }
 

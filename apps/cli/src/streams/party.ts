@@ -51,17 +51,10 @@ export interface SocketOptions {
 /** A connection, which the party then owns. */
 export function socketParty(socket: Duplex, { halfClose, lastWordsMs = LAST_WORDS_MS, clock }: SocketOptions): Party {
   const closed = closeOf(socket)
-  let gone = false
+  watchPeer(socket, clock)
   const over = new Promise<void>((resolve) => {
-    watchPeer(socket, {
-      clock,
-      onGone() {
-        gone = true
-        resolve()
-      },
-    })
     socket.once('close', () => {
-      // Behind its end, without an error: both its directions are over, as when a guest shuts both down.
+      // Behind its end, without an error: it takes no more, and has said everything.
       if (socket.readableEnded && !socket.errored && !socket.writableFinished) resolve()
     })
   })
@@ -82,10 +75,7 @@ export function socketParty(socket: Duplex, { halfClose, lastWordsMs = LAST_WORD
     lastWordsMs,
     broken: new Promise((resolve) => {
       if (socket.destroyed) return resolve(socket.errored ?? closedEarly())
-      socket.on('error', (error) => {
-        if (!gone) resolve(error)
-      })
-      socket.once('close', () => {
+      socket.once('error', resolve).once('close', () => {
         if (!socket.readableEnded) resolve(closedEarly())
       })
     }),
