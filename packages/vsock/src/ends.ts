@@ -37,8 +37,8 @@ export function watchPeer(stream: Duplex, clock: Clock = systemClock): () => voi
     if (stopped || !stream.writable || stream.remoteAddress !== undefined) return
     // Bytes that wait find out by themselves.
     if (stream.writableLength > 0) return again()
-    // Not write(): its failure would be the stream's.
-    stream._write(EMPTY, 'utf8', (error) => {
+    // Not write(): its failure would be the stream's. The encoding is what Writable passes with a Buffer.
+    stream._write(EMPTY, 'buffer' as BufferEncoding, (error) => {
       if (stopped) return
       if ((error as NodeJS.ErrnoException | null | undefined)?.code === 'EPIPE') stream.destroy()
       else if (!error) again()
