@@ -143,6 +143,7 @@ describe('vmm-shim run', () => {
     [['run', '--uds', '/tmp/x', '--api', '/tmp'], /--api \/tmp: there is something that is not a socket/],
     [['run', '--uds', `/tmp/${'x'.repeat(103)}`], /it has 108 bytes; a socket's path has 107 at most/],
     [['run', '--uds', '/tmp/x', '--memory', '12Q'], /512M/],
+    [['run', '--uds', '/tmp/x', '--vsock-profile', 'qemu'], /firecracker, cloud-hypervisor, dragonball/],
     [['run', '--uds', '/tmp/x', '--arch', 'mips'], /x86_64, aarch64/],
     [['run', '--uds', '/tmp/x', '--machine', 'pc'], /--machine: is for a guest under --qemu/],
     [['run', '--uds', '/tmp/x', '--qemu', '--boot-ms', '5'], /--boot-ms: is for a simulated guest/],

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { hybridProfiles } from '@upcall/vsock'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import packageJson from '../package.json' with { type: 'json' }
 import { demo } from './commands/demo.js'
@@ -17,6 +18,7 @@ program
   .description('serve a guest, simulated or with --qemu a real one, on a hybrid vsock socket until SIGINT or SIGTERM')
   .requiredOption('--uds <path>', 'where the hybrid vsock socket goes, at most 107 bytes')
   .option('--api <path>', 'where the control API goes (HTTP over a Unix socket)')
+  .addOption(new Option('--vsock-profile <vmm>', 'read CONNECT and pass EOF on exactly as this VMM does').choices(hybridProfiles))
   .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))
   .option('--cpus <n>', 'vCPUs at boot', integer(1, 255), 1)
   .option('--max-cpus <n>', 'the most vCPUs that the VM can have', integer(1, 255), 8)

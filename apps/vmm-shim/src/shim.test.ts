@@ -1,4 +1,5 @@
 import { readdirSync, statSync } from 'node:fs'
+import { connect as netConnect } from 'node:net'
 import { join } from 'node:path'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
@@ -39,6 +40,28 @@ it('that cannot be started tells why, and what could not be closed besides', asy
   )
   await expect(opened).rejects.toThrow(/no kernel; close: it does not close/)
   expect(readdirSync(directory.path)).toEqual([])
+})
+
+it.each([
+  [undefined, true],
+  ['firecracker', false],
+] as const)('takes a command in pieces (vsockProfile %s: %s)', async (vsockProfile, taken) => {
+  using directory = temporaryDirectory()
+  await using _shim = await start(directory.path, { vsockProfile })
+  // The guest may refuse a first one while it boots.
+  const answer = () =>
+    new Promise<string>((resolve) => {
+      const socket = netConnect(join(directory.path, 'vm.sock'))
+      const done = (text: string) => {
+        socket.destroy()
+        resolve(text.slice(0, 3))
+      }
+      socket.on('error', () => {})
+      socket.once('data', (chunk) => done(String(chunk))).once('close', () => done(''))
+      socket.write('CONNECT ', () => setImmediate(() => socket.write('219\n')))
+    })
+  if (taken) await expect.poll(answer, { timeout: 10_000 }).toBe('OK ')
+  else expect([await answer(), await answer(), await answer()]).toEqual(['', '', ''])
 })
 
 describe('a guest in a process of its own', () => {

@@ -3,7 +3,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { DeviceManager, type ReplyTimeouts } from '@upcall/device-manager'
-import { connect, formatAddress, type HvsockAddress, type HybridServer, listen, listenHybrid } from '@upcall/vsock'
+import {
+  connect,
+  formatAddress,
+  type HvsockAddress,
+  type HybridProfile,
+  type HybridServer,
+  listen,
+  listenHybrid,
+} from '@upcall/vsock'
 import { type Arch, UPCALL_PORT } from '@upcall/wire'
 import { serveApi } from './api/server.js'
 import { type Log, silentLog } from './log.js'
@@ -14,6 +22,8 @@ import { Vm } from './vm/vm.js'
 export interface ShimOptions {
   /** Path of the hybrid vsock socket. */
   uds: string
+  /** Which VMM's hybrid vsock to follow to the letter. Default: none, see `listenHybrid`. */
+  vsockProfile?: HybridProfile | undefined
   /** Path of the control API's socket. Default: no API. */
   api?: string | undefined
   arch: Arch
@@ -80,6 +90,7 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     let machine: M | undefined
     const hybrid = await listenHybrid({
       path: uds,
+      profile: options.vsockProfile,
       route: (port, { signal }) => (machine ? parts.route(machine, port, signal) : undefined),
       handshakeTimeoutMs: parts.handshakeMs,
     })

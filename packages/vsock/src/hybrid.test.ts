@@ -112,7 +112,7 @@ describe('as Firecracker does', () => {
 
   it('closes on a command split over two writes, at every split', async () => {
     const command = 'CONNECT 52\n'
-    const server = await serve()
+    const server = await serve({ profile: 'firecracker' })
     for (let split = 1; split < command.length; split++) {
       const dialer = await raw()
       dialer.write(command.slice(0, split))

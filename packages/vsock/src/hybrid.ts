@@ -4,10 +4,36 @@ import type { Duplex } from 'node:stream'
 import { checkAddress, type UnixAddress } from './address.js'
 import { type BindOptions, bindUnix } from './bind.js'
 import { type Clock, checkDuration, systemClock } from './clock.js'
+import { watchPeer } from './ends.js'
 import { FIRST_HOST_PORT, okReply, parseCommand } from './handshake.js'
 import { join } from './join.js'
 import { closeOnAbort } from './listen.js'
 import { VsockSocket } from './socket.js'
+
+/** A VMM whose ways `listenHybrid` can follow. */
+export type HybridProfile = 'firecracker' | 'cloud-hypervisor' | 'dragonball'
+
+interface Ways {
+  /** A command may come in pieces. */
+  readonly pieces: boolean
+  readonly halfClose: boolean
+}
+
+const PROFILES: Readonly<Record<HybridProfile, Ways>> = {
+  firecracker: { pieces: false, halfClose: false },
+  'cloud-hypervisor': { pieces: true, halfClose: true },
+  dragonball: { pieces: false, halfClose: false },
+}
+
+/** The names that `listenHybrid` takes as `profile`. */
+export const hybridProfiles = Object.keys(PROFILES) as readonly HybridProfile[]
+
+function waysOf({ profile, halfClose }: ListenHybridOptions): Ways {
+  if (profile !== undefined && !Object.hasOwn(PROFILES, profile))
+    throw new RangeError(`profile is ${JSON.stringify(profile)}; allowed are ${hybridProfiles.join(', ')}`)
+  const ways = profile === undefined ? { pieces: true, halfClose: true } : PROFILES[profile]
+  return { ...ways, halfClose: halfClose ?? ways.halfClose }
+}
 
 export interface RouteContext {
   /** Aborts when the dialer goes away, when the handshake's deadline passes, and when the server closes. */
@@ -27,15 +53,20 @@ export interface ListenHybridOptions extends BindOptions {
   /** Closes the server; before it listens, `listenHybrid` rejects with code `ABORTED`. */
   signal?: AbortSignal | undefined
   /**
-   * Whose command reading to follow. `firecracker` (default): the whole command has to be there at the first look, a command in
-   * two pieces is closed. `cloud-hypervisor`: pieces are waited for.
+   * Follows one VMM to the letter, for tests. Default: none, with the pieces of a command waited for and half-close.
+   *
+   * - `firecracker`, `dragonball`: a command that is not there whole at the first look is closed; no half-close.
+   * - `cloud-hypervisor`: pieces of a command are waited for; half-close, as it has since 2026-06.
    */
-  profile?: 'firecracker' | 'cloud-hypervisor' | undefined
+  profile?: HybridProfile | undefined
   /** From accept to the reply, `route` included. Default 2000 ms, as the VMMs have it. */
   handshakeTimeoutMs?: number | undefined
   /** Connections that may be before their reply at once; any beyond are closed at once. Default 128. */
   maxPending?: number | undefined
-  /** false: the dialer's EOF shuts its connection down both ways, as with Firecracker. Default true, as Cloud Hypervisor. */
+  /**
+   * Whether a dialer's EOF leaves the way back open. false: it shuts both ways down, and before the reply it is the dialer's end.
+   * Default what `profile` has, else true.
+   */
   halfClose?: boolean | undefined
   clock?: Clock | undefined
 }
@@ -84,7 +115,7 @@ export async function listenHybrid(options: ListenHybridOptions): Promise<Hybrid
 /** Owns every connection of its dialers, and every stream `route` gave for one. */
 export class HybridServer extends EventEmitter<HybridServerEvents> implements AsyncDisposable {
   readonly #options: ListenHybridOptions
-  readonly #halfClose: boolean
+  readonly #ways: Ways
   readonly #clock: Clock
   readonly #handshakeTimeoutMs: number
   readonly #maxPending: number
@@ -100,7 +131,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
   constructor(options: ListenHybridOptions, stop: () => Promise<void>) {
     super()
     this.#options = options
-    this.#halfClose = options.halfClose ?? true
+    this.#ways = waysOf(options)
     this.#clock = options.clock ?? systemClock
     this.#handshakeTimeoutMs = checkDuration('handshakeTimeoutMs', options.handshakeTimeoutMs ?? 2_000)
     this.#maxPending = options.maxPending ?? 128
@@ -155,18 +186,27 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
       leave()
       this.#refuse(socket, { port, reason, cause })
     }
-    // A dialer has nothing to say before the reply but bytes for the guest; if it ends without any, it does not wait any more.
     const onGone = () => refuse('dialer-gone')
+    let unwatch = () => {}
+    // Only without bytes for the guest: those it will have, even if their dialer has gone. The reply is for one that still listens.
+    const onEnd = () => {
+      if (!this.#ways.halfClose) return onGone()
+      // 'close' follows.
+      unwatch = watchPeer(socket, this.#clock)
+    }
     const cancelTimer = this.#clock.setTimer(this.#handshakeTimeoutMs, () => refuse('timeout'))
     const leave = () => {
       this.#pending--
       cancelTimer()
-      socket.off('end', onGone).off('close', onGone)
+      unwatch()
+      socket.off('end', onEnd).off('close', onGone)
       stopReading()
     }
     const stopReading = this.#readCommand(socket, (result) => {
+      if (result === undefined) return onGone()
       if (typeof result === 'string') return refuse('bad-command', new Error(result))
       port = result
+      socket.once('end', onEnd)
       const hostPort = this.#takeHostPort(socket)
       // Inside a promise, so that a route that throws is a route that rejects.
       Promise.resolve()
@@ -179,13 +219,12 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
             } else if (socket.destroyed) {
               stream?.on('error', () => {}).destroy()
             } else if (!stream || stream.destroyed) {
-              refuse('no-route')
+              refuse('no-route', stream?.errored ?? undefined)
             } else {
               leave()
-              socket.write(okReply(hostPort), 'latin1')
               this.#guests.add(stream)
               stream.once('close', () => this.#guests.delete(stream))
-              join(socket, stream, this.#halfClose)
+              join(socket, stream, { halfClose: this.#ways.halfClose, clock: this.#clock, reply: okReply(hostPort) })
               this.emit('connection', { port: result, hostPort })
             }
           },
@@ -194,26 +233,33 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
           },
         )
     })
-    socket.once('end', onGone).once('close', onGone)
+    socket.once('close', onGone)
   }
 
-  /** Calls back once, with the port or with what is wrong with the command; gives bytes behind the command back to the socket. */
-  #readCommand(socket: VsockSocket, done: (result: number | string) => void): () => void {
+  /**
+   * Calls back once, with the port, with what is wrong with the command, or with nothing if the dialer ended before it had said
+   * anything; gives bytes behind the command back to the socket.
+   */
+  #readCommand(socket: VsockSocket, done: (result: number | string | undefined) => void): () => void {
     let received: Buffer = Buffer.alloc(0)
     const onReadable = () => {
       const chunk: Buffer | null = socket.read()
       if (chunk === null) return
       received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
       const command = parseCommand(received)
-      if (command.kind === 'incomplete' && this.#options.profile === 'cloud-hypervisor') return
+      if (command.kind === 'incomplete' && this.#ways.pieces) return
       stop()
       if (command.kind === 'incomplete') return done('the command came in more than one piece')
       if (command.kind === 'invalid') return done(command.why)
       if (received.length > command.end) socket.unshift(received.subarray(command.end))
       done(command.port)
     }
-    const stop = () => void socket.off('readable', onReadable)
-    socket.on('readable', onReadable)
+    const onEnd = () => {
+      stop()
+      done(received.length > 0 ? 'the dialer ended before a newline' : undefined)
+    }
+    const stop = () => void socket.off('readable', onReadable).off('end', onEnd)
+    socket.on('readable', onReadable).on('end', onEnd)
     return stop
   }
 
@@ -237,7 +283,8 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     const closing = [...this.#sockets].map((socket) => new Promise((resolve) => socket.once('close', resolve)))
     for (const socket of this.#sockets) socket.destroy()
     // Those that outlive their dialer to let the guest read to the end, too.
-    for (const guest of this.#guests) guest.destroy()
+    // A cut in the middle, which must not pass for an end.
+    for (const guest of this.#guests) guest.destroy(new Error('the server of its connection was closed'))
     try {
       await this.#stop()
       await Promise.all(closing)

@@ -20,11 +20,14 @@ export {
 export type { BindOptions } from './bind.js'
 export type { Clock } from './clock.js'
 export { type ConnectOptions, connect, type RetryOptions } from './connect.js'
+export { keepReadable, watchPeer } from './ends.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
 export { type ConnectorCallback, type ConnectorOptions, type CreateConnection, connector, createConnection } from './http.js'
 export {
+  type HybridProfile,
   type HybridServer,
   type HybridServerEvents,
+  hybridProfiles,
   type ListenHybridOptions,
   listenHybrid,
   type Refusal,

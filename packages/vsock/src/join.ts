@@ -1,36 +1,108 @@
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { VsockSocket } from './socket.js'
+import type { Clock } from './clock.js'
+import { keepReadable, watchPeer } from './ends.js'
+
+export interface JoinOptions {
+  /** false: the dialer's EOF closes both directions. */
+  halfClose: boolean
+  clock: Clock
+  /** What the dialer is told before anything of the guest's. */
+  reply: string
+}
+
+/** One of the two, and what becomes of the bytes that the other one says to it. */
+interface End {
+  readonly stream: Duplex
+  /** Handed to it, not taken yet. */
+  pending: number
+  /** It will never have these. */
+  lost: number
+  /** It takes no more. */
+  refused: Error | undefined
+}
 
 /**
- * Joins a dialer's socket with the guest's end, both ways, with backpressure. EOF of one side ends the writing to the other and
- * leaves the way back open, unless `halfClose` is false: then the dialer's EOF closes both. Neither outlives the other.
+ * Joins a dialer's socket with the guest's end, both ways, with backpressure.
+ *
+ * - EOF of one side ends the writing to the other, behind all that was said, and leaves the way back open.
+ * - A side that takes no more is still heard to its end. What the other one says meanwhile goes nowhere.
+ * - A side that has closed behind its EOF closes the other one, as soon as that has taken everything.
+ * - A side that breaks off breaks the other one: the guest at once, the dialer when it has what the guest had said.
+ * - Whose bytes did not all arrive is destroyed with an error, not ended.
  */
-export function join(socket: VsockSocket, guest: Duplex, halfClose: boolean): void {
-  socket.pipe(guest)
-  guest.pipe(socket)
-  // 'close' follows an error on either side and does what there is to do.
-  guest.on('error', () => {})
-
-  if (!halfClose) {
-    socket.once('end', () => {
-      guest.unpipe(socket)
-      // What the guest still says goes nowhere, so that it can come to its end.
-      guest.resume()
-      socket.destroySoon()
+export function join(dialer: Socket, guest: Duplex, { halfClose, clock, reply }: JoinOptions): void {
+  const near: End = { stream: dialer, pending: 0, lost: 0, refused: undefined }
+  const far: End = { stream: guest, pending: 0, lost: 0, refused: undefined }
+  for (const [one, other] of [
+    [near, far],
+    [far, near],
+  ] as const) {
+    keepReadable(one.stream, (error) => refuse(one, other, error))
+    // 'close' follows and does what there is to do.
+    one.stream.on('error', () => {})
+    one.stream.once('close', () => {
+      if (one.stream.readableEnded) {
+        refuse(one, other, one.stream.errored ?? gone())
+        finish(other, one)
+      } else {
+        const error = one.stream.errored ?? gone()
+        if (one === far) finish(near, { ...far, lost: 1, refused: error })
+        else guest.destroy(error)
+      }
     })
   }
+  dialer.write(reply, 'latin1')
+  carry(near, far)
+  carry(far, near)
+  watchPeer(guest, clock)
+  if (halfClose) watchPeer(dialer, clock)
+  else onceEnded(dialer, () => finish(near, far))
+}
 
-  guest.once('close', () => {
-    // What the guest said before it went reaches the dialer.
-    if (!socket.destroyed) socket.destroySoon()
+function carry(from: End, to: End): void {
+  from.stream.on('data', (chunk: Buffer) => {
+    if (to.refused || !to.stream.writable) {
+      to.lost += chunk.length
+      return
+    }
+    to.pending += chunk.length
+    const taken = (error?: Error | null) => {
+      if (!error && !to.refused) to.pending -= chunk.length
+    }
+    if (!to.stream.write(chunk, taken)) from.stream.pause()
   })
+  to.stream.on('drain', () => from.stream.resume())
+  onceEnded(from.stream, () => to.stream.end())
+}
 
-  socket.once('close', () => {
-    if (guest.destroyed) return
-    // A dialer that ended in order may have left the guest some reading; one that broke off takes the guest's end with it.
-    const complete = socket.readableEnded && !guest.writableFinished && guest.writableEnded
-    if (!complete) return void guest.destroy()
-    guest.once('finish', () => guest.destroy())
-    guest.resume()
-  })
+/** From here on nothing reaches `end`, and what the other one says is let go, so that it comes to its end. */
+function refuse(end: End, other: End, error: Error): void {
+  if (end.refused) return
+  end.refused = error
+  end.lost += end.pending
+  end.pending = 0
+  other.stream.resume()
+}
+
+/** Closes `end` when it has taken everything: the other one is gone. With an error, if what it said did not all get there. */
+function finish(end: End, other: End): void {
+  const { stream } = end
+  const close = () => stream.destroy(other.lost > 0 ? (other.refused ?? gone()) : undefined)
+  if (stream.destroyed) return
+  if (stream.writableFinished) return void close()
+  stream.once('finish', close)
+  // Not end(): on a transport without half-close that would wait for the guest.
+  if (stream instanceof Socket) stream.destroySoon()
+  else stream.end()
+  stream.resume()
+}
+
+function onceEnded(stream: Duplex, fn: () => void): void {
+  if (stream.readableEnded) process.nextTick(fn)
+  else stream.once('end', fn)
+}
+
+function gone(): Error {
+  return Object.assign(new Error('the other end of the connection is gone'), { code: 'ECONNRESET' })
 }

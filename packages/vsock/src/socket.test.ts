@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs'
+import { connect as connectHttp2, createServer as createHttp2Server } from 'node:http2'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -172,4 +173,31 @@ describe('end() without half-close', () => {
     await once(near, 'close')
     expect(clock.pending).toBe(0)
   })
+})
+
+it('carries HTTP/2 without half-close', async () => {
+  const h2 = createHttp2Server((request, response) => request.resume().on('end', () => response.end(Buffer.alloc(1 << 20))))
+  const { near, far } = await pair({ halfClose: false })
+  h2.emit('connection', far)
+  const session = connectHttp2('http://guest', { createConnection: () => near })
+  const request = session.request({ ':method': 'POST' })
+  request.end('question')
+  let received = 0
+  for await (const chunk of request) received += chunk.length
+  expect(received).toBe(1 << 20)
+  await new Promise<void>((resolve) => session.close(resolve))
+})
+
+it.each([true, false])('keeps what net.Socket tells of itself (halfClose: %s)', async (halfClose) => {
+  const { near, far } = await pair({ halfClose })
+  near.write('12345')
+  await once(far, 'data')
+  far.write('123')
+  await once(near, 'data')
+  expect([near.bytesWritten, near.bytesRead, near.pending, near.readyState]).toEqual([5, 3, false, 'open'])
+  expect(near.unref().ref().setNoDelay().setKeepAlive()).toBe(near)
+  expect(near.address()).toEqual({})
+  near.destroy()
+  await once(near, 'close')
+  expect([near.bytesWritten, near.bytesRead, near.pending]).toEqual([5, 3, true])
 })

@@ -1,6 +1,7 @@
 import { Socket, type SocketConstructorOpts } from 'node:net'
 import type { Address } from './address.js'
 import { type Clock, systemClock } from './clock.js'
+import { concealing, withHandle } from './conceal.js'
 import { VsockError } from './errors.js'
 
 /** Silence after `end()` that a peer is granted on a transport without half-close. */
@@ -34,6 +35,9 @@ interface Linger {
  * EOF once the guest has ended its side; until then the guest sees none, and `'finish'` waits. A guest that stays silent for
  * `lingerMs` without ending destroys the socket with a `VsockError` `ETIMEDOUT` (op `shutdown`): loud, never a silent loss.
  * `destroy()` and `destroySoon()` do not wait.
+ *
+ * The same holds for whatever wraps such a socket. TLS would otherwise end it below JavaScript, so a connected socket with
+ * `halfClose: false` shows no `_handle`: `tls.connect({ socket })` and HTTP/2 work on its methods. It cannot be the stdio of a child process.
  */
 export class VsockSocket extends Socket {
   /** This end, where it has a name: the listening address of an accepted socket. */
@@ -80,7 +84,7 @@ export class VsockSocket extends Socket {
     }
     function proceed() {
       stop()
-      Socket.prototype._final.call(self, callback)
+      withHandle(() => Socket.prototype._final.call(self, callback))
     }
     function check() {
       // Bytes that wait here for a slow reader are not the peer's silence.
@@ -114,7 +118,13 @@ function define(
     halfClose: { value: halfClose, enumerable: true },
     [LINGER]: { value: linger },
   })
+  if (halfClose) return
+  const conceal = () => Object.setPrototypeOf(socket, concealed)
+  if (socket.pending) socket.once('connect', conceal)
+  else conceal()
 }
+
+const concealed = concealing(VsockSocket.prototype)
 
 function lingerError({ local, remote }: VsockSocket, ms: number): VsockError {
   return new VsockError({

@@ -1,9 +1,11 @@
 import { once } from 'node:events'
 import { deviceManagerGuest } from '@upcall/device-manager/guest'
 import { UpcallServer } from '@upcall/server'
+import { type HybridProfile, hybridProfiles } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
 import { EventLog } from '../events.js'
+import { UsageError } from '../exit.js'
 import { NeededOption, parseDuration, parseEndpoint, parseInteger } from '../options.js'
 import type { Paint } from '../output.js'
 import { openEndpoint } from '../serve/endpoint.js'
@@ -13,6 +15,7 @@ import { argumentsText, resultText } from '../text.js'
 
 interface ServeOptions extends GuestOptions {
   listen: string
+  profile?: HybridProfile
 }
 
 export function addServeCommand(program: Command, action: Action): void {
@@ -21,6 +24,9 @@ export function addServeCommand(program: Command, action: Action): void {
     .description("the guest's end: a simulated guest that behaves as the patched kernels do, or the Linux that it runs in")
     .addOption(
       new NeededOption('--listen <address>', 'where clients arrive: hvsock://<path>:<port>, unix:<path> or vsock://any:<port>'),
+    )
+    .addOption(
+      new Option('--profile <vmm>', 'hvsock: read CONNECT and pass EOF on exactly as this VMM does').choices(hybridProfiles),
     )
     .addOption(new Option('--backend <backend>', 'what the guest is').choices(['simulated', 'linux']).default('simulated'))
     .addOption(new Option('--no-roll-back', 'linux: a batch of CPUs that fails half-way stays as far as it has come'))
@@ -66,6 +72,8 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
   const { io, output, arch } = context
   const { signal } = io
   const address = parseEndpoint(options.listen, '--listen')
+  if (options.profile !== undefined && address.transport !== 'hvsock')
+    throw new UsageError('--profile: only an hvsock:// address to listen on can use it')
   const guest = makeGuest(arch, options, signal)
   const log = new EventLog(output)
   const service = logged(deviceManagerGuest(guest.backend), {
@@ -85,6 +93,7 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
     address,
     (stream, remote) => void server.accept(stream, { remote }),
     (why) => log.event({ event: 'refused', reason: why }, () => `a client was closed: ${why}`),
+    options.profile,
   )
   let boot: NodeJS.Timeout | undefined
   try {

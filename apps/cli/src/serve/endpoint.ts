@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { type Address, AddressError, formatAddress, isVsockError, listen, listenHybrid } from '@upcall/vsock'
+import { type Address, AddressError, formatAddress, type HybridProfile, isVsockError, listen, listenHybrid } from '@upcall/vsock'
 import { UsageError } from '../exit.js'
 import { joinedPair } from '../streams/pair.js'
 
@@ -16,16 +16,19 @@ export interface OpenEndpoint {
  *
  * @param accept - Takes a stream over.
  * @param refused - Hears of each client that was closed before.
+ * @param profile - Of `hvsock://`: which VMM to follow to the letter.
  */
 export async function openEndpoint(
   address: Address,
   accept: (stream: Duplex, remote: string) => void,
   refused: (why: string) => void,
+  profile?: HybridProfile,
 ): Promise<OpenEndpoint> {
   try {
     if (address.transport === 'hvsock') {
       const server = await listenHybrid({
         path: address.path,
+        profile,
         route: (port, { hostPort }) => {
           if (port !== address.port) return undefined
           const [guest, vmm] = joinedPair()

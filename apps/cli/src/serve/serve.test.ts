@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { connect as netConnect } from 'node:net'
 import { connect } from '@upcall/vsock'
 import { encodeRequest, FrameDecoder } from '@upcall/wire'
 import { expect, test } from 'vitest'
@@ -41,6 +42,28 @@ test('SIGINT ends it as well, with 130', async () => {
   guest.interrupt('SIGINT')
   expect(await guest.status).toBe(130)
   expect(existsSync(guest.path)).toBe(false)
+})
+
+test.each([
+  [[], 'OK '],
+  [['--profile', 'dragonball'], ''],
+])('hvsock: a command in pieces with %j: %j', async (profile, answer) => {
+  await using guest = await serveGuest('hvsock', profile)
+  const heard = await new Promise<string>((resolve) => {
+    const socket = netConnect(guest.path).on('error', () => {})
+    const done = (text: string) => {
+      socket.destroy()
+      resolve(text.slice(0, 3))
+    }
+    socket.once('data', (chunk) => done(String(chunk))).once('close', () => done(''))
+    socket.write('CONNECT ', () => setTimeout(() => socket.write('219\n'), 5))
+  })
+  expect(heard).toBe(answer)
+})
+
+test('--profile is for hvsock', async () => {
+  const { status, stderr } = await upcall(['serve', '--listen', 'unix:/tmp/x', '--profile', 'firecracker'])
+  expect([status, stderr.text]).toEqual([2, expect.stringContaining('--profile: only an hvsock://')])
 })
 
 test('a path that is in use is refused', async () => {

@@ -71,6 +71,9 @@ function programParty(child: ChildProcessByStdio<Writable, Readable, Readable | 
     sink: stdin,
     endSink: () => ended(stdin),
     over: closed,
+    refused: never(),
+    needNotTakeAll: true,
+    mustBeHeard: true,
     lastCall: never(),
     // It has had its EOF.
     lastWordsMs: undefined,

@@ -1,6 +1,15 @@
 import { createServer, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { AddressError, formatAddress, isVsockError, listen, listenHybrid, type VsockOptions, VsockSocket } from '@upcall/vsock'
+import {
+  AddressError,
+  formatAddress,
+  type HybridProfile,
+  isVsockError,
+  listen,
+  listenHybrid,
+  type VsockOptions,
+  VsockSocket,
+} from '@upcall/vsock'
 import { UsageError } from '../exit.js'
 import { type Endpoint, formatEndpoint, type TcpAddress } from './endpoint.js'
 import { TcpError } from './error.js'
@@ -28,6 +37,8 @@ export interface Listener {
 export interface ListenerOptions {
   /** `hvsock://<path>:<port>` is the path itself: a VMM's end, answering CONNECT. Otherwise what the guest initiates: `<path>_<port>`. */
   asVmm?: boolean | undefined
+  /** As a VMM: which one to follow to the letter. */
+  profile?: HybridProfile | undefined
   /** As a VMM: how long a dialer may wait for its OK. */
   handshakeTimeoutMs?: number | undefined
   halfClose?: boolean | undefined
@@ -63,12 +74,13 @@ export async function openListener(
 async function listenAsVmm(
   path: string,
   guestPort: number,
-  { handshakeTimeoutMs, halfClose, mode }: ListenerOptions,
+  { profile, handshakeTimeoutMs, halfClose, mode }: ListenerOptions,
   onIncoming: (incoming: Incoming) => void,
 ): Promise<Listener> {
   let stopped = false
   const server = await listenHybrid({
     path,
+    profile,
     handshakeTimeoutMs,
     halfClose,
     mode,

@@ -2,7 +2,7 @@ import { ReadStream } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { Readable as ReadableStream, Writable as WritableStream } from 'node:stream'
-import { VsockSocket } from '@upcall/vsock'
+import { type Clock, keepReadable, VsockSocket, watchPeer } from '@upcall/vsock'
 import type { Io } from '../output.js'
 
 /** How long a party that is not wanted any more may take to see it, before it is cut off. */
@@ -14,8 +14,14 @@ export interface Party {
   readonly sink: Writable
   /** Says EOF. Resolves when all that was written has gone out, or will never. */
   endSink(): Promise<void>
-  /** Resolves when it has said everything and nothing that is said to it matters any more. May never. */
+  /** Resolves when it has said everything and takes nothing any more. May never. */
   readonly over: Promise<void>
+  /** Resolves when it takes nothing any more, and may have something to say still. May never. It breaks when that has been read. */
+  readonly refused: Promise<Error>
+  /** It may be over with something untaken: that is its own affair. */
+  readonly needNotTakeAll: boolean
+  /** Once the other one is over: what it still says is a loss that has to be told. */
+  readonly mustBeHeard: boolean
   /** Resolves when it has said everything and perhaps takes no more: what the other one has for it now is tried. May never. */
   readonly lastCall: Promise<void>
   /** Behind the other one's last call: how long it may be silent before it is taken for done. undefined: it ends by itself. */
@@ -38,11 +44,21 @@ export interface SocketOptions {
   halfClose: boolean
   /** Default 500 ms. */
   lastWordsMs?: number | undefined
+  /** Of the looks whether a peer that has ended is still there. */
+  clock?: Clock | undefined
 }
 
 /** A connection, which the party then owns. */
-export function socketParty(socket: Duplex, { halfClose, lastWordsMs = LAST_WORDS_MS }: SocketOptions): Party {
+export function socketParty(socket: Duplex, { halfClose, lastWordsMs = LAST_WORDS_MS, clock }: SocketOptions): Party {
   const closed = closeOf(socket)
+  watchPeer(socket, clock)
+  const over = new Promise<void>((resolve) => {
+    socket.once('close', () => {
+      // Behind its end, without an error: it takes no more, and has said everything.
+      if (socket.readableEnded && !socket.errored && !socket.writableFinished) resolve()
+    })
+  })
+  const refused = new Promise<Error>((resolve) => keepReadable(socket, resolve))
   const destroy = () => {
     socket.destroy()
     return closed
@@ -51,13 +67,16 @@ export function socketParty(socket: Duplex, { halfClose, lastWordsMs = LAST_WORD
     source: socket,
     sink: socket,
     endSink: () => ended(socket),
-    over: never(),
+    over,
+    refused,
+    needNotTakeAll: false,
+    mustBeHeard: false,
     lastCall: halfClose ? never() : new Promise((resolve) => socket.once('end', resolve)),
     lastWordsMs,
     broken: new Promise((resolve) => {
       if (socket.destroyed) return resolve(socket.errored ?? closedEarly())
       socket.once('error', resolve).once('close', () => {
-        if (!(socket.readableEnded && socket.writableFinished)) resolve(closedEarly())
+        if (!socket.readableEnded) resolve(closedEarly())
       })
     }),
     async close() {
@@ -111,6 +130,10 @@ export function stdioParty({ stdin, stdout }: Pick<Io, 'stdin' | 'stdout'>, opti
     sink,
     endSink: () => ended(sink),
     over: never(),
+    // A stdout that takes no more ends it all, as SIGPIPE does elsewhere.
+    refused: never(),
+    needNotTakeAll: false,
+    mustBeHeard: !receiveOnly && !isTerminal(stdin),
     lastCall: never(),
     lastWordsMs: receiveOnly || isTerminal(stdin) ? 0 : stdin instanceof ReadStream ? undefined : lastWordsMs,
     broken: new Promise((resolve) => {

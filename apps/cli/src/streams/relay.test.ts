@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { duplexPair, PassThrough, Readable, Writable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
+import { joinedPair } from './pair.js'
 import { socketParty, stdioParty } from './party.js'
 import { relay } from './relay.js'
 
@@ -225,4 +226,76 @@ test('stdout is left open, stdin that has ended already is EOF', async () => {
   peer.end('reply')
   expect(await result).toEqual({ forth: 0, back: 5 })
   expect([String(stdout.read()), stdout.writable]).toEqual(['reply', true])
+})
+
+/** The relay's end of a peer that takes nothing, and goes on speaking. */
+function deaf() {
+  const [peer, near] = duplexPair()
+  near._write = (_chunk, _encoding, done) => done(Object.assign(new Error('write EPIPE'), { code: 'EPIPE' }))
+  return { peer, near }
+}
+
+test('a party that takes no more is heard to its end, and then it is a broken one', async () => {
+  const { peer, near } = deaf()
+  const [left, nearLeft] = duplexPair()
+  const result = relay(socketParty(nearLeft, { halfClose: true }), socketParty(near, { halfClose: true }), { signal })
+  let heard = 0
+  left.on('data', (chunk: Buffer) => {
+    heard += chunk.length
+  })
+  left.write('lost')
+  for (let i = 1; i <= 50; i++) {
+    peer.write(Buffer.alloc(10_000))
+    // More than any buffer on the way holds: nothing of it may stop the other direction.
+    left.write(Buffer.alloc(10_000))
+    await expect.poll(() => heard, { timeout: 10_000, interval: 1 }).toBe(i * 10_000)
+  }
+  peer.end()
+  const { forth, back, broken } = await result
+  expect([forth, back, heard]).toEqual([0, 500_000, 500_000])
+  expect(broken?.error).toMatchObject({ code: 'EPIPE' })
+  expect(broken?.party.sink).toBe(near)
+})
+
+test('a party that is destroyed behind its end was heard, and ends both', async () => {
+  const { left, right, nearRight, nearLeft, result } = joined()
+  right.end('all there is')
+  expect(await all(left)).toBe('all there is')
+  nearRight.destroy()
+  expect(await result).toEqual({ forth: 0, back: 12 })
+  expect(nearLeft.destroyed).toBe(true)
+})
+
+test('it is a broken one if it had not taken everything', async () => {
+  const { left, right, nearRight, result } = joined()
+  right.end('all there is')
+  expect(await all(left)).toBe('all there is')
+  left.write(Buffer.alloc(200_000))
+  await turn()
+  await turn()
+  nearRight.destroy()
+  const { broken } = await result
+  expect(broken?.error).toMatchObject({ code: 'EPIPE' })
+})
+
+test.each([
+  ['says something', 'late', 'EPIPE'],
+  ['ends', undefined, undefined],
+])('stdin behind a peer that has gone: %s', async (_, late, code) => {
+  const stdin = new PassThrough()
+  const [peer, near] = duplexPair()
+  const result = relay(stdioParty({ stdin, stdout: new PassThrough() }), socketParty(near, { halfClose: true }), { signal })
+  peer.end()
+  await once(near, 'end')
+  near.destroy()
+  await turn()
+  stdin.end(late)
+  expect((await result).broken?.error).toEqual(code ? expect.objectContaining({ code }) : undefined)
+})
+
+test('two ends in memory break together', async () => {
+  const [a, b] = joinedPair()
+  a.destroy(new Error('reset'))
+  await new Promise((resolve) => b.once('close', resolve))
+  expect(b.errored?.message).toBe('reset')
 })

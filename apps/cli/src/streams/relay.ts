@@ -1,6 +1,6 @@
 // Joins two parties. Each direction is carried by itself: what one says is written to the other no faster than the other takes it, and
 // its EOF is the other's EOF. The relay ends when both directions have, when a party is over or breaks, when what is still to be said to
-// a party without half-close that has ended has been said, or when it is told to.
+// a party without half-close that has ended has been said, or when it is told to. A party that takes no more is heard to its end first.
 import type { Party } from './party.js'
 
 /** How long a party that has ended without half-close may take nothing of what is still said to it. */
@@ -51,11 +51,26 @@ export async function relay(a: Party, b: Party, options: RelayOptions): Promise<
   const back = new Carrier(b, a, progress)
   /** Carries into a party that has ended without half-close, and may take no more. */
   const last = new Set<Carrier>()
-  for (const carrier of [forth, back])
+  for (const carrier of [forth, back]) {
     void carrier.to.lastCall.then(() => {
       last.add(carrier)
       progress()
     })
+    void carrier.to.refused.then((error) => carrier.refuse(error))
+  }
+
+  /** It is over when nobody has anything to say to it that would have to be heard. */
+  async function overBy(carrier: Carrier): Promise<End> {
+    const { from, to } = carrier
+    await to.over
+    if (from.mustBeHeard) {
+      carrier.refuse(goneError())
+      last.add(carrier)
+      progress()
+      await carrier.heard
+    }
+    return { over: to }
+  }
 
   /** How long nothing may move from here on, before it is the end; undefined: for ever. */
   function silenceMs(): number | undefined {
@@ -77,13 +92,12 @@ export async function relay(a: Party, b: Party, options: RelayOptions): Promise<
   signal.addEventListener('abort', onAbort)
   try {
     const brokenBy = (party: Party): Promise<End> => party.broken.then((error) => ({ broken: { party, error } }))
-    const overBy = (party: Party): Promise<End> => party.over.then(() => ({ over: party }))
     let end = await Promise.race<End>([
       brokenBy(a),
       brokenBy(b),
       Promise.all([forth.done, back.done]).then(() => ({})),
-      overBy(a),
-      overBy(b),
+      overBy(back),
+      overBy(forth),
       silence.then(() => {
         const stuck = [...last].find(({ busy }) => busy)
         return stuck ? { broken: { party: stuck.to, error: takesNoMore() } } : {}
@@ -97,8 +111,11 @@ export async function relay(a: Party, b: Party, options: RelayOptions): Promise<
     if (signal.aborted) await Promise.all([a.destroy(), b.destroy()])
     else await part(a, b, end)
     // It may have broken only while it was being closed.
-    const lost = [forth, back].find(({ pending, to }) => pending > 0 && to !== end.over)
-    if (lost && !end.broken) end = { broken: { party: lost.to, error: lost.to.sink.errored ?? takesNoMore() } }
+    const lost = [forth, back].find(({ pending, lost, to }) => pending + lost > 0 && !(to === end.over && to.needNotTakeAll))
+    if (lost && !end.broken) {
+      const error = lost.refused ?? lost.to.sink.errored ?? (lost.to === end.over ? goneError() : takesNoMore())
+      end = { broken: { party: lost.to, error } }
+    }
     return { forth: forth.bytes, back: back.bytes, ...(end.broken && !signal.aborted && { broken: end.broken }) }
   } finally {
     signal.removeEventListener('abort', onAbort)
@@ -114,18 +131,30 @@ function takesNoMore(): Error {
   return Object.assign(new Error('it has ended its side and takes no more'), { code: 'ETIMEDOUT' })
 }
 
+function goneError(): Error {
+  return Object.assign(new Error('it has closed'), { code: 'EPIPE' })
+}
+
 /** One direction. */
 class Carrier {
   /** Taken by the sink. */
   bytes = 0
   /** Read of the source, and not taken by the sink yet. */
   pending = 0
+  /** Read of the source, and never to be taken. */
+  lost = 0
+  /** Why the sink takes no more. */
+  refused: Error | undefined
   /** The source has said everything. */
   ended = false
   /** All of it has gone out, EOF included. */
   finished = false
   /** When that is so. May never resolve. */
   readonly done: Promise<void>
+  /** Behind a refusal: when the source has ended, or has said something that is lost. May never resolve. */
+  readonly heard: Promise<void>
+  #onHeard = () => {}
+  readonly #progress: () => void
   readonly #stop: () => void
 
   constructor(
@@ -135,12 +164,21 @@ class Carrier {
   ) {
     const { source } = from
     const { sink } = to
+    this.#progress = progress
+    this.heard = new Promise((resolve) => {
+      this.#onHeard = resolve
+    })
     const onData = (chunk: Buffer | string) => {
       const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk
+      if (this.refused) {
+        this.lost += bytes.length
+        this.#onHeard()
+        return progress()
+      }
       this.pending += bytes.length
       progress()
       const onTaken = (error?: Error | null) => {
-        if (error) return
+        if (error || this.refused) return
         this.pending -= bytes.length
         this.bytes += bytes.length
         progress()
@@ -152,6 +190,7 @@ class Carrier {
     this.done = new Promise((resolve) => {
       const onEnd = () => {
         this.ended = true
+        if (this.refused) this.#onHeard()
         progress()
         to.endSink().then(() => {
           this.finished = true
@@ -171,7 +210,18 @@ class Carrier {
 
   /** The sink has something to take. */
   get busy(): boolean {
-    return !this.finished && (this.ended || this.pending > 0)
+    return !this.finished && !this.refused && (this.ended || this.pending > 0)
+  }
+
+  /** The sink takes no more: what its source says goes nowhere, so that it comes to its end. */
+  refuse(error: Error): void {
+    if (this.refused) return
+    this.refused = error
+    this.lost += this.pending
+    this.pending = 0
+    if (this.ended || this.lost > 0) this.#onHeard()
+    this.from.source.resume()
+    this.#progress()
   }
 
   /** Nothing is carried from here on. */

@@ -2,7 +2,7 @@ import { accessSync, constants, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
 import { type Accelerator, type ConsoleLog, openLogFile } from '@upcall/qemu'
-import { formatAddress, UNIX_PATH_MAX } from '@upcall/vsock'
+import { formatAddress, type HybridProfile, UNIX_PATH_MAX } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import { type SimulatedShimOptions, startShim } from '../guest/shim.js'
 import { type LOG_LEVELS, type Log, stderrLog } from '../log.js'
@@ -12,6 +12,7 @@ import { nextSignal } from './signals.js'
 
 export interface RunFlags {
   uds: string
+  vsockProfile?: HybridProfile
   api?: string
   arch?: Arch
   cpus: number
@@ -61,8 +62,8 @@ export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => bool
 }
 
 async function runSimulated(flags: RunFlags, log: Log, signalled: Promise<string>): Promise<void> {
-  const { kernelGeneration: kernel, arch = hostArch(), uds, api, cpus, maxCpus, memory, bootMs, hardware } = flags
-  await using shim = await startShim({ uds, api, cpus, maxCpus, memory, bootMs, hardware, kernel, arch, log })
+  const { kernelGeneration: kernel, arch = hostArch(), uds, vsockProfile, api, cpus, maxCpus, memory, bootMs, hardware } = flags
+  await using shim = await startShim({ uds, vsockProfile, api, cpus, maxCpus, memory, bootMs, hardware, kernel, arch, log })
   tell(formatAddress(shim.address), api)
   log.info({ signal: await signalled }, 'stopping')
 }

@@ -79,7 +79,7 @@ async function forward(context: Context, options: Options, fromText: string, toT
   checkStream(options, from, to)
   if (options.max < 1) throw new UsageError('--max: at least 1')
 
-  const { halfClose, linger: lingerMs, retry, asVmm, mode, grace } = options
+  const { halfClose, linger: lingerMs, retry, asVmm, profile, mode, grace } = options
   const vsock = vsockOptionsOf(options)
   const peer = formatEndpoint(to)
   const log = new EventLog(output)
@@ -104,7 +104,7 @@ async function forward(context: Context, options: Options, fromText: string, toT
   const listener = await openListener(
     from,
     '<from>',
-    { asVmm, mode, halfClose, lingerMs, vsock, handshakeTimeoutMs: timeoutMs ?? (retry ? RETRY_MS : DIAL_MS) },
+    { asVmm, profile, mode, halfClose, lingerMs, vsock, handshakeTimeoutMs: timeoutMs ?? (retry ? RETRY_MS : DIAL_MS) },
     (incoming) => admission.offer(incoming),
   )
   try {
@@ -133,6 +133,11 @@ async function forward(context: Context, options: Options, fromText: string, toT
     } catch (error) {
       incoming.refuse()
       return notSent(error)
+    }
+    if (incoming.signal.aborted) {
+      stream.socket.destroy()
+      const message = `${incoming.remote}: it went away while ${peer} was being connected; nothing was sent`
+      return { outcome: 'not-sent', error: { code: 'ABORTED', message } }
     }
     const accepted = incoming.accept()
     const near = socketParty(accepted.socket, { ...accepted, lastWordsMs: lingerMs })

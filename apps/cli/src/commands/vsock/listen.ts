@@ -137,8 +137,13 @@ async function serveMany(context: Context, options: Options, endpoint: Endpoint,
 }
 
 function open(endpoint: Endpoint, options: Options, onIncoming: (incoming: Incoming) => void): Promise<Listener> {
-  const { halfClose, linger: lingerMs, asVmm, mode } = options
-  return openListener(endpoint, '<address>', { halfClose, lingerMs, asVmm, mode, vsock: vsockOptionsOf(options) }, onIncoming)
+  const { halfClose, linger: lingerMs, asVmm, profile, mode } = options
+  return openListener(
+    endpoint,
+    '<address>',
+    { halfClose, lingerMs, asVmm, profile, mode, vsock: vsockOptionsOf(options) },
+    onIncoming,
+  )
 }
 
 function sayListening(output: ReturnType<typeof notes>, { address }: Listener): void {

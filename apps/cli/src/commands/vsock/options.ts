@@ -1,4 +1,4 @@
-import { Cid, PORT_ANY, type VsockConnectOptions } from '@upcall/vsock'
+import { Cid, type HybridProfile, hybridProfiles, PORT_ANY, type VsockConnectOptions } from '@upcall/vsock'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Context } from '../../context.js'
 import { UsageError } from '../../exit.js'
@@ -34,6 +34,7 @@ export interface ConnectingOptions extends StreamOptions {
 
 export interface ListeningOptions extends StreamOptions {
   asVmm?: boolean
+  profile?: HybridProfile
   mode?: number
 }
 
@@ -69,6 +70,11 @@ export function addConnectingOptions(command: Command): Command {
 export function addListeningOptions(command: Command): Command {
   return command
     .option('--as-vmm', 'hvsock://<path>:<port> to listen on is the path itself: answer CONNECT <port>, as a VMM does')
+    .addOption(
+      new Option('--profile <vmm>', 'with --as-vmm: read CONNECT and pass EOF on exactly as this VMM does').choices(
+        hybridProfiles,
+      ),
+    )
     .addOption(new Option('--mode <octal>', 'permissions of the socket file, as in 660').argParser(parseMode))
 }
 
@@ -99,8 +105,9 @@ export function checkConnecting(to: Endpoint, source: string, { toHost }: Connec
   if (toHost && to.transport !== 'vsock') throw new UsageError('--to-host: only a vsock:// address to connect to can use it')
 }
 
-export function checkListening(on: Endpoint, { asVmm, mode }: ListeningOptions): void {
+export function checkListening(on: Endpoint, { asVmm, profile, mode }: ListeningOptions): void {
   if (asVmm && on.transport !== 'hvsock') throw new UsageError('--as-vmm: only an hvsock:// address to listen on can use it')
+  if (profile !== undefined && !asVmm) throw new UsageError('--profile: needs --as-vmm')
   if (mode !== undefined && (on.transport === 'vsock' || on.transport === 'tcp'))
     throw new UsageError(`--mode: ${on.transport} has no socket file`)
 }

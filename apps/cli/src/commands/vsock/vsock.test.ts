@@ -342,6 +342,8 @@ describe('connect', () => {
     [['vsock', 'forward', 'tcp:any', 'tcp:1', '-t', 'unix:/x'], /--target: is for/],
     [['vsock', 'cid', '--arch', 'aarch64'], /--arch: is for/],
     [['vsock', 'listen', 'unix:/x', '--as-vmm'], /--as-vmm: only an hvsock/],
+    [['vsock', 'listen', 'unix:/x', '--profile', 'firecracker'], /--profile: needs --as-vmm/],
+    [['vsock', 'listen', 'hvsock:///x', '--as-vmm', '--profile', 'qemu'], /firecracker, cloud-hypervisor, dragonball/],
     [['vsock', 'listen', 'unix:/x', '--mode', '999'], /octal/],
     [['vsock', 'listen', 'tcp:any', '--mode', '660'], /tcp has no socket file/],
     [['vsock', 'listen', 'unix:/x', '--max', '2'], /--max: needs --keep and --exec/],
@@ -654,6 +656,83 @@ describe('forward', () => {
     expect([sender.status, sender.stdout.text, digest(await heard!)]).toEqual([0, 'bye', digest(bytes)])
     await running.stdout.has('"disconnect"')
     expect(running.stdout.json.at(-1)).toMatchObject({ outcome: 'ok', sent: 4 << 20, received: 3 })
+  })
+
+  describe('a source that has closed is not waited for', () => {
+    const ways = {
+      'closes at once': (socket: Socket, bytes: Buffer) => void socket.write(bytes, () => socket.destroy()),
+      'ends, and closes later': (socket: Socket, bytes: Buffer) =>
+        void socket.end(bytes, () => setTimeout(() => socket.destroy(), 100)),
+    }
+    const places = {
+      'unix to a VMM without half-close': [`unix:DIR/near`, 'hvsock://DIR/vm:80'],
+      'unix to unix': ['unix:DIR/near', 'unix:DIR/guest'],
+      'as a VMM to one without half-close': ['--as-vmm', 'hvsock://DIR/near:80', 'hvsock://DIR/vm:80'],
+      'as a VMM to unix': ['--as-vmm', 'hvsock://DIR/near:80', 'unix:DIR/guest'],
+      'from a guest to a VMM without half-close': ['hvsock://DIR/near:80', 'hvsock://DIR/vm:80'],
+    }
+    const cases = Object.keys(places).flatMap((place) =>
+      Object.keys(ways).flatMap((way) => [0, 5, 300_000].map((bytes) => [place, way, bytes] as const)),
+    )
+    test.each(cases)('%s, %s behind %d bytes', async (place, way, bytes) => {
+      const argv = places[place as keyof typeof places].map((text) => text.replace('DIR', dir))
+      let heard: Promise<Buffer> | undefined
+      await server(`unix:${dir}/guest`, (socket) => {
+        heard = read(socket)
+      })
+      await vmm({ halfClose: false })
+      // What a silent peer is granted: far beyond the time of this test.
+      const running = await serving(['--json', 'vsock', 'forward', ...argv, '--linger', '10m'])
+      const asVmm = argv.includes('--as-vmm')
+      const socket = netConnect({ path: argv[0]?.startsWith('hvsock') ? `${dir}/near_80` : `${dir}/near`, allowHalfOpen: true })
+      closers.push(() => socket.destroy())
+      await once(socket, 'connect')
+      const command = Buffer.from(asVmm ? 'CONNECT 80\n' : '')
+      ways[way as keyof typeof ways](socket, Buffer.concat([command, Buffer.alloc(bytes)]))
+      await expect.poll(() => running.stdout.text, { timeout: 10_000 }).toContain('"disconnect"')
+      const report = running.stdout.json.at(-1)
+      // As a VMM: it may have closed before the reply, and had said nothing that the guest could have.
+      if (asVmm && bytes === 0 && report?.outcome === 'not-sent') return
+      expect(report).toMatchObject({ outcome: 'ok', sent: bytes, received: 0 })
+      expect((await heard!).length).toBe(bytes)
+    })
+  })
+
+  test('takes a command in pieces, unless it is told to be as strict as some VMM', async () => {
+    await server(`unix:${dir}/guest`, echo)
+    const torn = async (path: string) => {
+      const socket = netConnect(path).on('error', () => {})
+      closers.push(() => socket.destroy())
+      const answer = new Promise<string>((resolve) => {
+        socket.once('data', (chunk) => resolve(String(chunk))).once('close', () => resolve(''))
+      })
+      for (const piece of ['CON', 'NECT 8', '0\n']) {
+        socket.write(piece)
+        await new Promise((resolve) => setTimeout(resolve, 5))
+      }
+      return answer
+    }
+    await serving(['vsock', 'forward', '--as-vmm', `hvsock://${dir}/a:80`, `unix:${dir}/guest`])
+    expect(await torn(`${dir}/a`)).toMatch(/^OK /)
+    const strict = ['--as-vmm', '--profile', 'firecracker', `hvsock://${dir}/b:80`]
+    await serving(['vsock', 'forward', ...strict, `unix:${dir}/guest`])
+    expect(await torn(`${dir}/b`)).toBe('')
+  })
+
+  test('the profile brings the half-close of its VMM, and --half-close wins', async () => {
+    await server(`unix:${dir}/guest`, async (socket) => {
+      const request = await read(socket)
+      socket.end(`you said ${request}`)
+    })
+    const ask = async (name: string, ...options: string[]) => {
+      await serving(['vsock', 'forward', '--as-vmm', ...options, `hvsock://${dir}/${name}:80`, `unix:${dir}/guest`])
+      const socket = await connect(`hvsock://${dir}/${name}:80`, { halfClose: true })
+      socket.on('error', () => {}).end('hello')
+      return String(await read(socket).catch(() => ''))
+    }
+    expect(await ask('a', '--profile', 'cloud-hypervisor')).toBe('you said hello')
+    expect(await ask('b', '--profile', 'dragonball')).toBe('')
+    expect(await ask('c', '--profile', 'dragonball', '--half-close')).toBe('you said hello')
   })
 
   test('whoever cannot be connected is closed, reset over tcp, refused as a VMM does, and the rest goes on', async () => {

@@ -1,0 +1,105 @@
+import { Socket } from 'node:net'
+
+// TLS takes the handle of a net.Socket and talks to it below JavaScript: its end is the handle's shutdown, which no `_final` sees. Of
+// a stream that shows no handle it calls the methods. So a socket whose end() has to wait shows none, except to net.Socket's own code.
+
+type Prototype = Record<string, unknown>
+type Method = (this: unknown, ...args: unknown[]) => unknown
+
+/** Net.Socket's own code that uses the handle. None of it calls user code before it returns. */
+const METHODS = [
+  '_read',
+  '_writeGeneric',
+  '_final',
+  '_destroy',
+  '_onTimeout',
+  '_getpeername',
+  '_getsockname',
+  'ref',
+  'unref',
+  'setNoDelay',
+  'setKeepAlive',
+  'setTypeOfService',
+  'getTypeOfService',
+  'resetAndDestroy',
+]
+const GETTERS = ['pending', 'bytesRead', 'bytesWritten', 'bufferSize']
+
+let depth = 0
+
+/** Runs `fn`, to which concealed sockets show their handle. */
+export function withHandle<T>(fn: () => T): T {
+  depth++
+  try {
+    return fn()
+  } finally {
+    depth--
+  }
+}
+
+/** The prototype for sockets of this class whose handle is concealed. */
+export function concealing<T extends Socket>(shown: T): T {
+  const members: PropertyDescriptorMap = {}
+  for (const name of METHODS) {
+    const method = (shown as unknown as Prototype)[name] as Method | undefined
+    // Not every version has all of them.
+    if (typeof method === 'function')
+      members[name] = hidden(function (this: unknown, ...args: unknown[]) {
+        depth++
+        try {
+          return method.apply(this, args)
+        } finally {
+          depth--
+        }
+      })
+  }
+  for (const name of GETTERS) {
+    const get = Object.getOwnPropertyDescriptor(Socket.prototype, name)?.get
+    if (!get) continue
+    members[name] = {
+      configurable: true,
+      get(this: Socket) {
+        return withHandle(() => get.call(this))
+      },
+    }
+  }
+
+  const { get, set } = Object.getOwnPropertyDescriptor(Socket.prototype, '_handle') ?? {}
+  const once = shown.once as unknown as Method
+  const asked = new WeakSet<Socket>()
+  if (get && set)
+    members._handle = {
+      configurable: true,
+      set,
+      get(this: Socket) {
+        const handle = get.call(this)
+        if (depth > 0 || !handle) return handle
+        asked.add(this)
+        process.nextTick(() => asked.delete(this))
+        return null
+      },
+    }
+  // TLS takes a socket without a handle for one that is still connecting, and waits for the event.
+  members.once = hidden(function (this: Socket, event: string, listener: () => void) {
+    once.call(this, event, listener)
+    if (event === 'connect' && asked.has(this))
+      process.nextTick(() => {
+        if (!this.listeners('connect').includes(listener)) return
+        this.off('connect', listener)
+        if (!this.destroyed) listener.call(this)
+      })
+    return this
+  })
+  // A socket that is connected again is a new one until then.
+  members.connect = hidden(function (this: Socket, ...args: unknown[]) {
+    Object.setPrototypeOf(this, shown)
+    once.call(this, 'connect', () => Object.setPrototypeOf(this, prototype))
+    return (shown.connect as unknown as Method).apply(this, args)
+  })
+  const prototype: T = Object.create(shown, members)
+  return prototype
+}
+
+function hidden(value: unknown): PropertyDescriptor {
+  return { value, writable: true, configurable: true }
+}
