@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 import { mutant } from './scripts/mutant-plugin.js'
 
@@ -10,6 +11,8 @@ export default defineConfig({
     // No test may reach this machine's real AF_VSOCK by accident: it is connected in guests only.
     env: { UPCALL_VSOCK_ADDON: 'none' },
     include: ['src/**/*.test.ts'],
+    setupFiles:
+      process.env.UPCALL_MUTANT_MARKS === undefined ? [] : [fileURLToPath(new URL('scripts/mutant-setup.ts', import.meta.url))],
     testTimeout: 10_000,
     hookTimeout: 10_000,
     server: { deps: { inline: [/@upcall\//] } },

@@ -1,0 +1,35 @@
+// Tells mutants.mjs how a run goes, at once and line by line, so that what was seen before a run is cut off is known.
+import { appendFileSync } from 'node:fs'
+
+export default class MutantReporter {
+  onInit(vitest) {
+    this.#tell({ times: vitest.projects.map(({ config }) => config.testTimeout + config.hookTimeout) })
+  }
+
+  onTestRunStart() {
+    this.#tell({ started: Date.now() })
+  }
+
+  onTestCaseResult(test) {
+    if (test.result().state === 'failed')
+      this.#tell({ failed: `${test.module.moduleId}: ${test.fullName}`, errors: messages(test.result()) })
+  }
+
+  onTestModuleEnd(module) {
+    const { environmentSetupDuration, prepareDuration, collectDuration, setupDuration, duration } = module.diagnostic()
+    const ms = environmentSetupDuration + prepareDuration + collectDuration + setupDuration + duration
+    this.#tell({ file: module.moduleId, ms, errors: module.errors().map(({ message }) => message) })
+  }
+
+  onTestRunEnd(_modules, errors, reason) {
+    this.#tell({ reason, errors: errors.map(({ message }) => message) })
+  }
+
+  #tell(what) {
+    appendFileSync(process.env.UPCALL_MUTANT_REPORT, `${JSON.stringify(what)}\n`)
+  }
+}
+
+function messages({ errors }) {
+  return errors.map(({ message }) => message)
+}
