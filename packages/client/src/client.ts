@@ -209,12 +209,15 @@ export class UpcallClient<Req, Rep>
 
   /** The one way into the machine. What a listener or a stream does meanwhile is handled after what is under way. */
   #tell(event: OutsideEvent): void {
-    this.#effects.push(...this.#machine.handle(event, this.#clock.now()))
+    // One by one: a queue may be longer than a call can have arguments.
+    for (const effect of this.#machine.handle(event, this.#clock.now())) this.#effects.push(effect)
     if (this.#performing) return
     this.#performing = true
+    let performed = 0
     try {
-      for (let effect = this.#effects.shift(); effect !== undefined; effect = this.#effects.shift()) this.#perform(effect)
+      while (performed < this.#effects.length) this.#perform(this.#effects[performed++]!)
     } finally {
+      this.#effects.splice(0, performed)
       this.#performing = false
     }
     this.#setTimer()

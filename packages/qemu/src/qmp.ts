@@ -50,7 +50,10 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   readonly #timeoutMs: number
   readonly #pending = new Map<number, Pending>()
   #nextId = 1
-  #rest = ''
+  /** The line that has not ended yet, in the pieces that came: they are joined once, when it ends. */
+  #pieces: string[] = []
+  /** Of all pieces together. */
+  #length = 0
   #onGreeting: ((greeting: Greeting) => void) | undefined
   #version = { major: 0, minor: 0, micro: 0 }
   #ended: QemuError | undefined
@@ -148,13 +151,25 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   }
 
   #receive(text: string): void {
-    const lines = (this.#rest + text).split('\n')
-    this.#rest = lines.pop()!
-    for (const line of lines) {
+    const pieces = text.split('\n')
+    for (const [i, piece] of pieces.entries()) {
       if (this.#ended) return
+      if (piece !== '') this.#pieces.push(piece)
+      this.#length += piece.length
+      if (this.#length > MAX_LINE) {
+        this.#end(`a line of more than ${MAX_LINE} characters`)
+        return
+      }
+      if (i === pieces.length - 1) return
+      const line = this.#pieces.join('')
+      this.#forget()
       if (line.trim() !== '') this.#handle(line)
     }
-    if (this.#rest.length > MAX_LINE) this.#end(`a line of more than ${MAX_LINE} characters`)
+  }
+
+  #forget(): void {
+    this.#pieces = []
+    this.#length = 0
   }
 
   #handle(line: string): void {
@@ -182,6 +197,7 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     if (this.#ended) return
     this.#ended = new QemuError('QMP_CLOSED', reason, { cause })
     this.#stream.destroy()
+    this.#forget()
     for (const { command, reject } of [...this.#pending.values()]) reject(closedError(command, this.#ended))
     this.#pending.clear()
     this.emit('close')

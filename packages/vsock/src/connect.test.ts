@@ -138,6 +138,12 @@ describe('the handshake', () => {
     }
   })
 
+  it('hands on what comes behind the reply, however much comes at once', async () => {
+    const length = 1 << 20
+    await vmm((socket) => onCommand(socket, () => socket.write(`OK 1\n${'x'.repeat(length)}`)))
+    expect(await readExactly(await dial(), length)).toBe('x'.repeat(length))
+  })
+
   it('reads the reply byte by byte', async () => {
     await vmm((socket) =>
       onCommand(socket, () => {
