@@ -3,7 +3,12 @@ import { appendFileSync } from 'node:fs'
 
 export default class MutantReporter {
   onInit(vitest) {
-    this.#tell({ times: vitest.projects.map(({ config }) => config.testTimeout + config.hookTimeout) })
+    const longest = (times) => Math.max(...times)
+    const configs = vitest.projects.map(({ config }) => config)
+    this.#tell({
+      testMs: longest(configs.map(({ testTimeout }) => testTimeout)),
+      hookMs: longest(configs.map(({ hookTimeout }) => hookTimeout)),
+    })
   }
 
   onTestRunStart() {
@@ -18,7 +23,8 @@ export default class MutantReporter {
   onTestModuleEnd(module) {
     const { environmentSetupDuration, prepareDuration, collectDuration, setupDuration, duration } = module.diagnostic()
     const ms = environmentSetupDuration + prepareDuration + collectDuration + setupDuration + duration
-    this.#tell({ file: module.moduleId, ms, errors: module.errors().map(({ message }) => message) })
+    const longest = Math.max(0, ...[...module.children.allTests()].map((test) => test.diagnostic()?.duration ?? 0))
+    this.#tell({ file: module.moduleId, ms, longest, errors: module.errors().map(({ message }) => message) })
   }
 
   onTestRunEnd(_modules, errors, reason) {

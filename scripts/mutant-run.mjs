@@ -9,13 +9,17 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 
 /** A fault's run may take this many times as long as the same tests take without a fault. */
 const PATIENCE = 4
+/** And one test so many times as long as the longest of these tests takes without a fault, and a bit. */
+const TEST_PATIENCE = 10
+const TEST_FLOOR_MS = 5_000
 
 /**
  * Runs the tests of these projects without a fault and finds out what each fault's run needs.
  *
  * @param faults - Which ones; a fault's id is its index.
- * @returns `green` and `failures`; `files` with their time in ms; `testsOf(id)`, the test files that run the line of this fault, the quickest
- * first; `startMs`, from the start of the process to the first test; `hangMs`, how long it takes at most until a test that hangs is failed.
+ * @returns `green` and `failures`; `files`, by path, with the time of all and of the `longest` test in ms; `testsOf(id)`, the test files that run the line of this fault, the quickest
+ * first; `startMs`, from the start of the process to the first test; `testMs` and `hookMs`, the
+ * limits of a test and of a hook.
  */
 export async function traceTests(projects, faults) {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-mutants-'))
@@ -32,8 +36,8 @@ export async function traceTests(projects, faults) {
     const seen = readdirSync(folder)
       .filter((name) => name !== 'places.json')
       .map((name) => JSON.parse(readFileSync(join(folder, name), 'utf8')))
-    const files = new Map(lines.filter(({ file }) => file !== undefined).map(({ file, ms }) => [file, ms]))
-    const quickest = seen.map(({ file }) => file).sort((a, b) => files.get(a) - files.get(b))
+    const files = new Map(lines.filter(({ file }) => file !== undefined).map((line) => [line.file, line]))
+    const quickest = seen.map(({ file }) => file).sort((a, b) => files.get(a).ms - files.get(b).ms)
     const seenBy = new Map(seen.map(({ file, seen }) => [file, new Set(seen)]))
     return {
       green,
@@ -41,7 +45,8 @@ export async function traceTests(projects, faults) {
       files,
       testsOf: (id) => quickest.filter((file) => seenBy.get(file).has(id)),
       startMs: lines.find(({ started }) => started !== undefined)?.started - began,
-      hangMs: Math.max(...lines.flatMap(({ times = [] }) => times)),
+      testMs: lines[0]?.testMs,
+      hookMs: lines[0]?.hookMs,
     }
   } finally {
     rmSync(folder, { recursive: true })
@@ -56,10 +61,15 @@ export async function traceTests(projects, faults) {
  * makes no test fail.
  */
 export async function runTests(projects, mutant, tests, without) {
-  const ms = tests.reduce((sum, file) => sum + without.files.get(file), without.startMs)
-  const env = { UPCALL_MUTANT: JSON.stringify(mutant), UPCALL_MUTANT_ORDER: JSON.stringify(tests) }
+  const times = tests.map((file) => without.files.get(file))
+  const ms = times.reduce((sum, { ms }) => sum + ms, without.startMs)
+  const testMs = Math.min(
+    without.testMs,
+    Math.ceil(TEST_PATIENCE * Math.max(...times.map(({ longest }) => longest)) + TEST_FLOOR_MS),
+  )
+  const env = { UPCALL_MUTANT: JSON.stringify(mutant), UPCALL_MUTANT_ORDER: JSON.stringify(tests), UPCALL_MUTANT_TEST_MS: testMs }
   const argv = [...projects.map(project), '--bail=1', '--maxWorkers=1', ...tests]
-  const { lines, cutOff } = await vitest(argv, env, PATIENCE * ms + 2 * without.hangMs)
+  const { lines, cutOff } = await vitest(argv, env, PATIENCE * ms + 2 * (testMs + without.hookMs))
   return { failed: lines.filter(({ failed }) => failed !== undefined).length, cutOff }
 }
 
