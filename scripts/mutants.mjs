@@ -1,24 +1,28 @@
-// Do the tests notice damage? Puts one fault at a time into the sources (in memory, while vitest loads them) and runs the tests that are
-// responsible. A fault that no test notices is a hole. `npm run mutants` runs all of them, `npm run mutants -- fact-7` those whose
+// Do the tests notice damage? Puts one fault at a time into the sources (in memory, while vitest loads them) and runs the tests that run
+// the faulty line. A fault that no test notices is a hole. `npm run mutants` runs all of them, `npm run mutants -- fact-7` those whose
 // name contains that, `--json=<file>` writes a report. Faults that carry a fact's number break what a numbered fact of the protocol
 // asks for (docs/protocol.md).
-import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+//
+// The first run is without faults. It tells which test files run which fault's line, and how long they take: from that comes the time
+// that a fault's run gets. A run that needs more is cut off. A test that does not end is failed by its own limit (testTimeout), so a run
+// that is cut off proves nothing, except where a fault blocks the whole process: such a fault says `hangs: true`.
+import { readFileSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
+import { runTests, traceTests } from './mutant-run.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-/** Faults in one package, which the tests of these projects have to notice. */
+/** Faults in one package, which the tests of these projects have to notice. One that `hangs` blocks the process that runs the test. */
 const faultsIn =
   (folder, projects = [folder], parent = 'packages') =>
-  (name, file, find, replace) => ({
+  (name, file, find, replace, { hangs = false } = {}) => ({
     name: `${folder}: ${name}`,
     file: `${parent}/${folder}/src/${file}`,
     find,
     replace,
     projects,
+    hangs,
   })
 
 const wire = faultsIn('wire')
@@ -72,7 +76,7 @@ const faults = [
     "integer(request.count, 'count', 1, MAX_CPUS)",
     "integer(request.count, 'count', 0, MAX_CPUS)",
   ),
-  wire('fact-7: duplicate ids are sent', 'request.ts', 'if (first !== i) throw', 'if (false) throw'),
+  wire('fact-7: duplicate ids are sent', 'request.ts', 'if (first >= 0) throw', 'if (false) throw'),
   wire(
     'a hole in the ids is sent as id 0',
     'request.ts',
@@ -101,7 +105,12 @@ const faults = [
     'return new Uint8Array(bytes.subarray(from, to))',
     'return bytes.slice(from, to)',
   ),
-  wire('frames share one buffer', 'frames.ts', 'frames.push(this.#partial.slice())', 'frames.push(this.#partial)'),
+  wire(
+    'frames share one buffer',
+    'frames.ts',
+    'this.#partial = new Uint8Array(this.size)\n        this.#pending = 0',
+    'this.#pending = 0',
+  ),
   wire('pending bytes are forgotten', 'frames.ts', 'this.#pending += piece.length', 'this.#pending = piece.length'),
 
   client(
@@ -325,9 +334,9 @@ const faults = [
     "if (id === 0) throw argument(path, 'CPU 0",
     "if (false) throw argument(path, 'CPU 0",
   ),
-  manager('fact-7: an absent id is removed', 'cpu-order.ts', 'if (!present.includes(id)) throw', 'if (false) throw'),
-  manager('fact-8: an id beyond a hole is removed', 'cpu-order.ts', 'if (id >= present.length) {', 'if (false) {'),
-  manager('fact-8: a present id is added', 'cpu-order.ts', 'else if (present?.includes(id))', 'else if (false)'),
+  manager('fact-7: an absent id is removed', 'cpu-order.ts', 'if (!there.has(id)) throw', 'if (false) throw'),
+  manager('fact-8: an id beyond a hole is removed', 'cpu-order.ts', 'if (id >= count) {', 'if (false) {'),
+  manager('fact-8: a present id is added', 'cpu-order.ts', 'else if (there?.has(id))', 'else if (false)'),
   manager(
     'fact-9: all vCPUs of an aarch64 guest are removed',
     'cpu-order.ts',
@@ -764,50 +773,47 @@ const chosen = faults.filter(({ name }) => wanted.every((word) => name.includes(
 const broken = chosen.filter(({ file, find }) => readFileSync(`${root}${file}`, 'utf8').split(find).length < 2)
 for (const { name, file } of broken) console.log(`STALE    ${name}: its line is no longer in ${file}`)
 
-/** What a run of these projects' tests counted. A fault that only breaks the loading of a file has not been noticed by a test. */
-function testsOf(projects, mutant) {
-  const report = join(mkdtempSync(join(tmpdir(), 'upcall-mutants-')), 'report.json')
-  const argv = [
-    'node_modules/vitest/vitest.mjs',
-    'run',
-    '--bail=1',
-    '--reporter=json',
-    `--outputFile=${report}`,
-    '--exclude=packages/**',
-  ]
-  const env = { ...process.env, ...(mutant && { UPCALL_MUTANT: JSON.stringify(mutant) }) }
-  const options = { cwd: root, env, timeout: 120_000, killSignal: 'SIGKILL' }
-  const { status, error } = spawnSync(process.execPath, [...argv, ...projects.map((project) => `--project=${project}`)], options)
-  try {
-    const { numFailedTests, testResults } = JSON.parse(readFileSync(report, 'utf8'))
-    const failures = testResults.flatMap(({ name, status, message, assertionResults }) => [
-      ...(status === 'failed' && message ? [`${name}: ${message}`] : []),
-      ...assertionResults.filter(({ status }) => status === 'failed').map(({ fullName }) => `${name}: ${fullName}`),
-    ])
-    return { green: status === 0, failed: numFailedTests, failures, hung: false }
-  } catch {
-    return { green: false, failed: 0, failures: [], hung: error?.code === 'ETIMEDOUT' }
-  } finally {
-    rmSync(dirname(report), { recursive: true })
-  }
-}
-
-const projects = [...new Set(chosen.flatMap((fault) => fault.projects))]
-const without = chosen.length === 0 ? undefined : testsOf(projects)
+let [noticed, alive, cutOff] = [0, broken.length, 0]
+const started = performance.now()
+const faulty = chosen.filter((fault) => !broken.includes(fault))
+const projects = [...new Set(faulty.flatMap((fault) => fault.projects))]
+const without = faulty.length === 0 ? undefined : await traceTests(projects, faulty)
 if (without?.green === false) {
   console.error(`mutants: the tests of ${projects.join(', ')} fail without any fault; run npm test first`)
   for (const failure of without.failures) console.error(`  ${failure}`)
-  if (without.hung) console.error('  they did not end')
   process.exit(1)
 }
+if (without !== undefined) console.log(`mutants: without faults ${without.files.size} test files pass, after ${seconds()}`)
 
-let [noticed, alive] = [0, broken.length]
-for (const { name, projects, ...mutant } of chosen.filter((fault) => !broken.includes(fault))) {
-  const { failed, hung } = testsOf(projects, mutant)
-  if (failed > 0 || hung) noticed++
-  else alive++
-  console.log(`${failed > 0 || hung ? 'noticed ' : 'SURVIVED'} ${name}`)
+/** Puts one fault in and says what its tests make of it. */
+async function judge({ name, projects, hangs, ...mutant }, tests) {
+  const { failed, cutOff: late } =
+    tests.length === 0 ? { failed: 0, cutOff: false } : await runTests(projects, mutant, tests, without)
+  if (failed > 0) {
+    noticed++
+    console.log(`noticed  ${name}`)
+  } else if (late && hangs) {
+    noticed++
+    console.log(`noticed  ${name} (hangs)`)
+  } else if (late) {
+    cutOff++
+    console.log(`CUT OFF  ${name}: no test failed in time`)
+  } else {
+    alive++
+    console.log(`SURVIVED ${name}${tests.length === 0 ? ': no test runs its line' : ''}`)
+  }
 }
-console.log(`mutants: ${noticed} noticed, ${alive} alive`)
-if (json !== undefined) writeFileSync(json, JSON.stringify({ numPassedTests: noticed, numFailedTests: alive }))
-process.exitCode = alive === 0 ? 0 : 1
+
+const turns = faulty.entries()
+async function takeTurns() {
+  for (const [id, fault] of turns) await judge(fault, without.testsOf(id))
+}
+await Promise.all(Array.from({ length: availableParallelism() }, takeTurns))
+
+function seconds() {
+  return `${Math.round((performance.now() - started) / 1000)} s`
+}
+
+console.log(`mutants: ${noticed} noticed, ${alive} alive, ${cutOff} cut off, in ${seconds()}`)
+if (json !== undefined) writeFileSync(json, JSON.stringify({ numPassedTests: noticed, numFailedTests: alive + cutOff }))
+process.exitCode = alive + cutOff === 0 ? 0 : 1

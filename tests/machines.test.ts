@@ -78,7 +78,8 @@ it('in any weather each request settles once, truthfully, is done at most once, 
       expect(both.client.wakeAt).toBe(Number.POSITIVE_INFINITY)
       for (const { server } of both.links) expect(['Ended', 'Handling']).toContain(server.state.name)
     }),
-    { numRuns: 500 },
+    // Always the same ones: what they bring about is looked at below.
+    { numRuns: 500, seed: 1 },
   )
   expect(seen).toEqual(new Set(['ok', 'not-sent', 'indeterminate', 'indeterminate, done', 'indeterminate, not done']))
   expect(reconnected).toBeGreaterThan(100)

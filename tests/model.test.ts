@@ -358,7 +358,8 @@ it('whatever happens, in whatever order, each request settles once, truthfully, 
         world.tell({ type: 'wake' })
       }
     }),
-    { numRuns: 600 },
+    // Always the same ones: what they bring about is looked at below.
+    { numRuns: 600, seed: 1 },
   )
   // The commands are worth something only if they bring about everything there is.
   expect([...seen].sort()).toEqual(

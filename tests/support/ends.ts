@@ -134,12 +134,24 @@ class Play {
     const [actor, other] = act === 'kill' ? await this.#killed() : await (side === 'near' ? this.#nearActs() : this.#farActs())
     if (other) {
       const { heard, bytes } = this.#row
-      if (heard === 'all') await until(() => other.heard === bytes && other.over, () => other.said)
-      else await until(() => other.over, () => other.said)
+      if (heard === 'all')
+        await until(
+          () => other.heard === bytes && other.over,
+          () => other.said,
+        )
+      else
+        await until(
+          () => other.over,
+          () => other.said,
+        )
       expect(other.heard).toBeLessThanOrEqual(bytes)
       if (act !== 'reset' && act !== 'error') expect(other.failure).toBeUndefined()
     }
-    if (act === 'half-close') await until(() => actor?.heard === ANSWER && actor.over, () => actor?.said)
+    if (act === 'half-close')
+      await until(
+        () => actor?.heard === ANSWER && actor.over,
+        () => actor?.said,
+      )
     const verdict = await within(this.#passage.verdict)
     expect(this.#row.verdicts).toContain(verdict)
   }

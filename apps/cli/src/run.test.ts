@@ -219,7 +219,7 @@ test('--timeout bounds an operation: not-sent before the greeting, indeterminate
     silent.close()
   }
   // A vCPU that is absent: the guest's thread dies and never answers.
-  const dead = await upcall(['--target', guest.target, '--arch', 'x86_64', '--timeout', '1s', '--json', 'cpu', 'remove', '9'])
+  const dead = await upcall(['--target', guest.target, '--arch', 'x86_64', '--timeout', '4s', '--json', 'cpu', 'remove', '9'])
   expect(dead.status).toBe(4)
   expect(dead.stdout.json).toMatchObject([{ op: 'cpu.remove', outcome: 'indeterminate', error: { code: 'TIMEOUT' } }])
 })
@@ -347,7 +347,7 @@ test('batch: a bad line is answered in its place, and those behind it run', asyn
 test('batch: answers while its input is still open, and goes on behind a guest that hung up', async () => {
   await using guest = await serveGuest('unix', ['--cpus', '4'])
   const stdin = new PassThrough()
-  const running = start(['--target', guest.target, '--arch', 'x86_64', '--timeout', '1s', 'batch'], { stdin })
+  const running = start(['--target', guest.target, '--arch', 'x86_64', '--timeout', '4s', 'batch'], { stdin })
   stdin.write('{"op":"pci.add","bdf":"00:05.0"}\n')
   await running.stdout.has('"line":1')
   // The thread that serves this connection dies; the next line has a new one.

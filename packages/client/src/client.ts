@@ -221,15 +221,18 @@ export class UpcallClient<Req, Rep>
     this.#handling = true
     try {
       for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift())
-        this.#effects.push(...this.#machine.handle(next, this.#clock.now()))
+        // One by one: a queue may be longer than a call can have arguments.
+        for (const effect of this.#machine.handle(next, this.#clock.now())) this.#effects.push(effect)
     } finally {
       this.#handling = false
     }
     if (this.#performing) return
     this.#performing = true
+    let performed = 0
     try {
-      for (let effect = this.#effects.shift(); effect !== undefined; effect = this.#effects.shift()) this.#perform(effect)
+      while (performed < this.#effects.length) this.#perform(this.#effects[performed++]!)
     } finally {
+      this.#effects.splice(0, performed)
       this.#performing = false
     }
     this.#setTimer()

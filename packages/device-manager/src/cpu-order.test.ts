@@ -32,3 +32,15 @@ test('on aarch64 one vCPU has to stay', () => {
   expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, 4)).toThrow('4 of 4 vCPUs cannot be removed')
   expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, [0, 1])).toThrow('present: on aarch64')
 })
+
+test.each(['ADD_CPU', 'DEL_CPU'] as const)('%s looks at each present id once, however many are named', (type) => {
+  const half = Array.from({ length: 127 }, (_, i) => i + 1)
+  let reads = 0
+  const get = (target: number[], key: string | symbol, receiver: unknown) => {
+    if (typeof key === 'string' && /^\d/.test(key)) reads++
+    return Reflect.get(target, key, receiver)
+  }
+  const present = new Proxy(type === 'ADD_CPU' ? [0] : [0, ...half], { get })
+  orderCpus({ type, apicIds: half }, present)
+  expect(reads).toBeLessThanOrEqual(128)
+})

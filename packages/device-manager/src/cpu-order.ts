@@ -25,11 +25,12 @@ function orderX86(request: X86CpuRequest, present: Present | undefined): X86CpuR
   // The codec says what is wrong with them.
   if (!Array.isArray(apicIds) || apicIds.some((id) => typeof id !== 'number')) return request
   checkPresent(present)
+  const there = present && new Set(present)
   apicIds.forEach((id, i) => {
     const path = `apicIds[${i}]`
     if (id > MAX_APIC_ID) throw argument(path, `a vCPU's id is at most ${MAX_APIC_ID}, got ${id}`)
-    if (type === 'DEL_CPU') checkRemoval(id, path, present)
-    else if (present?.includes(id))
+    if (type === 'DEL_CPU') checkRemoval(id, path, there, present?.length)
+    else if (there?.has(id))
       throw argument(path, `CPU ${id} is present already; adding it again would spoil its bookkeeping in the guest`)
   })
   return { ...request, apicIds: [...apicIds].sort(type === 'ADD_CPU' ? (a, b) => a - b : (a, b) => b - a) }
@@ -42,12 +43,13 @@ function checkPresent(present: Present | undefined): asserts present is readonly
     if (!Number.isInteger(id) || id < 0) throw argument(`present[${i}]`, `must be a vCPU's id, got ${show(id)}`)
 }
 
-function checkRemoval(id: number, path: string, present: readonly number[] | undefined): void {
+/** `there` has the vCPUs' ids, of which `count` were given. */
+function checkRemoval(id: number, path: string, there: ReadonlySet<number> | undefined, count = 0): void {
   if (id === 0) throw argument(path, 'CPU 0 is the boot CPU and cannot be removed')
-  if (present === undefined) return
-  if (!present.includes(id)) throw argument(path, `CPU ${id} is not present; removing it would crash the guest's service thread`)
+  if (there === undefined) return
+  if (!there.has(id)) throw argument(path, `CPU ${id} is not present; removing it would crash the guest's service thread`)
   // 5.10 and 6.1 look only at as many CPUs as there are, from the bottom: after a hole the top ones are as good as absent.
-  if (id >= present.length) {
+  if (id >= count) {
     throw argument(
       path,
       `CPU ${id} lies beyond a hole in the ids present, where a 5.10 or 6.1 guest does not find it and crashes; fill the hole first`,

@@ -290,12 +290,14 @@ function presentIds(arch: Arch, present: readonly number[] | number): readonly n
     return Array.from({ length: present }, (_, i) => i)
   }
   if (!Array.isArray(present)) throw argument('present', "must be the array of the vCPUs' ids")
+  const named = new Set<number>()
   for (const [i, id] of present.entries()) {
     if (!Number.isInteger(id) || id < 0 || id > MAX_APIC_ID)
       throw argument(`present[${i}]`, `must be an integer in 0 … ${MAX_APIC_ID}, got ${id}`)
-    if (present.indexOf(id) !== i) throw argument(`present[${i}]`, `CPU ${id} is named twice`)
+    if (named.has(id)) throw argument(`present[${i}]`, `CPU ${id} is named twice`)
+    named.add(id)
   }
-  if (!present.includes(0)) throw argument('present', 'CPU 0 is the boot CPU and always present')
+  if (!named.has(0)) throw argument('present', 'CPU 0 is the boot CPU and always present')
   return present
 }
 

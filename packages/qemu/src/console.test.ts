@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { GuestConsole } from './console.js'
 import { QemuError } from './errors.js'
 import { ManualClock } from './fixtures/manual-clock.js'
@@ -9,6 +9,8 @@ function setup() {
   return { clock, console, print: (text: string) => console.push(Buffer.from(text)) }
 }
 const gone = new QemuError('EXITED', 'QEMU exited with status 0')
+
+afterEach(() => void vi.restoreAllMocks())
 
 describe('GuestConsole', () => {
   it('finds what was printed before, and what comes later in any pieces', async () => {
@@ -40,6 +42,49 @@ describe('GuestConsole', () => {
     print('\nlast\n')
     expect(console.tail(1)).toEqual(['last'])
     expect(console.lineCount).toBe(20 * 16 + 1)
+  })
+
+  it('reads what comes once, in pieces however small', () => {
+    const { console, print } = setup()
+    let split = 0
+    const original = String.prototype.split
+    vi.spyOn(String.prototype, 'split').mockImplementation(function (this: string, ...args: unknown[]) {
+      split += this.length
+      return Reflect.apply(original, this, args) as string[]
+    })
+    for (let i = 0; i < 10_000; i++) print('x')
+    print('\n')
+    expect(split).toBe(10_001)
+    vi.restoreAllMocks()
+    expect(console.text).toBe(`${'x'.repeat(10_000)}\n`)
+  })
+
+  it('moves the lines that it keeps now and then, not for each that comes', () => {
+    const { console, print } = setup()
+    print('x\n'.repeat(50_000))
+    let moved = 0
+    for (const method of ['splice', 'slice'] as const) {
+      const original = Array.prototype[method] as (...args: unknown[]) => unknown[]
+      vi.spyOn(Array.prototype, method).mockImplementation(function (this: unknown[], ...args: unknown[]) {
+        moved += this.length
+        return original.apply(this, args)
+      })
+    }
+    for (let i = 0; i < 60_000; i++) print('y\n')
+    expect(moved).toBeLessThan(300_000)
+    vi.restoreAllMocks()
+    expect(console.lineCount).toBe(110_000)
+    expect(console.text).toBe('y\n'.repeat(50_000))
+  })
+
+  it('takes the returns off the end of a line, and leaves the others', () => {
+    const { console, print } = setup()
+    print(`a\rb\r\r\n${'\r'.repeat(100)}c\n\r\n`)
+    expect(console.text).toBe(`a\rb\n${'\r'.repeat(100)}c\n\n`)
+    const replace = vi.spyOn(String.prototype, 'replace')
+    print(`${'\r'.repeat(1000)}c\n`)
+    // An expression such as /\r+$/ begins anew at each of them.
+    expect(replace).not.toHaveBeenCalled()
   })
 
   it('looks at every line even with a global expression', async () => {

@@ -20,9 +20,12 @@ const TAIL_LINES = 25
 export class GuestConsole {
   readonly #decoder = new StringDecoder('utf8')
   readonly #clock: Clock
-  readonly #lines: string[] = []
+  /** Before `#first` they are dropped, and empty until they are cut off, many at a time. */
+  #lines: string[] = []
+  #first = 0
   readonly #watchers = new Set<() => void>()
-  #dropped = 0
+  /** Lines that have been cut off. */
+  #cut = 0
   /** Of the lines that are kept. */
   #characters = 0
   #partial = ''
@@ -34,12 +37,12 @@ export class GuestConsole {
 
   /** Everything printed so far (the last 50,000 lines of it, and 16 Mi characters), the unfinished line included. */
   get text(): string {
-    return [...this.#lines, this.#partial].join('\n')
+    return this.#kept().join('\n')
   }
 
   /** Finished lines so far, dropped ones counted. */
   get lineCount(): number {
-    return this.#dropped + this.#lines.length
+    return this.#cut + this.#lines.length
   }
 
   /** Why nothing more will come: EXITED, PANIC, CLOSED or ABORTED; undefined while QEMU runs. */
@@ -49,15 +52,18 @@ export class GuestConsole {
 
   /** The last `count` lines that are not blank, for an error message. */
   tail(count = TAIL_LINES): string[] {
-    return [...this.#lines, this.#partial].filter((line) => line.trim() !== '').slice(-count)
+    return this.#kept()
+      .filter((line) => line.trim() !== '')
+      .slice(-count)
   }
 
   /** Feeds what the guest printed; returns it as text. */
   push(chunk: Buffer): string {
     const text = this.#decoder.write(chunk)
-    const lines = (this.#partial + text).split('\n')
+    const lines = text.split('\n')
+    lines[0] = this.#partial + lines[0]
     this.#partial = lines.pop()!
-    for (const line of lines) this.#keep(line.replace(/\r+$/, ''))
+    for (const line of lines) this.#keep(withoutReturns(line))
     while (this.#partial.length > LONGEST_LINE) {
       this.#keep(this.#partial.slice(0, LONGEST_LINE))
       this.#partial = this.#partial.slice(LONGEST_LINE)
@@ -86,7 +92,7 @@ export class GuestConsole {
       let next = fromLine
       const look = () => {
         for (next = Math.max(next, this.#dropped); next < this.lineCount; next++) {
-          const match = this.#lines[next - this.#dropped]!.match(regexp)
+          const match = this.#lines[next - this.#cut]!.match(regexp)
           if (match) return resolve(match)
         }
         const match = next === this.lineCount ? this.#partial.match(regexp) : null
@@ -106,7 +112,7 @@ export class GuestConsole {
     const { signal, fromLine = 0 } = options
     let next = fromLine
     while (!signal?.aborted) {
-      for (next = Math.max(next, this.#dropped); next < this.lineCount; next++) yield this.#lines[next - this.#dropped]!
+      for (next = Math.max(next, this.#dropped); next < this.lineCount; next++) yield this.#lines[next - this.#cut]!
       if (this.#endReason) {
         if (this.#partial !== '') yield this.#partial
         return
@@ -138,11 +144,23 @@ export class GuestConsole {
   }
 
   #dropOldest(): void {
-    let excess = 0
-    while (this.#lines.length - excess > KEPT_LINES || this.#characters > KEPT_CHARACTERS)
-      this.#characters -= this.#lines[excess++]!.length
-    this.#lines.splice(0, excess)
-    this.#dropped += excess
+    while (this.#lines.length - this.#first > KEPT_LINES || this.#characters > KEPT_CHARACTERS) {
+      this.#characters -= this.#lines[this.#first]!.length
+      this.#lines[this.#first++] = ''
+    }
+    if (this.#first < KEPT_LINES) return
+    this.#cut += this.#first
+    this.#lines = this.#lines.slice(this.#first)
+    this.#first = 0
+  }
+
+  /** Lines that are no longer there. */
+  get #dropped(): number {
+    return this.#cut + this.#first
+  }
+
+  #kept(): string[] {
+    return [...this.#lines.slice(this.#first), this.#partial]
   }
 
   #notify(): void {
@@ -152,6 +170,13 @@ export class GuestConsole {
   #endError(what: string, { code, summary, cause }: QemuError): QemuError {
     return new QemuError(code, `${what}: ${summary}`, { cause, console: this.tail() })
   }
+}
+
+/** By hand: an expression for what stands at the end begins anew at each place before it. */
+function withoutReturns(line: string): string {
+  let end = line.length
+  while (line[end - 1] === '\r') end--
+  return line.slice(0, end)
 }
 
 /** A global or sticky expression remembers where it stopped, and would skip lines. */

@@ -5,10 +5,11 @@ import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { PassThrough } from 'node:stream'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { QmpCommandError } from './errors.js'
 import { ManualClock } from './fixtures/manual-clock.js'
-import { connectQmp, type QmpEvent } from './qmp.js'
+import { connectQmp, QmpClient, type QmpEvent } from './qmp.js'
 
 interface Command {
   execute: string
@@ -27,6 +28,7 @@ beforeEach(async () => {
   cleanup = []
 })
 afterEach(async () => {
+  vi.restoreAllMocks()
   for (const close of cleanup) close()
   await rm(dir, { recursive: true })
 })
@@ -248,6 +250,35 @@ describe('QmpClient', () => {
   it('closes on a line without an end', async () => {
     const qmp = await connectQmp(await serve((_command, _send, socket) => void socket.write('x'.repeat((16 << 20) + 1))))
     await expect(qmp.execute('x')).rejects.toMatchObject({ code: 'QMP_CLOSED', message: /more than 16777216 characters/ })
+  })
+
+  it('closes on a line that is too long, although it ends', async () => {
+    const line = `{"id": 1, "return": "${'x'.repeat(16 << 20)}"}\n`
+    const qmp = await connectQmp(await serve((_command, _send, socket) => void socket.write(line)))
+    await expect(qmp.execute('x')).rejects.toMatchObject({ code: 'QMP_CLOSED', message: /more than 16777216 characters/ })
+  })
+
+  it('reads a line once, in pieces however small', async () => {
+    // What the client writes goes nowhere; what it reads is emitted here.
+    const stream = new PassThrough({ transform: (_chunk, _encoding, done) => done() })
+    const connecting = QmpClient.over(stream)
+    stream.emit('data', Buffer.from(GREETING))
+    await Promise.resolve()
+    stream.emit('data', Buffer.from('{"return": {}, "id": 1}\n'))
+    const qmp = await connecting
+    const asked = qmp.execute('x')
+    let split = 0
+    const original = String.prototype.split
+    vi.spyOn(String.prototype, 'split').mockImplementation(function (this: string, ...args: unknown[]) {
+      split += this.length
+      return Reflect.apply(original, this, args) as string[]
+    })
+    const answer = `{"id": 2, "return": "${'x'.repeat(10_000)}"}\n`
+    for (const character of answer) stream.emit('data', Buffer.from(character))
+    expect(split).toBe(answer.length)
+    vi.restoreAllMocks()
+    expect(await asked).toBe('x'.repeat(10_000))
+    qmp.close()
   })
 
   it('bounds the greeting, and tells when nobody listens', async () => {

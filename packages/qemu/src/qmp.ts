@@ -62,9 +62,10 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   readonly #pending = new Map<number, Pending>()
   /** Not from 1: what the last client of a monitor asked last, QEMU may answer to the next one. */
   #nextId = randomInt(2 ** 32) * 2 ** 16
-  /** What has come of a line whose end has not. */
-  #rest: string[] = []
-  #restLength = 0
+  /** The line that has not ended yet, in the pieces that came: they are joined once, when it ends. */
+  #pieces: string[] = []
+  /** Of all pieces together. */
+  #length = 0
   #onGreeting: ((greeting: Greeting) => void) | undefined
   #version = { major: 0, minor: 0, micro: 0 }
   #ended: QemuError | undefined
@@ -171,19 +172,25 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   }
 
   #receive(text: string): void {
-    // Only what is new is searched: a long line comes in many chunks.
-    const lines = text.split('\n')
-    const rest = lines.pop()!
-    for (const end of lines) {
+    const pieces = text.split('\n')
+    for (const [i, piece] of pieces.entries()) {
       if (this.#ended) return
-      const line = this.#rest.join('') + end
-      this.#rest = []
-      this.#restLength = 0
+      if (piece !== '') this.#pieces.push(piece)
+      this.#length += piece.length
+      if (this.#length > MAX_LINE) {
+        this.#end(`a line of more than ${MAX_LINE} characters`)
+        return
+      }
+      if (i === pieces.length - 1) return
+      const line = this.#pieces.join('')
+      this.#forget()
       if (line.trim() !== '') this.#handle(line)
     }
-    this.#rest.push(rest)
-    this.#restLength += rest.length
-    if (this.#restLength > MAX_LINE) this.#end(`a line of more than ${MAX_LINE} characters`)
+  }
+
+  #forget(): void {
+    this.#pieces = []
+    this.#length = 0
   }
 
   #handle(line: string): void {
@@ -211,6 +218,7 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     if (this.#ended) return
     this.#ended = new QemuError('QMP_CLOSED', reason, { cause })
     this.#stream.destroy()
+    this.#forget()
     for (const { command, reject } of [...this.#pending.values()]) reject(closedError(command, this.#ended))
     this.#pending.clear()
     this.emit('close')

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type Arch, decodeRequest, encodeConnect, encodeReply, MESSAGE_SIZE, type Reply, type Request } from '@upcall/wire'
+import { ByteQueue } from './byte-queue.js'
 import { checkDuplex, count } from './check.js'
 import { socketError } from './socket-error.js'
 
@@ -19,7 +20,7 @@ export class FakeConnection {
   readonly chunks: number[] = []
   /** Resolves when the client has ended its direction, or the connection is gone. */
   readonly ended: Promise<void>
-  #buffer: Buffer = Buffer.alloc(0)
+  readonly #unread = new ByteQueue()
   #over = false
   #wake: () => void = () => {}
 
@@ -30,7 +31,7 @@ export class FakeConnection {
     this.arch = arch
     stream.on('data', (chunk: Buffer) => {
       this.chunks.push(chunk.length)
-      this.#buffer = Buffer.concat([this.#buffer, chunk])
+      this.#unread.push(chunk)
       this.#wake()
     })
     this.ended = new Promise((resolve) => {
@@ -53,15 +54,13 @@ export class FakeConnection {
   /** The next `length` bytes. Rejects with {@link ClientGone} if they cannot come any more. */
   async read(length: number): Promise<Uint8Array> {
     count('length', length, 0)
-    while (this.#buffer.length < length) {
-      if (this.#over) throw new ClientGone(`the client left after ${this.#buffer.length} of ${length} bytes`)
+    while (this.#unread.length < length) {
+      if (this.#over) throw new ClientGone(`the client left after ${this.#unread.length} of ${length} bytes`)
       await new Promise<void>((resolve) => {
         this.#wake = resolve
       })
     }
-    const bytes = this.#buffer.subarray(0, length)
-    this.#buffer = this.#buffer.subarray(length)
-    return bytes
+    return this.#unread.take(length)
   }
 
   /** The byte that chooses the service. */

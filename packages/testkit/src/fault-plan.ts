@@ -36,6 +36,8 @@ export class Faults {
   passed = 0
   readonly #events: Event[]
   readonly #cuts: number[]
+  /** The first of the cuts that is not passed. */
+  #cut = 0
   readonly #every: number
 
   /** @throws TypeError or RangeError that names the part of the plan that is wrong. */
@@ -82,7 +84,8 @@ export class Faults {
   #room(): number {
     let room = this.#every - (this.passed % this.#every)
     if (this.#every === Number.POSITIVE_INFINITY) room = this.#every
-    const cut = this.#cuts.find((offset) => offset > this.passed)
+    while (this.#cut < this.#cuts.length && this.#cuts[this.#cut]! <= this.passed) this.#cut++
+    const cut = this.#cuts[this.#cut]
     if (cut !== undefined) room = Math.min(room, cut - this.passed)
     const event = this.#events[0]
     if (event !== undefined) room = Math.min(room, event.at - this.passed)

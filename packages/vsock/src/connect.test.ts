@@ -138,6 +138,12 @@ describe('the handshake', () => {
     }
   })
 
+  it('hands on what comes behind the reply, however much comes at once', async () => {
+    const length = 1 << 20
+    await vmm((socket) => onCommand(socket, () => socket.write(`OK 1\n${'x'.repeat(length)}`)))
+    expect(await readExactly(await dial(), length)).toBe('x'.repeat(length))
+  })
+
   it('reads the reply byte by byte', async () => {
     await vmm((socket) =>
       onCommand(socket, () => {
@@ -322,11 +328,23 @@ describe('retry', () => {
   })
 
   it('gives each attempt its own deadline', async () => {
+    const attemptTimeoutMs = 4_000
     let attempts = 0
+    let endAttempt = () => {}
+    const clock: Clock = {
+      now: () => 0,
+      setTimer(ms, fn) {
+        if (ms === attemptTimeoutMs) endAttempt = fn
+        else if (ms === 1) setImmediate(fn)
+        return () => {}
+      },
+    }
     await vmm((socket) => {
+      // The first one is silent until its time is up.
       if (++attempts === 2) onCommand(socket, () => socket.write('OK 1\n'))
+      else onCommand(socket, () => endAttempt())
     })
-    await dial({ retry: { attemptTimeoutMs: 20, minDelayMs: 1, maxDelayMs: 1 } })
+    await dial({ retry: { attemptTimeoutMs, minDelayMs: 1, maxDelayMs: 1 }, clock })
     expect(attempts).toBe(2)
   })
 
@@ -453,8 +471,7 @@ describe.runIf(process.platform === 'linux')('descriptors', () => {
       if (socket) await new Promise((resolve) => socket.once('close', resolve).destroy())
     }
     // The server's side of the last few may still be closing.
-    for (let i = 0; i < 100 && openDescriptors() > before; i++) await new Promise(setImmediate)
-    expect(openDescriptors()).toBeLessThanOrEqual(before)
+    await expect.poll(openDescriptors).toBeLessThanOrEqual(before)
   })
 })
 

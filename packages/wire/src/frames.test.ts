@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import { expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { encodeConnect, encodeRequest, FrameDecoder } from './index.js'
 
 const stream = Buffer.concat([
@@ -7,6 +7,8 @@ const stream = Buffer.concat([
   encodeRequest({ type: 'ADD_PCI', bus: 1, devfn: 2 }, 'x86_64'),
   encodeRequest({ type: 'DEL_CPU', apicIds: [3] }, 'x86_64'),
 ])
+
+afterEach(() => void vi.restoreAllMocks())
 
 /** Three messages, and the stream's. */
 function expectWhole(frames: Uint8Array[]): void {
@@ -49,17 +51,42 @@ test('a message stays as it was when the chunk or the decoder goes on', () => {
   expect(frame).toEqual(Uint8Array.of(1, 2, 3, 4))
 })
 
+test('each byte is copied once', () => {
+  const { set, slice } = Uint8Array.prototype
+  let copied = 0
+  vi.spyOn(Uint8Array.prototype, 'set').mockImplementation(function (this: Uint8Array, from, at) {
+    copied += from.length
+    set.call(this, from, at)
+  })
+  vi.spyOn(Uint8Array.prototype, 'slice').mockImplementation(function (this: Uint8Array, ...range) {
+    const slicing = slice.apply(this, range)
+    copied += slicing.length
+    return slicing
+  })
+  const decoder = new FrameDecoder(4)
+  expect(decoder.push(new Uint8Array(42))).toHaveLength(10)
+  expect(decoder.push(new Uint8Array(41))).toHaveLength(10)
+  expect(decoder.pending).toBe(3)
+  expect(copied).toBeLessThanOrEqual(83)
+})
+
 test.each([0, -1, 1.5, Number.NaN])('a size of %d is refused', (size) => {
   expect(() => new FrameDecoder(size)).toThrow(expect.objectContaining({ code: 'ARGUMENT', path: 'size' }))
 })
 
-test.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 30 + 1, '8', null])('a message of %s bytes is refused', (size) => {
-  expect(() => new FrameDecoder(size as number)).toThrow(/^size: must be an integer in 1 … 1073741824, got /)
-})
+test.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 30 + 1, '8', null])(
+  'a message of %s bytes is refused',
+  (size) => {
+    expect(() => new FrameDecoder(size as number)).toThrow(/^size: must be an integer in 1 … 1073741824, got /)
+  },
+)
 
-test.each([undefined, null, 'text', [1, 2], new ArrayBuffer(8)])('a chunk that is no bytes is refused and changes nothing', (chunk) => {
-  const decoder = new FrameDecoder(2)
-  decoder.push(Uint8Array.of(1))
-  expect(() => decoder.push(chunk as never)).toThrow(/^chunk: must be a Uint8Array, got /)
-  expect(decoder.push(Uint8Array.of(2))).toEqual([Uint8Array.of(1, 2)])
-})
+test.each([undefined, null, 'text', [1, 2], new ArrayBuffer(8)])(
+  'a chunk that is no bytes is refused and changes nothing',
+  (chunk) => {
+    const decoder = new FrameDecoder(2)
+    decoder.push(Uint8Array.of(1))
+    expect(() => decoder.push(chunk as never)).toThrow(/^chunk: must be a Uint8Array, got /)
+    expect(decoder.push(Uint8Array.of(2))).toEqual([Uint8Array.of(1, 2)])
+  },
+)

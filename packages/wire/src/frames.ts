@@ -1,3 +1,4 @@
+import { copyOf } from './bytes.js'
 import { integer } from './check.js'
 import { MESSAGE_SIZE } from './constants.js'
 import { show, WireError } from './error.js'
@@ -37,12 +38,18 @@ export class FrameDecoder {
     const frames: Uint8Array[] = []
     let at = 0
     while (at < chunk.length) {
+      if (this.#pending === 0 && chunk.length - at >= this.size) {
+        frames.push(copyOf(chunk, at, at + this.size))
+        at += this.size
+        continue
+      }
       const piece = chunk.subarray(at, at + this.size - this.#pending)
       this.#partial.set(piece, this.#pending)
       this.#pending += piece.length
       at += piece.length
       if (this.#pending === this.size) {
-        frames.push(this.#partial.slice())
+        frames.push(this.#partial)
+        this.#partial = new Uint8Array(this.size)
         this.#pending = 0
       }
     }

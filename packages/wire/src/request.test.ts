@@ -218,3 +218,19 @@ describe('decoding is as lenient as the kernel', () => {
     expect(refusal(() => decodeRequest(new Uint8Array(1025), 'x86_64'))).toMatchObject({ code: 'LENGTH' })
   })
 })
+
+/** An array that counts how often one of its elements is read. */
+function counted<T>(array: T[]): { array: T[]; reads(): number } {
+  let reads = 0
+  const get = (target: T[], key: string | symbol, receiver: unknown) => {
+    if (typeof key === 'string' && /^\d/.test(key)) reads++
+    return Reflect.get(target, key, receiver)
+  }
+  return { array: new Proxy(array, { get }), reads: () => reads }
+}
+
+test('each APIC id is looked at once or twice, however many there are', () => {
+  const { array, reads } = counted(Array.from({ length: 255 }, (_, i) => i))
+  encodeRequest({ type: 'ADD_CPU', apicIds: array }, 'x86_64')
+  expect(reads()).toBeLessThanOrEqual(2 * 255)
+})

@@ -193,13 +193,20 @@ function checkX86Cpus(request: CpuRequest): void {
   if (apicIds.length < 1 || apicIds.length > MAX_CPUS) {
     throw new WireError('ARGUMENT', 'apicIds', `must name 1 … ${MAX_CPUS} vCPUs, got ${apicIds.length}`)
   }
+  // By id, 1 more than where it was named first; 0 for an id that was not named.
+  const named = new Uint8Array(0x100)
   // Not forEach: it skips the holes of a sparse array, which would leave as id 0.
   for (const [i, id] of apicIds.entries()) {
-    integer(id, `apicIds[${i}]`, 0, 0xff)
-    const first = apicIds.indexOf(id)
-    if (first !== i) throw new WireError('ARGUMENT', `apicIds[${i}]`, `APIC id ${id} is already named at apicIds[${first}]`)
+    if (!isByte(id)) integer(id, `apicIds[${i}]`, 0, 0xff)
+    const first = named[id]! - 1
+    if (first >= 0) throw new WireError('ARGUMENT', `apicIds[${i}]`, `APIC id ${id} is already named at apicIds[${first}]`)
+    named[id] = i + 1
   }
   if (apicVersion !== undefined) integer(apicVersion, 'apicVersion', 0, 0xff)
+}
+
+function isByte(value: unknown): boolean {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0xff
 }
 
 function checkArmCpus(request: CpuRequest): void {

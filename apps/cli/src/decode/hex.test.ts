@@ -49,3 +49,26 @@ test('hex text and raw streams are told apart', () => {
   for (const raw of ['\0\u0001MD', 'd\0\u0001MD', 'CONNECT 219\nd', 'OK 1073741824\n'])
     expect(looksLikeHex(Buffer.from(raw))).toBe(false)
 })
+
+test('a long line that is no dump is refused at once', () => {
+  const digits = 'a'.repeat(60_000)
+  expect(() => read(`00000000: ${digits}!`)).toThrow('line 1: "!" is no hexadecimal digit')
+  expect(() => read(`00000000  ${'aa '.repeat(20_000)}!`)).toThrow('line 1: "!" is no hexadecimal digit')
+})
+
+test('what stands behind a dump of xxd is left out, however the digits are grouped', () => {
+  for (const digits of ['0a0b0c', '0a0b 0c', '0a 0b 0c', '0a 0b 0c ', '0a0b0c0d0a0b0c0d0a0b'])
+    expect(read(`00000000: ${digits}  0d 0e`)).toBe(`|${digits.replaceAll(' ', '')}`)
+  expect(read('00000000: 0a')).toBe('|0a')
+})
+
+test('a comment may have any character', () => {
+  expect(read('0a # one # two\u2028three')).toBe('0a')
+})
+
+test('a star stands for so many bytes and no more', () => {
+  const line = (offset: string) => `${offset}  ${'00 '.repeat(16)}`
+  expect(() => read([line('00000000'), '*', line('ffffffffffff')].join('\n'))).toThrow(
+    'line 3: the "*" before it stands for 281474976710639 bytes; at most 16777216 are filled in',
+  )
+})

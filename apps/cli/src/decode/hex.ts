@@ -4,9 +4,12 @@ import { UsageError } from '../exit.js'
 export const BOUNDARY = Symbol('boundary')
 
 // `xxd`: offset, colon, groups, two spaces, text. `hexdump -C`: offset, two spaces, bytes, bar, text, bar.
-const xxdLine = /^([0-9a-f]{8,}): ((?:[0-9a-f]{2,8} ?)+?)(?: {2}.*)?$/i
+// Digits that may be cut into groups in several ways would make an expression try all of them.
+const xxdLine = /^([0-9a-f]{8,}): ([0-9a-f]{2,}(?: [0-9a-f]{2,})*) ?(?: {2}.*)?$/i
 const hexdumpLine = /^([0-9a-f]{8,}) {2}((?: {0,2}[0-9a-f]{2}\b)+) *(?:\|.*\|)?$/i
 const hexdumpEnd = /^([0-9a-f]{8,})$/i
+/** The most bytes that a `*` may stand for. */
+const MAX_FILLER = 16 << 20
 /** The magic as it stands in a stream, with or without the service byte before it. */
 const messageStart = /^(?:64)?00014d44/i
 
@@ -27,27 +30,31 @@ export class HexReader {
     }
     // Before comments are looked for: the text column of a dump may have any character.
     const dumped = xxdLine.exec(written) ?? hexdumpLine.exec(written)
-    if (dumped) return this.#dumpLine(Number.parseInt(dumped[1]!, 16), bytesOf(dumped[2]!, number))
+    if (dumped) return this.#dumpLine(Number.parseInt(dumped[1]!, 16), bytesOf(dumped[2]!, number), number)
     if (this.#dump) {
       if (written === '*') {
         this.#dump.repeat = true
         return []
       }
       const end = hexdumpEnd.exec(written)
-      if (end) return this.#dumpLine(Number.parseInt(end[1]!, 16), new Uint8Array(0))
+      if (end) return this.#dumpLine(Number.parseInt(end[1]!, 16), new Uint8Array(0), number)
     }
-    const text = written.replace(/(?:^|\s)#.*$/, '')
+    const text = written.replace(/(?:^|\s)#.*$/s, '')
     const digits = text.replace(/0x|[\s:,]/gi, '')
     const bytes = bytesOf(digits, number)
     return messageStart.test(digits) ? [BOUNDARY, bytes] : [bytes]
   }
 
-  #dumpLine(offset: number, bytes: Uint8Array): (Uint8Array | typeof BOUNDARY)[] {
+  #dumpLine(offset: number, bytes: Uint8Array, line: number): (Uint8Array | typeof BOUNDARY)[] {
     const before = this.#dump
     this.#dump = { next: offset + bytes.length, last: bytes, repeat: false }
     if (before === undefined || offset < before.next) return [BOUNDARY, bytes]
     const missing = offset - before.next
     if (missing === 0 || !before.repeat || before.last.length === 0) return [bytes]
+    if (missing > MAX_FILLER) {
+      const limit = `at most ${MAX_FILLER} are filled in`
+      throw new UsageError(`line ${line}: the "*" before it stands for ${missing} bytes; ${limit}`)
+    }
     const filler = new Uint8Array(missing)
     for (let at = 0; at < missing; at += before.last.length) filler.set(before.last.subarray(0, missing - at), at)
     return [filler, bytes]

@@ -5,6 +5,7 @@ import { deviceManagerGuest, linuxGuest } from '@upcall/device-manager/guest'
 import { UpcallServer } from '@upcall/server'
 import { listen, type VsockSocket } from '@upcall/vsock'
 import { UPCALL_PORT } from '@upcall/wire'
+import { readLine } from './line.js'
 import { AGENT_PORT, type Answer, type Ask, ECHO_PORT, type Executed } from './messages.js'
 import { reportOn } from './report.js'
 
@@ -34,7 +35,7 @@ async function serve(port: number, onConnection: (socket: VsockSocket) => void):
 async function answer(socket: VsockSocket): Promise<void> {
   let reply: Answer<unknown>
   try {
-    reply = { ok: await obey(JSON.parse(await readLine(socket)) as Ask) }
+    reply = { ok: await obey(JSON.parse(await readLine(socket, { longest: MAX_ASK, timeoutMs: ASK_MS })) as Ask) }
   } catch (error) {
     reply = { error: (error as Error).message }
   }
@@ -54,21 +55,5 @@ function execute([program = '', ...args]: readonly string[], timeout: number): P
       if (typeof status === 'string') reject(error)
       else resolve({ status: status ?? null, stdout, stderr })
     })
-  })
-}
-
-function readLine(socket: VsockSocket): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let text = ''
-    socket.setEncoding('utf8').setTimeout(ASK_MS, () => reject(new Error(`no line within ${ASK_MS} ms`)))
-    socket.on('data', (chunk: string) => {
-      text += chunk
-      const end = text.indexOf('\n')
-      if (end >= 0) {
-        socket.setTimeout(0)
-        resolve(text.slice(0, end))
-      } else if (text.length > MAX_ASK) reject(new Error(`more than ${MAX_ASK} characters without a line end`))
-    })
-    socket.once('end', () => reject(new Error('no line came')))
   })
 }

@@ -309,9 +309,11 @@ describe('what cannot be done now', () => {
   })
 
   it('504: the guest did not answer; 409 until a reconcile', async () => {
-    await using api = await makeApi({ replyMs: 100 })
+    await using api = await makeApi()
     api.machine.kernel.pause()
-    expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 504, body: fault('indeterminate', /may have done it/) })
+    const lost = api.call('PUT', '/drives/vdb', DISK)
+    await api.loseReply()
+    expect(await lost).toEqual({ status: 504, body: fault('indeterminate', /may have done it/) })
     expect(await api.call('DELETE', '/drives/vdb')).toEqual({ status: 409, body: fault('not-sent', /unknown whether/) })
     api.machine.kernel.resume()
     expect(await api.call('POST', '/vm/reconcile')).toEqual({

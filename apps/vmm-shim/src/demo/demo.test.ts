@@ -24,7 +24,9 @@ const temporary = temporaryDirectory()
 vi.stubEnv('TMPDIR', temporary.path)
 afterAll(() => {
   vi.unstubAllEnvs()
+  const left = readdirSync(temporary.path)
   temporary[Symbol.dispose]()
+  expect(left).toEqual([])
 })
 
 describe('the demo', () => {
@@ -63,8 +65,4 @@ describe.concurrent('a sabotaged guest', () => {
       })
     }
   }
-})
-
-it('has left nothing behind', () => {
-  expect(readdirSync(temporary.path)).toEqual([])
 })

@@ -177,6 +177,9 @@ async function makeDisk(directory: string, signal: AbortSignal): Promise<string>
   return disk
 }
 
+/** What a guest prints without a line end is told up to here. */
+const LONGEST_LINE = 4096
+
 class Stage {
   booted = false
   readonly #show: (line: Line) => void
@@ -199,8 +202,9 @@ class Stage {
 
   /** What the guest prints, beside what is said here: of its boot a few lines, then all. */
   hear(text: string): void {
-    const lines = (this.#partial + text).split('\n')
-    this.#partial = lines.pop()!
+    const lines = text.split('\n')
+    lines[0] = this.#partial + lines[0]
+    this.#partial = lines.pop()!.slice(0, LONGEST_LINE)
     for (const line of lines.map((line) => line.replaceAll(/[^\x20-\x7e]/g, '').trim()))
       if (line !== '' && (this.booted || OF_INTEREST.test(line))) this.say('console', line, 'dim')
   }

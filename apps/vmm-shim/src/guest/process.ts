@@ -5,7 +5,7 @@ import type { GuestReport } from '../vm/machine.js'
 import type { Command, CommandMessage, GuestConfig, GuestMessage } from './messages.js'
 
 /** How long the guest's process may take to answer a command. It has nothing else to do. */
-const ANSWER_MS = 2_000
+const ANSWER_MS = 10_000
 /** How long it may take to end by itself. */
 const STOP_MS = 2_000
 const STDERR_TAIL = 2_000

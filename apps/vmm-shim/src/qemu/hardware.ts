@@ -152,8 +152,9 @@ function cpuType(accel: Accelerator): string {
 
 /** How many ids from 0 up have no gap. */
 function contiguous(cpus: readonly number[]): number {
+  const ids = new Set(cpus)
   let count = 0
-  while (cpus.includes(count)) count++
+  while (ids.has(count)) count++
   return count
 }
 

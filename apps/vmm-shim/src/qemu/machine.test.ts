@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { type Answer, FakeQemu } from '../testing/fake-qemu.js'
+import { type Answer, FakeQemu, OVERDUE } from '../testing/fake-qemu.js'
 import type { PciDevice } from '../vm/books.js'
 import { type Hardware, MEMORY_DEVICE } from './hardware.js'
 import { QemuMachine, type QemuMachineOptions } from './machine.js'
@@ -45,6 +45,7 @@ async function start(
       return qemu
     },
     report: () => Promise.reject(new Error('nobody answers')),
+    // What is expected of a guest here that neither ejects nor takes memory.
     ejectMs: 20,
     memoryMs: 20,
     onExit: (why) => exits.push(why),
@@ -88,19 +89,14 @@ describe('vCPUs', () => {
   })
 
   it('under kvm are unplugged, and are spares if the guest does not eject them', async () => {
-    let ejects = true
-    await using rig = await start(
-      {
-        'query-hotpluggable-cpus': cpus([0, 1, 2]),
-        device_del: ({ id }) => {
-          if (ejects) setImmediate(() => rig.qemu().emit('DEVICE_DELETED', { path: `${id}/lapic` }))
-        },
-      },
-      { accel: 'kvm', cpus: [0, 1, 2] },
-    )
-    await rig.machine.stopCpus([2])
-    expect(rig.machine.spares.cpus).toEqual([])
-    ejects = false
+    const hardware = { accel: 'kvm', cpus: [0, 1, 2] } as const
+    const present = cpus([0, 1, 2])
+    const eject: Answer = ({ id }) => void setImmediate(() => ejecting.qemu().emit('DEVICE_DELETED', { path: `${id}/lapic` }))
+    const answers = { 'query-hotpluggable-cpus': present, device_del: eject }
+    await using ejecting = await start(answers, hardware, { ejectMs: 20_000 })
+    await ejecting.machine.stopCpus([2])
+    expect(ejecting.machine.spares.cpus).toEqual([])
+    await using rig = await start({ 'query-hotpluggable-cpus': present }, hardware)
     await rig.machine.stopCpus([1])
     expect(rig.machine.spares.cpus).toEqual([1])
     rig.qemu().emit('DEVICE_DELETED', { path: '/machine/peripheral/cpu-1/lapic' })
@@ -108,7 +104,7 @@ describe('vCPUs', () => {
   })
 })
 
-const slow = () => new Promise(() => {})
+const slow = () => OVERDUE
 const refuse = (message: string, errorClass = 'GenericError') => {
   throw Object.assign(new Error(message), { errorClass })
 }
@@ -337,8 +333,8 @@ describe('memory', () => {
   })
 
   it.each([
-    ['before it has asked', { 'qom-set': slow }],
-    ['while the guest is at it', { 'query-memory-devices': slow }],
+    ['before it has asked', { 'qom-set': () => new Promise(() => {}) }],
+    ['while the guest is at it', { 'query-memory-devices': () => new Promise(() => {}) }],
   ])('is unfinished if QEMU dies %s', async (_when, answers) => {
     let answering: Record<string, Answer> = {}
     const late = Object.fromEntries(

@@ -2,12 +2,16 @@ import { createInterface } from 'node:readline'
 import { type Duplex, duplexPair } from 'node:stream'
 import { type QemuExit, QmpClient } from '@upcall/qemu'
 import type { RunningQemu } from '../qemu/machine.js'
+import { SkippingClock } from './skipping-clock.js'
 
-/** Answers a command; what it throws is QEMU's refusal. A promise is never answered. */
+/** The answer to a command that is never answered, and whose time is over at once. */
+export const OVERDUE = new Promise<never>(() => {})
+
+/** Answers a command; what it throws is QEMU's refusal. A promise is never answered: what waits for it has its time, or see {@link OVERDUE}. */
 export type Answer = (args: Record<string, unknown>) => unknown
 
 /** How long a command may take that is never answered. */
-const COMMAND_MS = 200
+const COMMAND_MS = 20_000
 const GREETING = { QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 } }, capabilities: [] } }
 
 /** A QEMU that is a monitor and a list of what it was told. */
@@ -18,12 +22,13 @@ export class FakeQemu implements RunningQemu {
   qmp!: QmpClient
   readonly #answers: Record<string, Answer>
   readonly #monitor: Duplex
+  readonly #clock = new SkippingClock()
   #exit!: (exit: QemuExit) => void
 
   static async start(answers: Record<string, Answer> = {}): Promise<FakeQemu> {
     const [ours, theirs] = duplexPair()
     const qemu = new FakeQemu(theirs, answers)
-    qemu.qmp = await QmpClient.over(ours, { timeoutMs: COMMAND_MS })
+    qemu.qmp = await QmpClient.over(ours, { timeoutMs: COMMAND_MS, clock: qemu.#clock })
     return qemu
   }
 
@@ -70,6 +75,7 @@ export class FakeQemu implements RunningQemu {
     try {
       const answer = this.#answers[execute]?.(args) ?? defaultAnswer(execute)
       if (!(answer instanceof Promise)) this.#send({ return: answer, id })
+      else if (answer === OVERDUE) this.#clock.skip(COMMAND_MS)
     } catch (error) {
       const { errorClass = 'GenericError', message: desc } = error as Error & { errorClass?: string }
       this.#send({ error: { class: errorClass, desc }, id })

@@ -1,9 +1,10 @@
+import { EventEmitter, once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Bdf, DeviceManager, formatBdf } from '@upcall/device-manager'
 import { deviceManagerGuest, type SimulatedGuest, simulatedGuest } from '@upcall/device-manager/guest'
-import { UpcallServer } from '@upcall/server'
+import { type GuestService, UpcallServer } from '@upcall/server'
 import { connect, listen } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import { type Fault, faultyBackend, faultyService } from '../guest/fault.js'
@@ -13,8 +14,11 @@ import type { GuestReport, Machine, Spares } from '../vm/machine.js'
 import { nextWindow, type Window } from '../vm/mmio-space.js'
 import { nextFunction, readBdf } from '../vm/pci-bus.js'
 import { Vm } from '../vm/vm.js'
+import { SkippingClock } from './skipping-clock.js'
 
 const MIB = 2 ** 20
+/** Deadline of each reply. Where it is meant to pass, it is skipped. */
+const REPLY_MS = 30_000
 
 /** A directory for sockets, with a short path, that goes with the test. */
 export function temporaryDirectory(): { path: string } & Disposable {
@@ -139,21 +143,23 @@ export interface Rig extends AsyncDisposable {
   readonly manager: DeviceManager<Arch>
   /** The directory of its sockets. */
   readonly directory: string
+  /** Waits until the guest is asked the next time, and then lets the deadline of its reply pass. */
+  readonly loseReply: () => Promise<void>
 }
 
 export interface RigOptions {
   arch?: Arch | undefined
   cpus?: number | undefined
   maxCpus?: number | undefined
-  /** Deadline of each reply, in milliseconds. */
-  replyMs?: number | undefined
+  /** How long a reconcile may take, in milliseconds. */
+  reconcileMs?: number | undefined
   /** Decides before each request whether and how the guest is broken. */
   onRequest?: ((what: string, machine: RigMachine) => void) | undefined
 }
 
 /** A VM over a real socket, with its guest in this process. */
 export async function makeRig(options: RigOptions = {}): Promise<Rig> {
-  const { arch = 'x86_64', cpus = 1, maxCpus = 8, replyMs = 5_000, onRequest } = options
+  const { arch = 'x86_64', cpus = 1, maxCpus = 8, reconcileMs = 20_000, onRequest } = options
   const temporary = temporaryDirectory()
   const address = { transport: 'unix', path: join(temporary.path, 'guest.sock') } as const
   const machine = new RigMachine(arch, cpus, ({ cpus, pci }) =>
@@ -165,6 +171,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
       hardware: { hasCpu: (id) => cpus.has(id), hasPci: (bus, devfn) => pci.has(formatBdf({ bus, devfn })) },
     }),
   )
+  const requests = new EventEmitter()
   const service = () => {
     const { kernel, faults, events } = machine
     const told = <T extends unknown[], R>(what: string, ask: (...args: T) => R) => {
@@ -182,7 +189,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
       mmio: mmio && { add: told('ADD_MMIO', mmio.add), remove: told('DEL_MMIO', mmio.remove) },
       pci: pci && { add: told('ADD_PCI', pci.add), remove: told('DEL_PCI', pci.remove) },
     }
-    return faultyService(deviceManagerGuest(backend), faults)
+    return heard(faultyService(deviceManagerGuest(backend), faults), () => requests.emit('request'))
   }
   const servers = new Set<UpcallServer>()
   machine.cut = async () => {
@@ -196,24 +203,49 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     servers.add(server)
     server.accept(stream)
   })
+  const clock = new SkippingClock()
   const manager = new DeviceManager<Arch>({
     arch,
     dial: ({ signal }) => connect(address, { signal }),
-    replyTimeouts: { cpuMs: replyMs, otherMs: replyMs },
+    replyTimeouts: { cpuMs: REPLY_MS, otherMs: REPLY_MS },
+    clock,
     reconnect: { maxDelayMs: 20 },
   })
-  await manager.ready({ timeoutMs: 5_000 })
-  const vm = new Vm({ arch, cpus, maxCpus, machine, manager, reconcileMs: 2_000 })
+  await manager.ready({ timeoutMs: 20_000 })
+  const vm = new Vm({ arch, cpus, maxCpus, machine, manager, reconcileMs })
   return {
     vm,
     machine,
     manager,
     directory: temporary.path,
+    async loseReply() {
+      await once(requests, 'request')
+      clock.skip(REPLY_MS)
+    },
     async [Symbol.asyncDispose]() {
       await manager.close()
       await machine.cut()
       await port.close()
       temporary[Symbol.dispose]()
+    },
+  }
+}
+
+/** The same service. `onRequest` is called after the guest has got one, though it may be paused and not look at it. */
+function heard(service: GuestService, onRequest: () => void): GuestService {
+  return {
+    byte: service.byte,
+    available: (now) => service.available?.(now) ?? true,
+    open(connection) {
+      const session = service.open(connection)
+      return {
+        greeting: session.greeting,
+        receive(chunk, now) {
+          setImmediate(onRequest)
+          return session.receive(chunk, now)
+        },
+        close: () => session.close(),
+      }
     },
   }
 }

@@ -29,7 +29,8 @@ export interface Settlement {
 /** Holds only once the guest has ended what it was asked. */
 export function settle(books: Books, guest: GuestReport): Settlement {
   const { unknown } = books.cpus
-  const runs = (id: number) => guest.cpus.online.includes(id)
+  const online = new Set(guest.cpus.online)
+  const runs = (id: number) => online.has(id)
   const drives = [...books.drives.values()].filter(isUnknown)
   const pci = [...books.pci.values()].filter(isUnknown)
   const hasDrive = (drive: Drive) => guest.mmio.some((window) => sameWindow(window, drive.window))
@@ -69,10 +70,11 @@ export function differences(books: Books, guest: GuestReport): Difference[] {
   const drives = [...books.drives.values()]
   const pci = [...books.pci.values()]
   const { present, unknown } = books.cpus
-  const known = [...present, ...unknown]
+  const known = new Set([...present, ...unknown])
+  const online = new Set(guest.cpus.online)
   return [
-    ...present.filter((id) => !guest.cpus.online.includes(id)).map((id) => only('vmm', 'cpu', String(id))),
-    ...guest.cpus.online.filter((id) => !known.includes(id)).map((id) => only('guest', 'cpu', String(id))),
+    ...present.filter((id) => !online.has(id)).map((id) => only('vmm', 'cpu', String(id))),
+    ...guest.cpus.online.filter((id) => !known.has(id)).map((id) => only('guest', 'cpu', String(id))),
     ...drives
       .filter(({ status, window }) => status === 'present' && !guest.mmio.some((other) => sameWindow(other, window)))
       .map(({ id }) => only('vmm', 'mmio', id)),

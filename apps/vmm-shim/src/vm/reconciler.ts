@@ -89,7 +89,8 @@ export class Reconciler {
         refused ||= guest !== undefined || error.errnoName !== 'EEXIST'
       }
     }
-    const astray = spares.cpus.filter((id) => guest?.cpus.online.includes(id))
+    const online = new Set(guest?.cpus.online)
+    const astray = spares.cpus.filter((id) => online.has(id))
     for (const id of astray.sort((a, b) => b - a))
       await tell({ kind: 'cpu', id: String(id), now: 'absent' }, () => this.#manager.removeCpus({ apicIds: [id] }, { signal }))
     for (const { id, window, status } of this.#books.drives.values()) {

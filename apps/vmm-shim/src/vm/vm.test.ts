@@ -270,7 +270,6 @@ describe('a request that is never answered', () => {
         let hushed = false
         await using rig = await makeRig({
           cpus: name === 'shrink' ? 2 : 1,
-          replyMs: 150,
           onRequest: (_, { faults }) => (faults.fault = hushed ? 'silence' : undefined),
         })
         const { vm, machine } = rig
@@ -282,7 +281,9 @@ describe('a request that is never answered', () => {
         }
         if (done) machine.kernel.pause()
         else hushed = true
-        await expect(act()).rejects.toMatchObject({ outcome: 'indeterminate' })
+        const acted = expect(act()).rejects.toMatchObject({ outcome: 'indeterminate' })
+        await rig.loseReply()
+        await acted
         const { believed } = await vm.view()
         const unknown = { cpu: believed.cpus.unknown.map(String), mmio: believed.mmio, pci: believed.pci }[kind]
         expect(unknown).toEqual(kind === 'cpu' ? ['1'] : [expect.objectContaining({ id, status: 'unknown' })])
@@ -304,10 +305,12 @@ describe('a request that is never answered', () => {
   }
 
   it('stays unknown as long as the guest cannot be asked', async () => {
-    await using rig = await makeRig({ replyMs: 150 })
+    await using rig = await makeRig({ reconcileMs: 500 })
     const { vm, machine } = rig
     machine.kernel.pause()
-    await expect(vm.addDrive('vdb', DISK)).rejects.toMatchObject({ outcome: 'indeterminate' })
+    const adding = expect(vm.addDrive('vdb', DISK)).rejects.toMatchObject({ outcome: 'indeterminate' })
+    await rig.loseReply()
+    await adding
     await expect(vm.reconcile()).rejects.toMatchObject({ outcome: 'not-sent' })
     expect((await vm.view()).believed.mmio).toEqual([expect.objectContaining({ id: 'vdb', status: 'unknown' })])
   })
@@ -407,10 +410,12 @@ describe('a guest that is gone', () => {
   })
 
   it('and whose successor dies too: it is told why, and later what was settled', async () => {
-    await using rig = await makeRig({ replyMs: 150 })
+    await using rig = await makeRig()
     const { vm, machine } = rig
     machine.kernel.pause()
-    await expect(vm.addDrive('vdb', DISK)).rejects.toMatchObject({ outcome: 'indeterminate' })
+    const adding = expect(vm.addDrive('vdb', DISK)).rejects.toMatchObject({ outcome: 'indeterminate' })
+    await rig.loseReply()
+    await adding
     machine.guest = 'dead'
     const gone = new AbortController()
     machine.guestGone = gone.signal

@@ -279,9 +279,10 @@ function abortWaiting<S extends Session>(c: Context, state: S, { id, reason }: E
 
 /** Rejects what waited too long to be sent. It concerns every state alike, so it happens before a state sees any event. */
 export function expire(c: Context): void {
-  for (const ticket of c.queue.filter(({ deadline }) => c.now >= deadline)) {
-    c.queue.splice(c.queue.indexOf(ticket), 1)
-    fail(c, ticket, 'TIMEOUT', 'not-sent', 'its time ran out before it could be sent', c.lastFailure)
+  if (!c.queue.some(({ deadline }) => c.now >= deadline)) return
+  for (const ticket of c.queue.splice(0)) {
+    if (c.now < ticket.deadline) c.queue.push(ticket)
+    else fail(c, ticket, 'TIMEOUT', 'not-sent', 'its time ran out before it could be sent', c.lastFailure)
   }
 }
 

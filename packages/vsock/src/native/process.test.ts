@@ -30,13 +30,13 @@ const PRELUDE = `
 `
 
 function node(program: string) {
-  return run(process.execPath, ['-e', PRELUDE.replace('PATH', JSON.stringify(addonPath())) + program], { timeout: 8_000 })
+  return run(process.execPath, ['-e', PRELUDE.replace('PATH', JSON.stringify(addonPath())) + program], { timeout: 25_000 })
 }
 
 describe.runIf(addon)('the addon in a process of its own', () => {
   it('passes its exercise', async () => {
     const exercise = fileURLToPath(new URL('../../native/exercise.mjs', import.meta.url))
-    const { stdout } = await run(process.execPath, [exercise, addonPath()], { timeout: 9_000 })
+    const { stdout } = await run(process.execPath, [exercise, addonPath()], { timeout: 25_000 })
     expect(stdout).toMatch(/^passed \d+ checks/)
   })
 

@@ -167,8 +167,7 @@ describe.runIf(addon)('the addon', () => {
       for (const result of rejected) expect(result.reason).toBe(reason)
       for (const result of results) if (result.status === 'fulfilled') result.value.destroy()
       for (const each of opened.splice(0)) each.close?.()
-      await new Promise(setImmediate)
-      expect(openDescriptors()).toBe(before)
+      await expect.poll(openDescriptors).toBe(before)
     })
 
     it('opens nothing for a signal that is aborted already', async () => {
@@ -218,9 +217,8 @@ describe.runIf(addon)('the addon', () => {
       await expect(connecting).rejects.toBe(boom)
       await new Promise(setImmediate)
       for (const each of opened.splice(1)) each.destroy?.()
-      await new Promise(setImmediate)
       // What the listener keeps ready for the next connection.
-      expect(openDescriptors()).toBeLessThanOrEqual(before + 1)
+      await expect.poll(openDescriptors).toBeLessThanOrEqual(before + 1)
     })
 
     it('closes the socket when the connection is gone', () => {

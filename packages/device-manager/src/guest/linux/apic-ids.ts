@@ -7,6 +7,8 @@ const TABLES = '/sys/firmware/acpi/tables'
 interface Firmware {
   /** Processor UID → APIC id; undefined without a MADT. */
   madt: Map<number, number> | undefined
+  /** Every APIC id of the MADT. */
+  ids: ReadonlySet<number> | undefined
   /** Processor's name → UID. */
   processors: Map<string, number>
 }
@@ -62,8 +64,8 @@ export class ApicIds {
 
   /** False if the firmware's table of CPUs is there and does not list that APIC id. */
   async conceivable(id: number): Promise<boolean> {
-    const { madt } = await this.#tables()
-    return madt === undefined || [...madt.values()].includes(id)
+    const { ids } = await this.#tables()
+    return ids === undefined || ids.has(id)
   }
 
   #tables(): Promise<Firmware> {
@@ -76,5 +78,10 @@ async function readFirmware(files: Files): Promise<Firmware> {
   const madt = await files.bytes(`${TABLES}/APIC`)
   const code = (await files.list(TABLES)).filter((name) => /^[DS]SDT/.test(name))
   const tables = await Promise.all(code.map((name) => files.bytes(`${TABLES}/${name}`)))
-  return { madt: madt && madtApicIds(madt), processors: processorUids(tables.filter((table) => table !== undefined)) }
+  const apicIds = madt && madtApicIds(madt)
+  return {
+    madt: apicIds,
+    ids: apicIds && new Set(apicIds.values()),
+    processors: processorUids(tables.filter((table) => table !== undefined)),
+  }
 }

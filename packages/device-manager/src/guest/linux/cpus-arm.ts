@@ -23,10 +23,11 @@ export class ArmCpus {
   async add(request: CpuRequest): Promise<CpuAnswer> {
     const wanted = count(request)
     const online = await this.#cpus.online()
-    const possible = await this.#cpus.possible()
+    const running = new Set(online)
+    const possible = new Set(await this.#cpus.possible())
     const numbers = Array.from({ length: wanted }, (_, i) => online.length + i)
-    if (numbers.some((number) => !possible.includes(number))) return this.#answer(EINVAL)
-    if (numbers.some((number) => online.includes(number))) return this.#answer(UNCHANGED)
+    if (numbers.some((number) => !possible.has(number))) return this.#answer(EINVAL)
+    if (numbers.some((number) => running.has(number))) return this.#answer(UNCHANGED)
     const { waiting, cpuWaitMs, rollBack } = this.#options
     const there = async () => {
       for (const number of numbers) if (!(await this.#cpus.switchable(number))) return undefined
@@ -40,8 +41,9 @@ export class ArmCpus {
     const wanted = count(request)
     const online = await this.#cpus.online()
     if (wanted >= online.length) return this.#answer(EINVAL)
+    const running = new Set(online)
     const numbers = Array.from({ length: wanted }, (_, i) => online.length - i - 1)
-    if (numbers.some((number) => !online.includes(number))) return this.#answer(UNCHANGED)
+    if (numbers.some((number) => !running.has(number))) return this.#answer(UNCHANGED)
     for (const number of numbers) if (!(await this.#cpus.switchable(number))) return this.#answer(EINVAL)
     return this.#answer(await this.#cpus.switchAll(numbers, false, this.#options.rollBack))
   }

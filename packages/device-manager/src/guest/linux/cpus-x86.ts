@@ -33,8 +33,8 @@ export class X86Cpus {
   async add(request: CpuRequest): Promise<CpuAnswer> {
     const ids = apicIds(request)
     if (ids.length === 0 || new Set(ids).size < ids.length) return { result: EINVAL }
-    const running = [...(await this.#apicIds.online()).values()]
-    if (ids.some((id) => running.includes(id))) return { result: EINVAL }
+    const running = new Set((await this.#apicIds.online()).values())
+    if (ids.some((id) => running.has(id))) return { result: EINVAL }
     // A CPU that the VMM has just plugged in takes the guest a moment to find.
     const { waiting, cpuWaitMs } = this.#options
     const numbers = await waiting.until(waiting.now() + cpuWaitMs, () => this.#find(ids))
@@ -47,9 +47,10 @@ export class X86Cpus {
     const ids = apicIds(request)
     const online = await this.#apicIds.online()
     if (ids.length === 0 || new Set(ids).size < ids.length || ids.length >= online.size) return { result: EINVAL }
+    const numberOf = new Map([...online].map(([number, id]) => [id, number]))
     const numbers: number[] = []
     for (const id of ids) {
-      const [number] = [...online].find(([, running]) => running === id) ?? []
+      const number = numberOf.get(id)
       if (number === undefined) return { result: (await this.#numberOf(id)) === undefined ? EINVAL : UNCHANGED }
       if (number === 0 || !(await this.#cpus.switchable(number))) return { result: EINVAL }
       numbers.push(number)
@@ -99,10 +100,10 @@ export class X86Cpus {
   }
 
   async #offline(): Promise<number[]> {
-    const online = await this.#cpus.online()
+    const online = new Set(await this.#cpus.online())
     const numbers: number[] = []
     for (const number of await this.#cpus.present())
-      if (!online.includes(number) && (await this.#cpus.switchable(number))) numbers.push(number)
+      if (!online.has(number) && (await this.#cpus.switchable(number))) numbers.push(number)
     return numbers
   }
 

@@ -1,0 +1,35 @@
+/** Bytes in the chunks that they came in. Each is copied at most once, when it is taken. */
+export class ByteQueue {
+  #chunks: Buffer[] = []
+  /** The first chunk that is not taken. */
+  #first = 0
+  #length = 0
+
+  get length(): number {
+    return this.#length
+  }
+
+  push(chunk: Buffer): void {
+    this.#chunks.push(chunk)
+    this.#length += chunk.length
+  }
+
+  /** The oldest bytes: `length` of them, which must be there. */
+  take(length: number): Buffer {
+    const taken: Buffer[] = []
+    for (let missing = length; missing > 0; ) {
+      const chunk = this.#chunks[this.#first]!
+      taken.push(chunk.subarray(0, missing))
+      if (chunk.length <= missing) this.#first++
+      else this.#chunks[this.#first] = chunk.subarray(missing)
+      missing -= Math.min(missing, chunk.length)
+    }
+    this.#length -= length
+    // Half of them at a time, so that each is moved once on average.
+    if (this.#first * 2 >= this.#chunks.length) {
+      this.#chunks = this.#chunks.slice(this.#first)
+      this.#first = 0
+    }
+    return taken.length === 1 ? taken[0]! : Buffer.concat(taken)
+  }
+}

@@ -1,0 +1,41 @@
+// Tells mutants.mjs how a run goes, at once and line by line, so that what was seen before a run is cut off is known.
+import { appendFileSync } from 'node:fs'
+
+export default class MutantReporter {
+  onInit(vitest) {
+    const longest = (times) => Math.max(...times)
+    const configs = vitest.projects.map(({ config }) => config)
+    this.#tell({
+      testMs: longest(configs.map(({ testTimeout }) => testTimeout)),
+      hookMs: longest(configs.map(({ hookTimeout }) => hookTimeout)),
+    })
+  }
+
+  onTestRunStart() {
+    this.#tell({ started: Date.now() })
+  }
+
+  onTestCaseResult(test) {
+    if (test.result().state === 'failed')
+      this.#tell({ failed: `${test.module.moduleId}: ${test.fullName}`, errors: messages(test.result()) })
+  }
+
+  onTestModuleEnd(module) {
+    const { environmentSetupDuration, prepareDuration, collectDuration, setupDuration, duration } = module.diagnostic()
+    const ms = environmentSetupDuration + prepareDuration + collectDuration + setupDuration + duration
+    const longest = Math.max(0, ...[...module.children.allTests()].map((test) => test.diagnostic()?.duration ?? 0))
+    this.#tell({ file: module.moduleId, ms, longest, errors: module.errors().map(({ message }) => message) })
+  }
+
+  onTestRunEnd(_modules, errors, reason) {
+    this.#tell({ reason, errors: errors.map(({ message }) => message) })
+  }
+
+  #tell(what) {
+    appendFileSync(process.env.UPCALL_MUTANT_REPORT, `${JSON.stringify(what)}\n`)
+  }
+}
+
+function messages({ errors }) {
+  return errors.map(({ message }) => message)
+}
