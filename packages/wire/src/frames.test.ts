@@ -53,13 +53,19 @@ test.each([0, -1, 1.5, Number.NaN])('a size of %d is refused', (size) => {
   expect(() => new FrameDecoder(size)).toThrow(expect.objectContaining({ code: 'ARGUMENT', path: 'size' }))
 })
 
-test.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 30 + 1, '8', null])('a message of %s bytes is refused', (size) => {
-  expect(() => new FrameDecoder(size as number)).toThrow(/^size: must be an integer in 1 … 1073741824, got /)
-})
+test.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 30 + 1, '8', null])(
+  'a message of %s bytes is refused',
+  (size) => {
+    expect(() => new FrameDecoder(size as number)).toThrow(/^size: must be an integer in 1 … 1073741824, got /)
+  },
+)
 
-test.each([undefined, null, 'text', [1, 2], new ArrayBuffer(8)])('a chunk that is no bytes is refused and changes nothing', (chunk) => {
-  const decoder = new FrameDecoder(2)
-  decoder.push(Uint8Array.of(1))
-  expect(() => decoder.push(chunk as never)).toThrow(/^chunk: must be a Uint8Array, got /)
-  expect(decoder.push(Uint8Array.of(2))).toEqual([Uint8Array.of(1, 2)])
-})
+test.each([undefined, null, 'text', [1, 2], new ArrayBuffer(8)])(
+  'a chunk that is no bytes is refused and changes nothing',
+  (chunk) => {
+    const decoder = new FrameDecoder(2)
+    decoder.push(Uint8Array.of(1))
+    expect(() => decoder.push(chunk as never)).toThrow(/^chunk: must be a Uint8Array, got /)
+    expect(decoder.push(Uint8Array.of(2))).toEqual([Uint8Array.of(1, 2)])
+  },
+)
