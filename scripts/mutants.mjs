@@ -31,6 +31,7 @@ const server = faultsIn('server')
 const manager = faultsIn('device-manager', ['device-manager', 'tests'])
 const guest = (name, file, ...fault) => faultsIn('device-manager')(name, `guest/${file}`, ...fault)
 const vsock = faultsIn('vsock')
+const testkit = faultsIn('testkit', ['testkit', 'tests'])
 const vhostUser = faultsIn('vhost-user')
 const qemu = faultsIn('qemu')
 const shim = faultsIn('vmm-shim', ['vmm-shim'], 'apps')
@@ -112,6 +113,7 @@ const faults = [
     'this.#pending = 0',
   ),
   wire('pending bytes are forgotten', 'frames.ts', 'this.#pending += piece.length', 'this.#pending = piece.length'),
+  wire('a message may be of no size', 'frames.ts', "integer(size, 'size', 1, MAX_SIZE)", 'size'),
 
   client(
     'fact-4: the reply is not checked',
@@ -292,6 +294,43 @@ const faults = [
     'ms; the client goes on trying`, this.#machine.cause))',
     'ms; the client goes on trying`))',
   ),
+  client(
+    "a service's member may be missing",
+    'checked-service.ts',
+    "for (const name of ['checkGreeting', 'encode', 'decode', 'failed', 'replyTimeoutMs'] as const)",
+    "for (const name of ['encode'] as const)",
+  ),
+  client(
+    'a message of any length is sent',
+    'checked-service.ts',
+    'if (!(bytes instanceof Uint8Array) || bytes.length !== size) {',
+    'if (!(bytes instanceof Uint8Array)) {',
+  ),
+  client('a buffer of the service is sent later', 'checked-service.ts', 'return bytes.slice()', 'return bytes'),
+  client('a reply that is nothing is one', 'checked-service.ts', 'if (reply === undefined) throw', 'if (false) throw'),
+  client('a reply is waited for without end', 'checked-service.ts', ' || ms === Number.POSITIVE_INFINITY)', ')'),
+  client(
+    "a service's promise that fails ends the process",
+    'checked-service.ts',
+    'Promise.resolve(value).catch(() => {})',
+    'void value',
+  ),
+  client(
+    'a random number may be none',
+    'machine/context.ts',
+    "typeof random !== 'number' || !(random >= 0 && random <= 1)",
+    'false',
+  ),
+  client('a stream that stands still is not set going', 'connections.ts', '    stream.resume()\n', ''),
+  client('text is taken for bytes', 'connections.ts', 'if (chunk instanceof Uint8Array) this', 'if (chunk) this'),
+  client('what calls back while the machine works is not kept for later', 'client.ts', 'if (this.#handling) return', ''),
+  client(
+    'a refused request is not logged',
+    'client.ts',
+    "log('%s request refused, nothing was sent: %o', this.#remote, error)",
+    '',
+  ),
+  client('a signal is taken as it comes', 'client.ts', '  checkSignal(signal)\n', ''),
   manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#subject(target))\n', ''),
   manager(
     'a vCPU is removed although the resize was aborted',
@@ -459,7 +498,11 @@ const faults = [
   guest('a CPU that comes online by itself is not found', 'linux/cpus-x86.ts', 'const number = running ??', 'const number ='),
   guest('a removal that is under way answers ENOENT', 'linux/pci.ts', 'result !== 0 && result !== NO_FILE', 'result !== 0'),
   guest('an APIC id that stands for none is one', 'linux/acpi.ts', 'if (id !== noId) ids', 'ids'),
-  guest('a time that no timer can wait is taken', 'linux/waiting.ts', 'value >= 0 && value <= LONGEST_TIMER_MS', 'value >= 0'),
+  manager('a time that no timer can wait is taken', 'check.ts', 'value >= min && value <= LONGEST_TIMER_MS', 'value >= min'),
+  guest('a backend is taken as it comes', 'service.ts', '  checkBackend(backend)\n', ''),
+  manager('a resize without a stop begins', 'resize.ts', "    checkFunction('stop', options.stop)\n", ''),
+  manager('a wrong signal keeps the resizer busy', 'resize.ts', '    checkSignal(options.signal)\n', ''),
+  manager('a reply may take for ever', 'protocol.ts', 'ms > 0 && ms < Number.POSITIVE_INFINITY', 'ms > 0'),
 
   server(
     'an unknown service is waited for',
@@ -506,6 +549,22 @@ const faults = [
     "if (next !== undefined && next.done !== true) checkBytes('reply', next.value)",
     '',
   ),
+  server('a service may lack its function', 'server.ts', '.open`, service.open)', '.open`, () => {})'),
+  server('a session may lack its functions', 'connection.ts', "      checkFunction('receive', session.receive)\n", ''),
+  server(
+    'an iterator that gives nothing is waited for',
+    'connection.ts',
+    "if (typeof result !== 'object' || result === null || isPromise(result))",
+    'if (result === null)',
+  ),
+  server(
+    'a fault of a service is not published',
+    'connection.ts',
+    '    this.#shared.onServiceError(this, { service: this.#asked, where, error })\n',
+    '',
+  ),
+  server('a delay may be longer than a timer', 'connection.ts', '!(ms >= 0 && ms <= LONGEST_TIMER_MS)', '!(ms >= 0)'),
+  server('text is taken for bytes', 'connection.ts', 'if (!(chunk instanceof Uint8Array)) {', 'if (chunk === undefined) {'),
 
   vsock(
     'what follows OK is lost',
@@ -764,6 +823,9 @@ const faults = [
     '!guest?.mmio.some',
   ),
   shim('a vCPU that is as it was to be is a failure', 'vm/vm.ts', 'if (done === undefined) throw error', 'throw error'),
+
+  testkit('a fault that does not exist is planned', 'fault-plan.ts', "  checkNames('fault plan', plan, ['read', 'write'])\n", ''),
+  testkit('a reply that cannot be encoded is thrown', 'fake-connection.ts', 'async reply(', 'reply('),
 ]
 
 const args = process.argv.slice(2)
