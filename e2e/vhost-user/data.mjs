@@ -78,9 +78,14 @@ export async function closingDialer(scene, { bytes, times }) {
       const socket = await scene.dial(GUEST.count)
       socket.end(Buffer.alloc(bytes), () => socket.destroy())
     })
+    // It does not even wait for the answer to its CONNECT.
+    await count(async () => {
+      const socket = netConnect(scene.hybridPath).on('error', () => {})
+      socket.end(Buffer.concat([Buffer.from(`CONNECT ${GUEST.count}\n`), Buffer.alloc(bytes)]), () => socket.destroy())
+    })
   }
-  assert.deepEqual(counts, Array(2 * times).fill({ bytes }))
-  return `${counts.length} of ${2 * times} complete, half of them by device.connect() and half by CONNECT`
+  assert.deepEqual(counts, Array(3 * times).fill({ bytes }))
+  return `${counts.length} of ${3 * times} complete, by device.connect(), by CONNECT, and without waiting for its answer`
 }
 
 /** A guest that takes nothing more and streams on, for longer than an orderly close may take. */
