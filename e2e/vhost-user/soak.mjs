@@ -207,10 +207,7 @@ export class Soak {
   async #standsStill(still) {
     const { log } = this.#options
     const show = (what, value) => log(`# ${what}: ${JSON.stringify(value)}`)
-    show(
-      'stands still',
-      still.map(({ name, bytes }) => ({ name, bytes })),
-    )
+    show('stands still', still)
     for (const look of ['now', 'two seconds later']) {
       const { rx, tx, connections } = this.#device.snapshot()
       show(`${look}: receive ring`, rx)
@@ -220,9 +217,7 @@ export class Soak {
     }
     show('recoveries', this.recoveries)
     show('QEMU', await this.#vm.qmp('query-status').catch(({ message }) => message))
-    this.#fail(
-      new Error(`${still.map(({ name }) => name).join(', ')}: nothing moved for ${SILENCE_MS} ms; the rings are printed above`),
-    )
+    this.#fail(new Error(`${still}: nothing moved for ${SILENCE_MS} ms; the rings are printed above`))
   }
 
   #fail(error) {
