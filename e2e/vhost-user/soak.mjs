@@ -34,6 +34,8 @@ export class Soak {
   transfers = 0
   rounds = 0
   longestSilenceMs = 0
+  /** Times that the guest's program did nothing at all for six seconds and more. */
+  busy = 0
 
   /** `maxCpus`: of the guest; default: as @upcall/qemu has it. */
   constructor({ image, minutes, maxCpus, log = console.log }) {
@@ -64,6 +66,7 @@ export class Soak {
     return [
       `${this.rounds} rounds, ${this.transfers} transfers, ${gib(this.toGuest)} to the guest and ${gib(this.toHost)} to the host, all bytes right`,
       `longest silence ${Math.round(this.longestSilenceMs)} ms`,
+      ...(this.busy > 0 ? [`${this.busy} times the guest's program did nothing`] : []),
       `recoveries: ${recoveries.join(', ') || 'never'}`,
     ].join('; ')
   }
@@ -198,10 +201,31 @@ export class Soak {
         if (seen.get(key)?.moved !== moved) seen.set(key, { moved, since: now })
         const silence = now - seen.get(key).since
         this.longestSilenceMs = Math.max(this.longestSilenceMs, silence)
-        if (silence > SILENCE_MS) await this.#standsStill(`host port ${hostPort}, guest port ${guestPort}`)
+        if (silence > SILENCE_MS) {
+          // A guest whose program has other things to do, or that gets no CPU time, proves nothing.
+          if (await this.#guestAnswers(SILENCE_MS)) await this.#standsStill(`host port ${hostPort}, guest port ${guestPort}`)
+          else this.#wait(`guest port ${guestPort}`)
+          seen.clear()
+          break
+        }
       }
       for (const key of seen.keys()) if (!keys.has(key)) seen.delete(key)
     }
+  }
+
+  /** Whether the guest's program answers over a virtio port, which has nothing to do with the device. */
+  #guestAnswers(deadlineMs) {
+    return this.#vm.run('state', {}, { deadlineMs }).then(
+      () => true,
+      () => false,
+    )
+  }
+
+  /** The guest's program does not answer either. That is told, and is a failure when it lasts. */
+  #wait(where) {
+    this.busy++
+    this.#options.log(`# ${where}: nothing moves, and the guest's program does not answer (${this.busy})`)
+    if (this.busy > 10) this.#fail(new Error("the guest's program does not answer"))
   }
 
   async #standsStill(still) {
@@ -217,6 +241,7 @@ export class Soak {
     }
     show('recoveries', this.recoveries)
     show('QEMU', await this.#vm.qmp('query-status').catch(({ message }) => message))
+    show("the guest's program", await this.#guestAnswers(1_000))
     this.#fail(new Error(`${still}: nothing moved for ${SILENCE_MS} ms; the rings are printed above`))
   }
 

@@ -43,7 +43,7 @@ async function inTurn([one, other], ordered) {
 /** Sends `count` bytes that never repeat at the size of a packet or a page, then their digest, then EOF. */
 async function sendBytes(socket, count, { block = BLOCK, onSent = () => {} }) {
   const hash = createHash('md5')
-  noise ??= makeNoise()
+  if (noise === undefined) makeNoise()
   // No two transfers are alike.
   const from = Math.floor(Math.random() * noise.length)
   for (let at = 0; at < count; ) {
@@ -57,17 +57,17 @@ async function sendBytes(socket, count, { block = BLOCK, onSent = () => {} }) {
   socket.end(hash.digest())
 }
 
-/** Made once: in an emulated guest it takes a second, in which nothing else runs. */
+/** In an emulated guest it takes a second or more, in which nothing else runs: a guest makes it before it serves anybody. */
 let noise
 
-function makeNoise() {
+export function makeNoise() {
   const bytes = Buffer.alloc(1_000_003)
   let x = (Math.random() * 0x7fff_ffff) | 1
   for (let i = 0; i < bytes.length; i++) {
     x = Math.imul(x, 1103515245) + 12345
     bytes[i] = x >>> 16
   }
-  return bytes
+  noise = bytes
 }
 
 async function drained(socket) {

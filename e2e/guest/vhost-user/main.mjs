@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { createReadStream, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { connect, listen } from '@upcall/vsock'
-import { answer, BUFFER_SIZES, connectMany, exchange } from './exchange.mjs'
+import { answer, BUFFER_SIZES, connectMany, exchange, makeNoise } from './exchange.mjs'
 
 let release
 let released = new Promise((resolve) => (release = resolve))
@@ -12,6 +12,7 @@ let released = new Promise((resolve) => (release = resolve))
 let sent = 0
 let failures = 0
 
+makeNoise()
 await service(5000, (socket) => socket.pipe(socket))
 await service(5001, exchanged)
 // The same on sockets whose buffers are not the kernel's default: 5100 of 4 KiB, 5101 of 8 KiB, and so on.
