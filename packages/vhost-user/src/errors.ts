@@ -6,12 +6,12 @@ import type { ConnectionOutcome } from './machine/connection.js'
  * - `ECONNREFUSED`: nobody listens on that port in the guest
  * - `ETIMEDOUT`: the guest did not answer
  * - `ECONNRESET`: the guest reset it, was reset itself, or is gone
- * - `EPIPE`: written to a guest that has closed
+ * - `EPIPE`: written to a guest that takes no more: it has closed, or shut its receiving half
  * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection
  * - `ENETDOWN`: no guest with a running driver is attached
  * - `EAGAIN`: the connection table is full; with `warning`: a VMM cannot be let in for now
  * - `EADDRINUSE`: somebody listens on the device's socket path
- * - `ABORTED`: the caller's signal, whose reason is the `cause`, or the device was closed
+ * - `ABORTED`: the caller's signal, whose reason is the `cause`, the caller's `destroy()` before a write was done, or the device was closed
  */
 export type VsockDeviceErrorCode =
   | 'ECONNREFUSED'
@@ -78,7 +78,11 @@ const REASONS: Record<ConnectionOutcome, Reason> = {
     retryable: true,
   },
   violation: { code: 'EPROTO', what: 'the guest broke the rules of virtio-vsock', next: 'look at the guest’s driver' },
-  done: { code: 'EPIPE', what: 'the guest has closed it', next: 'nothing more can be written' },
+  done: {
+    code: 'EPIPE',
+    what: 'the guest takes no more: it has closed, or shut its receiving half',
+    next: 'nothing more can be written',
+  },
   aborted: { code: 'ABORTED', what: 'it was given up on this side', next: 'see the cause' },
 }
 
