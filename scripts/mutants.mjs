@@ -588,7 +588,7 @@ const faults = [
   vsock(
     'a command in two pieces is waited for',
     'hybrid.ts',
-    "if (command.kind === 'incomplete' && this.#options.profile === 'cloud-hypervisor') return",
+    "if (command.kind === 'incomplete' && this.#ways.pieces) return",
     "if (command.kind === 'incomplete') return",
   ),
   vsock(
@@ -603,7 +603,12 @@ const faults = [
     "socket.on('error', ignoreError).once('close', forget)",
     "socket.on('error', ignoreError)",
   ),
-  vsock("a dialer that breaks off leaves the guest's end", 'join.ts', 'if (!complete) return void guest.destroy()', ''),
+  vsock(
+    "a dialer that breaks off leaves the guest's end",
+    'join.ts',
+    'if (one === near) guest.destroy(error)',
+    'if (one === near) {}',
+  ),
   vsock('a listener without descriptors left spins', 'native/listen.ts', 'this.#binding.unwatch(this.#descriptor)', ''),
   vsock('a listener leaves the place that it kept', 'native/listen.ts', 'if (this.#spare) this.#binding.close(this.#spare)', ''),
   vsock(
@@ -618,6 +623,45 @@ const faults = [
   vsock('the sign for no CID is handed out as a CID', 'native/vsock.ts', 'cid === Cid.any ? undefined : cid', 'cid'),
   vsock('a buffer that credit cannot tell is taken', 'native/options.ts', 'value >= 1 && value <= MAX_CREDIT', 'value >= 1'),
   vsock('a backlog that cannot be is taken', 'bind.ts', 'backlog < 1 || backlog > 0x7fff_ffff', 'false'),
+  vsock(
+    'a command in two pieces is refused',
+    'hybrid.ts',
+    'profile === undefined ? { pieces: true, halfClose: true }',
+    'profile === undefined ? { pieces: false, halfClose: true }',
+  ),
+  vsock(
+    "a profile's half-close wins over the option",
+    'hybrid.ts',
+    'halfClose: halfClose ?? ways.halfClose',
+    'halfClose: ways.halfClose',
+  ),
+  vsock(
+    'half-close before the reply is a farewell',
+    'hybrid.ts',
+    'if (!this.#ways.halfClose) return onGone()',
+    'return onGone()',
+  ),
+  vsock(
+    'a dialer that closes behind its half-close is not looked for',
+    'hybrid.ts',
+    'unwatch = watchPeer(socket, this.#clock)',
+    '',
+  ),
+  vsock(
+    'close() ends what it cuts',
+    'hybrid.ts',
+    "guest.destroy(new Error('the server of its connection was closed'))",
+    'guest.destroy()',
+  ),
+  vsock(
+    'a side that takes no more is cut off',
+    'ends.ts',
+    'if (!refused || stream.readableEnded',
+    'if (true || stream.readableEnded',
+  ),
+  vsock('a peer is looked at once only', 'ends.ts', 'else if (!error) again()', ''),
+  vsock('an answer that reached nobody is no loss', 'join.ts', 'other.lost > 0 ?', 'false ?'),
+  vsock('TLS ends a socket below its end()', 'conceal.ts', 'if (depth > 0 || !handle) return handle', 'return handle'),
 
   cli(
     'the EOF of a peer without half-close is the end of stdin',
@@ -627,6 +671,15 @@ const faults = [
   ),
   cli('what was not taken is a success', 'streams/relay.ts', 'if (lost && !end.broken)', 'if (false)'),
   cli('a peer that takes nothing is a success', 'streams/relay.ts', 'return stuck ?', 'return false ?'),
+  cli('what a peer that has gone was to hear is no loss', 'streams/relay.ts', 'if (from.mustBeHeard) {', 'if (false) {'),
+  cli(
+    'a peer that takes no more fills the memory',
+    'streams/relay.ts',
+    'void carrier.to.refused.then((error) => carrier.refuse(error))',
+    '',
+  ),
+  cli('a source that has closed is waited for', 'streams/party.ts', 'watchPeer(socket, clock)', ''),
+  cli('an end in memory forgets what broke it', 'streams/pair.ts', 'other.destroy(one.errored ?? undefined)', 'other.destroy()'),
 
   vhostUser(
     'used transmit buffers are announced at once',

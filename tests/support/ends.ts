@@ -31,6 +31,8 @@ export interface PassageKind {
   readonly greeting: string
   /** The near peer's EOF leaves the way back open. */
   readonly halfClose: boolean
+  /** The near peer's EOF is kept back until the far one has ended. */
+  readonly holdsEof?: boolean
   readonly breaks?: boolean
   open(where: { near: string; far: string }): Promise<Passage>
 }
@@ -77,6 +79,7 @@ export function endCases(kind: PassageKind): EndCase[] {
           if (act === 'error' && (side === 'near' || !kind.breaks)) continue
           // The VMM's nature, and no fault of what carries it.
           if (act === 'half-close' && side === 'near' && !kind.halfClose) continue
+          if (act === 'end' && side === 'near' && kind.holdsEof) continue
           // 0 bytes: whoever closes, or cannot be answered, has nothing to be connected for.
           const vain = side === 'near' && early && bytes === 0 && (act === 'close' || !kind.halfClose)
           const breaks = act === 'reset' || act === 'error'
@@ -180,7 +183,7 @@ class Play {
       if (this.#kind.greeting !== '') await near.greeted()
       await until(() => accepted?.peer !== undefined)
       far = accepted?.peer
-      if (act === 'reset') far?.say(UNREAD)
+      if (act === 'reset') await far?.overwhelm()
       else near.read()
       if (moment === 'after') far?.read()
       this.#act(near, act, bytes)
@@ -200,7 +203,7 @@ class Play {
     if (moment !== 'during') await greeted
     await until(() => accepted.peer !== undefined)
     const far = accepted.peer as Peer
-    if (act === 'reset') near.say(UNREAD)
+    if (act === 'reset') await near.overwhelm()
     else far.read()
     if (moment === 'after') near.read()
     this.#act(far, act, bytes)
@@ -238,7 +241,6 @@ class Play {
     child.process.kill('SIGKILL')
     await child.gone
     other.read()
-    other.respond('close')
     return [undefined, other]
   }
 
@@ -373,10 +375,23 @@ class Peer {
     this.socket.write(Buffer.alloc(bytes))
   }
 
-  /** What it does when the other one has ended. */
+  /** Says more than anything on the way holds, to one who does not read, until it stands still: the rest waits before the other. */
+  async overwhelm(): Promise<void> {
+    this.say(UNREAD)
+    let last = 0
+    let looks = 0
+    await until(() => {
+      const left = this.socket.writableLength
+      looks = left > 0 && left === last && this.socket.bytesWritten > 0 ? looks + 1 : 0
+      last = left
+      return looks > 5
+    })
+  }
+
+  /** What it does when the other one has ended. Of one that has gone it waits to be told. */
   respond(act: Act): void {
+    if (act !== 'end' && act !== 'half-close') return
     const answer = () => {
-      // An empty write would fail where the other one has gone.
       if (act === 'half-close') this.socket.end(Buffer.alloc(ANSWER))
       else this.socket.end()
     }

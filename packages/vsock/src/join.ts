@@ -3,6 +3,9 @@ import type { Duplex } from 'node:stream'
 import type { Clock } from './clock.js'
 import { keepReadable, watchPeer } from './ends.js'
 
+/** How long a dialer may take to take what a guest had said that broke off. */
+const BREAKING_MS = 2_000
+
 export interface JoinOptions {
   /** false: the dialer's EOF closes both directions. */
   halfClose: boolean
@@ -47,8 +50,8 @@ export function join(dialer: Socket, guest: Duplex, { halfClose, clock, reply }:
         finish(other, one)
       } else {
         const error = one.stream.errored ?? gone()
-        if (one === far) finish(near, { ...far, lost: 1, refused: error })
-        else guest.destroy(error)
+        if (one === near) guest.destroy(error)
+        else breakOff(dialer, error, clock)
       }
     })
   }
@@ -96,6 +99,14 @@ function finish(end: End, other: End): void {
   if (stream instanceof Socket) stream.destroySoon()
   else stream.end()
   stream.resume()
+}
+
+/** Closes a dialer whose guest broke off, when it has what the guest had said. Unread bytes of its own make the close a reset. */
+function breakOff(dialer: Socket, error: Error, clock: Clock): void {
+  const close = () => dialer.destroy(error)
+  if (dialer.writableFinished) return void close()
+  const cancel = clock.setTimer(BREAKING_MS, close)
+  dialer.pause().once('finish', close).once('close', cancel).end()
 }
 
 function onceEnded(stream: Duplex, fn: () => void): void {

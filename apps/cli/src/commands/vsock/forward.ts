@@ -56,7 +56,8 @@ closed, or reset over tcp. EOF is passed on where both transports can; --half-cl
 on either side. SIGINT and SIGTERM end it and remove its socket file.
 
 hvsock://<path>:<port> as <from> takes what a guest connects to by itself, on <path>_<port>. With --as-vmm it is <path>, answering
-CONNECT <port> once <to> is connected: so that a guest with vhost-vsock, or any server, looks like one behind a hybrid vsock VMM.
+CONNECT <port> once <to> is connected: so that a guest with vhost-vsock, or any server, looks like one behind a hybrid vsock VMM. It is
+generous to dialers: --profile makes it as strict as one VMM, whose EOF it then passes on, too, unless --half-close says otherwise.
 
 Each connection is a line on stdout, a JSON object with --json: sent is what went from <from> to <to>.
 
