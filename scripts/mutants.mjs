@@ -183,7 +183,12 @@ const faults = [
     "fail(c, ticket, 'DISCONNECTED', 'not-sent', what, error)",
   ),
   client('a request that was not written is lost', 'machine/table.ts', 'c.queue.unshift(ticket)', ''),
-  client('the queue is not first in, first out', 'machine/table.ts', 'c.queue.shift()', 'c.queue.pop()'),
+  client(
+    'the queue is not first in, first out',
+    'machine/queue.ts',
+    'return this.#slots[this.#first]',
+    'return this.#slots.findLast((ticket) => ticket !== undefined)',
+  ),
   client('the queue has no limit', 'machine/table.ts', 'c.queue.length < queue.limit', 'true'),
   client("'busy' queues", 'machine/table.ts', "if (state.kind === 'Busy' || c.queue.length > 0) fail", 'if (false) fail'),
   client(
@@ -331,6 +336,7 @@ const faults = [
     '',
   ),
   client('a signal is taken as it comes', 'client.ts', '  checkSignal(signal)\n', ''),
+  client('what has left the queue is waited for', 'machine/queue.ts', 'if (this.#places.has(top.id)) return', 'return'),
   manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#subject(target))\n', ''),
   manager(
     'a vCPU is removed although the resize was aborted',

@@ -1,5 +1,6 @@
 import type { Service } from '../service.js'
-import type { Effect, Ticket } from './session.js'
+import type { TicketQueue } from './queue.js'
+import type { Effect } from './session.js'
 
 /** How reconnecting is paced; all in milliseconds. */
 export interface Pace {
@@ -30,7 +31,7 @@ export interface Context {
   /** The time of the event that is being handled. */
   now: number
   /** What waits to be sent, first in first out. */
-  readonly queue: Ticket[]
+  readonly queue: TicketQueue
   /** When trying ends. It means nothing while the session is ready; leaving that state sets it anew. */
   budgetEnd: number
   /** Attempts since the last connection that proved itself. */

@@ -1,4 +1,5 @@
 import type { Context, SessionOptions } from './context.js'
+import { TicketQueue } from './queue.js'
 import { connOf, type Effect, type OutsideEvent, type Session, type SessionEvent, type StateName, stateNames } from './session.js'
 import { expire, table } from './table.js'
 
@@ -16,7 +17,16 @@ export class SessionMachine {
   /** Begins due: the first `wake` dials. */
   constructor(options: SessionOptions, now: number) {
     const budgetEnd = options.pace === undefined ? Number.POSITIVE_INFINITY : now + options.pace.budgetMs
-    this.#context = { options, now, queue: [], budgetEnd, attempts: 0, lastFailure: undefined, conns: 0, effects: [] }
+    this.#context = {
+      options,
+      now,
+      queue: new TicketQueue(),
+      budgetEnd,
+      attempts: 0,
+      lastFailure: undefined,
+      conns: 0,
+      effects: [],
+    }
     this.#session = { kind: 'Due', at: now }
   }
 
@@ -76,7 +86,7 @@ export class SessionMachine {
   get wakeAt(): number {
     const { queue, budgetEnd } = this.#context
     const session = this.#session
-    let at = queue.reduce((least, { deadline }) => Math.min(least, deadline), Number.POSITIVE_INFINITY)
+    let at = queue.nextDeadline
     switch (session.kind) {
       case 'Due':
         at = Math.min(at, session.at, budgetEnd)

@@ -196,7 +196,7 @@ function refresh(c: Context, channel: Channel): Session {
 
 function giveUp(c: Context, cause: unknown, conn?: number): Session {
   drop(c, conn)
-  for (const ticket of c.queue.splice(0)) {
+  for (const ticket of c.queue.takeAll()) {
     fail(
       c,
       ticket,
@@ -215,7 +215,7 @@ function close(c: Context, state: In<'Due' | 'Dialing' | 'Greeting' | 'Ready'>):
 
 function shut(c: Context, conn?: number): Session {
   drop(c, conn)
-  for (const ticket of c.queue.splice(0)) fail(c, ticket, 'CLOSED', 'not-sent', 'the client was closed')
+  for (const ticket of c.queue.takeAll()) fail(c, ticket, 'CLOSED', 'not-sent', 'the client was closed')
   return { kind: 'Closed' }
 }
 
@@ -243,7 +243,7 @@ function enqueue<S extends Session>(c: Context, state: S, { ticket }: EventOf<'r
 }
 
 function sendNext(c: Context, state: In<'Ready'>): Session {
-  const ticket = c.queue[0]
+  const ticket = c.queue.first
   if (ticket === undefined) return state
   const { channel } = state
   if (ticket.needsClean && !channel.clean) return refresh(c, channel)
@@ -272,18 +272,15 @@ function readReply(c: Context, state: In<'Busy'>, { chunk }: EventOf<'bytes'>): 
 }
 
 function abortWaiting<S extends Session>(c: Context, state: S, { id, reason }: EventOf<'abort'>): S {
-  const at = c.queue.findIndex((ticket) => ticket.id === id)
-  if (at >= 0) fail(c, c.queue.splice(at, 1)[0]!, 'ABORTED', 'not-sent', 'aborted while it waited to be sent', reason)
+  const ticket = c.queue.remove(id)
+  if (ticket !== undefined) fail(c, ticket, 'ABORTED', 'not-sent', 'aborted while it waited to be sent', reason)
   return state
 }
 
 /** Rejects what waited too long to be sent. It concerns every state alike, so it happens before a state sees any event. */
 export function expire(c: Context): void {
-  if (!c.queue.some(({ deadline }) => c.now >= deadline)) return
-  for (const ticket of c.queue.splice(0)) {
-    if (c.now < ticket.deadline) c.queue.push(ticket)
-    else fail(c, ticket, 'TIMEOUT', 'not-sent', 'its time ran out before it could be sent', c.lastFailure)
-  }
+  for (const ticket of c.queue.takeExpired(c.now))
+    fail(c, ticket, 'TIMEOUT', 'not-sent', 'its time ran out before it could be sent', c.lastFailure)
 }
 
 // ---- errors
