@@ -24,6 +24,7 @@ const tasks = {
     node('scripts/check-c.mjs')
     exec('depcruise', ...sources, '--config', '.dependency-cruiser.cjs', '--output-type', 'err')
     exec('knip')
+    node('scripts/mutants.mjs', '--stale')
     exec('remark', '--quiet', '--frail', '--use', 'remark-validate-links=repository:false', '.')
   },
   typecheck: () => exec('turbo', 'run', 'typecheck', '--output-logs=errors-only', ...args),

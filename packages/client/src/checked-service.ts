@@ -69,8 +69,8 @@ export class CheckedService implements Service<unknown, unknown> {
   encode(request: unknown, into: Uint8Array): Uint8Array {
     const bytes = this.#service.encode(request, into)
     if (!(bytes instanceof Uint8Array)) ignoreRejection(bytes)
-    // A buffer of the service's own may hold the next request before this one leaves.
-    else if (bytes.buffer !== into.buffer) return bytes.slice()
+    // A buffer of the service's own may hold the next request before this one leaves. (The slice of a Buffer would be a view of it.)
+    else if (bytes.buffer !== into.buffer) return new Uint8Array(bytes)
     return bytes
   }
 

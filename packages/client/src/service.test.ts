@@ -163,8 +163,10 @@ describe('a request that the service cannot prepare is rejected before it is que
     expect(sent()).toEqual([])
   })
 
-  test('one buffer for all requests is as good as one for each', async () => {
-    const mine = new Uint8Array(SIZE)
+  test.each([
+    ['Uint8Array', new Uint8Array(SIZE)],
+    ['Buffer', Buffer.alloc(SIZE)],
+  ])('one buffer for all requests is as good as one for each: a %s', async (_kind, mine) => {
     const { client, sent } = open({
       service: {
         ...service,
@@ -317,7 +319,7 @@ describe('options are checked when they are given', () => {
       await expect(client.request('x')).rejects.toMatchObject({
         code: 'UNREACHABLE',
         outcome: 'not-sent',
-        cause: { name: 'RangeError', message: `reconnect.random: must return a number in [0, 1), got ${n}` },
+        cause: { name: 'RangeError', message: `reconnect.random: must return a number from 0 to 1, got ${n}` },
       })
     },
   )

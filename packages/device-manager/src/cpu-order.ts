@@ -24,32 +24,34 @@ function orderX86(request: X86CpuRequest, present: Present | undefined): X86CpuR
   const { type, apicIds } = request
   // The codec says what is wrong with them.
   if (!Array.isArray(apicIds) || apicIds.some((id) => typeof id !== 'number')) return request
-  checkPresent(present)
-  const there = present && new Set(present)
+  const there = idsOf(present)
   apicIds.forEach((id, i) => {
     const path = `apicIds[${i}]`
     if (id > MAX_APIC_ID) throw argument(path, `a vCPU's id is at most ${MAX_APIC_ID}, got ${id}`)
-    if (type === 'DEL_CPU') checkRemoval(id, path, there, present?.length)
+    if (type === 'DEL_CPU') checkRemoval(id, path, there)
     else if (there?.has(id))
       throw argument(path, `CPU ${id} is present already; adding it again would spoil its bookkeeping in the guest`)
   })
   return { ...request, apicIds: [...apicIds].sort(type === 'ADD_CPU' ? (a, b) => a - b : (a, b) => b - a) }
 }
 
-function checkPresent(present: Present | undefined): asserts present is readonly number[] | undefined {
-  if (present === undefined) return
+function idsOf(present: Present | undefined): ReadonlySet<number> | undefined {
+  if (present === undefined) return undefined
   if (!Array.isArray(present)) throw argument('present', `on x86_64 this is the array of the vCPUs' ids, got ${show(present)}`)
-  for (const [i, id] of present.entries())
+  const ids = new Set<number>()
+  for (const [i, id] of present.entries()) {
     if (!Number.isInteger(id) || id < 0) throw argument(`present[${i}]`, `must be a vCPU's id, got ${show(id)}`)
+    ids.add(id)
+  }
+  return ids
 }
 
-/** `there` has the vCPUs' ids, of which `count` were given. */
-function checkRemoval(id: number, path: string, there: ReadonlySet<number> | undefined, count = 0): void {
+function checkRemoval(id: number, path: string, there: ReadonlySet<number> | undefined): void {
   if (id === 0) throw argument(path, 'CPU 0 is the boot CPU and cannot be removed')
   if (there === undefined) return
   if (!there.has(id)) throw argument(path, `CPU ${id} is not present; removing it would crash the guest's service thread`)
   // 5.10 and 6.1 look only at as many CPUs as there are, from the bottom: after a hole the top ones are as good as absent.
-  if (id >= count) {
+  if (id >= there.size) {
     throw argument(
       path,
       `CPU ${id} lies beyond a hole in the ids present, where a 5.10 or 6.1 guest does not find it and crashes; fill the hole first`,

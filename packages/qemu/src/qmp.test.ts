@@ -259,12 +259,17 @@ describe('QmpClient', () => {
   })
 
   it('reads a line once, in pieces however small', async () => {
-    // What the client writes goes nowhere; what it reads is emitted here.
-    const stream = new PassThrough({ transform: (_chunk, _encoding, done) => done() })
+    // What the client writes goes no further; what it reads is emitted here.
+    let id: number | undefined
+    const transform = (chunk: Buffer, _encoding: string, done: () => void) => {
+      id = JSON.parse(chunk.toString()).id
+      done()
+    }
+    const stream = new PassThrough({ transform })
     const connecting = QmpClient.over(stream)
     stream.emit('data', Buffer.from(GREETING))
     await Promise.resolve()
-    stream.emit('data', Buffer.from('{"return": {}, "id": 1}\n'))
+    stream.emit('data', Buffer.from(`{"return": {}, "id": ${id}}\n`))
     const qmp = await connecting
     const asked = qmp.execute('x')
     let split = 0
@@ -273,7 +278,7 @@ describe('QmpClient', () => {
       split += this.length
       return Reflect.apply(original, this, args) as string[]
     })
-    const answer = `{"id": 2, "return": "${'x'.repeat(10_000)}"}\n`
+    const answer = `{"id": ${id}, "return": "${'x'.repeat(10_000)}"}\n`
     for (const character of answer) stream.emit('data', Buffer.from(character))
     expect(split).toBe(answer.length)
     vi.restoreAllMocks()

@@ -304,7 +304,7 @@ export class Connection implements ServerConnection, GuestConnection {
   #stopWriting(): void {
     const writing = this.#writing
     this.#writing = undefined
-    writing?.return?.()
+    ignoreRejection(writing?.return?.())
   }
 
   #onDrain(): void {

@@ -160,6 +160,16 @@ describe('the connection ends, and says why, when a service', () => {
     expect(close).toHaveBeenCalledTimes(1)
   })
 
+  test('makes replies by what fails, and fails later as it is stopped, which is no unhandled rejection', async () => {
+    const replies = { next: faultOfTheService, return: refusing }
+    const { connection, stream } = connect({
+      open: () => ({ ...session, receive: () => ({ [Symbol.iterator]: () => replies }) }),
+    })
+    stream.push('x')
+    await expect(connection.closed).resolves.toMatchObject({ reason: 'service-error' })
+    await settle()
+  })
+
   test('closes by a promise that fails, which is printed and is no unhandled rejection', async () => {
     const { connection, stream } = connect({ open: () => ({ ...session, close: refusing }) })
     await settle()

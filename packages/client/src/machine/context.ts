@@ -45,13 +45,13 @@ export interface Context {
 
 /**
  * The delay before attempt number `attempt` (from 1): uniform between the least and a cap that doubles up to the greatest.
- * @throws What `random` throws; RangeError if it gives no number in [0, 1].
+ * @throws What `random` throws; RangeError if it gives no number from 0 to 1.
  */
 export function backoff(pace: Pace, attempt: number): number {
   const cap = Math.min(pace.maxDelayMs, pace.minDelayMs * 2 ** attempt)
   const random = pace.random()
   // A delay that is no number would be waited for without a timer, for ever.
   if (typeof random !== 'number' || !(random >= 0 && random <= 1))
-    throw new RangeError(`reconnect.random: must return a number in [0, 1), got ${random}`)
+    throw new RangeError(`reconnect.random: must return a number from 0 to 1, got ${random}`)
   return pace.minDelayMs + random * Math.max(0, cap - pace.minDelayMs)
 }

@@ -72,6 +72,7 @@ test('behaves as an array does, whatever is done to it', () => {
         model.push(next)
     }
     expect([queue.length, queue.first]).toEqual([model.length, model[0]])
+    expect(queue.entries).toBeLessThanOrEqual(2 * queue.length + 17)
     expect(queue.nextDeadline).toBe(Math.min(Number.POSITIVE_INFINITY, ...model.map(({ deadline }) => deadline)))
   }
 })
@@ -99,4 +100,22 @@ test('a deadline is looked at as often as the logarithm says, and those that hav
   }
   expect(looks).toBeLessThan(2 * count * 50)
   expect(queue.takeExpired(1_000_000)).toHaveLength(count)
+})
+
+test('one that waits for ever does not keep those that have gone', () => {
+  const queue = new TicketQueue()
+  queue.push(ticket(0))
+  for (let id = 1; id <= 10_000; id++) {
+    queue.push(ticket(id, id))
+    expect(queue.takeExpired(id)).toHaveLength(1)
+  }
+  expect([queue.length, queue.entries <= 20]).toEqual([1, true])
+})
+
+test('one that is taken and put back again and again has one deadline', () => {
+  const queue = new TicketQueue()
+  queue.push(ticket(1, 5))
+  for (let i = 0; i < 1_000; i++) queue.unshift(queue.shift()!)
+  expect(queue.entries).toBeLessThanOrEqual(20)
+  expect(ids(queue.takeExpired(5))).toEqual([1])
 })

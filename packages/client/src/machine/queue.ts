@@ -1,5 +1,8 @@
 import type { Ticket } from './session.js'
 
+/** Entries that are kept although fewer tickets wait. */
+const SPARE = 16
+
 /**
  * What waits to be sent, first in first out. However many wait, an operation takes no longer than the logarithm of their number, on average:
  * the limit of a queue is the user's.
@@ -8,14 +11,18 @@ export class TicketQueue {
   /** In their order; undefined where one has gone. Before `#first` all have. */
   #slots: (Ticket | undefined)[] = []
   #first = 0
-  /** By id, the slot of each that waits, counted with those that were cut off. */
+  /** By id, the slot of each that waits. */
   readonly #places = new Map<number, number>()
-  #cut = 0
   /** A heap with the next deadline on top. Some may have gone. */
   #deadlines: Ticket[] = []
 
   get length(): number {
     return this.#places.size
+  }
+
+  /** Entries that it keeps, those of tickets that have gone included: bounded by what waits. */
+  get entries(): number {
+    return Math.max(this.#slots.length, this.#deadlines.length)
   }
 
   get first(): Ticket | undefined {
@@ -32,19 +39,16 @@ export class TicketQueue {
   }
 
   push(ticket: Ticket): void {
-    this.#places.set(ticket.id, this.#cut + this.#slots.length)
+    this.#places.set(ticket.id, this.#slots.length)
     this.#slots.push(ticket)
     this.#remember(ticket)
   }
 
   /** Puts one that was taken back to the head. */
   unshift(ticket: Ticket): void {
-    if (this.#first > 0) this.#slots[--this.#first] = ticket
-    else {
-      this.#slots.unshift(ticket)
-      this.#cut--
-    }
-    this.#places.set(ticket.id, this.#cut + this.#first)
+    if (this.#first === 0) this.#compact(1 + this.length)
+    this.#slots[--this.#first] = ticket
+    this.#places.set(ticket.id, this.#first)
     this.#remember(ticket)
   }
 
@@ -55,28 +59,23 @@ export class TicketQueue {
   remove(id: number): Ticket | undefined {
     const place = this.#places.get(id)
     if (place === undefined) return undefined
-    const ticket = this.#slots[place - this.#cut]
-    this.#slots[place - this.#cut] = undefined
+    const ticket = this.#slots[place]
+    this.#slots[place] = undefined
     this.#places.delete(id)
     while (this.#first < this.#slots.length && this.#slots[this.#first] === undefined) this.#first++
-    // Half of the slots at a time, so that each ticket is moved once on average.
-    if (this.#first * 2 >= this.#slots.length) {
-      this.#slots = this.#slots.slice(this.#first)
-      this.#cut += this.#first
-      this.#first = 0
-    }
+    // So rarely that each ticket is moved once on average.
+    if (this.#slots.length > 2 * this.length + SPARE) this.#compact(0)
+    if (this.#deadlines.length > 2 * this.length + SPARE) this.#forget()
     return ticket
   }
 
   /** Takes those whose deadline is over, in their order. */
   takeExpired(now: number): Ticket[] {
-    const expired: { place: number; ticket: Ticket }[] = []
-    while (this.nextDeadline <= now) {
-      const ticket = this.#deadlines[0]!
-      expired.push({ place: this.#places.get(ticket.id)!, ticket })
-      this.remove(ticket.id)
-    }
-    return expired.sort((a, b) => a.place - b.place).map(({ ticket }) => ticket)
+    const expired = new Set<Ticket>()
+    while (this.nextDeadline <= now) expired.add(pop(this.#deadlines))
+    const inOrder = [...expired].sort((a, b) => this.#places.get(a.id)! - this.#places.get(b.id)!)
+    for (const { id } of inOrder) this.remove(id)
+    return inOrder
   }
 
   takeAll(): Ticket[] {
@@ -88,15 +87,25 @@ export class TicketQueue {
     return all
   }
 
+  /** Moves those that wait together, behind so many free slots. */
+  #compact(free: number): void {
+    const waiting = this.#slots.filter((ticket) => ticket !== undefined)
+    this.#slots = [...new Array<undefined>(free), ...waiting]
+    this.#first = free
+    for (const [i, { id }] of waiting.entries()) this.#places.set(id, free + i)
+  }
+
   #remember(ticket: Ticket): void {
     if (ticket.deadline === Number.POSITIVE_INFINITY) return
-    // What has gone is forgotten when it is the most, not when its deadline comes.
-    if (this.#deadlines.length > 2 * this.length + 16) {
-      const waiting = this.#deadlines.filter(({ id }) => this.#places.has(id))
-      this.#deadlines = []
-      for (const each of waiting) push(this.#deadlines, each)
-    }
     push(this.#deadlines, ticket)
+    if (this.#deadlines.length > 2 * this.length + SPARE) this.#forget()
+  }
+
+  /** Drops the deadlines of those that have gone, and the second one of those that came back. */
+  #forget(): void {
+    const waiting = new Set(this.#deadlines.filter(({ id }) => this.#places.has(id)))
+    this.#deadlines = []
+    for (const each of waiting) push(this.#deadlines, each)
   }
 }
 
@@ -111,9 +120,10 @@ function push(heap: Ticket[], ticket: Ticket): void {
   heap[at] = ticket
 }
 
-function pop(heap: Ticket[]): void {
+function pop(heap: Ticket[]): Ticket {
+  const [top] = heap
   const last = heap.pop()!
-  if (heap.length === 0) return
+  if (heap.length === 0) return last
   let at = 0
   for (;;) {
     let child = 2 * at + 1
@@ -124,4 +134,5 @@ function pop(heap: Ticket[]): void {
     at = child
   }
   heap[at] = last
+  return top!
 }

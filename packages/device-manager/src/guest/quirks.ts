@@ -24,30 +24,34 @@ export interface Quirks {
 /** The quirks of the session, which holds the connection's buffers. The others belong to the guest behind it. */
 export type WireQuirks = Pick<Quirks, 'tornRequests' | 'staleReplyBytes' | 'stalePciResult' | 'wrongMagicSucceeds'>
 
+const ALL_ON: Readonly<Quirks> = {
+  tornRequests: true,
+  staleReplyBytes: true,
+  stalePciResult: true,
+  wrongMagicSucceeds: true,
+  partialCpuAdd: true,
+  slowAbsentCpu: true,
+  resetWhileBooting: true,
+}
+
 export function allQuirks(overrides: { readonly [Q in keyof Quirks]?: boolean | undefined } = {}): Quirks {
-  const quirks: Quirks = {
-    tornRequests: true,
-    staleReplyBytes: true,
-    stalePciResult: true,
-    wrongMagicSucceeds: true,
-    partialCpuAdd: true,
-    slowAbsentCpu: true,
-    resetWhileBooting: true,
-  }
-  checkSwitches('quirks', overrides, Object.keys(quirks))
+  const quirks: Quirks = { ...ALL_ON }
+  checkSwitches('quirks', overrides, Object.keys(ALL_ON))
   for (const [name, on] of Object.entries(overrides)) {
     if (on !== undefined) quirks[name as keyof Quirks] = on
   }
   return quirks
 }
 
-const WIRE_QUIRKS = ['tornRequests', 'staleReplyBytes', 'stalePciResult', 'wrongMagicSucceeds'] as const
-
-/** @throws RangeError for a quirk that the wire does not have, TypeError for one that is neither on nor off. */
+/**
+ * Those of the wire; a simulated guest's own quirks are more, and are taken as they are.
+ *
+ * @throws RangeError for a quirk that there is not, TypeError for one that is neither on nor off.
+ */
 export function wireQuirks(
   name: string,
   quirks: { readonly [Q in keyof WireQuirks]?: boolean | undefined } = {},
 ): Partial<WireQuirks> {
-  checkSwitches(name, quirks, WIRE_QUIRKS)
+  checkSwitches(name, quirks, Object.keys(ALL_ON))
   return quirks as Partial<WireQuirks>
 }
