@@ -297,7 +297,12 @@ const faults = [
     'ms; the client goes on trying`, this.#machine.cause))',
     'ms; the client goes on trying`))',
   ),
-  client('what has left the queue is waited for', 'machine/queue.ts', 'if (this.#places.has(top.id)) return', 'return'),
+  client(
+    'what has waited too long is told of by its time, not in its order',
+    'machine/queue.ts',
+    'expired.sort((a, b) => a.place - b.place)',
+    'expired',
+  ),
   manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#subject(target))\n', ''),
   manager(
     'a vCPU is removed although the resize was aborted',
