@@ -330,7 +330,12 @@ const faults = [
     '',
   ),
   client('a signal is taken as it comes', 'client.ts', '  checkSignal(signal)\n', ''),
-  client('what has left the queue is waited for', 'machine/queue.ts', 'if (this.#places.has(top.id)) return', 'return'),
+  client(
+    'what has waited too long is told of by its time, not in its order',
+    'machine/queue.ts',
+    '[...expired].sort((a, b) => this.#places.get(a.id)! - this.#places.get(b.id)!)',
+    '[...expired]',
+  ),
   manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#subject(target))\n', ''),
   manager(
     'a vCPU is removed although the resize was aborted',

@@ -276,7 +276,7 @@ test('status takes a booting guest for what it is; wait outlasts whatever is not
   late.interrupt()
   await late.status
 
-  const out = await upcall(['--target', 'unix:/nonexistent/socket', '--timeout', '30ms', '--json', 'wait'])
+  const out = await upcall(['--target', 'unix:/nonexistent/socket', '--timeout', '2s', '--json', 'wait'])
   expect(out.status).toBe(3)
   expect(out.stdout.json).toMatchObject([
     { op: 'wait', outcome: 'not-sent', error: { message: expect.stringContaining('attempts') } },

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
+import type { Clock } from '@upcall/client'
 import { DeviceManager, type ReplyTimeouts } from '@upcall/device-manager'
 import {
   connect,
@@ -35,6 +36,8 @@ export interface ShimOptions {
   memory?: number | undefined
   /** Deadlines for the guest's replies, in milliseconds. Default: those of the device manager. */
   replyTimeouts?: ReplyTimeouts | undefined
+  /** Time as the client of the guest sees it. Default: the platform's. */
+  clock?: Clock | undefined
   /** How long a reconcile waits for the guest, in milliseconds. Default 30,000. */
   reconcileMs?: number | undefined
   log?: Log | undefined
@@ -103,6 +106,7 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
       dial: ({ signal }) => connect(address, { signal, timeoutMs: parts.handshakeMs }),
       remote: formatAddress(address),
       replyTimeouts: options.replyTimeouts,
+      ...(options.clock && { clock: options.clock }),
       // Both ends are on this machine: waiting longer than this spares nobody.
       reconnect: { maxDelayMs: 250, budgetMs: parts.budgetMs },
     })

@@ -8,7 +8,7 @@ import { nextSignal } from './signals.js'
 const STATUS: Readonly<Record<string, number>> = { SIGINT: 130, EPIPE: 141, SIGTERM: 143 }
 
 /** What a test plays it with. */
-export type Overrides = Pick<DemoOptions, 'sabotage' | 'patienceMs' | 'bootMs' | 'guestEntry'>
+export type Overrides = Pick<DemoOptions, 'sabotage' | 'patienceMs' | 'bootMs' | 'guestEntry' | 'clock'>
 
 export interface DemoFlags {
   qemu?: true

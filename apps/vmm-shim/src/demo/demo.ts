@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { type Clock, systemClock } from '@upcall/client'
 import type { Arch } from '@upcall/wire'
 import type { Fault } from '../guest/fault.js'
 import { startShim } from '../guest/shim.js'
@@ -17,6 +18,8 @@ export interface DemoOptions {
   /** How long anything may take before a step counts as failed, in milliseconds. Default 10,000. */
   patienceMs?: number | undefined
   guestEntry?: URL | undefined
+  /** What patience is measured by. Default: the platform's. */
+  clock?: Clock | undefined
   signal?: AbortSignal | undefined
   /** Breaks the guest before the step of this name, to see that the step notices. */
   sabotage?: { step: string; fault: Fault } | undefined
@@ -33,7 +36,7 @@ const ARCH: Arch = 'x86_64'
 
 /** Plays all steps against a VMM of its own, and ends with a table. Stops at the first step that fails. Leaves nothing behind. */
 export async function runDemo(options: DemoOptions): Promise<DemoResult> {
-  const { show, patienceMs = 10_000, bootMs = 1_200, sabotage, signal } = options
+  const { show, patienceMs = 10_000, bootMs = 1_200, clock = systemClock, sabotage, signal } = options
   const directory = mkdtempSync(join(tmpdir(), 'vmm-demo-'))
   const api = join(directory, 'api.sock')
   let rested = 0
@@ -52,8 +55,9 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
       guestEntry: options.guestEntry,
       replyTimeouts: { cpuMs: patienceMs, otherMs: patienceMs },
       reconcileMs: patienceMs + bootMs,
+      clock,
     })
-    const stage = new Stage({ shim, api, patienceMs, show, rest })
+    const stage = new Stage({ shim, api, patienceMs, clock, show, rest })
     const rows: Row[] = []
     show([
       { text: ' vmm-shim demo', style: 'bold' },

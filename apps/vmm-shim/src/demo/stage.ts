@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
+import type { Clock } from '@upcall/client'
 import type { SimulatedMachine } from '../guest/machine.js'
 import type { Shim } from '../shim.js'
 import type { VmView } from '../vm/view.js'
@@ -23,6 +24,8 @@ export interface StageOptions {
   api: string
   /** How long a step may wait for one thing, in milliseconds. */
   patienceMs: number
+  /** What patience is measured by. */
+  clock: Clock
   /** Shows one line. */
   show(line: Line): void
   /** Lets the audience read, `beats` long. */
@@ -105,14 +108,15 @@ export class Stage {
 
   /** @throws StepFailed if `promise` takes longer than the audience's patience. */
   async within<T>(what: string, promise: Promise<T>): Promise<T> {
-    let timer: NodeJS.Timeout | undefined
+    let cancel = () => {}
     const tooLate = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new StepFailed(`${what}: not within ${this.patienceMs} ms`)), this.patienceMs)
+      const giveUp = () => reject(new StepFailed(`${what}: not within ${this.patienceMs} ms`))
+      cancel = this.#options.clock.setTimer(this.patienceMs, giveUp)
     })
     try {
       return await Promise.race([promise, tooLate])
     } finally {
-      clearTimeout(timer)
+      cancel()
     }
   }
 }

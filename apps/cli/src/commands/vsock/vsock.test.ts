@@ -286,9 +286,9 @@ describe('connect', () => {
     await server(`unix:${dir}/late`, (socket) => socket.resume().end('there'))
     expect([await running.status, running.stdout.text]).toEqual([0, 'there'])
     expect(await other.status).toBe(3)
-    const out = await upcall(['vsock', 'connect', `unix:${dir}/none`, '--retry', '--timeout', '40ms'])
+    const out = await upcall(['vsock', 'connect', `unix:${dir}/none`, '--retry', '--timeout', '2s'])
     expect(out.status).toBe(3)
-    expect(out.stderr.text).toMatch(/no such file \(ENOENT\); gave up after \d+ attempts within 40 ms, --timeout allows more/)
+    expect(out.stderr.text).toMatch(/no such file \(ENOENT\); gave up after \d+ attempts within 2000 ms, --timeout allows more/)
     // A VMM that is paused: it takes the connection and says nothing.
     const silent = createServer(() => {}).listen(join(dir, 'silent'))
     const sockets = new Set<Socket>()
