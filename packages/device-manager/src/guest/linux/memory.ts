@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from '@upcall/server'
-import { checkClock, checkObject, checkRoot, checkSignal, milliseconds, show } from '../check.js'
+import { checkClock, checkObject, checkRoot, checkSignal, milliseconds, show } from '../../check.js'
 import { type Files, filesBelow, NO_FILE } from './files.js'
 import { Waiting } from './waiting.js'
 
