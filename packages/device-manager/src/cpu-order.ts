@@ -2,7 +2,7 @@
 // thread, on 5.10 and 6.1 with the device-hotplug lock held, or corrupts a CPU that runs (protocol, facts 7 and 8).
 
 import { type ArmCpuRequest, type CpuRequest, WireError, type X86CpuRequest } from '@upcall/wire'
-import { show } from './guest/check.js'
+import { show } from './check.js'
 
 /** The highest APIC id of a vCPU; 255 addresses all of them. */
 export const MAX_APIC_ID = 254

@@ -12,7 +12,7 @@ import {
   type Request,
   WireError,
 } from '@upcall/wire'
-import { checkObject, show } from './guest/check.js'
+import { checkObject, show } from './check.js'
 import { describeRequest } from './operation.js'
 
 /** How long replies may take, in milliseconds from the write. */

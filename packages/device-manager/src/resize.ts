@@ -8,8 +8,8 @@ import {
   type WaitOptions,
 } from '@upcall/client'
 import { type Arch, type CpuRequest, isWireError, type Reply, WireError } from '@upcall/wire'
+import { checkFunction, checkObject, checkSignal, checkSwitch } from './check.js'
 import { MAX_APIC_ID, orderCpus } from './cpu-order.js'
-import { checkFunction, checkObject, checkSignal, checkSwitch } from './guest/check.js'
 import { GuestError } from './guest-error.js'
 
 /** vCPUs as `present` has them: sorted ids on x86_64, a count on aarch64. */

@@ -59,6 +59,68 @@ describe('GuestConsole', () => {
     expect(console.text).toBe(`${'x'.repeat(10_000)}\n`)
   })
 
+  it('looks for a string in what comes, not again in what was there', async () => {
+    const { console, print } = setup()
+    let looked = 0
+    const original = String.prototype.includes
+    vi.spyOn(String.prototype, 'includes').mockImplementation(function (this: string, ...args: [string, number?]) {
+      looked += this.length
+      return original.apply(this, args)
+    })
+    const matched = vi.spyOn(RegExp.prototype, Symbol.match as never)
+    const wait = console.waitFor('needle', { deadlineMs: 1 })
+    for (let i = 0; i < 10_000; i++) print('x')
+    expect(matched).not.toHaveBeenCalled()
+    for (const character of 'needle') print(character)
+    vi.restoreAllMocks()
+    expect(await wait).toMatchObject({ index: 10_000, input: `${'x'.repeat(10_000)}needle` })
+    expect(looked).toBeLessThan(100_000)
+  })
+
+  it('looks at a long unfinished line with an expression once per turn of the event loop', async () => {
+    const { console, print } = setup()
+    let looked = 0
+    const original = RegExp.prototype[Symbol.match]
+    vi.spyOn(RegExp.prototype, Symbol.match as never).mockImplementation(function (this: RegExp, text: string) {
+      looked += text.length
+      return Reflect.apply(original, this, [text]) as never
+    } as never)
+    const wait = console.waitFor(/\$ $/, { deadlineMs: 1 })
+    for (let i = 0; i < 10_000; i++) print('x')
+    print('$ ')
+    expect((await wait).input).toBe(`${'x'.repeat(10_000)}$ `)
+    // Those of the short line that it was, and the long one once.
+    expect(looked).toBeLessThan(1_000_000)
+  })
+
+  it('finds a string wherever a line is cut', async () => {
+    const { console, print } = setup()
+    print('x'.repeat((64 << 10) - 2))
+    const first = console.waitFor('ab', { deadlineMs: 1 })
+    const second = console.waitFor('cd', { deadlineMs: 1 })
+    const gone = console.waitFor('bc', { deadlineMs: 1 })
+    for (const piece of ['a', 'bc', 'd', '\nb']) print(piece)
+    expect([(await first).index, (await second).index]).toEqual([(64 << 10) - 2, 0])
+    print('c')
+    expect(await gone).toMatchObject({ index: 0, input: 'bc' })
+  })
+
+  it('finds a prompt that is there for a moment only', async () => {
+    const { console, print } = setup()
+    const wait = console.waitFor(/^login: $/, { deadlineMs: 1 })
+    print('login: ')
+    print('root\n')
+    await wait
+  })
+
+  it('looks at a long unfinished line before it says that no more comes', async () => {
+    const { console, print } = setup()
+    const wait = console.waitFor(/\$ $/, { deadlineMs: 1 })
+    print(`${'x'.repeat(10_000)}$ `)
+    console.end(gone)
+    await wait
+  })
+
   it('moves the lines that it keeps now and then, not for each that comes', () => {
     const { console, print } = setup()
     print('x\n'.repeat(50_000))

@@ -15,6 +15,8 @@ const KEPT_CHARACTERS = 16 << 20
 /** What a guest prints without a line end is broken into lines of so many characters. */
 const LONGEST_LINE = 64 << 10
 const TAIL_LINES = 25
+/** An expression looks at an unfinished line of so many characters, which a prompt may be, as soon as more of it comes. */
+const SHORT_LINE = 1 << 10
 
 /** A guest's console: the lines so far, the lines to come, and waits for one of them. */
 export class GuestConsole {
@@ -29,6 +31,8 @@ export class GuestConsole {
   /** Of the lines that are kept. */
   #characters = 0
   #partial = ''
+  /** What the last chunk has added to it. */
+  #fresh = ''
   #endReason: QemuError | undefined
 
   constructor(clock: Clock) {
@@ -61,12 +65,14 @@ export class GuestConsole {
   push(chunk: Buffer): string {
     const text = this.#decoder.write(chunk)
     const lines = text.split('\n')
+    this.#fresh = lines.at(-1)!
     lines[0] = this.#partial + lines[0]
     this.#partial = lines.pop()!
     for (const line of lines) this.#keep(withoutReturns(line))
     while (this.#partial.length > LONGEST_LINE) {
       this.#keep(this.#partial.slice(0, LONGEST_LINE))
       this.#partial = this.#partial.slice(LONGEST_LINE)
+      this.#fresh = this.#partial
     }
     this.#dropOldest()
     this.#notify()
@@ -90,18 +96,57 @@ export class GuestConsole {
     const bounds: Bounds = { deadlineMs, signal, clock: this.#clock, what, tail: () => this.tail() }
     return bounded(bounds, (resolve, reject) => {
       let next = fromLine
-      const look = () => {
-        for (next = Math.max(next, this.#dropped); next < this.lineCount; next++) {
-          const match = this.#lines[next - this.#cut]!.match(regexp)
+      // Of the line `next`, while it is unfinished: a string is not looked for again where it was not found.
+      let searched = 0
+      /** The last characters that were searched, with which a match may begin. */
+      let carry = ''
+      let later: NodeJS.Immediate | undefined
+      const advance = (to: number) => {
+        next = to
+        searched = 0
+        carry = ''
+      }
+      const matchInLine = (line: string) => {
+        if (typeof pattern === 'string' && !line.includes(pattern, searched - carry.length)) return null
+        return line.match(regexp)
+      }
+      const matchInPartial = () => {
+        if (typeof pattern !== 'string') return this.#partial.match(regexp)
+        // Touching the whole line would make one string of all its pieces each time.
+        const isNext = searched === this.#partial.length - this.#fresh.length
+        const text = isNext ? carry + this.#fresh : this.#partial
+        if (text.includes(pattern)) return this.#partial.match(regexp)
+        searched = this.#partial.length
+        carry = text.slice(Math.max(0, text.length - pattern.length + 1))
+        return null
+      }
+      const look = (evenIfLong: boolean) => {
+        if (next < this.#dropped) advance(this.#dropped)
+        for (; next < this.lineCount; advance(next + 1)) {
+          const match = matchInLine(this.#lines[next - this.#cut]!)
           if (match) return resolve(match)
         }
-        const match = next === this.lineCount ? this.#partial.match(regexp) : null
-        if (match) return resolve(match)
+        if (next === this.lineCount) {
+          // An expression begins anew each time: with a long line it waits until all that has come for now is there.
+          if (evenIfLong || typeof pattern === 'string' || this.#partial.length <= SHORT_LINE) {
+            const match = matchInPartial()
+            if (match) return resolve(match)
+          } else {
+            later ??= setImmediate(() => {
+              later = undefined
+              look(true)
+            })
+          }
+        }
         if (this.#endReason) reject(this.#endError(what, this.#endReason))
       }
-      this.#watchers.add(look)
-      look()
-      return () => this.#watchers.delete(look)
+      const watcher = () => look(this.#endReason !== undefined)
+      this.#watchers.add(watcher)
+      look(true)
+      return () => {
+        this.#watchers.delete(watcher)
+        clearImmediate(later)
+      }
     })
   }
 

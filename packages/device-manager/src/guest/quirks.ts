@@ -1,4 +1,4 @@
-import { checkSwitches } from './check.js'
+import { checkSwitches } from '../check.js'
 
 /**
  * What the kernel does and nobody would design. All are on unless switched off; off, the guest does what is said behind "off".

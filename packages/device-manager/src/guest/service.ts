@@ -1,7 +1,7 @@
 import type { GuestService } from '@upcall/server'
 import { DEVICE_MANAGER_BYTE } from '@upcall/wire'
+import { checkArchOption, checkFunction, checkObject } from '../check.js'
 import type { GuestBackend } from './backend.js'
-import { checkArchOption, checkFunction, checkObject } from './check.js'
 import { type WireQuirks, wireQuirks } from './quirks.js'
 import { DeviceManagerSession } from './session.js'
 

@@ -127,6 +127,42 @@ describe('ADD_CPU', () => {
     expect(linux.online).toEqual([0, 1])
   })
 
+  test('a batch is looked up at once, each CPU read once', async () => {
+    const count = 64
+    const all = Array.from({ length: count }, (_, id) => id)
+    const node = (uid: number) => ({ path: '\\_SB_.CPUS.CPU_', uid: `${uid}` })
+    const linux = new FakeLinux(all.map((id) => cpu(id, id, id === 0, { node: node(id) })))
+    linux.fixed.set(`${TABLES}/APIC`, madt(...all.map((id) => [id, id] as const)))
+    const reads = new Map<string, number>()
+    const read = linux.read.bind(linux)
+    linux.read = (path) => {
+      const what = path.replace(/cpu\d+/, 'cpuN')
+      reads.set(what, (reads.get(what) ?? 0) + 1)
+      return read(path)
+    }
+    const { add } = setUp(linux, { cpuWaitMs: 0 })
+    expect(await add(...all.slice(1))).toEqual({ result: 0, index: count - 1 })
+    // Before the look, for it, and to see who came up.
+    expect(reads.get('/proc/cpuinfo')).toBe(3)
+    expect(reads.get('/sys/devices/system/cpu/online')).toBe(1)
+    expect(reads.get('/sys/devices/system/cpu/cpuN/firmware_node/uid')).toBe(count - 1)
+  })
+
+  test('one that the firmware does not know is not waited for, whatever else is missing', async () => {
+    const { add, clock } = setUp(qemu([]))
+    expect(await add(1, 7)).toEqual({ result: -22 })
+    expect(clock.now()).toBe(0)
+  })
+
+  test('without ACPI a batch is tried once, and read anew after each try', async () => {
+    const bare = (number: number, apicId: number) => cpu(number, apicId, number === 0, { node: undefined })
+    const linux = new FakeLinux([bare(0, 0), bare(1, 2), bare(2, 4), bare(3, 6)])
+    const { add } = setUp(linux)
+    expect(await add(6, 4, 2)).toEqual({ result: 0, index: 3 })
+    const tries = [1, 2, 3].flatMap((number) => [`cpu${number} 1`, `cpu${number} 0`])
+    expect(linux.written).toEqual([...tries, 'cpu3 1', 'cpu2 1', 'cpu1 1'])
+  })
+
   test('without ACPI a CPU is tried, the likeliest first, and remembered', async () => {
     const bare = (number: number, apicId: number) => cpu(number, apicId, number === 0, { node: undefined })
     const linux = new FakeLinux([bare(0, 0), bare(1, 2), bare(2, 4), bare(3, 6)])

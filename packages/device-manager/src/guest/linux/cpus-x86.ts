@@ -15,6 +15,14 @@ export interface CpuOptions {
   readonly rollBack: boolean
 }
 
+/** The CPUs at one moment, by the APIC ids that are known. */
+interface Seen {
+  /** APIC id → CPU number of those that run, and of those that are offline and can be switched. */
+  readonly numberOf: ReadonlyMap<number, number>
+  /** Numbers of the offline CPUs whose APIC id is not known. */
+  readonly unnamed: readonly number[]
+}
+
 /**
  * CPU requests of x86_64, which name APIC ids. As the patched 6.12 kernel answers them, but a batch is looked at as a whole before any of
  * it is done, and none of the requests that crash that kernel does more than fail.
@@ -51,7 +59,7 @@ export class X86Cpus {
     const numbers: number[] = []
     for (const id of ids) {
       const number = numberOf.get(id)
-      if (number === undefined) return { result: (await this.#numberOf(id)) === undefined ? EINVAL : UNCHANGED }
+      if (number === undefined) return { result: (await this.#look()).numberOf.has(id) ? UNCHANGED : EINVAL }
       if (number === 0 || !(await this.#cpus.switchable(number))) return { result: EINVAL }
       numbers.push(number)
     }
@@ -64,26 +72,40 @@ export class X86Cpus {
    * has brought online as soon as it appeared is found, too.
    */
   async #find(ids: readonly number[]): Promise<number[] | undefined> {
+    for (const id of ids) if (!(await this.#apicIds.conceivable(id))) return []
+    let cpus = await this.#look()
     const numbers: number[] = []
     for (const id of ids) {
-      if (!(await this.#apicIds.conceivable(id))) return []
-      const [running] = [...(await this.#apicIds.online())].find(([, each]) => each === id) ?? []
-      const number = running ?? (await this.#numberOf(id)) ?? (await this.#tryUntil(id))
-      if (number === undefined) return undefined
+      let number = cpus.numberOf.get(id)
+      if (number === undefined) {
+        number = await this.#tryUntil(id, cpus.unnamed)
+        if (number === undefined) return undefined
+        // The tries have told who the CPUs are, and taken time.
+        cpus = await this.#look()
+      }
       numbers.push(number)
     }
     return numbers
   }
 
-  /** The number of a CPU that is present and not online. */
-  async #numberOf(id: number): Promise<number | undefined> {
-    for (const number of await this.#offline()) if ((await this.#apicIds.of(number)) === id) return number
-    return undefined
+  /** Reads each file once, however many CPUs are asked for. */
+  async #look(): Promise<Seen> {
+    const numberOf = new Map<number, number>()
+    const unnamed: number[] = []
+    for (const number of await this.#offline()) {
+      const id = await this.#apicIds.of(number)
+      if (id === undefined) unnamed.push(number)
+      else if (!numberOf.has(id)) numberOf.set(id, number)
+    }
+    // What a CPU says itself counts for more than what the firmware says of another one.
+    const online = await this.#apicIds.online()
+    for (const [number, id] of online) numberOf.set(id, number)
+    return { numberOf, unnamed: unnamed.filter((number) => !online.has(number)) }
   }
 
   /** Without ACPI tables a CPU tells its APIC id only while it is online. What one try finds out is kept for all that follow. */
-  async #tryUntil(id: number): Promise<number | undefined> {
-    const likeliestFirst = (await this.#offline()).sort((a, b) => Number(b === id) - Number(a === id))
+  async #tryUntil(id: number, unnamed: readonly number[]): Promise<number | undefined> {
+    const likeliestFirst = [...unnamed].sort((a, b) => Number(b === id) - Number(a === id))
     for (const number of likeliestFirst) {
       if (!(await this.#apicIds.mute(number)) || (await this.#cpus.switch(number, true)) !== 0) continue
       const found = (await this.#apicIds.online()).get(number)

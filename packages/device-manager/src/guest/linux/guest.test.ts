@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { GuestConnection } from '@upcall/server'
 import { decodeReply, encodeRequest, type Request } from '@upcall/wire'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { deviceManagerGuest } from '../service.js'
 import { cpuList, filesBelow } from './files.js'
 import { LinuxGuest, linuxGuest } from './guest.js'
@@ -271,6 +271,24 @@ describe('memory', () => {
     const { linux, clock } = setUp({ 9: 0, 10: 0 })
     linux.onWrite = (path) => (path.includes('memory9') ? undefined : 0)
     expect(await onlineBlocks(linux, { clock })).toMatchObject({ onlined: [10], refused: [] })
+  })
+
+  test('looks through no list of blocks once for each block', async () => {
+    const { linux, online, clock } = setUp(Object.fromEntries(Array.from({ length: 100 }, (_, i) => [i + 1001, -16])))
+    for (let block = 1; block <= 1000; block++) online(block)
+    let looked = 0
+    const original = Array.prototype.includes
+    const spy = vi.spyOn(Array.prototype, 'includes').mockImplementation(function (this: unknown[], ...args: [unknown]) {
+      looked += this.length
+      return original.apply(this, args)
+    })
+    try {
+      const { refused } = await onlineBlocks(linux, { clock, bytes: 128n << 20n, timeoutMs: 300 })
+      expect(refused).toHaveLength(100)
+    } finally {
+      spy.mockRestore()
+    }
+    expect(looked).toBeLessThan(1000)
   })
 
   test('waits for as many bytes as were plugged in', async () => {

@@ -1,7 +1,7 @@
 import { type Clock, systemClock } from '@upcall/server'
 import type { Arch } from '@upcall/wire'
+import { checkArchOption, checkClock, checkObject, checkRoot, checkSignal, checkSwitch, milliseconds } from '../../check.js'
 import type { CpuHotplug, GuestBackend, MmioHotplug, PciHotplug } from '../backend.js'
-import { checkArchOption, checkClock, checkObject, checkRoot, checkSignal, checkSwitch, milliseconds } from '../check.js'
 import { ApicIds } from './apic-ids.js'
 import { LinuxCpus } from './cpus.js'
 import { ArmCpus } from './cpus-arm.js'

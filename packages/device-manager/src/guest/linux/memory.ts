@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from '@upcall/server'
-import { checkClock, checkObject, checkRoot, checkSignal, milliseconds, show } from '../check.js'
+import { checkClock, checkObject, checkRoot, checkSignal, milliseconds, show } from '../../check.js'
 import { type Files, filesBelow, NO_FILE } from './files.js'
 import { Waiting } from './waiting.js'
 
@@ -70,12 +70,13 @@ export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): 
   const size = (blocks: readonly number[]) => BigInt(blocks.length) * blockSize
   const waiting = new Waiting(clock, signal)
   const before = await blocks(files, 'online')
+  const wasOnline = new Set(before)
   const earlier = await onlineEarlier(files, blockSize, before)
   const switched = new Set<number>()
   const refused = new Map<number, number>()
   let now = before
   let changedAt = clock.now()
-  const onlined = () => now.filter((block) => !before.includes(block))
+  const onlined = () => now.filter((block) => !wasOnline.has(block))
   await waiting.until(clock.now() + timeoutMs, async () => {
     for (const block of await blocks(files, 'offline')) {
       const errno = await files.write(`${MEMORY}/memory${block}/state`, policy)
@@ -91,11 +92,11 @@ export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): 
     return isQuiet && size(now.filter((block) => earlier.has(block))) >= bytes ? true : undefined
   })
   // One that is online by now, or gone, is not kept offline.
-  const kept = await blocks(files, 'offline')
+  const kept = new Set(await blocks(files, 'offline'))
   return {
     blockSize,
     onlined: onlined(),
-    refused: [...refused].filter(([block]) => kept.includes(block)).map(([block, errno]) => ({ block, errno })),
+    refused: [...refused].filter(([block]) => kept.has(block)).map(([block, errno]) => ({ block, errno })),
     online: size(now),
   }
 }

@@ -1,7 +1,7 @@
 import type { GuestConnection } from '@upcall/server'
 import type { Arch } from '@upcall/wire'
+import { checkArchOption, checkFunction, checkObject, checkSwitch, checkSwitches, show } from '../../check.js'
 import type { GuestBackend } from '../backend.js'
-import { checkArchOption, checkFunction, checkObject, checkSwitch, checkSwitches, show } from '../check.js'
 import { allQuirks, type Quirks } from '../quirks.js'
 import type { Cpus, Wait } from './cpus.js'
 import { ArmCpus } from './cpus-arm.js'
