@@ -19,7 +19,7 @@ async function play(overrides: Overrides = {}, record?: string, onShow = (_text:
   const status = await demo(
     { fast: true, ...(record !== undefined && { record }) },
     { stdout: { write }, stderr: { write: (text) => stderr.push(text) } },
-    { guestEntry, bootMs: 60, ...overrides },
+    { guestEntry, bootMs: 60, patienceMs: 60_000, ...overrides },
   )
   return { status, stdout: stdout.join(''), stderr: stderr.join('') }
 }
@@ -44,7 +44,7 @@ describe('the demo', () => {
     expect(stdout).toContain('504 indeterminate')
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
     expect(stdout).not.toContain('\u001b')
-  })
+  }, 120_000)
 
   it('records what was seen', async () => {
     using directory = temporaryDirectory()
@@ -53,7 +53,7 @@ describe('the demo', () => {
     const svg = readFileSync(file, 'utf8')
     expect(svg.match(/<g class="l /g)).toHaveLength(stdout.trimEnd().split('\n').length)
     expect(svg).toContain('reconcile with a fresh guest')
-  })
+  }, 120_000)
 })
 
 // What the step itself shows is no sabotage of it.
