@@ -477,10 +477,10 @@ const faults = [
   guest(
     'memory that another program brings online does not count',
     'linux/memory.ts',
-    'now.filter((block) => !before.includes(block))',
+    'now.filter((block) => !wasOnline.has(block))',
     'now.filter((block) => switched.has(block))',
   ),
-  guest('a block that is online in the end is refused', 'linux/memory.ts', '.filter(([block]) => kept.includes(block))', ''),
+  guest('a block that is online in the end is refused', 'linux/memory.ts', '.filter(([block]) => kept.has(block))', ''),
   guest(
     'memory of an earlier plug stands for what is to come at once',
     'linux/memory.ts',
@@ -500,7 +500,12 @@ const faults = [
     'if ((await this.#isOnline(number)) === online) continue',
     '',
   ),
-  guest('a CPU that comes online by itself is not found', 'linux/cpus-x86.ts', 'const number = running ??', 'const number ='),
+  guest(
+    'a CPU that comes online by itself is not found',
+    'linux/cpus-x86.ts',
+    'for (const [number, id] of online) numberOf.set(id, number)',
+    '',
+  ),
   guest('a removal that is under way answers ENOENT', 'linux/pci.ts', 'result !== 0 && result !== NO_FILE', 'result !== 0'),
   guest('an APIC id that stands for none is one', 'linux/acpi.ts', 'if (id !== noId) ids', 'ids'),
   manager('a time that no timer can wait is taken', 'check.ts', 'value >= min && value <= LONGEST_TIMER_MS', 'value >= min'),
