@@ -11,7 +11,7 @@ describe('qemuArgv', () => {
     expect(argv()).toEqual([
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-accel', 'tcg', '-cpu', 'max,-erms,-fsrm'],
       ...['-machine', 'q35,vmport=off,hpet=off', '-smp', 'cpus=1,maxcpus=2', '-m', 'size=256M'],
-      ...['-kernel', '/k', '-append', 'console=ttyS0 panic=-1'],
+      ...['-kernel', '/k', '-append', 'console=ttyS0 panic=-1 no_timer_check'],
       ...['-chardev', 'socket,id=console,fd=3', '-serial', 'chardev:console'],
       ...['-chardev', 'socket,id=qmp,fd=4', '-mon', 'chardev=qmp,mode=control'],
     ])
@@ -74,7 +74,7 @@ describe('qemuArgv', () => {
   })
 
   it('leaves a console named by the caller alone', () => {
-    expect(of(argv({ append: 'quiet' }), '-append')).toEqual(['console=ttyS0 panic=-1 quiet'])
+    expect(of(argv({ append: 'quiet' }), '-append')).toEqual(['console=ttyS0 panic=-1 no_timer_check quiet'])
     expect(of(argv({ append: 'quiet console=hvc0' }), '-append')).toEqual(['quiet console=hvc0'])
   })
 

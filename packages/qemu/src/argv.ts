@@ -41,7 +41,10 @@ export interface MachineOptions {
   /** A bzImage, or an ELF image with a PVH note; for `virt` an Image, compressed or not. */
   kernel: string
   initrd?: string | undefined
-  /** Kernel command line. `console=ttyS0 panic=-1` (`virt`: ttyAMA0) goes in front of it unless it names a console itself. */
+  /**
+   * Kernel command line. `console=ttyS0 panic=-1` (`virt`: ttyAMA0) goes in front of it unless it names a console itself, and for an
+   * emulated x86_64 guest `no_timer_check`.
+   */
   append?: string | undefined
   drives?: readonly Drive[] | undefined
   /** Names of virtio-serial ports, each a duplex stream here and /dev/virtio-ports/<name> (where udev runs) in the guest. */
@@ -83,7 +86,7 @@ export function qemuArgv(options: MachineOptions, fds: ArgvDescriptors): string[
     ...['-accel', accel, '-cpu', options.cpu ?? (accel === 'kvm' ? 'host' : EMULATED_CPU[archOf(machine)])],
     ...machineArgs(options, machine),
     ...['-kernel', options.kernel, ...(options.initrd === undefined ? [] : ['-initrd', options.initrd])],
-    ...['-append', kernelCommandLine(machine, options.append)],
+    ...['-append', kernelCommandLine(machine, accel, options.append)],
     ...['-chardev', `socket,id=console,fd=${fds.console}`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,fd=${fds.qmp}`, '-mon', 'chardev=qmp,mode=control'],
     ...portArgs(options.ports ?? [], machine, fds.ports),
@@ -117,9 +120,11 @@ function machineArgs(options: MachineOptions, machine: MachineType): string[] {
   ]
 }
 
-function kernelCommandLine(machine: MachineType, append = ''): string {
-  const prefix = /(^|\s)console=/.test(append) ? '' : `console=${ARCHES[archOf(machine)].console} panic=-1 `
-  return (prefix + append).trim()
+function kernelCommandLine(machine: MachineType, accel: Accelerator, append = ''): string {
+  if (/(^|\s)console=/.test(append)) return append.trim()
+  // An emulated guest that gets no CPU time while its kernel checks the timer panics: "IO-APIC + timer doesn't work!".
+  const timer = accel === 'tcg' && archOf(machine) === 'x86_64' ? ' no_timer_check' : ''
+  return `console=${ARCHES[archOf(machine)].console} panic=-1${timer} ${append}`.trim()
 }
 
 /** microvm has no PCI: its virtio devices sit on the virtio-mmio bus, under another name. */
