@@ -61,5 +61,5 @@ const kinds = [
 ]
 
 describe.each(kinds)('$name', (kind) => {
-  it.each(endCases(kind))('$name', (row) => runEndCase(kind, row))
+  it.concurrent.each(endCases(kind))('$name', { timeout: 90_000 }, (row) => runEndCase(kind, row))
 })
