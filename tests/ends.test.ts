@@ -44,7 +44,7 @@ function hybrid(name: string, options: Partial<ListenHybridOptions>): PassageKin
 const kinds = [hybrid('hybrid server', {}), hybrid('hybrid server without half-close', { profile: 'firecracker' })]
 
 describe.each(kinds)('$name', (kind) => {
-  it.each(endCases(kind))('$name', (row) => runEndCase(kind, row))
+  it.concurrent.each(endCases(kind))('$name', { timeout: 90_000 }, (row) => runEndCase(kind, row))
 })
 
 const socat = spawnSync('socat', ['-V']).status === 0
