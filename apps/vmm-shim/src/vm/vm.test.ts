@@ -93,6 +93,58 @@ describe('a guest where other programs are at work', () => {
     expect((await vm.view()).believed.cpus).toEqual({ present: [0, 1], unknown: [], max: 8 })
     expect([...machine.cpus]).toEqual([0, 1])
   })
+
+  /** vCPU 2 is online, as by a udev rule. */
+  const bringOnline = async ({ machine }: Rig) => {
+    machine.cpus.add(2)
+    await machine.kernel.cpu!.add({ type: 'ADD_CPU', apicIds: [2] }, there)
+    machine.cpus.delete(2)
+  }
+
+  it.each(['start', 'report'] as const)('refuses a vCPU that is online, and what follows fails: %s', async (what) => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    await bringOnline(rig)
+    const start = machine.startCpus.bind(machine)
+    const report = machine.report.bind(machine)
+    let started = 0
+    machine.startCpus = async (ids) => {
+      if (what === 'start' && ids.includes(2) && ++started === 2) throw new Error('no end after 5000 ms')
+      return start(ids)
+    }
+    if (what === 'report') machine.report = async () => Promise.reject(new Error('no end after 5000 ms'))
+    await expect(vm.resize(4)).rejects.toMatchObject({
+      outcome: 'guest-error',
+      operation: { op: 'cpu.add', apicIds: [2] },
+      added: [1],
+      message: expect.stringMatching(/refused with .*; the guest .*: no end after 5000 ms$/),
+      cause: { message: 'no end after 5000 ms' },
+    })
+    machine.report = report
+    expect((await vm.view()).believed.cpus).toEqual({ present: [0], unknown: [], max: 8 })
+    expect([...machine.cpus]).toEqual([0])
+  })
+
+  it('and a failure after that tells of all that was done', async () => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    await bringOnline(rig)
+    machine.brokenFrom = 3
+    await expect(vm.resize(4)).rejects.toMatchObject({ outcome: 'not-sent', added: [1, 2], removed: [] })
+    expect((await vm.view()).believed.cpus).toEqual({ present: [0], unknown: [], max: 8 })
+  })
+
+  it('keeps what is unknown of a vCPU until a reconcile, if it does not say what it has', async () => {
+    await using rig = await makeRig({ cpus: 4 })
+    const { vm, machine } = rig
+    machine.kernel.setCpuOnline(2, false)
+    const report = machine.report.bind(machine)
+    machine.report = async () => undefined
+    await expect(vm.resize(1)).rejects.toMatchObject({ errno: 1, message: expect.stringMatching(/; 2 vCPUs are certain$/) })
+    expect((await vm.view()).believed.cpus).toEqual({ present: [0, 1], unknown: [2], max: 8 })
+    machine.report = report
+    expect(await vm.reconcile()).toMatchObject({ settled: [{ kind: 'cpu', id: '2', now: 'absent' }] })
+  })
 })
 
 describe('a guest that refuses', () => {

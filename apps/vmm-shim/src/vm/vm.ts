@@ -181,7 +181,8 @@ export class Vm {
     } catch (error) {
       const { length: now } = this.#books.cpus.present
       if (isResizeError(error) && now !== present.length) {
-        if (error.outcome === 'indeterminate') error.message += `; ${now} vCPUs are certain`
+        const isCertain = error.outcome !== 'indeterminate' && this.#books.cpus.unknown.length === 0
+        if (!isCertain) error.message += `; ${now} vCPUs are certain`
         else await this.#takeBack(present.length, error)
       }
       throw error
@@ -214,25 +215,34 @@ export class Vm {
       if (!isResizeError(error)) throw error
       this.#books.cpus = { present: asIds(error.present), unknown: [...error.unknown] }
       if (!isGuestError(error)) throw error
-      const done = await this.#acceptState(error.operation.op === 'cpu.add')
+      const done = await this.#acceptState(error.operation.op === 'cpu.add').catch((cause: Error) => {
+        error.message += `; the guest may have it so already, but it could not be settled: ${cause.message}`
+        error.cause ??= cause
+        return undefined
+      })
       if (done === undefined) throw error
-      const { added, removed } = error
-      const rest = await this.#resizeTo(target, signal)
-      return {
-        added: [...added, ...done.added, ...rest.added],
-        removed: [...removed, ...done.removed, ...rest.removed],
-        present: rest.present,
+      const withRest = ({ added, removed }: Pick<ResizeResult<'x86_64'>, 'added' | 'removed'>) => ({
+        added: [...error.added, ...done.added, ...added],
+        removed: [...error.removed, ...done.removed, ...removed],
+      })
+      try {
+        const rest = await this.#resizeTo(target, signal)
+        return { ...withRest(rest), present: rest.present }
+      } catch (failure) {
+        throw isResizeError(failure) ? Object.assign(failure, withRest(failure)) : failure
       }
     }
   }
 
   /**
-   * A guest refuses to bring a vCPU online that is online, say by a udev rule, and to take one offline that is offline. What counts is that it is
-   * so: the books say so then. Resolves with what has become of the vCPU that was refused, or undefined if it is not as it was to be.
+   * A guest also refuses what is so already: to bring a vCPU online that a udev rule, say, has brought online, or to take one offline that is
+   * offline. If the guest says that the vCPU is as it was to be, the hardware and the books follow. Resolves with what this changed, or
+   * with undefined if the vCPU is not as it was to be.
    */
   async #acceptState(online: boolean): Promise<{ added: number[]; removed: number[] } | undefined> {
     const { present, unknown } = this.#books.cpus
-    const [id = online ? firstIds(present.length + 1).find((each) => !present.includes(each))! : Math.max(...present)] = unknown
+    // After +1 the refused vCPU is the unknown one; after a negative errno the one that was next.
+    const id = unknown[0] ?? (online ? lowestFreeId(present) : Math.max(...present))
     const guest = await this.#machine.report()
     if (guest === undefined || guest.cpus.online.includes(id) !== online) return undefined
     if (online && unknown.length === 0) await this.#machine.startCpus([id])
@@ -375,6 +385,12 @@ function unsettled(subject: string, what: string): VmError {
 
 function asIds(present: readonly number[] | number): readonly number[] {
   return typeof present === 'number' ? firstIds(present) : present
+}
+
+function lowestFreeId(present: readonly number[]): number {
+  let id = 0
+  while (present.includes(id)) id++
+  return id
 }
 
 function firstIds(count: number): number[] {

@@ -18,7 +18,7 @@ import { makeExt4 } from './ext4.js'
 import { foreignApt } from './foreign-apt.js'
 import { BOOT_MODULES, INIT, SPARE_MODULES, START, VSOCK_MODULES } from './init.js'
 import { collectModules, type ModuleSet } from './modules.js'
-import { populateRoot, sharedLibraries } from './root.js'
+import { checkProgram, populateRoot, sharedLibraries } from './root.js'
 import { runTool } from './tools.js'
 
 export interface ImageOptions {
@@ -118,6 +118,7 @@ function checkArch({ arch = HOST, node }: ImageOptions): void {
 
 async function gather(options: ImageOptions, work: string): Promise<Ingredients> {
   const { arch = HOST, cacheDir, packages: extra = ['socat'], node = process.execPath, signal } = options
+  await checkProgram(node, arch)
   const empty = await directory(work, 'empty')
   const apt: AptOptions = arch === HOST ? { signal } : { signal, configuration: await foreignApt(arch, cacheDir, signal) }
   const modules = [...new Set([...BOOT_MODULES, ...VSOCK_MODULES, ...SPARE_MODULES, ...(options.modules ?? [])])]

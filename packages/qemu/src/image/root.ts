@@ -1,4 +1,4 @@
-import { access, copyFile, mkdir, realpath, rm, symlink, writeFile } from 'node:fs/promises'
+import { access, copyFile, mkdir, open, realpath, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ARCHES, type GuestArch } from '../arch.js'
 import { QemuError } from '../errors.js'
@@ -30,7 +30,38 @@ export async function populateRoot(root: string, { arch, busybox, applets, node,
   for (const [name, path] of libraries) await addLibrary(root, libraryDir, name, path)
 }
 
-/** The shared libraries a program needs on this machine: name → path. The dynamic linker itself is not among them. */
+const ELF_MACHINES: Readonly<Record<number, GuestArch>> = { 62: 'x86_64', 183: 'aarch64' }
+/** The first bytes of an ELF file, as far as the number of its machine. */
+const ELF_HEADER = 20
+
+/**
+ * Looks whether the guest can run that `node`: in the guest a wrong one would only fail without a word, and ldd says of it what it says of a
+ * program that is linked to nothing. @throws QemuError INVALID_OPTION
+ */
+export async function checkProgram(node: string, arch: GuestArch): Promise<void> {
+  const wrong = (what: string, cause?: unknown) =>
+    new QemuError('INVALID_OPTION', `image option node is ${node}: ${what}; allowed: a program (ELF) for ${arch}`, { cause })
+  const header = await readStart(node, ELF_HEADER).catch((error: Error) => {
+    throw wrong(error.message, error)
+  })
+  if (header.toString('latin1', 0, 2) === '#!') throw wrong('it is a script')
+  if (header.length < ELF_HEADER || header.toString('latin1', 0, 4) !== '\x7fELF') throw wrong('it is no program')
+  const number = header.readUInt16LE(18)
+  const machine = ELF_MACHINES[number] ?? `another machine (ELF 0x${number.toString(16)})`
+  if (machine !== arch) throw wrong(`it is for ${machine}`)
+}
+
+async function readStart(path: string, length: number): Promise<Buffer> {
+  const file = await open(path)
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, 0)
+    return buffer.subarray(0, bytesRead)
+  } finally {
+    await file.close()
+  }
+}
+
+/** The shared libraries a program of this machine needs: name → path. The dynamic linker itself is not among them. */
 export async function sharedLibraries(program: string, signal?: AbortSignal): Promise<Map<string, string>> {
   const libraries = new Map<string, string>()
   const text = await runTool('ldd', [program], { signal }).catch((error: Error) => {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { kernelPackage, resolvePackages, withDependencies } from './debian.js'
 import { makeExt4 } from './ext4.js'
+import { buildGuestImage } from './image.js'
 import { sharedLibraries } from './root.js'
 import { missingTools, runTool } from './tools.js'
 
@@ -105,5 +106,48 @@ describe('a machine', () => {
     expect(await sharedLibraries('/usr/local/bin/node')).toEqual(new Map())
     await tool('ldd', 'echo "ldd: no such file" >&2; exit 1')
     await expect(sharedLibraries('/usr/local/bin/node')).rejects.toMatchObject({ code: 'IMAGE' })
+  })
+
+  // ldd says of all of them that they are no dynamic executables, as of a program that is linked to nothing.
+  const elf = (machine: number) => {
+    const header = Buffer.alloc(64)
+    header.write('\x7fELF\x02\x01', 'latin1')
+    header.writeUInt16LE(machine, 18)
+    return header
+  }
+  it.each<[string, 'x86_64' | 'aarch64', Buffer, RegExp]>([
+    [
+      'a script',
+      'x86_64',
+      Buffer.from('#!/bin/sh\nexec /opt/node "$@"\n'),
+      /node: it is a script; allowed: a program \(ELF\) for x86_64$/,
+    ],
+    ['a text', 'x86_64', Buffer.from('nothing'), /it is no program; allowed/],
+    ['half a header', 'x86_64', elf(0x3e).subarray(0, 19), /it is no program; allowed/],
+    ['of aarch64', 'x86_64', elf(0xb7), /it is for aarch64; allowed: .* for x86_64$/],
+    ['of x86_64', 'aarch64', elf(0x3e), /it is for x86_64; allowed: .* for aarch64$/],
+    ['of riscv64', 'aarch64', elf(0xf3), /it is for another machine \(ELF 0xf3\); allowed: .* for aarch64$/],
+  ])('whose Node is %s makes no image (%s)', async (_what, arch, content, message) => {
+    vi.stubEnv('PATH', join(dir, 'bin'))
+    const node = join(dir, 'node')
+    await writeFile(node, content, { mode: 0o755 })
+    await expect(buildGuestImage({ cacheDir: join(dir, 'cache'), arch, node })).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringMatching(message),
+    })
+  })
+
+  it('whose Node is not there makes no image, and one that fits goes on', async () => {
+    vi.stubEnv('PATH', join(dir, 'bin'))
+    const node = join(dir, 'node')
+    const build = (arch: 'x86_64' | 'aarch64') => buildGuestImage({ cacheDir: join(dir, 'cache'), arch, node })
+    await expect(build('x86_64')).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringMatching(/ENOENT/) })
+    for (const [arch, machine] of [
+      ['x86_64', 0x3e],
+      ['aarch64', 0xb7],
+    ] as const) {
+      await writeFile(node, elf(machine))
+      await expect(build(arch)).rejects.toMatchObject({ code: 'TOOL_MISSING' })
+    }
   })
 })
