@@ -68,9 +68,11 @@ export class Leavers {
    * here (`ECONNRESET`).
    */
   breakOff(host: Duplex, error: Error | undefined): void {
+    // libuv refuses a reset while an end is under way, and Node then never closes the socket.
+    const ending = host.writableEnded && !host.writableFinished
     try {
       // Of the sockets that have it, those of Unix throw.
-      if (error !== undefined) (host as Partial<Socket>).resetAndDestroy?.()
+      if (error !== undefined && !ending) (host as Partial<Socket>).resetAndDestroy?.()
     } catch {}
     host.destroy(error)
   }

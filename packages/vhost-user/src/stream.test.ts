@@ -203,3 +203,21 @@ describe.runIf(binding !== undefined)('streams', () => {
     expect(device.state).toBe('running')
   })
 })
+
+describe.runIf(binding !== undefined)('a stream that one of its own listeners destroys', () => {
+  test('takes what came once, and still delivers what it was given', async () => {
+    const { device, vmm } = await running()
+    const { stream, request } = await connected(device, vmm)
+    stream.on('data', () => {
+      stream.end(Buffer.alloc(80_000))
+      stream.destroy()
+    })
+    say(vmm, request, Op.RW, {}, Buffer.alloc(4_000))
+    await vmm.sync()
+    expect(device.snapshot().connections).toMatchObject([{ host: { received: 4_000, taken: 4_000 } }])
+    // What was on its way from the guest is no violation.
+    say(vmm, request, Op.RW, {}, Buffer.alloc(1_000))
+    await vmm.sync()
+    expect(device.snapshot().connections).toMatchObject([{ state: 'open', host: { received: 5_000, taken: 5_000 } }])
+  })
+})

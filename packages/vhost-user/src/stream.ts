@@ -161,6 +161,8 @@ export class VsockStream extends Duplex {
       this.#departing = true
       this.#armLinger(connection.outputPending)
       connection.consumed(this.#pushed - this.#taken, this.#owner.now())
+      // It may be one of its own listeners that destroys it, and what that was called for goes on.
+      this.#taken = this.#pushed
       this.#depart()
     } else {
       connection.close(this.#owner.now())
@@ -286,6 +288,7 @@ export class VsockStream extends Duplex {
 
   /** Gives the guest credit for what has left the readable side; what `unshift` puts back has been paid for. */
   #settle(): void {
+    if (this.destroyed) return
     const taken = this.#pushed - this.readableLength
     if (taken <= this.#taken) return
     this.#connection.consumed(taken - this.#taken, this.#owner.now())

@@ -6,7 +6,7 @@ import { Socket } from 'node:net'
 type Prototype = Record<string, unknown>
 type Method = (this: unknown, ...args: unknown[]) => unknown
 
-/** Net.Socket's own code that uses the handle. None of it calls user code before it returns. */
+/** Net.Socket's own code that uses the handle. Only `_onTimeout` calls user code before it returns, by an event. */
 const METHODS = [
   '_read',
   '_writeGeneric',
@@ -66,6 +66,7 @@ export function concealing<T extends Socket>(shown: T): T {
 
   const { get, set } = Object.getOwnPropertyDescriptor(Socket.prototype, '_handle') ?? {}
   const once = shown.once as unknown as Method
+  const emit = shown.emit as unknown as Method
   const asked = new WeakSet<Socket>()
   if (get && set)
     members._handle = {
@@ -89,6 +90,16 @@ export function concealing<T extends Socket>(shown: T): T {
         if (!this.destroyed) listener.call(this)
       })
     return this
+  })
+  // Listeners of what it emits while its own code is at work are not that code.
+  members.emit = hidden(function (this: Socket, ...args: unknown[]) {
+    const own = depth
+    depth = 0
+    try {
+      return emit.apply(this, args)
+    } finally {
+      depth = own
+    }
   })
   // A socket that is connected again is a new one until then.
   members.connect = hidden(function (this: Socket, ...args: unknown[]) {

@@ -11,21 +11,18 @@ const LONGEST_PAUSE_MS = 500
 
 const EMPTY = Buffer.alloc(0)
 
-/** A peer that takes no more. What it has said may still be there to be read. */
-const REFUSALS: ReadonlySet<unknown> = new Set(['EPIPE', 'ECONNRESET'])
-
 /**
  * Tells a peer that has closed from one that has only ended its own direction: both are EOF to a reader. From the socket's `'end'`
  * on, an empty write asks now and then. It costs a peer that half-closed nothing, and fails with EPIPE behind a close, and behind a
  * reading side that was shut down. The socket is then destroyed, without an error: its peer wants nothing more, and nothing is lost.
  *
  * Over TCP a close is the same FIN as a half-close, and its EPIPE means that bytes were lost: TCP is not asked, nor is TLS, nor a
- * stream that is no socket. Bytes that the kernel has taken count as taken: whether a Unix socket's peer had read them, nothing tells.
+ * stream that is no socket. The looks count as activity for `socket.setTimeout()`. Bytes that the kernel has taken count as taken: whether a Unix socket's peer had read them, nothing tells.
  *
  * @returns stops asking.
  */
 export function watchPeer(stream: Duplex, clock: Clock = systemClock): () => void {
-  if (!(stream instanceof Socket) || 'encrypted' in stream) return () => {}
+  if (!(stream instanceof Socket) || 'encrypted' in stream || isTcp(stream)) return () => {}
   let pauseMs = FIRST_PAUSE_MS
   let cancel = () => {}
   let stopped = false
@@ -34,14 +31,14 @@ export function watchPeer(stream: Duplex, clock: Clock = systemClock): () => voi
     pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)
   }
   const look = () => {
-    if (stopped || !stream.writable || stream.remoteAddress !== undefined) return
+    if (stopped || !stream.writable) return
     // Bytes that wait find out by themselves.
     if (stream.writableLength > 0) return again()
     // Not write(): its failure would be the stream's. The encoding is what Writable passes with a Buffer.
     stream._write(EMPTY, 'buffer' as BufferEncoding, (error) => {
       if (stopped) return
-      if ((error as NodeJS.ErrnoException | null | undefined)?.code === 'EPIPE') stream.destroy()
-      else if (!error) again()
+      if (!error) again()
+      else stream.destroy((error as NodeJS.ErrnoException).code === 'EPIPE' ? undefined : error)
     })
   }
   const stop = () => {
@@ -55,17 +52,26 @@ export function watchPeer(stream: Duplex, clock: Clock = systemClock): () => voi
   return stop
 }
 
+/** As long as it is connected. */
+function isTcp(stream: Duplex): boolean {
+  return stream instanceof Socket && stream.remoteAddress !== undefined
+}
+
 type Done = (error?: Error | null) => void
 type Writes = Partial<Record<'_write' | '_writev', (...args: unknown[]) => void>>
 
 /**
  * Keeps a stream readable although its peer takes no more. Node destroys a stream whose write fails, and drops what the peer had
- * said until then. From here on such a failure (EPIPE, ECONNRESET) waits until everything has been read: then the stream fails with
- * it. For streams that are read to their end; to anyone else the failure would come late or never.
+ * said until then. From here on such a failure (EPIPE) waits until everything has been read: then the stream fails with it. For
+ * streams that are read to their end; to anyone else the failure would come late or never.
+ *
+ * A reset (ECONNRESET) is told at once: the kernel tells of it once, and a reader that went on would see an end in order. So is all
+ * that TCP has to tell, where a write fails only after a reset.
  *
  * @param onRefused called once, at once. What is written from then on goes nowhere.
  */
 export function keepReadable(stream: Duplex, onRefused: (error: Error) => void): void {
+  if (isTcp(stream)) return
   const writes = stream as unknown as Writes
   for (const name of ['_write', '_writev'] as const) {
     const write = writes[name]
@@ -73,14 +79,14 @@ export function keepReadable(stream: Duplex, onRefused: (error: Error) => void):
     writes[name] = function (this: unknown, ...args: unknown[]) {
       const done = args.pop() as Done
       write.call(this, ...args, ((error) => {
-        const refused = error && REFUSALS.has((error as NodeJS.ErrnoException).code)
-        if (!refused || stream.readableEnded || stream.destroyed) return done(error)
+        if ((error as NodeJS.ErrnoException | null | undefined)?.code !== 'EPIPE' || stream.readableEnded || stream.destroyed)
+          return done(error)
         const tell = () => {
           stream.off('end', tell).off('close', tell)
           done(error)
         }
         stream.on('end', tell).on('close', tell)
-        onRefused(error)
+        onRefused(error as Error)
       }) satisfies Done)
     }
   }

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { connect as netConnect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -525,4 +526,23 @@ describe.runIf(process.platform === 'linux')('descriptors', () => {
     await until(() => server.size === 0 && guest.connections.size === 0)
     await until(() => count() <= before)
   })
+})
+
+it('a guest that takes no more, and so never finishes, goes with its dialer', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'hybrid-'))
+  const guest = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
+  // As a stream into a guest does it after shutdown(SHUT_RD): the callback of end() fails, and there is no 'finish'.
+  guest.end = ((done?: (error: Error) => void) => {
+    if (done) process.nextTick(done, new Error('EPIPE'))
+    return guest
+  }) as typeof guest.end
+  const gone = new Promise((resolve) => guest.once('close', resolve))
+  await using server = await listenHybrid({ path: join(dir, 'vm.sock'), route: () => guest })
+  const dialer = netConnect(server.path).on('error', () => {})
+  dialer.write('CONNECT 5\n')
+  await once(dialer, 'data')
+  dialer.end('bytes')
+  dialer.destroy()
+  await gone
+  rmSync(dir, { recursive: true })
 })

@@ -94,10 +94,11 @@ function finish(end: End, other: End): void {
   const close = () => stream.destroy(other.lost > 0 ? (other.refused ?? gone()) : undefined)
   if (stream.destroyed) return
   if (stream.writableFinished) return void close()
-  stream.once('finish', close)
   // Not end(): on a transport without half-close that would wait for the guest.
-  if (stream instanceof Socket) stream.destroySoon()
-  else stream.end()
+  if (stream instanceof Socket) stream.once('finish', close).destroySoon()
+  // A stream whose peer takes no more has no 'finish'; the callback tells of that, too.
+  else if (stream.writableEnded) stream.once('finish', close)
+  else stream.end(close)
   stream.resume()
 }
 

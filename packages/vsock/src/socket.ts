@@ -119,12 +119,20 @@ function define(
     [LINGER]: { value: linger },
   })
   if (halfClose) return
-  const conceal = () => Object.setPrototypeOf(socket, concealed)
+  const conceal = () => Object.setPrototypeOf(socket, concealedLike(socket))
   if (socket.pending) socket.once('connect', conceal)
   else conceal()
 }
 
-const concealed = concealing(VsockSocket.prototype)
+/** One for each class: a socket may be of a class that extends this one. */
+const concealed = new WeakMap<object, VsockSocket>()
+
+function concealedLike(socket: VsockSocket): VsockSocket {
+  const shown = Object.getPrototypeOf(socket) as VsockSocket
+  const known = concealed.get(shown) ?? concealing(shown)
+  concealed.set(shown, known)
+  return known
+}
 
 function lingerError({ local, remote }: VsockSocket, ms: number): VsockError {
   return new VsockError({

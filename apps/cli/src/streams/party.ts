@@ -91,7 +91,9 @@ export function socketParty(socket: Duplex, { halfClose, lastWordsMs = LAST_WORD
     async abandon(error) {
       const { code } = error as NodeJS.ErrnoException
       // A reset is passed on where there is one. A peer that merely takes no more has said what it had to say.
-      if (socket instanceof Socket && !(socket instanceof VsockSocket) && code !== 'EPIPE') socket.resetAndDestroy()
+      // libuv refuses a reset while an end is under way, and Node then never closes the socket.
+      const ending = socket.writableEnded && !socket.writableFinished
+      if (socket instanceof Socket && !(socket instanceof VsockSocket) && code !== 'EPIPE' && !ending) socket.resetAndDestroy()
       else flushAndDestroy(socket)
       const timer = setTimeout(destroy, CLOSING_MS)
       await closed

@@ -72,7 +72,7 @@ const CREDIT_PART = 2
 const CREDIT_DELAY_MS = 20
 /** How long a connection without credit waits before it asks again, in milliseconds: twice as long each time, up to the longest. */
 const FIRST_ASK_MS = 10
-const LONGEST_ASK_MS = 5_000
+const LONGEST_ASK_MS = 500
 
 const NEVER = Number.POSITIVE_INFINITY
 

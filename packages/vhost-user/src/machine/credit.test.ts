@@ -169,12 +169,12 @@ describe('a guest that does not read', () => {
     expect(connection.state).toBe('open')
   })
 
-  test('is asked after 10, 20, 40 ms and so on, at most every 5 s', () => {
+  test('is asked after 10, 20, 40 ms and so on, and then every 500 ms', () => {
     const { vm, connection } = pair({ device: 64 * KIB, guest: 4 * KIB })
     call(vm, connection, (it) => it.write(new Uint8Array(10_000)))
     heard(vm)
     const asked: number[] = []
-    for (const end = vm.now + 30_000; vm.now < end; ) {
+    for (const end = vm.now + 2_500; vm.now < end; ) {
       const next = vm.device.muxer.nextTimeout()
       asked.push(next - vm.now)
       vm.advance(next - vm.now)
@@ -183,7 +183,7 @@ describe('a guest that does not read', () => {
       expect(heard(vm)).toEqual([])
       vm.guest.supply(1)
     }
-    expect(asked).toEqual([10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5000, 5000, 5000, 5000, 5000])
+    expect(asked).toEqual([10, 20, 40, 80, 160, 320, 500, 500, 500, 500])
   })
 
   test('a guest with room for less than one packet gets one all the same', () => {
