@@ -67,7 +67,7 @@ describe('GuestConsole', () => {
       looked += this.length
       return original.apply(this, args)
     })
-    const matched = vi.spyOn(RegExp.prototype, Symbol.match as never)
+    const matched = vi.spyOn(String.prototype, 'match')
     const wait = console.waitFor('needle', { deadlineMs: 1 })
     for (let i = 0; i < 10_000; i++) print('x')
     expect(matched).not.toHaveBeenCalled()
@@ -80,11 +80,11 @@ describe('GuestConsole', () => {
   it('looks at a long unfinished line with an expression once per turn of the event loop', async () => {
     const { console, print } = setup()
     let looked = 0
-    const original = RegExp.prototype[Symbol.match]
-    vi.spyOn(RegExp.prototype, Symbol.match as never).mockImplementation(function (this: RegExp, text: string) {
-      looked += text.length
-      return Reflect.apply(original, this, [text]) as never
-    } as never)
+    const original = String.prototype.match
+    vi.spyOn(String.prototype, 'match').mockImplementation(function (this: string, ...args: unknown[]) {
+      looked += this.length
+      return Reflect.apply(original, this, args) as RegExpMatchArray | null
+    })
     const wait = console.waitFor(/\$ $/, { deadlineMs: 1 })
     for (let i = 0; i < 10_000; i++) print('x')
     print('$ ')
