@@ -43,9 +43,12 @@ const pure = [
 
 const unitTest = '[.]test[.]ts$'
 
+/** What stands in that folder, or that one file. */
+const within = (path) => `^${path}${/[/]$|[.]ts$/.test(path) ? '' : '/'}`
+
 const layerRules = Object.entries(layers).flatMap(([folder, { ours, node, npm, except }]) => {
   const from = {
-    path: `^${folder}/${folder === 'tests' || folder.includes('/src/') ? '' : 'src/'}`,
+    path: `${within(folder)}${folder === 'tests' || folder.includes('/src/') ? '' : 'src/'}`,
     pathNot: [unitTest, ...(except ? [`^${except}/`] : [])],
   }
   return [
@@ -55,7 +58,7 @@ const layerRules = Object.entries(layers).flatMap(([folder, { ours, node, npm, e
       from,
       to: {
         path: '^(packages|apps|tests|e2e)/',
-        pathNot: [folder, ...ours].map((allowed) => `^${allowed}${/[/]$|[.]ts$/.test(allowed) ? '' : '/'}`),
+        pathNot: [folder, ...ours].map(within),
       },
     },
     ...(node ? [] : [{ name: `${folder} uses no module of Node`, severity: 'error', from, to: { dependencyTypes: ['core'] } }]),
