@@ -26,6 +26,7 @@ export class Soak {
   #folder = mkdtempSync(join(tmpdir(), 'upcall-soak-'))
   #device
   #vm
+  #answers = new Set()
   #over = false
   #failure
   /** Times that the device had to end a wait, by kind; and whether the guest's interrupt had been sent. */
@@ -105,7 +106,9 @@ export class Soak {
         () => this.#fromGuest(),
       ]
       try {
-        await Promise.race([Promise.all(workers.map(until)), watched])
+        // The guest's program is done with a transfer when its sockets have the bytes; they are still to come.
+        const done = Promise.all(workers.map(until)).then(() => Promise.all(this.#answers))
+        await Promise.race([done, watched])
         if (this.#failure) throw this.#failure
       } finally {
         this.#over = true
@@ -124,7 +127,9 @@ export class Soak {
     const exchanges = await listen(`hvsock://${hybridPath}:${HOST.exchange}`, { halfClose: true, maxPending: 1024 })
     exchanges.on('connection', (socket) => {
       socket.on('error', () => {})
-      void this.#transfer('begun by the guest', (counts) => answer(socket, counts)).catch(() => socket.destroy())
+      const answered = this.#transfer('begun by the guest', (counts) => answer(socket, counts))
+      this.#answers.add(answered)
+      void answered.finally(() => this.#answers.delete(answered))
     })
     return [exchanges]
   }

@@ -56,7 +56,8 @@ test.each([
       resolve(text.slice(0, 3))
     }
     socket.once('data', (chunk) => done(String(chunk))).once('close', () => done(''))
-    socket.write('CONNECT ', () => setTimeout(() => socket.write('219\n'), 5))
+    // A strict VMM closes at the first piece, so no second one is sent that it might read together with the first.
+    socket.write('CONNECT ', () => answer !== '' && setTimeout(() => socket.write('219\n'), 5))
   })
   expect(heard).toBe(answer)
 })

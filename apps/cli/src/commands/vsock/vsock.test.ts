@@ -700,13 +700,13 @@ describe('forward', () => {
 
   test('takes a command in pieces, unless it is told to be as strict as some VMM', async () => {
     await server(`unix:${dir}/guest`, echo)
-    const torn = async (path: string) => {
+    const torn = async (path: string, pieces = ['CON', 'NECT 8', '0\n']) => {
       const socket = netConnect(path).on('error', () => {})
       closers.push(() => socket.destroy())
       const answer = new Promise<string>((resolve) => {
         socket.once('data', (chunk) => resolve(String(chunk))).once('close', () => resolve(''))
       })
-      for (const piece of ['CON', 'NECT 8', '0\n']) {
+      for (const piece of pieces) {
         socket.write(piece)
         await new Promise((resolve) => setTimeout(resolve, 5))
       }
@@ -716,7 +716,8 @@ describe('forward', () => {
     expect(await torn(`${dir}/a`)).toMatch(/^OK /)
     const strict = ['--as-vmm', '--profile', 'firecracker', `hvsock://${dir}/b:80`]
     await serving(['vsock', 'forward', ...strict, `unix:${dir}/guest`])
-    expect(await torn(`${dir}/b`)).toBe('')
+    // It closes at the first piece, so no second one is sent that it might read together with the first.
+    expect(await torn(`${dir}/b`, ['CON'])).toBe('')
   })
 
   test('the profile brings the half-close of its VMM, and --half-close wins', async () => {
