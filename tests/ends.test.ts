@@ -13,6 +13,7 @@ function hybrid(name: string, options: Partial<ListenHybridOptions>): PassageKin
     name,
     greeting: 'CONNECT 52\n',
     halfClose: options.profile !== 'firecracker',
+    closesAtOnce: true,
     breaks: true,
     async open({ near, far }) {
       let guest: VsockSocket | undefined

@@ -34,6 +34,9 @@ export interface PassageKind {
   readonly halfClose: boolean
   /** The near peer's EOF is kept back until the far one has ended. */
   readonly holdsEof?: boolean
+  /** It closes the other peer at once when one has closed; else that has some seconds to end by itself, and does. */
+  readonly closesAtOnce?: boolean
+  /** It can break its way to the far peer by itself: `breakFar`. */
   readonly breaks?: boolean
   open(where: { near: string; far: string }): Promise<Passage>
 }
@@ -191,7 +194,7 @@ class Play {
       if (moment === 'waiting' && act !== 'end' && act !== 'half-close') await until(() => near.over)
     }
     far?.read()
-    far?.respond(act)
+    far?.respond(act, this.#kind.closesAtOnce)
     return [near, far]
   }
 
@@ -215,7 +218,7 @@ class Play {
       this.#passage.breakFar?.()
     } else if (moment === 'waiting' && act !== 'end' && act !== 'half-close') await until(() => far.over)
     near.read()
-    near.respond(act)
+    near.respond(act, this.#kind.closesAtOnce)
     return [far, near]
   }
 
@@ -242,6 +245,7 @@ class Play {
     child.process.kill('SIGKILL')
     await child.gone
     other.read()
+    other.respond('kill', this.#kind.closesAtOnce)
     return [undefined, other]
   }
 
@@ -389,9 +393,9 @@ class Peer {
     })
   }
 
-  /** What it does when the other one has ended. Of one that has gone it waits to be told. */
-  respond(act: Act): void {
-    if (act !== 'end' && act !== 'half-close') return
+  /** What it does when the other one has ended. Of one that has gone it waits to be told, if it is. */
+  respond(act: Act, closesAtOnce = false): void {
+    if (closesAtOnce && act !== 'end' && act !== 'half-close') return
     const answer = () => {
       if (act === 'half-close') this.socket.end(Buffer.alloc(ANSWER))
       else this.socket.end()

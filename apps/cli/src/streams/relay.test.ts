@@ -250,6 +250,8 @@ test('a party that takes no more is heard to its end, and then it is a broken on
     left.write(Buffer.alloc(10_000))
     await expect.poll(() => heard, { timeout: 10_000, interval: 1 }).toBe(i * 10_000)
   }
+  // It is let go, and does not pile up.
+  await expect.poll(() => left.writableLength, { timeout: 10_000 }).toBe(0)
   peer.end()
   const { forth, back, broken } = await result
   expect([forth, back, heard]).toEqual([0, 500_000, 500_000])

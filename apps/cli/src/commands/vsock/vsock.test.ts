@@ -679,6 +679,7 @@ describe('forward', () => {
       let heard: Promise<Buffer> | undefined
       await server(`unix:${dir}/guest`, (socket) => {
         heard = read(socket)
+        void heard.then(() => socket.end())
       })
       await vmm({ halfClose: false })
       // What a silent peer is granted: far beyond the time of this test.
