@@ -20,11 +20,8 @@ const layers = {
     ours: ['packages/wire', 'packages/server', 'packages/device-manager/src/check.ts'],
     node: true,
   },
-<<<<<<< HEAD
-=======
   // For both sides, so it brings neither of them along.
   'packages/device-manager/src/check.ts': { ours: ['packages/wire'], node: true },
->>>>>>> wt-kinds
   'packages/testkit': { ours: ['packages/'], node: true },
   'apps/cli': { ours: ['packages/'], node: true, npm: true },
   'apps/vmm-shim': { ours: ['packages/'], node: true, npm: true },
@@ -61,11 +58,7 @@ const layerRules = Object.entries(layers).flatMap(([folder, { ours, node, npm, e
       from,
       to: {
         path: '^(packages|apps|tests|e2e)/',
-<<<<<<< HEAD
-        pathNot: [folder, ...ours].map((allowed) => `^${allowed}${/(\/|\.ts)$/.test(allowed) ? '' : '/'}`),
-=======
         pathNot: [folder, ...ours].map(within),
->>>>>>> wt-kinds
       },
     },
     ...(node ? [] : [{ name: `${folder} uses no module of Node`, severity: 'error', from, to: { dependencyTypes: ['core'] } }]),
