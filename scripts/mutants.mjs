@@ -666,10 +666,22 @@ const faults = [
   vsock(
     'a side that takes no more is cut off',
     'ends.ts',
-    'if (!refused || stream.readableEnded',
-    'if (true || stream.readableEnded',
+    "?.code !== 'EPIPE' || stream.readableEnded",
+    "?.code !== 'EPIPE' || true",
   ),
-  vsock('a peer is looked at once only', 'ends.ts', 'else if (!error) again()', ''),
+  vsock('a peer is looked at once only', 'ends.ts', 'if (!error) again()', 'if (!error) return'),
+  vsock(
+    'a guest that never finishes outlives its dialer',
+    'join.ts',
+    'else stream.end(close)',
+    "else stream.once('finish', close).end()",
+  ),
+  vhostUser(
+    'a stream that its own listener destroys counts what came twice',
+    'stream.ts',
+    'if (this.destroyed) return\n    const taken',
+    'const taken',
+  ),
   vsock('an answer that reached nobody is no loss', 'join.ts', 'other.lost > 0 ?', 'false ?'),
   vsock('TLS ends a socket below its end()', 'conceal.ts', 'if (depth > 0 || !handle) return handle', 'return handle'),
 
