@@ -16,8 +16,8 @@ const REFUSALS: ReadonlySet<unknown> = new Set(['EPIPE', 'ECONNRESET'])
 
 /**
  * Tells a peer that has closed from one that has only ended its own direction: both are EOF to a reader. From the socket's `'end'`
- * on, an empty write asks now and then. It costs a peer that half-closed nothing, and fails with EPIPE behind a close, and behind a
- * reading side that was shut down. The socket is then destroyed, without an error: its peer wants nothing more, and nothing is lost.
+ * on, an empty write asks now and then. It costs a peer that half-closed nothing, and fails with EPIPE after a close, and after the
+ * peer has shut down its reading side. The socket is then destroyed, without an error: its peer wants nothing more, and nothing is lost.
  *
  * Over TCP a close is the same FIN as a half-close, and its EPIPE means that bytes were lost: TCP is not asked, nor is TLS, nor a
  * stream that is no socket. Bytes that the kernel has taken count as taken: whether a Unix socket's peer had read them, nothing tells.
@@ -61,7 +61,7 @@ type Writes = Partial<Record<'_write' | '_writev', (...args: unknown[]) => void>
 /**
  * Keeps a stream readable although its peer takes no more. Node destroys a stream whose write fails, and drops what the peer had
  * said until then. From here on such a failure (EPIPE, ECONNRESET) waits until everything has been read: then the stream fails with
- * it. For streams that are read to their end; to anyone else the failure would come late or never.
+ * it. It is for streams that are read to their end: otherwise the failure comes late, or never.
  *
  * @param onRefused called once, at once. What is written from then on goes nowhere.
  */
