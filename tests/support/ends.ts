@@ -84,7 +84,7 @@ export function endCases(kind: PassageKind): EndCase[] {
           // The VMM's nature, and no fault of what carries it.
           if (act === 'half-close' && side === 'near' && !kind.halfClose) continue
           if (act === 'end' && side === 'near' && kind.holdsEof) continue
-          // 0 bytes: whoever closes, or cannot be answered, has nothing to be connected for.
+          // 0 bytes: a peer that closes, or cannot be answered, has nothing to be connected for.
           const vain = side === 'near' && early && bytes === 0 && (act === 'close' || !kind.halfClose)
           const breaks = act === 'reset' || act === 'error'
           cases.push({

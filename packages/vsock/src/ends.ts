@@ -13,11 +13,12 @@ const EMPTY = Buffer.alloc(0)
 
 /**
  * Tells a peer that has closed from one that has only ended its own direction: both are EOF to a reader. From the socket's `'end'`
- * on, an empty write asks now and then. It costs a peer that half-closed nothing, and fails with EPIPE behind a close, and behind a
- * reading side that was shut down. The socket is then destroyed, without an error: its peer wants nothing more, and nothing is lost.
+ * on, an empty write asks now and then. It costs a peer that half-closed nothing, and fails with EPIPE after a close, and after the
+ * peer has shut down its reading side. The socket is then destroyed, without an error: its peer wants nothing more, and nothing is lost.
  *
  * Over TCP a close is the same FIN as a half-close, and its EPIPE means that bytes were lost: TCP is not asked, nor is TLS, nor a
- * stream that is no socket. The looks count as activity for `socket.setTimeout()`. Bytes that the kernel has taken count as taken: whether a Unix socket's peer had read them, nothing tells.
+ * stream that is no socket. The looks count as activity for `socket.setTimeout()`. Bytes that the kernel has taken count as taken:
+ * whether a Unix socket's peer had read them, nothing tells.
  *
  * @returns stops asking.
  */
@@ -63,7 +64,7 @@ type Writes = Partial<Record<'_write' | '_writev', (...args: unknown[]) => void>
 /**
  * Keeps a stream readable although its peer takes no more. Node destroys a stream whose write fails, and drops what the peer had
  * said until then. From here on such a failure (EPIPE) waits until everything has been read: then the stream fails with it. For
- * streams that are read to their end; to anyone else the failure would come late or never.
+ * streams that are read to their end: otherwise the failure comes late, or never.
  *
  * A reset (ECONNRESET) is told at once: the kernel tells of it once, and a reader that went on would see an end in order. So is all
  * that TCP has to tell, where a write fails only after a reset.

@@ -28,11 +28,11 @@ interface End {
 /**
  * Joins a dialer's socket with the guest's end, both ways, with backpressure.
  *
- * - EOF of one side ends the writing to the other, behind all that was said, and leaves the way back open.
+ * - EOF of one side ends the writing to the other, after all that was said, and leaves the way back open.
  * - A side that takes no more is still heard to its end. What the other one says meanwhile goes nowhere.
- * - A side that has closed behind its EOF closes the other one, as soon as that has taken everything.
+ * - A side that has closed after its EOF closes the other one, as soon as that has taken everything.
  * - A side that breaks off breaks the other one: the guest at once, the dialer when it has what the guest had said.
- * - Whose bytes did not all arrive is destroyed with an error, not ended.
+ * - A side whose bytes did not all arrive is destroyed with an error, not ended.
  */
 export function join(dialer: Socket, guest: Duplex, { halfClose, clock, reply }: JoinOptions): void {
   const near: End = { stream: dialer, pending: 0, lost: 0, refused: undefined }

@@ -54,7 +54,7 @@ export function socketParty(socket: Duplex, { halfClose, lastWordsMs = LAST_WORD
   watchPeer(socket, clock)
   const over = new Promise<void>((resolve) => {
     socket.once('close', () => {
-      // Behind its end, without an error: it takes no more, and has said everything.
+      // After its end, without an error: it takes no more, and has said everything.
       if (socket.readableEnded && !socket.errored && !socket.writableFinished) resolve()
     })
   })

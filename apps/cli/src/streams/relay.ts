@@ -59,7 +59,7 @@ export async function relay(a: Party, b: Party, options: RelayOptions): Promise<
     void carrier.to.refused.then((error) => carrier.refuse(error))
   }
 
-  /** It is over when nobody has anything to say to it that would have to be heard. */
+  /** A party that is over ends the relay, after the other one has said what has to be heard. */
   async function overBy(carrier: Carrier): Promise<End> {
     const { from, to } = carrier
     await to.over
@@ -151,7 +151,7 @@ class Carrier {
   finished = false
   /** When that is so. May never resolve. */
   readonly done: Promise<void>
-  /** Behind a refusal: when the source has ended, or has said something that is lost. May never resolve. */
+  /** After a refusal: when the source has ended, or has said something that is lost. May never resolve. */
   readonly heard: Promise<void>
   #onHeard = () => {}
   readonly #progress: () => void
