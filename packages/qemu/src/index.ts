@@ -11,4 +11,12 @@ export { type GuestRun, type RunOptions, type RunResult, runInGuest, startInGues
 export { missingTools } from './image/tools.js'
 export { type Log as ConsoleLog, openLogFile } from './log.js'
 export { findQemu, type QemuExit } from './process.js'
-export { connectQmp, type EventWaitOptions, type ExecuteOptions, QmpClient, type QmpEvent, type QmpOptions } from './qmp.js'
+export {
+  connectQmp,
+  type EventWaitOptions,
+  type ExecuteOptions,
+  type HandshakeOptions,
+  QmpClient,
+  type QmpEvent,
+  type QmpOptions,
+} from './qmp.js'

@@ -32,7 +32,7 @@ export interface EventWaitOptions {
   accepts?: ((event: QmpEvent) => boolean) | undefined
 }
 
-interface HandshakeOptions extends QmpOptions {
+export interface HandshakeOptions extends QmpOptions {
   /** Deadline of the handshake alone. */
   handshakeMs?: number | undefined
 }

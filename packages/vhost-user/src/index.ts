@@ -1,7 +1,7 @@
 export type { ConnectionHandler, DeviceSnapshot, IncomingConnection, Recovery } from './attachment.js'
 export type { Clock } from './clock.js'
 export { isVsockDeviceError, VsockDeviceError, type VsockDeviceErrorCode, type VsockDeviceErrorInit } from './errors.js'
-export type { ConnectionSnapshot } from './machine/connection.js'
+export type { ConnectionSnapshot, ConnectionState } from './machine/connection.js'
 export { DeviceError, type DeviceErrorCode } from './machine/errors.js'
 export type { RingSnapshot } from './machine/vring.js'
 export { AddonError, type Attempt } from './native/loader.js'
