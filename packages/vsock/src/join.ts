@@ -64,15 +64,25 @@ export function join(dialer: Socket, guest: Duplex, { halfClose, clock, reply }:
 }
 
 function carry(from: End, to: End): void {
+  // Of the chunks that were written and not taken yet. Callbacks come in the order of the writes; Node tells of many at once if they are
+  // the same function.
+  let lengths: number[] = []
+  let first = 0
+  const taken = (error?: Error | null) => {
+    const length = lengths[first++]!
+    if (first === lengths.length) {
+      lengths = []
+      first = 0
+    }
+    if (!error && !to.refused) to.pending -= length
+  }
   from.stream.on('data', (chunk: Buffer) => {
     if (to.refused || !to.stream.writable) {
       to.lost += chunk.length
       return
     }
     to.pending += chunk.length
-    const taken = (error?: Error | null) => {
-      if (!error && !to.refused) to.pending -= chunk.length
-    }
+    lengths.push(chunk.length)
     if (!to.stream.write(chunk, taken)) from.stream.pause()
   })
   to.stream.on('drain', () => from.stream.resume())
