@@ -288,7 +288,6 @@ export class VsockStream extends Duplex {
 
   /** Gives the guest credit for what has left the readable side; what `unshift` puts back has been paid for. */
   #settle(): void {
-    if (this.destroyed) return
     const taken = this.#pushed - this.readableLength
     if (taken <= this.#taken) return
     this.#connection.consumed(taken - this.#taken, this.#owner.now())
