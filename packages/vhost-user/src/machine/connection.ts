@@ -19,8 +19,7 @@ export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 
 
 /**
  * How it ended, once `closed` or when the guest has gone: `refused` (nobody listens), `timeout` (the guest did not answer, or
- * never took our SHUTDOWN), `reset` (RST
- * before both sides had ended), `violation` (the guest broke the rules and was reset), `done` (an orderly end: each side's kernel has
+ * never took our SHUTDOWN), `reset` (RST before both sides had ended), `violation` (the guest broke the rules and was reset), `done` (an orderly end: each side's kernel has
  * everything that the other side sent), `aborted` (by our own side).
  */
 export type ConnectionOutcome = 'refused' | 'timeout' | 'reset' | 'violation' | 'done' | 'aborted'
