@@ -701,7 +701,13 @@ const faults = [
     '',
   ),
   cli('a source that has closed is waited for', 'streams/party.ts', 'watchPeer(socket, clock)', ''),
-  cli('an end in memory forgets what broke it', 'streams/pair.ts', 'other.destroy(one.errored ?? undefined)', 'other.destroy()'),
+  cli('an end in memory forgets what broke it', 'streams/pair.ts', 'other.destroy(error ?? undefined)', 'other.destroy()'),
+  cli(
+    'an end in memory that closes is a break',
+    'streams/pair.ts',
+    "other.once('end', () => other.destroy()).push(null)",
+    'other.destroy()',
+  ),
 
   vhostUser(
     'used transmit buffers are announced at once',

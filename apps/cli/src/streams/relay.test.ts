@@ -33,6 +33,10 @@ async function all(stream: Readable): Promise<string> {
   return text
 }
 
+async function closed(stream: Readable): Promise<void> {
+  if (!stream.closed) await new Promise((resolve) => stream.once('close', resolve))
+}
+
 test('EOF goes through in each direction by itself', async () => {
   const { left, right, result } = joined()
   left.end('question')
@@ -298,6 +302,25 @@ test.each([
 test('two ends in memory break together', async () => {
   const [a, b] = joinedPair()
   a.destroy(new Error('reset'))
-  await new Promise((resolve) => b.once('close', resolve))
+  await closed(b)
   expect(b.errored?.message).toBe('reset')
+})
+
+test('two ends in memory close together, and the other one has heard everything', async () => {
+  const [a, b] = joinedPair()
+  a.write('all there is')
+  a.destroy()
+  await turn()
+  expect(await all(b)).toBe('all there is')
+  await closed(b)
+  expect(b.errored).toBeNull()
+})
+
+test('an end in memory that has heard the other one end closes with it', async () => {
+  const [a, b] = joinedPair()
+  a.end('all there is')
+  expect(await all(b)).toBe('all there is')
+  a.destroy()
+  await closed(b)
+  expect(b.errored).toBeNull()
 })
