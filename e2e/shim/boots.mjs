@@ -1,7 +1,7 @@
 // Boots that do not come up, and the demo: vmm-shim as a program that ends by itself.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { findQemu } from '@upcall/qemu'
@@ -90,7 +90,7 @@ export async function failingBoots({ checks, table, directory, cacheDir }) {
 }
 
 /** `npm run demo -- --qemu`, as the program that it starts. */
-export async function demo({ checks, cacheDir }) {
+export async function demo({ checks, directory, cacheDir }) {
   const play = (env = {}) =>
     promisify(execFile)(process.execPath, [MAIN, 'demo', '--qemu', '--cache-dir', cacheDir], {
       ...{ env: { ...process.env, ...env }, timeout: DEMO_MS },
@@ -102,12 +102,22 @@ export async function demo({ checks, cacheDir }) {
       assert.ok(stdout.includes(`\n    ${said}`), `nothing by ${said}`)
   })
   await checks.check('demo --qemu without QEMU says what to install', async () => {
-    await assert.rejects(play({ PATH: '/nowhere' }), ({ code, stderr }) => {
+    await assert.rejects(play({ PATH: withoutQemu(join(directory, 'no-qemu')) }), ({ code, stderr }) => {
       assert.equal(code, 1)
       assert.match(stderr, /qemu-system-x86_64.* not found; on Debian: apt-get install qemu-system-x86/)
       return true
     })
   })
+}
+
+/** A folder with the tools that every Debian has, and without QEMU, which has its place among them. */
+function withoutQemu(folder) {
+  mkdirSync(folder)
+  for (const tool of ['apt-get', 'apt-cache', 'dpkg-deb', 'ldd', 'mkfs.ext4', 'xz']) {
+    const place = [...process.env.PATH.split(':'), '/usr/sbin', '/sbin'].find((each) => existsSync(join(each, tool)))
+    symlinkSync(join(place, tool), join(folder, tool))
+  }
+  return folder
 }
 
 export function isAlive(pid) {
