@@ -879,16 +879,29 @@ const faults = [
   vhostUser(
     'a guest that is behind is not interrupted again',
     'attachment.ts',
-    'if (look.rx) this.#interruptAgain(RX_RING, look.rx)',
+    'if (behind.rx) this.#interruptAgain(RX_RING, behind.rx)',
     '',
   ),
-  vhostUser(
-    'a lost kick stays lost',
-    'attachment.ts',
-    'if (look.unkicked !== undefined) this.#lookTwice(look.unkicked)\n      else if',
-    'if',
-  ),
+  vhostUser('a lost kick stays lost', 'attachment.ts', 'if (unkicked !== undefined) this.#lookTwice(unkicked)', ''),
   vhostUser('a paused guest is interrupted without end', 'attachment.ts', '(looks & (looks - 1)) !== 0', 'false'),
+  vhostUser(
+    'a busy ring hides that the other stands still',
+    'attachment.ts',
+    'if (rx !== undefined && rx.unannounced > 0) this.#lookAt.rx = later',
+    'this.#lookAt.rx = later',
+  ),
+  vhostUser(
+    'a closed device goes on looking',
+    'attachment.ts',
+    'if (!this.#closed) this.#cancelLook ??=',
+    'this.#cancelLook ??=',
+  ),
+  vhostUser(
+    'a reader waits for more than its guest may send',
+    'stream.ts',
+    'this.readableLength < this.#wish ? 0 : this.readableLength',
+    'this.readableLength',
+  ),
 
   qemu('a deadline of a month is over at once', 'bounded.ts', 'if (ms > LONGEST_TIMER_MS) return () => {}', ''),
   qemu('a guest is emulated without memory barriers', 'argv.ts', 'Math.max(cpus, 2)', 'cpus'),

@@ -1,6 +1,8 @@
 import { once } from 'node:events'
+import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { opName } from '../testing/fake-guest.js'
+import { ManualTime } from '../testing/manual-time.js'
 import { binding, connected, heard, running, say } from '../testing/scene.js'
 import { Op, SHUTDOWN_BOTH, SHUTDOWN_SEND } from './machine/packet.js'
 
@@ -104,6 +106,42 @@ describe.runIf(binding !== undefined)('streams', () => {
     expect(packets.at(-1)!.header).toMatchObject({ op: Op.CREDIT_UPDATE, bufferAllocation: 65536 })
     expect(taken).toBe(65536)
   })
+
+  test.each([
+    ['the guest’s window', 262144, 8192],
+    ['bufferBytes', 8192, 262144],
+  ])(
+    'a reader gets as many bytes at once as it asks for, though they are more than %s',
+    async (_, bufferBytes, bufferAllocation) => {
+      const clock = new ManualTime()
+      const { device, vmm } = await running({ bufferBytes, clock })
+      const { stream, request } = await connected(device, vmm)
+      const said = Buffer.from(Array.from({ length: 20_000 }, (_, i) => i % 251))
+      const deadline = performance.now() + 5_000
+      let [sent, taken] = [0, 0]
+      let got: Buffer | null = null
+      while (got === null && performance.now() < deadline) {
+        // Linux sends as much as the smaller of both buffers lets it.
+        const payload = said.subarray(sent, sent + Math.min(4096, 8192 - (sent - taken)))
+        if (payload.length > 0) say(vmm, request, Op.RW, { bufferAllocation }, payload)
+        sent += payload.length
+        await turn()
+        got = stream.read(20_000) as Buffer | null
+        clock.advance(10)
+        await turn()
+        vmm.guest.tx.takeUsed()
+        taken = vmm.guest.received().at(-1)?.header.forwardCount ?? taken
+      }
+      expect(got?.equals(said)).toBe(true)
+      // What it did not ask for is held back as ever.
+      for (let i = 0; i < 2; i++) {
+        say(vmm, request, Op.RW, { bufferAllocation }, Buffer.alloc(4096))
+        clock.advance(50)
+        await vmm.sync()
+      }
+      expect(device.snapshot().connections[0]!.host).toMatchObject({ received: 28_192, taken: 20_000 })
+    },
+  )
 
   test('what is put back with unshift() is taken once', async () => {
     const { device, vmm } = await running()

@@ -27,7 +27,8 @@ export type Callback = (error?: Error | null) => void
 /**
  * One connection into the guest. Half-open: `end()` is SHUTDOWN(send) and leaves the way back open; the guest’s half-close is `'end'`.
  * What the guest sent before it closed or reset the connection is delivered before the stream ends or fails. Bytes that were read
- * by nobody yet cost the guest its credit.
+ * by nobody yet cost the guest its credit, except those that a `read(n)` waits with until all `n` are there: `n` may be more than
+ * `bufferBytes` and more than the guest's own buffer.
  *
  * **Writing.** The callback of `write()` comes when guest buffers have taken the bytes, or, once `end()` was called, when the
  * connection has them; `'finish'` comes when guest buffers have taken all of them. A guest that takes no more (`shutdown(SHUT_RD)`, or it
@@ -50,6 +51,8 @@ export class VsockStream extends Duplex {
   #wanted = false
   /** The reader asked for more than there was. */
   #short = false
+  /** The reader asked for so many bytes at once and has yet to get them; 0 if it waits for none. */
+  #wish = 0
   #ended = false
   /** Bytes handed to the readable side, and of those the ones that have left it. */
   #pushed = 0
@@ -111,7 +114,10 @@ export class VsockStream extends Duplex {
   override read(size?: number): unknown {
     if (size !== 0) this.#reading = true
     const chunk: unknown = super.read(size)
-    if (chunk === null && size !== 0) this.#short = true
+    if (size !== 0) {
+      if (chunk === null) this.#short = true
+      this.#wish = chunk === null ? (size ?? 0) : 0
+    }
     this.#pull()
     return chunk
   }
@@ -286,9 +292,13 @@ export class VsockStream extends Duplex {
     return this.readableLength > 0 && !this.#short && inputPending < CHUNK && !inputEnded
   }
 
-  /** Gives the guest credit for what has left the readable side; what `unshift` puts back has been paid for. */
+  /**
+   * Gives the guest credit for what has left the readable side; what `unshift` puts back has been paid for. So has what is too little for a
+   * reader that asked for more at once: it may be more than the guest's window, and each would wait for the other.
+   */
   #settle(): void {
-    const taken = this.#pushed - this.readableLength
+    const held = this.readableLength < this.#wish ? 0 : this.readableLength
+    const taken = this.#pushed - held
     if (taken <= this.#taken) return
     this.#connection.consumed(taken - this.#taken, this.#owner.now())
     this.#taken = taken
