@@ -105,7 +105,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.#clock = options.clock ?? systemClock
     this.#onConnection = options.onConnection
     this.#givenBinding = options.binding
-    this.#nextHostPort = options.firstHostPort ?? randomInt(FIRST_HOST_PORT, LAST_HOST_PORT)
+    this.#nextHostPort = options.firstHostPort ?? randomInt(FIRST_HOST_PORT, LAST_HOST_PORT + 1)
   }
 
   get state(): DeviceState {
