@@ -902,6 +902,31 @@ const faults = [
     'this.readableLength < this.#wish ? 0 : this.readableLength',
     'this.readableLength',
   ),
+  vhostUser(
+    'few bytes wait until their reader asks for more',
+    'stream.ts',
+    'if (this.#wanted && connection.inputPending > 0 && !this.destroyed) this.#hold()',
+    '',
+  ),
+  vhostUser('a guest that sends byte by byte costs a piece each time', 'stream.ts', 'Math.max(HOLD_MS, this.#pieces)', 'HOLD_MS'),
+  vhostUser(
+    'the halves that a guest ends after close() are not added up',
+    'machine/connection.ts',
+    'if (header.op === Op.SHUTDOWN) this.#guestShutdown |= header.flags & SHUTDOWN_BOTH',
+    'if (header.op === Op.SHUTDOWN) this.#guestShutdown = header.flags & SHUTDOWN_BOTH',
+  ),
+  vhostUser(
+    'a new driver hears of what the old one was owed',
+    'machine/connection.ts',
+    '    // Nor one that was due before.\n    this.#due = Op.INVALID\n',
+    '',
+  ),
+  vhostUser(
+    'a ring that begins interrupts nobody',
+    'machine/session.ts',
+    'this.#platform.notify(this.#rings.indexOf(state))',
+    '',
+  ),
 
   qemu('a deadline of a month is over at once', 'bounded.ts', 'if (ms > LONGEST_TIMER_MS) return () => {}', ''),
   qemu('a guest is emulated without memory barriers', 'argv.ts', 'Math.max(cpus, 2)', 'cpus'),

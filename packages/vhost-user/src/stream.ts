@@ -19,8 +19,13 @@ export interface VsockStreamOptions {
   readonly lingerMs: number
 }
 
-/** Behind bytes that wait for their reader, fewer than these stay where they cost no object each. */
+/** Behind bytes that wait for their reader, fewer than these stay for a while where they cost no object each. */
 const CHUNK = 4096
+/**
+ * For how long, in milliseconds, or for one more for each piece that waits for the reader, if those are more: it may look how much is there,
+ * and ask for nothing before it is enough.
+ */
+const HOLD_MS = 20
 
 export type Callback = (error?: Error | null) => void
 
@@ -49,8 +54,11 @@ export class VsockStream extends Duplex {
   readonly #owner: StreamOwner
   readonly #options: VsockStreamOptions
   #wanted = false
-  /** The reader asked for more than there was. */
+  /** The reader asked for more than there was, or what waits behind that has waited long enough. */
   #short = false
+  /** Pieces handed to the readable side since it was last empty. */
+  #pieces = 0
+  #cancelHold: (() => void) | undefined
   /** The reader asked for so many bytes at once and has yet to get them; 0 if it waits for none. */
   #wish = 0
   #ended = false
@@ -159,6 +167,7 @@ export class VsockStream extends Duplex {
 
   override _destroy(error: Error | null, done: Callback): void {
     this.#cancelLinger?.()
+    this.#cancelHold?.()
     const connection = this.#connection
     if (error !== null) {
       connection.reset()
@@ -271,11 +280,13 @@ export class VsockStream extends Duplex {
     while (this.#wanted && !this.#mayWait()) {
       const chunk = connection.read()
       if (chunk === undefined) break
+      this.#pieces = this.readableLength === 0 ? 1 : this.#pieces + 1
       this.#pushed += chunk.length
       this.#short = false
       this.#wanted = this.push(chunk)
     }
     this.#settle()
+    if (this.#wanted && connection.inputPending > 0 && !this.destroyed) this.#hold()
     if (this.#ended || this.destroyed || !connection.inputEnded || connection.inputPending > 0) return
     const { outcome = 'done' } = connection
     if (outcome === 'violation' || (outcome !== 'done' && !connection.inputComplete)) {
@@ -290,6 +301,14 @@ export class VsockStream extends Duplex {
   #mayWait(): boolean {
     const { inputPending, inputEnded } = this.#connection
     return this.readableLength > 0 && !this.#short && inputPending < CHUNK && !inputEnded
+  }
+
+  #hold(): void {
+    this.#cancelHold ??= this.#owner.setTimer(Math.max(HOLD_MS, this.#pieces), () => {
+      this.#cancelHold = undefined
+      this.#short = true
+      this.#pull()
+    })
   }
 
   /**
