@@ -5,6 +5,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { openDescriptors } from '../testing/addon.js'
 import { GUEST_BASE } from '../testing/fake-guest.js'
+import { ManualTime } from '../testing/manual-time.js'
 import { binding, cleanups, connected, deviceAt, folder, heard, path, running, say } from '../testing/scene.js'
 import { Op } from './machine/packet.js'
 import { createVsockDevice, VhostUserVsock } from './vhost-user-vsock.js'
@@ -42,7 +43,7 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
     })
 
     test('SET_MEM_TABLE and SET_VRING_CALL under running rings lose nothing', async () => {
-      const { device, vmm } = await running()
+      const { device, vmm } = await running({ clock: new ManualTime() })
       const { stream, request } = await connected(device, vmm)
       for (let i = 0; i < 20; i++) {
         await vmm.setMemory({ needReply: i % 2 === 0 })

@@ -144,7 +144,7 @@ describe.runIf(binding !== undefined)('streams', () => {
   )
 
   test('what is put back with unshift() is taken once', async () => {
-    const { device, vmm } = await running()
+    const { device, vmm } = await running({ clock: new ManualTime() })
     const { stream, request } = await connected(device, vmm)
     say(vmm, request, Op.RW, {}, Buffer.from('head body'))
     await once(stream, 'readable')
