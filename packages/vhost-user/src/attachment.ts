@@ -33,7 +33,8 @@ export type ConnectionHandler = (port: number, incoming: IncomingConnection) => 
 /**
  * The guest and the device seemed to wait for each other. `interrupt`: the guest had not caught up with a ring for 100 ms and was
  * interrupted once more. `lost`: it had not been interrupted for what it waits for; otherwise it had been, and is perhaps only busy or
- * paused. `kick`: the guest had put something into a ring, and no kick came (`lost` is always true).
+ * paused. (A guest without EVENT_IDX does not say whether it waits: it counts as `lost` if it wanted no interrupt for the last packets and
+ * wants one now.) `kick`: the guest had put something into a ring, and no kick came (`lost` is always true).
  */
 export interface Recovery {
   readonly ring: 'rx' | 'tx'
