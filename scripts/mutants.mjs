@@ -922,6 +922,12 @@ const faults = [
     '',
   ),
   vhostUser(
+    'a device whose rings are started again stays faulted',
+    'attachment.ts',
+    'if (fault === undefined && this.#session.running) this.fault = undefined',
+    '',
+  ),
+  vhostUser(
     'a ring that begins interrupts nobody',
     'machine/session.ts',
     'this.#platform.notify(this.#rings.indexOf(state))',

@@ -79,7 +79,7 @@ interface Watcher {
 
 /** One VMM on the line, from its first message to its last: the session, the rings, the connections, and the one place that runs them. */
 export class Attachment {
-  /** Why the rings are left alone, until the driver begins anew. */
+  /** Why the rings are left alone, until the driver begins anew or the front end starts them again. */
   fault: DeviceError | undefined
   readonly #options: MuxerOptions
   readonly #clock: Clock
@@ -214,6 +214,8 @@ export class Attachment {
       this.fault = undefined
       this.#handlers.onReset(this.resetConnections())
     }
+    // The front end has started the rings again, for a new driver or the same: whether they are still bad will show.
+    if (fault === undefined && this.#session.running) this.fault = undefined
     if (fault !== undefined) this.#stop(fault)
     else this.#pump()
     this.#handlers.onChange()

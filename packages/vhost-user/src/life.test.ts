@@ -148,6 +148,23 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
       expect([device.state, device.fault]).toEqual(['running', undefined])
     })
 
+    test('that broke the rule with its first packet leaves the rings to its successor all the same', async () => {
+      const { device, vmm } = await running()
+      const { tx } = vmm.guest
+      const stopped = once(device, 'stopped')
+      tx.offer(9_999)
+      vmm.kick(1)
+      await stopped
+      // Where it stopped is where a new driver begins, so that nothing tells the two apart.
+      expect(await vmm.stop()).toEqual([0, 0])
+      expect(device.state).toBe('faulted')
+      tx.setDescriptor(0, { address: GUEST_BASE + 0x8_0000, length: 44, flags: 0, next: 0 })
+      tx.view.setUint16(tx.availAt + 4, 0, true)
+      await vmm.start()
+      expect([device.state, device.fault]).toEqual(['running', undefined])
+      await connected(device, vmm)
+    })
+
     test('gets back what it gave before it broke the rule, and is told; restart() goes on behind that', async () => {
       const { device, vmm } = await running()
       const { request } = await connected(device, vmm)
