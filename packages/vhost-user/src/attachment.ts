@@ -33,7 +33,8 @@ export type ConnectionHandler = (port: number, incoming: IncomingConnection) => 
 /**
  * The guest and the device seemed to wait for each other. `interrupt`: the guest had not caught up with a ring for 100 ms and was
  * interrupted once more. `lost`: it had not been interrupted for what it waits for; otherwise it had been, and is perhaps only busy or
- * paused. `kick`: the guest had put something into a ring, and no kick came (`lost` is always true).
+ * paused. (A guest without EVENT_IDX does not say whether it waits: it counts as `lost` if it wanted no interrupt for the last packets and
+ * wants one now.) `kick`: the guest had put something into a ring, and no kick came (`lost` is always true).
  */
 export interface Recovery {
   readonly ring: 'rx' | 'tx'
@@ -78,7 +79,7 @@ interface Watcher {
 
 /** One VMM on the line, from its first message to its last: the session, the rings, the connections, and the one place that runs them. */
 export class Attachment {
-  /** Why the rings are left alone, until the driver begins anew. */
+  /** Why the rings are left alone, until the driver begins anew or the front end starts them again. */
   fault: DeviceError | undefined
   readonly #options: MuxerOptions
   readonly #clock: Clock
@@ -97,7 +98,8 @@ export class Attachment {
   #wakeAt = Number.POSITIVE_INFINITY
   #cancelWake: () => void = () => {}
   #cancelSettle: (() => void) | undefined
-  #lastTrip = 0
+  /** When to look next, by the clock: whether the guest has taken what each ring gave it, and whether a kick was missed. */
+  readonly #lookAt = { rx: 0, tx: 0, kick: 0 }
   /** Nothing was done since the last look. */
   #quiet = false
   #cancelLook: (() => void) | undefined
@@ -212,6 +214,8 @@ export class Attachment {
       this.fault = undefined
       this.#handlers.onReset(this.resetConnections())
     }
+    // The front end has started the rings again, for a new driver or the same: whether they are still bad will show.
+    if (fault === undefined && this.#session.running) this.fault = undefined
     if (fault !== undefined) this.#stop(fault)
     else this.#pump()
     this.#handlers.onChange()
@@ -274,9 +278,13 @@ export class Attachment {
     const { rx, tx } = this.#session
     if (rx !== undefined || tx !== undefined) {
       try {
-        this.#lastTrip = this.#clock.now()
+        const now = this.#clock.now()
         this.#quiet = false
-        const more = this.#device.process(rx, tx, this.#lastTrip)
+        const more = this.#device.process(rx, tx, now)
+        const later = now + LOOK_MS
+        this.#lookAt.kick = later
+        if (rx !== undefined && rx.unannounced > 0) this.#lookAt.rx = later
+        if (tx !== undefined && tx.unannounced > 0) this.#lookAt.tx = later
         this.#announce()
         this.#lookAfter(LOOK_MS)
         if (more) this.#postpone()
@@ -305,25 +313,27 @@ export class Attachment {
 
   /**
    * Ends a wait of guest and device for each other, whoever is to blame: QEMU before 8.1 leaves out the memory barriers of a guest with
-   * one emulated CPU, so that the guest's wish and the device's look at it can miss each other. 100 ms after the last trip the guest is
-   * interrupted again if it has not caught up, and its rings are looked at; and so on while connections are open or it is behind.
+   * one emulated CPU, so that the guest's wish and the device's look at it can miss each other. 100 ms after a ring gave the guest
+   * something, the guest is interrupted again if it has not caught up; 100 ms after the last trip its kicks are looked after. And so on
+   * while connections are open or it is behind. Each has a time of its own: what goes on elsewhere puts off no ring's look.
    */
   #look(): void {
     this.#cancelLook = undefined
-    const idle = this.#clock.now() - this.#lastTrip
-    if (idle < LOOK_MS) {
-      this.#lookAfter(LOOK_MS - idle)
-      return
-    }
     const { rx, tx } = this.#session
-    // What is about to be done anyway needs no help.
-    if (this.#closed || this.#scheduled || this.#postponed || (rx === undefined && tx === undefined)) return
+    if (this.#closed || (rx === undefined && tx === undefined)) return
+    const now = this.#clock.now()
+    const at = this.#lookAt
+    const due = { rx: now >= at.rx, tx: now >= at.tx, kick: now >= at.kick }
     try {
-      const look = this.#device.look(rx, tx)
-      if (look.rx) this.#interruptAgain(RX_RING, look.rx)
-      if (look.tx) this.#interruptAgain(TX_RING, look.tx)
-      if (look.unkicked !== undefined) this.#lookTwice(look.unkicked)
-      else if (look.rx || look.tx || this.connections > 0) this.#lookAfter(LOOK_MS)
+      const behind = this.#device.look(due.rx ? rx : undefined, due.tx ? tx : undefined)
+      // What is about to be done anyway needs no help.
+      const unkicked = due.kick && !this.#scheduled && !this.#postponed ? this.#device.unkicked(rx, tx) : undefined
+      if (behind.rx) this.#interruptAgain(RX_RING, behind.rx)
+      if (behind.tx) this.#interruptAgain(TX_RING, behind.tx)
+      if (unkicked !== undefined) this.#lookTwice(unkicked)
+      const again = behind.rx || behind.tx || this.connections > 0 || !(due.rx && due.tx && due.kick)
+      for (const each of ['rx', 'tx', 'kick'] as const) if (due[each]) at[each] = now + LOOK_MS
+      if (again) this.#lookAfter(Math.min(at.rx, at.tx, at.kick) - now)
     } catch (error) {
       this.#stop(toDeviceError(error))
       this.#handlers.onChange()
@@ -331,7 +341,7 @@ export class Attachment {
   }
 
   #lookAfter(ms: number): void {
-    this.#cancelLook ??= this.#clock.setTimer(ms, () => this.#look())
+    if (!this.#closed) this.#cancelLook ??= this.#clock.setTimer(ms, () => this.#look())
   }
 
   #interruptAgain(ring: typeof RX_RING | typeof TX_RING, { lost, looks }: Overdue): void {

@@ -5,6 +5,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { openDescriptors } from '../testing/addon.js'
 import { GUEST_BASE } from '../testing/fake-guest.js'
+import { ManualTime } from '../testing/manual-time.js'
 import { binding, cleanups, connected, deviceAt, folder, heard, path, running, say } from '../testing/scene.js'
 import { Op } from './machine/packet.js'
 import { createVsockDevice, VhostUserVsock } from './vhost-user-vsock.js'
@@ -42,7 +43,7 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
     })
 
     test('SET_MEM_TABLE and SET_VRING_CALL under running rings lose nothing', async () => {
-      const { device, vmm } = await running()
+      const { device, vmm } = await running({ clock: new ManualTime() })
       const { stream, request } = await connected(device, vmm)
       for (let i = 0; i < 20; i++) {
         await vmm.setMemory({ needReply: i % 2 === 0 })
@@ -145,6 +146,23 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
       vmm.guest.memoryBytes.fill(0)
       await vmm.start()
       expect([device.state, device.fault]).toEqual(['running', undefined])
+    })
+
+    test('that broke the rule with its first packet leaves the rings to its successor all the same', async () => {
+      const { device, vmm } = await running()
+      const { tx } = vmm.guest
+      const stopped = once(device, 'stopped')
+      tx.offer(9_999)
+      vmm.kick(1)
+      await stopped
+      // Where it stopped is where a new driver begins, so that nothing tells the two apart.
+      expect(await vmm.stop()).toEqual([0, 0])
+      expect(device.state).toBe('faulted')
+      tx.setDescriptor(0, { address: GUEST_BASE + 0x8_0000, length: 44, flags: 0, next: 0 })
+      tx.view.setUint16(tx.availAt + 4, 0, true)
+      await vmm.start()
+      expect([device.state, device.fault]).toEqual(['running', undefined])
+      await connected(device, vmm)
     })
 
     test('gets back what it gave before it broke the rule, and is told; restart() goes on behind that', async () => {

@@ -99,6 +99,39 @@ describe.runIf(binding !== undefined)('a guest and a device that wait for each o
     expect(recoveries).toEqual([{ ring: 'rx', by: 'interrupt', lost: false }])
   })
 
+  test('nor does a busy ring hide the other: a guest that sends on, and has missed that its receive buffers are used up', async () => {
+    const { clock, vmm, stream, request, recoveries } = await scene()
+    const { rx, tx } = vmm.guest
+    const interrupted = interrupts(vmm, 0)
+    const wish = rx.usedIndex
+    rx.usedEvent = (wish - 200) & 0xffff
+    stream.write(Buffer.alloc(64_000))
+    for (let i = 0; i < 3; i++) await turn()
+    expect([rx.usedIndex, await interrupted()]).toEqual([rx.availIndex, 0])
+    rx.usedEvent = wish
+    const at: number[] = []
+    for (let ms = 40; ms <= 440; ms += 40) {
+      say(vmm, request, Op.RW, {}, Buffer.from('x'))
+      for (let i = 0; i < 3; i++) await turn()
+      tx.takeUsed()
+      tx.usedEvent = tx.usedIndex
+      clock.advance(40)
+      if ((await interrupted()) > 0) at.push(ms)
+    }
+    expect(at).toEqual([120, 200, 400])
+    expect(recoveries).toEqual([{ ring: 'rx', by: 'interrupt', lost: true }])
+  })
+
+  test('a listener that closes the device leaves no timer', async () => {
+    const { clock, device, stream } = await scene()
+    device.on('recovery', () => void device.close())
+    stream.write('first')
+    await turn()
+    clock.advance(100)
+    expect(device.state).toBe('closed')
+    expect(clock.timers).toBe(0)
+  })
+
   test('a guest that waits for its transmit buffers is interrupted again, too', async () => {
     const { clock, vmm, request, recoveries, rest } = await scene()
     const interrupted = interrupts(vmm, 1)

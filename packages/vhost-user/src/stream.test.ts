@@ -1,6 +1,8 @@
 import { once } from 'node:events'
+import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { opName } from '../testing/fake-guest.js'
+import { ManualTime } from '../testing/manual-time.js'
 import { binding, connected, heard, running, say } from '../testing/scene.js'
 import { Op, SHUTDOWN_BOTH, SHUTDOWN_SEND } from './machine/packet.js'
 
@@ -105,8 +107,44 @@ describe.runIf(binding !== undefined)('streams', () => {
     expect(taken).toBe(65536)
   })
 
+  test.each([
+    ['the guest’s window', 262144, 8192],
+    ['bufferBytes', 8192, 262144],
+  ])(
+    'a reader gets as many bytes at once as it asks for, though they are more than %s',
+    async (_, bufferBytes, bufferAllocation) => {
+      const clock = new ManualTime()
+      const { device, vmm } = await running({ bufferBytes, clock })
+      const { stream, request } = await connected(device, vmm)
+      const said = Buffer.from(Array.from({ length: 20_000 }, (_, i) => i % 251))
+      const deadline = performance.now() + 5_000
+      let [sent, taken] = [0, 0]
+      let got: Buffer | null = null
+      while (got === null && performance.now() < deadline) {
+        // Linux sends as much as the smaller of both buffers lets it.
+        const payload = said.subarray(sent, sent + Math.min(4096, 8192 - (sent - taken)))
+        if (payload.length > 0) say(vmm, request, Op.RW, { bufferAllocation }, payload)
+        sent += payload.length
+        await turn()
+        got = stream.read(20_000) as Buffer | null
+        clock.advance(10)
+        await turn()
+        vmm.guest.tx.takeUsed()
+        taken = vmm.guest.received().at(-1)?.header.forwardCount ?? taken
+      }
+      expect(got?.equals(said)).toBe(true)
+      // What it did not ask for is held back as ever.
+      for (let i = 0; i < 2; i++) {
+        say(vmm, request, Op.RW, { bufferAllocation }, Buffer.alloc(4096))
+        clock.advance(50)
+        await vmm.sync()
+      }
+      expect(device.snapshot().connections[0]!.host).toMatchObject({ received: 28_192, taken: 20_000 })
+    },
+  )
+
   test('what is put back with unshift() is taken once', async () => {
-    const { device, vmm } = await running()
+    const { device, vmm } = await running({ clock: new ManualTime() })
     const { stream, request } = await connected(device, vmm)
     say(vmm, request, Op.RW, {}, Buffer.from('head body'))
     await once(stream, 'readable')
@@ -121,7 +159,7 @@ describe.runIf(binding !== undefined)('streams', () => {
   })
 
   test('small packets that nobody reads cost their bytes, not an object each', async () => {
-    const { device, vmm } = await running()
+    const { device, vmm } = await running({ clock: new ManualTime() })
     const { stream, request } = await connected(device, vmm)
     for (let i = 0; i < 5_000; i++) {
       say(vmm, request, Op.RW, {}, Uint8Array.of(i & 0xff))
@@ -157,6 +195,55 @@ describe.runIf(binding !== undefined)('streams', () => {
       vmm.guest.tx.takeUsed()
     }
     expect([...(await reading)]).toEqual(Array.from({ length: 50 }, (_, i) => i))
+  })
+
+  test('and so does one who looks how much is there, and asks for nothing before it is enough', async () => {
+    const clock = new ManualTime()
+    const { device, vmm } = await running({ clock })
+    const { stream, request } = await connected(device, vmm)
+    const read: number[][] = []
+    stream.on('readable', () => {
+      while (stream.readableLength >= 10) read.push([...(stream.read(10) as Buffer)])
+    })
+    for (let i = 0; i < 20; i++) {
+      say(vmm, request, Op.RW, {}, Uint8Array.of(i))
+      await vmm.sync()
+      await turn()
+      vmm.guest.tx.takeUsed()
+      clock.advance(20)
+      await turn()
+    }
+    expect(read.flat()).toEqual(Array.from({ length: 20 }, (_, i) => i))
+    say(vmm, request, Op.RW, {}, Uint8Array.of(20))
+    await vmm.sync()
+    say(vmm, request, Op.RW, {}, Uint8Array.of(21))
+    await vmm.sync()
+    const { timers } = clock
+    stream.destroy()
+    expect(clock.timers).toBe(timers - 1)
+  })
+
+  test('what waits for a reader is held back the longer the more pieces wait before it', async () => {
+    const clock = new ManualTime()
+    const { device, vmm } = await running({ clock })
+    const { stream, request } = await connected(device, vmm)
+    stream.on('readable', () => {})
+    for (let ms = 0; ms < 10_000; ms++) {
+      say(vmm, request, Op.RW, {}, Uint8Array.of(1))
+      if (ms % 20 === 0) await vmm.sync()
+      vmm.guest.tx.takeUsed()
+      clock.advance(1)
+    }
+    await vmm.sync()
+    stream.removeAllListeners('readable')
+    const chunks: Buffer[] = []
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk))
+    say(vmm, request, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
+    await once(stream, 'end')
+    expect(Buffer.concat(chunks)).toHaveLength(10_000)
+    // Each of at least 20 ms, and of one more for each that is there.
+    expect(chunks.length).toBeGreaterThan(50)
+    expect(chunks.length).toBeLessThan(200)
   })
 
   test('what the guest sent before a reset comes before the error', async () => {

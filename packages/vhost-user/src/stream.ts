@@ -19,15 +19,21 @@ export interface VsockStreamOptions {
   readonly lingerMs: number
 }
 
-/** Behind bytes that wait for their reader, fewer than these stay where they cost no object each. */
+/** Behind bytes that wait for their reader, fewer than these stay for a while where they cost no object each. */
 const CHUNK = 4096
+/**
+ * For how long, in milliseconds, or for one more for each piece that waits for the reader, if those are more: it may look how much is there,
+ * and ask for nothing before it is enough.
+ */
+const HOLD_MS = 20
 
 export type Callback = (error?: Error | null) => void
 
 /**
  * One connection into the guest. Half-open: `end()` is SHUTDOWN(send) and leaves the way back open; the guest’s half-close is `'end'`.
  * What the guest sent before it closed or reset the connection is delivered before the stream ends or fails. Bytes that were read
- * by nobody yet cost the guest its credit.
+ * by nobody yet cost the guest its credit, except those that a `read(n)` waits with until all `n` are there: `n` may be more than
+ * `bufferBytes` and more than the guest's own buffer.
  *
  * **Writing.** The callback of `write()` comes when guest buffers have taken the bytes, or, once `end()` was called, when the
  * connection has them; `'finish'` comes when guest buffers have taken all of them. A guest that takes no more (`shutdown(SHUT_RD)`, or it
@@ -48,8 +54,13 @@ export class VsockStream extends Duplex {
   readonly #owner: StreamOwner
   readonly #options: VsockStreamOptions
   #wanted = false
-  /** The reader asked for more than there was. */
+  /** The reader asked for more than there was, or what waits behind that has waited long enough. */
   #short = false
+  /** Pieces handed to the readable side since it was last empty. */
+  #pieces = 0
+  #cancelHold: (() => void) | undefined
+  /** The reader asked for so many bytes at once and has yet to get them; 0 if it waits for none. */
+  #wish = 0
   #ended = false
   /** Bytes handed to the readable side, and of those the ones that have left it. */
   #pushed = 0
@@ -111,7 +122,10 @@ export class VsockStream extends Duplex {
   override read(size?: number): unknown {
     if (size !== 0) this.#reading = true
     const chunk: unknown = super.read(size)
-    if (chunk === null && size !== 0) this.#short = true
+    if (size !== 0) {
+      if (chunk === null) this.#short = true
+      this.#wish = chunk === null ? (size ?? 0) : 0
+    }
     this.#pull()
     return chunk
   }
@@ -153,6 +167,7 @@ export class VsockStream extends Duplex {
 
   override _destroy(error: Error | null, done: Callback): void {
     this.#cancelLinger?.()
+    this.#cancelHold?.()
     const connection = this.#connection
     if (error !== null) {
       connection.reset()
@@ -265,11 +280,13 @@ export class VsockStream extends Duplex {
     while (this.#wanted && !this.#mayWait()) {
       const chunk = connection.read()
       if (chunk === undefined) break
+      this.#pieces = this.readableLength === 0 ? 1 : this.#pieces + 1
       this.#pushed += chunk.length
       this.#short = false
       this.#wanted = this.push(chunk)
     }
     this.#settle()
+    if (this.#wanted && connection.inputPending > 0 && !this.destroyed) this.#hold()
     if (this.#ended || this.destroyed || !connection.inputEnded || connection.inputPending > 0) return
     const { outcome = 'done' } = connection
     if (outcome === 'violation' || (outcome !== 'done' && !connection.inputComplete)) {
@@ -286,9 +303,21 @@ export class VsockStream extends Duplex {
     return this.readableLength > 0 && !this.#short && inputPending < CHUNK && !inputEnded
   }
 
-  /** Gives the guest credit for what has left the readable side; what `unshift` puts back has been paid for. */
+  #hold(): void {
+    this.#cancelHold ??= this.#owner.setTimer(Math.max(HOLD_MS, this.#pieces), () => {
+      this.#cancelHold = undefined
+      this.#short = true
+      this.#pull()
+    })
+  }
+
+  /**
+   * Gives the guest credit for what has left the readable side; what `unshift` puts back has been paid for. So has what is too little for a
+   * reader that asked for more at once: it may be more than the guest's window, and each would wait for the other.
+   */
   #settle(): void {
-    const taken = this.#pushed - this.readableLength
+    const held = this.readableLength < this.#wish ? 0 : this.readableLength
+    const taken = this.#pushed - held
     if (taken <= this.#taken) return
     this.#connection.consumed(taken - this.#taken, this.#owner.now())
     this.#taken = taken

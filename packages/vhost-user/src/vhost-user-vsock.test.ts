@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest'
 import { openDescriptors } from '../testing/addon.js'
 import { FakeFrontEnd } from '../testing/fake-front-end.js'
 import { opName } from '../testing/fake-guest.js'
+import { ManualTime } from '../testing/manual-time.js'
 import { binding, cleanups, deviceAt, folder, frontEnd, heard, path, running, say } from '../testing/scene.js'
 import type { ConnectionHandler } from './attachment.js'
 import { unixAddress } from './listener.js'
@@ -253,7 +254,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
         await once(socket, 'connect')
         return socket
       }
-      const { device, vmm } = await running({ onConnection })
+      const { device, vmm } = await running({ onConnection, clock: new ManualTime() })
       request(vmm)
       const [response] = await heard(vmm)
       expect(opName(response!)).toBe('RESPONSE')

@@ -36,7 +36,7 @@ export interface VhostUserVsockOptions {
  * - `waiting`: no VMM on the line
  * - `attached`: a VMM, but no driver in the guest that uses the device (booting, paused, reset)
  * - `running`: connections are possible
- * - `faulted`: the guest broke a rule; its rings are left alone until its driver begins anew, or `restart()`
+ * - `faulted`: the guest broke a rule; its rings are left alone until its driver begins anew, the VMM starts them again, or `restart()`
  * - `closed`
  */
 export type DeviceState = 'waiting' | 'attached' | 'running' | 'faulted' | 'closed'
@@ -105,7 +105,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.#clock = options.clock ?? systemClock
     this.#onConnection = options.onConnection
     this.#givenBinding = options.binding
-    this.#nextHostPort = options.firstHostPort ?? randomInt(FIRST_HOST_PORT, LAST_HOST_PORT)
+    this.#nextHostPort = options.firstHostPort ?? randomInt(FIRST_HOST_PORT, LAST_HOST_PORT + 1)
   }
 
   get state(): DeviceState {

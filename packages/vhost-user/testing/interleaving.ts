@@ -169,7 +169,7 @@ export function play({ toGuest, toHost, reaps, late, from }: Play, choose: Choos
     const look = device.look(rx, tx)
     if (look.rx) interrupt('rx')
     if (look.tx) interrupt('tx')
-    if (look.unkicked !== undefined) beforeEachAccess(interleave, trip)
+    if (device.unkicked(rx, tx) !== undefined) beforeEachAccess(interleave, trip)
     untilNothingMoves()
   }
   return { stalled, looks }

@@ -281,8 +281,9 @@ export class VsockConnection {
         this.#receiveOpen(header, chain, now)
         return
       case 'closing':
-        // Bytes that crossed our SHUTDOWN are nobody's. The guest's own SHUTDOWN(both) is the other half of the end.
-        if (header.op === Op.SHUTDOWN && (header.flags & SHUTDOWN_BOTH) === SHUTDOWN_BOTH) this.#finish('done', true)
+        // Bytes that crossed our SHUTDOWN are nobody's. The guest's own SHUTDOWN of both, in one or in two, is the other half of the end.
+        if (header.op === Op.SHUTDOWN) this.#guestShutdown |= header.flags & SHUTDOWN_BOTH
+        if (this.#guestShutdown === SHUTDOWN_BOTH) this.#finish('done', true)
         return
       case 'closed':
         return
@@ -371,6 +372,8 @@ export class VsockConnection {
   /** The device has gone, and every connection with it. No packet is sent. */
   abandon(): void {
     this.#finish(this.#orderly ? 'done' : 'reset', false)
+    // Nor one that was due before.
+    this.#due = Op.INVALID
   }
 
   /** Whether a reset would cut nothing short: both sides have ended, or the guest has closed. */

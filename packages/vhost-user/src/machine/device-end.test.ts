@@ -44,6 +44,18 @@ describe('the end', () => {
     expect([connection.outcome, vm.device.muxer.size]).toEqual(['done', 0])
   })
 
+  test('after close(), the guest may end its halves one by one, and before', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
+    vm.run()
+    call(vm, connection, (it) => it.close(vm.now))
+    expect(heard(vm).map(opName)).toEqual(['SHUTDOWN'])
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
+    expect(heard(vm).map(opName)).toEqual(['RST'])
+    expect([connection.outcome, vm.device.muxer.size]).toEqual(['done', 0])
+  })
+
   test('a guest that never answers our SHUTDOWN is reset in the end', () => {
     const vm = new FakeVm()
     const connection = open(vm)

@@ -343,6 +343,19 @@ describe('a driver that has gone', () => {
     expect(vm.device.muxer.takeNews()).toEqual(connections)
     expect([vm.device.muxer.size, vm.device.muxer.outgoing]).toEqual([0, false])
   })
+
+  test('nor does the next one hear of what the old one was owed, whoever reads on', () => {
+    const vm = new FakeVm()
+    const connection = open(vm)
+    reply(vm, connection, Op.RW, {}, Uint8Array.of(1))
+    reply(vm, connection, Op.RESPONSE)
+    vm.device.process(undefined, vm.tx, vm.now)
+    expect(connection.outcome).toBe('violation')
+    vm.device.muxer.abandon()
+    expect(readAll(connection)).toEqual([1])
+    call(vm, connection, (it) => it.consumed(1, vm.now))
+    expect(heard(vm)).toEqual([])
+  })
 })
 
 describe('interrupts', () => {

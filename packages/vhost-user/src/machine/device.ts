@@ -33,8 +33,6 @@ export interface Look {
   /** The guest has yet to take what was published: interrupt it. */
   readonly rx: Overdue | undefined
   readonly tx: Overdue | undefined
-  /** A ring where the guest waits for the device, although there was no kick: call `process`. */
-  readonly unkicked: typeof RX_RING | typeof TX_RING | undefined
 }
 
 /**
@@ -95,17 +93,20 @@ export class VsockDevice {
   }
 
   /**
-   * To be called when nothing was done for a while: what neither side told the other. An interrupt and a kick are both lost if one side
-   * looks at the other's wish before it is there to be seen, and then both wait for ever.
+   * To be called for rings on which nothing was published for a while: what the guest was not told, or did not hear. An interrupt and a kick are both
+   * lost if one side looks at the other's wish before it is there to be seen, and then both wait for ever.
    */
   look(rx: SplitRing | undefined, tx: SplitRing | undefined): Look {
-    return { rx: rx?.overdue(), tx: tx?.overdue(), ...this.#unkicked(rx, tx) }
+    return { rx: rx?.overdue(), tx: tx?.overdue() }
   }
 
-  /** Whether the guest has put something into a ring that `process` would work on. */
-  #unkicked(rx: SplitRing | undefined, tx: SplitRing | undefined): Pick<Look, 'unkicked'> {
-    if (tx !== undefined && this.muxer.accepting && tx.pending > 0) return { unkicked: TX_RING }
-    return { unkicked: this.#deliverable(rx) ? RX_RING : undefined }
+  /**
+   * To be called when `process` was not called for a while: a ring into which the guest has put something that `process` would work on. Unless its
+   * kick is on its way, call `process`.
+   */
+  unkicked(rx: SplitRing | undefined, tx: SplitRing | undefined): typeof RX_RING | typeof TX_RING | undefined {
+    if (tx !== undefined && this.muxer.accepting && tx.pending > 0) return TX_RING
+    return this.#deliverable(rx) ? RX_RING : undefined
   }
 
   /** Asks for kicks where we wait for the guest. True if it was faster and there is work already. */

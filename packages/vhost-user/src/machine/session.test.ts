@@ -38,7 +38,10 @@ class RecordingPlatform implements Platform {
     this.calls.set(ring, descriptor)
   }
   setError(): void {}
-  notify(): void {}
+  readonly notified: number[] = []
+  notify(ring: number): void {
+    this.notified.push(ring)
+  }
   closeDescriptor(descriptor: Descriptor): void {
     this.closed.push(descriptor)
   }
@@ -213,6 +216,15 @@ describe('rings', () => {
     expect(platform.closed).toEqual([])
   })
 
+  test('a ring that begins interrupts the guest, although the front end said before whom to call', () => {
+    start()
+    tell({ request: 'GET_VRING_BASE', ring: 1, value: 0 })
+    tell({ request: 'SET_VRING_CALL', ring: 1, descriptor: true }, { descriptors: [{}] })
+    platform.notified.length = 0
+    startRing(1)
+    expect(platform.notified).toEqual([1])
+  })
+
   test('a ring that the guest placed badly is a fault, not the end of the conversation', () => {
     tell({ request: 'SET_PROTOCOL_FEATURES', features: P_REPLY_ACK })
     tell({ request: 'SET_FEATURES', features: DEVICE_FEATURES })
@@ -258,6 +270,13 @@ describe('a new memory table under running rings', () => {
     session.tx!.publish()
     expect(moved.tx.usedIndex).toBe(2)
     expect(old.memoryBytes.every((byte) => byte === 0xee)).toBe(true)
+  })
+
+  test('the guest is interrupted: what it missed before is not known any more', () => {
+    start()
+    platform.notified.length = 0
+    tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] })
+    expect(platform.notified).toEqual([0, 1])
   })
 
   test('a table without the rings is a fault', () => {

@@ -269,7 +269,10 @@ export class BackendSession {
     return fault(failure)
   }
 
-  /** Makes rings out of what is known about them. A ring that the guest placed badly stops them all. */
+  /**
+   * Makes rings out of what is known about them, and interrupts the guest for each: what it was not told of before is forgotten with
+   * the ring of before. A ring that the guest placed badly stops them all.
+   */
   #derive(states: readonly RingState[]): DeviceError | undefined {
     try {
       for (const state of states) {
@@ -280,6 +283,7 @@ export class BackendSession {
         }
         state.active ||= state.ring?.active === true
         state.ring = new SplitRing(this.#memory, state, features, state.ring?.base ?? state.base)
+        this.#platform.notify(this.#rings.indexOf(state))
       }
       return undefined
     } catch (error) {
