@@ -233,8 +233,8 @@ const faults = [
   client(
     'a dial that ends after close() leaves its stream',
     'connections.ts',
-    'if (signal.aborted) {\n      stream.destroy()\n      return\n    }',
-    'if (signal.aborted) return',
+    'if (connection.controller.signal.aborted) {\n      stream.destroy()\n      return\n    }',
+    'if (connection.controller.signal.aborted) return',
   ),
   client(
     "the caller's abort is not listened to",
@@ -552,13 +552,8 @@ const faults = [
     "greeting = checkBytes('greeting', session.greeting)",
     'greeting = session.greeting',
   ),
-  server('replies that are none are iterated', 'connection.ts', 'if (isIterable(replies)) this.#run', 'if (true) this.#run'),
-  server(
-    'a reply that is no bytes is written',
-    'connection.ts',
-    "if (result.done !== true) checkBytes('reply', result.value)",
-    '',
-  ),
+  server('replies that are none are iterated', 'connection.ts', '      checkIterable(replies)\n', ''),
+  server('a reply that is no bytes is written', 'connection.ts', "checkBytes('reply', result.value)", 'result.value'),
   server('a service may lack its function', 'server.ts', '.open`, service.open)', '.open`, () => {})'),
   server('a session may lack its functions', 'connection.ts', "      checkFunction('receive', session.receive)\n", ''),
   server(
