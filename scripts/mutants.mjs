@@ -114,6 +114,12 @@ const faults = [
   ),
   wire('pending bytes are forgotten', 'frames.ts', 'this.#pending += piece.length', 'this.#pending = piece.length'),
   wire('a message may be of no size', 'frames.ts', "integer(size, 'size', 1, MAX_SIZE)", 'size'),
+  wire(
+    'a load is overwritten before it is copied',
+    'header.ts',
+    'load.buffer === into?.buffer ? copyOf(load, 0, load.length) : load',
+    'load',
+  ),
 
   client(
     'fact-4: the reply is not checked',
