@@ -914,6 +914,10 @@ const faults = [
     '',
   ),
   qemu('what is no Debian is told to install apt', 'image/tools.ts', 'if (missing.some(isDebians)) return', 'if (false) return'),
+  qemu('a wait takes a signal as it comes', 'bounded.ts', '    checkSignal(what, signal)\n', ''),
+  qemu('a guest is booted with whatever signal', 'guest.ts', "  checkSignal('boot', signal)\n", ''),
+  qemu('a folder is a program', 'process.ts', 'return statSync(path).isFile()', 'return true'),
+  qemu('the last 0 lines are all of them', 'console.ts', 'lines.slice(Math.max(0, lines.length - count))', 'lines.slice(-count)'),
 
   shim(
     'a QEMU that cannot be looked at goes on',
