@@ -114,6 +114,12 @@ const faults = [
   ),
   wire('pending bytes are forgotten', 'frames.ts', 'this.#pending += piece.length', 'this.#pending = piece.length'),
   wire('a message may be of no size', 'frames.ts', "integer(size, 'size', 1, MAX_SIZE)", 'size'),
+  wire(
+    'a load is overwritten before it is copied',
+    'header.ts',
+    'load.buffer === into?.buffer ? copyOf(load, 0, load.length) : load',
+    'load',
+  ),
 
   client(
     'fact-4: the reply is not checked',
@@ -233,8 +239,8 @@ const faults = [
   client(
     'a dial that ends after close() leaves its stream',
     'connections.ts',
-    'if (signal.aborted) {\n      stream.destroy()\n      return\n    }',
-    'if (signal.aborted) return',
+    'if (connection.controller.signal.aborted) {\n      stream.destroy()\n      return\n    }',
+    'if (connection.controller.signal.aborted) return',
   ),
   client(
     "the caller's abort is not listened to",
@@ -552,13 +558,8 @@ const faults = [
     "greeting = checkBytes('greeting', session.greeting)",
     'greeting = session.greeting',
   ),
-  server('replies that are none are iterated', 'connection.ts', 'if (isIterable(replies)) this.#run', 'if (true) this.#run'),
-  server(
-    'a reply that is no bytes is written',
-    'connection.ts',
-    "if (result.done !== true) checkBytes('reply', result.value)",
-    '',
-  ),
+  server('replies that are none are iterated', 'connection.ts', '      checkIterable(replies)\n', ''),
+  server('a reply that is no bytes is written', 'connection.ts', "checkBytes('reply', result.value)", 'result.value'),
   server('a service may lack its function', 'server.ts', '.open`, service.open)', '.open`, () => {})'),
   server('a session may lack its functions', 'connection.ts', "      checkFunction('receive', session.receive)\n", ''),
   server(
@@ -957,6 +958,10 @@ const faults = [
     '',
   ),
   qemu('what is no Debian is told to install apt', 'image/tools.ts', 'if (missing.some(isDebians)) return', 'if (false) return'),
+  qemu('a wait takes a signal as it comes', 'bounded.ts', '    checkSignal(what, signal)\n', ''),
+  qemu('a guest is booted with whatever signal', 'guest.ts', "  checkSignal('boot', signal)\n", ''),
+  qemu('a folder is a program', 'process.ts', 'return statSync(path).isFile()', 'return true'),
+  qemu('the last 0 lines are all of them', 'console.ts', 'lines.slice(Math.max(0, lines.length - count))', 'lines.slice(-count)'),
 
   shim(
     'a QEMU that cannot be looked at goes on',

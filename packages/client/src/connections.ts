@@ -9,6 +9,8 @@ type Tell = (event: OutsideEvent) => void
 interface Connection {
   readonly controller: AbortController
   stream?: Duplex
+  /** The session was told of the stream. */
+  dialed?: true
   /** Resolves when nothing of it is open any more. */
   readonly gone: Promise<void>
 }
@@ -43,9 +45,16 @@ export class Connections {
           return
         }
         connection.stream = stream
-        stream.once('close', close)
-        if (stream.closed) close()
-        this.#adopt(conn, stream, controller.signal)
+        try {
+          stream.once('close', close)
+          if (stream.closed) close()
+          this.#adopt(conn, connection, stream)
+        } catch (error) {
+          // It may not be able to tell of its end either.
+          close()
+          stream.destroy()
+          this.#tell(connection.dialed ? { type: 'ended', conn, error } : { type: 'dialFailed', conn, error, final: false })
+        }
       },
       (error) => {
         close()
@@ -54,17 +63,19 @@ export class Connections {
     )
   }
 
-  #adopt(conn: number, stream: Duplex, signal: AbortSignal): void {
+  /** @throws What the stream's own functions throw. */
+  #adopt(conn: number, connection: Connection, stream: Duplex): void {
     let failed: unknown
     // Stays for as long as the stream exists: an error after the session let go of it is nobody's business any more.
     stream.on('error', (error) => {
       failed = error
       this.#tell({ type: 'ended', conn, error })
     })
-    if (signal.aborted) {
+    if (connection.controller.signal.aborted) {
       stream.destroy()
       return
     }
+    connection.dialed = true
     this.#tell({ type: 'dialed', conn })
     if (stream.destroyed || stream.readableEnded) {
       this.#tell({ type: 'ended', conn, error: failed })
@@ -123,11 +134,21 @@ export class Connections {
   }
 }
 
+// A value from outside may throw when it is looked at: this is behind a promise, where nothing would catch it.
+
 function isDuplex(value: unknown): value is Duplex {
   if (typeof value !== 'object' || value === null) return false
-  return ['pipe', 'on', 'once', 'resume', 'write', 'destroy'].every((name) => typeof Reflect.get(value, name) === 'function')
+  try {
+    return ['pipe', 'on', 'once', 'resume', 'write', 'destroy'].every((name) => typeof Reflect.get(value, name) === 'function')
+  } catch {
+    return false
+  }
 }
 
 function isFinal(error: unknown): boolean {
-  return typeof error === 'object' && error !== null && 'retryable' in error && error.retryable === false
+  try {
+    return typeof error === 'object' && error !== null && 'retryable' in error && error.retryable === false
+  } catch {
+    return false
+  }
 }

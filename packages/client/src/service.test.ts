@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream'
+import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { type ClientOptions, type Dial, type Service, UpcallClient } from './index.js'
 
@@ -240,6 +241,7 @@ describe('a dialer that delivers', () => {
   test.each<[string, unknown]>([
     ['something with a pipe', { pipe() {} }],
     ['something to write to only', { write() {}, on() {}, once() {} }],
+    ['what cannot be looked at', new Proxy({}, { get: (_target, key) => (key === 'then' ? undefined : broken()) })],
   ])('%s has delivered no stream, and that is final', async (_what, value) => {
     const { client } = open({ dial: async () => value })
     await expect(client.ready()).rejects.toMatchObject({
@@ -258,6 +260,22 @@ describe('a dialer that delivers', () => {
       outcome: 'not-sent',
       cause: { cause: { name: 'TypeError', message: expect.stringContaining('dial: the stream must give bytes') } },
     })
+  })
+
+  test.each(['on', 'once', 'resume'] as const)('a stream whose %s() throws has failed', async (name) => {
+    const stream = Object.assign(answering(), { [name]: broken })
+    const { client } = open({ dial: async () => stream, reconnect: false })
+    const error = await client.ready().catch((error: unknown) => error)
+    expect(error).toMatchObject({ code: 'UNREACHABLE', outcome: 'not-sent' })
+    expect(inspect(error)).toContain('broken')
+    expect(stream.destroyed).toBe(true)
+  })
+
+  test('an error that cannot be looked at is one that may be tried again', async () => {
+    let dials = 0
+    const failing = Object.defineProperty(new Error('gone'), 'retryable', { get: broken })
+    const { client } = open({ dial: async () => (dials++ === 0 ? Promise.reject(failing) : answering()) })
+    await expect(client.request('x')).resolves.toBe('reply')
   })
 
   test('a stream that stands still gets it going', async () => {
@@ -312,14 +330,14 @@ describe('options are checked when they are given', () => {
     expect(() => new UpcallClient(options as never)).toThrow(/^options: must be an object/)
   })
 
-  test.each([undefined, Number.NaN, -1, 2, Number.POSITIVE_INFINITY])(
+  test.each([undefined, Number.NaN, -1, 2, Number.POSITIVE_INFINITY, Symbol('half')])(
     'a random number that is %s ends the attempts',
     async (n) => {
       const { client } = open({ dial: () => Promise.reject(new Error('no guest')), reconnect: { random: () => n } })
       await expect(client.request('x')).rejects.toMatchObject({
         code: 'UNREACHABLE',
         outcome: 'not-sent',
-        cause: { name: 'RangeError', message: `reconnect.random: must return a number from 0 to 1, got ${n}` },
+        cause: { name: 'RangeError', message: `reconnect.random: must return a number from 0 to 1, got ${String(n)}` },
       })
     },
   )

@@ -1,4 +1,5 @@
 import { packDevfn, unpackDevfn, WireError } from '@upcall/wire'
+import { showJson } from './check.js'
 
 /** A PCI function's place in domain 0. `devfn` is `slot << 3 | function`. */
 export interface Bdf {
@@ -14,9 +15,8 @@ const form = /^(?:([0-9a-f]{1,8}):)?([0-9a-f]{1,2}):([0-9a-f]{1,2})\.([0-9a-f])$
  * @throws WireError `ARGUMENT` for anything else, a slot above 1f, a function above 7, or a domain other than 0: the protocol cannot name one.
  */
 export function parseBdf(text: string): Bdf {
-  const match = form.exec(text)
-  if (match === null)
-    throw new WireError('ARGUMENT', 'bdf', `must look like 00:05.0 or 0000:00:05.0, got ${JSON.stringify(text)}`)
+  const match = typeof text === 'string' ? form.exec(text) : null
+  if (match === null) throw new WireError('ARGUMENT', 'bdf', `must look like 00:05.0 or 0000:00:05.0, got ${showJson(text)}`)
   const [domain, bus, slot, fn] = match.slice(1).map((digits) => Number.parseInt(digits ?? '0', 16)) as [
     number,
     number,
@@ -27,8 +27,10 @@ export function parseBdf(text: string): Bdf {
   return { bus, devfn: packDevfn(slot, fn) }
 }
 
-/** The address in its short form, `00:05.0`. */
+/** The address in its short form, `00:05.0`. @throws WireError `ARGUMENT` for what is beyond a byte. */
 export function formatBdf({ bus, devfn }: Bdf): string {
+  if (!Number.isInteger(bus) || bus < 0 || bus > 0xff)
+    throw new WireError('ARGUMENT', 'bus', `must be an integer in 0 … 255, got ${showJson(bus)}`)
   const { slot, function: fn } = unpackDevfn(devfn)
   return `${hex(bus)}:${hex(slot)}.${fn}`
 }

@@ -14,6 +14,17 @@ export function show(value: unknown): string {
   return inspect(value, { depth: -1, maxStringLength: 40, breakLength: Number.POSITIVE_INFINITY })
 }
 
+/** A value as JSON has it, in a few characters. What is in an array or an object is left out: it may be deeper than a stack. */
+export function showJson(value: unknown): string {
+  if (value === undefined) return 'nothing'
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)
+  if (typeof value === 'object' && value !== null) {
+    if (Array.isArray(value)) return value.length === 0 ? '[]' : `an array of ${value.length}`
+    return 'an object'
+  }
+  return show(value)
+}
+
 /** @throws TypeError */
 export function checkObject(name: string, value: unknown, allowed = 'an object'): void {
   if (typeof value !== 'object' || value === null || Array.isArray(value))

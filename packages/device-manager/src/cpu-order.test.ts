@@ -31,6 +31,10 @@ test('on aarch64 one vCPU has to stay', () => {
   expect(orderCpus({ type: 'DEL_CPU', count: 3 }, 4)).toEqual({ type: 'DEL_CPU', count: 3 })
   expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, 4)).toThrow('4 of 4 vCPUs cannot be removed')
   expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, [0, 1])).toThrow('present: on aarch64')
+  for (const none of [0, -1, Number.NaN])
+    expect(() => orderCpus({ type: 'ADD_CPU', count: 1 }, none)).toThrow(
+      'present: on aarch64 this is a count of vCPUs, at least 1',
+    )
 })
 
 test.each(['ADD_CPU', 'DEL_CPU'] as const)('%s looks at each present id once, however many are named', (type) => {

@@ -61,7 +61,8 @@ function checkRemoval(id: number, path: string, there: ReadonlySet<number> | und
 
 function checkArm(request: ArmCpuRequest, present: Present | undefined): ArmCpuRequest {
   if (present === undefined) return request
-  if (!Number.isInteger(present)) throw argument('present', `on aarch64 this is a count of vCPUs, got ${show(present)}`)
+  if (!Number.isInteger(present) || (present as number) < 1)
+    throw argument('present', `on aarch64 this is a count of vCPUs, at least 1, got ${show(present)}`)
   if (request.type === 'DEL_CPU' && request.count >= (present as number)) {
     throw argument('count', `${request.count} of ${present} vCPUs cannot be removed: one has to stay`)
   }

@@ -1,6 +1,6 @@
 import type { Arch, Request } from '@upcall/wire'
-import { expect, test } from 'vitest'
-import { describeRequest, formatOperation, type Operation, parseOperation } from './index.js'
+import { describe, expect, test } from 'vitest'
+import { describeRequest, formatOperation, type Operation, parseBdf, parseOperation, parseU64 } from './index.js'
 
 const pairs: [Arch, Request, Operation, string][] = [
   ['x86_64', { type: 'ADD_CPU', apicIds: [2, 3] }, { op: 'cpu.add', apicIds: [2, 3] }, 'cpu.add 2,3'],
@@ -62,4 +62,60 @@ test.each<[unknown, Arch, string, string]>([
   expect(() => parseOperation(value, arch)).toThrow(
     expect.objectContaining({ name: 'WireError', path, message: expect.stringContaining(message) }),
   )
+})
+
+describe('an error shows what was given, whatever it is', () => {
+  const deep = `${'['.repeat(30_000)}${']'.repeat(30_000)}`
+  const circular: Record<string, unknown> = {}
+  circular.itself = circular
+
+  test.each<[string, unknown, string]>([
+    ['an address that is a bigint', { op: 'mmio.add', base: 4096n, size: 1, irq: 5 }, 'base: must be an unsigned integer'],
+    ['a number that is a bigint', { op: 'mmio.add', base: 1, size: 1, irq: 5n }, 'irq: must be a number, got 5n'],
+    ['an id that is a bigint', { op: 'cpu.add', apicIds: [1n] }, 'apicIds[0]: must be a number, got 1n'],
+    ['no operation but a bigint', 5n, 'operation: must be a JSON object with an "op", got 5n'],
+    ['a function', { op: 'pci.add', bdf: () => {} }, 'bdf: must be a PCI address such as "00:05.0", got a function'],
+    ['what contains itself', { op: circular }, 'op: must be one of'],
+    ['arrays deeper than a stack', deep, 'operation: must be a JSON object with an "op", got an array of 1'],
+    ['an op deeper than a stack', `{"op":${deep}}`, 'op: must be one of'],
+  ])('%s', (_what, value, message) => {
+    expect(() => parseOperation(value, 'x86_64')).toThrow(
+      expect.objectContaining({ name: 'WireError', message: expect.stringContaining(message) }),
+    )
+  })
+
+  test('in a few characters', () => {
+    const given = (fn: () => unknown) => {
+      try {
+        fn()
+      } catch (error) {
+        return (error as Error).message
+      }
+      return ''
+    }
+    const long = 'x'.repeat(100_000)
+    expect(given(() => parseOperation({ op: long }, 'x86_64'))).toContain(`got "${'x'.repeat(40)}…"`)
+    expect(given(() => parseU64(long, 'base'))).toContain(`got "${'x'.repeat(40)}…"`)
+    expect(given(() => parseBdf(long))).toContain(`got "${'x'.repeat(40)}…"`)
+    expect(given(() => parseBdf(5n as never))).toContain('must look like 00:05.0 or 0000:00:05.0, got 5n')
+  })
+})
+
+test.each([undefined, 'x86', 'arm64', null])('an architecture that is %o is refused, not taken for x86_64', (arch) => {
+  expect(() => parseOperation({ op: 'pci.add', bdf: '00:05.0' }, arch as never)).toThrow(
+    expect.objectContaining({
+      name: 'WireError',
+      path: 'arch',
+      message: expect.stringContaining("must be 'x86_64' or 'aarch64'"),
+    }),
+  )
+})
+
+test.each<[string, unknown, string]>([
+  ['nothing', undefined, 'request'],
+  ['another type', { type: 'PING' }, 'type'],
+  ['a bus beyond a byte', { type: 'ADD_PCI', bus: 256, devfn: 8 }, 'bus'],
+])('what is no request (%s) has no JSON form', (_what, request, path) => {
+  for (const form of [formatOperation, describeRequest])
+    expect(() => form(request as never)).toThrow(expect.objectContaining({ name: 'WireError', path }))
 })

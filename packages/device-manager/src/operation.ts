@@ -1,5 +1,6 @@
 import { type Arch, MAX_REQUEST_LOAD, type Request, WireError } from '@upcall/wire'
 import { formatBdf, parseBdf } from './bdf.js'
+import { showJson } from './check.js'
 
 /**
  * A request as JSON has it, the form that command line, control APIs, traces and logs share. Addresses and sizes are hexadecimal strings,
@@ -30,8 +31,9 @@ const ops = {
   DEL_PCI: 'pci.remove',
 } as const
 
-/** The request in its JSON form. */
+/** The request in its JSON form. @throws WireError `ARGUMENT` for what is no request. */
 export function formatOperation(request: Request): Operation {
+  if (typeof request !== 'object' || request === null) throw invalid('request', 'an object', request)
   switch (request.type) {
     case 'ADD_CPU':
     case 'DEL_CPU':
@@ -53,6 +55,8 @@ export function formatOperation(request: Request): Operation {
         type: request.messageType,
         ...(request.load.length > 0 && { load: Buffer.from(request.load).toString('hex') }),
       }
+    default:
+      throw invalid('type', `one of ${Object.keys(ops).join(', ')} and RAW`, (request as { type?: unknown }).type)
   }
 }
 
@@ -74,6 +78,7 @@ export function describeRequest(request: Request): string {
  */
 export function parseOperation<A extends Arch>(value: unknown, arch: A): Request<A>
 export function parseOperation(value: unknown, arch: Arch): Request {
+  if (arch !== 'x86_64' && arch !== 'aarch64') throw invalid('arch', "'x86_64' or 'aarch64'", arch)
   const object = typeof value === 'string' ? parseJson(value) : value
   if (typeof object !== 'object' || object === null || Array.isArray(object))
     throw invalid('operation', 'a JSON object with an "op"', object)
@@ -119,7 +124,7 @@ export function parseOperation(value: unknown, arch: Arch): Request {
 export function parseLoad(value: unknown): Uint8Array {
   if (typeof value !== 'string') throw invalid('load', 'a string of hexadecimal digits', value)
   const digits = value.replace(/\s+/g, '')
-  if (!/^(?:[0-9a-f]{2})*$/i.test(digits)) throw invalid('load', 'pairs of hexadecimal digits', shortened(value))
+  if (!/^(?:[0-9a-f]{2})*$/i.test(digits)) throw invalid('load', 'pairs of hexadecimal digits', value)
   if (digits.length / 2 > MAX_REQUEST_LOAD)
     throw new WireError('ARGUMENT', 'load', `at most ${MAX_REQUEST_LOAD} bytes fit, got ${digits.length / 2}`)
   return Uint8Array.from(Buffer.from(digits, 'hex'))
@@ -158,11 +163,7 @@ function parseJson(text: string): unknown {
 }
 
 function invalid(path: string, allowed: string, value: unknown): WireError {
-  return new WireError('ARGUMENT', path, `must be ${allowed}, got ${value === undefined ? 'nothing' : JSON.stringify(value)}`)
-}
-
-function shortened(text: string): string {
-  return text.length > 40 ? `${text.slice(0, 40)}…` : text
+  return new WireError('ARGUMENT', path, `must be ${allowed}, got ${showJson(value)}`)
 }
 
 function hex(value: bigint): string {

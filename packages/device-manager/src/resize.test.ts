@@ -217,6 +217,17 @@ describe('limits', () => {
     expect(log).toEqual([])
   })
 
+  test.each([0, 256, 2 ** 40, 1.5, Number.NaN, '2', [0]])('%j vCPUs are not present on aarch64', async (present) => {
+    const { log, resize } = setUp('aarch64')
+    await expect(resize(2, present as number)).rejects.toThrow(
+      expect.objectContaining({
+        name: 'WireError',
+        message: expect.stringContaining('present: must be the number of vCPUs, 1 … 255'),
+      }),
+    )
+    expect(log).toEqual([])
+  })
+
   test('a concurrent resize is refused and does not disturb the first; the next may come after it', async () => {
     const { resize } = setUp('x86_64')
     const first = resize(3, [0])

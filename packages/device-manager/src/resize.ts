@@ -8,7 +8,7 @@ import {
   type WaitOptions,
 } from '@upcall/client'
 import { type Arch, type CpuRequest, isWireError, type Reply, WireError } from '@upcall/wire'
-import { checkFunction, checkObject, checkSignal, checkSwitch } from './check.js'
+import { checkFunction, checkObject, checkSignal, checkSwitch, show } from './check.js'
 import { MAX_APIC_ID, orderCpus } from './cpu-order.js'
 import { GuestError } from './guest-error.js'
 
@@ -273,27 +273,27 @@ function lowestFree(present: ReadonlySet<number>, count: number): number[] {
 
 function checkTarget(target: number, max: number): void {
   if (!Number.isInteger(max) || max < 1 || max > MAX_APIC_ID + 1)
-    throw argument('max', `must be an integer in 1 … ${MAX_APIC_ID + 1}, got ${max}`)
+    throw argument('max', `must be an integer in 1 … ${MAX_APIC_ID + 1}, got ${show(max)}`)
   if (!Number.isInteger(target) || target < 1 || target > max)
-    throw argument('target', `must be an integer in 1 … ${max} (max), got ${target}`)
+    throw argument('target', `must be an integer in 1 … ${max} (max), got ${show(target)}`)
 }
 
 function checkTime(timeoutMs: number | undefined): void {
   if (timeoutMs !== undefined && !(typeof timeoutMs === 'number' && timeoutMs > 0))
-    throw new RangeError(`timeoutMs: must be a number of milliseconds above 0, got ${timeoutMs}`)
+    throw new RangeError(`timeoutMs: must be a number of milliseconds above 0, got ${String(timeoutMs)}`)
 }
 
 function presentIds(arch: Arch, present: readonly number[] | number): readonly number[] {
   if (arch === 'aarch64') {
-    if (typeof present !== 'number' || !Number.isInteger(present) || present < 1)
-      throw argument('present', 'must be the number of vCPUs, at least 1')
+    if (typeof present !== 'number' || !Number.isInteger(present) || present < 1 || present > MAX_APIC_ID + 1)
+      throw argument('present', `must be the number of vCPUs, 1 … ${MAX_APIC_ID + 1}, got ${show(present)}`)
     return Array.from({ length: present }, (_, i) => i)
   }
   if (!Array.isArray(present)) throw argument('present', "must be the array of the vCPUs' ids")
   const named = new Set<number>()
   for (const [i, id] of present.entries()) {
     if (!Number.isInteger(id) || id < 0 || id > MAX_APIC_ID)
-      throw argument(`present[${i}]`, `must be an integer in 0 … ${MAX_APIC_ID}, got ${id}`)
+      throw argument(`present[${i}]`, `must be an integer in 0 … ${MAX_APIC_ID}, got ${show(id)}`)
     if (named.has(id)) throw argument(`present[${i}]`, `CPU ${id} is named twice`)
     named.add(id)
   }

@@ -6,6 +6,9 @@ const argv = (options: Partial<MachineOptions> = {}) => qemuArgv({ kernel: '/k',
 /** All values of one flag. */
 const of = (args: string[], flag: string) => args.filter((_, i) => args[i - 1] === flag)
 
+/** What programs without types may give. */
+const wrong = (options: [object, RegExp][]) => options as [Partial<MachineOptions>, RegExp][]
+
 describe('qemuArgv', () => {
   it('emulates a q35 without anything that was not asked for', () => {
     expect(argv()).toEqual([
@@ -97,9 +100,38 @@ describe('qemuArgv', () => {
     [{ drives: [{ id: 'a,b', path: '/' }] }, /drives\[\].id is "a,b"/],
     [{ drives: [{ id: 'a'.repeat(21), path: '/' }] }, /at most 20 bytes/],
     [{ drives: [1, 2].map(() => ({ id: 'a', path: '/' })) }, /drives is \["a","a"\]; allowed: ids that differ/],
-  ])('refuses %j', (options, message) => {
+    ...wrong([
+      [{ machine: 5n }, /machine is 5n/],
+      [{ cpus: 2n }, /cpus is 2n; allowed: an integer of at least 1/],
+      [{ cpus: Symbol('two') }, /cpus is Symbol\(two\)/],
+      [{ cpu: 5 }, /cpu is 5; allowed: a text/],
+      [{ initrd: null }, /initrd is null; allowed: a text/],
+      [{ append: ['quiet'] }, /append is \["quiet"\]; allowed: a text/],
+      [{ maxMemory: '1G' }, /maxMemory is "1G"; allowed: an object with slots and size/],
+      [{ maxMemory: null }, /maxMemory is null/],
+      [{ sharedMemory: 'no' }, /sharedMemory is "no"; allowed: true or false/],
+      [{ reboot: 0 }, /reboot is 0; allowed: true or false/],
+      [{ machineOptions: 'acpi=on' }, /machineOptions is "acpi=on"; allowed: an array of texts/],
+      [{ devices: [{ driver: 'x' }] }, /devices is \[\{"driver":"x"\}\]; allowed: an array of texts/],
+      [{ chardevs: 'socket,id=a' }, /chardevs is /],
+      [{ args: '-S' }, /args is "-S"/],
+      [{ ports: 'org.a' }, /ports is "org.a"; allowed: an array of texts/],
+      [{ ports: [undefined] }, /ports is \[null\]; allowed: an array of texts/],
+      [{ drives: 'a' }, /drives is "a"; allowed: an array of drives/],
+      [{ drives: [null] }, /drives\[\] is null; allowed: an object with id and path/],
+      [{ drives: [{ path: '/' }] }, /drives\[\].id is undefined/],
+      [{ drives: [{ id: 'a' }] }, /drives\[\].path is undefined; allowed: the path of a file/],
+      [{ drives: [{ id: 'a', path: '' }] }, /drives\[\].path is ""/],
+      [{ drives: [{ id: 'a', path: '/', format: 'vmdk' }] }, /drives\[\].format is "vmdk"; allowed: raw, qcow2/],
+      [{ drives: [{ id: 'a', path: '/', readOnly: 'yes' }] }, /drives\[\].readOnly is "yes"; allowed: true or false/],
+    ]),
+  ])('refuses %o', (options, message) => {
     expect(() => argv(options)).toThrow(
       expect.objectContaining({ code: 'INVALID_OPTION', message: expect.stringMatching(message) }),
     )
+  })
+
+  it.each([undefined, null, 5])('refuses %o instead of options', (options) => {
+    expect(() => qemuArgv(options as never, FDS)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
   })
 })

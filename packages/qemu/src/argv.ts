@@ -1,5 +1,6 @@
 import { ARCHES, archOf, type GuestArch, type MachineType } from './arch.js'
-import { QemuError } from './errors.js'
+import { checkOptions, checkSwitch, checkText, checkTexts, refused } from './check.js'
+import type { QemuError } from './errors.js'
 
 export type Accelerator = 'tcg' | 'kvm'
 
@@ -75,6 +76,10 @@ const EMULATED_CPU: Record<GuestArch, string> = { x86_64: 'max,-erms,-fsrm', aar
 
 /** Options → QEMU's command line, without the program. Pure; throws QemuError INVALID_OPTION. */
 export function qemuArgv(options: MachineOptions, fds: ArgvDescriptors): string[] {
+  checkOptions('boot', options)
+  for (const name of ['cpu', 'initrd', 'append'] as const) checkText(named(name), options[name])
+  for (const name of ['machineOptions', 'chardevs', 'devices', 'args', 'ports'] as const) checkTexts(named(name), options[name])
+  for (const name of ['sharedMemory', 'reboot'] as const) checkSwitch(named(name), options[name])
   const { machine = 'q35', accel = 'tcg', chardevs = [], devices = [], args = [] } = options
   oneOf('machine', machine, ['pc', 'q35', 'microvm', 'virt'])
   oneOf('accel', accel, ['tcg', 'kvm'])
@@ -99,15 +104,17 @@ export function qemuArgv(options: MachineOptions, fds: ArgvDescriptors): string[
 
 function machineArgs(options: MachineOptions, machine: MachineType): string[] {
   const { memory = '256M', maxMemory, cpus = 1, sharedMemory = false, machineOptions = [] } = options
-  const { maxCpus = options.accel === 'kvm' ? cpus : Math.max(cpus, 2) } = options
   size('memory', memory)
   count('cpus', cpus, 1)
+  const { maxCpus = options.accel === 'kvm' ? cpus : Math.max(cpus, 2) } = options
   count('maxCpus', maxCpus, cpus)
   // Neither device is of use to a server guest, and each costs time when it is emulated.
   const properties = machine === 'pc' || machine === 'q35' ? ['vmport=off', 'hpet=off'] : []
   if (sharedMemory) properties.push('memory-backend=mem0')
   let ram = `size=${memory}`
-  if (maxMemory) {
+  if (maxMemory !== undefined) {
+    if (typeof maxMemory !== 'object' || maxMemory === null)
+      throw invalid('maxMemory', maxMemory, 'an object with slots and size')
     size('maxMemory.size', maxMemory.size)
     count('maxMemory.slots', maxMemory.slots, 1)
     ram += `,slots=${maxMemory.slots},maxmem=${maxMemory.size}`
@@ -146,14 +153,20 @@ function portArgs(ports: readonly string[], machine: MachineType, fds: readonly 
 }
 
 function driveArgs(drives: readonly Drive[], machine: MachineType): string[] {
+  if (!Array.isArray(drives)) throw invalid('drives', drives, 'an array of drives')
+  for (const drive of drives)
+    if (typeof drive !== 'object' || drive === null) throw invalid('drives[]', drive, 'an object with id and path')
   if (new Set(drives.map(({ id }) => id)).size !== drives.length)
     throw invalid(
       'drives',
       drives.map(({ id }) => id),
       'ids that differ',
     )
-  return drives.flatMap(({ id, path, readOnly = false, format = 'raw' }) => {
+  return drives.flatMap(({ id, path, readOnly = false, format = 'raw' }: Drive) => {
     token('drives[].id', id)
+    if (typeof path !== 'string' || path === '') throw invalid('drives[].path', path, 'the path of a file')
+    oneOf('drives[].format', format, ['raw', 'qcow2'])
+    checkSwitch(named('drives[].readOnly'), readOnly)
     if (id.length > 20) throw invalid('drives[].id', id, 'at most 20 bytes')
     const node = { driver: format, 'node-name': `drive-${id}`, 'read-only': readOnly, file: { driver: 'file', filename: path } }
     return ['-blockdev', JSON.stringify(node), '-device', `${virtio('blk', machine)},id=${id},drive=drive-${id},serial=${id}`]
@@ -161,7 +174,8 @@ function driveArgs(drives: readonly Drive[], machine: MachineType): string[] {
 }
 
 function token(what: string, value: string): string {
-  if (!/^[A-Za-z][A-Za-z0-9._-]*$/.test(value)) throw invalid(what, value, 'a letter, then letters, digits, ".", "_", "-"')
+  if (typeof value !== 'string' || !/^[A-Za-z][A-Za-z0-9._-]*$/.test(value))
+    throw invalid(what, value, 'a letter, then letters, digits, ".", "_", "-"')
   return value
 }
 
@@ -178,8 +192,11 @@ function oneOf(what: string, value: string, allowed: readonly string[]): void {
   if (!allowed.includes(value)) throw invalid(what, value, allowed.join(', '))
 }
 
+function named(option: string): string {
+  return `boot option ${option}`
+}
+
 /** The refusal of an option of a boot. */
 export function invalid(what: string, value: unknown, allowed: string): QemuError {
-  const given = typeof value === 'number' ? value : JSON.stringify(value)
-  return new QemuError('INVALID_OPTION', `boot option ${what} is ${given}; allowed: ${allowed}`)
+  return refused(named(what), value, allowed)
 }

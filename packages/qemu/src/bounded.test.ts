@@ -53,4 +53,24 @@ describe('bounded', () => {
     await expect(late).rejects.toMatchObject({ code: 'ABORTED' })
     expect([started, clock.pending]).toEqual([[], 0])
   })
+
+  it.each<[object, string]>([
+    [{ deadlineMs: Number.NaN }, 'x: its deadline is NaN; allowed: milliseconds'],
+    [{ deadlineMs: Symbol('soon') }, 'x: its deadline is Symbol(soon)'],
+    [{ signal: {} }, 'x: signal is {}; allowed: an AbortSignal'],
+    [{ signal: null }, 'x: signal is null; allowed: an AbortSignal'],
+    [{ signal: new AbortController() }, 'x: signal is '],
+    [{ clock: {} }, 'x: clock is {}; allowed: an object with now and setTimer'],
+    [{ clock: null }, 'x: clock is null'],
+    [{ clock: { now: () => 0 } }, 'x: clock is {}'],
+  ])('refuses %o before it waits for anything', async (wrong, message) => {
+    const clock = new ManualClock()
+    let started = false
+    const wait = bounded({ deadlineMs: 10, clock, what: 'x', ...wrong } as never, () => {
+      started = true
+      return undefined
+    })
+    await expect(wait).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringContaining(message) })
+    expect([started, clock.pending]).toEqual([false, 0])
+  })
 })

@@ -1,3 +1,4 @@
+import { checkClock, checkSignal } from './check.js'
 import { QemuError } from './errors.js'
 
 /** Time as a parameter. Milliseconds, monotonic. */
@@ -48,6 +49,8 @@ export function bounded<T>(
 ): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     checkDeadline(what, deadlineMs)
+    checkSignal(what, signal)
+    checkClock(what, clock)
     if (signal?.aborted) return reject(abortedError(what, signal, tail?.()))
     let settled = false
     let withdraw: (() => void) | undefined

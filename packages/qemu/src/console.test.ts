@@ -209,6 +209,39 @@ describe('GuestConsole', () => {
     print('last\n')
     await expect(console.waitFor('last', { deadlineMs: 1, fromLine: 60_000 })).resolves.toBeTruthy()
   })
+
+  it('shows as many lines of its end as are wanted, none too', () => {
+    const { console, print } = setup()
+    print('a\nb\nc\n')
+    expect(console.tail(0)).toEqual([])
+    expect(console.tail(2)).toEqual(['b', 'c'])
+    for (const count of [-1, 1.5, Number.NaN, '1', null])
+      expect(() => console.tail(count as number)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
+  })
+
+  it.each<[unknown, object, string]>([
+    [undefined, {}, 'pattern is undefined; allowed: a text or a RegExp'],
+    [5, {}, 'pattern is 5'],
+    [{ source: 'x' }, {}, 'pattern is {"source":"x"}'],
+    ['x', { fromLine: Number.NaN }, 'fromLine is NaN; allowed: an integer of at least 0'],
+    ['x', { fromLine: '1' }, 'fromLine is "1"'],
+    ['x', { fromLine: -1 }, 'fromLine is -1'],
+    ['x', { signal: {} }, 'signal is {}'],
+    ['x', { deadlineMs: undefined }, 'its deadline is undefined'],
+  ])('refuses to wait for %o with %o', async (pattern, options, message) => {
+    const { clock, console, print } = setup()
+    print('x\n')
+    const wait = console.waitFor(pattern as string, { deadlineMs: 1, ...options })
+    await expect(wait).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringContaining(message) })
+    expect(clock.pending).toBe(0)
+  })
+
+  it('refuses to go through lines from none, and to be waited for with no clock', async () => {
+    const { console } = setup()
+    await expect(console.lines({ fromLine: Number.NaN }).next()).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+    await expect(console.lines({ signal: {} as AbortSignal }).next()).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+    expect(() => new GuestConsole(undefined as never)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
+  })
 })
 
 async function collect(lines: AsyncIterable<string>): Promise<string[]> {

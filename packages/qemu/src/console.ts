@@ -1,5 +1,7 @@
 import { StringDecoder } from 'node:string_decoder'
+import { types } from 'node:util'
 import { type Bounds, bounded, type Clock } from './bounded.js'
+import { checkClock, checkOptions, checkSignal, refused } from './check.js'
 import { QemuError } from './errors.js'
 
 export interface WaitOptions {
@@ -35,7 +37,9 @@ export class GuestConsole {
   #fresh = ''
   #endReason: QemuError | undefined
 
+  /** @throws QemuError INVALID_OPTION for what is no clock. */
   constructor(clock: Clock) {
+    checkClock('console', clock)
     this.#clock = clock
   }
 
@@ -56,9 +60,9 @@ export class GuestConsole {
 
   /** The last `count` lines that are not blank, for an error message. */
   tail(count = TAIL_LINES): string[] {
-    return this.#kept()
-      .filter((line) => line.trim() !== '')
-      .slice(-count)
+    checkCount('console tail: count', count)
+    const lines = this.#kept().filter((line) => line.trim() !== '')
+    return lines.slice(Math.max(0, lines.length - count))
   }
 
   /** Feeds what the guest printed; returns it as text. */
@@ -90,7 +94,11 @@ export class GuestConsole {
    * Resolves with the first match in a line so far or to come; a prompt without a line end matches too. A string is looked for
    * as it is. Rejects with DEADLINE, ABORTED, EXITED, PANIC or CLOSED and the last console lines.
    */
-  async waitFor(pattern: string | RegExp, { deadlineMs, signal, fromLine = 0 }: WaitOptions): Promise<RegExpMatchArray> {
+  async waitFor(pattern: string | RegExp, options: WaitOptions): Promise<RegExpMatchArray> {
+    checkOptions('console', options)
+    const { deadlineMs, signal, fromLine = 0 } = options
+    if (typeof pattern !== 'string' && !types.isRegExp(pattern)) throw refused('console: pattern', pattern, 'a text or a RegExp')
+    checkCount('console: fromLine', fromLine)
     const regexp = typeof pattern === 'string' ? new RegExp(pattern.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')) : stateless(pattern)
     const what = `console: waiting for ${regexp}`
     const bounds: Bounds = { deadlineMs, signal, clock: this.#clock, what, tail: () => this.tail() }
@@ -154,7 +162,10 @@ export class GuestConsole {
   async *lines(
     options: { signal?: AbortSignal | undefined; fromLine?: number | undefined } = {},
   ): AsyncGenerator<string, void, void> {
+    checkOptions('console', options)
     const { signal, fromLine = 0 } = options
+    checkSignal('console', signal)
+    checkCount('console: fromLine', fromLine)
     let next = fromLine
     while (!signal?.aborted) {
       for (next = Math.max(next, this.#dropped); next < this.lineCount; next++) yield this.#lines[next - this.#cut]!
@@ -215,6 +226,11 @@ export class GuestConsole {
   #endError(what: string, { code, summary, cause }: QemuError): QemuError {
     return new QemuError(code, `${what}: ${summary}`, { cause, console: this.tail() })
   }
+}
+
+/** @throws QemuError */
+function checkCount(what: string, value: number): void {
+  if (!Number.isInteger(value) || value < 0) throw refused(what, value, 'an integer of at least 0')
 }
 
 /** By hand: an expression for what stands at the end begins anew at each place before it. */

@@ -53,6 +53,36 @@ async function pids(): Promise<number[]> {
 }
 
 describe('bootGuest', () => {
+  it.each<[object, string]>([
+    [{ signal: {} }, 'signal is {}; allowed: an AbortSignal'],
+    [{ signal: null }, 'signal is null'],
+    [{ clock: {} }, 'clock is {}; allowed: an object with now and setTimer'],
+    [{ log: 5 }, 'log is 5; allowed: the path of a file, or a function'],
+    [{ log: '' }, 'log is ""'],
+    [{ ready: 5 }, 'ready is 5; allowed: a text, a RegExp or false'],
+    [{ ready: true }, 'ready is true'],
+    [{ onRestart: {} }, 'onRestart is {}; allowed: a function'],
+    [{ qemu: 5 }, 'qemu is 5; allowed: a name or a path'],
+    [{ qemu: '' }, 'qemu is ""'],
+    [{ ports: 'a' }, 'ports is "a"'],
+    [{ maxRestarts: Number.POSITIVE_INFINITY }, 'maxRestarts is Infinity'],
+    [{ bootDeadlineMs: '5' }, 'bootDeadlineMs is "5"'],
+  ])('refuses %o before it starts QEMU', async (wrong, message) => {
+    await expect(boot([{ prints: [READY] }], wrong)).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringContaining(message),
+    })
+    expect(await pids()).toEqual([])
+  })
+
+  it.each([undefined, null, 'q35'])('refuses %o instead of options', async (options) => {
+    await expect(bootGuest(options as never)).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+  })
+
+  it('does not take a folder for a program', async () => {
+    await expect(boot([], { qemu: dir })).rejects.toMatchObject({ code: 'TOOL_MISSING' })
+  })
+
   it('says what a QEMU of another version, or of another build, does not have', async () => {
     const stderr = "qemu-system-x86_64: -device vhost-user-vsock-pci: 'vhost-user-vsock-pci' is not a valid device model name\n"
     await expect(boot([{ stderr }])).rejects.toMatchObject({

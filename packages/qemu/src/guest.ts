@@ -1,7 +1,9 @@
 import type { Duplex } from 'node:stream'
+import { types } from 'node:util'
 import { ARCHES, archOf } from './arch.js'
 import { invalid, type MachineOptions, qemuArgv } from './argv.js'
 import { abortedError, type Clock, systemClock } from './bounded.js'
+import { checkClock, checkFunction, checkOptions, checkSignal, checkTexts } from './check.js'
 import { GuestConsole, type WaitOptions } from './console.js'
 import { QemuError } from './errors.js'
 import { type Log, openLog } from './log.js'
@@ -72,7 +74,17 @@ const TERM_GRACE_MS = 2000
  * EXITED, PANIC, BOOT_SILENT, DEADLINE, ABORTED. The guest's owner closes it; should the owner's process end first, QEMU ends with it.
  */
 export async function bootGuest(options: BootOptions): Promise<Guest> {
-  const { bootDeadlineMs = 60_000, maxRestarts = 2, silentMs, clock = systemClock, signal } = options
+  checkOptions('boot', options)
+  const { bootDeadlineMs = 60_000, maxRestarts = 2, silentMs, clock = systemClock, signal, log: sink, ready } = options
+  checkSignal('boot', signal)
+  checkClock('boot', clock)
+  checkFunction('boot option onRestart', options.onRestart)
+  if (sink !== undefined && typeof sink !== 'function' && (typeof sink !== 'string' || sink === ''))
+    throw invalid('log', sink, 'the path of a file, or a function')
+  if (ready !== undefined && ready !== false && typeof ready !== 'string' && !types.isRegExp(ready))
+    throw invalid('ready', ready, 'a text, a RegExp or false')
+  // What startQemu() counts before it makes a command line.
+  checkTexts('boot option ports', options.ports)
   duration('bootDeadlineMs', bootDeadlineMs)
   if (silentMs !== undefined) duration('silentMs', silentMs)
   if (!Number.isInteger(maxRestarts) || maxRestarts < 0) throw invalid('maxRestarts', maxRestarts, 'an integer of at least 0')

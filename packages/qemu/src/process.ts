@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { accessSync, constants } from 'node:fs'
+import { accessSync, constants, statSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { Duplex, Readable } from 'node:stream'
 import { ARCHES } from './arch.js'
 import type { ArgvDescriptors } from './argv.js'
+import { refused } from './check.js'
 import { QemuError } from './errors.js'
 
 /** How a QEMU process ended. `output` is the end of what it said on its own stdout and stderr: complaints, not the guest's console. */
@@ -45,8 +46,9 @@ function searchProgram(name: string, extraPath: readonly string[]): string | und
   return candidates.find(isExecutable)
 }
 
-/** The path of QEMU. Throws QemuError TOOL_MISSING, which says what to install. */
+/** The path of QEMU. Throws QemuError TOOL_MISSING, which says what to install, or INVALID_OPTION for what is no name. */
 export function findQemu(name: string = ARCHES.x86_64.qemu): string {
+  if (typeof name !== 'string' || name === '') throw refused('qemu', name, 'a name or a path')
   const { qemuPackage } = Object.values(ARCHES).find(({ qemu }) => qemu === name) ?? ARCHES.x86_64
   return findProgram(name, `install it with: apt-get install ${qemuPackage}`)
 }
@@ -160,7 +162,8 @@ function killRunning(): void {
 function isExecutable(path: string): boolean {
   try {
     accessSync(path, constants.X_OK)
-    return true
+    // Every folder that may be entered is executable.
+    return statSync(path).isFile()
   } catch {
     return false
   }

@@ -299,6 +299,41 @@ describe('QmpClient', () => {
     })
     await expect(connectQmp(join(dir, 'nobody'))).rejects.toMatchObject({ code: 'QMP_CLOSED', cause: { code: 'ENOENT' } })
   })
+
+  it.each([
+    ['a greeting', `{"QMP":${'['.repeat(30_000)}${']'.repeat(30_000)}}`, 'a greeting without a version: {"QMP":[['],
+    ['nothing known', `${'['.repeat(30_000)}${']'.repeat(30_000)}`, 'an answer without an id: [['],
+  ])('ends with %s that is deeper than a stack', async (_what, line, message) => {
+    const path = await serve(() => {}, `${line}\n`)
+    await expect(connectQmp(path)).rejects.toMatchObject({ code: 'QMP_CLOSED', message: expect.stringContaining(message) })
+  })
+
+  it('rejects what an event is looked at with', async () => {
+    const path = await serve((_command, send) => send(event('A')))
+    const qmp = await connectQmp(path)
+    cleanup.push(() => qmp.close())
+    const accepts = () => {
+      throw new TypeError('broken')
+    }
+    const next = qmp.nextEvent('A', { deadlineMs: 10_000, accepts })
+    qmp.execute('x').catch(() => {})
+    await expect(next).rejects.toThrow('broken')
+  })
+
+  it.each<[string, () => Promise<unknown>, string]>([
+    ['no options', () => connectQmp('/x', null as never), 'options are null; allowed: an object'],
+    ['a path that is none', () => connectQmp(5 as never), 'path is 5; allowed: the path of a socket'],
+    ['no path', () => connectQmp(''), 'path is ""'],
+    ['a signal that is none', () => connectQmp('/x', { signal: {} as AbortSignal }), 'signal is {}; allowed: an AbortSignal'],
+    ['a clock that is none', () => connectQmp('/x', { clock: {} as never }), 'clock is {}'],
+    ['no stream', () => QmpClient.over(undefined as never), 'stream is undefined; allowed: a Duplex stream'],
+    ['a stream that is none', () => QmpClient.over({} as never), 'stream is {}'],
+    ['no options over a stream', () => QmpClient.over(new PassThrough(), null as never), 'options are null'],
+    ['a signal over a stream', () => QmpClient.over(new PassThrough(), { signal: {} as AbortSignal }), 'signal is {}'],
+    ['a time over a stream', () => QmpClient.over(new PassThrough(), { timeoutMs: '5' as never }), 'its deadline is 5'],
+  ])('refuses %s', async (_what, ask, message) => {
+    await expect(ask()).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringContaining(message) })
+  })
 })
 
 async function collect<T>(events: AsyncIterable<T>): Promise<T[]> {

@@ -4,6 +4,7 @@ import { connect as connectSocket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 import { abortedError, bounded, type Clock, checkDeadline, systemClock } from './bounded.js'
+import { checkClock, checkOptions, checkSignal, refused } from './check.js'
 import { QemuError, QmpCommandError } from './errors.js'
 
 /** One asynchronous event, as QEMU's QMP reference lists them: `{ event, data, timestamp }`. */
@@ -70,8 +71,10 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   #version = { major: 0, minor: 0, micro: 0 }
   #ended: QemuError | undefined
 
-  /** Greets QEMU over a connected stream, which the client then owns. Rejects with DEADLINE, ABORTED or QMP_CLOSED. */
+  /** Greets QEMU over a connected stream, which the client then owns. Rejects with INVALID_OPTION, DEADLINE, ABORTED or QMP_CLOSED. */
   static async over(stream: Duplex, options: HandshakeOptions = {}): Promise<QmpClient> {
+    checkOptions('qmp', options)
+    if (!isDuplex(stream)) throw refused('qmp: stream', stream, 'a Duplex stream')
     const client = new QmpClient(stream, options)
     try {
       await client.#handshake(options)
@@ -139,7 +142,12 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   async nextEvent(name: string, { deadlineMs, signal, accepts = () => true }: EventWaitOptions): Promise<QmpEvent> {
     return bounded<QmpEvent>({ deadlineMs, signal, clock: this.#clock, what: `qmp event ${name}` }, (resolve, reject) => {
       const onEvent = (event: QmpEvent) => {
-        if (event.event === name && accepts(event)) resolve(event)
+        try {
+          if (event.event === name && accepts(event)) resolve(event)
+        } catch (error) {
+          // It would end in the stream's listener, where nobody waits for it.
+          reject(error)
+        }
       }
       const onClose = () => reject(closedError(`event ${name}`, this.#ended!))
       if (this.#ended) {
@@ -196,15 +204,15 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   #handle(line: string): void {
     const message = parseMessage(line)
     if (message === undefined) this.#end(`not a QMP message: ${line.slice(0, 80)}`)
-    else if (message.QMP !== undefined) this.#greet(message.QMP)
+    else if (message.QMP !== undefined) this.#greet(message.QMP, line)
     else if (message.event) this.emit('event', { ...message, data: message.data ?? {} } as QmpEvent)
     else if (message.id === undefined) this.#end(`an answer without an id: ${message.error?.desc ?? line.slice(0, 80)}`)
     else this.#answer(message.id, message)
   }
 
-  #greet(greeting: Greeting['QMP']): void {
+  #greet(greeting: Greeting['QMP'], line: string): void {
     if (typeof greeting?.version?.qemu?.major === 'number') this.#onGreeting?.({ QMP: greeting })
-    else this.#end(`a greeting without a version: ${JSON.stringify(greeting).slice(0, 80)}`)
+    else this.#end(`a greeting without a version: ${line.slice(0, 80)}`)
   }
 
   #answer(id: number, { error, return: value }: QmpMessage): void {
@@ -227,6 +235,8 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
 
 /** Connects to the Unix socket of a QEMU that runs with `-qmp unix:<path>,server=on,wait=off`, unless another client is connected there. */
 export async function connectQmp(path: string, options: QmpOptions = {}): Promise<QmpClient> {
+  checkOptions('qmp connect', options)
+  if (typeof path !== 'string' || path === '') throw refused('qmp connect: path', path, 'the path of a socket')
   const { timeoutMs = 5000, clock = systemClock, signal } = options
   const what = `qmp connect ${path}`
   if (Buffer.byteLength(path) > LONGEST_PATH)
@@ -235,6 +245,8 @@ export async function connectQmp(path: string, options: QmpOptions = {}): Promis
       `${what}: the path of a socket has at most ${LONGEST_PATH} bytes; this one has ${Buffer.byteLength(path)}`,
     )
   checkDeadline(what, timeoutMs)
+  checkSignal(what, signal)
+  checkClock(what, clock)
   const socket = connectSocket(path).on('error', () => {})
   try {
     await bounded<void>({ deadlineMs: timeoutMs, signal, clock, what, hint: ONE_CLIENT }, (resolve, reject) => {
@@ -269,6 +281,11 @@ interface QmpMessage extends Partial<Greeting>, Partial<QmpEvent> {
   id?: number
   return?: unknown
   error?: { class: string; desc: string }
+}
+
+function isDuplex(value: unknown): value is Duplex {
+  if (typeof value !== 'object' || value === null) return false
+  return ['on', 'write', 'destroy'].every((name) => typeof Reflect.get(value, name) === 'function')
 }
 
 function parseMessage(line: string): QmpMessage | undefined {

@@ -247,12 +247,13 @@ export class Connection implements ServerConnection, GuestConnection {
   }
 
   #replied(replies: unknown): void {
-    if (isIterable(replies)) this.#run({ name: 'replied', replies })
-    else
-      this.#fail(
-        'receive',
-        new TypeError(`receive: must give an iterable of replies, got ${replies === null ? null : typeof replies}`),
-      )
+    try {
+      checkIterable(replies)
+    } catch (error) {
+      this.#fail('receive', error)
+      return
+    }
+    this.#run({ name: 'replied', replies })
   }
 
   #beginWriting(chunks: Iterable<Uint8Array>): void {
@@ -271,9 +272,9 @@ export class Connection implements ServerConnection, GuestConnection {
   /** Pulls replies only as fast as the client takes them. */
   #write(): void {
     while (this.#writing !== undefined) {
-      let next: IteratorResult<Uint8Array>
+      let reply: Uint8Array | undefined
       try {
-        next = checkResult(this.#writing.next())
+        reply = replyOf(this.#writing.next())
       } catch (error) {
         try {
           this.#stopWriting()
@@ -286,13 +287,13 @@ export class Connection implements ServerConnection, GuestConnection {
       }
       // What makes the replies may have ended the connection.
       if (this.#writing === undefined) return
-      if (next.done === true) {
+      if (reply === undefined) {
         this.#writing = undefined
         this.#run({ name: 'flushed' })
         return
       }
       try {
-        if (next.value.length > 0 && !this.#stream.write(next.value)) return
+        if (reply.length > 0 && !this.#stream.write(reply)) return
       } catch (error) {
         this.#stream.destroy(error instanceof Error ? error : new Error(`write: ${show(error)}`))
         return
@@ -391,16 +392,17 @@ function checkSession(session: unknown): asserts session is GuestSession {
   checkFunction('close', (session as Partial<GuestSession>).close)
 }
 
-function isIterable(value: unknown): value is Iterable<Uint8Array> {
-  return typeof value === 'object' && typeof (value as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] === 'function'
+function checkIterable(value: unknown): asserts value is Iterable<Uint8Array> {
+  if (typeof value !== 'object' || typeof (value as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] !== 'function')
+    throw new TypeError(`receive: must give an iterable of replies, got ${value === null ? null : typeof value}`)
 }
 
-function checkResult(result: IteratorResult<Uint8Array>): IteratorResult<Uint8Array> {
+/** Undefined behind the last one. */
+function replyOf(result: IteratorResult<Uint8Array>): Uint8Array | undefined {
   ignoreRejection(result)
   if (typeof result !== 'object' || result === null || isPromise(result))
     throw new TypeError(`reply: an iterator must give { done, value }, got ${show(result)}`)
-  if (result.done !== true) checkBytes('reply', result.value)
-  return result
+  return result.done === true ? undefined : checkBytes('reply', result.value)
 }
 
 function checkBytes(name: string, value: Uint8Array): Uint8Array {

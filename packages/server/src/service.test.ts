@@ -143,6 +143,18 @@ describe('the connection ends, and says why, when a service', () => {
       { open: () => ({ ...session, receive: () => Object.defineProperty({}, 'then', { get: faultOfTheService }) }) },
       'broken',
     ],
+    [
+      'gives replies that cannot be looked at',
+      { open: () => ({ ...session, receive: () => Object.defineProperty({}, Symbol.iterator, { get: faultOfTheService }) }) },
+      'broken',
+    ],
+    [
+      'gives replies later that cannot be looked at',
+      {
+        open: () => ({ ...session, receive: async () => Object.defineProperty({}, Symbol.iterator, { get: faultOfTheService }) }),
+      },
+      'broken',
+    ],
     ['fails as it closes', { open: () => ({ ...session, receive: faultOfTheService, close: faultOfTheService }) }, 'broken'],
   ])('%s', async (_what, wrong, message) => {
     const { connection, server } = connect(wrong)
@@ -168,6 +180,16 @@ describe('the connection ends, and says why, when a service', () => {
     stream.push('x')
     await expect(connection.closed).resolves.toMatchObject({ reason: 'service-error' })
     await settle()
+  })
+
+  test('makes a reply that can be looked at once only, which is then its own fault and not that of the stream', async () => {
+    let looks = 0
+    const next = () => Object.defineProperty({}, 'value', { get: () => (looks++ === 0 ? Buffer.from('x') : faultOfTheService()) })
+    const { connection, written } = connect({
+      open: () => ({ ...session, receive: () => ({ [Symbol.iterator]: () => ({ next }) }) }),
+    })
+    await expect(connection.closed).resolves.toMatchObject({ reason: 'service-error', error: { message: 'broken' } })
+    expect(written).toEqual(['hi', 'x'])
   })
 
   test('closes by a promise that fails, which is printed and is no unhandled rejection', async () => {

@@ -1,6 +1,6 @@
 import { strictEqual } from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
-import { atLeast, checkFunction } from './check.js'
+import { atLeast, checkFunction, checkObject } from './check.js'
 
 /** What a process holds open. */
 export interface OpenResources {
@@ -27,6 +27,7 @@ export function openResources(): OpenResources {
  */
 export async function withoutLeaks<T>(fn: () => Promise<T>, options: { graceMs?: number | undefined } = {}): Promise<T> {
   checkFunction('fn', fn)
+  checkObject('options', options)
   const { graceMs = 2000 } = options
   atLeast('graceMs', graceMs, 0)
   const before = openResources()

@@ -1,5 +1,5 @@
 import type { Clock } from '@upcall/client'
-import { atLeast, checkFunction, count, show } from './check.js'
+import { atLeast, checkFunction, checkObject, count, show } from './check.js'
 
 /** Options of {@link ManualClock}. */
 export interface ManualClockOptions {
@@ -22,7 +22,10 @@ export class ManualClock implements Clock {
   readonly #timers = new Set<Timer>()
   #order = 0
 
-  constructor({ start = 0, limit = 10_000 }: ManualClockOptions = {}) {
+  /** @throws TypeError or RangeError that names the option that is wrong. */
+  constructor(options: ManualClockOptions = {}) {
+    checkObject('ManualClock: options', options)
+    const { start = 0, limit = 10_000 } = options
     if (!Number.isFinite(start)) throw new RangeError(`ManualClock: start: must be a finite number, got ${show(start)}`)
     this.#now = start
     this.#limit = count('ManualClock: limit', limit, 1)

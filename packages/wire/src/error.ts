@@ -28,10 +28,14 @@ export function isWireError(value: unknown): value is WireError {
   return typeof value === 'object' && value !== null && brand in value
 }
 
-/** A value as an error message shows it. */
+/** Characters of a text. */
+const LONGEST = 40
+
+/** A value as an error message shows it, in a few characters. */
 export function show(value: unknown): string {
   if (typeof value === 'bigint') return `${showInteger(value)}n`
-  if (typeof value === 'string') return JSON.stringify(value)
+  if (typeof value === 'string') return JSON.stringify(value.length > LONGEST ? `${value.slice(0, LONGEST)}…` : value)
+  if (typeof value === 'function') return 'a function'
   if (value instanceof Uint8Array) return `${value.length} bytes`
   if (Array.isArray(value)) return `an array of ${value.length}`
   if (typeof value === 'object' && value !== null) return 'an object'

@@ -1,4 +1,4 @@
-import { getU32, putU32 } from './bytes.js'
+import { copyOf, getU32, putU32 } from './bytes.js'
 import { HEADER_SIZE, MAGIC_VERSION, MESSAGE_SIZE, MessageType } from './constants.js'
 import { show, WireError } from './error.js'
 
@@ -21,9 +21,10 @@ export interface Header {
 /**
  * Reads a header without judging it, for those who must look at a bad one (a guest, a tracer).
  *
- * @throws {@link WireError} `LENGTH` if there are fewer than 16 bytes.
+ * @throws {@link WireError} `LENGTH` if there are fewer than 16 bytes, `ARGUMENT` for what is no Uint8Array.
  */
 export function readHeader(bytes: Uint8Array): Header {
+  checkBytes(bytes)
   if (bytes.length < HEADER_SIZE) throw new WireError('LENGTH', 'bytes', `a header has ${HEADER_SIZE} bytes, got ${bytes.length}`)
   return {
     magic: getU32(bytes, MAGIC_AT),
@@ -87,7 +88,17 @@ export function targetMessage(into: Uint8Array): Uint8Array {
   return into.length === MESSAGE_SIZE ? into : into.subarray(0, MESSAGE_SIZE)
 }
 
+/** The load as it is before anything is written: it may lie in the buffer that is written to. */
+export function loadApart(load: Uint8Array, into: Uint8Array | undefined): Uint8Array {
+  return load.buffer === into?.buffer ? copyOf(load, 0, load.length) : load
+}
+
+function checkBytes(bytes: unknown): void {
+  if (!(bytes instanceof Uint8Array)) throw new WireError('ARGUMENT', 'bytes', `must be a Uint8Array, got ${show(bytes)}`)
+}
+
 function checkLength(bytes: Uint8Array): void {
+  checkBytes(bytes)
   if (bytes.length !== MESSAGE_SIZE)
     throw new WireError('LENGTH', 'bytes', `a message has ${MESSAGE_SIZE} bytes, got ${bytes.length}`)
 }

@@ -2,7 +2,7 @@ import { copyOf, getI32, getU32, putU32 } from './bytes.js'
 import { checkArch, integer, load } from './check.js'
 import { type Arch, MAX_REPLY_LOAD, MESSAGE_SIZE, MessageType, messageTypeName, REPLY_HEADER_SIZE } from './constants.js'
 import { show, WireError } from './error.js'
-import { blankMessage, messageHeader, putHeader, readHeader, targetMessage } from './header.js'
+import { blankMessage, loadApart, messageHeader, putHeader, readHeader, targetMessage } from './header.js'
 
 /**
  * The reply to a CPU request. `result`: 0, a negative errno, or +1 (already in that state, that step changed nothing).
@@ -52,8 +52,9 @@ const INDEX_SIZE = 4
  */
 export function encodeReply(reply: Reply, arch: Arch, into?: Uint8Array): Uint8Array {
   checkReply(reply, arch)
+  const apart = withLoadApart(reply, into)
   const bytes = blankMessage(into)
-  putReply(bytes, reply)
+  putReply(bytes, apart)
   return bytes
 }
 
@@ -64,7 +65,7 @@ export function encodeReply(reply: Reply, arch: Arch, into?: Uint8Array): Uint8A
 export function overwriteReply(reply: Reply, arch: Arch, into: Uint8Array): Uint8Array {
   checkReply(reply, arch)
   const bytes = targetMessage(into)
-  putReply(bytes, reply)
+  putReply(bytes, withLoadApart(reply, into))
   return bytes
 }
 
@@ -108,6 +109,12 @@ export function decodeReply(bytes: Uint8Array, arch: Arch): Reply {
 
 function wrongSize(type: string, allowed: string, size: number): WireError {
   return new WireError('SIZE', 'msg_size', `a reply to ${type} has a load of ${allowed} bytes, this one declares ${size}`)
+}
+
+function withLoadApart(reply: Reply, into: Uint8Array | undefined): Reply {
+  if (reply.type !== 'RAW') return reply
+  const { type, messageType, result, load } = reply
+  return { type, messageType, result, load: loadApart(load, into) }
 }
 
 function putReply(bytes: Uint8Array, reply: Reply): void {

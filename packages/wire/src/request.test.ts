@@ -1,6 +1,20 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Arch, decodeRequest, encodeRequest, isWireError, MESSAGE_SIZE, type Request, type WireErrorCode } from './index.js'
+import {
+  type Arch,
+  checkConnect,
+  declaredLength,
+  decodeReply,
+  decodeRequest,
+  encodeReply,
+  encodeRequest,
+  isWireError,
+  MESSAGE_SIZE,
+  overwriteReply,
+  type Request,
+  readHeader,
+  type WireErrorCode,
+} from './index.js'
 
 const MAX = 2n ** 64n - 1n
 
@@ -233,4 +247,58 @@ test('each APIC id is looked at once or twice, however many there are', () => {
   const { array, reads } = counted(Array.from({ length: 255 }, (_, i) => i))
   encodeRequest({ type: 'ADD_CPU', apicIds: array }, 'x86_64')
   expect(reads()).toBeLessThanOrEqual(2 * 255)
+})
+
+test.each<[string, unknown]>([
+  ['undefined', undefined],
+  ['null', null],
+  ['a number', 5],
+  ['a text of that length', 'x'.repeat(1024)],
+  ['an array', []],
+  ['an array of other numbers', new Uint16Array(1024)],
+])('%s is no message, whoever reads it', (_what, value) => {
+  const bytes = value as never
+  for (const read of [
+    () => decodeRequest(bytes, 'x86_64'),
+    () => decodeReply(bytes, 'x86_64'),
+    () => checkConnect(bytes),
+    () => readHeader(bytes),
+    () => declaredLength(bytes),
+  ])
+    expect(read).toThrow(
+      expect.objectContaining({
+        name: 'WireError',
+        code: 'ARGUMENT',
+        path: 'bytes',
+        message: expect.stringContaining('Uint8Array'),
+      }),
+    )
+})
+
+test.each([0, 4, 16, 20, 30])('a load that lies in the buffer it is written to, at %i, goes out as it was', (at) => {
+  const load = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
+  const buffer = () => {
+    const into = new Uint8Array(1024)
+    into.set(load, at)
+    return [into, into.subarray(at, at + load.length)] as const
+  }
+  const [into, own] = buffer()
+  expect(encodeRequest({ type: 'RAW', messageType: 3, load: own }, 'x86_64', into).slice(16, 24)).toEqual(load)
+  for (const encode of [encodeReply, overwriteReply]) {
+    const [into, own] = buffer()
+    expect(encode({ type: 'RAW', messageType: 3, result: 0, load: own }, 'x86_64', into).slice(20, 28)).toEqual(load)
+  }
+})
+
+test('an error shows what was given in a few characters', () => {
+  const given = (value: unknown) => {
+    try {
+      encodeRequest({ type: 'ADD_PCI', bus: value as never, devfn: 0 }, 'x86_64')
+    } catch (error) {
+      return (error as Error).message
+    }
+    return undefined
+  }
+  expect(given(() => 'a long function')).toBe('bus: must be an integer in 0 … 255, got a function')
+  expect(given('x'.repeat(100_000))!.length).toBeLessThan(120)
 })

@@ -2,7 +2,7 @@ import { copyOf, getU32, getU64, putU32, putU64 } from './bytes.js'
 import { checkArch, integer, load, u64 } from './check.js'
 import { type Arch, DEFAULT_APIC_VERSION, HEADER_SIZE, MAX_REQUEST_LOAD, MessageType } from './constants.js'
 import { show, showInteger, WireError } from './error.js'
-import { blankMessage, messageHeader, putHeader } from './header.js'
+import { blankMessage, loadApart, messageHeader, putHeader } from './header.js'
 
 /** vCPUs by local APIC id, which in Dragonball is the vCPU's index. 1 … 255 distinct ids of 0 … 255. */
 export interface X86CpuRequest {
@@ -78,6 +78,7 @@ export function encodeRequest<A extends Arch>(request: Request<A>, arch: A, into
 export function encodeRequest(request: Request, arch: Arch, into?: Uint8Array): Uint8Array {
   checkArch(arch)
   checkRequest(request, arch)
+  const load = request.type === 'RAW' ? loadApart(request.load, into) : undefined
   const bytes = blankMessage(into)
   switch (request.type) {
     case 'ADD_CPU':
@@ -106,8 +107,8 @@ export function encodeRequest(request: Request, arch: Arch, into?: Uint8Array): 
       bytes[DEVFN_AT] = request.devfn
       return bytes
     case 'RAW':
-      putHeader(bytes, request.messageType, request.load.length)
-      bytes.set(request.load, HEADER_SIZE)
+      putHeader(bytes, request.messageType, load!.length)
+      bytes.set(load!, HEADER_SIZE)
       return bytes
   }
 }

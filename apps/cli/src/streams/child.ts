@@ -31,7 +31,13 @@ export async function startProgram(argv: readonly string[], io: Io, env: Record<
   const [file = '', ...args] = argv
   // A terminal stays one for it. In a test there is none to inherit.
   const inherits = 'fd' in io.stderr && io.stderr.fd === 2
-  const child = spawn(file, args, { stdio: ['pipe', 'pipe', inherits ? 'inherit' : 'pipe'], env: { ...process.env, ...env } })
+  let child: ReturnType<typeof spawn>
+  try {
+    child = spawn(file, args, { stdio: ['pipe', 'pipe', inherits ? 'inherit' : 'pipe'], env: { ...process.env, ...env } })
+  } catch (error) {
+    // E2BIG or ENOTDIR, say: only what it expects to happen does Node emit.
+    throw new ExecError(file, error as NodeJS.ErrnoException)
+  }
   child.stderr?.on('data', (chunk) => io.stderr.write(chunk))
   const closed = new Promise<void>((resolve) => child.once('close', () => resolve()))
   const status = new Promise<number>((resolve) =>

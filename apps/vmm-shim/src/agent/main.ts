@@ -6,11 +6,10 @@ import { UpcallServer } from '@upcall/server'
 import { listen, type VsockSocket } from '@upcall/vsock'
 import { UPCALL_PORT } from '@upcall/wire'
 import { readLine } from './line.js'
-import { AGENT_PORT, type Answer, type Ask, ECHO_PORT, type Executed } from './messages.js'
+import { AGENT_PORT, type Answer, type Ask, ECHO_PORT, type Executed, MAX_OUTPUT } from './messages.js'
 import { reportOn } from './report.js'
 
 const MAX_ASK = 64 * 1024
-const MAX_OUTPUT = 1024 * 1024
 const ASK_MS = 10_000
 
 await serveUpcalls()

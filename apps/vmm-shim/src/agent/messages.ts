@@ -5,6 +5,9 @@ export const AGENT_PORT = 10219
 /** Where it sends back whatever it is sent. */
 export const ECHO_PORT = 10220
 
+/** Of a program's stdout, and of its stderr, in bytes. */
+export const MAX_OUTPUT = 1024 * 1024
+
 /** `execute` runs a program in the guest; its output is UTF-8 and at most 1 MiB, and it may take `timeoutMs`. */
 export type Ask =
   | { readonly ask: 'report' }

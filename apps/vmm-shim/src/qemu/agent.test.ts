@@ -1,5 +1,6 @@
 import { duplexPair } from 'node:stream'
 import { describe, expect, it } from 'vitest'
+import { MAX_OUTPUT } from '../agent/messages.js'
 import { Agent } from './agent.js'
 
 /** An agent whose guest answers every question so. */
@@ -42,5 +43,20 @@ describe('report', () => {
 
   it.each(['', 'nonsense', '7', 'null', '{"error":"no"}'])('that is no answer is none: %j', async (answer) => {
     await expect(answering(answer).report()).rejects.toThrow()
+  })
+})
+
+describe('execute', () => {
+  it('takes all the output that the guest may give, however JSON writes it', async () => {
+    // Each byte of it is six characters of JSON.
+    const output = '\u0001'.repeat(MAX_OUTPUT)
+    const executed = { status: 0, stdout: output, stderr: output }
+    const { stdout, stderr } = await answering(JSON.stringify({ ok: executed })).execute(['cat'])
+    expect([stdout.length, stderr.length]).toEqual([MAX_OUTPUT, MAX_OUTPUT])
+  })
+
+  it('takes no more than that', async () => {
+    const answer = JSON.stringify({ ok: { status: 0, stdout: 'x'.repeat(14 * MAX_OUTPUT), stderr: '' } })
+    await expect(answering(answer).execute(['cat'])).rejects.toThrow(/an answer of more than \d+ bytes/)
   })
 })

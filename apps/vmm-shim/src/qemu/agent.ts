@@ -1,11 +1,12 @@
 import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
-import { AGENT_PORT, type AgentReport, type Answer, type Ask, type Executed } from '../agent/messages.js'
+import { AGENT_PORT, type AgentReport, type Answer, type Ask, type Executed, MAX_OUTPUT } from '../agent/messages.js'
 import type { GuestReport } from '../vm/machine.js'
 import { parseAddress } from '../vm/pci-bus.js'
 
 const REPORT_MS = 5_000
-const MAX_ANSWER = 4 * 1024 * 1024
+/** Two outputs, of which JSON may write each byte as six characters, and some room for the rest. */
+const MAX_ANSWER = 2 * 6 * MAX_OUTPUT + 64 * 1024
 
 export type Connect = (port: number, options: { signal: AbortSignal }) => Promise<Duplex>
 

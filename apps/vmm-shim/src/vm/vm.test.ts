@@ -161,6 +161,18 @@ describe('a guest that refuses', () => {
     expect([machine.cpus, machine.drives, machine.pci].map((set) => set.size)).toEqual([1, 0, 0])
   })
 
+  it('is what is told, even if what was plugged in cannot be taken out again', async () => {
+    await using rig = await makeRig({ onRequest: (_, { faults }) => (faults.fault = 'refuse') })
+    const { vm, machine } = rig
+    machine.unplugPci = () => Promise.reject(new Error('the monitor is gone'))
+    await expect(vm.addPci('net1')).rejects.toMatchObject({
+      outcome: 'guest-error',
+      errno: -5,
+      message: expect.stringMatching(/; it could not be unplugged: the monitor is gone$/),
+    })
+    expect((await vm.view()).believed.pci).toEqual([])
+  })
+
   it('keeps what was to be removed', async () => {
     await using rig = await makeRig({
       cpus: 2,

@@ -291,7 +291,10 @@ export class Vm {
         if (mayHaveHappened(error)) {
           entry.status = 'unknown'
         } else {
-          await unplug()
+          await unplug().catch((cause: Error) => {
+            // What the guest said is the answer all the same.
+            if (error instanceof Error) error.message += `; it could not be unplugged: ${cause.message}`
+          })
           book.delete(id)
         }
         throw error

@@ -52,6 +52,6 @@ export function backoff(pace: Pace, attempt: number): number {
   const random = pace.random()
   // A delay that is no number would be waited for without a timer, for ever.
   if (typeof random !== 'number' || !(random >= 0 && random <= 1))
-    throw new RangeError(`reconnect.random: must return a number from 0 to 1, got ${random}`)
+    throw new RangeError(`reconnect.random: must return a number from 0 to 1, got ${String(random)}`)
   return pace.minDelayMs + random * Math.max(0, cap - pace.minDelayMs)
 }

@@ -17,6 +17,9 @@ describe('a backend is checked when it is given', () => {
     [{ opened: 5 }, 'backend.opened: must be a function'],
     [{ stopped: false }, 'backend.stopped: must be a function'],
     [{ quirks: 'all' }, "backend.quirks: must be an object, got 'all'"],
+    [{ quirks: null }, 'backend.quirks: must be an object, got null'],
+    [{ quirks: { tornRequests: 'no' } }, "backend.quirks.tornRequests: must be true or false, got 'no'"],
+    [{ quirks: { tornRequest: true } }, 'backend.quirks.tornRequest: must be one of tornRequests'],
   ])('%j', (wrong, message) => {
     expect(make(wrong)).toThrow(message)
   })

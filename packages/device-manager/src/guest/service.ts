@@ -46,5 +46,5 @@ function checkBackend(backend: GuestBackend): void {
   }
   for (const name of ['available', 'opened', 'stopped'] as const)
     if (backend[name] !== undefined) checkFunction(`backend.${name}`, backend[name], 'a function or left out')
-  if (backend.quirks !== undefined) checkObject('backend.quirks', backend.quirks)
+  wireQuirks('backend.quirks', backend.quirks)
 }

@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ARCHES, type GuestArch, HOST } from '../arch.js'
+import { checkFunction, checkOptions, checkSignal, checkText, checkTexts, refused } from '../check.js'
 import { QemuError } from '../errors.js'
 import { discard, place } from './cache.js'
 import { type CpioEntry, cpio } from './cpio.js'
@@ -82,14 +83,15 @@ interface Ingredients {
  * of either architecture. Rejects with QemuError.
  */
 export async function buildGuestImage(options: ImageOptions): Promise<GuestImage> {
+  checkOptions('image', options)
   const { cacheDir, signal, onProgress = () => {} } = options
+  checkImageOptions(options)
   if (process.platform !== 'linux' || process.arch !== 'x64') {
     throw new QemuError(
       'IMAGE',
       `guest images are made on Linux x64 with Debian's tools, not on ${process.platform} ${process.arch}`,
     )
   }
-  checkArch(options)
   await mkdir(cacheDir, { recursive: true })
   const work = await mkdtemp(join(cacheDir, 'build-'))
   try {
@@ -107,11 +109,25 @@ export async function buildGuestImage(options: ImageOptions): Promise<GuestImage
   }
 }
 
-function checkArch({ arch = HOST, node }: ImageOptions): void {
-  if (!Object.hasOwn(ARCHES, arch)) {
-    const allowed = Object.keys(ARCHES).join(', ')
-    throw new QemuError('INVALID_OPTION', `image option arch is ${JSON.stringify(arch)}; allowed: ${allowed}`)
-  }
+/** @throws QemuError */
+function checkImageOptions({
+  cacheDir,
+  arch = HOST,
+  node,
+  packages,
+  kernelPackage,
+  modules,
+  signal,
+  onProgress,
+}: ImageOptions): void {
+  if (typeof cacheDir !== 'string' || cacheDir === '') throw refused('image option cacheDir', cacheDir, 'the path of a folder')
+  checkText('image option node', node)
+  checkText('image option kernelPackage', kernelPackage)
+  checkTexts('image option packages', packages)
+  checkTexts('image option modules', modules)
+  checkFunction('image option onProgress', onProgress)
+  checkSignal('image', signal)
+  if (!Object.hasOwn(ARCHES, arch)) throw refused('image option arch', arch, Object.keys(ARCHES).join(', '))
   if (arch !== HOST && node === undefined)
     throw new QemuError('INVALID_OPTION', `image option node is missing: the Node that runs this is none for an ${arch} guest`)
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { type GuestArch, HOST } from '../arch.js'
+import { checkFunction, checkOptions, checkSignal, refused } from '../check.js'
 import { QemuError } from '../errors.js'
 import { findProgram } from '../process.js'
 import { place } from './cache.js'
@@ -31,7 +32,13 @@ const COMPILERS = { x86_64: 'gcc', aarch64: 'aarch64-linux-gnu-gcc' } as const
  * the one that compiles for it), no rights. Rejects with QemuError.
  */
 export async function buildKernelModule(options: KernelModuleOptions): Promise<string> {
+  checkOptions('module', options)
   const { sourceDir, release, arch = HOST, cacheDir, signal, onProgress = () => {} } = options
+  for (const [name, value] of Object.entries({ sourceDir, release, cacheDir }))
+    if (typeof value !== 'string' || value === '') throw refused(`module option ${name}`, value, 'a text that is not empty')
+  if (!Object.hasOwn(COMPILERS, arch)) throw refused('module option arch', arch, Object.keys(COMPILERS).join(', '))
+  checkFunction('module option onProgress', options.onProgress)
+  checkSignal('module', signal)
   await mkdir(cacheDir, { recursive: true })
   const work = await mkdtemp(join(cacheDir, 'build-'))
   try {

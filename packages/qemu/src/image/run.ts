@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline'
 import { archOf, type MachineType } from '../arch.js'
 import type { Drive } from '../argv.js'
 import { bounded, checkDeadline, systemClock } from '../bounded.js'
+import { checkFunction, checkOptions, checkSignal, checkText, checkTexts, refused } from '../check.js'
 import { QemuError } from '../errors.js'
 import { type BootOptions, type BootRestart, bootGuest, type Guest } from '../guest.js'
 import { type CpioEntry, cpio } from './cpio.js'
@@ -71,6 +72,7 @@ export async function runInGuest(options: RunOptions): Promise<RunResult> {
 
 /** The same, for a host that has business with the guest while the command runs. Resolves when the command starts. */
 export async function startInGuest(options: RunOptions): Promise<GuestRun> {
+  checkRunOptions(options)
   const { image, payloadDir } = options
   const machine = machineFor(options)
   checkDeadline('command', options.deadlineMs ?? 0)
@@ -101,6 +103,22 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
   }
 }
 
+/** @throws QemuError */
+function checkRunOptions(options: RunOptions): void {
+  checkOptions('guest', options)
+  const { image, command, env = {}, modules, signal, onLine, payloadDir, cwd } = options
+  if (typeof image !== 'object' || image === null) throw refused('image', image, 'what buildGuestImage() made')
+  if (!Array.isArray(command) || command.length === 0 || command.some((word) => typeof word !== 'string'))
+    throw refused('command', command, 'a program and its arguments, as an array of texts')
+  checkOptions('env', env)
+  for (const [name, value] of Object.entries(env)) if (typeof value !== 'string') throw refused(`env.${name}`, value, 'a text')
+  checkTexts('modules', modules)
+  checkText('payloadDir', payloadDir)
+  checkText('cwd', cwd)
+  checkFunction('onLine', onLine)
+  checkSignal('guest', signal)
+}
+
 /** A machine of the image's architecture. */
 function machineFor({ image: { arch }, machine = arch === 'aarch64' ? 'virt' : 'q35' }: RunOptions): MachineType {
   if (archOf(machine) === arch) return machine
@@ -110,7 +128,6 @@ function machineFor({ image: { arch }, machine = arch === 'aarch64' ? 'virt' : '
 /** The image's initramfs with this run's files behind it: the kernel unpacks archives one after the other. */
 async function composeInitrd(options: RunOptions, token: string): Promise<Buffer> {
   const { image, command, env = {}, payloadDir, ports = [], early = '', earlyFiles = {} } = options
-  if (command.length === 0) throw new QemuError('INVALID_OPTION', 'command is empty; it needs a program')
   const badName = Object.keys(env).find((name) => !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name))
   if (badName !== undefined)
     throw new QemuError('INVALID_OPTION', `env has the name ${JSON.stringify(badName)}; allowed: letters, digits, "_"`)

@@ -86,6 +86,15 @@ describe('a machine', () => {
     })
   })
 
+  it('is not asked for what nobody knows', () => {
+    expect(() => missingTools('image', 'toaster' as 'image')).toThrow(
+      expect.objectContaining({
+        code: 'INVALID_OPTION',
+        message: expect.stringContaining('purpose is "toaster"; allowed: image, module, aarch64, aarch64-gcc'),
+      }),
+    )
+  })
+
   it('that is one is told what to install', async () => {
     vi.stubEnv('PATH', join(dir, 'bin'))
     for (const name of ['apt-get', 'apt-cache', 'dpkg-deb', 'ldd', 'qemu-system-x86_64', 'mkfs.ext4']) await tool(name, '')

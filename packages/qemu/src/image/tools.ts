@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { refused } from '../check.js'
 import { QemuError } from '../errors.js'
 import { findProgram, hasProgram } from '../process.js'
 
@@ -39,10 +40,12 @@ const NEEDED = {
 
 const LIBRARY_PATH = ['/usr/lib/x86_64-linux-gnu', '/lib/x86_64-linux-gnu', '/usr/lib64', '/lib64', '/usr/lib', '/usr/local/lib']
 
-/** What is missing of it all and how to get it, in one sentence; undefined if nothing is. */
+/** What is missing of it all and how to get it, in one sentence; undefined if nothing is. Throws QemuError for a purpose that there is not. */
 export function missingTools(...purposes: readonly (keyof typeof NEEDED)[]): string | undefined {
   const isThere = (name: string) =>
     name.includes('.so.') ? LIBRARY_PATH.some((folder) => existsSync(join(folder, name))) : hasProgram(name, SYSTEM_PATH)
+  for (const purpose of purposes)
+    if (!Object.hasOwn(NEEDED, purpose)) throw refused('purpose', purpose, Object.keys(NEEDED).join(', '))
   const missing = purposes.flatMap((purpose) => NEEDED[purpose]).filter((name) => !isThere(name))
   if (missing.length === 0) return undefined
   const notFound = `${missing.join(', ')} not found`

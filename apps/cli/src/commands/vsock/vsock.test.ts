@@ -423,6 +423,19 @@ describe('--exec', () => {
     expect(missing.status).toBe(127)
     expect(missing.stderr.text).toMatch(/--exec: \/nonexistent\/program: no such program/)
     expect(await upcall(['vsock', 'connect', `unix:${dir}/s`, '--exec', dir])).toMatchObject({ status: 126 })
+    // Node throws these, and emits the others.
+    for (const [program, why] of [
+      [`${process.execPath}/program`, 'ENOTDIR'],
+      [`/${'x'.repeat(300)}`, 'ENAMETOOLONG'],
+      ['', 'ERR_INVALID_ARG_VALUE'],
+    ] as const) {
+      const refused = await upcall(['vsock', 'connect', `unix:${dir}/s`, '--exec', program])
+      expect(refused.status).toBe(126)
+      expect(refused.stderr.text).toContain(`cannot be started (${why})`)
+    }
+    const long = await upcall(['vsock', 'connect', `unix:${dir}/s`, '--exec', 'true', 'x'.repeat(1 << 18)])
+    expect(long.status).toBe(126)
+    expect(long.stderr.text).toContain('--exec: true: cannot be started (E2BIG)')
     expect(await upcall(['vsock', 'connect', `unix:${dir}/none`, '--exec', 'true'])).toMatchObject({ status: 3 })
   })
 
