@@ -685,6 +685,12 @@ const faults = [
   ),
   vsock('an answer that reached nobody is no loss', 'join.ts', 'other.lost > 0 ?', 'false ?'),
   vsock('TLS ends a socket below its end()', 'conceal.ts', 'if (depth > 0 || !handle) return handle', 'return handle'),
+  vsock(
+    'the end of a socket takes from TLS what it has not handed on',
+    'conceal.ts',
+    'state.autoDestroy = false',
+    'state.autoDestroy = true',
+  ),
 
   cli(
     'the EOF of a peer without half-close is the end of stdin',

@@ -83,12 +83,14 @@ export function concealing<T extends Socket>(shown: T): T {
   // TLS takes a socket without a handle for one that is still connecting, and waits for the event.
   members.once = hidden(function (this: Socket, event: string, listener: () => void) {
     once.call(this, event, listener)
-    if (event === 'connect' && asked.has(this))
+    if (event === 'connect' && asked.has(this)) {
+      keepOpen(this)
       process.nextTick(() => {
         if (!this.listeners('connect').includes(listener)) return
         this.off('connect', listener)
         if (!this.destroyed) listener.call(this)
       })
+    }
     return this
   })
   // Listeners of what it emits while its own code is at work are not that code.
@@ -109,6 +111,15 @@ export function concealing<T extends Socket>(shown: T): T {
   })
   const prototype: T = Object.create(shown, members)
   return prototype
+}
+
+/**
+ * TLS drops what it has deciphered and not handed on yet when the stream below it closes, and destroys that stream when it closes
+ * itself. So the end of both directions does not close this one. An error still does.
+ */
+function keepOpen(socket: Socket): void {
+  const state = (socket as unknown as { _readableState: { autoDestroy: boolean } })._readableState
+  state.autoDestroy = false
 }
 
 function hidden(value: unknown): PropertyDescriptor {

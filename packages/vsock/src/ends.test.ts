@@ -402,15 +402,30 @@ describe('TLS to a VMM without half-close', () => {
     client.on('data', (chunk) => {
       received += chunk.length
     })
-    const ended = new Promise<unknown>((resolve) => client.once('end', () => resolve('end')).once('error', resolve))
-    const closed = new Promise((resolve) => client.once('close', resolve))
+    const closed = new Promise((resolve) => client.once('close', () => resolve('close')))
+    const ended = Promise.race([
+      new Promise<unknown>((resolve) => client.once('end', () => resolve('end')).once('error', resolve)),
+      closed,
+    ])
     client.end('question')
-    return { socket, ended, closed, received: () => received }
+    return { client, socket, ended, closed, received: () => received }
   }
 
   it("loses nothing of the guest's answer", async () => {
     const { socket, ended, closed, received } = await ask((guest) => guest.end(Buffer.alloc(1 << 20)), manualClock())
     expect([await ended, received()]).toEqual(['end', 1 << 20])
+    await closed
+    expect(socket.destroyed).toBe(true)
+  })
+
+  it('keeps what it has deciphered for a client that reads late', async () => {
+    const { client, socket, ended, closed, received } = await ask((guest) => guest.end(Buffer.alloc(10_000)), manualClock())
+    client.pause()
+    // Both directions are over before the client reads.
+    await until(() => socket.readableEnded && socket.writableFinished)
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate)
+    client.resume()
+    expect([await ended, received()]).toEqual(['end', 10_000])
     await closed
     expect(socket.destroyed).toBe(true)
   })

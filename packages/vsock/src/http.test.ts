@@ -108,8 +108,10 @@ describe('fetch', () => {
   type AgentClass = new (options: { connect: ReturnType<typeof connector>; connections: number }) => Dispatcher
   async function undiciAgent(connect: ReturnType<typeof connector>): Promise<Dispatcher> {
     await fetch('data:,')
-    const installed = (globalThis as Record<symbol, object | undefined>)[Symbol.for('undici.globalDispatcher.1')]
-    const Agent = installed?.constructor as AgentClass
+    const globals = globalThis as Record<symbol, object | undefined>
+    // From 26 the first is a wrapper of the second.
+    const [second, first] = [2, 1].map((version) => globals[Symbol.for(`undici.globalDispatcher.${version}`)])
+    const Agent = (second ?? first)?.constructor as AgentClass
     return new Agent({ connect, connections: 1 })
   }
 
