@@ -684,6 +684,8 @@ const faults = [
     '',
   ),
   vsock('an answer that reached nobody is no loss', 'join.ts', 'other.lost > 0 ?', 'false ?'),
+  vsock('HTTP/2 works on the methods, and drops what waits', 'conceal.ts', 'if (isHttp2()) {', 'if (false) {'),
+  vsock('HTTP/2 does not see that the guest has gone', 'conceal.ts', "socket.once('end', () => socket.end())", ''),
   vsock('TLS ends a socket below its end()', 'conceal.ts', 'if (depth > 0 || !handle) return handle', 'return handle'),
   vsock(
     'the end of a socket takes from TLS what it has not handed on',

@@ -2,6 +2,8 @@ import { Socket } from 'node:net'
 
 // TLS takes the handle of a net.Socket and talks to it below JavaScript: its end is the handle's shutdown, which no `_final` sees. Of
 // a stream that shows no handle it calls the methods. So a socket whose end() has to wait shows none, except to net.Socket's own code.
+// HTTP/2 takes the handle too, but ends the socket by end(). Over methods it drops what a slow reader has not taken when both directions
+// have ended, so to HTTP/2 the socket shows its handle.
 
 type Prototype = Record<string, unknown>
 type Method = (this: unknown, ...args: unknown[]) => unknown
@@ -75,6 +77,10 @@ export function concealing<T extends Socket>(shown: T): T {
       get(this: Socket) {
         const handle = get.call(this)
         if (depth > 0 || !handle) return handle
+        if (isHttp2()) {
+          show(this, shown)
+          return handle
+        }
         asked.add(this)
         process.nextTick(() => asked.delete(this))
         return null
@@ -120,6 +126,23 @@ export function concealing<T extends Socket>(shown: T): T {
 function keepOpen(socket: Socket): void {
   const state = (socket as unknown as { _readableState: { autoDestroy: boolean } })._readableState
   state.autoDestroy = false
+}
+
+/** What HTTP/2 has taken. It does not end what has been ended by the peer, and on this transport that is the end of both directions. */
+function show(socket: Socket, shown: Socket): void {
+  Object.setPrototypeOf(socket, shown)
+  socket.once('end', () => socket.end())
+}
+
+/** Whether Node's HTTP/2 is asking. Nothing but the stack tells it from TLS. */
+function isHttp2(): boolean {
+  const { prepareStackTrace, stackTraceLimit } = Error
+  try {
+    Object.assign(Error, { prepareStackTrace: undefined, stackTraceLimit: 4 })
+    return new Error().stack?.includes('node:internal/http2/') === true
+  } finally {
+    Object.assign(Error, { prepareStackTrace, stackTraceLimit })
+  }
 }
 
 function hidden(value: unknown): PropertyDescriptor {

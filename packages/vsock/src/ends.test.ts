@@ -1,4 +1,5 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import * as http2 from 'node:http2'
 import { connect as netConnect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -435,5 +436,67 @@ describe('TLS to a VMM without half-close', () => {
     const { ended, received } = await ask(() => clock.fire(250), clock)
     expect(await ended).toMatchObject({ code: 'ETIMEDOUT', op: 'shutdown' })
     expect(received()).toBe(0)
+  })
+})
+
+describe('HTTP/2 to a VMM without half-close', () => {
+  /** A request that the guest answers so. */
+  async function ask(respond: (stream: http2.ServerHttp2Stream, session: http2.Http2Session) => void) {
+    const server = http2.createServer()
+    let guest: Socket | undefined
+    server.once('connection', (socket) => {
+      guest = socket
+    })
+    server.on('stream', (stream) =>
+      respond(
+        stream.on('error', () => {}),
+        stream.session as http2.Http2Session,
+      ),
+    )
+    await new Promise<void>((resolve) => server.listen(`${dir}/guest`, resolve))
+    closers.push(() => new Promise((resolve) => server.close(resolve)))
+    await serve({ profile: 'firecracker', route: () => connect(`unix:${dir}/guest`) })
+    const socket = await connect(`hvsock://${path}:52`)
+    const session = http2.connect('http://guest', { createConnection: () => socket })
+    const request = session.request({ ':path': '/' })
+    const over = new Promise<void>((resolve) => session.once('close', resolve))
+    const ended = new Promise<unknown>((resolve) => {
+      request
+        .once('end', () => resolve('end'))
+        .once('error', resolve)
+        .once('close', () => resolve('close'))
+    })
+    return { socket, session, request, over, ended, guest: { destroy: () => guest?.destroy() } }
+  }
+
+  it('keeps what a client that reads slowly has not taken', async () => {
+    const { socket, request, over, ended } = await ask((stream, session) => {
+      stream.respond()
+      stream.end(Buffer.alloc(200_000))
+      session.close()
+    })
+    let received = 0
+    let reading = true
+    void ended.then(() => {
+      reading = false
+    })
+    request.on('readable', () => {})
+    while (reading) {
+      received += request.read(Math.min(1_000, request.readableLength) || undefined)?.length ?? 0
+      await new Promise(setImmediate)
+    }
+    expect([await ended, received]).toEqual(['end', 200_000])
+    await over
+    expect(socket.destroyed).toBe(true)
+  })
+
+  it('sees that the guest has gone', async () => {
+    const { socket, session, request, over, guest } = await ask((stream) => {
+      stream.respond()
+      stream.write('and then')
+    })
+    request.once('data', () => guest.destroy())
+    await over
+    expect([session.destroyed, socket.destroyed]).toEqual([true, true])
   })
 })

@@ -37,7 +37,8 @@ interface Linger {
  * `destroy()` and `destroySoon()` do not wait.
  *
  * The same holds for whatever wraps such a socket. TLS would otherwise end it below JavaScript, so a connected socket with
- * `halfClose: false` shows no `_handle`: `tls.connect({ socket })` and HTTP/2 work on its methods. It cannot be the stdio of a child process.
+ * `halfClose: false` shows no `_handle`: `tls.connect({ socket })` works on its methods. HTTP/2 ends it by `end()` and takes the handle.
+ * It cannot be the stdio of a child process.
  */
 export class VsockSocket extends Socket {
   /** This end, where it has a name: the listening address of an accepted socket. */
