@@ -710,6 +710,18 @@ const faults = [
     '',
   ),
   cli('a source that has closed is waited for', 'streams/party.ts', 'watchPeer(socket, clock)', ''),
+  cli(
+    'a stream that was cut off is a success',
+    'streams/relay.ts',
+    'aborted.then(() => ({ cut: true }))',
+    'aborted.then(() => ({}))',
+  ),
+  cli(
+    'a dialer that was closed is not told of',
+    'streams/listener.ts',
+    'if (port !== guestPort) onRefused',
+    'if (false) onRefused',
+  ),
   cli('an end in memory forgets what broke it', 'streams/pair.ts', 'other.destroy(error ?? undefined)', 'other.destroy()'),
   cli(
     'an end in memory that closes is a break',

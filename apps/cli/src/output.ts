@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 import spinner from 'yocto-spinner'
+import { Interrupted } from './exit.js'
 
 /** The process as a command sees it. */
 export interface Io {
@@ -33,6 +34,12 @@ export class Output {
     this.json = json
     this.paint = painter(io.stdout, io.env)
     this.#paintError = painter(io.stderr, io.env)
+  }
+
+  /** The command was aborted because the reader of stdout has left. The exit status tells it. */
+  get readerLeft(): boolean {
+    const { reason } = this.#io.signal
+    return reason instanceof Interrupted && reason.signal === 'SIGPIPE'
   }
 
   /** One result. Resolves when stdout takes more. */

@@ -46,6 +46,8 @@ export interface ListenerOptions {
   /** Permissions of the socket file. */
   mode?: number | undefined
   vsock?: VsockOptions | undefined
+  /** As a VMM: a dialer was closed that asked for another port, or for none. */
+  onRefused?: ((why: string) => void) | undefined
 }
 
 /** @throws UsageError with the reason, where it cannot listen. `source` is where the user wrote the address. */
@@ -74,7 +76,7 @@ export async function openListener(
 async function listenAsVmm(
   path: string,
   guestPort: number,
-  { profile, handshakeTimeoutMs, halfClose, mode }: ListenerOptions,
+  { profile, handshakeTimeoutMs, halfClose, mode, onRefused }: ListenerOptions,
   onIncoming: (incoming: Incoming) => void,
 ): Promise<Listener> {
   let stopped = false
@@ -99,6 +101,10 @@ async function listenAsVmm(
         }),
       )
     },
+  })
+  server.on('refused', ({ port, reason }) => {
+    // What becomes of a dialer that was offered is told by whoever took it.
+    if (port !== guestPort) onRefused?.(port === undefined ? reason : `port ${port}: ${reason}`)
   })
   return {
     address: formatAddress({ transport: 'hvsock', path, port: guestPort }),

@@ -211,7 +211,7 @@ test('an abort, early or late, leaves nothing open', async () => {
   late.left.write('x')
   await turn()
   late.cut.abort()
-  expect(await late.result).toEqual({ forth: 1, back: 0 })
+  expect(await late.result).toEqual({ forth: 1, back: 0, cut: true })
   expect([late.nearLeft.destroyed, late.nearRight.destroyed]).toEqual([true, true])
 
   const [, a] = duplexPair()

@@ -24,12 +24,15 @@ export interface Relayed {
   readonly back: number
   /** Absent when everything ended in order: all that was read of one has been taken by the other. */
   readonly broken?: { readonly party: Party; readonly error: Error }
+  /** The signal cut it off: whatever else was to be said is lost. */
+  readonly cut?: true
 }
 
 interface End {
   readonly broken?: Relayed['broken']
   /** Who needs nothing more of what was said to it. */
   readonly over?: Party
+  readonly cut?: true
 }
 
 /** Owns both parties: nothing of either is open when it resolves. It never rejects. */
@@ -102,7 +105,7 @@ export async function relay(a: Party, b: Party, options: RelayOptions): Promise<
         const stuck = [...last].find(({ busy }) => busy)
         return stuck ? { broken: { party: stuck.to, error: takesNoMore() } } : {}
       }),
-      aborted.then(() => ({})),
+      aborted.then(() => ({ cut: true })),
     ])
     settled = true
     cancelTimer()
@@ -116,7 +119,8 @@ export async function relay(a: Party, b: Party, options: RelayOptions): Promise<
       const error = lost.refused ?? lost.to.sink.errored ?? (lost.to === end.over ? goneError() : takesNoMore())
       end = { broken: { party: lost.to, error } }
     }
-    return { forth: forth.bytes, back: back.bytes, ...(end.broken && !signal.aborted && { broken: end.broken }) }
+    const told = signal.aborted ? (end.cut || end.broken) && { cut: true as const } : end.broken && { broken: end.broken }
+    return { forth: forth.bytes, back: back.bytes, ...told }
   } finally {
     signal.removeEventListener('abort', onAbort)
   }

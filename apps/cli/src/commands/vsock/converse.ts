@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { Context } from '../../context.js'
+import type { EventLog } from '../../events.js'
 import { Exit, type ExitStatus, UsageError } from '../../exit.js'
 import { type Io, Output, type Paint } from '../../output.js'
 import { failed, reportText, rounded } from '../../report.js'
@@ -79,17 +80,18 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
       return { outcome: 'not-sent', status: error.status, error: { code: error.code, message: error.message } }
     }
   }
-  const { forth, back, broken } = await relay(local, remote, {
+  const { forth, back, broken, cut } = await relay(local, remote, {
     signal: io.signal,
     lingerMs: lingerOf(lingerMs, conversation),
     stallMs: lingerMs,
   })
   return {
-    outcome: broken ? 'indeterminate' : 'ok',
+    outcome: broken || cut ? 'indeterminate' : 'ok',
     sent: forth,
     received: back,
     ...(status && { status: await status }),
     ...(broken && { error: brokenError(broken.error, peer, broken.party === remote ? forth : undefined) }),
+    ...(cut && { error: cutError(io.signal, peer) }),
     durationMs: rounded(performance.now() - started),
   }
 }
@@ -115,6 +117,16 @@ export function brokenError(error: Error, peer: string, sent: number | undefined
   return { code, message: `${peer}: the connection broke${behind} (${error.message}); what was on its way may be lost` }
 }
 
+/** That a connection was cut off here. */
+export function cutError({ reason }: AbortSignal, peer: string): { code: string; message: string } {
+  return { code: 'ABORTED', message: `${peer}: ${(reason as Error).message}; what was on its way may be lost` }
+}
+
+/** That a dialer was closed to which nothing was offered. */
+export function logRefused(log: EventLog, why: string): void {
+  log.event({ event: 'refused', reason: why }, () => `a dialer was closed: ${why}`)
+}
+
 /** What a connection could not be made for. @throws Whatever is no such reason. */
 export function notSent(error: unknown): StreamReport {
   if (!isStreamError(error)) throw error
@@ -129,7 +141,8 @@ export async function conclude(output: Output, exit: ExitStatus, op: string, rep
   if (outcome === 'indeterminate') exit.add(Exit.indeterminate)
   if (outcome === 'not-sent' && status === 0) exit.add(Exit.notSent)
   const full = { op, ...report }
-  if (error) await output.failure(full, (paint) => failureText(report, paint))
+  // A person who reads with head(1), say, knows that it was cut off.
+  if (error && (output.json || !output.readerLeft)) await output.failure(full, (paint) => failureText(report, paint))
   else if (output.json) await output.result(full, () => '')
 }
 

@@ -13,7 +13,7 @@ import { formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, openListener } from '../../streams/listener.js'
 import { socketParty } from '../../streams/party.js'
 import { relay } from '../../streams/relay.js'
-import { brokenError, failureText, lingerOf, notSent, type StreamReport } from './converse.js'
+import { brokenError, cutError, failureText, lingerOf, logRefused, notSent, type StreamReport } from './converse.js'
 import {
   addConnectingOptions,
   addListeningOptions,
@@ -105,7 +105,16 @@ async function forward(context: Context, options: Options, fromText: string, toT
   const listener = await openListener(
     from,
     '<from>',
-    { asVmm, profile, mode, halfClose, lingerMs, vsock, handshakeTimeoutMs: timeoutMs ?? (retry ? RETRY_MS : DIAL_MS) },
+    {
+      asVmm,
+      profile,
+      mode,
+      halfClose,
+      lingerMs,
+      vsock,
+      handshakeTimeoutMs: timeoutMs ?? (retry ? RETRY_MS : DIAL_MS),
+      onRefused: (why) => logRefused(log, why),
+    },
     (incoming) => admission.offer(incoming),
   )
   try {
@@ -143,18 +152,24 @@ async function forward(context: Context, options: Options, fromText: string, toT
     const accepted = incoming.accept()
     const near = socketParty(accepted.socket, { ...accepted, lastWordsMs: lingerMs })
     const far = socketParty(stream.socket, { ...stream, lastWordsMs: lingerMs })
-    const { forth, back, broken } = await relay(near, far, {
+    const {
+      forth,
+      back,
+      broken,
+      cut: wasCut,
+    } = await relay(near, far, {
       signal: cut.signal,
       lingerMs: lingerOf(lingerMs, accepted, stream),
       stallMs: lingerMs,
     })
     return {
-      outcome: broken ? 'indeterminate' : 'ok',
+      outcome: broken || wasCut ? 'indeterminate' : 'ok',
       sent: forth,
       received: back,
       ...(broken && {
         error: broken.party === near ? brokenError(broken.error, incoming.remote, back) : brokenError(broken.error, peer, forth),
       }),
+      ...(wasCut && { error: cutError(cut.signal, peer) }),
       durationMs: rounded(performance.now() - started),
     }
   }

@@ -7,7 +7,7 @@ import { parseInteger } from '../../options.js'
 import { Admission } from '../../streams/admission.js'
 import { type Endpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, type Listener, openListener } from '../../streams/listener.js'
-import { conclude, converse, failureText, notes, sayingOnStderr } from './converse.js'
+import { conclude, converse, failureText, logRefused, notes, sayingOnStderr } from './converse.js'
 import {
   addExecOption,
   addListeningOptions,
@@ -80,7 +80,7 @@ async function serveOne(context: Context, options: Options, endpoint: Endpoint, 
     take = resolve
   })
   let taken = false
-  const listener = await open(endpoint, options, (incoming) => {
+  const listener = await open(endpoint, options, new EventLog(output), (incoming) => {
     if (taken || io.signal.aborted) return incoming.refuse()
     taken = true
     take(incoming)
@@ -122,7 +122,7 @@ async function serveMany(context: Context, options: Options, endpoint: Endpoint,
         : `#${connection} gone: ${report.sent} bytes sent, ${report.received} received${report.status ? `, status ${report.status}` : ''}`,
     )
   })
-  const listener = await open(endpoint, options, (incoming) => admission.offer(incoming))
+  const listener = await open(endpoint, options, log, (incoming) => admission.offer(incoming))
   try {
     sayListening(output, listener)
     context.exit.servesUntilTold = true
@@ -136,12 +136,12 @@ async function serveMany(context: Context, options: Options, endpoint: Endpoint,
   exit.programStatus = 0
 }
 
-function open(endpoint: Endpoint, options: Options, onIncoming: (incoming: Incoming) => void): Promise<Listener> {
+function open(endpoint: Endpoint, options: Options, log: EventLog, onIncoming: (incoming: Incoming) => void): Promise<Listener> {
   const { halfClose, linger: lingerMs, asVmm, profile, mode } = options
   return openListener(
     endpoint,
     '<address>',
-    { halfClose, lingerMs, asVmm, profile, mode, vsock: vsockOptionsOf(options) },
+    { halfClose, lingerMs, asVmm, profile, mode, vsock: vsockOptionsOf(options), onRefused: (why) => logRefused(log, why) },
     onIncoming,
   )
 }

@@ -324,6 +324,23 @@ describe('connect', () => {
     expect(await running.status).toBe(130)
     expect(stdin.destroyed).toBe(true)
     await once(sockets[0]!.resume(), 'end')
+    expect(running.stderr.text).toBe(
+      `upcall: indeterminate: unix:${dir}/s: interrupted by SIGINT; what was on its way may be lost\n`,
+    )
+  })
+
+  test('what an interruption cuts off is not called complete', async () => {
+    await server(`unix:${dir}/s`, (socket) => void socket.write('up'))
+    const running = start(['--json', 'vsock', 'connect', `unix:${dir}/s`], { stdin: new PassThrough() })
+    await running.stdout.has('up')
+    running.interrupt('SIGTERM')
+    expect(await running.status).toBe(143)
+    expect(running.stderr.json).toEqual([
+      {
+        ...{ op: 'vsock.connect', outcome: 'indeterminate', sent: 0, received: 2, durationMs: expect.any(Number) },
+        error: { code: 'ABORTED', message: `unix:${dir}/s: interrupted by SIGTERM; what was on its way may be lost` },
+      },
+    ])
   })
 
   test.each([
@@ -771,6 +788,25 @@ describe('forward', () => {
     expect(String(await read(socket))).toBe('now')
   })
 
+  test.each([
+    ['forward', 'CONNECT 81\n', 'port 81: no-route'],
+    ['forward', 'GET / HTTP/1.1\r\n\r\n', 'bad-command'],
+    ['listen', 'CONNECT 81\n', 'port 81: no-route'],
+    ['listen', 'CONNECT x\n', 'bad-command'],
+  ])('%s as a VMM tells of a dialer that it closed: %j', async (command, words, reason) => {
+    const to = command === 'forward' ? [`unix:${dir}/guest`] : ['--keep']
+    const running = start(['--json', 'vsock', command, '--as-vmm', `hvsock://${dir}/vm:80`, ...to])
+    const log = command === 'forward' ? running.stdout : running.stderr
+    await log.has('"listening"')
+    const socket = netConnect(join(dir, 'vm'))
+    socket.end(words)
+    await read(socket)
+    await log.has('"refused"')
+    expect(log.json.at(-1)).toEqual({ time: expect.any(String), event: 'refused', reason })
+    running.interrupt()
+    await running.status
+  })
+
   test('--timeout bounds each connecting', async () => {
     const silent = createServer(() => {}).listen(join(dir, 'vm'))
     const sockets: Socket[] = []
@@ -805,6 +841,9 @@ describe('forward', () => {
     await once(cut, 'data')
     hard.interrupt()
     expect(await hard.status).toBe(130)
+    expect(hard.stdout.text).toContain(
+      `#1 indeterminate: unix:${dir}/guest: interrupted by SIGINT; what was on its way may be lost`,
+    )
     expect(await read(cut)).toHaveLength(0)
     cut.destroy()
 
