@@ -2,6 +2,8 @@
 import { appendFileSync } from 'node:fs'
 
 export default class MutantReporter {
+  #told = new Set()
+
   onInit(vitest) {
     const longest = (times) => Math.max(...times)
     const configs = vitest.projects.map(({ config }) => config)
@@ -16,8 +18,9 @@ export default class MutantReporter {
   }
 
   onTestCaseResult(test) {
-    if (test.result().state === 'failed')
-      this.#tell({ failed: `${test.module.moduleId}: ${test.fullName}`, errors: messages(test.result()) })
+    if (test.result().state !== 'failed' || this.#told.has(test.id)) return
+    this.#told.add(test.id)
+    this.#tell({ failed: `${test.module.moduleId}: ${test.fullName}`, errors: messages(test.result()) })
   }
 
   onTestModuleEnd(module) {
@@ -27,7 +30,9 @@ export default class MutantReporter {
     this.#tell({ file: module.moduleId, ms, longest, errors: module.errors().map(({ message }) => message) })
   }
 
-  onTestRunEnd(_modules, errors, reason) {
+  onTestRunEnd(modules, errors, reason) {
+    // Of tests that run side by side, the one that fails and so ends the run is not told of by itself.
+    for (const module of modules) for (const test of module.children.allTests()) this.onTestCaseResult(test)
     this.#tell({ reason, errors: errors.map(({ message }) => message) })
   }
 
