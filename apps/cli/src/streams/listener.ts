@@ -103,7 +103,7 @@ async function listenAsVmm(
     },
   })
   server.on('refused', ({ port, reason }) => {
-    // What becomes of a dialer that was offered is told by whoever took it.
+    // The command itself reports what becomes of a dialer that it was offered.
     if (port !== guestPort) onRefused?.(port === undefined ? reason : `port ${port}: ${reason}`)
   })
   return {
