@@ -719,7 +719,7 @@ const faults = [
   cli(
     'a dialer that was closed is not told of',
     'streams/listener.ts',
-    'if (port !== guestPort) onRefused',
+    'if (refusal.port !== guestPort) onRefused',
     'if (false) onRefused',
   ),
   cli('an end in memory forgets what broke it', 'streams/pair.ts', 'other.destroy(error ?? undefined)', 'other.destroy()'),

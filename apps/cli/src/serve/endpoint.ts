@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import { type Address, AddressError, formatAddress, type HybridProfile, isVsockError, listen, listenHybrid } from '@upcall/vsock'
 import { UsageError } from '../exit.js'
+import { refusalText } from '../streams/listener.js'
 import { joinedPair } from '../streams/pair.js'
 
 export interface OpenEndpoint {
@@ -36,7 +37,7 @@ export async function openEndpoint(
           return vmm
         },
       })
-      server.on('refused', ({ port, reason }) => refused(port === undefined ? reason : `port ${port}: ${reason}`))
+      server.on('refused', (refusal) => refused(refusalText(refusal)))
       return { address: formatAddress(address), close: () => server.close() }
     }
     const server = await listen(address)

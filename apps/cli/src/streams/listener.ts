@@ -7,6 +7,7 @@ import {
   isVsockError,
   listen,
   listenHybrid,
+  type Refusal,
   type VsockOptions,
   VsockSocket,
 } from '@upcall/vsock'
@@ -102,9 +103,9 @@ async function listenAsVmm(
       )
     },
   })
-  server.on('refused', ({ port, reason }) => {
+  server.on('refused', (refusal) => {
     // The command itself reports what becomes of a dialer that it was offered.
-    if (port !== guestPort) onRefused?.(port === undefined ? reason : `port ${port}: ${reason}`)
+    if (refusal.port !== guestPort) onRefused?.(refusalText(refusal))
   })
   return {
     address: formatAddress({ transport: 'hvsock', path, port: guestPort }),
@@ -113,6 +114,11 @@ async function listenAsVmm(
     },
     close: () => server.close(),
   }
+}
+
+/** Why a dialer was closed, and the port it asked for, if it came so far. */
+export function refusalText({ port, reason }: Refusal): string {
+  return port === undefined ? reason : `port ${port}: ${reason}`
 }
 
 function listenTcp(address: TcpAddress, onIncoming: (incoming: Incoming) => void): Promise<Listener> {

@@ -17,19 +17,24 @@ export interface RelayOptions {
   setTimer?: ((ms: number, fn: () => void) => () => void) | undefined
 }
 
+export interface Broken {
+  readonly party: Party
+  readonly error: Error
+}
+
 export interface Relayed {
   /** Bytes that the second party took of the first. */
   readonly forth: number
   /** Bytes that the first one took of the second. */
   readonly back: number
   /** Absent when everything ended in order: all that was read of one has been taken by the other. */
-  readonly broken?: { readonly party: Party; readonly error: Error }
+  readonly broken?: Broken
   /** The signal cut it off: whatever else was to be said is lost. */
   readonly cut?: true
 }
 
 interface End {
-  readonly broken?: Relayed['broken']
+  readonly broken?: Broken
   /** Who needs nothing more of what was said to it. */
   readonly over?: Party
   readonly cut?: true

@@ -7,7 +7,7 @@ import { failed, reportText, rounded } from '../../report.js'
 import { ExecError, startProgram } from '../../streams/child.js'
 import { explainStreamError, isStreamError } from '../../streams/error.js'
 import { isTerminal, type Party, socketParty, stdioParty } from '../../streams/party.js'
-import { relay } from '../../streams/relay.js'
+import { type Broken, type Relayed, relay } from '../../streams/relay.js'
 import { checkGlobals } from './options.js'
 
 /** What became of a stream, as `--json` prints it. */
@@ -80,19 +80,28 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
       return { outcome: 'not-sent', status: error.status, error: { code: error.code, message: error.message } }
     }
   }
-  const { forth, back, broken, cut } = await relay(local, remote, {
+  const relayed = await relay(local, remote, {
     signal: io.signal,
     lingerMs: lingerOf(lingerMs, conversation),
     stallMs: lingerMs,
   })
+  const exited = status && { status: await status }
+  const describe = ({ party, error }: Broken) => brokenError(error, peer, party === remote ? relayed.forth : undefined)
+  return { ...relayReport(relayed, { started, peer, signal: io.signal, describe }), ...exited }
+}
+
+/** What became of a relay that began at `started` and that `signal` may have cut off. `describe` words what broke a party. */
+export function relayReport(
+  { forth, back, broken, cut }: Relayed,
+  how: { started: number; peer: string; signal: AbortSignal; describe: (broken: Broken) => NonNullable<StreamReport['error']> },
+): StreamReport {
   return {
     outcome: broken || cut ? 'indeterminate' : 'ok',
     sent: forth,
     received: back,
-    ...(status && { status: await status }),
-    ...(broken && { error: brokenError(broken.error, peer, broken.party === remote ? forth : undefined) }),
-    ...(cut && { error: cutError(io.signal, peer) }),
-    durationMs: rounded(performance.now() - started),
+    ...(broken && { error: how.describe(broken) }),
+    ...(cut && { error: cutError(how.signal, how.peer) }),
+    durationMs: rounded(performance.now() - how.started),
   }
 }
 
@@ -117,12 +126,12 @@ export function brokenError(error: Error, peer: string, sent: number | undefined
   return { code, message: `${peer}: the connection broke${behind} (${error.message}); what was on its way may be lost` }
 }
 
-/** That a connection was cut off here. */
-export function cutError({ reason }: AbortSignal, peer: string): { code: string; message: string } {
+/** The error of a connection that an interruption cut off. */
+function cutError({ reason }: AbortSignal, peer: string): { code: string; message: string } {
   return { code: 'ABORTED', message: `${peer}: ${(reason as Error).message}; what was on its way may be lost` }
 }
 
-/** That a dialer was closed to which nothing was offered. */
+/** Logs a dialer that the listener closed by itself. */
 export function logRefused(log: EventLog, why: string): void {
   log.event({ event: 'refused', reason: why }, () => `a dialer was closed: ${why}`)
 }

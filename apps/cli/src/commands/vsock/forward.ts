@@ -5,15 +5,14 @@ import type { Action, Context } from '../../context.js'
 import { EventLog } from '../../events.js'
 import { UsageError } from '../../exit.js'
 import { parseDuration, parseInteger } from '../../options.js'
-import { rounded } from '../../report.js'
 import { DIAL_MS } from '../../session.js'
 import { Admission } from '../../streams/admission.js'
 import { openStream, RETRY_MS, type Stream } from '../../streams/dial.js'
 import { formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, openListener } from '../../streams/listener.js'
 import { socketParty } from '../../streams/party.js'
-import { relay } from '../../streams/relay.js'
-import { brokenError, cutError, failureText, lingerOf, logRefused, notSent, type StreamReport } from './converse.js'
+import { type Broken, relay } from '../../streams/relay.js'
+import { brokenError, failureText, lingerOf, logRefused, notSent, relayReport, type StreamReport } from './converse.js'
 import {
   addConnectingOptions,
   addListeningOptions,
@@ -152,26 +151,14 @@ async function forward(context: Context, options: Options, fromText: string, toT
     const accepted = incoming.accept()
     const near = socketParty(accepted.socket, { ...accepted, lastWordsMs: lingerMs })
     const far = socketParty(stream.socket, { ...stream, lastWordsMs: lingerMs })
-    const {
-      forth,
-      back,
-      broken,
-      cut: wasCut,
-    } = await relay(near, far, {
+    const relayed = await relay(near, far, {
       signal: cut.signal,
       lingerMs: lingerOf(lingerMs, accepted, stream),
       stallMs: lingerMs,
     })
-    return {
-      outcome: broken || wasCut ? 'indeterminate' : 'ok',
-      sent: forth,
-      received: back,
-      ...(broken && {
-        error: broken.party === near ? brokenError(broken.error, incoming.remote, back) : brokenError(broken.error, peer, forth),
-      }),
-      ...(wasCut && { error: cutError(cut.signal, peer) }),
-      durationMs: rounded(performance.now() - started),
-    }
+    const describe = ({ party, error }: Broken) =>
+      party === near ? brokenError(error, incoming.remote, relayed.back) : brokenError(error, peer, relayed.forth)
+    return relayReport(relayed, { started, peer, signal: cut.signal, describe })
   }
 }
 
