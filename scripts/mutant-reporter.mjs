@@ -31,7 +31,7 @@ export default class MutantReporter {
   }
 
   onTestRunEnd(modules, errors, reason) {
-    // Of tests that run side by side, the one that fails and so ends the run is not told of by itself.
+    // vitest does not report a concurrent test by itself if its failure ends the run (--bail).
     for (const module of modules) for (const test of module.children.allTests()) this.onTestCaseResult(test)
     this.#tell({ reason, errors: errors.map(({ message }) => message) })
   }

@@ -110,7 +110,7 @@ export async function demo({ checks, directory, cacheDir }) {
   })
 }
 
-/** A folder with the tools that every Debian has, and without QEMU, which has its place among them. */
+/** A folder with Debian's tools for images and without QEMU. On most hosts one folder has both. */
 function withoutQemu(folder) {
   mkdirSync(folder)
   for (const tool of ['apt-get', 'apt-cache', 'dpkg-deb', 'ldd', 'mkfs.ext4', 'xz']) {

@@ -128,7 +128,10 @@ function keepOpen(socket: Socket): void {
   state.autoDestroy = false
 }
 
-/** What HTTP/2 has taken. It does not end what has been ended by the peer, and on this transport that is the end of both directions. */
+/**
+ * Shows the handle from here on. HTTP/2 does not answer the peer's end with one of its own; without half-close the peer's end is the
+ * end of both directions.
+ */
 function show(socket: Socket, shown: Socket): void {
   Object.setPrototypeOf(socket, shown)
   socket.once('end', () => socket.end())
