@@ -1,0 +1,8 @@
+import { faultsIn } from './faults-in.mjs'
+
+const testkit = faultsIn('testkit', ['testkit', 'tests'])
+
+export default [
+  testkit('a fault that does not exist is planned', 'fault-plan.ts', "  checkNames('fault plan', plan, ['read', 'write'])\n", ''),
+  testkit('a reply that cannot be encoded is thrown', 'fake-connection.ts', 'async reply(', 'reply('),
+]
