@@ -35,7 +35,10 @@ export abstract class FieldError<Code extends string = string> extends Error {
 
   /** @param more - What follows the message on lines of its own, for a person: the end of a log, say. */
   constructor(fields: ErrorFields<Code>, more = '') {
-    super(more === '' ? messageOf(fields) : `${messageOf(fields)}\n${more}`, fields.cause === undefined ? undefined : { cause: fields.cause })
+    super(
+      more === '' ? messageOf(fields) : `${messageOf(fields)}\n${more}`,
+      fields.cause === undefined ? undefined : { cause: fields.cause },
+    )
     this.code = fields.code
     this.op = fields.op
     this.subject = fields.subject
