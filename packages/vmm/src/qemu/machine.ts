@@ -143,7 +143,7 @@ export class QemuMachine implements Machine {
 
   checkMemory(bytes: number): void {
     const { boot, max } = this.#options.hardware.memory
-    const invalid = (what: string) => new VmError('INVALID', `desired_ram: ${bytes} is not possible; ${what}`)
+    const invalid = (what: string) => new VmError({ code: 'INVALID', op: 'vm.resize', subject: `${bytes} bytes of memory`, what })
     if (this.#type === 'microvm' && bytes !== boot) throw invalid(`a microvm's memory stays at ${boot} bytes`)
     if (bytes < boot || bytes > max) throw invalid(`this VM can have ${boot} to ${max} bytes`)
     if ((bytes - boot) % MEMORY_BLOCK !== 0) throw invalid(`what is over ${boot} comes in blocks of ${MEMORY_BLOCK} bytes`)
@@ -157,15 +157,16 @@ export class QemuMachine implements Machine {
     this.checkMemory(bytes)
     const { hardware, memoryMs = 30_000 } = this.#options
     const requested = bytes - hardware.memory.boot
-    const subject = `resize to ${bytes} bytes of memory`
+    const about = { op: 'vm.resize', subject: `${bytes} bytes of memory` }
     const unfinished = (why: string, cause?: unknown) =>
-      new VmError('UNFINISHED', `${subject}: ${why}; it may go on, GET /vm tells`, { cause })
+      new VmError({ ...about, code: 'UNFINISHED', what: why, next: 'It may go on; look at the memory again later.', cause })
     const qmp = this.#qmp()
     try {
       await requestMemory(qmp, requested)
     } catch (cause) {
       const { summary } = cause as QemuError
-      if (!mayBeDone(cause)) throw new VmError('NOT_READY', `${subject}: ${summary}; the guest was not asked`, { cause })
+      if (!mayBeDone(cause))
+        throw new VmError({ ...about, code: 'NOT_READY', what: `${summary}, and the guest was not asked`, cause })
       if (!this.#dead) this.#requested = requested
       throw unfinished(summary, cause)
     }
@@ -181,10 +182,10 @@ export class QemuMachine implements Machine {
   chooseWindow(taken: readonly Window[]): Window | undefined {
     const { slots } = this.#options
     if (!slots)
-      throw new VmError(
-        'INVALID',
-        `drives: a ${this.#type} has no virtio-mmio slots; use PUT /pci-devices/{id} with path_on_host, or --machine microvm`,
-      )
+      throw new VmError({
+        ...{ code: 'INVALID', subject: 'drive', what: `a ${this.#type} has no virtio-mmio slots` },
+        next: 'Add a PCI disk, or use a microvm.',
+      })
     return slots.windows.find((window) => !taken.some((other) => sameWindow(other, window)))
   }
 
@@ -201,33 +202,53 @@ export class QemuMachine implements Machine {
 
   choosePlace(taken: readonly Bdf[], bdf: string | undefined): Bdf | undefined {
     if (this.#type === 'microvm')
-      throw new VmError('INVALID', 'pci-devices: a microvm has no PCI bus; use PUT /drives/{id}, or --machine q35 or pc')
+      throw new VmError({
+        ...{ code: 'INVALID', subject: 'PCI device', what: 'a microvm has no PCI bus' },
+        next: 'Add a virtio-mmio drive, or use a q35 or pc.',
+      })
     const leaving = this.spares.pci
     const isFree = (place: Bdf) => ![...taken, ...leaving].some((other) => sameFunction(other, place))
     const place = bdf === undefined ? undefined : parseAddress(bdf)
     if (place && leaving.some((other) => sameFunction(other, place)))
-      throw new VmError('CONFLICT', `bdf: at ${formatBdf(place)} is a device that the guest has not ejected yet; choose another`)
+      throw new VmError({
+        ...{
+          code: 'CONFLICT',
+          op: 'bdf',
+          subject: formatBdf(place),
+          what: 'the guest has not ejected the last device there yet',
+        },
+        next: 'Choose another address.',
+      })
     if (this.#type === 'q35') {
       const places = portPlaces()
       if (!place) return places.find(isFree)
       if (places.some((other) => sameFunction(other, place))) return place
-      throw new VmError(
-        'INVALID',
-        `bdf: a q35 takes devices behind its ports: ${listPlaces(places)}; ${formatBdf(place)} is not one`,
-      )
+      throw new VmError({
+        ...{ code: 'INVALID', op: 'bdf', subject: formatBdf(place), what: 'a q35 takes devices behind its ports only' },
+        next: `Choose one of ${listPlaces(places)}.`,
+      })
     }
     if (!place) return nextFunction([...taken, ...leaving, ...this.#fixed])
     const { slot, function: fn } = unpackDevfn(place.devfn)
     if (place.bus !== 0 || fn !== 0)
-      throw new VmError('INVALID', `bdf: ${formatBdf(place)} is not possible; this machine takes devices at 00:01.0 to 00:1f.0`)
+      throw new VmError({
+        ...{ code: 'INVALID', op: 'bdf', subject: formatBdf(place), what: 'this machine has no such place' },
+        next: 'Choose one of 00:01.0 to 00:1f.0.',
+      })
     if (this.#fixed.some((other) => other.bus === 0 && unpackDevfn(other.devfn).slot === slot))
-      throw new VmError('CONFLICT', `bdf: ${formatBdf(place)} is the machine's own; choose another, or none`)
+      throw new VmError({
+        ...{ code: 'CONFLICT', op: 'bdf', subject: formatBdf(place), what: "the machine's own device is there" },
+        next: 'Choose another address, or none.',
+      })
     return place
   }
 
   async plugPci(device: PciDevice): Promise<void> {
     if (this.#sparePci.has(device.id))
-      throw new VmError('CONFLICT', `id: the guest has not ejected the last ${device.id} yet; choose another id`)
+      throw new VmError({
+        ...{ code: 'CONFLICT', subject: device.id, what: 'the guest has not ejected the last device with this id yet' },
+        next: 'Choose another id.',
+      })
     try {
       await plugPci(this.#qmp(), device, this.#type)
     } catch (error) {
@@ -255,7 +276,7 @@ export class QemuMachine implements Machine {
   }
 
   boot(): void {
-    if (this.#stopping) throw new VmError('NOT_READY', 'boot: this machine is being stopped')
+    if (this.#stopping) throw new VmError({ code: 'NOT_READY', op: 'boot', subject: '', what: 'this machine is being stopped' })
     this.#gone = new AbortController()
     this.#dead = false
     this.#paused = false
@@ -302,7 +323,7 @@ export class QemuMachine implements Machine {
 
   #qmp(): QmpClient {
     if (this.#qemu && !this.#dead) return this.#qemu.qmp
-    throw new VmError('NOT_READY', 'the machine does not run; POST /vm/reconcile boots it')
+    throw new VmError({ code: 'NOT_READY', subject: 'QEMU', what: 'it does not run', next: 'Reconcile to boot it.' })
   }
 
   #launch(): Promise<void> {
