@@ -1,7 +1,7 @@
 import type { GuestConnection } from '@upcall/server'
 import { describe, expect, test } from 'vitest'
+import { dsdt, EIO, type FakeCpu, FakeLinux, JumpingClock, madt } from '../../../testing/fake-linux.js'
 import { LinuxGuest, type LinuxGuestOptions } from './guest.js'
-import { dsdt, EIO, type FakeCpu, FakeLinux, JumpingClock, madt } from './test-linux.js'
 
 const TABLES = '/sys/firmware/acpi/tables'
 const connection: GuestConnection = { id: 1, remote: '', delay: () => Promise.resolve() }

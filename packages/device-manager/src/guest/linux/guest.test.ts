@@ -6,11 +6,11 @@ import { dirname, join } from 'node:path'
 import type { GuestConnection } from '@upcall/server'
 import { decodeReply, encodeRequest, type Request } from '@upcall/wire'
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { EACCES, FakeLinux, JumpingClock } from '../../../testing/fake-linux.js'
 import { deviceManagerGuest } from '../service.js'
 import { cpuList, filesBelow } from './files.js'
 import { LinuxGuest, linuxGuest } from './guest.js'
 import { onlineBlocks, onlineMemory } from './memory.js'
-import { EACCES, FakeLinux, JumpingClock } from './test-linux.js'
 
 const connection: GuestConnection = { id: 1, remote: '', delay: () => Promise.resolve() }
 const MEMORY = '/sys/devices/system/memory'

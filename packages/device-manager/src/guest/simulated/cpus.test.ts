@@ -1,7 +1,20 @@
 // The protocol's numbered facts, as a client meets them; CPUs: facts 5 … 11.
 import { decodeReply, encodeRequest } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
-import { ALL, addCount, addCpu, addMmio, addPci, delCount, delCpu, delMmio, NEW, NO_REPLY, OLD, setUp } from '../test-harness.js'
+import {
+  ALL,
+  addCount,
+  addCpu,
+  addMmio,
+  addPci,
+  delCount,
+  delCpu,
+  delMmio,
+  NEW,
+  NO_REPLY,
+  OLD,
+  setUp,
+} from '../../../testing/guest-rig.js'
 
 describe('5: no CPU named on x86 is an uninitialised result', () => {
   test.each(['ADD_CPU', 'DEL_CPU'] as const)('%s', async (type) => {

@@ -1,7 +1,7 @@
 // The protocol's numbered facts, as a client meets them; devices, connections and the life of the guest: facts 12 … 17.
 import { decodeReply, encodeConnect, encodeRequest } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
-import { ALL, addCpu, addMmio, addPci, delMmio, delPci, setUp } from '../test-harness.js'
+import { ALL, addCpu, addMmio, addPci, delMmio, delPci, setUp } from '../../../testing/guest-rig.js'
 import { type SimulatedGuestOptions, simulatedGuest } from './guest.js'
 
 describe('12: a success says little', () => {
