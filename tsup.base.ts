@@ -11,7 +11,15 @@ export function library(entry: string[] = ['src/index.ts']): Options {
     target: 'node20',
     // The foundation is private: each library carries what it uses of it, declarations included.
     noExternal: [/^@upcall\/foundation/],
-    dts: { compilerOptions: { baseUrl: '.', paths: { '@upcall/foundation/*': ['../foundation/src/*.ts'] } } },
+    dts: {
+      compilerOptions: {
+        baseUrl: '.',
+        paths: {
+          '@upcall/foundation/testing/*': ['../foundation/testing/*.ts'],
+          '@upcall/foundation/*': ['../foundation/src/*.ts'],
+        },
+      },
+    },
     // `node:` stays, so that a bundler knows what is a module of the platform.
     removeNodeProtocol: false,
     sourcemap: true,

@@ -5,6 +5,8 @@
  * @packageDocumentation
  */
 
+export { ManualClock, type ManualClockOptions, settle } from '@upcall/foundation/testing/manual-clock'
+export { SkippingClock } from '@upcall/foundation/testing/skipping-clock'
 export { type ComplianceOptions, type ComplianceTest, transportCompliance } from './compliance/index.js'
 export { memoryTransport } from './compliance/memory-transport.js'
 export { guestInitiatedTransport, hybridTransport, unixTransport } from './compliance/socket-transports.js'
@@ -22,5 +24,4 @@ export { type FakeGuest, type FakeGuestOptions, fakeGuest, type GuestScript } fr
 export type { DirectionPlan, FaultPlan } from './fault-plan.js'
 export { type Direction, type FaultEvent, FaultStream, faulty } from './faulty.js'
 export { type OpenResources, openResources, withoutLeaks } from './leaks.js'
-export { ManualClock, type ManualClockOptions, settle } from './manual-clock.js'
 export { type SimulatedDial, type SimulatedDialOptions, simulatedDial } from './simulated-dial.js'

@@ -1,7 +1,7 @@
 import { deepStrictEqual, rejects, strictEqual } from 'node:assert/strict'
 import { getEventListeners } from 'node:events'
 import type { Duplex } from 'node:stream'
-import { ManualClock } from '../manual-clock.js'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { aborted, coded, roundTrip } from './expect.js'
 import type { Test } from './scope.js'
 import { echo, turn } from './streams.js'

@@ -4,12 +4,12 @@ import { EINVAL } from '../errno.js'
 import type { LinuxCpus } from './cpus.js'
 import type { CpuOptions } from './cpus-x86.js'
 
-/** A CPU is there already, or not there already: nothing was changed. */
+/** The CPU was in that state already: nothing was changed. */
 const UNCHANGED = 1
 
 /**
- * CPU requests of aarch64, which are a count: the numbers follow from how many CPUs are online, counted up for add and down for remove, as
- * the patched kernels do it. A batch is looked at as a whole before any of it is done.
+ * CPU requests of aarch64, which carry a count. The numbers follow from how many CPUs are online, counted up for add and down for remove,
+ * as in the patched kernels. A batch is checked as a whole before any of it is done.
  */
 export class ArmCpus {
   readonly #cpus: LinuxCpus

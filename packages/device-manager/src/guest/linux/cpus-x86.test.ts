@@ -180,12 +180,16 @@ describe('ADD_CPU', () => {
   test('one that is tried and does not go off again has no answer', async () => {
     const bare = (number: number, apicId: number) => cpu(number, apicId, number === 0, { node: undefined, refusesOff: -16 })
     const { add } = setUp(new FakeLinux([bare(0, 0), bare(1, 2)]))
-    await expect(add(4)).rejects.toThrow('cpu1 was switched on to see whose it is')
+    await expect(add(4)).rejects.toThrow(
+      'linuxGuest cpu1: the CPU was brought online to read its APIC id, and does not go offline again',
+    )
   })
 
   test('nor has one that is not who the firmware says', async () => {
     const linux = qemu([cpu(1, 1, false, { node: processor(2), refusesOff: -16 })])
-    await expect(setUp(linux).add(2)).rejects.toThrow('cpu1 was switched on to see whose it is')
+    await expect(setUp(linux).add(2)).rejects.toThrow(
+      'linuxGuest cpu1: the CPU was brought online to read its APIC id, and does not go offline again',
+    )
   })
 
   test('one that is unplugged in this moment: −22, as one that never was', async () => {

@@ -347,7 +347,7 @@ describe('+1: already in that state', () => {
     for (const arch of ['x86_64', 'aarch64'] as const) {
       const { guest } = setUp({ arch, cpus: 2, maxCpus: 4 })
       expect(() => guest.setCpuOnline(0, false)).toThrow(RangeError)
-      expect(() => guest.setCpuOnline(9, true)).toThrow('CPU 9 cannot be switched; online: 0, 1')
+      expect(() => guest.setCpuOnline(9, true)).toThrow('id: must be a CPU other than the boot CPU; 0, 1 are online, got 9')
     }
   })
 })
