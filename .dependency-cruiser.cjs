@@ -24,6 +24,20 @@ const layers = {
   },
   // For both sides, so it brings neither of them along.
   'packages/device-manager/src/check.ts': { ours: ['packages/wire'], node: true },
+  'packages/vmm': {
+    ours: ['packages/wire', 'packages/client', 'packages/device-manager'],
+    node: true,
+    except: 'packages/vmm/src/(qemu|simulated)',
+  },
+  // The machines: what stands behind the port.
+  'packages/vmm/src/qemu': {
+    ours: ['packages/wire', 'packages/device-manager', 'packages/qemu', 'packages/vmm/src/'],
+    node: true,
+  },
+  'packages/vmm/src/simulated': {
+    ours: ['packages/wire', 'packages/device-manager', 'packages/server', 'packages/vsock', 'packages/vmm/src/'],
+    node: true,
+  },
   'packages/testkit': { ours: ['packages/'], node: true },
   'apps/cli': { ours: ['packages/'], node: true, npm: true },
   'apps/vmm-shim': { ours: ['packages/'], node: true, npm: true },

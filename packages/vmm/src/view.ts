@@ -1,8 +1,8 @@
 import { formatBdf } from '@upcall/device-manager'
 import type { Arch } from '@upcall/wire'
-import type { Books, DeviceStatus } from './books.js'
-import type { BlockDevice, GuestReport, Spares } from './machine.js'
+import type { Books, DeviceStatus } from './devices.js'
 import type { Window } from './mmio-space.js'
+import type { BlockDevice, GuestReport, Spares } from './port.js'
 
 /**
  * `booting`: the guest does not serve upcalls yet. `running`: it can be asked. `reconnecting`: it has booted, but there is no connection

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { type Bdf, formatBdf } from '@upcall/device-manager'
 import type { Accelerator, MachineOptions, MachineType } from '@upcall/qemu'
 import { unpackDevfn } from '@upcall/wire'
-import type { Disk, PciDevice } from '../vm/books.js'
+import type { Disk, PciDevice } from '../devices.js'
 
 /** What the shim knows how to plug into: machines of x86_64. */
 export type ShimMachine = Exclude<MachineType, 'virt'>

@@ -1,5 +1,5 @@
 import type { Bdf } from '@upcall/device-manager'
-import type { Drive, PciDevice } from './books.js'
+import type { Drive, PciDevice } from './devices.js'
 import type { Window } from './mmio-space.js'
 
 /** A block device as the guest has it. `size` in bytes; `serial` is null where the device tells none. */

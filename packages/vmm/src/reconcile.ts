@@ -1,8 +1,8 @@
 import { formatBdf } from '@upcall/device-manager'
-import type { Books, Drive, PciDevice } from './books.js'
-import type { GuestReport } from './machine.js'
+import type { Books, Drive, PciDevice } from './devices.js'
 import { sameWindow } from './mmio-space.js'
 import { sameFunction } from './pci-bus.js'
+import type { GuestReport } from './port.js'
 
 export interface Settled {
   readonly kind: 'cpu' | 'mmio' | 'pci'

@@ -1,10 +1,10 @@
 import { isUpcallError } from '@upcall/client'
 import { type DeviceManager, isGuestError } from '@upcall/device-manager'
 import type { Arch } from '@upcall/wire'
-import type { Books } from './books.js'
+import type { Books } from './devices.js'
 import { VmError } from './error.js'
-import type { GuestReport, Machine } from './machine.js'
 import { sameWindow } from './mmio-space.js'
+import type { GuestReport, Machine } from './port.js'
 import { type Difference, differences, listSettled, type Settled, type Settlement, settle, settleAsAbsent } from './reconcile.js'
 
 export interface Reconciled {

@@ -1,7 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import type { Duplex, Readable } from 'node:stream'
 import { connect } from '@upcall/vsock'
-import type { GuestReport } from '../vm/machine.js'
+import type { GuestReport } from '../port.js'
 import type { Command, CommandMessage, GuestConfig, GuestMessage } from './messages.js'
 
 /** How long the guest's process may take to answer a command. It has nothing else to do. */

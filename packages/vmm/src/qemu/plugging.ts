@@ -1,8 +1,8 @@
 // Devices in and out of a running QEMU, over QMP. `device_del` only asks the guest; DEVICE_DELETED says that it has let go, which without
 // ACPI in the guest comes with its next reset, if ever.
 import { QemuError, type QmpClient, QmpCommandError } from '@upcall/qemu'
-import type { PciDevice } from '../vm/books.js'
-import { VmError } from '../vm/error.js'
+import type { PciDevice } from '../devices.js'
+import { VmError } from '../error.js'
 import { blockName, blockNode, cpuDevice, MEMORY_DEVICE, pciDevice, pciId, type ShimMachine } from './hardware.js'
 
 const PERIPHERAL = '/machine/peripheral'

@@ -1,7 +1,7 @@
 import type { QmpClient } from '@upcall/qemu'
-import type { Drive } from '../vm/books.js'
-import { VmError } from '../vm/error.js'
-import type { Window } from '../vm/mmio-space.js'
+import type { Drive } from '../devices.js'
+import { VmError } from '../error.js'
+import type { Window } from '../mmio-space.js'
 import { blockName, blockNode } from './hardware.js'
 import { addBlockNode, mayBeDone, removeBlockNode } from './plugging.js'
 

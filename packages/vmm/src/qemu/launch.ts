@@ -1,7 +1,5 @@
-import { existsSync } from 'node:fs'
 import { copyFile, mkdir } from 'node:fs/promises'
-import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import {
   type BootOptions,
@@ -39,6 +37,8 @@ export interface LaunchOptions {
   directory: string
   /** The bundled program of the default image. */
   agentEntry: URL
+  /** The addon of `@upcall/vsock` that goes into the default image, which runs this machine's Node. Called before a boot needs it. */
+  vsockAddon: () => string
   /** Sources of the kernel module that registers virtio-mmio windows, for a microvm's default image. */
   moduleSource: URL
   microvm: boolean
@@ -151,20 +151,10 @@ function earlyWindows(module: string): Pick<RunOptions, 'early' | 'earlyFiles'> 
 const AGENT = 'agent.js'
 const ADDON = 'upcall_vsock.node'
 
-async function makePayload({ directory, agentEntry }: LaunchOptions): Promise<string> {
+async function makePayload({ directory, agentEntry, vsockAddon }: LaunchOptions): Promise<string> {
   const payload = join(directory, 'payload')
   await mkdir(payload)
   await copyFile(fileURLToPath(agentEntry), join(payload, AGENT))
   await copyFile(vsockAddon(), join(payload, ADDON))
   return payload
-}
-
-/** The addon that goes into the guest, which runs this machine's Node. */
-function vsockAddon(): string {
-  const root = dirname(createRequire(import.meta.url).resolve('@upcall/vsock/package.json'))
-  const candidates = ['build/Release', `prebuilds/${process.platform}-${process.arch}`].map((place) => join(root, place, ADDON))
-  const found = candidates.find((path) => existsSync(path))
-  if (found === undefined)
-    throw new Error(`the guest's vsock addon is not there; tried ${candidates.join(', ')}; npm run build makes it`)
-  return found
 }

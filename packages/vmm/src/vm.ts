@@ -1,11 +1,11 @@
 import { isUpcallError } from '@upcall/client'
 import { type DeviceManager, formatBdf, isGuestError, isResizeError, type ResizeResult } from '@upcall/device-manager'
 import { type Arch, isWireError } from '@upcall/wire'
-import type { Books, DeviceStatus, Disk, Drive, PciDevice } from './books.js'
+import type { Books, DeviceStatus, Disk, Drive, PciDevice } from './devices.js'
 import { VmError } from './error.js'
-import type { GuestReport, Machine } from './machine.js'
 import { sameWindow, type Window } from './mmio-space.js'
 import { sameFunction } from './pci-bus.js'
+import type { GuestReport, Machine } from './port.js'
 import { type Reconciled, Reconciler } from './reconciler.js'
 import { type VmState, type VmView, viewBooks, viewGuest } from './view.js'
 

@@ -1,7 +1,7 @@
 import { parseBdf } from '@upcall/device-manager'
 import { describe, expect, it } from 'vitest'
-import type { Books, DeviceStatus, Drive } from './books.js'
-import type { GuestReport } from './machine.js'
+import type { Books, DeviceStatus, Drive } from './devices.js'
+import type { GuestReport } from './port.js'
 import { differences, listSettled, settle, settleAsAbsent } from './reconcile.js'
 
 function drive(id: string, base: bigint, status: DeviceStatus): Drive {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { type Answer, FakeQemu, OVERDUE } from '../testing/fake-qemu.js'
-import type { PciDevice } from '../vm/books.js'
+import { type Answer, FakeQemu, OVERDUE } from '../../testing/fake-qemu.js'
+import type { PciDevice } from '../devices.js'
 import { type Hardware, MEMORY_DEVICE } from './hardware.js'
 import { QemuMachine, type QemuMachineOptions } from './machine.js'
 import { Slots } from './slots.js'

@@ -1,9 +1,9 @@
 import type { Bdf } from '@upcall/device-manager'
 import type { KernelVersion } from '@upcall/device-manager/guest'
 import type { Arch } from '@upcall/wire'
-import type { GuestReport } from '../vm/machine.js'
-import type { Window } from '../vm/mmio-space.js'
-import type { Fault } from './fault.js'
+import type { Window } from '../mmio-space.js'
+import type { GuestReport } from '../port.js'
+import type { Fault } from './faults.js'
 
 /** vCPUs that run and PCI functions that are plugged in; `'all'` answers for every CPU that fits and all of bus 0. */
 export type Hardware = 'all' | { readonly cpus: readonly number[]; readonly pci: readonly Bdf[] }

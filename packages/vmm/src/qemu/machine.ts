@@ -1,11 +1,11 @@
 import { type Bdf, formatBdf } from '@upcall/device-manager'
 import { type Guest, QemuError, type QmpClient, type QmpEvent } from '@upcall/qemu'
 import { unpackDevfn } from '@upcall/wire'
-import type { Drive, PciDevice } from '../vm/books.js'
-import { VmError } from '../vm/error.js'
-import type { GuestReport, Machine, Spares } from '../vm/machine.js'
-import { sameWindow, type Window } from '../vm/mmio-space.js'
-import { nextFunction, parseAddress, sameFunction } from '../vm/pci-bus.js'
+import type { Drive, PciDevice } from '../devices.js'
+import { VmError } from '../error.js'
+import { sameWindow, type Window } from '../mmio-space.js'
+import { nextFunction, parseAddress, sameFunction } from '../pci-bus.js'
+import type { GuestReport, Machine, Spares } from '../port.js'
 import { blockName, type Hardware, listPlaces, MEMORY_BLOCK, pciId, portPlaces, type ShimMachine } from './hardware.js'
 import {
   awaitMemory,
