@@ -4,7 +4,7 @@ import type { Options } from 'tsup'
  * How every published library is built: ESM and CJS, each with its own declarations, and source maps that lead back to the
  * shipped src/. Dependencies stay external, so each package can be upgraded on its own.
  */
-export function library(entry: string[] = ['src/index.ts']): Options {
+export function library(entry: string[] | Record<string, string> = ['src/index.ts']): Options {
   return {
     entry,
     format: ['esm', 'cjs'],

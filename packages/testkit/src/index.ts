@@ -1,6 +1,6 @@
 /**
- * What it takes to test a client or a transport without a guest: connections in memory, faults, a clock turned by hand, guests that
- * are functions, and a compliance suite for transports. Depends on no test runner.
+ * Tests a client or a transport without a guest: connections in memory, injected faults, a clock that a test moves, guests that are
+ * functions, and a compliance suite for transports. It depends on no test runner.
  *
  * @packageDocumentation
  */

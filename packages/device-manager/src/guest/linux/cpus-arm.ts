@@ -28,12 +28,12 @@ export class ArmCpus {
     const numbers = Array.from({ length: wanted }, (_, i) => online.length + i)
     if (numbers.some((number) => !possible.has(number))) return this.#answer(EINVAL)
     if (numbers.some((number) => running.has(number))) return this.#answer(UNCHANGED)
-    const { waiting, cpuWaitMs, rollBack } = this.#options
+    const { waiting, cpuTimeoutMs, rollBack } = this.#options
     const there = async () => {
       for (const number of numbers) if (!(await this.#cpus.switchable(number))) return undefined
       return true
     }
-    if (!(await waiting.until(waiting.now() + cpuWaitMs, there))) return this.#answer(EINVAL)
+    if (!(await waiting.until(waiting.now() + cpuTimeoutMs, there))) return this.#answer(EINVAL)
     return this.#answer(await this.#cpus.switchAll(numbers, true, rollBack))
   }
 

@@ -67,7 +67,7 @@ describe('ADD_CPU', () => {
 
   test('one that nobody plugs in: −22 when the wait is over', async () => {
     const linux = qemu([cpu(1, 1, false)])
-    const { add, clock } = setUp(linux, { cpuWaitMs: 700 })
+    const { add, clock } = setUp(linux, { cpuTimeoutMs: 700 })
     expect(await add(1, 2)).toEqual({ result: -22 })
     expect([linux.written, clock.now()]).toEqual([[], 700])
   })
@@ -140,7 +140,7 @@ describe('ADD_CPU', () => {
       reads.set(what, (reads.get(what) ?? 0) + 1)
       return read(path)
     }
-    const { add } = setUp(linux, { cpuWaitMs: 0 })
+    const { add } = setUp(linux, { cpuTimeoutMs: 0 })
     expect(await add(...all.slice(1))).toEqual({ result: 0, index: count - 1 })
     // Before the look, for it, and to see who came up.
     expect(reads.get('/proc/cpuinfo')).toBe(3)

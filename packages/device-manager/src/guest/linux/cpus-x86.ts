@@ -12,7 +12,7 @@ const UNCHANGED = 1
 export interface CpuOptions {
   readonly waiting: Waiting
   /** How long a CPU may take to appear. */
-  readonly cpuWaitMs: number
+  readonly cpuTimeoutMs: number
   readonly rollBack: boolean
 }
 
@@ -45,8 +45,8 @@ export class X86Cpus {
     const running = new Set((await this.#apicIds.online()).values())
     if (ids.some((id) => running.has(id))) return { result: EINVAL }
     // The guest needs a moment to find a CPU that the VMM has just plugged in.
-    const { waiting, cpuWaitMs } = this.#options
-    const numbers = await waiting.until(waiting.now() + cpuWaitMs, () => this.#find(ids))
+    const { waiting, cpuTimeoutMs } = this.#options
+    const numbers = await waiting.until(waiting.now() + cpuTimeoutMs, () => this.#find(ids))
     if (numbers === undefined || numbers.length < ids.length) return { result: EINVAL }
     const result = await this.#bringUp(ids, numbers)
     return result === 0 ? { result, index: ids.length } : { result }

@@ -151,10 +151,10 @@ describe('virtio-mmio', () => {
 })
 
 describe('time', () => {
-  test.each(['cpuWaitMs', 'pciWaitMs', 'operationMs'])('%s is a time that a timer can wait', (name) => {
+  test.each(['cpuTimeoutMs', 'pciTimeoutMs', 'operationTimeoutMs'])('%s is a time that a timer can wait', (name) => {
     for (const ms of [Number.NaN, -1, Number.POSITIVE_INFINITY, 2 ** 31])
       expect(() => linuxGuest({ arch: 'x86_64', [name]: ms })).toThrow(
-        `${name}: must be a number of milliseconds from ${name === 'operationMs' ? 1 : 0} to 2147483647, got ${ms}`,
+        `${name}: must be a number of milliseconds from ${name === 'operationTimeoutMs' ? 1 : 0} to 2147483647, got ${ms}`,
       )
     expect(() => linuxGuest({ arch: 'x86_64', [name]: 2 ** 31 - 1 })).not.toThrow()
   })
@@ -164,7 +164,7 @@ describe('time', () => {
     linux.fixed.set('/sys/module/upcall_mmio/parameters/add', '')
     linux.onWrite = () => never
     const clock = new JumpingClock()
-    const guest = new LinuxGuest({ arch: 'x86_64', clock, operationMs: 9000 }, linux)
+    const guest = new LinuxGuest({ arch: 'x86_64', clock, operationTimeoutMs: 9000 }, linux)
     const add = () => guest.mmio.add({ type: 'ADD_MMIO', base: 0n, size: 1n, irq: 5 }, connection)
     const first = add()
     const second = guest.cpu.remove({ type: 'DEL_CPU', apicIds: [1] }, connection)
@@ -182,7 +182,7 @@ describe('time', () => {
       new Promise<number>((resolve) => {
         release = resolve
       })
-    const guest = new LinuxGuest({ arch: 'x86_64', clock: new JumpingClock(), operationMs: 1000 }, linux)
+    const guest = new LinuxGuest({ arch: 'x86_64', clock: new JumpingClock(), operationTimeoutMs: 1000 }, linux)
     const add = (base: bigint) => guest.mmio.add({ type: 'ADD_MMIO', base, size: 1n, irq: 5 }, connection)
     const both = [add(0n), add(0x1000n)]
     for (const each of both) await expect(each).rejects.toThrow('ADD_MMIO')

@@ -25,11 +25,11 @@ export interface LinuxGuestOptions {
    */
   rollBack?: boolean | undefined
   /** How long ADD_CPU waits for a CPU that the guest does not know yet, in milliseconds. Default 5000. */
-  cpuWaitMs?: number | undefined
+  cpuTimeoutMs?: number | undefined
   /** How long ADD_PCI scans for a function, and how long DEL_PCI waits until it is gone, in milliseconds. Default 2000. */
-  pciWaitMs?: number | undefined
+  pciTimeoutMs?: number | undefined
   /** An operation that takes longer ends its connection, because its outcome is not known. In milliseconds. Default 25000. */
-  operationMs?: number | undefined
+  operationTimeoutMs?: number | undefined
   /** An abort ends all waiting. Operations under way end their connections. */
   signal?: AbortSignal | undefined
   clock?: Clock | undefined
@@ -58,25 +58,25 @@ export class LinuxGuest implements GuestBackend {
   readonly pci: PciHotplug
 
   constructor(options: LinuxGuestOptions, files: Files) {
-    const { rollBack = true, operationMs = 25_000, clock = systemClock, signal } = options
+    const { rollBack = true, operationTimeoutMs = 25_000, clock = systemClock, signal } = options
     const arch = options.arch ?? thisArch()
     checkArch(arch)
     checkSwitch('rollBack', rollBack)
     checkClock(clock)
     checkSignal(signal)
-    const cpuWaitMs = milliseconds('cpuWaitMs', options.cpuWaitMs ?? 5000, 0)
-    const pciWaitMs = milliseconds('pciWaitMs', options.pciWaitMs ?? 2000, 0)
-    milliseconds('operationMs', operationMs, 1)
+    const cpuTimeoutMs = milliseconds('cpuTimeoutMs', options.cpuTimeoutMs ?? 5000, 0)
+    const pciTimeoutMs = milliseconds('pciTimeoutMs', options.pciTimeoutMs ?? 2000, 0)
+    milliseconds('operationTimeoutMs', operationTimeoutMs, 1)
     this.arch = arch
     const waiting = new Waiting('linuxGuest', clock, signal)
     const cpus = new LinuxCpus(files)
-    const cpuOptions = { waiting, rollBack, cpuWaitMs }
+    const cpuOptions = { waiting, rollBack, cpuTimeoutMs }
     const cpu = this.arch === 'x86_64' ? new X86Cpus(cpus, new ApicIds(files), cpuOptions) : new ArmCpus(cpus, cpuOptions)
     const mmio = new LinuxMmio(files)
-    const pci = new LinuxPci(files, { waiting, pciWaitMs })
+    const pci = new LinuxPci(files, { waiting, pciTimeoutMs })
     // Two locks, as in the kernel.
-    const devices = new Turns(waiting, operationMs)
-    const functions = new Turns(waiting, operationMs)
+    const devices = new Turns(waiting, operationTimeoutMs)
+    const functions = new Turns(waiting, operationTimeoutMs)
     this.cpu = {
       add: (request) => devices.run(request.type, () => cpu.add(request)),
       remove: (request) => devices.run(request.type, () => cpu.remove(request)),

@@ -12,7 +12,7 @@ const RESCAN_MS = 250
 export interface PciOptions {
   readonly waiting: Waiting
   /** How long a function may take to appear, or to disappear. */
-  readonly pciWaitMs: number
+  readonly pciTimeoutMs: number
 }
 
 /** PCI functions of domain 0, through sysfs. */
@@ -30,10 +30,10 @@ export class LinuxPci {
    * bound, and a scan waits for the guest's own hotplug, which may be adding it (in a VM with ACPI).
    */
   async add(slot: PciRequest): Promise<number> {
-    const { waiting, pciWaitMs } = this.#options
+    const { waiting, pciTimeoutMs } = this.#options
     const rescan = `${BUSES}/0000:${hex(slot.bus)}/rescan`
     let scanAt = waiting.now()
-    const result = await waiting.until(waiting.now() + pciWaitMs, async () => {
+    const result = await waiting.until(waiting.now() + pciTimeoutMs, async () => {
       if (waiting.now() < scanAt && !(await this.#has(slot))) return undefined
       scanAt = waiting.now() + RESCAN_MS
       const refused = await this.#files.write(rescan, '1')
@@ -44,18 +44,18 @@ export class LinuxPci {
   }
 
   async remove(slot: PciRequest): Promise<number> {
-    const { waiting, pciWaitMs } = this.#options
+    const { waiting, pciTimeoutMs } = this.#options
     if (!(await this.#has(slot))) return ENODEV
     const result = await this.#files.write(`${DEVICES}/${address(slot)}/remove`, '1')
     // Another program may have removed it, or may be doing so: the kernel removes a device's files before the device.
     if (result !== 0 && result !== NO_FILE) return (await this.#has(slot)) ? result : 0
     const gone = async () => ((await this.#has(slot)) ? undefined : true)
-    if (await waiting.until(waiting.now() + pciWaitMs, gone)) return 0
+    if (await waiting.until(waiting.now() + pciTimeoutMs, gone)) return 0
     throw new LinuxGuestError({
       code: 'FAILED',
       op: 'linuxGuest',
       subject: `DEL_PCI ${address(slot)}`,
-      what: `the function is still there ${pciWaitMs} ms after its removal`,
+      what: `the function is still there ${pciTimeoutMs} ms after its removal`,
       next: "Look at the guest's kernel log.",
     })
   }

@@ -74,23 +74,23 @@ function overdue(op: string, subject: string, what: string): LinuxGuestError {
 /** One operation at a time, in the order of the calls, as under one of the kernel's locks. */
 export class Turns {
   readonly #waiting: Waiting
-  readonly #operationMs: number
+  readonly #timeoutMs: number
   #last: Promise<unknown> = Promise.resolve()
 
-  constructor(waiting: Waiting, operationMs: number) {
+  constructor(waiting: Waiting, operationTimeoutMs: number) {
     this.#waiting = waiting
-    this.#operationMs = operationMs
+    this.#timeoutMs = operationTimeoutMs
   }
 
-  /** Rejects with `TIMEOUT` after `operationMs`, its turn included. An operation that hangs in the kernel keeps its turn until it returns. */
+  /** Rejects with `TIMEOUT` after `operationTimeoutMs`, its turn included. An operation that hangs in the kernel keeps its turn until it returns. */
   run<T>(subject: string, operation: () => Promise<T>): Promise<T> {
-    const deadline = this.#waiting.now() + this.#operationMs
+    const deadline = this.#waiting.now() + this.#timeoutMs
     const turn = this.#last.then(() => {
       this.#waiting.check()
       if (this.#waiting.now() >= deadline) throw overdue('linuxGuest', subject, 'its turn came too late')
       return operation()
     })
     this.#last = turn.catch(() => {})
-    return this.#waiting.within(this.#operationMs, subject, turn)
+    return this.#waiting.within(this.#timeoutMs, subject, turn)
   }
 }
