@@ -4,6 +4,8 @@
  *
  * @packageDocumentation
  */
+
+export type { AcceptOptions } from './acceptor.js'
 export {
   type Address,
   AddressError,
@@ -18,6 +20,7 @@ export {
   type VsockAddress,
 } from './address.js'
 export type { BindOptions } from './bind.js'
+export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
 export type { Clock } from './clock.js'
 export { type ConnectOptions, connect, type RetryOptions } from './connect.js'
 export { keepReadable, watchPeer } from './ends.js'
