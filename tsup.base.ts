@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Options } from 'tsup'
 
-const foundation = fileURLToPath(new URL('packages/foundation/src/', import.meta.url))
+const foundation = fileURLToPath(new URL('packages/foundation/', import.meta.url))
 
 type Plugin = NonNullable<Options['esbuildPlugins']>[number]
 
@@ -15,7 +15,8 @@ const bundledFoundation: Plugin = {
   name: 'foundation',
   setup(build) {
     const inside = (path: string) => ({ path: path.replace(/[.]js$/, ''), namespace: 'foundation', sideEffects: false })
-    build.onResolve({ filter: /^@upcall\/foundation\// }, ({ path }) => inside(path.replace('@upcall/foundation/', '')))
+    build.onResolve({ filter: /^@upcall\/foundation\/testing\// }, ({ path }) => inside(path.replace('@upcall/foundation/', '')))
+    build.onResolve({ filter: /^@upcall\/foundation\// }, ({ path }) => inside(path.replace('@upcall/foundation/', 'src/')))
     build.onResolve({ filter: /^[.]/, namespace: 'foundation' }, ({ path, importer }) => inside(join(importer, '..', path)))
     build.onLoad({ filter: /./, namespace: 'foundation' }, ({ path }) => ({
       contents: readFileSync(join(foundation, `${path}.ts`), 'utf8'),
@@ -38,7 +39,7 @@ const shared: Options = {
  * How every published library is built: ESM and CJS, each with its own declarations, and source maps that lead back to the
  * shipped src/. Dependencies stay external, so each package can be upgraded on its own.
  */
-export function library(entry: string[] = ['src/index.ts']): Options {
+export function library(entry: string[] | Record<string, string> = ['src/index.ts']): Options {
   return {
     ...shared,
     entry,
@@ -48,7 +49,10 @@ export function library(entry: string[] = ['src/index.ts']): Options {
       compilerOptions: {
         stripInternal: true,
         // The foundation's declarations are bundled, too: those that a path leads to are not taken for another package's.
-        paths: { '@upcall/foundation/*': [`${foundation}*.ts`] },
+        paths: {
+          '@upcall/foundation/testing/*': [`${foundation}testing/*.ts`],
+          '@upcall/foundation/*': [`${foundation}src/*.ts`],
+        },
       },
     },
   }
