@@ -40,7 +40,7 @@ describe('--exec', () => {
     await server(`unix:${dir}/s`, echo)
     const missing = await upcall(['vsock', 'connect', `unix:${dir}/s`, '--exec', '/nonexistent/program'])
     expect(missing.status).toBe(127)
-    expect(missing.stderr.text).toMatch(/--exec: \/nonexistent\/program: no such program/)
+    expect(missing.stderr.text).toMatch(/--exec \/nonexistent\/program: no such program\. /)
     expect(await upcall(['vsock', 'connect', `unix:${dir}/s`, '--exec', dir])).toMatchObject({ status: 126 })
     // Node throws these, and emits the others.
     for (const [program, why] of [
@@ -54,7 +54,7 @@ describe('--exec', () => {
     }
     const long = await upcall(['vsock', 'connect', `unix:${dir}/s`, '--exec', 'true', 'x'.repeat(1 << 18)])
     expect(long.status).toBe(126)
-    expect(long.stderr.text).toContain('--exec: true: cannot be started (E2BIG)')
+    expect(long.stderr.text).toContain('--exec true: cannot be started (E2BIG)')
     expect(await upcall(['vsock', 'connect', `unix:${dir}/none`, '--exec', 'true'])).toMatchObject({ status: 3 })
   })
 
