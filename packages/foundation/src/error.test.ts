@@ -24,6 +24,13 @@ describe('an error of fields', () => {
     })
   })
 
+  test('may end with more lines for a person', () => {
+    class LoggedError extends FieldError<'GONE'> {}
+    const error = new LoggedError(fields, 'last lines:\n  | x')
+    expect(error.message).toBe('connect unix:/run/a: there is no listener. Start the server.\nlast lines:\n  | x')
+    expect(error.stack).toContain('  | x')
+  })
+
   test('cannot be retried unless it says so, and has no cause unless one is given', () => {
     const error = new ToyError(fields)
     expect(error.retryable).toBe(false)

@@ -22,6 +22,24 @@ describe('lines of text', () => {
     expect([...lines.push('ok\n')]).toEqual(['ok'])
   })
 
+  test('are cut, however they come, if they may not be refused', () => {
+    const text = `${'x'.repeat(10)}\nyyy\n${'z'.repeat(7)}`
+    for (let at = 0; at <= text.length; at++) {
+      const lines = new TextLines({ max: 3, longer: 'cut' })
+      const given = [text.slice(0, at), text.slice(at)].flatMap((piece) => [...lines.push(piece)])
+      expect(given).toEqual(['xxx', 'xxx', 'xxx', 'x', 'yyy', 'zzz', 'zzz'])
+      expect(lines.take()).toBe('z')
+    }
+  })
+
+  test('can be looked at before they end', () => {
+    const lines = new TextLines()
+    expect(lines.peek()).toBe('')
+    for (const piece of ['a\nlo', 'g', 'in: ']) [...lines.push(piece)]
+    expect([lines.peek(), lines.peek(), lines.pending]).toEqual(['login: ', 'login: ', 7])
+    expect([...lines.push('root\n')]).toEqual(['login: root'])
+  })
+
   test('are gathered in linear work: no piece is looked at twice', () => {
     let searched = 0
     class Counting extends TextLines {

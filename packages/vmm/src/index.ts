@@ -1,5 +1,5 @@
 export type { DeviceStatus, Disk, Drive, PciDevice } from './devices.js'
-export { VmError, type VmErrorCode } from './error.js'
+export { isVmError, VmError, type VmErrorCode, type VmErrorFields } from './error.js'
 export { nextWindow, overlaps, sameWindow, WINDOW_SIZE, type Window } from './mmio-space.js'
 export { nextFunction, parseAddress, readBdf, sameFunction } from './pci-bus.js'
 export type { BlockDevice, GuestReport, Machine, Spares } from './port.js'

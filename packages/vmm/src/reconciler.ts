@@ -1,5 +1,6 @@
 import { isUpcallError } from '@upcall/client'
 import { type DeviceManager, isGuestError } from '@upcall/device-manager'
+import { textOf } from '@upcall/foundation/error'
 import type { Arch } from '@upcall/wire'
 import type { Books } from './devices.js'
 import { VmError } from './error.js'
@@ -63,7 +64,14 @@ export class Reconciler {
     const guest = await this.#machine.report()
     if (guest && !restarted) await this.#carryOut(settle(this.#books, guest))
     const told = await this.#tellAgain(guest, signal)
-    if (!guest && !restarted && !told) throw new VmError('NOT_READY', 'reconcile: the guest does not say what it has; try again')
+    if (!guest && !restarted && !told)
+      throw new VmError({
+        code: 'NOT_READY',
+        op: 'reconcile',
+        subject: '',
+        what: 'the guest does not say what it has',
+        next: 'Try again.',
+      })
     const now = told ? ((await this.#machine.report()) ?? guest) : guest
     const done = this.#untold
     this.#untold = { restarted: false, settled: [] }
@@ -122,7 +130,8 @@ export class Reconciler {
       })
     } catch (cause) {
       if (!signal.aborted) throw cause
-      throw new VmError('NOT_READY', `reconcile: the guest is gone: ${(signal.reason as Error).message}; try again`, { cause })
+      const what = `the guest is gone: ${textOf(signal.reason)}`
+      throw new VmError({ code: 'NOT_READY', op: 'reconcile', subject: '', what, next: 'Try again.', cause })
     }
   }
 

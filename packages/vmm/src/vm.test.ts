@@ -217,10 +217,10 @@ describe('a guest that refuses', () => {
   it('keeps no vCPUs if the memory that goes with them cannot be had', async () => {
     await using rig = await makeRig()
     const { vm, machine } = rig
-    machine.memoryFails = new VmError('NOT_READY', 'no memory')
+    machine.memoryFails = new VmError({ code: 'NOT_READY', subject: '', what: 'no memory' })
     await expect(vm.resizeBoth(3, 2 ** 30)).rejects.toMatchObject({ code: 'NOT_READY', message: 'no memory' })
     expect((await vm.view()).believed).toMatchObject({ cpus: { present: [0] }, memory: 512 * 2 ** 20 })
-    machine.memoryFails = new VmError('UNFINISHED', 'no end')
+    machine.memoryFails = new VmError({ code: 'UNFINISHED', subject: '', what: 'no end' })
     await expect(vm.resizeBoth(3, 2 ** 30)).rejects.toMatchObject({ code: 'UNFINISHED', message: 'no end; the vCPUs are 3 now' })
     machine.memoryFails = undefined
     expect(await vm.resizeBoth(2, 2 ** 30)).toMatchObject({ removed: [2] })

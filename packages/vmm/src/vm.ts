@@ -1,8 +1,9 @@
 import { isUpcallError } from '@upcall/client'
 import { type DeviceManager, formatBdf, isGuestError, isResizeError, type ResizeResult } from '@upcall/device-manager'
+import { textOf } from '@upcall/foundation/error'
 import { type Arch, isWireError } from '@upcall/wire'
 import type { Books, DeviceStatus, Disk, Drive, PciDevice } from './devices.js'
-import { VmError } from './error.js'
+import { VmError, type VmErrorCode } from './error.js'
 import { sameWindow, type Window } from './mmio-space.js'
 import { sameFunction } from './pci-bus.js'
 import type { GuestReport, Machine } from './port.js'
@@ -105,7 +106,7 @@ export class Vm {
     return this.#add(`add drive ${id}`, drives, id, () => {
       const taken = [...[...drives.values()].map(({ window }) => window), ...this.#foreign]
       const window = this.#machine.chooseWindow(taken)
-      if (!window) throw new VmError('EXHAUSTED', `add drive ${id}: no free window or line is left; remove a drive first`)
+      if (!window) throw refused('EXHAUSTED', `add drive ${id}`, 'no free window or line is left', 'Remove a drive first.')
       const drive: Drive = { id, window, pathOnHost, isReadOnly, status: 'adding' }
       return {
         entry: drive,
@@ -139,9 +140,9 @@ export class Vm {
     return this.#add(`add PCI device ${id}`, pci, id, () => {
       const taken = [...pci.values()].map(({ place }) => place)
       const place = this.#machine.choosePlace(taken, bdf)
-      if (!place) throw new VmError('EXHAUSTED', `add PCI device ${id}: no free slot is left; remove a device first`)
+      if (!place) throw refused('EXHAUSTED', `add PCI device ${id}`, 'no free slot is left', 'Remove a device first.')
       if (taken.some((other) => sameFunction(other, place)))
-        throw new VmError('CONFLICT', `add PCI device ${id}: ${formatBdf(place)} is taken; choose another address, or none`)
+        throw refused('CONFLICT', `add PCI device ${id}`, `${formatBdf(place)} is taken`, 'Choose another address, or none.')
       const device: PciDevice = { id, place, disk, status: 'adding' }
       return {
         entry: device,
@@ -171,7 +172,7 @@ export class Vm {
   async #resizeCpus(subject: string, target: number): Promise<ResizeResult<'x86_64'>> {
     const { maxCpus } = this.#options
     if (!Number.isInteger(target) || target < 1 || target > maxCpus)
-      throw new VmError('INVALID', `${subject}: this VM can have 1 to ${maxCpus} vCPUs`)
+      throw refused('INVALID', subject, `this VM can have 1 to ${maxCpus} vCPUs`)
     const { present, unknown } = this.#books.cpus
     if (unknown.length > 0) throw unsettled(subject, `vCPU ${unknown.join(', ')}`)
     if (target === present.length) return { added: [], removed: [], present }
@@ -270,8 +271,7 @@ export class Vm {
     plan: () => Plan<E>,
   ): Promise<E> {
     return this.#alone(subject, async () => {
-      if (book.has(id))
-        throw new VmError('CONFLICT', `${subject}: there is one with this id; choose another id, or remove it first`)
+      if (book.has(id)) throw refused('CONFLICT', subject, 'this id is taken', 'Choose another id, or remove that device first.')
       const { entry, plug, announce, unplug } = plan()
       const signal = await this.#ready(subject)
       book.set(id, entry)
@@ -280,8 +280,8 @@ export class Vm {
       } catch (cause) {
         book.delete(id)
         if (cause instanceof VmError) throw cause
-        const why = (cause as Error).message
-        throw new VmError('NOT_READY', `${subject}: it could not be plugged in: ${why}; the guest was not asked`, { cause })
+        const what = `it could not be plugged in: ${textOf(cause)}`
+        throw refused('NOT_READY', subject, what, 'The guest was not asked.', cause)
       }
       try {
         await announce(signal)
@@ -310,7 +310,7 @@ export class Vm {
   ): Promise<void> {
     return this.#alone(subject, async () => {
       const entry = book.get(id)
-      if (!entry) throw new VmError('NOT_FOUND', `${subject}: there is none; GET /vm lists what there is`)
+      if (!entry) throw refused('NOT_FOUND', subject, 'there is no device with this id')
       if (entry.status === 'unknown') throw unsettled(subject, id)
       const signal = await this.#ready(subject)
       entry.status = 'removing'
@@ -329,7 +329,7 @@ export class Vm {
 
   async #alone<T>(subject: string, change: () => Promise<T>): Promise<T> {
     if (this.#changing !== undefined)
-      throw new VmError('BUSY', `${subject}: ${this.#changing} is under way; try again when it has ended`)
+      throw refused('BUSY', subject, `${this.#changing} is under way`, 'Try again when it has ended.')
     this.#changing = subject
     try {
       return await change()
@@ -344,14 +344,14 @@ export class Vm {
    */
   async #ready(subject: string): Promise<AbortSignal> {
     const { guest, guestGone: signal } = this.#machine
-    const notReady = (what: string, cause?: unknown) => new VmError('NOT_READY', `${subject}: ${what}`, { cause })
-    if (guest === 'dead') throw notReady('the guest is dead; POST /vm/reconcile boots another one')
-    if (guest === 'paused') throw notReady('the guest is paused; let it go on first')
-    if (guest === 'booting') throw notReady('the guest is still booting; try again when GET /vm says running')
+    const notReady = (what: string, next: string, cause?: unknown) => refused('NOT_READY', subject, what, next, cause)
+    if (guest === 'dead') throw notReady('the guest is dead', 'Reconcile to boot another one.')
+    if (guest === 'paused') throw notReady('the guest is paused', 'Let it go on first.')
+    if (guest === 'booting') throw notReady('the guest is still booting', 'Try again when the VM is running.')
     try {
       await this.#manager.ready({ timeoutMs: this.#options.readyMs ?? 500, signal })
     } catch (cause) {
-      throw notReady('there is no connection to the guest at the moment; try again, or POST /vm/reconcile', cause)
+      throw notReady('there is no connection to the guest at the moment', 'Try again, or reconcile.', cause)
     }
     return signal
   }
@@ -383,7 +383,11 @@ function mayHaveHappened(error: unknown): boolean {
 }
 
 function unsettled(subject: string, what: string): VmError {
-  return new VmError('CONFLICT', `${subject}: it is unknown whether the guest has ${what}; POST /vm/reconcile finds out`)
+  return refused('CONFLICT', subject, `it is unknown whether the guest has ${what}`, 'Reconcile to find out.')
+}
+
+function refused(code: VmErrorCode, subject: string, what: string, next?: string, cause?: unknown): VmError {
+  return new VmError({ code, subject, what, next, cause })
 }
 
 function asIds(present: readonly number[] | number): readonly number[] {

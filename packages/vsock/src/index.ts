@@ -4,7 +4,9 @@
  *
  * @packageDocumentation
  */
+
 export { keepReadable } from '@upcall/foundation/streams'
+export type { AcceptOptions } from './acceptor.js'
 export {
   type Address,
   AddressError,
@@ -19,6 +21,7 @@ export {
   type VsockAddress,
 } from './address.js'
 export type { BindOptions } from './bind.js'
+export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
 export type { Clock } from './clock.js'
 export { type ConnectOptions, connect, type RetryOptions } from './connect.js'
 export { watchPeer } from './ends.js'

@@ -32,6 +32,8 @@ const VM_STATUS: Record<VmErrorCode, number> = {
   NOT_READY: 503,
   EXHAUSTED: 503,
   UNFINISHED: 504,
+  UNSAVED: 503,
+  INCOMPLETE: 500,
 }
 
 const OUTCOME_STATUS: Record<Outcome, number> = { 'guest-error': 502, 'not-sent': 503, indeterminate: 504 }
