@@ -101,9 +101,10 @@ export function duration(name: string, value: number | undefined, fallback: numb
 
 /** The same without Infinity. @throws RangeError */
 export function finiteDuration(name: string, value: number | undefined, fallback: number): number {
-  const ms = duration(name, value, fallback)
-  if (ms === Number.POSITIVE_INFINITY) wrongValue(name, 'a finite number of milliseconds above 0', value)
-  return ms
+  if (value === undefined) return fallback
+  if (typeof value !== 'number' || !(value > 0 && value < Number.POSITIVE_INFINITY))
+    wrongValue(name, 'a finite number of milliseconds above 0', value)
+  return value
 }
 
 /**
