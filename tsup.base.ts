@@ -9,7 +9,11 @@ export function library(entry: string[] = ['src/index.ts']): Options {
     entry,
     format: ['esm', 'cjs'],
     target: 'node20',
-    dts: true,
+    // The foundation is private: each library carries what it uses of it, declarations included.
+    noExternal: [/^@upcall\/foundation/],
+    dts: { compilerOptions: { baseUrl: '.', paths: { '@upcall/foundation/*': ['../foundation/src/*.ts'] } } },
+    // `node:` stays, so that a bundler knows what is a module of the platform.
+    removeNodeProtocol: false,
     sourcemap: true,
     clean: true,
     treeshake: true,

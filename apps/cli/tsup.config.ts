@@ -6,5 +6,7 @@ export default defineConfig({
   target: 'node20',
   sourcemap: true,
   clean: true,
+  noExternal: [/^@upcall\/foundation/],
+  removeNodeProtocol: false,
   tsconfig: 'tsconfig.build.json',
 })

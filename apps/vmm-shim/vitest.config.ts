@@ -4,7 +4,7 @@ import base from '../../vitest.project.js'
 export default mergeConfig(base, {
   test: {
     name: 'vmm-shim',
-    globalSetup: ['src/testing/build.ts'],
+    globalSetup: ['testing/build.ts'],
     // The demo's sabotaged runs mostly wait.
     maxConcurrency: 10,
   },

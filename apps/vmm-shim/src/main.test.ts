@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
 import { describe, expect, inject, it } from 'vitest'
+import { temporaryDirectory } from '../../../packages/vmm/testing/rig.js'
 import { callApi } from './demo/api-client.js'
-import { temporaryDirectory } from './testing/rig.js'
 
 const main = fileURLToPath(inject('programs').main)
 

@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
 import { afterEach, describe, expect, inject, it, vi } from 'vitest'
+import { temporaryDirectory } from '../../../packages/vmm/testing/rig.js'
 import { type SimulatedShimOptions, startShim } from './guest/shim.js'
 import { openShim } from './shim.js'
-import { temporaryDirectory } from './testing/rig.js'
 
 const guestEntry = new URL(inject('programs').guest)
 const DISK = { pathOnHost: '/srv/data.img', isReadOnly: false }

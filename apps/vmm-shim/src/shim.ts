@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '@upcall/client'
 import { DeviceManager, type ReplyTimeouts } from '@upcall/device-manager'
+import { type Machine, Vm } from '@upcall/vmm'
 import {
   connect,
   formatAddress,
@@ -16,8 +17,6 @@ import {
 import { type Arch, UPCALL_PORT } from '@upcall/wire'
 import { serveApi } from './api/server.js'
 import { type Log, silentLog } from './log.js'
-import type { Machine } from './vm/machine.js'
-import { Vm } from './vm/vm.js'
 
 /** What every shim is made with, whatever its guest is. */
 export interface ShimOptions {

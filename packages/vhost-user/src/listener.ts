@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { link, lstat, open, stat, unlink } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { AcceptPause, type Sleep } from '../../../native/accept-pause.js'
+import { AcceptPause, type Sleep } from '@upcall/foundation/addon/accept-pause'
 import { VsockDeviceError } from './errors.js'
 import type { Binding, Descriptor } from './native/binding.js'
 

@@ -1,7 +1,7 @@
 import { isUpcallError, type Outcome } from '@upcall/client'
 import { GuestError } from '@upcall/device-manager'
+import { VmError, type VmErrorCode } from '@upcall/vmm'
 import { isWireError } from '@upcall/wire'
-import { VmError, type VmErrorCode } from '../vm/error.js'
 
 /** The body of every answer that is not a success. */
 export interface FaultBody {

@@ -1,7 +1,6 @@
 import { formatBdf } from '@upcall/device-manager'
+import { type Vm, viewWindow } from '@upcall/vmm'
 import * as v from 'valibot'
-import { viewWindow } from '../vm/view.js'
-import type { Vm } from '../vm/vm.js'
 import { HttpError } from './fault-message.js'
 
 /** A success: 204 where there is nothing to say, else 200. */

@@ -1,9 +1,9 @@
 import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { type Clock, systemClock } from '@upcall/client'
+import type { Vm } from '@upcall/vmm'
 import type { VsockServer } from '@upcall/vsock'
 import type { Log } from '../log.js'
-import type { Vm } from '../vm/vm.js'
 import { faultOf, HttpError } from './fault-message.js'
 import { findRoute } from './routes.js'
 

@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { FAULTS } from '@upcall/vmm/simulated'
 import { afterAll, describe, expect, inject, it, vi } from 'vitest'
+import { temporaryDirectory } from '../../../../packages/vmm/testing/rig.js'
+import { SkippingClock } from '../../../../packages/vmm/testing/skipping-clock.js'
 import { demo, type Overrides } from '../commands/demo.js'
-import { FAULTS } from '../guest/fault.js'
-import { temporaryDirectory } from '../testing/rig.js'
-import { SkippingClock } from '../testing/skipping-clock.js'
 import { STEPS } from './steps.js'
 
 const guestEntry = new URL(inject('programs').guest)

@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from '@upcall/client'
-import type { SimulatedMachine } from '../guest/machine.js'
+import type { VmView } from '@upcall/vmm'
+import type { SimulatedMachine } from '@upcall/vmm/simulated'
 import type { Shim } from '../shim.js'
-import type { VmView } from '../vm/view.js'
 import { type ApiReply, callApi, isFault } from './api-client.js'
 import { COLUMNS, type Line, type Style, wrap } from './text.js'
 

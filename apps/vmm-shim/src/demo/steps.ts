@@ -1,10 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ReconnectEvent, StateEvent } from '@upcall/client'
 import { DeviceManager, GuestError } from '@upcall/device-manager'
+import type { Reconciled, WindowView } from '@upcall/vmm'
 import { connect, formatAddress } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
-import type { Reconciled } from '../vm/reconciler.js'
-import type { WindowView } from '../vm/view.js'
 import { isFault } from './api-client.js'
 import { json, type Stage } from './stage.js'
 

@@ -1,7 +1,7 @@
 import type { KernelVersion } from '@upcall/device-manager/guest'
+import { SimulatedMachine } from '@upcall/vmm/simulated'
 import { UPCALL_PORT } from '@upcall/wire'
 import { DEFAULT_MEMORY, openShim, type Shim, type ShimOptions } from '../shim.js'
-import { SimulatedMachine } from './machine.js'
 
 export interface SimulatedShimOptions extends ShimOptions {
   /** The kernel whose behaviour the guest shows. Default `'6.1'`. */

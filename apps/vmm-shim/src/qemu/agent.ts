@@ -1,8 +1,7 @@
 import type { Duplex } from 'node:stream'
+import { type GuestReport, parseAddress } from '@upcall/vmm'
 import * as v from 'valibot'
 import { AGENT_PORT, type AgentReport, type Answer, type Ask, type Executed, MAX_OUTPUT } from '../agent/messages.js'
-import type { GuestReport } from '../vm/machine.js'
-import { parseAddress } from '../vm/pci-bus.js'
 
 const REPORT_MS = 5_000
 /** Two outputs, of which JSON may write each byte as six characters, and some room for the rest. */

@@ -2,7 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { connect, listen } from '@upcall/vsock'
 import { describe, expect, it } from 'vitest'
-import { temporaryDirectory } from '../testing/rig.js'
+import { temporaryDirectory } from '../../../../packages/vmm/testing/rig.js'
 import { startQemuShim } from './shim.js'
 
 /** Comes no further than to a QEMU that is not there. */

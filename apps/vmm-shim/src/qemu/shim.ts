@@ -1,15 +1,13 @@
-import { lstatSync, rmSync } from 'node:fs'
+import { existsSync, lstatSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Accelerator } from '@upcall/qemu'
 import { createVsockDevice, type VhostUserVsock } from '@upcall/vhost-user'
+import { type OwnKernel, prepareLaunch, QemuMachine, type ShimMachine, Slots } from '@upcall/vmm/qemu'
 import { connect, listen } from '@upcall/vsock'
 import { DEFAULT_MEMORY, openShim, type Shim, type ShimOptions } from '../shim.js'
 import { Agent } from './agent.js'
-import type { ShimMachine } from './hardware.js'
-import { type OwnKernel, prepareLaunch } from './launch.js'
-import { QemuMachine } from './machine.js'
-import { Slots } from './slots.js'
 
 export interface QemuShimOptions extends Omit<ShimOptions, 'arch'> {
   /** Default `q35`. */
@@ -50,6 +48,7 @@ const READY_MS = 10_000
 const BUDGET_MS = 180_000
 const RECONCILE_MS = 120_000
 const GUEST_CID = 3
+const ADDON = 'upcall_vsock.node'
 
 /** Starts a VMM whose guest is a real one, under QEMU, behind a virtio-vsock device in this process. */
 export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim> {
@@ -67,7 +66,7 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
         if (options.monitor !== undefined) closers.push(await reservePath(options.monitor))
         const launch = await prepareLaunch({
           ...options,
-          ...{ cacheDir, directory, agentEntry, moduleSource, microvm: type === 'microvm' },
+          ...{ cacheDir, directory, agentEntry, moduleSource, vsockAddon, microvm: type === 'microvm' },
           onProgress: (step) => log.info({ step }, 'the guest image'),
           onRestart: ({ attempt, afterMs }) =>
             log.warn({ attempt, ms: Math.round(afterMs) }, 'the boot went silent and is started again'),
@@ -128,4 +127,14 @@ async function reservePath(path: string): Promise<() => void> {
   return () => {
     if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path, { force: true })
   }
+}
+
+/** The addon that goes into the guest, which runs this machine's Node. */
+function vsockAddon(): string {
+  const root = dirname(createRequire(import.meta.url).resolve('@upcall/vsock/package.json'))
+  const candidates = ['build/Release', `prebuilds/${process.platform}-${process.arch}`].map((place) => join(root, place, ADDON))
+  const found = candidates.find((path) => existsSync(path))
+  if (found === undefined)
+    throw new Error(`the guest's vsock addon is not there; tried ${candidates.join(', ')}; npm run build makes it`)
+  return found
 }

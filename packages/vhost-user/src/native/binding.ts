@@ -1,4 +1,4 @@
-import type { SocketBinding } from '../../../../native/binding.js'
+import type { SocketBinding } from '@upcall/foundation/addon/binding'
 import type { Descriptor as SessionDescriptor } from '../machine/session.js'
 
 /** What this package's addon exports: what all have, descriptors that travel, eventfds and mapped memory. */

@@ -1,8 +1,8 @@
 import { fileURLToPath } from 'node:url'
-import { type Addon, findAddon, type Host, thisHost } from '../../../../native/loader.js'
+import { type Addon, findAddon, type Host, thisHost } from '@upcall/foundation/addon/loader'
 import { API_VERSION, type Binding } from './binding.js'
 
-export { AddonError, type Attempt, type Host } from '../../../../native/loader.js'
+export { AddonError, type Attempt, type Host } from '@upcall/foundation/addon/loader'
 
 const ADDON: Addon = {
   npmPackage: '@upcall/vhost-user',

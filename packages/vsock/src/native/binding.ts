@@ -1,4 +1,4 @@
-import type { SocketBinding } from '../../../../native/binding.js'
+import type { SocketBinding } from '@upcall/foundation/addon/binding'
 
 /** What this package's addon exports: what all have, connections, and their way under a `net.Socket`. */
 export interface Binding extends SocketBinding<Descriptor> {

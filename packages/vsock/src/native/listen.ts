@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import { getSystemErrorName } from 'node:util'
-import { AcceptPause } from '../../../../native/accept-pause.js'
+import { AcceptPause } from '@upcall/foundation/addon/accept-pause'
 import { adopt, type CreateSocket } from './adopt.js'
 import type { Binding, Descriptor } from './binding.js'
 import { LITTLE_ENDIAN } from './sockaddr.js'

@@ -1,0 +1,145 @@
+import { isUpcallError } from '@upcall/client'
+import { type DeviceManager, isGuestError } from '@upcall/device-manager'
+import type { Arch } from '@upcall/wire'
+import type { Books } from './devices.js'
+import { VmError } from './error.js'
+import { sameWindow } from './mmio-space.js'
+import type { GuestReport, Machine } from './port.js'
+import { type Difference, differences, listSettled, type Settled, type Settlement, settle, settleAsAbsent } from './reconcile.js'
+
+export interface Reconciled {
+  /** Another guest was booted, because the last one was dead. */
+  restarted: boolean
+  /** What was unknown, and is not any more. */
+  settled: Settled[]
+  /** What differs though it was never unknown. It is reported and left alone. */
+  differences: Difference[]
+}
+
+/** A window that nothing can have, with which the guest is asked a question that changes nothing. */
+const NOWHERE = { base: 0xffff_ffff_ffff_0000n, size: 0x1000n, irq: 5 }
+
+export interface ReconcilerOptions {
+  machine: Machine
+  manager: DeviceManager<Arch>
+  books: Books
+  /** How long to wait for the guest to be ready and to have ended what it is at, in milliseconds. */
+  timeoutMs: number
+}
+
+/** Brings together what the VMM believes and what the guest has. Nothing else may go on meanwhile. */
+export class Reconciler {
+  readonly #machine: Machine
+  readonly #manager: DeviceManager<Arch>
+  readonly #books: Books
+  readonly #timeoutMs: number
+  /** Resets that have been dealt with. */
+  #settledResets = 0
+  /** What was done since the last run that could tell of it. */
+  #untold: { restarted: boolean; settled: Settled[] } = { restarted: false, settled: [] }
+
+  constructor({ machine, manager, books, timeoutMs }: ReconcilerOptions) {
+    this.#machine = machine
+    this.#manager = manager
+    this.#books = books
+    this.#timeoutMs = timeoutMs
+  }
+
+  /**
+   * Settles what is unknown: what the guest has is present, what it does not have is taken away. A dead guest is replaced by one that
+   * finds only what was certain. What is done before it fails is done, and told by the next one that does not.
+   *
+   * @throws the client's error if the guest cannot be asked; what was unknown then stays so, unless the guest was dead.
+   */
+  async run(): Promise<Reconciled> {
+    const restarted = this.#machine.guest === 'dead'
+    if (restarted) {
+      await this.#carryOut(settleAsAbsent(this.#books))
+      this.#machine.boot()
+      this.#untold.restarted = true
+    }
+    const { guestGone: signal } = this.#machine
+    await this.#quiesce(signal)
+    const guest = await this.#machine.report()
+    if (guest && !restarted) await this.#carryOut(settle(this.#books, guest))
+    const told = await this.#tellAgain(guest, signal)
+    if (!guest && !restarted && !told) throw new VmError('NOT_READY', 'reconcile: the guest does not say what it has; try again')
+    const now = told ? ((await this.#machine.report()) ?? guest) : guest
+    const done = this.#untold
+    this.#untold = { restarted: false, settled: [] }
+    return { ...done, differences: now ? differences(this.#books, now) : [] }
+  }
+
+  /**
+   * What a guest has forgotten that was reset: that it is to leave spare vCPUs alone, which it starts like all others, and which windows it
+   * was given. Windows are told to one that does not say what it has, too: it refuses those it has. Resolves with whether there was anything to tell.
+   */
+  async #tellAgain(guest: GuestReport | undefined, signal: AbortSignal): Promise<boolean> {
+    const { resets, spares } = this.#machine
+    if (resets === this.#settledResets) return false
+    let [asked, refused] = [false, false]
+    const tell = async (settled: Settled, ask: () => Promise<unknown>) => {
+      asked = true
+      try {
+        await ask()
+        this.#untold.settled.push(settled)
+      } catch (error) {
+        if (!isGuestError(error)) throw error
+        // A difference then, unless the guest says nothing and has it.
+        refused ||= guest !== undefined || error.errnoName !== 'EEXIST'
+      }
+    }
+    const online = new Set(guest?.cpus.online)
+    const astray = spares.cpus.filter((id) => online.has(id))
+    for (const id of astray.sort((a, b) => b - a))
+      await tell({ kind: 'cpu', id: String(id), now: 'absent' }, () => this.#manager.removeCpus({ apicIds: [id] }, { signal }))
+    for (const { id, window, status } of this.#books.drives.values()) {
+      if (status !== 'present' || guest?.mmio.some((other) => sameWindow(other, window))) continue
+      await tell({ kind: 'mmio', id, now: 'present' }, () => this.#manager.addMmio(window, { signal }))
+    }
+    if (!refused) this.#settledResets = resets
+    return asked
+  }
+
+  /**
+   * A connection, and one harmless question over it. The guest answers under the lock that CPU and MMIO requests hold, so after its
+   * answer nothing that was asked before can still happen.
+   */
+  async #quiesce(signal: AbortSignal): Promise<void> {
+    const timeoutMs = this.#timeoutMs
+    this.#manager.client.reconnect()
+    const ask = async () => {
+      await this.#manager.ready({ timeoutMs, signal })
+      await this.#manager.removeMmio(NOWHERE, { timeoutMs, signal }).catch((error) => {
+        if (!isGuestError(error)) throw error
+      })
+    }
+    try {
+      // A connection may turn out to be the last guest's only when it is used.
+      await ask().catch((error) => {
+        if (!isUpcallError(error) || error.code !== 'DISCONNECTED' || signal.aborted) throw error
+        return ask()
+      })
+    } catch (cause) {
+      if (!signal.aborted) throw cause
+      throw new VmError('NOT_READY', `reconcile: the guest is gone: ${(signal.reason as Error).message}; try again`, { cause })
+    }
+  }
+
+  async #carryOut(settlement: Settlement): Promise<void> {
+    const { cpus, drives, pci } = settlement
+    await this.#machine.stopCpus(cpus.absent)
+    const present = [...this.#books.cpus.present, ...cpus.present].sort((a, b) => a - b)
+    this.#books.cpus = { present, unknown: [] }
+    for (const device of [...drives.present, ...pci.present]) device.status = 'present'
+    for (const drive of drives.absent) {
+      await this.#machine.detachDrive(drive)
+      this.#books.drives.delete(drive.id)
+    }
+    for (const device of pci.absent) {
+      await this.#machine.unplugPci(device)
+      this.#books.pci.delete(device.id)
+    }
+    this.#untold.settled.push(...listSettled(settlement))
+  }
+}

@@ -1,0 +1,86 @@
+import { faultsIn } from './faults-in.mjs'
+
+const vmm = faultsIn('vmm')
+
+export default [
+  vmm(
+    'a QEMU that cannot be looked at goes on',
+    'qemu/machine.ts',
+    '      await qemu.close()\n      throw error',
+    '      throw error',
+  ),
+  vmm(
+    "a QEMU's end is its successor's",
+    'qemu/machine.ts',
+    'const isCurrent = () => this.#qemu === qemu && !this.#dead',
+    'const isCurrent = () => true',
+  ),
+  vmm("a launch's failure is its successor's", 'qemu/machine.ts', 'if (this.launched === launched) this.#die', 'this.#die'),
+  vmm('a QEMU is launched beside its predecessor', 'qemu/machine.ts', '    await last?.close()\n', ''),
+  vmm(
+    'a service that greets early is not heard',
+    'qemu/machine.ts',
+    '    this.#serves = true',
+    '    if (this.#up) this.#serves = true',
+  ),
+  vmm(
+    'memory that the guest was asked for is forgotten',
+    'qemu/machine.ts',
+    'return bytes === this.memory && this.#requested === this.#plugged',
+    'return bytes === this.memory',
+  ),
+  vmm(
+    "a microvm's vCPU is lost with its guest",
+    'qemu/machine.ts',
+    "if (this.#dead && this.#type !== 'microvm') continue",
+    'if (this.#dead) continue',
+  ),
+  vmm(
+    'a PCI device that may have been plugged in is forgotten',
+    'qemu/machine.ts',
+    'if (mayBeDone(error)) await this.unplugPci(device)',
+    '',
+  ),
+  vmm(
+    'a machine is stopped by killing its QEMU',
+    'qemu/machine.ts',
+    '    await this.#qemu?.close()\n    this.#stop',
+    '    this.#stop',
+  ),
+  vmm('a comma ends a path', 'qemu/hardware.ts', "return text.replaceAll(',', ',,')", 'return text'),
+  vmm('vCPUs that were added before a failure stay', 'vm.ts', 'else await this.#takeBack(present.length, error)', ''),
+  vmm(
+    'a drive waits for another guest than it was plugged into',
+    'vm.ts',
+    'await this.#manager.addMmio(window, { signal })',
+    'await this.#manager.addMmio(window)',
+  ),
+  vmm(
+    'a reset guest is the same guest',
+    'qemu/machine.ts',
+    "      this.#gone.abort(new Error('the guest was reset'))\n      this.#gone = new AbortController()\n",
+    '',
+  ),
+  vmm(
+    'a window that is refused once is not told of again',
+    'reconciler.ts',
+    'if (!refused) this.#settledResets = resets',
+    'this.#settledResets = resets',
+  ),
+  vmm('what a failed reconcile has done is never told', 'reconciler.ts', 'return { ...done,', 'return { restarted, settled: [],'),
+  vmm(
+    'an unplug that is under way is not waited for',
+    'qemu/plugging.ts',
+    '|| !/in the process of unplug/.test(error.message)',
+    '',
+  ),
+  vmm(
+    'an unplug that nobody heard of is not seen',
+    'qemu/plugging.ts',
+    "return await qmp.execute('qom-list', { path }).then(() => false, isNotFound)",
+    'return false',
+  ),
+  vmm('what the guest has let go of by itself cannot be removed', 'vm.ts', 'if (!knowsNone ||', 'if (true ||'),
+  vmm('a window that the guest may use is taken away', 'vm.ts', 'guest !== undefined && !guest.mmio.some', '!guest?.mmio.some'),
+  vmm('a vCPU that is as it was to be is a failure', 'vm.ts', 'if (done === undefined) throw error', 'throw error'),
+]
