@@ -20,14 +20,26 @@ export default class MutantReporter {
   onTestCaseResult(test) {
     if (test.result().state !== 'failed' || this.#told.has(test.id)) return
     this.#told.add(test.id)
-    this.#tell({ failed: `${test.module.moduleId}: ${test.fullName}`, errors: messages(test.result()) })
+    this.#tell({ failed: `${test.module.moduleId}: ${test.fullName}`, errors: messages(test) })
   }
 
   onTestModuleEnd(module) {
     const { environmentSetupDuration, prepareDuration, collectDuration, setupDuration, duration } = module.diagnostic()
     const ms = environmentSetupDuration + prepareDuration + collectDuration + setupDuration + duration
     const longest = Math.max(0, ...[...module.children.allTests()].map((test) => test.diagnostic()?.duration ?? 0))
-    this.#tell({ file: module.moduleId, ms, longest, errors: module.errors().map(({ message }) => message) })
+    const errors = messages(module)
+    this.#tell({ file: module.moduleId, ms, longest, errors })
+    // A file that cannot be loaded has no tests. If it has, the errors are those of its hooks (beforeAll, afterAll).
+    if (errors.length > 0 && module.children.size > 0) this.#hookFailed(module)
+  }
+
+  onTestSuiteResult(suite) {
+    if (suite.errors().length > 0) this.#hookFailed(suite)
+  }
+
+  #hookFailed(suite) {
+    const name = suite.type === 'module' ? suite.moduleId : `${suite.module.moduleId}: ${suite.fullName}`
+    this.#tell({ failed: `${name}: a hook`, errors: messages(suite) })
   }
 
   onTestRunEnd(modules, errors, reason) {
@@ -41,6 +53,8 @@ export default class MutantReporter {
   }
 }
 
-function messages({ errors }) {
+/** What went wrong in a test, a suite or a file. */
+function messages(entity) {
+  const errors = entity.type === 'test' ? entity.result().errors : entity.errors()
   return errors.map(({ message }) => message)
 }

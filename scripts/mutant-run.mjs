@@ -17,12 +17,12 @@ const TEST_FLOOR_MS = 5_000
  * Runs the tests of these projects without a fault and finds out what each fault's run needs.
  *
  * @param faults - Which ones; a fault's id is its index.
- * @returns `green` and `failures`; `files`, by path, with the time of all and of the `longest` test in ms; `testsOf(id)`, the test files that run the line of this fault, the quickest
- * first; `startMs`, from the start of the process to the first test; `testMs` and `hookMs`, the
- * limits of a test and of a hook.
+ * @returns `green` and `failures`. If it is green, also: `files`, by path, with the time of all and of the `longest` test in ms;
+ * `testsOf(id)`, the test files that run the line of this fault, the quickest first; `startMs`, from the start of the process to
+ * the first test; `testMs` and `hookMs`, the limits of a test and of a hook.
  */
 export async function traceTests(projects, faults) {
-  const folder = mkdtempSync(join(tmpdir(), 'upcall-mutants-'))
+  const folder = scratch()
   try {
     const places = join(folder, 'places.json')
     writeFileSync(places, JSON.stringify(faults.map(({ file, find, replace }, id) => ({ id, file, find, replace }))))
@@ -33,6 +33,7 @@ export async function traceTests(projects, faults) {
     const failures = lines.flatMap(({ failed, file, errors = [] }) =>
       failed || errors.length > 0 ? [`${failed ?? file ?? 'vitest'}: ${errors}`] : [],
     )
+    if (!green) return { green, failures: failures.length > 0 ? failures : [output] }
     const seen = readdirSync(folder)
       .filter((name) => name !== 'places.json')
       .map((name) => JSON.parse(readFileSync(join(folder, name), 'utf8')))
@@ -41,7 +42,7 @@ export async function traceTests(projects, faults) {
     const seenBy = new Map(seen.map(({ file, seen }) => [file, new Set(seen)]))
     return {
       green,
-      failures: !green && failures.length === 0 ? [output] : failures,
+      failures: [],
       files,
       testsOf: (id) => quickest.filter((file) => seenBy.get(file).has(id)),
       startMs: lines.find(({ started }) => started !== undefined)?.started - began,
@@ -49,7 +50,7 @@ export async function traceTests(projects, faults) {
       hookMs: lines[0]?.hookMs,
     }
   } finally {
-    rmSync(folder, { recursive: true })
+    remove(folder)
   }
 }
 
@@ -57,8 +58,8 @@ export async function traceTests(projects, faults) {
  * Runs these test files with a fault, until the first test fails.
  *
  * @param without - What {@link traceTests} found out.
- * @returns How many tests failed, and whether the run was cut off before it ended by itself. A fault that only breaks the loading of a file
- * makes no test fail.
+ * @returns How many tests and hooks failed, and whether the run was cut off before it ended by itself. A fault that only breaks the
+ * loading of a file makes no test fail.
  */
 export async function runTests(projects, mutant, tests, without) {
   const times = tests.map((file) => without.files.get(file))
@@ -76,7 +77,11 @@ export async function runTests(projects, mutant, tests, without) {
 const project = (name) => `--project=${name}`
 
 const running = new Set()
-process.on('exit', () => running.forEach(kill))
+const folders = new Set()
+process.on('exit', () => {
+  running.forEach(kill)
+  folders.forEach(remove)
+})
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1))
 
 /** Ends a run with all that its tests have started. */
@@ -88,8 +93,20 @@ function kill({ pid }) {
   }
 }
 
-async function vitest(argv, env, limitMs) {
+/** A temporary folder, which is removed at the latest when this process ends. */
+function scratch() {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-mutants-'))
+  folders.add(folder)
+  return folder
+}
+
+function remove(folder) {
+  rmSync(folder, { recursive: true, force: true })
+  folders.delete(folder)
+}
+
+async function vitest(argv, env, limitMs) {
+  const folder = scratch()
   const report = join(folder, 'report')
   const child = spawn(
     process.execPath,
@@ -124,6 +141,8 @@ async function vitest(argv, env, limitMs) {
   } finally {
     clearTimeout(timer)
     running.delete(child)
-    rmSync(folder, { recursive: true })
+    // What its tests have started and not ended.
+    kill(child)
+    remove(folder)
   }
 }

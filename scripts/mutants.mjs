@@ -1,11 +1,17 @@
-// Do the tests notice damage? Puts one fault at a time into the sources (in memory, while vitest loads them) and runs the tests that run
-// the faulty line. A fault that no test notices is a hole. `npm run mutants` runs all of them, `npm run mutants -- fact-7` those whose
-// name contains that, `--json=<file>` writes a report, `--stale` only looks whether each line is still there. Faults that carry a fact's number break what a numbered fact of the protocol
-// asks for (docs/protocol.md).
+// Do the tests notice damage? Puts one fault at a time into the sources (in memory, while vitest loads them) and runs the tests
+// that run the faulty line. A fault that no test notices is a hole.
 //
-// The first run is without faults. It tells which test files run which fault's line, and how long they take: from that comes the time
-// that a fault's run gets. A run that needs more is cut off. A test that does not end is failed by its own limit (testTimeout), so a run
-// that is cut off proves nothing, except where a fault blocks the whole process: such a fault says `hangs: true`.
+//   npm run mutants                    all faults
+//   npm run mutants -- fact-7          those whose name contains that; several words narrow it down
+//   npm run mutants -- --sample        the first fault of each source file
+//   npm run mutants -- --json=<file>   writes a report there
+//   npm run mutants -- --stale         only looks whether each line is still there
+//
+// Faults that carry a fact's number break what a numbered fact of the protocol asks for (docs/protocol.md).
+//
+// The first run is without faults. It tells which test files run which fault's line, and how long they take. That gives the time
+// of a fault's run. A run that needs more is cut off. A test that does not end fails by its own limit (testTimeout), so a run that
+// is cut off proves nothing, except where a fault blocks the whole process: such a fault says `hangs: true`.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
@@ -22,7 +28,9 @@ for (const file of readdirSync(new URL('faults/', import.meta.url)).sort()) {
 const args = process.argv.slice(2)
 const json = args.find((arg) => arg.startsWith('--json='))?.slice('--json='.length)
 const wanted = args.filter((arg) => !arg.startsWith('--'))
-const chosen = faults.filter(({ name }) => wanted.every((word) => name.includes(word)))
+const named = faults.filter(({ name }) => wanted.every((word) => name.includes(word)))
+const isFirstOfFile = ({ file }, index) => named.findIndex((fault) => fault.file === file) === index
+const chosen = args.includes('--sample') ? named.filter(isFirstOfFile) : named
 const broken = chosen.filter(
   ({ file, find }) => !existsSync(`${root}${file}`) || readFileSync(`${root}${file}`, 'utf8').split(find).length < 2,
 )

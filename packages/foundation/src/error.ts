@@ -33,8 +33,12 @@ export abstract class FieldError<Code extends string = string> extends Error {
   /** Whether the same call may succeed later although the caller changes nothing. */
   readonly retryable: boolean
 
-  constructor(fields: ErrorFields<Code>) {
-    super(messageOf(fields), fields.cause === undefined ? undefined : { cause: fields.cause })
+  /** @param more - What follows the message on lines of its own, for a person: the end of a log, say. */
+  constructor(fields: ErrorFields<Code>, more = '') {
+    super(
+      more === '' ? messageOf(fields) : `${messageOf(fields)}\n${more}`,
+      fields.cause === undefined ? undefined : { cause: fields.cause },
+    )
     this.code = fields.code
     this.op = fields.op
     this.subject = fields.subject

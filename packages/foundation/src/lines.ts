@@ -4,6 +4,8 @@ type Piece = string | Uint8Array
 export interface LineOptions {
   /** How long a line may be, in characters or bytes, without its end. Default: any length. */
   readonly max?: number | undefined
+  /** What becomes of a longer line: an error, or it is cut into lines of `max`. Default `'error'`. */
+  readonly longer?: 'error' | 'cut' | undefined
 }
 
 /** A line that is longer than allowed. The splitter has forgotten what it held of it. */
@@ -20,11 +22,13 @@ export class LineTooLongError extends Error {
  */
 abstract class Splitter<T extends Piece> {
   readonly #max: number
+  readonly #cuts: boolean
   #pieces: T[] = []
   #length = 0
 
-  constructor({ max = Number.POSITIVE_INFINITY }: LineOptions = {}) {
+  constructor({ max = Number.POSITIVE_INFINITY, longer = 'error' }: LineOptions = {}) {
     this.#max = max
+    this.#cuts = longer === 'cut'
   }
 
   /** How much of a line that has not ended is held. */
@@ -42,13 +46,25 @@ abstract class Splitter<T extends Piece> {
    * @throws {@link LineTooLongError} before the line that is too long; the lines before it have been given.
    */
   *push(piece: T): Generator<T, void, void> {
-    let from = 0
-    for (let end = this.newlineFrom(piece, 0); end >= 0; end = this.newlineFrom(piece, from)) {
-      this.#hold(this.part(piece, from, end))
+    for (let from = 0; ; ) {
+      const end = this.newlineFrom(piece, from)
+      const upTo = end < 0 ? piece.length : end
+      for (; this.#cuts && this.#length + upTo - from > this.#max; yield this.take()) {
+        const room = this.#max - this.#length
+        this.#hold(this.part(piece, from, from + room))
+        from += room
+      }
+      if (from < upTo) this.#hold(this.part(piece, from, upTo))
+      if (end < 0) return
       from = end + 1
       yield this.take()
     }
-    if (from < piece.length) this.#hold(this.part(piece, from, piece.length))
+  }
+
+  /** What is held of a line that has not ended. It stays held. */
+  peek(): T {
+    if (this.#pieces.length !== 1) this.#pieces = [this.join(this.#pieces)]
+    return this.#pieces[0]!
   }
 
   /** What is held of a line that has not ended, at the end of everything. */
