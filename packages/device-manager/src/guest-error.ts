@@ -18,7 +18,8 @@ export class GuestError extends UpcallError {
   constructor(request: Request, reply: Reply, remote: string) {
     const name = errnoName(reply.result)
     const what = `refused with ${reply.result > 0 ? name : `${name} (${reply.result})`}`
-    super('GUEST_ERROR', 'guest-error', `${describeRequest(request)} ${remote}: ${what}; ${advice(request, reply.result)}`)
+    const [op, next] = [describeRequest(request), advice(request, reply.result)]
+    super({ code: 'GUEST_ERROR', outcome: 'guest-error', op, subject: remote, what, next })
     this.errno = reply.result
     this.errnoName = name
     this.operation = formatOperation(request)
@@ -38,23 +39,25 @@ function advice(request: Request, result: number): string {
   const mmio = type === 'ADD_MMIO' || type === 'DEL_MMIO'
   const pci = type === 'ADD_PCI' || type === 'DEL_PCI'
   if (result === 1)
-    return 'a CPU was in that state already and the step changed nothing; compare what you believe with what the guest has'
-  if (result === -1) return "the guest's kernel has no such command; was it built with this hotplug support?"
+    return 'A CPU was in that state already, and the step changed nothing. Compare what you believe with what the guest has.'
+  if (result === -1) return "The guest's kernel has no such command. Was it built with this hotplug support?"
   if (result === -17 && cpu)
-    return 'the guest counts that CPU as registered; after a hole in the ids a 5.10 or 6.1 guest says so of running CPUs'
-  if (result === -17 && mmio) return 'the window or the irq overlaps one that the guest already has; choose a free one'
-  if (result === -19 && type === 'DEL_MMIO') return 'no window has exactly this base, size and irq; remove it as it was added'
+    return 'The guest counts that CPU as registered. After a hole in the ids, a 5.10 or 6.1 guest says so of running CPUs.'
+  if (result === -17 && mmio) return 'The window or the irq overlaps one that the guest already has. Choose a free one.'
+  if (result === -19 && type === 'DEL_MMIO') return 'No window has exactly this base, size and irq. Remove it as it was added.'
   if (result === -19 && type === 'ADD_PCI')
-    return 'the guest finds nothing on that bus and slot; plug the device in before ADD_PCI'
-  if (result === -19 && pci) return 'the guest knows nothing on that bus and slot; it may be gone already'
-  if (result === -5 && type === 'ADD_CPU') return 'a CPU did not come up; start its vCPU before ADD_CPU'
-  // An x86_64 guest reads the zeros behind the count as APIC ids: id 0, which is in use and has to stay (protocol, fact 11).
-  if (result === -22 && cpu && 'count' in request)
-    return `${type === 'ADD_CPU' ? 'a vCPU cannot be brought up' : 'the boot CPU stays, and so does the last one'}, or the guest is x86_64 and takes the count for ids`
+    return 'The guest finds nothing on that bus and slot. Plug the device in before ADD_PCI.'
+  if (result === -19 && pci) return 'The guest knows nothing on that bus and slot. It may be gone already.'
+  if (result === -5 && type === 'ADD_CPU') return 'A CPU did not come up. Start its vCPU before ADD_CPU.'
+  // An x86_64 guest reads the zeros after the count as APIC ids: id 0, which is in use and has to stay (protocol, fact 11).
+  if (result === -22 && cpu && 'count' in request) {
+    const refused = type === 'ADD_CPU' ? 'A vCPU cannot be brought up' : 'The boot CPU stays, and so does the last one'
+    return `${refused}, or the guest is x86_64 and takes the count for ids.`
+  }
   if (result === -22 && type === 'ADD_CPU')
-    return 'an id is in use, or no vCPU answers for it; ids of a batch before it may be online'
+    return 'An id is in use, or no vCPU answers for it. Ids of a batch before it may be online.'
   if (result === -22 && type === 'DEL_CPU')
-    return 'the boot CPU stays, and so does the last one; ids of a batch before it may be gone'
-  if (result === -22 && mmio) return 'the guest calls the request invalid; check base, size and irq'
-  return "see the guest's kernel log"
+    return 'The boot CPU stays, and so does the last one. Ids of a batch before it may be gone.'
+  if (result === -22 && mmio) return 'The guest calls the request invalid. Check base, size and irq.'
+  return "See the guest's kernel log."
 }

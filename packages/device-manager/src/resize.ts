@@ -7,6 +7,7 @@ import {
   type UpcallErrorCode,
   type WaitOptions,
 } from '@upcall/client'
+import { textOf } from '@upcall/foundation/error'
 import { type Arch, type CpuRequest, isWireError, type Reply, WireError } from '@upcall/wire'
 import { checkFunction, checkObject, checkSignal, checkSwitch, show } from './check.js'
 import { MAX_APIC_ID, orderCpus } from './cpu-order.js'
@@ -83,7 +84,14 @@ export class CpuResizer<A extends Arch> {
     checkSwitch('oneByOne', options.oneByOne)
     checkSignal(options.signal)
     if (this.#resizing)
-      throw new UpcallError('BUSY', 'not-sent', `${this.#subject(target)}: another resize is under way; wait for it`)
+      throw new UpcallError({
+        ...this.#about(target),
+        code: 'BUSY',
+        outcome: 'not-sent',
+        what: 'another resize is under way',
+        next: 'Wait for it.',
+        retryable: true,
+      })
     this.#resizing = true
     const time = new Time(this.#clock, options)
     const run = {
@@ -112,14 +120,14 @@ export class CpuResizer<A extends Arch> {
   async #grow(run: Run<A>): Promise<void> {
     const { target, options, time, present, added, unknown } = run
     for (const ids of batches(lowestFree(present, target - present.size), options)) {
-      time.check(this.#subject(target))
+      time.check(this.#about(target))
       try {
         await options.start([...ids], { signal: time.signal })
       } catch (cause) {
         throw this.#error('CALLBACK', 'not-sent', target, `start(${ids}) failed; the guest was not asked`, cause)
       }
       try {
-        await this.#send(this.#request('ADD_CPU', ids), time.left(this.#subject(target)))
+        await this.#send(this.#request('ADD_CPU', ids), time.left(this.#about(target)))
       } catch (error) {
         if (leavesAsItWas(error, ids)) await this.#rollBack(run, ids, error)
         else unknown.push(...ids)
@@ -137,7 +145,7 @@ export class CpuResizer<A extends Arch> {
     if (highest.length > 0) orderCpus(this.#request('DEL_CPU', highest), this.#presentOf(run))
     for (const ids of batches(highest, options)) {
       try {
-        await this.#send(this.#request('DEL_CPU', ids), time.left(this.#subject(target)))
+        await this.#send(this.#request('DEL_CPU', ids), time.left(this.#about(target)))
       } catch (error) {
         if (!leavesAsItWas(error, ids)) {
           unknown.push(...ids)
@@ -180,13 +188,19 @@ export class CpuResizer<A extends Arch> {
     return (this.#arch === 'x86_64' ? ids : ids.length) as PresentOf<A>
   }
 
-  #subject(target: number): string {
-    return `cpu.resize ${target} ${this.#remote}`
+  #about(target: number): About {
+    return { op: `cpu.resize ${target}`, subject: this.#remote }
   }
 
   #error(code: UpcallErrorCode, outcome: UpcallError['outcome'], target: number, what: string, cause: unknown): UpcallError {
-    return new UpcallError(code, outcome, `${this.#subject(target)}: ${what}; look at cause`, { cause })
+    return new UpcallError({ ...this.#about(target), code, outcome, what: `${what}: ${textOf(cause)}`, cause })
   }
+}
+
+/** The operation of an error, and the guest. */
+interface About {
+  readonly op: string
+  readonly subject: string
 }
 
 interface Run<A extends Arch> extends Omit<ResizeProgress<A>, 'present'> {
@@ -226,21 +240,29 @@ class Time {
   }
 
   /** What is left for one request. @throws UpcallError if nothing is. */
-  left(subject: string): WaitOptions {
-    this.check(subject)
+  left(about: About): WaitOptions {
+    this.check(about)
     if (this.#deadline === undefined) return { signal: this.#signal }
     // The clock goes on: what was left a moment ago may be nothing now, which no request takes for a time.
     return { signal: this.#signal, timeoutMs: Math.max(1, this.#deadline - this.#clock.now()) }
   }
 
   /** @throws UpcallError `ABORTED` or `TIMEOUT` if there is no more to be done. */
-  check(subject: string): void {
-    const stands = 'before the guest could be asked; what was done before stands'
+  check(about: About): void {
+    const stands = 'before the guest could be asked'
+    const next = 'What was done before stands.'
     if (this.#signal?.aborted)
-      throw new UpcallError('ABORTED', 'not-sent', `${subject}: aborted ${stands}`, { cause: this.#signal.reason })
+      throw new UpcallError({
+        ...about,
+        code: 'ABORTED',
+        outcome: 'not-sent',
+        what: `aborted ${stands}`,
+        next,
+        cause: this.#signal.reason,
+      })
     // A timer may fire a little before the clock says so; once it has, the time is up.
     if (this.#timeUp || (this.#deadline !== undefined && this.#clock.now() >= this.#deadline))
-      throw new TimeoutError('not-sent', `${subject}: its time was up ${stands}`)
+      throw new TimeoutError({ ...about, outcome: 'not-sent', what: `its time was up ${stands}`, next })
   }
 
   end(): void {

@@ -147,7 +147,8 @@ function checkReply(reply: Reply, arch: Arch): void {
     case 'ADD_CPU':
     case 'DEL_CPU': {
       const [mine, other] = arch === 'x86_64' ? (['apicIdIndex', 'cpuId'] as const) : (['cpuId', 'apicIdIndex'] as const)
-      if (reply[other] !== undefined) throw new WireError('ARGUMENT', other, `must be left out: a reply on ${arch} has ${mine} instead`)
+      if (reply[other] !== undefined)
+        throw new WireError('ARGUMENT', other, `must be left out: a reply on ${arch} has ${mine} instead`)
       if (reply[mine] !== undefined) integer(reply[mine], mine, 0, 0xffff_ffff)
       return
     }

@@ -229,6 +229,10 @@ function checkWindow({ base, size, irq }: MmioRequest, arch: Arch): void {
   }
   // On aarch64, 0 is the first shared peripheral interrupt.
   if (irq === 0 && arch === 'x86_64')
-    throw new WireError('ARGUMENT', 'irq', 'must be from 1 to 4294967295: an x86_64 kernel takes 0 for no interrupt and answers EINVAL')
+    throw new WireError(
+      'ARGUMENT',
+      'irq',
+      'must be from 1 to 4294967295: an x86_64 kernel takes 0 for no interrupt and answers EINVAL',
+    )
   integer(irq, 'irq', 0, 0xffff_ffff)
 }

@@ -93,9 +93,7 @@ export function unasked({ remote }: SessionOptions): ProtocolError {
 
 /** What was wrong with the end of a connection on which a ticket waited for its reply. */
 export function endOfReply(got: number, size: number): string {
-  return got === 0
-    ? 'the connection ended before the reply'
-    : `the connection ended after ${got} of ${size} bytes of the reply`
+  return got === 0 ? 'the connection ended before the reply' : `the connection ended after ${got} of ${size} bytes of the reply`
 }
 
 export function lateReply(ticket: Ticket, replyBy: number): string {

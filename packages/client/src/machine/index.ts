@@ -5,7 +5,15 @@
  * @packageDocumentation
  */
 
-export { ClosedError, isUpcallError, type Outcome, ProtocolError, TimeoutError, UpcallError, type UpcallErrorCode } from '../error.js'
+export {
+  ClosedError,
+  isUpcallError,
+  type Outcome,
+  ProtocolError,
+  TimeoutError,
+  UpcallError,
+  type UpcallErrorCode,
+} from '../error.js'
 export type { Service } from '../service.js'
 export type { Pace, SessionOptions } from './context.js'
 export type { Effect, OutsideEvent, ReconnectReason, SessionEvent } from './event.js'

@@ -155,7 +155,11 @@ function greet(c: Context, { conn }: In<'Dialing'>): In<'Greeting'> {
   return { kind: 'Greeting', conn, decoder: new FrameDecoder(service.messageSize ?? MESSAGE_SIZE), until: c.now + greetingMs }
 }
 
-function readGreeting(c: Context, state: In<'Greeting'>, { chunk }: EventOf<'bytes'>): In<'Greeting' | 'Ready' | 'Due' | 'Failed'> {
+function readGreeting(
+  c: Context,
+  state: In<'Greeting'>,
+  { chunk }: EventOf<'bytes'>,
+): In<'Greeting' | 'Ready' | 'Due' | 'Failed'> {
   const { conn, decoder } = state
   const [frame, ...more] = decoder.push(chunk)
   if (frame === undefined) return state
