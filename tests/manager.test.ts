@@ -10,7 +10,7 @@ test('+1 is an error, with its own name and advice', async () => {
     outcome: 'guest-error',
     errno: 1,
     errnoName: '+1',
-    message: expect.stringContaining('a CPU was in that state already'),
+    message: expect.stringContaining('A CPU was in that state already'),
   })
 })
 

@@ -4,11 +4,11 @@ const manager = faultsIn('device-manager', ['device-manager', 'tests'])
 const guest = (name, file, ...fault) => faultsIn('device-manager')(name, `guest/${file}`, ...fault)
 
 export default [
-  manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#subject(target))\n', ''),
+  manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#about(target))\n', ''),
   manager(
     'a vCPU is removed although the resize was aborted',
     'resize.ts',
-    '    this.check(subject)\n    if (this.#deadline === undefined)',
+    '    this.check(about)\n    if (this.#deadline === undefined)',
     '    if (this.#deadline === undefined)',
   ),
   manager('a resize takes a time that is none', 'resize.ts', "!(typeof timeoutMs === 'number' && timeoutMs > 0)", 'false'),

@@ -28,7 +28,7 @@ test('a GuestError says what was asked, of whom, what came and what to do', () =
     errnoName: 'EEXIST',
     operation: { op: 'mmio.add', base: '0xd0000000', size: '0x1000', irq: 5 },
     message:
-      'mmio.add 0xd0000000+0x1000 irq 5 vm7: refused with EEXIST (-17); the window or the irq overlaps one that the guest already has; choose a free one',
+      'mmio.add 0xd0000000+0x1000 irq 5 vm7: refused with EEXIST (-17). The window or the irq overlaps one that the guest already has. Choose a free one.',
   })
 })
 
@@ -37,22 +37,22 @@ test('no other error is a GuestError', () => {
     undefined,
     { code: 'GUEST_ERROR' },
     new Error('GUEST_ERROR'),
-    new UpcallError('TIMEOUT', 'indeterminate', ''),
+    new UpcallError({ code: 'TIMEOUT', outcome: 'indeterminate', subject: 'guest', what: 'late' }),
   ])
     expect(isGuestError(other)).toBe(false)
 })
 
 test.each([
-  [1, -22, 'an id is in use, or no vCPU answers for it'],
-  [2, -17, 'the guest counts that CPU as registered'],
-  [5, -17, 'the window or the irq overlaps'],
-  [5, -22, 'check base, size and irq'],
-  [6, -19, 'no window has exactly this base'],
-  [7, -19, 'the guest finds nothing on that bus and slot'],
-  [7, -22, "see the guest's kernel log"],
-  [3, -17, "see the guest's kernel log"],
-  [9, -22, "see the guest's kernel log"],
-  [4711, -19, "see the guest's kernel log"],
+  [1, -22, 'An id is in use, or no vCPU answers for it'],
+  [2, -17, 'The guest counts that CPU as registered'],
+  [5, -17, 'The window or the irq overlaps'],
+  [5, -22, 'Check base, size and irq'],
+  [6, -19, 'No window has exactly this base'],
+  [7, -19, 'The guest finds nothing on that bus and slot'],
+  [7, -22, "See the guest's kernel log"],
+  [3, -17, "See the guest's kernel log"],
+  [9, -22, "See the guest's kernel log"],
+  [4711, -19, "See the guest's kernel log"],
 ])('a raw request of type %i is advised on %i by its type', (messageType, result, advice) => {
   const request: Request = { type: 'RAW', messageType, load: new Uint8Array() }
   const error = new GuestError(request, { ...request, result }, 'vm7')
@@ -62,8 +62,8 @@ test.each([
 test('EINVAL for a count of vCPUs may be an x86_64 guest that reads ids', () => {
   for (const type of ['ADD_CPU', 'DEL_CPU'] as const) {
     const message = (request: Request) => new GuestError(request, { type, result: -22 }, 'vm7').message
-    expect(message({ type, count: 2 })).toMatch(/, or the guest is x86_64 and takes the count for ids$/)
-    expect(message({ type, count: 2 })).not.toContain('an id is in use')
+    expect(message({ type, count: 2 })).toMatch(/, or the guest is x86_64 and takes the count for ids\.$/)
+    expect(message({ type, count: 2 })).not.toContain('An id is in use')
     expect(message({ type, apicIds: [2] })).not.toContain('x86_64')
   }
 })

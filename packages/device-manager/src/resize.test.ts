@@ -27,7 +27,8 @@ function setUp<A extends Arch>(arch: A, answers: Answer[] = [], clock: Clock = s
   return { log, resize }
 }
 
-const lost = (outcome: 'indeterminate' | 'not-sent') => new UpcallError('DISCONNECTED', outcome, 'lost')
+const lost = (outcome: 'indeterminate' | 'not-sent') =>
+  new UpcallError({ code: 'DISCONNECTED', outcome, subject: 'guest', what: 'lost' })
 
 describe('success', () => {
   test('grows by the lowest free ids: start, then ask', async () => {
