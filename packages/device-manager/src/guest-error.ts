@@ -73,7 +73,7 @@ function meaning(request: Request, result: number): Meaning {
   }
   const found =
     type === 'ADD_CPU' || type === 'DEL_CPU'
-      ? ofCpus(type, 'count' in request, result)
+      ? ofCpus(type, request, result)
       : type === 'ADD_MMIO' || type === 'DEL_MMIO'
         ? ofMmio(type, result)
         : ofPci(type, result)
@@ -91,8 +91,10 @@ const KNOWN = new Map([
   [-22, 'an invalid argument'],
 ])
 
-function ofCpus(type: 'ADD_CPU' | 'DEL_CPU', counted: boolean, result: number): Meaning | undefined {
+function ofCpus(type: 'ADD_CPU' | 'DEL_CPU', request: Request, result: number): Meaning | undefined {
   const adding = type === 'ADD_CPU'
+  const counted = 'count' in request
+  const single = 'apicIds' in request && request.apicIds.length === 1
   if (result === -5 && adding) return { why: 'a CPU does not come online', next: 'Start its vCPU before the add.' }
   if (result === -17) {
     const next = 'After a hole in the ids, a 5.10 or 6.1 guest says so of CPUs that run. Fill the hole first.'
@@ -103,10 +105,12 @@ function ofCpus(type: 'ADD_CPU' | 'DEL_CPU', counted: boolean, result: number): 
   const arch = 'Check the architecture too: an x86_64 guest reads a count as APIC ids.'
   if (adding) {
     if (counted) return { why: 'a CPU cannot be brought online', next: `Start the vCPUs before the add. ${arch}` }
+    if (single) return { why: 'the id is in use or has no vCPU', next: 'Start the vCPU of a free id before the add.' }
     return { why: 'an id is in use or has no vCPU', next: 'Earlier ids of the batch may be online. Look at the guest.' }
   }
   const why = 'the boot CPU and the last CPU cannot be removed'
-  return { why, next: counted ? arch : 'Earlier ids of the batch may be gone. Look at the guest.' }
+  if (counted) return { why, next: arch }
+  return { why, next: single ? LOOK : 'Earlier ids of the batch may be gone. Look at the guest.' }
 }
 
 function ofMmio(type: 'ADD_MMIO' | 'DEL_MMIO', result: number): Meaning | undefined {
