@@ -35,12 +35,7 @@ export default [
     "code === 'ABORTED' && first instanceof Error ? first.cause : first",
     'first',
   ),
-  manager(
-    'a resize error does not tell that going back failed',
-    'resize-error.ts',
-    '...more.map((error) => `going back failed too: ${textOf(error)}`)',
-    '',
-  ),
+  manager('a resize error does not tell that going back failed', 'resize-error.ts', '...more.map(', '...[].map('),
   manager('the refusal behind an error is not found', 'guest-error.ts', 'each = each.cause', 'each = undefined'),
   manager(
     'a hole among the present vCPUs is not seen',
