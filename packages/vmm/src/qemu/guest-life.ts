@@ -1,3 +1,4 @@
+import { callBack } from '@upcall/foundation/callback'
 import { systemClock } from '@upcall/foundation/clock'
 import { Driver } from '@upcall/foundation/driver'
 import { messageFor } from '@upcall/foundation/error'
@@ -138,13 +139,13 @@ export class GuestLife {
         onRelaunch()
         break
       case 'tellLaunch':
-        onLaunch?.(this.#qemu!.pid)
+        callBack(onLaunch, this.#qemu!.pid)
         break
       case 'tellReset':
-        onReset?.()
+        callBack(onReset)
         break
       case 'tellExit':
-        onExit?.(effect.why)
+        callBack(onExit, effect.why)
         break
       case 'stopped':
         void this.#end()
