@@ -120,7 +120,7 @@ describe('a guest where other programs are at work', () => {
     await expect(vm.resize(4)).rejects.toMatchObject({
       ...{ code: 'INCOMPLETE', op: 'vm.resize', subject: '4 vCPUs', outcome: 'guest-error' },
       errors: [{ operation: { op: 'cpu.add', apicIds: [2] } }, { message: 'no end after 5000 ms' }],
-      message: expect.stringMatching(/refused with .*; then no end after 5000 ms$/),
+      message: expect.stringMatching(/the guest refused: .*; then no end after 5000 ms$/),
     })
     machine.report = report
     expect((await vm.view()).believed.cpus).toEqual({ present: [0], unknown: [], max: 8 })
