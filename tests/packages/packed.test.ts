@@ -22,12 +22,15 @@ interface Manifest {
   peerDependencies?: Record<string, string>
 }
 
-const libraries = ['wire', 'vsock', 'client', 'server', 'device-manager', 'testkit']
+const libraries = ['wire', 'vsock', 'client', 'server', 'device-manager', 'vmm', 'testkit']
 /** Their READMEs' programs need QEMU, so only their tarballs are looked at. */
 const machines = ['qemu', 'vhost-user']
 const apps = ['cli', 'vmm-shim']
 const manifests = new Map(
-  libraries.map((name) => [name, JSON.parse(readFileSync(join(packages, name, 'package.json'), 'utf8')) as Manifest]),
+  [...libraries, ...machines].map((name) => [
+    name,
+    JSON.parse(readFileSync(join(packages, name, 'package.json'), 'utf8')) as Manifest,
+  ]),
 )
 
 /** A library and all of ours that it needs, itself first. */
