@@ -123,13 +123,9 @@ export class ShimProcess {
   call(method, path, body) {
     return new Promise((resolve, reject) => {
       const signal = AbortSignal.timeout(CALL_MS)
-      const outgoing = request({ socketPath: this.#paths.api, method, path, signal, agent: false }, async (response) => {
-        try {
-          const text = await readAll(response)
-          resolve({ status: response.statusCode, body: text === '' ? undefined : JSON.parse(text) })
-        } catch (error) {
-          reject(error)
-        }
+      const outgoing = request({ socketPath: this.#paths.api, method, path, signal, agent: false }, (response) => {
+        const answer = (text) => ({ status: response.statusCode, body: text === '' ? undefined : JSON.parse(text) })
+        readAll(response).then(answer).then(resolve, reject)
       })
       outgoing.on('error', reject)
       outgoing.end(body === undefined ? undefined : JSON.stringify(body))

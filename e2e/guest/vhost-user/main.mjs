@@ -83,15 +83,18 @@ await service(5003, async (socket) => {
   counted()
 })
 
-createInterface({ input: createReadStream('/dev/virtio-ports/org.upcall.control') }).on('line', async (line) => {
+createInterface({ input: createReadStream('/dev/virtio-ports/org.upcall.control') }).on('line', (line) => void obey(line))
+tell({ event: 'ready' })
+
+/** Runs the command of one line and tells its value, or why there is none. */
+async function obey(line) {
   const { id, run, ...options } = JSON.parse(line)
   try {
     tell({ id, value: (await commands[run](options)) ?? null })
   } catch (error) {
     tell({ id, error: error.message, code: error.code })
   }
-})
-tell({ event: 'ready' })
+}
 
 async function exchanged(socket) {
   try {

@@ -1,17 +1,21 @@
 // HTTP by Node's own client and by undici, over AF_VSOCK.
 import assert from 'node:assert/strict'
 import http from 'node:http'
+import { json } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { connector, createConnection, listen } from '@upcall/vsock'
 import { Agent, fetch, Pool } from 'undici'
 import { TIMEOUT } from './support.mjs'
 
+/** Answers with what was asked for, and how many bytes came with it. */
+async function describe(request, response) {
+  let length = 0
+  for await (const chunk of request) length += chunk.length
+  response.end(JSON.stringify({ method: request.method, url: request.url, length }))
+}
+
 async function httpServer(t) {
-  const web = http.createServer(async (request, response) => {
-    let length = 0
-    for await (const chunk of request) length += chunk.length
-    response.end(JSON.stringify({ method: request.method, url: request.url, length }))
-  })
+  const web = http.createServer((request, response) => void describe(request, response))
   const server = await listen('vsock://local:any')
   let connections = 0
   server.on('connection', (socket) => {
@@ -31,10 +35,8 @@ test('http.Agent, kept alive: three requests, one connection', TIMEOUT, async (t
   t.after(() => agent.destroy())
   for (const path of ['/one', '/two', '/three']) {
     const answer = await new Promise((resolve, reject) => {
-      const request = http.request({ agent, path, method: 'POST' }, async (response) => {
-        let body = ''
-        for await (const chunk of response.setEncoding('utf8')) body += chunk
-        resolve(JSON.parse(body))
+      const request = http.request({ agent, path, method: 'POST' }, (response) => {
+        json(response).then(resolve, reject)
       })
       request.on('error', reject).end('x'.repeat(100_000))
     })

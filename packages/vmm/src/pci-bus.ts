@@ -1,4 +1,5 @@
-import { type Bdf, formatBdf, parseBdf } from '@upcall/device-manager'
+import { type Bdf, parseBdf } from '@upcall/device-manager'
+import { textOf } from '@upcall/foundation/error'
 import { isWireError, packDevfn, unpackDevfn } from '@upcall/wire'
 import { VmError } from './error.js'
 
@@ -17,9 +18,9 @@ export function nextFunction(taken: readonly Bdf[]): Bdf | undefined {
 /** @throws VmError `INVALID` for what is no address, or none on this machine's one bus. */
 export function readBdf(text: string): Bdf {
   const bdf = parseAddress(text)
-  if (bdf.bus !== 0) throw new VmError('INVALID', `bdf: ${formatBdf(bdf)} is on another bus; this machine has bus 00 only`)
+  if (bdf.bus !== 0) throw refused(text, 'this machine has bus 00 only', 'Choose a place on it.')
   if (unpackDevfn(bdf.devfn).slot < FIRST_SLOT)
-    throw new VmError('INVALID', `bdf: ${formatBdf(bdf)} is the host bridge's slot; choose 00:01.0 to 00:1f.7`)
+    throw refused(text, "this slot is the host bridge's", 'Choose 00:01.0 to 00:1f.7.')
   return bdf
 }
 
@@ -28,9 +29,13 @@ export function parseAddress(text: string): Bdf {
   try {
     return parseBdf(text)
   } catch (error) {
-    if (isWireError(error)) throw new VmError('INVALID', error.message, { cause: error })
+    if (isWireError(error)) throw refused(text, textOf(error), 'Write it as 00:05.0.', error)
     throw error
   }
+}
+
+function refused(text: string, what: string, next: string, cause?: unknown): VmError {
+  return new VmError({ code: 'INVALID', op: 'bdf', subject: text, what, next, cause })
 }
 
 export function sameFunction(a: Bdf, b: Bdf): boolean {

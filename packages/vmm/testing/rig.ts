@@ -70,7 +70,13 @@ class RigMachine implements Machine {
   }
 
   checkMemory(bytes: number): void {
-    if (bytes % MIB !== 0) throw new VmError('INVALID', `desired_ram: ${bytes} is not possible; whole MiB are`)
+    if (bytes % MIB !== 0)
+      throw new VmError({
+        code: 'INVALID',
+        op: 'vm.resize',
+        subject: `${bytes} bytes of memory`,
+        what: 'this machine takes whole MiB',
+      })
   }
 
   hasMemory(bytes: number): boolean {
@@ -212,7 +218,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     reconnect: { maxDelayMs: 20 },
   })
   await manager.ready({ timeoutMs: 20_000 })
-  const vm = new Vm({ arch, cpus, maxCpus, machine, manager, reconcileMs })
+  const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: reconcileMs })
   return {
     vm,
     machine,

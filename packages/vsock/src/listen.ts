@@ -1,39 +1,21 @@
 import { EventEmitter } from 'node:events'
-import { createServer } from 'node:net'
 import { debuglog } from 'node:util'
-import { checkOptions, checkSignal, onAbort } from './abort.js'
-import {
-  type Address,
-  guestInitiatedPath,
-  type HvsockAddress,
-  toAddress,
-  type UnixAddress,
-  type VsockAddress,
-} from './address.js'
-import { type BindOptions, bindUnix, checkBindOptions, DEFAULT_BACKLOG } from './bind.js'
-import { type Clock, checkDuration } from './clock.js'
+import { onAbort } from './abort.js'
+import { type AcceptOptions, type Acceptor, checkAcceptOptions, openAcceptor } from './acceptor.js'
+import { type Address, toAddress } from './address.js'
 import { abortedError } from './errors.js'
-import type { VsockOptions } from './native/options.js'
-import { listenNative } from './native/vsock.js'
-import { VsockSocket } from './socket.js'
+import type { VsockSocket } from './socket.js'
 
-const debug = debuglog('upcall-vsock')
+export const debug = debuglog('upcall-vsock')
 
 /** Accepted connections that may wait for somebody to take them. */
 export const DEFAULT_MAX_PENDING = 128
 
-export interface ListenOptions extends BindOptions {
+export interface ListenOptions extends AcceptOptions {
   /** Closes the server; before it listens, `listen` rejects with code `ABORTED`. */
   signal?: AbortSignal | undefined
   /** Accepted connections that wait for an iterator or a listener; any beyond are closed at once. Default 128. */
   maxPending?: number | undefined
-  /** As for `connect`, for every accepted socket. */
-  halfClose?: boolean | undefined
-  /** As for `connect`, for every accepted socket. */
-  lingerMs?: number | undefined
-  clock?: Clock | undefined
-  /** For `vsock://` addresses only: buffer sizes, which every accepted socket inherits. */
-  vsock?: VsockOptions | undefined
 }
 
 export interface VsockServerEvents {
@@ -53,58 +35,15 @@ export interface VsockServerEvents {
  */
 export async function listen(address: Address | string, options: ListenOptions = {}): Promise<VsockServer> {
   const local = toAddress(address)
-  checkOptions(options)
-  checkSignal(options.signal)
-  if (options.lingerMs !== undefined) checkDuration('lingerMs', options.lingerMs)
-  const { maxPending = DEFAULT_MAX_PENDING } = options
+  checkAcceptOptions(options)
+  const { maxPending = DEFAULT_MAX_PENDING, signal } = options
   if (!Number.isInteger(maxPending) || maxPending < 1) throw new RangeError(`maxPending is ${maxPending}; at least 1`)
-  return local.transport === 'vsock' ? listenVsock(local, options) : listenUnix(local, options)
-}
-
-async function listenUnix(local: HvsockAddress | UnixAddress, options: ListenOptions): Promise<VsockServer> {
-  const { signal, lingerMs, clock } = options
-  const halfClose = options.halfClose ?? local.transport !== 'hvsock'
-  const path = local.transport === 'hvsock' ? guestInitiatedPath(local) : local.path
-  const acceptor = createServer({ allowHalfOpen: true })
-  let release = async () => {}
-  const server = new VsockServer(
-    local,
-    { stop: () => release(), ref: () => void acceptor.ref(), unref: () => void acceptor.unref() },
-    options.maxPending,
-  )
-  acceptor.on('connection', (socket) => server.offer(VsockSocket.adopt(socket, { local, halfClose, lingerMs, clock })))
-  acceptor.on('error', (error) => server.report(error))
-  try {
-    release = await bindUnix(acceptor, local, path, options)
-  } catch (error) {
-    // Somebody may have connected already.
-    await server.close()
-    throw error
+  const acceptor = await openAcceptor(local, options)
+  if (signal?.aborted) {
+    await acceptor.stop()
+    throw abortedError('listen', local, signal.reason)
   }
-  closeOnAbort(server, signal)
-  return server
-}
-
-function listenVsock(local: VsockAddress, options: ListenOptions): VsockServer {
-  const { signal, lingerMs, clock, backlog = DEFAULT_BACKLOG, halfClose = true, vsock } = options
-  checkBindOptions(options)
-  if (signal?.aborted) throw abortedError('listen', local, signal.reason)
-  const acceptor = listenNative(
-    local,
-    { backlog, halfClose, lingerMs, clock, vsock },
-    {
-      onConnection: (socket) => server.offer(socket),
-      onError(error, closed) {
-        server.report(error)
-        if (closed) void server.close()
-      },
-    },
-  )
-  const server = new VsockServer(
-    acceptor.address,
-    { stop: async () => acceptor.close(), ref: acceptor.ref, unref: acceptor.unref },
-    options.maxPending,
-  )
+  const server = new VsockServer(acceptor, maxPending)
   closeOnAbort(server, signal)
   return server
 }
@@ -121,13 +60,6 @@ export function closeOnAbort(
   server.once('close', unlisten)
 }
 
-/** What accepts for a server. */
-interface Acceptor {
-  stop(): Promise<void>
-  ref(): void
-  unref(): void
-}
-
 /**
  * Accepted sockets go to `'connection'` listeners if there are any, else to whoever iterates, else they wait (at most `maxPending`,
  * unread, so that the kernel holds their senders back). A socket that was handed over belongs to its taker.
@@ -136,6 +68,8 @@ export class VsockServer
   extends EventEmitter<VsockServerEvents & { newListener: [event: string | symbol] }>
   implements AsyncIterable<VsockSocket>, AsyncDisposable
 {
+  /** What the server listens on. */
+  readonly address: Address
   readonly #acceptor: Acceptor
   readonly #maxPending: number
   readonly #pending = new Map<VsockSocket, () => void>()
@@ -144,18 +78,21 @@ export class VsockServer
   #closed: Promise<void> | undefined
 
   /** Made by `listen`. */
-  constructor(
-    /** What the server listens on. */
-    readonly address: Address,
-    acceptor: Acceptor,
-    maxPending: number = DEFAULT_MAX_PENDING,
-  ) {
+  constructor(acceptor: Acceptor, maxPending: number) {
     super()
+    this.address = acceptor.address
     this.#acceptor = acceptor
     this.#maxPending = maxPending
     this.on('newListener', (event) => {
       // After this tick, when the listener is in place.
       if (event === 'connection') process.nextTick(() => this.#drain())
+    })
+    acceptor.start({
+      onConnection: (socket) => this.#offer(socket),
+      onError: (error, closed) => {
+        this.#report(error)
+        if (closed) void this.close()
+      },
     })
   }
 
@@ -212,8 +149,7 @@ export class VsockServer
     }
   }
 
-  /** @internal A transport hands in an accepted socket. */
-  offer(socket: VsockSocket): void {
+  #offer(socket: VsockSocket): void {
     this.#connections.add(socket)
     socket.once('close', () => this.#connections.delete(socket))
     if (this.#closed || this.#pending.size >= this.#maxPending) {
@@ -231,8 +167,7 @@ export class VsockServer
     this.#drain()
   }
 
-  /** @internal A transport could not accept a connection. */
-  report(error: Error): void {
+  #report(error: Error): void {
     debug('accept: %s', error.message)
     if (this.listenerCount('error') > 0) this.emit('error', error)
   }

@@ -112,7 +112,7 @@ describe('what is wrong in itself', () => {
     ['PUT', '/vm/resize', { desired_vcpus: '2' }, 400, /desired_vcpus: must be a number/],
     ['PUT', '/vm/resize', { desired_vcpus: 9 }, 400, /1 to 8/],
     ['PUT', '/vm/resize', { vcpus: 2 }, 400, /^vcpus: is not known here; there are desired_vcpus, desired_ram$/],
-    ['PUT', '/vm/resize', { desired_vcpus: 2, desired_ram: 1024 }, 400, /desired_ram: 1024 is not possible/],
+    ['PUT', '/vm/resize', { desired_vcpus: 2, desired_ram: 1024 }, 400, /1024 bytes of memory: this machine takes whole MiB/],
     ['PUT', '/drives/vdb', {}, 400, /^path_on_host: is missing$/],
     ['PUT', '/drives/vdb', { path_on_host: '' }, 400, /path_on_host: must be a path/],
     ['PUT', '/drives/vdb', { path_on_host: 'a\0b' }, 400, /without NUL/],
@@ -127,8 +127,8 @@ describe('what is wrong in itself', () => {
     ['GET', '/', undefined, 404, /no such resource/],
     ['GET', '/vm/', undefined, 404, /no such resource/],
     ['PUT', '/drives/', DISK, 400, /id: must be/],
-    ['DELETE', '/drives/vdb', undefined, 404, /there is none/],
-    ['DELETE', '/pci-devices/net1', undefined, 404, /there is none/],
+    ['DELETE', '/drives/vdb', undefined, 404, /there is no device with this id/],
+    ['DELETE', '/pci-devices/net1', undefined, 404, /there is no device with this id/],
     ['POST', '/vm', undefined, 405, /takes GET/],
     ['GET', '/drives/vdb', undefined, 405, /takes PUT, DELETE/],
   ] as const)('%s %s %j → %i', async (method, resource, body, status, message) => {
@@ -250,7 +250,7 @@ it('says why a guest is not waited for any more', async () => {
 it('resizes both as one change', async () => {
   await using api = await makeApi()
   const { call, machine } = api
-  machine.memoryFails = new VmError('UNFINISHED', 'no end')
+  machine.memoryFails = new VmError({ code: 'UNFINISHED', subject: '', what: 'no end' })
   expect(await call('PUT', '/vm/resize', { desired_vcpus: 2, desired_ram: 2 ** 30 })).toEqual({
     status: 504,
     body: fault('indeterminate', /no end; the vCPUs are 2 now/),
@@ -263,8 +263,8 @@ describe('what cannot be done now', () => {
     const { call } = api
     await call('PUT', '/drives/vdb', DISK)
     await call('PUT', '/pci-devices/net1', { bdf: '00:05.0' })
-    expect(await call('PUT', '/drives/vdb', DISK)).toEqual({ status: 409, body: fault('not-sent', /this id/) })
-    expect(await call('PUT', '/pci-devices/net1')).toEqual({ status: 409, body: fault('not-sent', /this id/) })
+    expect(await call('PUT', '/drives/vdb', DISK)).toEqual({ status: 409, body: fault('not-sent', /the id is taken/) })
+    expect(await call('PUT', '/pci-devices/net1')).toEqual({ status: 409, body: fault('not-sent', /the id is taken/) })
     expect(await call('PUT', '/pci-devices/net2', { bdf: '00:05.0' })).toEqual({
       status: 409,
       body: fault('not-sent', /is taken/),
@@ -278,7 +278,7 @@ describe('what cannot be done now', () => {
     await expect.poll(() => api.manager.state).toBe('ServiceBusy')
     expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({
       status: 429,
-      body: fault('not-sent', /resize to 4 vCPUs is under way/),
+      body: fault('not-sent', /resize 4 vCPUs is under way/),
     })
     expect((await api.call('GET', '/vm')).status).toBe(200)
     api.machine.kernel.resume()
@@ -296,7 +296,7 @@ describe('what cannot be done now', () => {
   it('503: the guest boots or is dead', async () => {
     await using api = await makeApi()
     api.machine.guest = 'booting'
-    expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: fault('not-sent', /still booting/) })
+    expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: fault('not-sent', /still boots/) })
     api.machine.guest = 'dead'
     expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: fault('not-sent', /dead/) })
     expect((await api.call('GET', '/vm')).body).toMatchObject({ state: 'dead', guest: null, believed: { mmio: [] } })
@@ -305,7 +305,10 @@ describe('what cannot be done now', () => {
   it('503: no window is left', async () => {
     await using api = await makeApi()
     for (let at = 0; at < 128; at++) expect((await api.call('PUT', `/drives/d${at}`, DISK)).status).toBe(200)
-    expect(await api.call('PUT', '/drives/one-more', DISK)).toEqual({ status: 503, body: fault('not-sent', /no free window/) })
+    expect(await api.call('PUT', '/drives/one-more', DISK)).toEqual({
+      status: 503,
+      body: fault('not-sent', /no window or line is free/),
+    })
   })
 
   it('504: the guest did not answer; 409 until a reconcile', async () => {

@@ -44,8 +44,11 @@ export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMa
     if (!disk && isDuplicate(error) && (await isThere(qmp, device))) return
     if (disk) await removeBlockNode(qmp, blockName(id))
     if (!disk || !(error instanceof QmpCommandError) || !/\block\b/.test(error.message)) throw error
-    const what = `path_on_host: QEMU does not get hold of ${disk.pathOnHost}: ${error.summary}`
-    throw new VmError('CONFLICT', `${what}; another device or another process has it`, { cause: error })
+    throw new VmError({
+      ...{ code: 'CONFLICT', subject: disk.pathOnHost, what: `QEMU cannot take hold of the file: ${error.summary}` },
+      next: 'Another device or another process has it; let go of it there.',
+      cause: error,
+    })
   }
 }
 
@@ -69,7 +72,9 @@ export async function addBlockNode(qmp: QmpClient, node: Record<string, unknown>
     await qmp.execute('blockdev-add', node)
   } catch (cause) {
     if (!(cause instanceof QmpCommandError)) throw cause
-    throw new VmError('INVALID', `path_on_host: QEMU cannot use ${pathOnHost}: ${cause.summary}; give a file that it can open`, {
+    throw new VmError({
+      ...{ code: 'INVALID', subject: pathOnHost, what: `QEMU cannot use the file: ${cause.summary}` },
+      next: 'Give a file that QEMU can open.',
       cause,
     })
   }

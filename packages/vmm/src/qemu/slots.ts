@@ -47,7 +47,10 @@ export class Slots {
   async insert(qmp: QmpClient, drive: Drive): Promise<void> {
     const { id, pathOnHost, isReadOnly } = drive
     if (isReadOnly)
-      throw new VmError('INVALID', 'is_read_only: the slots of a microvm take writable drives only, since they are made at boot')
+      throw new VmError({
+        ...{ code: 'INVALID', subject: id, what: 'the slots of a microvm, which are made at boot, take writable drives only' },
+        next: 'Make the drive writable.',
+      })
     try {
       await addBlockNode(qmp, blockNode(id, drive), pathOnHost)
     } catch (error) {

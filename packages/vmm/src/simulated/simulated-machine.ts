@@ -91,10 +91,10 @@ export class SimulatedMachine implements Machine {
   checkMemory(bytes: number): void {
     const { memory } = this
     if (bytes !== memory)
-      throw new VmError(
-        'INVALID',
-        `desired_ram: ${bytes} is not possible; the memory of a simulated guest stays at ${memory} bytes`,
-      )
+      throw new VmError({
+        ...{ code: 'INVALID', op: 'vm.resize', subject: `${bytes} bytes of memory` },
+        what: `the memory of a simulated guest stays at ${memory} bytes`,
+      })
   }
 
   hasMemory(bytes: number): boolean {
@@ -142,7 +142,7 @@ export class SimulatedMachine implements Machine {
   }
 
   boot(): void {
-    if (this.#stopped) throw new VmError('NOT_READY', 'boot: this machine is being stopped')
+    if (this.#stopped) throw new VmError({ code: 'NOT_READY', op: 'boot', subject: '', what: 'this machine is being stopped' })
     this.#guest = this.#start()
   }
 

@@ -1,0 +1,150 @@
+import type { Server, ServerOpts } from 'node:net'
+import { type AcceptOptions, type Acceptor, checkAcceptOptions, openAcceptor } from './acceptor.js'
+import { type Address, formatAddress, toAddress } from './address.js'
+import { abortedError, VsockError } from './errors.js'
+import { closeOnAbort, debug } from './listen.js'
+import type { VsockSocket } from './socket.js'
+
+export interface BindServerOptions extends AcceptOptions {
+  /** Closes the server; before it is bound, `bindServer` rejects with code `ABORTED`. */
+  signal?: AbortSignal | undefined
+}
+
+/** A server's place at an address. */
+export interface BoundServer extends AsyncDisposable {
+  /** What is bound: with the port that the kernel chose, if any port was asked for. */
+  readonly address: Address
+  /**
+   * Closes the server as `server.close()` does, and resolves when the socket file is gone. It does not wait for open connections:
+   * the server's `'close'` event does. Idempotent.
+   */
+  close(): Promise<void>
+}
+
+/**
+ * Makes a `net.Server` of the caller's (`http.createServer()`, Fastify's `server`, a `tls` or `http2` server, …) listen on an
+ * address, as `listen` does it: `unix:<path>`, `hvsock://<path>:<port>` for what the guest connects to, and `vsock://<cid>:<port>`.
+ * A dead server's socket file is taken over, and `server.close()` removes the file.
+ *
+ * The server keeps its own ways: `'listening'`, `'connection'`, `'close'`, `server.listening`, `close()`, `ref()`, `unref()`,
+ * `maxConnections` and `getConnections()` work as after `server.listen()`. `server.address()` is the path of the socket file, or the
+ * text of the `vsock://` address. Accepted sockets are `VsockSocket`s with `local` and, over AF_VSOCK, `remote`.
+ *
+ * @throws {AddressError} for an address that cannot be bound; {RangeError} or {TypeError} for an argument that is wrong.
+ * @throws {VsockError} `EADDRINUSE`, `ABORTED`, `ERR_SERVER_ALREADY_LISTEN`, or the kernel's errno. The server is untouched then.
+ */
+export async function bindServer(
+  server: Server,
+  address: Address | string,
+  options: BindServerOptions = {},
+): Promise<BoundServer> {
+  const local = toAddress(address)
+  checkServer(server)
+  checkAcceptOptions(options)
+  const { signal } = options
+  if (server.listening) throw listensAlready(local)
+  const acceptor = await openAcceptor(local, options, waysOf(server))
+  if (signal?.aborted || server.listening) {
+    await acceptor.stop()
+    throw signal?.aborted ? abortedError('listen', local, signal.reason) : listensAlready(local)
+  }
+  const bound = attach(server, acceptor)
+  closeOnAbort({ close: () => bound.close(), once: (event, listener) => server.once(event, listener) }, signal)
+  return bound
+}
+
+/**
+ * What `net.Server` keeps while it listens. Node's own methods work on these fields, which have had the same meaning since Node 0.10.
+ * So a server whose handle is this package's closes, refs and counts as any other.
+ */
+interface Internals {
+  _handle: Handle | null
+  /** What `address()` gives where the handle cannot tell. */
+  _pipeName?: string | undefined
+  /** Connections that keep `'close'` waiting. */
+  _connections: number
+  _unref: boolean
+  /** Emits `'close'` if there is neither a handle nor a connection. */
+  _emitCloseIfDrained(): void
+}
+
+interface Handle {
+  close(): void
+  ref(): void
+  unref(): void
+}
+
+/** What `net.Server` hands to each socket that it makes. */
+function waysOf(server: Server): ServerOpts {
+  const { allowHalfOpen = false, pauseOnConnect = false, highWaterMark } = server as ServerOpts
+  return { allowHalfOpen, pauseOnConnect, ...(highWaterMark !== undefined && { highWaterMark }) }
+}
+
+function attach(server: Server, acceptor: Acceptor): BoundServer {
+  const internals = server as unknown as Internals
+  let removing: Promise<void> | undefined
+  const handle: Handle = {
+    close() {
+      internals._pipeName = undefined
+      // Keeps 'close' waiting for the file, as a connection would.
+      internals._connections++
+      removing = acceptor.stop().finally(() => release(internals))
+      // close() below tells its caller. Here, only a file that cannot be removed makes this fail.
+      removing.catch((error: Error) => debug('close: %s', error.message))
+    },
+    ref: acceptor.ref,
+    unref: acceptor.unref,
+  }
+  internals._handle = handle
+  internals._pipeName = acceptor.path ?? formatAddress(acceptor.address)
+  if (internals._unref) acceptor.unref()
+  acceptor.start({
+    onConnection: (socket) => accept(server, internals, socket),
+    onError(error, closed) {
+      debug('accept: %s', error.message)
+      if (server.listenerCount('error') > 0) server.emit('error', error)
+      if (closed && internals._handle === handle) server.close()
+    },
+  })
+  process.nextTick(() => {
+    if (internals._handle === handle) server.emit('listening')
+  })
+  const close = async () => {
+    if (internals._handle === handle) server.close()
+    await removing
+  }
+  return { address: acceptor.address, close, [Symbol.asyncDispose]: close }
+}
+
+/** What `net.Server` does with a connection that the kernel gives it. */
+function accept(server: Server, internals: Internals, socket: VsockSocket): void {
+  if (typeof server.maxConnections === 'number' && internals._connections >= server.maxConnections) {
+    socket.on('error', () => {}).destroy()
+    server.emit('drop')
+    return
+  }
+  internals._connections++
+  socket.once('close', () => release(internals))
+  server.emit('connection', socket)
+}
+
+function release(internals: Internals): void {
+  internals._connections--
+  internals._emitCloseIfDrained()
+}
+
+function checkServer(server: unknown): void {
+  const { listen, close, emit, _emitCloseIfDrained } = (server ?? {}) as Partial<Server & Internals>
+  if ([listen, close, emit, _emitCloseIfDrained].every((method) => typeof method === 'function')) return
+  throw new TypeError('server: must be a net.Server, such as http.createServer() makes')
+}
+
+function listensAlready(local: Address): VsockError {
+  return new VsockError({
+    code: 'ERR_SERVER_ALREADY_LISTEN',
+    op: 'listen',
+    local,
+    what: 'the server listens already',
+    next: 'close it first; a server has one address',
+  })
+}
