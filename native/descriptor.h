@@ -2,9 +2,9 @@
  * A file descriptor owned by one JavaScript object, and its readiness.
  *
  * JavaScript never holds a bare descriptor number: it holds an opaque object, so a stale one is an EBADF instead of the
- * file of another owner. Three things can end it, in any order: close(), the garbage collector, the end of the environment (process exit,
- * worker.terminate()). Whichever comes first closes the descriptor; memory goes when the JavaScript object and libuv's handle
- * have both let go.
+ * file of another owner. Three things can end it, in any order: close(), the garbage collector, the end of the environment
+ * (process exit, worker.terminate()). Whichever comes first closes the descriptor; memory goes when the JavaScript object and
+ * libuv's handle have both let go.
  *
  * Everything runs on the environment's own loop (napi_get_uv_event_loop), so worker threads work; there are no globals.
  */
