@@ -2,7 +2,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { PassThrough, Readable } from 'node:stream'
 import { expect, test } from 'vitest'
-import { serveGuest, start, upcall } from './harness.js'
+import { serveGuest, start, upcall } from '../testing/harness.js'
 import { hostArchOf } from './options.js'
 
 const otherArch = hostArchOf() === 'aarch64' ? 'x86_64' : 'aarch64'
@@ -79,7 +79,7 @@ test('without --json: results on stdout, failures on stderr with a next step', a
   expect(ok.stderr.text).toBe('')
   const refused = await upcall([...argv, 'pci', 'remove', '00:09.0'])
   expect(refused.stdout.text).toBe('')
-  expect(refused.stderr.text).toMatch(/^upcall: guest-error: pci\.remove 00:09\.0 unix:.*: refused with ENODEV \(-19\); .+\n$/)
+  expect(refused.stderr.text).toMatch(/^upcall: guest-error: pci\.remove 00:09\.0 unix:.*: the guest refused: no such device \(ENODEV\).+\n$/)
   expect(refused.status).toBe(1)
 })
 

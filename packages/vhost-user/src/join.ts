@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { joinStreams } from '@upcall/foundation/join'
 import { VsockDeviceError } from './errors.js'
 
 /** A stream into the guest, as `Leavers` needs it. */
@@ -32,34 +33,16 @@ export class Leavers {
    * - A guest that is reset, breaks the rules, or is gone before its end: the host gets what came, then it is broken off.
    */
   join(guest: Guest, host: Duplex): void {
-    let guestError: Error | undefined
-    let hostError: Error | undefined
-    // 'close' follows and does what there is to do.
-    guest.on('error', (error) => (guestError = error))
-    host.on('error', (error) => (hostError = error))
-    const whenWritten = pump(guest, host)
-    host.pipe(guest)
     guest.onGone = () => this.#keep(host)
-    host.once('close', () => {
-      if (guest.destroyed) return
-      if (host.readableEnded) {
-        // Nobody takes what the guest says any more: it must not wait for that, and so fail to read.
-        guest.resume()
-        guest.end(() => guest.destroy())
-      } else {
-        guest.destroy(hostError ?? new Error('the stream that the guest was joined with has closed before its end'))
-      }
-    })
-    guest.once('close', () => {
-      if (host.destroyed) return
-      this.#keep(host)
-      // The host may write all it has before it reads.
-      let dropped = false
-      host.on('data', () => (dropped = true)).resume()
-      // A reset would take back what a TCP socket has yet to deliver, and all that the guest said has an end in order.
-      if (guest.readableEnded) host.end(() => host.destroy(guestError ?? (dropped ? lost() : undefined)))
-      else whenWritten(() => this.breakOff(host, guestError))
-    })
+    guest.once('close', () => this.#keep(host))
+    joinStreams(
+      { stream: guest, closeError: () => undefined, breakOff: (error) => void guest.destroy(error) },
+      {
+        stream: host,
+        closeError: ({ lost, errored }) => errored ?? (lost > 0 ? lostError() : undefined),
+        breakOff: (_error, whenTaken) => whenTaken(() => this.breakOff(host, guest.errored ?? undefined)),
+      },
+    )
   }
 
   /**
@@ -86,65 +69,7 @@ export class Leavers {
   }
 }
 
-/** As `pipe`; the result calls a function once the host has taken all that came. What a host refuses goes nowhere. */
-function pump(guest: Duplex, host: Duplex): (fn: () => void) => void {
-  let waiting = 0
-  let refused = false
-  let then = () => {}
-  const settle = () => {
-    if (waiting === 0 || refused) then()
-  }
-  const written = () => {
-    waiting--
-    settle()
-  }
-  guest.on('data', (chunk: Buffer) => {
-    if (host.destroyed || refused) return
-    waiting++
-    if (!host.write(chunk, written)) guest.pause()
-  })
-  guest.once('end', () => host.end())
-  host.on('drain', () => guest.resume())
-  keepReadable(host, () => {
-    refused = true
-    guest.resume()
-    settle()
-  })
-  return (fn) => {
-    then = fn
-    settle()
-  }
-}
-
-type Writes = Partial<Record<'_write' | '_writev', (...args: unknown[]) => void>>
-
-/**
- * A host that has closed fails the next write to it with EPIPE, and Node would drop what it had said until then, and destroy it. Here that
- * failure waits until the host has been read to its end. (ECONNRESET does not wait: the kernel tells of it once, and a reader
- * who came later would see an end in order.)
- */
-function keepReadable(host: Duplex, onRefused: () => void): void {
-  const writes = host as unknown as Writes
-  for (const name of ['_write', '_writev'] as const) {
-    const write = writes[name]
-    if (typeof write !== 'function') continue
-    writes[name] = (...args) => {
-      const done = args.pop() as (error?: NodeJS.ErrnoException | null) => void
-      const settled = (error?: NodeJS.ErrnoException | null) => {
-        if (error?.code !== 'EPIPE' || host.readableEnded || host.destroyed) return done(error)
-        const tell = () => {
-          host.off('end', tell).off('close', tell)
-          done(error)
-        }
-        host.on('end', tell).on('close', tell)
-        onRefused()
-      }
-      write.call(host, ...args, settled)
-    }
-  }
-}
-
-const lost = () =>
+const lostError = () =>
   new VsockDeviceError({
     code: 'EPIPE',
     subject: 'joined stream',

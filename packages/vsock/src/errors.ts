@@ -2,7 +2,7 @@ import { statSync } from 'node:fs'
 import { type Address, formatAddress } from './address.js'
 
 /** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
-export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid'
+export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'relay'
 
 /**
  * Codes that mean the same on every transport:
