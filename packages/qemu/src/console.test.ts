@@ -1,5 +1,5 @@
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { ManualClock } from '../testing/manual-clock.js'
 import { GuestConsole } from './console.js'
 import { QemuError } from './errors.js'
 

@@ -202,10 +202,11 @@ async function follow(guest: Guest, options: RunOptions, token: string): Promise
   }
   try {
     const exitStatus = await bounded<number>(bounds, (resolve, reject) => {
-      const onEnd = async () => {
-        await guest.exited
-        const { code, what, next, cause } = guest.console.endReason!
-        reject(new QemuError({ ...about, code, what: `${what}, before the command ended`, next, cause, console: tail() }))
+      const onEnd = () => {
+        void guest.exited.then(() => {
+          const { code, what, next, cause } = guest.console.endReason!
+          reject(new QemuError({ ...about, code, what: `${what}, before the command ended`, next, cause, console: tail() }))
+        })
       }
       readLines(guest.port(RESULTS_PORT), { onLine: (line) => reader.push(line), onStatus: resolve, onError: reject, onEnd })
       return undefined
