@@ -112,10 +112,14 @@ const rows: Row[] = [
   ['listenHybrid, nothing', () => listenHybrid(nothing), /./],
   ['listenHybrid, no path', () => listenHybrid(bad({})), /./],
   // vhost-user
-  ['createVsockDevice, nothing', () => createVsockDevice(nothing), /./],
-  ['createVsockDevice, cid', () => createVsockDevice({ socketPath: '/nowhere/vm.sock', guestCid: 2 }), /^guestCid is 2/],
-  ['createVsockDevice, null', () => createVsockDevice(never), /./],
-  ['device.connect, port', () => device().connect(bad('5')), /^port is 5/],
+  ['createVsockDevice, nothing', () => createVsockDevice(nothing), /^options: /],
+  [
+    'createVsockDevice, cid',
+    () => createVsockDevice({ socketPath: '/nowhere/vm.sock', guestCid: 2 }),
+    /^guestCid: must be an integer from 3 to 4294967294, got 2/,
+  ],
+  ['createVsockDevice, null', () => createVsockDevice(never), /^options: /],
+  ['device.connect, port', () => device().connect(bad('5')), /^port: /],
   ['device.connect, null', () => device().connect(5, never), /./],
   ['device.ready, null', () => device().ready(never), /./],
   // qemu

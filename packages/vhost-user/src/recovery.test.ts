@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { opName } from '../testing/fake-guest.js'
 import { ManualTime } from '../testing/manual-time.js'
 import { binding, cleanups, connected, heard, running, say } from '../testing/scene.js'
-import type { Recovery } from './attachment.js'
+import type { Recovery } from './lookout.js'
 import { Op } from './machine/packet.js'
 
 async function scene() {

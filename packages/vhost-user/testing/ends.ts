@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import type { ConnectionHandler } from '../src/attachment.js'
+import type { ConnectionHandler } from '../src/connections.js'
 import type { VsockStream } from '../src/stream.js'
 import type { VhostUserVsock, VhostUserVsockOptions } from '../src/vhost-user-vsock.js'
 import type { FakeFrontEnd } from './fake-front-end.js'

@@ -1,6 +1,6 @@
 import { unixAddress } from '../src/listener.js'
+import { DEVICE_FEATURES, P_CONFIG, P_REPLY_ACK } from '../src/machine/features.js'
 import { decodeMessageHeader, encodeFrontEndMessage, type FrontEndMessage, MESSAGE_HEADER_SIZE } from '../src/machine/message.js'
-import { DEVICE_FEATURES, P_CONFIG, P_REPLY_ACK } from '../src/machine/session.js'
 import type { Binding, Descriptor, Mapped } from '../src/native/binding.js'
 import { FakeGuest, GUEST_BASE, MEMORY_SIZE, USER_BASE } from './fake-guest.js'
 

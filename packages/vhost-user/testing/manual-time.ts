@@ -1,4 +1,4 @@
-import type { Clock } from '../src/clock.js'
+import type { Clock } from '@upcall/foundation/clock'
 
 /** Time that passes only when a test says so. */
 export class ManualTime implements Clock {

@@ -82,18 +82,18 @@ describe('messages of the front end', () => {
 
   test('another protocol version is refused', () => {
     expect(() => decodeMessageHeader(Buffer.from('010000000200000000000000', 'hex'))).toThrow(
-      /GET_FEATURES in protocol version 2, expected 1/,
+      /GET_FEATURES: the protocol version is 2, not 1/,
     )
   })
 
   test('a payload beyond the cap is refused before anything is read', () => {
-    expect(() => decodeMessageHeader(Buffer.from('0500000001000000ffffffff', 'hex'))).toThrow(/4294967295 bytes of payload/)
+    expect(() => decodeMessageHeader(Buffer.from('0500000001000000ffffffff', 'hex'))).toThrow(/payload has 4294967295 bytes/)
   })
 
   test('more than eight regions are refused', () => {
     const payload = Buffer.from('0900000000000000', 'hex')
     expect(() => decodeFrontEndMessage({ request: 5, reply: false, needReply: false, size: 8 }, payload)).toThrow(
-      /9 regions, at most 8/,
+      /9 regions, and at most 8/,
     )
   })
 

@@ -1,4 +1,4 @@
-import { DeviceError } from './errors.js'
+import { protocolError } from './errors.js'
 import type { MemoryRegion } from './memory.js'
 
 /**
@@ -74,16 +74,10 @@ export function decodeMessageHeader(bytes: Uint8Array): MessageHeader {
   const flags = view.getUint32(4, true)
   const size = view.getUint32(8, true)
   if ((flags & FLAG_VERSION_MASK) !== VERSION) {
-    throw new DeviceError(
-      'PROTOCOL',
-      `vhost-user: ${requestName(request)} in protocol version ${flags & FLAG_VERSION_MASK}, expected ${VERSION}`,
-    )
+    throw protocolError(requestName(request), `the protocol version is ${flags & FLAG_VERSION_MASK}, not ${VERSION}`)
   }
   if (size > MAX_PAYLOAD_SIZE) {
-    throw new DeviceError(
-      'PROTOCOL',
-      `vhost-user: ${requestName(request)} with ${size} bytes of payload, at most ${MAX_PAYLOAD_SIZE} are allowed`,
-    )
+    throw protocolError(requestName(request), `the payload has ${size} bytes, and at most ${MAX_PAYLOAD_SIZE} are allowed`)
   }
   return { request, reply: (flags & FLAG_REPLY) !== 0, needReply: (flags & FLAG_NEED_REPLY) !== 0, size }
 }
@@ -91,12 +85,10 @@ export function decodeMessageHeader(bytes: Uint8Array): MessageHeader {
 /** Decodes a front end's payload. Throws `PROTOCOL` for an unknown request or a payload of the wrong size. */
 export function decodeFrontEndMessage(header: MessageHeader, payload: Uint8Array): FrontEndMessage {
   const request = names.get(header.request)
-  if (request === undefined)
-    throw new DeviceError('PROTOCOL', `vhost-user: ${requestName(header.request)} is not offered by this back end`)
+  if (request === undefined) throw protocolError(requestName(header.request), 'this back end does not offer it')
   const view = viewOf(payload)
   const expect = (size: number): void => {
-    if (payload.length < size)
-      throw new DeviceError('PROTOCOL', `vhost-user: ${request} with ${payload.length} bytes of payload, expected ${size}`)
+    if (payload.length < size) throw protocolError(request, `the payload has ${payload.length} bytes, not ${size}`)
   }
   switch (request) {
     case 'GET_FEATURES':
@@ -111,8 +103,7 @@ export function decodeFrontEndMessage(header: MessageHeader, payload: Uint8Array
     case 'SET_MEM_TABLE': {
       expect(8)
       const count = view.getUint32(0, true)
-      if (count > MAX_REGIONS)
-        throw new DeviceError('PROTOCOL', `vhost-user: memory table of ${count} regions, at most ${MAX_REGIONS} are allowed`)
+      if (count > MAX_REGIONS) throw protocolError(request, `there are ${count} regions, and at most ${MAX_REGIONS} are allowed`)
       expect(8 + 32 * count)
       const regions = Array.from({ length: count }, (_, i) => {
         const at = 8 + 32 * i
