@@ -131,7 +131,7 @@ const rows: Row[] = [
   ['connectQmp, nothing', () => connectQmp(nothing), /./],
   ['connectQmp, null', () => connectQmp('/nowhere/qmp.sock', never), /./],
   ['console.waitFor, nothing', () => new GuestConsole(new ManualClock()).waitFor('x', nothing), /./],
-  ['console.waitFor, pattern', () => new GuestConsole(new ManualClock()).waitFor(nothing, { deadlineMs: 1 }), /./],
+  ['console.waitFor, pattern', () => new GuestConsole(new ManualClock()).waitFor(nothing, { timeoutMs: 1 }), /./],
   // testkit
   ['connection.reply, nothing', () => connection().reply(nothing), /./],
   ['connection.write, nothing', () => connection().write(nothing), /./],
