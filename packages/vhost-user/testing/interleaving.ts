@@ -70,7 +70,7 @@ export interface Outcome {
 const memory = new Uint8Array(MEMORY_SIZE)
 const RING_SIZE = 8
 
-/** A device and its guest, both one atomic access at a time, in one order of all. Throws if looks at the rings do not end a wait. */
+/** A device and its guest, both one atomic access at a time, in one of all orders. Throws if looks at the rings do not end a wait. */
 export function play({ toGuest, toHost, reaps, late, from }: Play, choose: Choose): Outcome {
   memory.fill(0, 0, 0x1_2000)
   const fake = new FakeGuest({ size: RING_SIZE, memory })
