@@ -247,7 +247,7 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
       expect(await openDescriptors()).toBe(before)
     })
 
-    test('a path in use is refused, a dead process's is taken over, something else is left alone', async () => {
+    test("a path in use is refused, a dead process's is taken over, something else is left alone", async () => {
       await deviceAt()
       await expect(createVsockDevice({ socketPath: path, guestCid: 3 })).rejects.toMatchObject({ code: 'EADDRINUSE' })
       const dead = join(folder, 'dead.sock')

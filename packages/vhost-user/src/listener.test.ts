@@ -32,7 +32,7 @@ describe.runIf(addon !== undefined)('a path', () => {
   const binding = addon!
   const listen = (by: Binding = binding) => listenUnix(by, path, { onConnection: (it) => binding.close(it) })
 
-  test('of several that find a dead server's file, one gets it, and keeps it', async () => {
+  test("of several that find a dead server's file, one gets it, and keeps it", async () => {
     for (let round = 0; round < 20; round++) {
       die(binding)
       const starts = await Promise.allSettled(Array.from({ length: 5 }, () => listen()))

@@ -169,7 +169,7 @@ describe('the end', () => {
     expect(connection.outcome).toBe('timeout')
   })
 
-  test('bytes after the guest's own SHUTDOWN(send) break the rules', () => {
+  test("bytes after the guest's own SHUTDOWN(send) break the rules", () => {
     const vm = new FakeVm()
     const connection = open(vm)
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
