@@ -1,5 +1,5 @@
 import { protocolError } from './machine/errors.js'
-import { decodeMessageHeader, MAX_REGIONS, MESSAGE_HEADER_SIZE, type MessageHeader } from './machine/message.js'
+import { decodeMessageHeader, MAX_REGIONS, MESSAGE_HEADER_SIZE, type MessageHeader } from './machine/message-format.js'
 import type { Binding, Descriptor } from './native/binding.js'
 
 export interface ChannelHandlers {

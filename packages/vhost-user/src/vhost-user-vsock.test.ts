@@ -3,11 +3,11 @@ import { createConnection, createServer } from 'node:net'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
+import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
 import { describe, expect, test, vi } from 'vitest'
 import { openDescriptors } from '../testing/addon.js'
 import { FakeFrontEnd } from '../testing/fake-front-end.js'
 import { opName } from '../testing/fake-guest.js'
-import { ManualTime } from '../testing/manual-time.js'
 import { binding, cleanups, deviceAt, folder, frontEnd, heard, path, running, say } from '../testing/scene.js'
 import type { ConnectionHandler } from './connections.js'
 import { unixAddress } from './listener.js'
@@ -156,7 +156,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       const vmm = await frontEnd()
       const before = await openDescriptors()
       const stopped = once(device, 'stopped')
-      vmm.send({ request: 'SET_OWNER' }, { descriptors: Array.from({ length: 9 }, () => vmm.memory) })
+      vmm.send({ request: 'SET_OWNER' }, { descriptors: Array.from({ length: 9 }, () => vmm.memory.descriptor) })
       expect((await stopped)[0]).toMatchObject({ reason: 'protocol', error: { message: expect.stringMatching(/EMSGSIZE/) } })
       expect(await openDescriptors()).toBeLessThanOrEqual(before)
     })
@@ -167,7 +167,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       const before = await openDescriptors()
       const stopped = once(device, 'stopped')
       const message = Buffer.from('020000000100000008000000' + '0000007001000000', 'hex')
-      const eight = Array.from({ length: 8 }, () => vmm.memory)
+      const eight = Array.from({ length: 8 }, () => vmm.memory.descriptor)
       for (const byte of message.subarray(0, -1)) vmm.sendBytes(Uint8Array.of(byte), eight)
       expect((await stopped)[0]).toMatchObject({
         reason: 'protocol',
@@ -254,7 +254,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
         await once(socket, 'connect')
         return socket
       }
-      const { device, vmm } = await running({ onConnection, clock: new ManualTime() })
+      const { device, vmm } = await running({ onConnection, clock: new TurnedClock() })
       request(vmm)
       const [response] = await heard(vmm)
       expect(opName(response!)).toBe('RESPONSE')

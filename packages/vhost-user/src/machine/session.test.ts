@@ -1,9 +1,10 @@
 import { beforeEach, describe, expect, test } from 'vitest'
 import { FakeGuest, GUEST_BASE, MEMORY_SIZE, USER_BASE } from '../../testing/fake-guest.js'
+import { encodeFrontEndMessage } from '../front-end/message.js'
 import { Chain } from './chain.js'
 import { DEVICE_FEATURES, F_EVENT_IDX, F_PROTOCOL_FEATURES, F_VERSION_1, P_CONFIG, P_REPLY_ACK } from './features.js'
 import type { GuestMemory } from './memory.js'
-import { decodeMessageHeader, encodeFrontEndMessage, type FrontEndMessage, MESSAGE_HEADER_SIZE } from './message.js'
+import { decodeMessageHeader, type FrontEndMessage, MESSAGE_HEADER_SIZE } from './message-format.js'
 import { BackendSession, type Descriptor, type Platform } from './session.js'
 
 /** Writes down what the session asks for. */
