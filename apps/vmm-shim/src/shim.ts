@@ -5,17 +5,9 @@ import type { Duplex } from 'node:stream'
 import type { Clock } from '@upcall/client'
 import { DeviceManager, type ReplyTimeouts } from '@upcall/device-manager'
 import { type Machine, Vm } from '@upcall/vmm'
-import {
-  connect,
-  formatAddress,
-  type HvsockAddress,
-  type HybridProfile,
-  type HybridServer,
-  listen,
-  listenHybrid,
-} from '@upcall/vsock'
+import { connect, formatAddress, type HvsockAddress, type HybridProfile, type HybridServer, listenHybrid } from '@upcall/vsock'
 import { type Arch, UPCALL_PORT } from '@upcall/wire'
-import { serveApi } from './api/server.js'
+import { openApi } from './api/app.js'
 import { type Log, silentLog } from './log.js'
 
 /** What every shim is made with, whatever its guest is. */
@@ -85,10 +77,9 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     const directory = mkdtempSync(join(tmpdir(), 'vmm-'))
     closers.push(() => rmSync(directory, { recursive: true, force: true }))
 
-    // Both sockets first: if somebody else has one of the paths, no guest is started in vain. Connections wait until they are served.
-    const apiSocket =
-      options.api === undefined ? undefined : await listen({ transport: 'unix', path: options.api }, { mode: 0o600 })
-    if (apiSocket) closers.push(() => apiSocket.close())
+    // Both sockets first: if one of the paths is in use, no guest is started in vain. Requests wait until the VM is there.
+    const api = options.api === undefined ? undefined : await openApi({ transport: 'unix', path: options.api }, { log })
+    if (api) closers.push(() => api.close())
     let machine: M | undefined
     const hybrid = await listenHybrid({
       path: uds,
@@ -114,10 +105,7 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
 
     const { reconcileMs } = options
     const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: reconcileMs, readyTimeoutMs: parts.readyMs })
-    if (apiSocket) {
-      const api = serveApi({ server: apiSocket, vm, log })
-      closers.push(() => api.close())
-    }
+    api?.serve(vm)
     return { vm, machine, manager, address, close, [Symbol.asyncDispose]: close }
   } catch (error) {
     await close().catch((failed: AggregateError) => {
