@@ -4,8 +4,9 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '@upcall/client'
 import { DeviceManager, type ReplyTimeouts } from '@upcall/device-manager'
-import { type Machine, Vm } from '@upcall/vmm'
-import { connect, formatAddress, type HvsockAddress, type HybridProfile, type HybridServer, listenHybrid } from '@upcall/vsock'
+import { textOf } from '@upcall/foundation/error'
+import { type Machine, Vm, VmError } from '@upcall/vmm'
+import { formatAddress, type HvsockAddress, type HybridProfile, type HybridServer, listenHybrid } from '@upcall/vsock'
 import { type Arch, UPCALL_PORT } from '@upcall/wire'
 import { openApi } from './api/app.js'
 import { type Log, silentLog } from './log.js'
@@ -89,11 +90,14 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     })
     closers.push(() => hybrid.close())
     logConnections(hybrid, log)
-    machine = await parts.start({ directory, closers, log })
+    const guest = await parts.start({ directory, closers, log })
+    machine = guest
 
     const manager = new DeviceManager<Arch>({
       arch,
-      dial: ({ signal }) => connect(address, { signal, timeoutMs: parts.handshakeMs }),
+      // The guest's end directly: this program need not dial its own socket.
+      dial: ({ signal }) => dialGuest(() => parts.route(guest, UPCALL_PORT, signal)),
+      timeouts: { dialMs: parts.handshakeMs },
       remote: formatAddress(address),
       replyTimeouts: options.replyTimeouts,
       ...(options.clock && { clock: options.clock }),
@@ -113,6 +117,19 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     })
     throw error
   }
+}
+
+/** The guest may boot or restart, so that a later attempt may succeed whatever the reason was. */
+async function dialGuest(route: () => Promise<Duplex | undefined> | Duplex | undefined): Promise<Duplex> {
+  const fields = { code: 'NOT_READY', op: 'connect', subject: `port ${UPCALL_PORT}`, retryable: true } as const
+  let stream: Duplex | undefined
+  try {
+    stream = await route()
+  } catch (cause) {
+    throw new VmError({ ...fields, what: textOf(cause), cause })
+  }
+  if (stream === undefined) throw new VmError({ ...fields, what: 'there is no listener in the guest' })
+  return stream
 }
 
 /** The other way round than they were opened, all of them, whatever becomes of one. */

@@ -86,11 +86,9 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
   // As curl sends it: the body is JSON, whatever its content type says.
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'buffer' }, async (_request: IncomingMessage | object, bytes: Buffer) => parse(bytes))
-  app.setErrorHandler((error: FastifyError, { method, url, raw }, reply) => {
+  app.setErrorHandler((error: FastifyError, { method, url }, reply) => {
     const fault = faultOf(frameworkFault(error))
     if (fault.status === 500) log.error({ method, url, error: error.stack ?? textOf(error) }, 'bug')
-    // Bytes that were not read would be taken for the next request.
-    if (!raw.complete) reply.header('connection', 'close')
     return reply
       .code(fault.status)
       .headers(fault.headers ?? {})
