@@ -1,6 +1,6 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { type Clock, systemClock } from './clock.js'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
 
 // For what passes a stream on: which of its two directions is over.
 

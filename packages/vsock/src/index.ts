@@ -12,6 +12,7 @@ export {
   Cid,
   formatAddress,
   type HvsockAddress,
+  isAddressError,
   type ParseAddressOptions,
   PORT_ANY,
   parseAddress,
@@ -21,7 +22,7 @@ export {
 } from './address.js'
 export type { BindOptions } from './bind.js'
 export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
-export type { Clock } from './clock.js'
+export type { Clock } from '@upcall/foundation/clock'
 export { type ConnectOptions, connect, type RetryOptions } from './connect.js'
 export { keepReadable, watchPeer } from './ends.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'

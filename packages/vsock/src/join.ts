@@ -1,6 +1,6 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { Clock } from './clock.js'
+import type { Clock } from '@upcall/foundation/clock'
 import { keepReadable, watchPeer } from './ends.js'
 
 /** How long a dialer may take to take what a guest had said that broke off. */

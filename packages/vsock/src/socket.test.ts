@@ -3,7 +3,7 @@ import { connect as connectHttp2, createServer as createHttp2Server } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Clock } from './clock.js'
+import type { Clock } from '@upcall/foundation/clock'
 import { type ConnectOptions, connect } from './connect.js'
 import { listen, type VsockServer } from './listen.js'
 import type { VsockSocket } from './socket.js'
