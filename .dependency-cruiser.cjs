@@ -19,11 +19,11 @@ const layers = {
     except: 'packages/device-manager/src/guest',
   },
   'packages/device-manager/src/guest': {
-    ours: ['packages/wire', 'packages/server', 'packages/device-manager/src/check.ts'],
+    ours: ['packages/wire', 'packages/server', 'packages/device-manager/src/arch.ts'],
     node: true,
   },
-  // For both sides, so it brings neither of them along.
-  'packages/device-manager/src/check.ts': { ours: ['packages/wire'], node: true },
+  // For both sides, so it imports neither of them.
+  'packages/device-manager/src/arch.ts': { ours: ['packages/wire'], node: true },
   'packages/vmm': {
     ours: ['packages/wire', 'packages/client', 'packages/device-manager'],
     node: true,

@@ -1,12 +1,4 @@
 import { defineConfig } from 'tsup'
+import { program } from '../../tsup.base.js'
 
-export default defineConfig({
-  entry: ['src/main.ts'],
-  format: ['esm'],
-  target: 'node20',
-  sourcemap: true,
-  clean: true,
-  noExternal: [/^@upcall\/foundation/],
-  removeNodeProtocol: false,
-  tsconfig: 'tsconfig.build.json',
-})
+export default defineConfig(program(['src/main.ts']))

@@ -1,4 +1,4 @@
 import { mergeConfig } from 'vitest/config'
 import base from '../../vitest.project.js'
 
-export default mergeConfig(base, { test: { name: 'cli', globalSetup: ['src/testing/build.ts'] } })
+export default mergeConfig(base, { test: { name: 'cli', globalSetup: ['testing/build.ts'] } })

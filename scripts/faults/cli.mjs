@@ -1,29 +1,49 @@
 import { faultsIn } from './faults-in.mjs'
 
 const cli = faultsIn('cli', ['cli'], 'apps')
+// What carries the CLI's streams.
+const relay = faultsIn('vsock', ['vsock', 'cli'])
+const streams = faultsIn('foundation', ['vsock', 'vhost-user', 'cli'])
 
 export default [
-  cli(
-    'the EOF of a peer without half-close is the end of stdin',
-    'streams/relay.ts',
-    'void carrier.to.lastCall.then(() => {',
-    'void carrier.to.lastCall.then(() => {\n      onSilence()',
+  relay(
+    'the EOF of an end without half-close is the end of both at once',
+    'relay/machine.ts',
+    "return of.kind === 'Finished' ? undefined : c[otherSide(side)].silenceMs",
+    'return 0',
   ),
-  cli('what was not taken is a success', 'streams/relay.ts', 'if (lost && !end.broken)', 'if (false)'),
-  cli('a peer that takes nothing is a success', 'streams/relay.ts', 'return stuck ?', 'return false ?'),
-  cli('what a peer that has gone was to hear is no loss', 'streams/relay.ts', 'if (from.mustBeHeard) {', 'if (false) {'),
-  cli(
-    'a peer that takes no more fills the memory',
-    'streams/relay.ts',
-    'void carrier.to.refused.then((error) => carrier.refuse(error))',
+  relay('what was not taken is a success', 'relay/machine.ts', 'if (short !== undefined && cause === undefined)', 'if (false)'),
+  relay(
+    'an end that takes nothing is a success',
+    'relay/machine.ts',
+    'return part(c, state, stuck && { side: stuck, error: stalledError() })',
+    'return part(c, state)',
+  ),
+  relay(
+    'bytes for an end that has gone are no loss',
+    'relay/machine.ts',
+    'return c[otherSide(side)].mustBeHeard ? unlessOver(c, next) : part(c, next)',
+    'return part(c, next)',
+  ),
+  relay(
+    'an end that takes no more fills the memory',
+    'relay/relay.ts',
+    "void refused.then((error) => tell({ type: 'refused', to: side, error }))",
     '',
   ),
-  cli('a source that has closed is waited for', 'streams/party.ts', 'watchPeer(socket, clock)', ''),
-  cli(
-    'a stream that was cut off is a success',
-    'streams/relay.ts',
-    'aborted.then(() => ({ cut: true }))',
-    'aborted.then(() => ({}))',
+  relay('a source that has closed is waited for', 'relay/end.ts', 'watchPeer(socket, clock)', ''),
+  relay('a stream that was cut off is a success', 'relay/machine.ts', "aborted: cause === 'aborted'", 'aborted: false'),
+  relay(
+    'a slow reader counts as silence',
+    'relay/machine.ts',
+    '&& !waiting) limits.push(c.lingerMs)',
+    ') limits.push(c.lingerMs)',
+  ),
+  streams(
+    'a stream whose peer takes no more is cut off',
+    'streams.ts',
+    "?.code !== 'EPIPE' || stream.readableEnded",
+    "?.code !== 'EPIPE' || true",
   ),
   cli(
     'a dialer that was closed is not told of',

@@ -90,12 +90,6 @@ export default [
     "guest.destroy(new Error('the server of its connection was closed'))",
     'guest.destroy()',
   ),
-  vsock(
-    'a side that takes no more is cut off',
-    'ends.ts',
-    "?.code !== 'EPIPE' || stream.readableEnded",
-    "?.code !== 'EPIPE' || true",
-  ),
   vsock('a peer is looked at once only', 'ends.ts', 'if (!error) again()', 'if (!error) return'),
   vsock(
     'a guest that never finishes outlives its dialer',

@@ -2,7 +2,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { PassThrough, Readable } from 'node:stream'
 import { expect, test } from 'vitest'
-import { serveGuest, start, upcall } from './harness.js'
+import { serveGuest, start, upcall } from '../testing/harness.js'
 import { hostArchOf } from './options.js'
 
 const otherArch = hostArchOf() === 'aarch64' ? 'x86_64' : 'aarch64'

@@ -5,6 +5,6 @@ import { transportCompliance, vsockTransport } from '@upcall/testkit'
 /** Emulation is slow; what hangs is found all the same. */
 const deadlineMs = 60_000
 
-for (const { name, run } of transportCompliance(vsockTransport(), { deadlineMs })) {
+for (const { name, run } of transportCompliance(vsockTransport(), { timeoutMs: deadlineMs })) {
   test(`compliance: ${name}`, { timeout: deadlineMs + 5_000 }, ({ signal }) => run(signal))
 }

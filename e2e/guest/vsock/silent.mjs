@@ -84,6 +84,6 @@ const silent = {
   mute: async () => ({ address: 'vsock://host:6000', reached: Promise.resolve(), close: async () => {} }),
 }
 const loopbackTests = new Set(transportCompliance(vsockTransport()).map(({ name }) => name))
-for (const { name, run } of transportCompliance(silent, { deadlineMs: 60_000 })) {
+for (const { name, run } of transportCompliance(silent, { timeoutMs: 60_000 })) {
   if (!loopbackTests.has(name)) test(`compliance: ${name}`, TIMEOUT, ({ signal }) => run(signal))
 }

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { orderCpus, type Present } from './cpu-order.js'
 
-test('ids go out ascending for add and descending for remove, and the caller keeps his order', () => {
+test("ids go out ascending for add and descending for remove, and the caller's array keeps its order", () => {
   const apicIds = Object.freeze([2, 3, 1])
   expect(orderCpus({ type: 'ADD_CPU', apicIds })).toEqual({ type: 'ADD_CPU', apicIds: [1, 2, 3] })
   expect(orderCpus({ type: 'DEL_CPU', apicIds })).toEqual({ type: 'DEL_CPU', apicIds: [3, 2, 1] })
@@ -9,19 +9,19 @@ test('ids go out ascending for add and descending for remove, and the caller kee
 })
 
 test.each<[string, 'ADD_CPU' | 'DEL_CPU', number[], Present | undefined, string]>([
-  ['the boot CPU', 'DEL_CPU', [3, 0], undefined, 'apicIds[1]: CPU 0 is the boot CPU'],
+  ['the boot CPU', 'DEL_CPU', [3, 0], undefined, 'apicIds[1]: must not be CPU 0'],
   ['an absent id', 'DEL_CPU', [3, 4], [0, 1, 2, 3], 'apicIds[1]: CPU 4 is not present'],
-  ['an id beyond a hole', 'DEL_CPU', [3], [0, 2, 3], 'CPU 3 lies beyond a hole'],
+  ['an id above a hole', 'DEL_CPU', [3], [0, 2, 3], 'CPU 3 is above a hole'],
   ['a present id', 'ADD_CPU', [4, 2], [0, 1, 2, 3], 'apicIds[1]: CPU 2 is present already'],
-  ['id 255', 'ADD_CPU', [255], undefined, "a vCPU's id is at most 254"],
-  ['a count as present', 'ADD_CPU', [1], 4, 'present: on x86_64'],
+  ['id 255', 'ADD_CPU', [255], undefined, 'apicIds[0]: must be at most 254, got 255'],
+  ['a count as present', 'ADD_CPU', [1], 4, "present: must be the array of the vCPUs' ids on x86_64, got 4"],
 ])('%s is refused', (_name, type, apicIds, present, message) => {
   expect(() => orderCpus({ type, apicIds }, present)).toThrow(
     expect.objectContaining({ name: 'WireError', message: expect.stringContaining(message) }),
   )
 })
 
-test('what is right with the present vCPUs passes', () => {
+test('ids that suit the present vCPUs pass', () => {
   expect(orderCpus({ type: 'DEL_CPU', apicIds: [2, 3] }, [0, 1, 2, 3])).toMatchObject({ apicIds: [3, 2] })
   expect(orderCpus({ type: 'DEL_CPU', apicIds: [2] }, [0, 2, 3])).toMatchObject({ apicIds: [2] })
   expect(orderCpus({ type: 'ADD_CPU', apicIds: [1] }, [0, 2, 3])).toMatchObject({ apicIds: [1] })
@@ -29,15 +29,19 @@ test('what is right with the present vCPUs passes', () => {
 
 test('on aarch64 one vCPU has to stay', () => {
   expect(orderCpus({ type: 'DEL_CPU', count: 3 }, 4)).toEqual({ type: 'DEL_CPU', count: 3 })
-  expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, 4)).toThrow('4 of 4 vCPUs cannot be removed')
-  expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, [0, 1])).toThrow('present: on aarch64')
+  expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, 4)).toThrow(
+    'count: must be less than 4, the number of vCPUs, got 4: one vCPU has to stay',
+  )
+  expect(() => orderCpus({ type: 'DEL_CPU', count: 4 }, [0, 1])).toThrow(
+    'present: must be a number of vCPUs of at least 1 on aarch64, got an array of 2',
+  )
   for (const none of [0, -1, Number.NaN])
     expect(() => orderCpus({ type: 'ADD_CPU', count: 1 }, none)).toThrow(
-      'present: on aarch64 this is a count of vCPUs, at least 1',
+      'present: must be a number of vCPUs of at least 1 on aarch64',
     )
 })
 
-test.each(['ADD_CPU', 'DEL_CPU'] as const)('%s looks at each present id once, however many are named', (type) => {
+test.each(['ADD_CPU', 'DEL_CPU'] as const)('%s looks at each present id once, however many ids a request names', (type) => {
   const half = Array.from({ length: 127 }, (_, i) => i + 1)
   let reads = 0
   const get = (target: number[], key: string | symbol, receiver: unknown) => {

@@ -104,10 +104,10 @@ describe('the protocol', () => {
   })
 
   test.each([undefined, 'arm64', 'x64'])('an architecture of %j is refused before anything is connected', (arch) => {
-    const message = `arch: must be 'x86_64' or 'aarch64', the guest's, got ${arch && `'${arch}'`}`
-    expect(() => deviceManagerProtocol({ arch: arch as never })).toThrow(new TypeError(message))
+    const message = `arch: must be 'x86_64' or 'aarch64', got ${arch && JSON.stringify(arch)}`
+    expect(() => deviceManagerProtocol({ arch: arch as never })).toThrow(new RangeError(message))
     const dial = () => Promise.reject(new Error('dialled'))
-    expect(() => new DeviceManager({ dial, arch: arch as never })).toThrow(new TypeError(message))
+    expect(() => new DeviceManager({ dial, arch: arch as never })).toThrow(new RangeError(message))
   })
 
   test('the architecture reaches the codec', () => {

@@ -1,7 +1,7 @@
 import { type ClientOptions, type StateName, UpcallClient, type WaitOptions } from '@upcall/client'
+import { checkObject } from '@upcall/foundation/check'
 import type { Arch, CpuRequest, Reply, Request } from '@upcall/wire'
 import { type Bdf, parseBdf } from './bdf.js'
-import { checkObject } from './check.js'
 import { orderCpus, type Present } from './cpu-order.js'
 import { GuestError } from './guest-error.js'
 import { deviceManagerProtocol, type ReplyTimeouts } from './protocol.js'

@@ -46,8 +46,8 @@ test.each<[unknown, Arch, string, string]>([
   ['[]', 'x86_64', 'operation', 'must be a JSON object with an "op", got []'],
   [{}, 'x86_64', 'op', 'must be one of cpu.add, cpu.remove, mmio.add, mmio.remove, pci.add, pci.remove and request, got nothing'],
   [{ op: 'toString' }, 'x86_64', 'op', 'got "toString"'],
-  [{ op: 'cpu.add', count: 1 }, 'x86_64', 'count', 'cpu.add here takes apicIds, apicVersion and nothing else'],
-  [{ op: 'cpu.add', apicIds: [1] }, 'aarch64', 'apicIds', 'cpu.add here takes count and nothing else'],
+  [{ op: 'cpu.add', count: 1 }, 'x86_64', 'count', 'is not a key of cpu.add on x86_64, which takes apicIds, apicVersion'],
+  [{ op: 'cpu.add', apicIds: [1] }, 'aarch64', 'apicIds', 'is not a key of cpu.add on aarch64, which takes count'],
   [{ op: 'cpu.add' }, 'x86_64', 'apicIds', 'must be an array of APIC ids, got nothing'],
   [{ op: 'cpu.add', apicIds: [1, '2'] }, 'x86_64', 'apicIds[1]', 'must be a number, got "2"'],
   [{ op: 'mmio.add', base: '0x', size: 1, irq: 5 }, 'x86_64', 'base', 'must be an unsigned integer'],
@@ -57,7 +57,7 @@ test.each<[unknown, Arch, string, string]>([
   [{ op: 'pci.add', bdf: 5 }, 'x86_64', 'bdf', 'must be a PCI address'],
   [{ op: 'request', type: 3, load: 'abc' }, 'x86_64', 'load', 'must be pairs of hexadecimal digits, got "abc"'],
   [{ op: 'request', type: 3, load: 'z'.repeat(99) }, 'x86_64', 'load', `got "${'z'.repeat(40)}…"`],
-  [{ op: 'request', type: 3, load: 'ab'.repeat(1009) }, 'x86_64', 'load', 'at most 1008 bytes fit, got 1009'],
+  [{ op: 'request', type: 3, load: 'ab'.repeat(1009) }, 'x86_64', 'load', 'must have at most 1008 bytes, got 1009'],
 ])('%j on %s is refused, naming %s', (value, arch, path, message) => {
   expect(() => parseOperation(value, arch)).toThrow(
     expect.objectContaining({ name: 'WireError', path, message: expect.stringContaining(message) }),

@@ -1,10 +1,11 @@
+import { textOf } from '@upcall/foundation/error'
+import { show } from '@upcall/foundation/show'
 import { type Arch, MAX_REQUEST_LOAD, type Request, WireError } from '@upcall/wire'
 import { formatBdf, parseBdf } from './bdf.js'
-import { showJson } from './check.js'
 
 /**
- * A request as JSON has it, the form that command line, control APIs, traces and logs share. Addresses and sizes are hexadecimal strings,
- * since JSON's numbers are not exact beyond 2^53; a load is a string of hexadecimal digits.
+ * The JSON form of a request, which the command line, control APIs, traces and logs share. Addresses and sizes are hexadecimal strings,
+ * since JSON numbers are not exact above 2^53. A load is a string of hexadecimal digits.
  */
 export type Operation =
   | { op: 'cpu.add' | 'cpu.remove'; apicIds: number[]; apicVersion?: number }
@@ -31,7 +32,7 @@ const ops = {
   DEL_PCI: 'pci.remove',
 } as const
 
-/** The request in its JSON form. @throws WireError `ARGUMENT` for what is no request. */
+/** The request in its JSON form. @throws WireError `ARGUMENT` if it is not a request. */
 export function formatOperation(request: Request): Operation {
   if (typeof request !== 'object' || request === null) throw invalid('request', 'an object', request)
   switch (request.type) {
@@ -71,10 +72,11 @@ export function describeRequest(request: Request): string {
 }
 
 /**
- * Reads a request from its JSON form: an object, or a text that holds one. `base` and `size` may also be integers or decimal strings.
- * Numbers are checked for being numbers; whether they are in range is for `encodeRequest` to say.
+ * Reads a request from its JSON form: an object, or text that contains one. `base` and `size` may also be integers or decimal strings.
+ * It checks that numbers are numbers; `encodeRequest` checks that they are in range.
  *
- * @throws WireError `ARGUMENT` that names the key: no operation, a key missing, of the wrong type, or one that the operation does not have.
+ * @throws WireError `ARGUMENT` that names the key: an unknown operation, a missing key, a wrong type, or a key that the operation does not
+ *   have.
  */
 export function parseOperation<A extends Arch>(value: unknown, arch: A): Request<A>
 export function parseOperation(value: unknown, arch: Arch): Request {
@@ -88,10 +90,10 @@ export function parseOperation(value: unknown, arch: Arch): Request {
     case 'cpu.add':
     case 'cpu.remove': {
       if (arch === 'aarch64') {
-        only(fields, op, ['count'])
+        only(fields, `${op} on ${arch}`, ['count'])
         return { type: types[op], count: number(fields, 'count') }
       }
-      only(fields, op, ['apicIds', 'apicVersion'])
+      only(fields, `${op} on ${arch}`, ['apicIds', 'apicVersion'])
       const { apicIds } = fields
       if (!Array.isArray(apicIds)) throw invalid('apicIds', 'an array of APIC ids', apicIds)
       apicIds.forEach((id, i) => {
@@ -120,17 +122,17 @@ export function parseOperation(value: unknown, arch: Arch): Request {
   }
 }
 
-/** Reads a load written as hexadecimal digits; white space between bytes does not matter. @throws WireError */
+/** Reads a load written as hexadecimal digits. White space is ignored. @throws WireError */
 export function parseLoad(value: unknown): Uint8Array {
   if (typeof value !== 'string') throw invalid('load', 'a string of hexadecimal digits', value)
   const digits = value.replace(/\s+/g, '')
   if (!/^(?:[0-9a-f]{2})*$/i.test(digits)) throw invalid('load', 'pairs of hexadecimal digits', value)
   if (digits.length / 2 > MAX_REQUEST_LOAD)
-    throw new WireError('ARGUMENT', 'load', `at most ${MAX_REQUEST_LOAD} bytes fit, got ${digits.length / 2}`)
+    throw new WireError('ARGUMENT', 'load', `must have at most ${MAX_REQUEST_LOAD} bytes, got ${digits.length / 2}`)
   return Uint8Array.from(Buffer.from(digits, 'hex'))
 }
 
-/** Reads an address or a size, hexadecimal behind 0x or else decimal. @throws WireError that names `path`. */
+/** Reads an address or a size: hexadecimal after 0x, otherwise decimal. @throws WireError that names `path`. */
 export function parseU64(value: unknown, path: string): bigint {
   if (typeof value === 'string' && /^(?:0x[0-9a-f]{1,16}|[0-9]{1,20})$/i.test(value)) return BigInt(value)
   throw invalid(path, 'an unsigned integer, as in "0xd0000000" or "4096"', value)
@@ -150,7 +152,7 @@ function number(fields: Record<string, unknown>, key: string): number {
 function only(fields: Record<string, unknown>, op: string, keys: string[]): void {
   for (const key of Object.keys(fields)) {
     if (key !== 'op' && !keys.includes(key))
-      throw new WireError('ARGUMENT', key, `${op} here takes ${keys.join(', ')} and nothing else`)
+      throw new WireError('ARGUMENT', key, `is not a key of ${op}, which takes ${keys.join(', ')}`)
   }
 }
 
@@ -158,12 +160,12 @@ function parseJson(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (error) {
-    throw new WireError('ARGUMENT', 'operation', `is not JSON: ${(error as Error).message}`)
+    throw new WireError('ARGUMENT', 'operation', `is not JSON: ${textOf(error)}`)
   }
 }
 
 function invalid(path: string, allowed: string, value: unknown): WireError {
-  return new WireError('ARGUMENT', path, `must be ${allowed}, got ${showJson(value)}`)
+  return new WireError('ARGUMENT', path, `must be ${allowed}, got ${value === undefined ? 'nothing' : show(value)}`)
 }
 
 function hex(value: bigint): string {

@@ -1,4 +1,5 @@
 import type { Service } from '@upcall/client'
+import { checkObject, finiteDuration } from '@upcall/foundation/check'
 import {
   type Arch,
   checkConnect,
@@ -12,19 +13,19 @@ import {
   type Request,
   WireError,
 } from '@upcall/wire'
-import { checkObject, show } from './check.js'
+import { checkArch } from './arch.js'
 import { describeRequest } from './operation.js'
 
-/** How long replies may take, in milliseconds from the write. */
+/** How long replies may take, in milliseconds after the write. */
 export interface ReplyTimeouts {
-  /** CPU requests. Default 30,000: a 6.1 guest takes 12.2 s to say that no vCPU answers for an id (protocol, fact 10). */
+  /** CPU requests. Default 30,000: a 6.1 guest takes 12.2 s to answer that an id has no vCPU (docs/protocol.md, fact 10). */
   cpuMs?: number | undefined
-  /** Everything else. Default 10,000. */
+  /** All other requests. Default 10,000. */
   otherMs?: number | undefined
 }
 
 export interface ProtocolOptions<A extends Arch> {
-  /** The guest's architecture. The wire does not tell, and a wrong one is understood as something else (protocol, fact 11). */
+  /** The guest's architecture. The protocol does not tell it, and a guest misreads the requests of another one (docs/protocol.md, fact 11). */
   arch: A
   replyTimeouts?: ReplyTimeouts | undefined
 }
@@ -32,17 +33,16 @@ export interface ProtocolOptions<A extends Arch> {
 /**
  * Service 'd' as a value for `UpcallClient`. This is how the architecture reaches the codec.
  *
- * @throws TypeError for an architecture that is none of the guest's; RangeError for a time that is not finite and above 0.
+ * @throws RangeError for an unknown architecture, or for a time that is not finite and above 0.
  */
 export function deviceManagerProtocol<A extends Arch>(options: ProtocolOptions<A>): Service<Request<A>, Reply> {
   checkObject('options', options)
   const { arch, replyTimeouts = {} } = options
-  // Not when the first request is encoded: by then a resize would have started vCPUs.
-  if (arch !== 'x86_64' && arch !== 'aarch64')
-    throw new TypeError(`arch: must be 'x86_64' or 'aarch64', the guest's, got ${show(arch)}`)
+  // Checked here and not when the first request is encoded: a resize would have started vCPUs by then.
+  checkArch(arch)
   checkObject('replyTimeouts', replyTimeouts)
-  const cpuMs = replyTimeout('cpuMs', replyTimeouts.cpuMs ?? 30_000)
-  const otherMs = replyTimeout('otherMs', replyTimeouts.otherMs ?? 10_000)
+  const cpuMs = replyTimeout('cpuMs', replyTimeouts.cpuMs, 30_000)
+  const otherMs = replyTimeout('otherMs', replyTimeouts.otherMs, 10_000)
   return {
     byte: DEVICE_MANAGER_BYTE,
     messageSize: MESSAGE_SIZE,
@@ -55,7 +55,7 @@ export function deviceManagerProtocol<A extends Arch>(options: ProtocolOptions<A
       return reply
     },
     failed: (reply) => reply.result !== 0,
-    // A PCI success leaves `ret` as the last failure on this connection left it (protocol, fact 3).
+    // A PCI success repeats the errno of the last failure on its connection (docs/protocol.md, fact 3).
     needsCleanChannel(request) {
       const type = messageTypeOf(request)
       return type === MessageType.ADD_PCI || type === MessageType.DEL_PCI
@@ -68,11 +68,9 @@ export function deviceManagerProtocol<A extends Arch>(options: ProtocolOptions<A
   }
 }
 
-/** No reply is waited for without end: a guest that hangs would keep all requests that follow. */
-function replyTimeout(name: string, ms: number): number {
-  if (typeof ms !== 'number' || !(ms > 0 && ms < Number.POSITIVE_INFINITY))
-    throw new RangeError(`replyTimeouts.${name}: must be a finite number of milliseconds above 0, got ${show(ms)}`)
-  return ms
+/** Every wait for a reply ends: a guest that hangs would block all later requests. */
+function replyTimeout(name: string, ms: number | undefined, fallback: number): number {
+  return finiteDuration(`replyTimeouts.${name}`, ms, fallback)
 }
 
 function messageTypeOf(message: Request | Reply): number {

@@ -208,7 +208,7 @@ describe('limits', () => {
       'present[1]: must be an integer in 0 … 254, got undefined',
     ],
     ['a count on x86_64', 2, 1, 8, 'present: must be the array'],
-    ['a removal that would crash a 6.1 guest', 2, [0, 2, 3], 8, 'CPU 3 lies beyond a hole'],
+    ['a removal that would crash a 6.1 guest', 2, [0, 2, 3], 8, 'CPU 3 is above a hole'],
   ])('%s is refused and nothing happens', async (_name, target, present, max, message) => {
     const { log, resize } = setUp('x86_64')
     await expect(resize(target, present as number[], { max })).rejects.toThrow(

@@ -7,8 +7,8 @@ import {
   type UpcallErrorCode,
   type WaitOptions,
 } from '@upcall/client'
+import { checkFunction, checkObject, checkSignal, checkSwitch, show } from '@upcall/foundation/check'
 import { type Arch, type CpuRequest, isWireError, type Reply, WireError } from '@upcall/wire'
-import { checkFunction, checkObject, checkSignal, checkSwitch, show } from './check.js'
 import { MAX_APIC_ID, orderCpus } from './cpu-order.js'
 import { GuestError } from './guest-error.js'
 

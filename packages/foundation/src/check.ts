@@ -35,6 +35,22 @@ export function checkString(name: string, value: unknown, allowed = 'a string'):
 }
 
 /** Undefined is allowed. @throws TypeError */
+export function checkOptionalString(name: string, value: unknown): asserts value is string | undefined {
+  if (value !== undefined) checkString(name, value)
+}
+
+/** Undefined is allowed. @throws TypeError */
+export function checkOptionalStrings(name: string, value: unknown): asserts value is readonly string[] | undefined {
+  if (value !== undefined && !(isArray(value) && (value as unknown[]).every((each) => typeof each === 'string')))
+    wrongType(name, 'an array of strings', value)
+}
+
+/** @throws RangeError */
+export function checkOneOf(name: string, value: unknown, allowed: readonly string[]): void {
+  if (!allowed.includes(value as string)) wrongValue(name, `one of ${allowed.join(', ')}`, value)
+}
+
+/** Undefined is allowed. @throws TypeError */
 export function checkSwitch(name: string, value: unknown): void {
   if (value !== undefined && typeof value !== 'boolean') wrongType(name, 'true or false', value)
 }
@@ -85,9 +101,18 @@ export function duration(name: string, value: number | undefined, fallback: numb
 
 /** The same without Infinity. @throws RangeError */
 export function finiteDuration(name: string, value: number | undefined, fallback: number): number {
-  const ms = duration(name, value, fallback)
-  if (ms === Number.POSITIVE_INFINITY) wrongValue(name, 'a finite number of milliseconds above 0', value)
-  return ms
+  if (value === undefined) return fallback
+  if (typeof value !== 'number' || !(value > 0 && value < Number.POSITIVE_INFINITY))
+    wrongValue(name, 'a finite number of milliseconds above 0', value)
+  return value
+}
+
+/**
+ * A bound on a wait that has no default, in milliseconds. It may be what is left of a longer time, so 0 and less are allowed and mean no
+ * time at all; Infinity means no limit. @throws RangeError
+ */
+export function checkTimeout(name: string, value: unknown): asserts value is number {
+  if (typeof value !== 'number' || Number.isNaN(value)) wrongValue(name, 'a number of milliseconds', value)
 }
 
 function isArray(value: unknown): boolean {

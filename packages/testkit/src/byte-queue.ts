@@ -1,7 +1,7 @@
-/** Bytes in the chunks that they came in. Each is copied at most once, when it is taken. */
+/** A queue of bytes, kept in the chunks that arrived. Each byte is copied at most once, when it is taken. */
 export class ByteQueue {
   #chunks: Buffer[] = []
-  /** The first chunk that is not taken. */
+  /** The index of the first chunk that is not taken. */
   #first = 0
   #length = 0
 
@@ -14,7 +14,7 @@ export class ByteQueue {
     this.#length += chunk.length
   }
 
-  /** The oldest bytes: `length` of them, which must be there. */
+  /** The oldest `length` bytes. The queue must hold that many. */
   take(length: number): Buffer {
     const taken: Buffer[] = []
     for (let missing = length; missing > 0; ) {
@@ -25,7 +25,7 @@ export class ByteQueue {
       missing -= Math.min(missing, chunk.length)
     }
     this.#length -= length
-    // Half of them at a time, so that each is moved once on average.
+    // Dropped when half of them are taken, so that each chunk moves once on average.
     if (this.#first * 2 >= this.#chunks.length) {
       this.#chunks = this.#chunks.slice(this.#first)
       this.#first = 0

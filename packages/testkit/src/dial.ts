@@ -1,19 +1,21 @@
 import type { Duplex } from 'node:stream'
 import type { Dial } from '@upcall/client'
-import { checkFunction, show } from './check.js'
+import { onAbort } from '@upcall/foundation/abort'
+import { checkFunction, wrongType } from '@upcall/foundation/check'
 import { checkPlan, type FaultPlan } from './fault-plan.js'
 import { type FaultStream, faulty } from './faulty.js'
 
 /**
- * A dialer whose attempts differ: the first entry is the first attempt and so on, the last entry all further ones.
+ * A dialer whose attempts differ: the first entry is the first attempt and so on. The last entry is used for all further attempts.
  *
- * @param attempts - A dialer to hand the attempt to, an error to fail with, or `'silence'`: the attempt hangs until it is aborted.
+ * @param attempts - A dialer that makes the attempt, an error that the attempt fails with, or `'silence'`: the attempt hangs until it is
+ *   aborted.
  */
 export function dialSequence(...attempts: (Dial | Error | 'silence')[]): Dial & { readonly attempts: number } {
-  if (attempts.length === 0) throw new TypeError('dialSequence: needs at least one attempt')
+  if (attempts.length === 0) throw new TypeError('dialSequence: attempts: must have at least one entry')
   for (const [i, attempt] of attempts.entries()) {
     if (typeof attempt !== 'function' && !(attempt instanceof Error) && attempt !== 'silence')
-      throw new TypeError(`dialSequence: attempts[${i}]: must be a dialer, an Error or 'silence', got ${show(attempt)}`)
+      wrongType(`dialSequence: attempts[${i}]`, "a dialer, an Error or 'silence'", attempt)
   }
   let count = 0
   const dial = async (options: { signal: AbortSignal }): Promise<Duplex> => {
@@ -29,8 +31,8 @@ export function dialSequence(...attempts: (Dial | Error | 'silence')[]): Dial & 
 /**
  * A dialer whose connections carry faults.
  *
- * @param plan - The faults of each connection, or a function from its number (from 1) to them.
- * @returns The dialer, with the streams that it made so far in `streams`.
+ * @param plan - The faults of each connection, or a function that returns them for the connection's number, from 1.
+ * @returns The dialer. Its `streams` are those that it has made so far.
  */
 export function faultyDial(
   dial: Dial,
@@ -51,6 +53,6 @@ export function faultyDial(
 function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_resolve, reject) => {
     if (signal.aborted) reject(signal.reason)
-    else signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+    else onAbort(signal, reject)
   })
 }

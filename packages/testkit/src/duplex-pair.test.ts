@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
+import { settle } from '@upcall/foundation/testing/manual-clock'
 import { expect, it } from 'vitest'
 import { duplexPair } from './duplex-pair.js'
-import { settle } from './manual-clock.js'
 
 function record(stream: Duplex): string[] {
   const events: string[] = []

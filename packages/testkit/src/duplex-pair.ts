@@ -1,30 +1,30 @@
 import { Duplex } from 'node:stream'
-import { checkObject, count } from './check.js'
+import { checkObject, integer } from '@upcall/foundation/check'
 import { socketError } from './socket-error.js'
 
 export interface DuplexPairOptions {
-  /** Bytes that each end buffers in each direction before it pushes back. Default: Node's. */
+  /** How many bytes each end buffers in each direction before it holds the writer back. Default: Node's. */
   highWaterMark?: number | undefined
-  /** Whether an end stays writable after the other one ended. Default true, as {@link https://nodejs.org/api/net.html | net} calls it. */
+  /** Whether an end stays writable after the other end has ended. Default true, as {@link https://nodejs.org/api/net.html | net} calls it. */
   allowHalfOpen?: boolean | undefined
 }
 
 /**
- * Two ends of one connection in memory, which behave like the two ends of a socket:
- * - What is written at one end arrives at the other, one chunk per write, in a later tick, copied.
- * - A writer is held back as long as the other end does not read.
- * - `end()` ends one direction. `destroy()` is EOF at the other end, whose writes then fail with EPIPE; it is a reset if bytes that
- *   arrived were not read. `destroy(error)` is always a reset: the other end fails with ECONNRESET.
+ * Two ends of one connection in memory. They behave like the two ends of a socket:
+ * - Each write arrives at the other end as one chunk, copied, in a later tick.
+ * - A writer is held back while the other end does not read.
+ * - `end()` ends one direction. `destroy()` is EOF at the other end, whose writes then fail with EPIPE. It is a reset if it leaves bytes
+ *   unread. `destroy(error)` is always a reset: the other end fails with ECONNRESET.
  */
 export function duplexPair(options: DuplexPairOptions = {}): [Duplex, Duplex] {
   checkObject('duplexPair: options', options)
-  if (options.highWaterMark !== undefined) count('duplexPair: highWaterMark', options.highWaterMark, 0)
+  if (options.highWaterMark !== undefined) integer('duplexPair: highWaterMark', options.highWaterMark)
   return PairEnd.pair(options)
 }
 
 class PairEnd extends Duplex {
   #peer!: PairEnd
-  /** The peer's write that waits until this end reads on. */
+  /** The peer's write that waits until this end reads. */
   #held: ((error?: Error) => void) | undefined
 
   static pair({ highWaterMark, allowHalfOpen = true }: DuplexPairOptions): [Duplex, Duplex] {
@@ -43,7 +43,7 @@ class PairEnd extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error) => void): void {
-    // A socket has taken the bytes when write() returns, so the caller may reuse the buffer and destroy() does not take them back.
+    // A socket has taken the bytes when write() returns: the caller may reuse the buffer, and destroy() does not discard them.
     const bytes = Buffer.from(chunk)
     process.nextTick(() => {
       const peer = this.#peer

@@ -1,10 +1,12 @@
 import type { Duplex } from 'node:stream'
+import { integer } from '@upcall/foundation/check'
+import { textOf } from '@upcall/foundation/error'
 import { type Arch, decodeRequest, encodeConnect, encodeReply, MESSAGE_SIZE, type Reply, type Request } from '@upcall/wire'
 import { ByteQueue } from './byte-queue.js'
-import { checkDuplex, count } from './check.js'
+import { checkDuplex } from './duplex.js'
 import { socketError } from './socket-error.js'
 
-/** The client left while a script waited for it. A script that fails with it has not failed. */
+/** The client left while a script waited for it. A script that rejects with this error has not failed. */
 export class ClientGone extends Error {
   override readonly name = 'ClientGone'
 }
@@ -14,9 +16,9 @@ export class FakeConnection {
   /** Counts the guest's connections, from 1. */
   readonly number: number
   readonly arch: Arch
-  /** The guest's end, for whatever the methods below do not offer. */
+  /** The guest's end, for what the methods below do not offer. */
   readonly stream: Duplex
-  /** The lengths of the chunks that came, in order: on an in-memory stream one per write. */
+  /** The lengths of the chunks that arrived, in order: on an in-memory stream one for each write. */
   readonly chunks: number[] = []
   /** Resolves when the client has ended its direction, or the connection is gone. */
   readonly ended: Promise<void>
@@ -42,18 +44,18 @@ export class FakeConnection {
       }
       stream.once('end', over).once('close', over)
     })
-    // A reset by the client is an outcome, not a failure: whoever reads or writes learns of it.
+    // A reset by the client is an outcome, not a failure. The next read or write rejects with it.
     stream.on('error', () => {})
   }
 
-  /** All bytes that came so far, read or not. */
+  /** How many bytes have arrived so far, read or not. */
   get received(): number {
     return this.chunks.reduce((sum, length) => sum + length, 0)
   }
 
-  /** The next `length` bytes. Rejects with {@link ClientGone} if they cannot come any more. */
+  /** The next `length` bytes. Rejects with {@link ClientGone} if the client has left before them. */
   async read(length: number): Promise<Uint8Array> {
-    count('length', length, 0)
+    integer('length', length)
     while (this.#unread.length < length) {
       if (this.#over) throw new ClientGone(`the client left after ${this.#unread.length} of ${length} bytes`)
       await new Promise<void>((resolve) => {
@@ -78,10 +80,10 @@ export class FakeConnection {
     return decodeRequest(await this.readMessage(), this.arch)
   }
 
-  /** Sends bytes; resolves when they have left. */
+  /** Sends bytes and resolves when they have left. */
   async write(bytes: Uint8Array): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      this.stream.write(bytes, (error) => (error ? reject(new ClientGone(error.message, { cause: error })) : resolve()))
+      this.stream.write(bytes, (error) => (error ? reject(new ClientGone(textOf(error), { cause: error })) : resolve()))
     })
   }
 
@@ -90,7 +92,7 @@ export class FakeConnection {
     return this.write(encodeConnect())
   }
 
-  /** Reads the service byte and greets: what every conversation begins with. */
+  /** Reads the service byte and greets, as every conversation begins. */
   async handshake(): Promise<void> {
     await this.readService()
     await this.greet()
@@ -106,7 +108,7 @@ export class FakeConnection {
     this.stream.end()
   }
 
-  /** Closes the connection without a word. EOF at the client, or a reset if it had sent what was not read. */
+  /** Closes the connection: EOF at the client, or a reset if bytes of the client are unread. */
   close(): void {
     this.stream.destroy()
   }
@@ -116,7 +118,7 @@ export class FakeConnection {
     this.stream.destroy(socketError('ECONNRESET', 'read'))
   }
 
-  /** Says nothing more; resolves when the client has left. */
+  /** Sends nothing more. Resolves when the client has left. */
   async silence(): Promise<void> {
     if (!this.stream.closed) await new Promise((resolve) => this.stream.once('close', resolve))
   }

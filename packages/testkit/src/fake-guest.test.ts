@@ -1,9 +1,9 @@
+import { settle } from '@upcall/foundation/testing/manual-clock'
 import { encodeConnect, encodeReply, encodeRequest } from '@upcall/wire'
 import { expect, it } from 'vitest'
 import { dialSequence, faultyDial } from './dial.js'
 import type { FakeConnection } from './fake-connection.js'
 import { fakeGuest } from './fake-guest.js'
-import { settle } from './manual-clock.js'
 
 const { signal } = new AbortController()
 const request = { type: 'ADD_PCI', bus: 0, devfn: 40 } as const

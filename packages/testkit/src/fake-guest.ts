@@ -1,49 +1,47 @@
 import type { Duplex } from 'node:stream'
 import type { Dial } from '@upcall/client'
+import { checkFunction, checkObject, wrongType } from '@upcall/foundation/check'
 import type { Arch } from '@upcall/wire'
-import { checkFunction, checkObject, show } from './check.js'
 import { duplexPair } from './duplex-pair.js'
 import { ClientGone, FakeConnection } from './fake-connection.js'
 
 /**
- * What a guest does on one connection. A generator sends what it yields. When the script is through, the connection stays open and
- * silent, as that of a guest which hangs; end, close or reset it otherwise.
+ * What a guest does on one connection. A generator sends what it yields. After the script, the connection stays open and silent, like
+ * that of a guest that hangs. The script may end, close or reset it instead.
  */
 export type GuestScript = (connection: FakeConnection) => unknown
 
 export interface FakeGuestOptions {
-  /** How `readRequest` and `reply` read and write CPU messages. Default x86_64. */
+  /** The architecture by which `readRequest` and `reply` read and write CPU messages. Default x86_64. */
   arch?: Arch | undefined
 }
 
 /** A guest that is a function. */
 export interface FakeGuest {
-  /** Opens a connection in memory and starts the script at its other end. */
+  /** Opens a connection in memory and starts the script at the guest's end. */
   readonly dial: Dial
   /** Starts the script at the guest's end of any stream. */
   serve(stream: Duplex): FakeConnection
   /** All connections so far. */
   readonly connections: readonly FakeConnection[]
-  /** Closes every connection, waits for every script, and rejects with the first error that one failed with. */
+  /** Closes every connection and waits for every script. Rejects with the first error of a script. */
   close(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
 
 /**
- * A guest that does what `script` says, on each connection anew.
+ * A guest that runs `script` on each connection.
  *
- * @param script - A function, or one function for each connection in turn; the last one serves all further ones.
+ * @param script - A function, or one function for each connection in turn. The last one serves all further connections.
  */
 export function fakeGuest(script: GuestScript | readonly GuestScript[], options: FakeGuestOptions = {}): FakeGuest {
   checkObject('fakeGuest: options', options)
   const { arch = 'x86_64' } = options
-  if (arch !== 'x86_64' && arch !== 'aarch64')
-    throw new TypeError(`fakeGuest: arch: must be 'x86_64' or 'aarch64', got ${show(arch)}`)
+  if (arch !== 'x86_64' && arch !== 'aarch64') wrongType('fakeGuest: arch', "'x86_64' or 'aarch64'", arch)
   const scripts: readonly GuestScript[] = typeof script === 'function' ? [script] : script
-  if (!Array.isArray(scripts))
-    throw new TypeError(`fakeGuest: script: must be a function or an array of them, got ${show(script)}`)
+  if (!Array.isArray(scripts)) wrongType('fakeGuest: script', 'a function or an array of functions', script)
   for (const [i, each] of scripts.entries()) checkFunction(`fakeGuest: script[${i}]`, each)
-  if (scripts.length === 0) throw new TypeError('fakeGuest: script: an empty list cannot serve any connection; give at least one')
+  if (scripts.length === 0) throw new TypeError('fakeGuest: script: must have at least one entry')
   const connections: FakeConnection[] = []
   const running: Promise<void>[] = []
   const failures: unknown[] = []
@@ -55,7 +53,7 @@ export function fakeGuest(script: GuestScript | readonly GuestScript[], options:
     running.push(
       run(own, connection).catch((error: unknown) => {
         if (!(error instanceof ClientGone)) failures.push(error)
-        // A script that failed says nothing more; a client that waits for it would hide the failure behind a timeout.
+        // A script that failed sends nothing more. A client that waits would hide the failure with its own timeout.
         connection.close()
       }),
     )

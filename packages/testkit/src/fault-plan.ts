@@ -1,28 +1,28 @@
-import { checkNames, checkObject, count, show } from './check.js'
+import { checkNames, checkObject, integer, wrongType } from '@upcall/foundation/check'
 
-/** What happens to one direction of a stream. Offsets count the stream's own bytes from 0; inserted ones do not count. */
+/** The faults of one direction of a stream. Offsets count the stream's own bytes from 0; inserted bytes do not count. */
 export interface DirectionPlan {
-  /** Deliver in pieces of this many bytes. Default: as they come. */
+  /** Deliver in pieces of this many bytes. Default: in the chunks that arrive. */
   every?: number | undefined
-  /** Deliver in pieces that end at these offsets (and wherever else a chunk ends). */
+  /** Deliver in pieces that end at these offsets, and at the ends of chunks. */
   cuts?: readonly number[] | undefined
-  /** Bytes to slip in before the byte at `at`. */
+  /** Bytes to insert before the byte at `at`. */
   insert?: { at: number; bytes: Uint8Array } | undefined
   /** Deliver this many bytes, and nothing more until the stream's `release()`. */
   stallAt?: number | undefined
-  /** Deliver this many bytes, then EOF; what follows is lost. */
+  /** Deliver this many bytes, then EOF. Later bytes are lost. */
   eofAt?: number | undefined
   /** Deliver this many bytes, then reset the connection: ECONNRESET at both ends. */
   resetAt?: number | undefined
 }
 
-/** Faults as plain data. `read`: on the way to whoever holds the faulty stream. `write`: on the way from it. */
+/** Faults as plain data. `read`: on the way to the holder of the faulty stream. `write`: on the way from the holder. */
 export interface FaultPlan {
   read?: DirectionPlan | undefined
   write?: DirectionPlan | undefined
 }
 
-/** What to do with a direction next. */
+/** The next step of a direction. */
 export type Step =
   | { do: 'deliver'; bytes: Uint8Array }
   | { do: 'insert'; at: number; bytes: Uint8Array }
@@ -30,9 +30,9 @@ export type Step =
 
 type Event = Exclude<Step, { do: 'deliver' }>
 
-/** A plan as the sequence of steps that it makes of the bytes that come along. */
+/** Turns the bytes of one direction into the steps of its plan. */
 export class Faults {
-  /** Bytes that went through, inserted ones not counted. */
+  /** How many bytes went through, without the inserted ones. */
   passed = 0
   readonly #events: Event[]
   readonly #cuts: number[]
@@ -40,29 +40,28 @@ export class Faults {
   #cut = 0
   readonly #every: number
 
-  /** @throws TypeError or RangeError that names the part of the plan that is wrong. */
+  /** @throws TypeError or RangeError that names the wrong part of the plan. */
   constructor(plan: DirectionPlan = {}) {
     checkNames('fault plan', plan, ['every', 'cuts', 'insert', 'stallAt', 'eofAt', 'resetAt'])
     const { every, cuts = [], insert, stallAt, eofAt, resetAt } = plan
-    const offset = (path: string, value: number, min = 0) => count(`fault plan: ${path}`, value, min)
+    const offset = (path: string, value: number, min = 0) => integer(`fault plan: ${path}`, value, { min })
     this.#every = every === undefined ? Number.POSITIVE_INFINITY : offset('every', every, 1)
-    if (!Array.isArray(cuts)) throw new TypeError(`fault plan: cuts: must be an array of offsets, got ${show(cuts)}`)
+    if (!Array.isArray(cuts)) wrongType('fault plan: cuts', 'an array of offsets', cuts)
     this.#cuts = cuts.map((cut, i) => offset(`cuts[${i}]`, cut)).sort((a, b) => a - b)
     const events: Event[] = []
     if (insert !== undefined) {
       checkObject('fault plan: insert', insert)
-      if (!(insert.bytes instanceof Uint8Array))
-        throw new TypeError(`fault plan: insert.bytes: must be a Uint8Array, got ${show(insert.bytes)}`)
+      if (!(insert.bytes instanceof Uint8Array)) wrongType('fault plan: insert.bytes', 'a Uint8Array', insert.bytes)
       events.push({ do: 'insert', at: offset('insert.at', insert.at), bytes: insert.bytes })
     }
     if (stallAt !== undefined) events.push({ do: 'stall', at: offset('stallAt', stallAt) })
     if (eofAt !== undefined) events.push({ do: 'eof', at: offset('eofAt', eofAt) })
     if (resetAt !== undefined) events.push({ do: 'reset', at: offset('resetAt', resetAt) })
-    // Stable: at one offset the order is the one above.
+    // The sort is stable: at one offset, faults stay in the order above.
     this.#events = events.sort((a, b) => a.at - b.at)
   }
 
-  /** The faults that are due now, then pieces of `bytes`, each followed by the faults that are due behind it. */
+  /** The faults that are due now, then pieces of `bytes`, each followed by the faults that are due after it. */
   *steps(bytes: Uint8Array): Generator<Step, void, void> {
     yield* this.#due()
     let at = 0
@@ -93,7 +92,7 @@ export class Faults {
   }
 }
 
-/** @throws TypeError for a plan with a direction that does not exist. */
+/** @throws TypeError or RangeError for a plan with an unknown direction. */
 export function checkPlan(plan: FaultPlan): void {
   checkNames('fault plan', plan, ['read', 'write'])
 }

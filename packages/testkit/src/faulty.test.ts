@@ -1,10 +1,10 @@
 import type { Duplex } from 'node:stream'
+import { settle } from '@upcall/foundation/testing/manual-clock'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { duplexPair } from './duplex-pair.js'
 import type { FaultPlan } from './fault-plan.js'
 import { type FaultEvent, faulty } from './faulty.js'
-import { settle } from './manual-clock.js'
 
 function connected(plan: FaultPlan) {
   const [inner, peer] = duplexPair()

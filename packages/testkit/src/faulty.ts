@@ -1,5 +1,5 @@
 import { Duplex } from 'node:stream'
-import { checkDuplex } from './check.js'
+import { checkDuplex } from './duplex.js'
 import { checkPlan, type FaultPlan, Faults } from './fault-plan.js'
 import { socketError } from './socket-error.js'
 
@@ -9,34 +9,34 @@ export type Direction = 'read' | 'write'
 export interface FaultEvent {
   direction: Direction
   fault: 'insert' | 'stall' | 'eof' | 'reset'
-  /** Bytes of that direction that went through before it. */
+  /** How many bytes of that direction went through before the fault. */
   at: number
 }
 
 /**
- * `stream` with the faults of `plan` between it and whoever holds the result.
+ * Puts the faults of `plan` between `stream` and the holder of the result.
  *
- * @throws TypeError or RangeError for a stream that is none, or a plan that is wrong; it names the part.
+ * @throws TypeError or RangeError that names the wrong argument, or the wrong part of the plan.
  */
 export function faulty(stream: Duplex, plan: FaultPlan): FaultStream {
   return new FaultStream(stream, plan)
 }
 
 /**
- * A Duplex over another one, which injects faults. It owns the inner stream and destroys it with itself.
+ * A Duplex over another one, which injects faults. It owns the inner stream: destroying it destroys the inner one.
  *
- * Pieces are pieces of their own at the other end if that is in memory; a socket may put them together again.
+ * Pieces arrive as separate chunks at an end that is in memory. A socket may join them again.
  *
  * Events: those of a Duplex, and `'fault'` with a {@link FaultEvent}.
  */
 export class FaultStream extends Duplex {
   readonly #inner: Duplex
   readonly #faults: Record<Direction, Faults>
-  /** The directions that ended by a fault: what follows in them is lost. */
+  /** The directions that ended by a fault. Later bytes in them are lost. */
   readonly #ended = new Set<Direction>()
   readonly #stalled = new Map<Direction, () => void>()
   #onRead: (() => void) | undefined
-  /** What is under way in each direction; the next thing comes behind it. */
+  /** The work under way in each direction. The next chunk waits for it. */
   #reading: Promise<void>
   #writing: Promise<void>
 
@@ -55,31 +55,31 @@ export class FaultStream extends Duplex {
     })
     inner.on('error', (error) => this.destroy(error))
     inner.once('close', () => {
-      // An end that came before the close is on its way through #reading; anything else cuts the stream off.
+      // An end that came before the close is on its way through #reading. A close without an end cuts the stream off.
       if (!inner.readableEnded) this.destroy()
     })
-    // Faults at offset 0 wait for no byte.
+    // Faults at offset 0 do not wait for a byte.
     this.#reading = this.#run('read', new Uint8Array(0))
     this.#writing = this.#run('write', new Uint8Array(0))
     this.#writing.catch((error: Error) => this.destroy(error))
   }
 
-  /** Bytes of the inner stream that reached the holder. */
+  /** How many bytes of the inner stream have reached the holder. */
   get bytesRead(): number {
     return this.#faults.read.passed
   }
 
-  /** Bytes of the holder that reached the inner stream. */
+  /** How many bytes of the holder have reached the inner stream. */
   get bytesWritten(): number {
     return this.#faults.write.passed
   }
 
-  /** The directions that stand still until {@link release}. */
+  /** The directions that are stalled until {@link release}. */
   get stalled(): readonly Direction[] {
     return [...this.#stalled.keys()]
   }
 
-  /** Lets a stalled direction go on; both without an argument. */
+  /** Lets a stalled direction continue; both directions without an argument. */
   release(direction?: Direction): void {
     for (const each of direction === undefined ? this.stalled : [direction]) {
       const resume = this.#stalled.get(each)

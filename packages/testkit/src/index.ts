@@ -1,10 +1,12 @@
 /**
- * What it takes to test a client or a transport without a guest: connections in memory, faults, a clock turned by hand, guests that
- * are functions, and a compliance suite for transports. Depends on no test runner.
+ * Tests a client or a transport without a guest: connections in memory, injected faults, a clock that a test moves, guests that are
+ * functions, and a compliance suite for transports. It depends on no test runner.
  *
  * @packageDocumentation
  */
 
+export { ManualClock, type ManualClockOptions, settle } from '@upcall/foundation/testing/manual-clock'
+export { SkippingClock } from '@upcall/foundation/testing/skipping-clock'
 export { type ComplianceOptions, type ComplianceTest, transportCompliance } from './compliance/index.js'
 export { memoryTransport } from './compliance/memory-transport.js'
 export { guestInitiatedTransport, hybridTransport, unixTransport } from './compliance/socket-transports.js'
@@ -22,5 +24,4 @@ export { type FakeGuest, type FakeGuestOptions, fakeGuest, type GuestScript } fr
 export type { DirectionPlan, FaultPlan } from './fault-plan.js'
 export { type Direction, type FaultEvent, FaultStream, faulty } from './faulty.js'
 export { type OpenResources, openResources, withoutLeaks } from './leaks.js'
-export { ManualClock, type ManualClockOptions, settle } from './manual-clock.js'
 export { type SimulatedDial, type SimulatedDialOptions, simulatedDial } from './simulated-dial.js'

@@ -24,7 +24,7 @@ it('notices what stays open', async () => {
     async () => {
       server = await listening()
     },
-    { graceMs: 1 },
+    { timeoutMs: 1 },
   )
   await expect(leaking).rejects.toThrow(/1 descriptors.*1 PipeWrap/)
   server?.close()

@@ -1,10 +1,10 @@
 import { strictEqual } from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
-import { atLeast, checkFunction, checkObject } from './check.js'
+import { checkFunction, checkObject, wrongValue } from '@upcall/foundation/check'
 
-/** What a process holds open. */
+/** The resources that a process holds open. */
 export interface OpenResources {
-  /** Open file descriptors; undefined where /proc is not there. */
+  /** The number of open file descriptors; undefined where there is no /proc. */
   descriptors: number | undefined
   /** What keeps the event loop alive, by kind and number, as `process.getActiveResourcesInfo()` names it. */
   active: Record<string, number>
@@ -14,25 +14,26 @@ export interface OpenResources {
 export function openResources(): OpenResources {
   const active: Record<string, number> = {}
   for (const kind of process.getActiveResourcesInfo()) {
-    // Immediates belong to whoever is waiting right now, this module included.
+    // Immediates belong to code that is waiting right now, including this module.
     if (kind !== 'Immediate') active[kind] = (active[kind] ?? 0) + 1
   }
   return { descriptors: countDescriptors(), active }
 }
 
 /**
- * Runs `fn` and fails if it leaves a descriptor, a socket or a timer behind. What closes asynchronously gets `graceMs` to do so.
+ * Runs `fn` and fails if it leaves a descriptor, a socket or a timer open.
  *
- * @param options - `graceMs`: default 2000.
+ * @param options - `timeoutMs`: how long resources that close asynchronously may take after `fn`. Default 2000.
  */
-export async function withoutLeaks<T>(fn: () => Promise<T>, options: { graceMs?: number | undefined } = {}): Promise<T> {
+export async function withoutLeaks<T>(fn: () => Promise<T>, options: { timeoutMs?: number | undefined } = {}): Promise<T> {
   checkFunction('fn', fn)
   checkObject('options', options)
-  const { graceMs = 2000 } = options
-  atLeast('graceMs', graceMs, 0)
+  const { timeoutMs = 2000 } = options
+  if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0))
+    wrongValue('timeoutMs', 'a number of milliseconds of at least 0', timeoutMs)
   const before = openResources()
   const result = await fn()
-  const deadline = performance.now() + graceMs
+  const deadline = performance.now() + timeoutMs
   let excess = leaked(before, openResources())
   while (excess.length > 0 && performance.now() < deadline) {
     await new Promise((resolve) => setImmediate(resolve))

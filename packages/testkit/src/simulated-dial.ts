@@ -1,19 +1,19 @@
 import type { Dial } from '@upcall/client'
 import { deviceManagerGuest, type GuestBackend } from '@upcall/device-manager/guest'
+import { checkObject } from '@upcall/foundation/check'
 import { type Clock, type GuestService, UpcallServer } from '@upcall/server'
-import { checkObject } from './check.js'
 import { duplexPair } from './duplex-pair.js'
 
 export interface SimulatedDialOptions {
-  /** The server's time. Default: the platform's. */
+  /** The server's clock. Default: the platform's. */
   clock?: Clock | undefined
 }
 
-/** A dialer with a whole guest behind it, in memory. */
+/** A dialer that reaches a whole guest in memory. */
 export interface SimulatedDial extends Dial, AsyncDisposable {
   /** The guest's end of every connection that was dialled. */
   readonly server: UpcallServer
-  /** Ends every connection and resolves when they are closed. Later attempts fail with ECONNREFUSED. */
+  /** Ends all connections and resolves when they are closed. Later attempts fail with ECONNREFUSED. */
   close(): Promise<void>
 }
 
@@ -30,7 +30,7 @@ export function simulatedDial(guest: GuestService | GuestBackend, options: Simul
   let open = true
   const dial: Dial = async ({ signal }) => {
     signal.throwIfAborted()
-    if (!open) throw Object.assign(new Error('connect: the guest is closed'), { code: 'ECONNREFUSED' })
+    if (!open) throw Object.assign(new Error('connect: the simulated guest is closed'), { code: 'ECONNREFUSED' })
     const [client, guestEnd] = duplexPair()
     server.accept(guestEnd, { remote: 'memory' })
     return client

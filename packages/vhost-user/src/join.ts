@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { keepReadable } from '@upcall/foundation/streams'
 import { VsockDeviceError } from './errors.js'
 
 /** A stream into the guest, as `Leavers` needs it. */
@@ -113,34 +114,6 @@ function pump(guest: Duplex, host: Duplex): (fn: () => void) => void {
   return (fn) => {
     then = fn
     settle()
-  }
-}
-
-type Writes = Partial<Record<'_write' | '_writev', (...args: unknown[]) => void>>
-
-/**
- * A host that has closed fails the next write to it with EPIPE, and Node would drop what it had said until then, and destroy it. Here that
- * failure waits until the host has been read to its end. (ECONNRESET does not wait: the kernel tells of it once, and a reader
- * who came later would see an end in order.)
- */
-function keepReadable(host: Duplex, onRefused: () => void): void {
-  const writes = host as unknown as Writes
-  for (const name of ['_write', '_writev'] as const) {
-    const write = writes[name]
-    if (typeof write !== 'function') continue
-    writes[name] = (...args) => {
-      const done = args.pop() as (error?: NodeJS.ErrnoException | null) => void
-      const settled = (error?: NodeJS.ErrnoException | null) => {
-        if (error?.code !== 'EPIPE' || host.readableEnded || host.destroyed) return done(error)
-        const tell = () => {
-          host.off('end', tell).off('close', tell)
-          done(error)
-        }
-        host.on('end', tell).on('close', tell)
-        onRefused()
-      }
-      write.call(host, ...args, settled)
-    }
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Server, ServerOpts } from 'node:net'
 import { textOf } from '@upcall/foundation/error'
-import { type Acceptor, type AcceptOptions, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
+import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
 import { type Address, formatAddress, toAddress } from './address.js'
 import { VsockError } from './errors.js'
 import type { VsockSocket } from './socket.js'

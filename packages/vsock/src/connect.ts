@@ -98,7 +98,8 @@ function planOf(options: ConnectOptions): Plan {
   checkSignal(signal)
   if (clock !== undefined) checkClock(clock)
   duration('lingerMs', options.lingerMs, 1)
-  if (retry === undefined || retry === false) return { timeoutMs: duration('timeoutMs', timeoutMs, DEFAULT_TIMEOUT_MS), retry: undefined }
+  if (retry === undefined || retry === false)
+    return { timeoutMs: duration('timeoutMs', timeoutMs, DEFAULT_TIMEOUT_MS), retry: undefined }
   // A number, say, would otherwise be an object without any of the options.
   if (retry !== true) checkObject('retry', retry, 'true, false or an object')
   const given = retry === true ? {} : retry

@@ -1,5 +1,5 @@
-import type { Address, HvsockAddress, UnixAddress } from './address.js'
 import type { Clock } from '@upcall/foundation/clock'
+import type { Address, HvsockAddress, UnixAddress } from './address.js'
 import { connectError, refusedByVmm, VsockError } from './errors.js'
 import { connectCommand, parseReply } from './handshake.js'
 import type { VsockConnectOptions } from './native/options.js'

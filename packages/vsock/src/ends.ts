@@ -1,6 +1,7 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
+import { isTcp } from '@upcall/foundation/streams'
 
 // For what passes a stream on: which of its two directions is over.
 
@@ -51,44 +52,4 @@ export function watchPeer(stream: Duplex, clock: Clock = systemClock): () => voi
   if (stream.readableEnded) process.nextTick(look)
   else stream.once('end', look)
   return stop
-}
-
-/** As long as it is connected. */
-function isTcp(stream: Duplex): boolean {
-  return stream instanceof Socket && stream.remoteAddress !== undefined
-}
-
-type Done = (error?: Error | null) => void
-type Writes = Partial<Record<'_write' | '_writev', (...args: unknown[]) => void>>
-
-/**
- * Keeps a stream readable although its peer takes no more. Node destroys a stream whose write fails, and drops what the peer had
- * said until then. From here on such a failure (EPIPE) waits until everything has been read: then the stream fails with it. For
- * streams that are read to their end: otherwise the failure comes late, or never.
- *
- * A reset (ECONNRESET) is told at once: the kernel tells of it once, and a reader that went on would see an end in order. So is all
- * that TCP has to tell, where a write fails only after a reset.
- *
- * @param onRefused called once, at once. What is written from then on goes nowhere.
- */
-export function keepReadable(stream: Duplex, onRefused: (error: Error) => void): void {
-  if (isTcp(stream)) return
-  const writes = stream as unknown as Writes
-  for (const name of ['_write', '_writev'] as const) {
-    const write = writes[name]
-    if (typeof write !== 'function') continue
-    writes[name] = function (this: unknown, ...args: unknown[]) {
-      const done = args.pop() as Done
-      write.call(this, ...args, ((error) => {
-        if ((error as NodeJS.ErrnoException | null | undefined)?.code !== 'EPIPE' || stream.readableEnded || stream.destroyed)
-          return done(error)
-        const tell = () => {
-          stream.off('end', tell).off('close', tell)
-          done(error)
-        }
-        stream.on('end', tell).on('close', tell)
-        onRefused(error as Error)
-      }) satisfies Done)
-    }
-  }
 }

@@ -3,7 +3,7 @@ import { brandOf, type ErrorFields, errnoOf, FieldError } from '@upcall/foundati
 import { type Address, formatAddress } from './address.js'
 
 /** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
-export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid'
+export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'relay'
 
 /**
  * Codes that mean the same on every transport:

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
-import { checkFunction, finiteDuration, integer, wrongValue } from '@upcall/foundation/check'
+import { checkFunction, duration, integer, wrongValue } from '@upcall/foundation/check'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { type Acceptor, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
 import { checkAddress, type UnixAddress } from './address.js'
@@ -119,7 +119,7 @@ function settingsOf(options: ListenHybridOptions): Settings {
     route: options.route,
     ways: waysOf(options),
     clock: options.clock ?? systemClock,
-    handshakeTimeoutMs: finiteDuration('handshakeTimeoutMs', options.handshakeTimeoutMs, 2_000),
+    handshakeTimeoutMs: duration('handshakeTimeoutMs', options.handshakeTimeoutMs, 2_000),
     maxPending: integer('maxPending', options.maxPending ?? 128, { min: 1 }),
   }
 }
@@ -224,8 +224,18 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
               leave()
               this.#guests.add(stream)
               stream.once('close', () => this.#guests.delete(stream))
-              join(socket, stream, { halfClose: this.#settings.ways.halfClose, clock: this.#settings.clock, reply: okReply(hostPort) })
-              trace({ type: 'handshake', path: this.path, port: result, hostPort }, '%s: CONNECT %d: OK %d', this.path, result, hostPort)
+              join(socket, stream, {
+                halfClose: this.#settings.ways.halfClose,
+                clock: this.#settings.clock,
+                reply: okReply(hostPort),
+              })
+              trace(
+                { type: 'handshake', path: this.path, port: result, hostPort },
+                '%s: CONNECT %d: OK %d',
+                this.path,
+                result,
+                hostPort,
+              )
               this.emit('connection', { port: result, hostPort })
             }
           },

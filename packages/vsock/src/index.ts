@@ -5,6 +5,8 @@
  * @packageDocumentation
  */
 
+export type { Clock } from '@upcall/foundation/clock'
+export { keepReadable } from '@upcall/foundation/streams'
 export type { AcceptOptions } from './acceptor.js'
 export {
   type Address,
@@ -22,9 +24,8 @@ export {
 } from './address.js'
 export type { BindOptions } from './bind.js'
 export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
-export type { Clock } from '@upcall/foundation/clock'
 export { type ConnectOptions, connect, type RetryOptions } from './connect.js'
-export { keepReadable, watchPeer } from './ends.js'
+export { watchPeer } from './ends.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
 export { type ConnectorCallback, type ConnectorOptions, type CreateConnection, connector, createConnection } from './http.js'
 export {
@@ -41,4 +42,14 @@ export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } 
 export { AddonError, type Attempt } from './native/loader.js'
 export type { VsockConnectOptions, VsockOptions } from './native/options.js'
 export { localCid } from './native/vsock.js'
+export {
+  type Abilities,
+  type Broken,
+  type RelayEnd,
+  type Relayed,
+  type RelayOptions,
+  relay,
+  type SocketEndOptions,
+  socketEnd,
+} from './relay/index.js'
 export { VsockSocket, type VsockSocketInit } from './socket.js'

@@ -1,7 +1,8 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '@upcall/foundation/clock'
-import { keepReadable, watchPeer } from './ends.js'
+import { keepReadable } from '@upcall/foundation/streams'
+import { watchPeer } from './ends.js'
 
 /** How long a dialer may take to take what a guest had said that broke off. */
 const BREAKING_MS = 2_000

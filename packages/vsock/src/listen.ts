@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
 import { integer } from '@upcall/foundation/check'
-import { type Acceptor, type AcceptOptions, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
+import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
 import { type Address, formatAddress, toAddress } from './address.js'
 import type { VsockSocket } from './socket.js'
 import { trace } from './trace.js'

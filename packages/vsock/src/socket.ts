@@ -1,6 +1,6 @@
 import { Socket, type SocketConstructorOpts } from 'node:net'
-import type { Address } from './address.js'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
+import type { Address } from './address.js'
 import { concealing, withHandle } from './conceal.js'
 import { VsockError } from './errors.js'
 

@@ -3,7 +3,7 @@ import { connect as netConnect } from 'node:net'
 import { connect } from '@upcall/vsock'
 import { encodeRequest, FrameDecoder } from '@upcall/wire'
 import { expect, test } from 'vitest'
-import { serveGuest, start, upcall } from '../harness.js'
+import { serveGuest, start, upcall } from '../../testing/harness.js'
 import { quirksOf } from './guest.js'
 
 test.each(['unix', 'hvsock'] as const)('%s: each request is a line, and the end removes the socket', async (transport) => {

@@ -1,28 +1,40 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import type { Readable, Writable } from 'node:stream'
+import { errnoOf, FieldError } from '@upcall/foundation/error'
+import { ended } from '@upcall/foundation/streams'
+import type { RelayEnd } from '@upcall/vsock'
 import type { Io } from '../output.js'
-import { CLOSING_MS, ended, never, type Party } from './party.js'
+import { never } from './stdio.js'
+
+/** How long a program may take to end after each of the ways to tell it. */
+const CLOSING_MS = 2_000
 
 /** A program that `--exec` runs, its stdin and stdout in our hands. */
 export interface Program {
-  readonly party: Party
+  readonly end: RelayEnd
   /** Its exit status; 128 and the signal's number if one killed it. */
   readonly status: Promise<number>
 }
 
 /** A program that cannot be run. */
-export class ExecError extends Error {
+export class ExecError extends FieldError {
   override readonly name = 'ExecError'
-  readonly code: string
-  /** As shells and env(1) have it: 127 for one that is not there, 126 for one that cannot be started. */
+  /** As shells and env(1) have it: 127 for a program that does not exist, 126 for one that cannot be started. */
   readonly status: 126 | 127
 
-  constructor(file: string, cause: NodeJS.ErrnoException) {
-    const found = cause.code !== 'ENOENT'
-    super(`--exec: ${file}: ${found ? `cannot be started (${cause.code})` : 'no such program'}`, { cause })
-    this.code = cause.code ?? 'UNKNOWN'
-    this.status = found ? 126 : 127
+  constructor(file: string, cause: unknown) {
+    const code = errnoOf(cause)
+    const missing = code === 'ENOENT'
+    super({
+      code,
+      op: '--exec',
+      subject: file,
+      what: missing ? 'no such program' : `cannot be started (${code})`,
+      next: missing ? 'Check the name, or give its path.' : 'Check that it is executable.',
+      cause,
+    })
+    this.status = missing ? 127 : 126
   }
 }
 
@@ -36,7 +48,7 @@ export async function startProgram(argv: readonly string[], io: Io, env: Record<
     child = spawn(file, args, { stdio: ['pipe', 'pipe', inherits ? 'inherit' : 'pipe'], env: { ...process.env, ...env } })
   } catch (error) {
     // E2BIG or ENOTDIR, say: only what it expects to happen does Node emit.
-    throw new ExecError(file, error as NodeJS.ErrnoException)
+    throw new ExecError(file, error)
   }
   child.stderr?.on('data', (chunk) => io.stderr.write(chunk))
   const closed = new Promise<void>((resolve) => child.once('close', () => resolve()))
@@ -47,17 +59,17 @@ export async function startProgram(argv: readonly string[], io: Io, env: Record<
     child.once('spawn', resolve)
     child.on('error', (error) => reject(new ExecError(file, error)))
   })
-  return { party: programParty(child as ChildProcessByStdio<Writable, Readable, Readable | null>, closed), status }
+  return { end: programEnd(child as ChildProcessByStdio<Writable, Readable, Readable | null>, closed), status }
 }
 
-function programParty(child: ChildProcessByStdio<Writable, Readable, Readable | null>, closed: Promise<void>): Party {
+function programEnd(child: ChildProcessByStdio<Writable, Readable, Readable | null>, closed: Promise<void>): RelayEnd {
   const { stdin, stdout } = child
   // It need not read all that it is sent.
   stdin.on('error', () => {})
   stdout.on('error', () => {})
   let ending: Promise<void> | undefined
   /** SIGTERM after `graceMs`, SIGKILL CLOSING_MS later. */
-  const end = (graceMs: number) => {
+  const terminate = (graceMs: number) => {
     ending ??= (async () => {
       const timers = [
         setTimeout(() => child.kill('SIGTERM'), graceMs),
@@ -73,17 +85,17 @@ function programParty(child: ChildProcessByStdio<Writable, Readable, Readable | 
     return ending
   }
   return {
-    source: stdout,
-    sink: stdin,
-    endSink: () => ended(stdin),
-    over: closed,
-    refused: never(),
-    needNotTakeAll: true,
+    readable: stdout,
+    writable: stdin,
+    halfClose: true,
     mustBeHeard: true,
-    lastCall: never(),
+    mayLeaveUnread: true,
     // It has had its EOF.
-    lastWordsMs: undefined,
+    silenceMs: undefined,
+    gone: closed,
+    refused: never(),
     broken: never(),
+    end: () => ended(stdin),
     async close() {
       // Nobody takes what it still has to say: its writing is SIGPIPE from here on.
       stdout.destroy()
@@ -93,13 +105,13 @@ function programParty(child: ChildProcessByStdio<Writable, Readable, Readable | 
     abandon() {
       stdin.end()
       stdout.destroy()
-      return end(CLOSING_MS)
+      return terminate(CLOSING_MS)
     },
     destroy() {
       stdin.destroy()
       stdout.destroy()
       child.kill('SIGTERM')
-      return end(0)
+      return terminate(0)
     },
   }
 }

@@ -1,7 +1,7 @@
 import { connect, listenHybrid } from '@upcall/vsock'
 import { describe, it } from 'vitest'
 import { endCases, type PassageKind, runEndCase, type Verdict } from '../../../../tests/support/ends.js'
-import { start } from '../harness.js'
+import { start } from '../../testing/harness.js'
 
 interface Words {
   greeting?: string

@@ -2,18 +2,18 @@ import type { GuestConnection } from '@upcall/server'
 import type { Arch, CpuRequest, MmioRequest, PciRequest } from '@upcall/wire'
 import type { WireQuirks } from './quirks.js'
 
-/** A value now or later. A session answers in the same turn where it can. */
+/** A value now or later. A session answers in the same turn if it can. */
 export type MaybePromise<T> = T | Promise<T>
 
-/** What became of a CPU request. */
+/** The answer to a CPU request. */
 export interface CpuAnswer {
   /** 0, a negative errno, or +1: already in that state. */
   result: number
-  /** x86_64: the number of CPUs acted on. aarch64: the number of CPUs online afterwards. A reply declares it only if `result` is 0. */
+  /** x86_64: the number of CPUs in the request. aarch64: the number of CPUs online afterwards. A reply declares it only if `result` is 0. */
   index?: number | undefined
 }
 
-/** No reply will ever come: the guest's thread that served the connection is dead, or waits for a lock that nobody will release. */
+/** There will never be a reply: the guest's thread that served the connection has crashed, or waits for a lock that is never released. */
 export const NO_REPLY = Symbol('no reply')
 export type NoReply = typeof NO_REPLY
 
@@ -35,8 +35,8 @@ export interface PciHotplug {
 }
 
 /**
- * The guest behind the device manager: what is done when a request has been read. The wire, with its buffers and its framing, is
- * the session's part. CPU, MMIO and PCI hotplug are kernel options of their own; one that is absent answers −1 to its types.
+ * The guest behind the device manager: it does what a request asks for. The session reads requests and writes replies. CPU, MMIO and PCI
+ * hotplug are separate kernel options; requests for an absent one get −1.
  *
  * An operation that throws or rejects ends its connection.
  */
@@ -45,12 +45,12 @@ export interface GuestBackend {
   readonly cpu?: CpuHotplug | undefined
   readonly mmio?: MmioHotplug | undefined
   readonly pci?: PciHotplug | undefined
-  /** How the guest's wire side misbehaves. Default: not at all. */
+  /** The oddities of the guest's wire side. Default: none. */
   readonly quirks?: Partial<WireQuirks> | undefined
-  /** False while the device manager is not registered yet. Default: always true. */
+  /** False while the device manager is not registered yet. Default: true. */
   available?(now: number): boolean
   /** A client has chosen the device manager. */
   opened?(connection: GuestConnection): void
-  /** Resolves once the guest runs again; undefined while it runs. Nothing is done and nothing is answered before. Default: it runs. */
+  /** Resolves when the guest runs again; undefined while it runs. A paused guest does nothing and answers nothing. Default: it runs. */
   stopped?(): Promise<void> | undefined
 }

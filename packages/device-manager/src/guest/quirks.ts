@@ -1,13 +1,13 @@
-import { checkSwitches } from '../check.js'
+import { checkNames, checkSwitch } from '@upcall/foundation/check'
 
 /**
- * What the kernel does and nobody would design. All are on unless switched off; off, the guest does what is said behind "off".
- * Numbers are those of the facts in the protocol's documentation.
+ * Oddities of the kernels. All are on by default. Each comment says what the guest does instead when the quirk is off. The numbers are those
+ * of the facts in docs/protocol.md.
  */
 export interface Quirks {
-  /** 1: a short read is taken for a whole message. Off: messages are put together from however many reads they take. */
+  /** 1: the guest takes a short read for a whole message. Off: it gathers a message from any number of reads. */
   tornRequests: boolean
-  /** 2: bytes of earlier replies stand behind a reply's load. Off: zeros. */
+  /** 2: bytes of earlier replies follow a reply's load. Off: zeros follow it. */
   staleReplyBytes: boolean
   /** 3: a PCI success repeats the result of the request before it. Off: it answers 0. */
   stalePciResult: boolean
@@ -15,13 +15,13 @@ export interface Quirks {
   wrongMagicSucceeds: boolean
   /** 6: a CPU batch stops at the first CPU that fails, and the CPUs before it stay changed. Off: all of the batch or nothing. */
   partialCpuAdd: boolean
-  /** 10, x86_64 on 5.10 and 6.1: an absent vCPU is waited for for 12.2 s. Off: the same −5 at once. */
+  /** 10, x86_64 on 5.10 and 6.1: the guest waits 12.2 s for an absent vCPU, then answers −5. Off: it answers −5 at once. */
   slowAbsentCpu: boolean
-  /** 16: until the guest has booted, connections are accepted and closed. Off: the service is there from the first moment. */
+  /** 16: until the guest has booted, it accepts connections and closes them. Off: the service is there from the start. */
   resetWhileBooting: boolean
 }
 
-/** The quirks of the session, which holds the connection's buffers. The others belong to the guest behind it. */
+/** The quirks of the session, which holds the connection's buffers. The other quirks belong to the guest behind it. */
 export type WireQuirks = Pick<Quirks, 'tornRequests' | 'staleReplyBytes' | 'stalePciResult' | 'wrongMagicSucceeds'>
 
 const ALL_ON: Readonly<Quirks> = {
@@ -36,7 +36,7 @@ const ALL_ON: Readonly<Quirks> = {
 
 export function allQuirks(overrides: { readonly [Q in keyof Quirks]?: boolean | undefined } = {}): Quirks {
   const quirks: Quirks = { ...ALL_ON }
-  checkSwitches('quirks', overrides, Object.keys(ALL_ON))
+  checkQuirks('quirks', overrides)
   for (const [name, on] of Object.entries(overrides)) {
     if (on !== undefined) quirks[name as keyof Quirks] = on
   }
@@ -44,14 +44,20 @@ export function allQuirks(overrides: { readonly [Q in keyof Quirks]?: boolean | 
 }
 
 /**
- * Those of the wire; a simulated guest's own quirks are more, and are taken as they are.
+ * The quirks of the wire, of an object that may have all of them.
  *
- * @throws RangeError for a quirk that there is not, TypeError for one that is neither on nor off.
+ * @throws RangeError for an unknown quirk; TypeError for a value that is not a boolean.
  */
 export function wireQuirks(
   name: string,
   quirks: { readonly [Q in keyof WireQuirks]?: boolean | undefined } = {},
 ): Partial<WireQuirks> {
-  checkSwitches(name, quirks, Object.keys(ALL_ON))
+  checkQuirks(name, quirks)
   return quirks as Partial<WireQuirks>
+}
+
+/** A quirk that does not exist would switch nothing. */
+function checkQuirks(name: string, quirks: object): void {
+  checkNames(name, quirks, Object.keys(ALL_ON))
+  for (const [key, on] of Object.entries(quirks)) checkSwitch(`${name}.${key}`, on)
 }

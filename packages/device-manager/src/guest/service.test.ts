@@ -16,10 +16,10 @@ describe('a backend is checked when it is given', () => {
     [{ available: true }, 'backend.available: must be a function or left out, got true'],
     [{ opened: 5 }, 'backend.opened: must be a function'],
     [{ stopped: false }, 'backend.stopped: must be a function'],
-    [{ quirks: 'all' }, "backend.quirks: must be an object, got 'all'"],
+    [{ quirks: 'all' }, 'backend.quirks: must be an object, got "all"'],
     [{ quirks: null }, 'backend.quirks: must be an object, got null'],
-    [{ quirks: { tornRequests: 'no' } }, "backend.quirks.tornRequests: must be true or false, got 'no'"],
-    [{ quirks: { tornRequest: true } }, 'backend.quirks.tornRequest: must be one of tornRequests'],
+    [{ quirks: { tornRequests: 'no' } }, 'backend.quirks.tornRequests: must be true or false, got "no"'],
+    [{ quirks: { tornRequest: true } }, 'backend.quirks: the key: must be one of tornRequests'],
   ])('%j', (wrong, message) => {
     expect(make(wrong)).toThrow(message)
   })
@@ -28,7 +28,7 @@ describe('a backend is checked when it is given', () => {
     expect(() => deviceManagerGuest(undefined as never)).toThrow('backend: must be a GuestBackend object, got undefined')
     expect(() => deviceManagerGuest(backend, null as never)).toThrow('options: must be an object, got null')
     expect(make({}, { quirks: { tornRequest: true } })).toThrow(
-      'quirks.tornRequest: must be one of tornRequests, staleReplyBytes, stalePciResult, wrongMagicSucceeds',
+      'quirks: the key: must be one of tornRequests, staleReplyBytes, stalePciResult, wrongMagicSucceeds',
     )
     expect(make({}, { quirks: { tornRequests: 1 } })).toThrow('quirks.tornRequests: must be true or false, got 1')
     expect(make({}, { quirks: { tornRequests: undefined } })).not.toThrow()
@@ -39,17 +39,17 @@ describe('a backend is checked when it is given', () => {
 
 describe('the simulated guest is told which of its options is wrong', () => {
   test.each<[object, string]>([
-    [{ quirks: { fast: true } }, 'quirks.fast: must be one of tornRequests'],
-    [{ quirks: { slowAbsentCpu: 'no' } }, "quirks.slowAbsentCpu: must be true or false, got 'no'"],
+    [{ quirks: { fast: true } }, 'quirks: the key: must be one of tornRequests'],
+    [{ quirks: { slowAbsentCpu: 'no' } }, 'quirks.slowAbsentCpu: must be true or false, got "no"'],
     [{ quirks: ['slowAbsentCpu'] }, 'quirks: must be an object, got an array of 1'],
-    [{ support: { mmoi: false } }, 'support.mmoi: must be one of cpu, mmio, pci'],
+    [{ support: { mmoi: false } }, 'support: the key: must be one of cpu, mmio, pci'],
     [{ hardware: { hasCpu: () => true } }, 'hardware.hasPci: must be a function, got undefined'],
-    [{ booting: 'yes' }, "booting: must be true or false, got 'yes'"],
+    [{ booting: 'yes' }, 'booting: must be true or false, got "yes"'],
     [{ mmio: {} }, 'mmio: must be an array of windows'],
-    [{ mmio: [{ base: 5, size: 1n, irq: 5 }] }, 'mmio[0].base: must be a bigint in 0 … 2^64 − 1, got 5'],
-    [{ mmio: [{ base: 5n, size: 1n }] }, 'mmio[0].irq: must be an integer in 0 … 4294967295, got undefined'],
-    [{ pci: [{ bus: 0, devfn: 256 }] }, 'pci[0].devfn: must be an integer in 0 … 255, got 256'],
-    [{ uninitialisedResult: 0xaaaaaaaa }, 'uninitialisedResult: must be an integer in'],
+    [{ mmio: [{ base: 5, size: 1n, irq: 5 }] }, 'mmio[0].base: must be a bigint from 0 to 2^64 − 1, got 5'],
+    [{ mmio: [{ base: 5n, size: 1n }] }, 'mmio[0].irq: must be an integer from 0 to 4294967295, got undefined'],
+    [{ pci: [{ bus: 0, devfn: 256 }] }, 'pci[0].devfn: must be an integer from 0 to 255, got 256'],
+    [{ uninitialisedResult: 0xaaaaaaaa }, 'uninitialisedResult: must be an integer from'],
   ])('%s', (wrong, message) => {
     expect(() => simulatedGuest({ arch: 'x86_64', ...wrong } as never)).toThrow(message)
   })

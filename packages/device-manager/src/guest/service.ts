@@ -1,6 +1,7 @@
+import { checkFunction, checkObject } from '@upcall/foundation/check'
 import type { GuestService } from '@upcall/server'
 import { DEVICE_MANAGER_BYTE } from '@upcall/wire'
-import { checkArchOption, checkFunction, checkObject } from '../check.js'
+import { checkArch } from '../arch.js'
 import type { GuestBackend } from './backend.js'
 import { type WireQuirks, wireQuirks } from './quirks.js'
 import { DeviceManagerSession } from './session.js'
@@ -13,7 +14,7 @@ export interface DeviceManagerGuestOptions {
 /**
  * The device manager's guest side, service `'d'`, for an `UpcallServer`. All its connections share the backend, as in a guest.
  *
- * @throws TypeError or RangeError that names what is wrong with the backend or the options.
+ * @throws TypeError or RangeError that names the wrong part of the backend or the options.
  */
 export function deviceManagerGuest(backend: GuestBackend, options: DeviceManagerGuestOptions = {}): GuestService {
   checkObject('options', options)
@@ -33,10 +34,10 @@ export function deviceManagerGuest(backend: GuestBackend, options: DeviceManager
   }
 }
 
-/** A backend may be a program's own: what it lacks is told now, not to the first client that asks for it. */
+/** A backend may be a program's own. The program learns now what is wrong with it, not at the first request. */
 function checkBackend(backend: GuestBackend): void {
   checkObject('backend', backend, 'a GuestBackend object')
-  checkArchOption(backend.arch)
+  checkArch(backend.arch)
   for (const name of ['cpu', 'mmio', 'pci'] as const) {
     const hotplug = backend[name]
     if (hotplug === undefined) continue

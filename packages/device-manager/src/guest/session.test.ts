@@ -14,7 +14,7 @@ import {
   NO_REPLY,
   raw,
   setUp,
-} from './test-harness.js'
+} from '../../testing/guest-rig.js'
 
 describe('greeting', () => {
   test('is one Connect message', () => {

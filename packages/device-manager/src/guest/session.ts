@@ -21,8 +21,8 @@ import type { WireQuirks } from './quirks.js'
 const NOTHING = new Uint8Array(0)
 
 /**
- * One connection to the device manager, as the kernel's thread for it sees it: one request buffer and one reply buffer, both as old
- * as the connection. Most of what a client has to be careful about follows from those two buffers never being cleared.
+ * One connection to the device manager, as the kernel's thread sees it: one request buffer and one reply buffer, both as old as the
+ * connection. The kernel never clears them, and most of what a client has to be careful about follows from that.
  */
 export class DeviceManagerSession implements GuestSession {
   readonly greeting: Uint8Array
@@ -35,7 +35,7 @@ export class DeviceManagerSession implements GuestSession {
   /** The reply buffer's `ret`. */
   #result = 0
   #dead = false
-  /** The greeting of a connection that was opened while the guest stood still. */
+  /** The greeting of a connection that was opened while the guest was paused. */
   #owed: Uint8Array[] = []
 
   constructor(backend: GuestBackend, connection: GuestConnection, quirks: WireQuirks) {
@@ -57,7 +57,7 @@ export class DeviceManagerSession implements GuestSession {
     this.#dead = true
   }
 
-  /** What the kernel would take for messages: whatever one read of at most 1024 bytes brings. */
+  /** What the kernel takes for messages: the bytes of one read of at most 1024 bytes. */
   #messages(chunk: Uint8Array): Uint8Array[] {
     if (!this.#quirks.tornRequests) return this.#frames.push(chunk)
     const pieces: Uint8Array[] = []
@@ -65,7 +65,7 @@ export class DeviceManagerSession implements GuestSession {
     return pieces
   }
 
-  /** Serves in order, one at a time, in this turn as far as that goes. */
+  /** Serves in order, one at a time, in this turn as far as possible. */
   #serve(pieces: readonly Uint8Array[], from: number, replies: Uint8Array[]): MaybePromise<Uint8Array[]> {
     for (let i = from; i < pieces.length && !this.#dead; i++) {
       const reply = this.#answer(pieces[i]!)
@@ -88,7 +88,7 @@ export class DeviceManagerSession implements GuestSession {
 
   #answer(piece: Uint8Array): MaybePromise<Uint8Array | NoReply> {
     return whenRunning(this.#backend, () => {
-      // A short piece leaves the end of an earlier request standing.
+      // A short piece leaves the end of an earlier request in the buffer.
       this.#request.set(piece)
       const { magic, messageType } = readHeader(this.#request)
       if (magic !== MAGIC_VERSION) {
@@ -96,7 +96,7 @@ export class DeviceManagerSession implements GuestSession {
       }
       const answer = this.#act(messageType)
       if (!(answer instanceof Promise)) return answer === NO_REPLY ? NO_REPLY : this.#reported(messageType, answer)
-      // The guest may have been stopped while it worked on this.
+      // The guest may have been paused while it worked on this.
       return answer.then((answer) =>
         answer === NO_REPLY ? NO_REPLY : whenRunning(this.#backend, () => this.#reported(messageType, answer)),
       )
@@ -143,7 +143,7 @@ export class DeviceManagerSession implements GuestSession {
   #reported(messageType: number, { result, index }: CpuAnswer): Uint8Array {
     const type = messageTypeName(messageType)
     const pci = type === 'ADD_PCI' || type === 'DEL_PCI'
-    // The PCI handlers set the result only where they fail.
+    // The PCI handlers set the result only when they fail.
     if (pci && result === 0 && this.#quirks.stalePciResult) return this.#write(messageType, this.#result)
     return this.#write(messageType, result, index)
   }
@@ -153,7 +153,7 @@ export class DeviceManagerSession implements GuestSession {
     if (!this.#quirks.staleReplyBytes) this.#reply.fill(0)
     const { arch } = this.#backend
     if (index !== undefined && (result === 0 || this.#quirks.staleReplyBytes)) {
-      // The kernel stores the index first, and takes the size back when the result turns out to be no success.
+      // The kernel stores the index first, and takes the size back if the result is not a success.
       const value = arch === 'x86_64' ? { apicIdIndex: index } : { cpuId: index }
       const type = messageTypeName(messageType) === 'ADD_CPU' ? 'ADD_CPU' : 'DEL_CPU'
       overwriteReply({ type, result, ...value }, arch, this.#reply)
@@ -164,7 +164,7 @@ export class DeviceManagerSession implements GuestSession {
   }
 }
 
-/** Does it now, or once the guest runs again. */
+/** Takes the step now, or when the guest runs again. */
 function whenRunning<T>(backend: GuestBackend, step: () => MaybePromise<T>): MaybePromise<T> {
   const stopped = native(backend.stopped?.())
   return stopped === undefined ? step() : stopped.then(() => whenRunning(backend, step))
@@ -176,7 +176,7 @@ function asAnswer(result: MaybePromise<number | NoReply>): MaybePromise<CpuAnswe
   return given instanceof Promise ? given.then(answer) : answer(given)
 }
 
-/** A backend may have promises of another kind, or of another realm, as test runners make them. */
+/** A backend may return promises of another kind or of another realm, as test runners make them. */
 function native<T>(value: MaybePromise<T>): MaybePromise<T> {
   const then: unknown = typeof value === 'object' && value !== null && 'then' in value ? value.then : undefined
   return typeof then === 'function' ? Promise.resolve(value) : value

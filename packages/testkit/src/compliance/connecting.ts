@@ -1,17 +1,17 @@
 import { deepStrictEqual, rejects, strictEqual } from 'node:assert/strict'
 import { getEventListeners } from 'node:events'
 import type { Duplex } from 'node:stream'
-import { ManualClock } from '../manual-clock.js'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { aborted, coded, roundTrip } from './expect.js'
 import type { Test } from './scope.js'
 import { echo, turn } from './streams.js'
 import type { ComplianceTransport } from './transport.js'
 
-/** How a connection begins: refusal, abort, deadline, addresses, numbers. */
+/** How a connection begins: refusal, abort, deadline, addresses, many at once. */
 export function connecting<A>(transport: ComplianceTransport<A>): Test<A>[] {
   const tests: Test<A>[] = [
     [
-      'connect where nobody listens fails with ECONNREFUSED',
+      'connect without a listener fails with ECONNREFUSED',
       async (scope) => {
         await rejects(scope.connect(await scope.vacant()), coded('ECONNREFUSED'))
       },
@@ -25,7 +25,7 @@ export function connecting<A>(transport: ComplianceTransport<A>): Test<A>[] {
       },
     ],
     [
-      'an abort after connect does not touch the connection, nor does anything listen for it',
+      'an abort after connect does not touch the connection, and leaves no listener on the signal',
       async (scope) => {
         const listener = await scope.listen()
         const controller = new AbortController()
@@ -38,7 +38,7 @@ export function connecting<A>(transport: ComplianceTransport<A>): Test<A>[] {
       },
     ],
     [
-      'connections that nobody has taken yet wait',
+      'connections that are not accepted yet wait',
       async (scope) => {
         const listener = await scope.listen()
         const near = await Promise.all([1, 2, 3].map(() => scope.connect(listener.address)))

@@ -5,7 +5,7 @@ import type { Test } from './scope.js'
 import { closed, digest, over, pattern, readAll, turn, write } from './streams.js'
 import type { ComplianceTransport } from './transport.js'
 
-/** How a connection ends: half-close, close, reset, and what a writer hears of it. */
+/** How a connection ends: half-close, close, reset, and what a writer learns of it. */
 export function ending<A>(transport: ComplianceTransport<A>): Test<A>[] {
   const tests: Test<A>[] = [
     [
@@ -118,7 +118,7 @@ function checkEnd(error: Error | undefined): void {
   if (error !== undefined) coded('ECONNRESET', 'EPIPE')(error)
 }
 
-/** Whoever is gone cannot be written to for ever. */
+/** Writes to a peer that is gone fail at some point. */
 async function writesFail(stream: Duplex): Promise<void> {
   for (;;) {
     try {
@@ -131,7 +131,7 @@ async function writesFail(stream: Duplex): Promise<void> {
   }
 }
 
-/** A stream whose peer is gone closes, at the latest when it ends as well. */
+/** A stream whose peer is gone closes, at the latest when this end ends too. */
 async function closesAfter(stream: Duplex): Promise<void> {
   stream.end()
   await closed(stream)

@@ -15,7 +15,7 @@ const connectWith = (change: (stream: Duplex, signal: AbortSignal | undefined) =
 })
 const withFaults = (plan: FaultPlan) => connectWith((stream) => faulty(stream, plan))
 
-// A transport with each of these mistakes fails the test named behind it.
+// A transport with each of these mistakes fails the test named after it.
 const mistakes: [what: string, make: (memory: Transport) => Transport, fails: string][] = [
   [
     'calls a refusal something else',
@@ -24,7 +24,7 @@ const mistakes: [what: string, make: (memory: Transport) => Transport, fails: st
       vacant: async () => ({ address: -1, close: async () => {} }),
       connect: refuseAs('ENOENT', memory),
     }),
-    'connect where nobody listens fails with ECONNREFUSED',
+    'connect without a listener fails with ECONNREFUSED',
   ],
   [
     'does not look at the signal',
@@ -50,21 +50,21 @@ const mistakes: [what: string, make: (memory: Transport) => Transport, fails: st
       signal?.addEventListener('abort', () => stream.destroy())
       return stream
     }),
-    'an abort after connect does not touch the connection, nor does anything listen for it',
+    'an abort after connect does not touch the connection, and leaves no listener on the signal',
   ],
   [
-    'has addresses that are not what it says',
+    'has other addresses than it says',
     (memory) => ({ ...memory, expectedRemote: (address) => address }),
     'streams carry the addresses they were made with, and are half-open',
   ],
-  ['adds a byte', withFaults({ write: { insert: { at: 5_000, bytes: Buffer.from('!') } } }), 'odd sizes come back as they went'],
+  ['adds a byte', withFaults({ write: { insert: { at: 5_000, bytes: Buffer.from('!') } } }), 'odd sizes come back unchanged'],
   [
     'loses what comes early',
     connectWith((stream) => {
       stream.once('data', () => {})
       return stream
     }),
-    'what the accepting end says first is there for a connecting end that looks late',
+    'what the accepting end sends first is there for a connecting end that reads late',
   ],
   ['ends too early', withFaults({ read: { eofAt: 1_000_000 } }), 'one MiB each way at the same time arrives unchanged'],
   [
@@ -73,10 +73,10 @@ const mistakes: [what: string, make: (memory: Transport) => Transport, fails: st
     'what was written before end() arrives before EOF',
   ],
   [
-    'takes whatever it is given',
+    'never holds a writer back',
     connectWith((stream) => {
       const write = stream.write as (chunk: Buffer) => boolean
-      // Each write is through at once, whether or not anybody reads.
+      // Each write is through at once, whether or not the other end reads.
       stream.write = function (this: Duplex, chunk: Buffer, done?: (error?: Error | null) => void) {
         setImmediate(() => done?.())
         return write.call(this, chunk)
@@ -120,7 +120,7 @@ const mistakes: [what: string, make: (memory: Transport) => Transport, fails: st
   [
     'lets two listen on one address',
     (memory) => ({ ...memory, listen: ({ signal }) => memory.listen({ signal }) }),
-    'listening on an address in use fails with EADDRINUSE and does not disturb the one who has it',
+    'listening on an address in use fails with EADDRINUSE and does not disturb its listener',
   ],
   [
     'closes when a loop is left',
@@ -141,12 +141,12 @@ const mistakes: [what: string, make: (memory: Transport) => Transport, fails: st
   ],
 ]
 
-const named = (transport: Transport, wanted: string, deadlineMs?: number) =>
-  transportCompliance(transport, { deadlineMs }).find(({ name }) => name === wanted)!
+const named = (transport: Transport, wanted: string, timeoutMs?: number) =>
+  transportCompliance(transport, { timeoutMs }).find(({ name }) => name === wanted)!
 
 describe('the suite notices a transport that', () => {
   it.each(mistakes)('%s', async (_what, make, fails) => {
-    // The sound transport passes, so it is the mistake that fails the damaged one.
+    // The sound transport passes, so the mistake is what fails the damaged one.
     await named(memoryTransport(), fails).run()
     await expect(named(make(memoryTransport()), fails, 300).run()).rejects.toThrow()
   })
@@ -156,7 +156,7 @@ it('a test ends when its signal aborts, whatever the transport does', async () =
   const stuck = { ...memoryTransport(), listen: () => new Promise<never>(() => {}) }
   const controller = new AbortController()
   const reason = new Error('enough')
-  const running = named(stuck, 'close() twice is once').run(controller.signal)
+  const running = named(stuck, 'close() is idempotent').run(controller.signal)
   controller.abort(reason)
   await expect(running).rejects.toBe(reason)
 })

@@ -6,7 +6,7 @@ import { Scope, type Test } from './scope.js'
 import { closed, echo } from './streams.js'
 import type { ComplianceTransport } from './transport.js'
 
-/** The listener's life, and what is left behind. */
+/** The life of a listener, and what it leaves open. */
 export function listening<A>(transport: ComplianceTransport<A>): Test<A>[] {
   const tests: Test<A>[] = [
     [
@@ -31,7 +31,7 @@ export function listening<A>(transport: ComplianceTransport<A>): Test<A>[] {
       },
     ],
     [
-      'close() twice is once',
+      'close() is idempotent',
       async (scope) => {
         const listener = await scope.listen()
         await Promise.all([listener.close(), listener.close()])
@@ -39,7 +39,7 @@ export function listening<A>(transport: ComplianceTransport<A>): Test<A>[] {
       },
     ],
     [
-      'listening on an address in use fails with EADDRINUSE and does not disturb the one who has it',
+      'listening on an address in use fails with EADDRINUSE and does not disturb its listener',
       async (scope) => {
         const listener = await scope.listen()
         listener.serve(echo)

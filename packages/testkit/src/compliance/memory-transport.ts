@@ -4,7 +4,7 @@ import type { ComplianceTransport } from './transport.js'
 
 /** Connections in memory, between numbers. */
 export function memoryTransport(): ComplianceTransport<number> {
-  // Where a connection to a number goes; nowhere, if that number is mute.
+  // The queue of each number that is listened on; undefined for a mute one.
   const listeners = new Map<number, () => StreamQueue | undefined>()
   let last = 0
 
@@ -13,7 +13,7 @@ export function memoryTransport(): ComplianceTransport<number> {
     features: { halfClose: true, netSocket: false, descriptors: false },
     async listen({ address = ++last, signal }) {
       if (signal?.aborted) throw failure('ABORTED', `listen ${address}: aborted`, signal.reason)
-      if (listeners.has(address)) throw failure('EADDRINUSE', `listen ${address}: somebody listens there`)
+      if (listeners.has(address)) throw failure('EADDRINUSE', `listen ${address}: the address is in use`)
       const queue = new StreamQueue()
       const answer = () => queue
       listeners.set(address, answer)
@@ -37,7 +37,7 @@ export function memoryTransport(): ComplianceTransport<number> {
           fn()
         }
         const listener = listeners.get(address)
-        if (listener === undefined) throw failure('ECONNREFUSED', `connect ${address}: nobody listens there`)
+        if (listener === undefined) throw failure('ECONNREFUSED', `connect ${address}: there is no listener`)
         signal?.addEventListener('abort', onAbort)
         if (timeoutMs !== undefined && clock !== undefined) {
           cancel = clock.setTimer(timeoutMs, () => settle(() => reject(failure('ETIMEDOUT', `connect ${address}: no answer`))))

@@ -5,7 +5,7 @@ import type { ComplianceConnectOptions, ComplianceListener, ComplianceTransport 
 /** One test of the suite. */
 export type Test<A> = [name: string, run: (scope: Scope<A>) => Promise<void>]
 
-/** What one test uses and leaves behind: everything that was opened through it is closed by `close()`. */
+/** The resources of one test: `close()` closes everything that was opened through it. */
 export class Scope<A> {
   readonly transport: ComplianceTransport<A>
   readonly signal: AbortSignal
@@ -21,11 +21,11 @@ export class Scope<A> {
       signal.addEventListener('abort', onAbort, { once: true })
       this.defer(() => signal.removeEventListener('abort', onAbort))
     })
-    // It counts where a test waits for something.
+    // A test that waits for something sees it.
     this.#late.catch(() => {})
   }
 
-  /** `promise`, unless the test's time is up. */
+  /** `promise`, unless the test's time is up first. */
   until<T>(promise: Promise<T>): Promise<T> {
     return Promise.race([promise, this.#late])
   }
@@ -34,7 +34,7 @@ export class Scope<A> {
     this.#closers.push(close)
   }
 
-  /** Takes a stream into custody. Errors that a test does not look at are no failure. */
+  /** Owns a stream. Errors that a test does not look at are not a failure. */
   own(stream: Duplex): Duplex {
     stream.on('error', () => {})
     this.defer(() => stream.destroy())
@@ -107,12 +107,12 @@ export class ScopedListener<A> {
     return { done: false, value: this.#scope.own(next.value) }
   }
 
-  /** Accepts until it is closed and gives each connection to `serve`. */
+  /** Accepts until the listener is closed and passes each connection to `serve`. */
   serve(serve: (stream: Duplex) => void): void {
     const loop = async () => {
       for (let next = await this.next(); !next.done; next = await this.next()) serve(next.value)
     }
-    // Whoever waits for a connection that is not served runs into the test's own deadline.
+    // A test that waits for a connection without a server runs into its own deadline.
     loop().catch(() => {})
   }
 

@@ -30,7 +30,8 @@ export async function unixTransport(): Promise<ComplianceTransport<string>> {
 /**
  * Hybrid vsock from the host to the guest: `connect('hvsock://…')` against `listenHybrid`.
  *
- * @param options - `halfClose`: what both ends are told of the VMM. Default true, as of Cloud Hypervisor; false as of Firecracker.
+ * @param options - `halfClose`: whether both ends take the VMM for one with half-close. Default true, as Cloud Hypervisor; false as
+ *   Firecracker.
  */
 export async function hybridTransport(options: { halfClose?: boolean | undefined } = {}): Promise<ComplianceTransport<string>> {
   const { halfClose = true } = options
@@ -77,7 +78,7 @@ export async function hybridTransport(options: { halfClose?: boolean | undefined
   }
 }
 
-/** Hybrid vsock from the guest to the host: what a VMM connects to `<path>_<port>` against `listen('hvsock://…')`. */
+/** Hybrid vsock from the guest to the host: the VMM's connection to `<path>_<port>` against `listen('hvsock://…')`. */
 export async function guestInitiatedTransport(): Promise<ComplianceTransport<string>> {
   const fresh = await freshPaths()
   const asVmm = (address: string) => {

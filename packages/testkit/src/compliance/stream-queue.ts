@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 
-/** Connections on their way from whoever accepts them to whoever takes them. */
+/** A queue of accepted connections for an iteration. */
 export class StreamQueue implements AsyncIterable<Duplex> {
   readonly #waiting: Duplex[] = []
   readonly #takers: ((result: IteratorResult<Duplex, undefined>) => void)[] = []
@@ -12,7 +12,7 @@ export class StreamQueue implements AsyncIterable<Duplex> {
     else this.#waiting.push(stream)
   }
 
-  /** Ends every iteration and destroys what nobody took. */
+  /** Ends every iteration and destroys the connections that were not taken. */
   close(): void {
     this.#closed = true
     for (const stream of this.#waiting.splice(0)) stream.destroy()

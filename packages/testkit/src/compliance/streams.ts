@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 
-/** Bytes that differ from place to place, the same ones at every call. */
+/** Bytes that differ from place to place, the same at every call. */
 export function pattern(length: number, seed = 1): Buffer {
   const bytes = Buffer.allocUnsafe(length)
   let state = seed >>> 0 || 1
@@ -27,7 +27,7 @@ export function write(stream: Duplex, bytes: Uint8Array): Promise<void> {
   })
 }
 
-/** Writes block by block, each when the one before has left. */
+/** Writes block by block, each after the one before has left. */
 export async function writeBlocks(stream: Duplex, bytes: Uint8Array, blockSize = 16_384): Promise<void> {
   for (let at = 0; at < bytes.length; at += blockSize) await write(stream, bytes.subarray(at, at + blockSize))
 }
@@ -44,7 +44,7 @@ export function readAll(stream: Duplex): Promise<Buffer> {
   return whenAwaited(all)
 }
 
-/** Exactly `length` bytes; what came beyond them stays in the stream. */
+/** Exactly `length` bytes. Later bytes stay in the stream. */
 export function readExactly(stream: Duplex, length: number): Promise<Buffer> {
   const bytes = new Promise<Buffer>((resolve, reject) => {
     const chunks: Buffer[] = []
@@ -95,7 +95,7 @@ export function closed(stream: Duplex): Promise<void> {
   })
 }
 
-/** Sends back whatever comes, and ends when the other end does. */
+/** Sends everything back, and ends when the other end does. */
 export function echo(stream: Duplex): void {
   stream.pipe(stream)
 }
@@ -105,7 +105,7 @@ export function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
 }
 
-/** A failure counts where a test awaits it; one that failed before it came to that is not an unhandled rejection besides. */
+/** A failure counts where a test awaits it. One that comes before the test awaits is not an unhandled rejection. */
 function whenAwaited<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {})
   return promise

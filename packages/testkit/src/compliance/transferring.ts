@@ -4,16 +4,16 @@ import type { Test } from './scope.js'
 import { digest, echo, pattern, readAll, readExactly, turn, write, writeBlocks } from './streams.js'
 
 const MIB = 1 << 20
-/** Far more than any transport buffers, far less than would hurt. */
+/** Far more than any transport buffers, far less than would slow the test down. */
 const TOO_MUCH = 32 * MIB
-/** Turns of the event loop without progress after which a writer counts as held back. */
+/** After so many turns of the event loop without progress, a writer counts as held back. */
 const IDLE_TURNS = 200
 
-/** What happens to the bytes: sizes, order, amounts, backpressure. */
+/** The bytes: sizes, order, amounts, backpressure. */
 export function transferring<A>(): Test<A>[] {
   return [
     [
-      'odd sizes come back as they went',
+      'odd sizes come back unchanged',
       async (scope) => {
         const { near, far } = await scope.pair()
         echo(far)
@@ -23,7 +23,7 @@ export function transferring<A>(): Test<A>[] {
       },
     ],
     [
-      'what the accepting end says first is there for a connecting end that looks late',
+      'what the accepting end sends first is there for a connecting end that reads late',
       async (scope) => {
         const listener = await scope.listen()
         listener.serve((stream) => void stream.write('greetings'))
@@ -33,7 +33,7 @@ export function transferring<A>(): Test<A>[] {
       },
     ],
     [
-      'what the connecting end says first is there for an accepting end that looks late',
+      'what the connecting end sends first is there for an accepting end that reads late',
       async (scope) => {
         const { near, far } = await scope.pair()
         await scope.until(write(near, Buffer.from('greetings')))
@@ -82,7 +82,7 @@ export function transferring<A>(): Test<A>[] {
           before = taken
           await scope.until(turn())
         }
-        ok(taken < TOO_MUCH, `the writer got rid of ${taken} bytes that nobody read`)
+        ok(taken < TOO_MUCH, `the transport took ${taken} bytes that were not read`)
         stop = true
         let received = 0
         far.on('data', (chunk: Buffer) => {

@@ -16,13 +16,13 @@ export interface ComplianceListener<A> extends AsyncIterable<Duplex> {
   close(): Promise<void>
 }
 
-/** What a transport can do. Tests of what it cannot do are left out of its suite. */
+/** The abilities of a transport. Its suite leaves out the tests of abilities that it lacks. */
 export interface ComplianceFeatures {
-  /** EOF in one direction leaves the other one open. */
+  /** EOF in one direction leaves the other direction open. */
   halfClose: boolean
   /** Streams are `net.Socket`s: they keep the process alive until `unref()`. */
   netSocket: boolean
-  /** Connections take descriptors of this process, which the suite may count. */
+  /** Connections use file descriptors of this process, which the suite may count. */
   descriptors: boolean
 }
 
@@ -33,17 +33,17 @@ export interface ComplianceTransport<A> {
   /** Listens on the address given, otherwise on a fresh one. */
   listen(options: { address?: A | undefined; signal?: AbortSignal | undefined }): Promise<ComplianceListener<A>>
   connect(address: A, options: ComplianceConnectOptions): Promise<Duplex>
-  /** An address where nobody listens. */
+  /** An address without a listener. */
   vacant(): Promise<{ address: A; close(): Promise<void> }>
   /**
-   * An address where connecting begins and never ends. `reached` resolves when somebody has begun. Undefined where that cannot
-   * happen: connecting to a Unix socket succeeds before anybody accepts.
+   * An address where connecting begins and never ends. `reached` resolves when a connection has begun. Undefined where that cannot
+   * happen: connecting to a Unix socket succeeds before the listener accepts.
    */
   mute?: (() => Promise<{ address: A; reached: Promise<void>; close(): Promise<void> }>) | undefined
   /** What `remote` of a connected stream is expected to be, by deepEqual. Undefined: it has none. */
   expectedRemote?: ((address: A) => unknown) | undefined
   /** What `local` of an accepted stream is expected to be, by deepEqual. Undefined: it has none. */
   expectedLocal?: ((address: A) => unknown) | undefined
-  /** Removes whatever the transport itself put somewhere. */
+  /** Removes the files that the transport has made. */
   dispose?(): Promise<void>
 }

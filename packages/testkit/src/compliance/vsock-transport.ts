@@ -2,8 +2,8 @@ import { connect, formatAddress, listen, parseAddress } from '@upcall/vsock'
 import type { ComplianceTransport } from './transport.js'
 
 /**
- * `vsock:` addresses of @upcall/vsock over AF_VSOCK's own loopback (CID 1; module vsock_loopback). Needs the native addon. Meant for
- * a guest that exists for the test: it connects on whatever machine it runs.
+ * `vsock:` addresses of @upcall/vsock over AF_VSOCK's own loopback (CID 1; module vsock_loopback). Needs the native addon. It opens
+ * AF_VSOCK connections on the machine where it runs: use it in a guest that exists for the test.
  */
 export function vsockTransport(): ComplianceTransport<string> {
   return {
@@ -16,7 +16,7 @@ export function vsockTransport(): ComplianceTransport<string> {
     },
     connect: (address, options) => connect(address, options),
     async vacant() {
-      // The kernel counts its free ports up, so the next one that listens gets another.
+      // The kernel counts its free ports up, so the next listener gets another one.
       const server = await listen('vsock://local:any')
       await server.close()
       return { address: formatAddress(server.address), close: async () => {} }

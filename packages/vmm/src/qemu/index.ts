@@ -1,4 +1,5 @@
+export type { RunningQemu } from './guest-life.js'
 export { type Hardware, MEMORY_BLOCK, machineOptions, type ShimMachine } from './hardware.js'
 export { type LaunchOptions, type OwnKernel, prepareLaunch } from './launch.js'
-export { QemuMachine, type QemuMachineOptions, type RunningQemu } from './machine.js'
+export { QemuMachine, type QemuMachineOptions } from './machine.js'
 export { Slots } from './slots.js'

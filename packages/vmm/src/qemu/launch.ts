@@ -14,8 +14,8 @@ import {
   type RunOptions,
   startInGuest,
 } from '@upcall/qemu'
+import type { RunningQemu } from './guest-life.js'
 import { type Hardware, machineOptions } from './hardware.js'
-import type { RunningQemu } from './machine.js'
 import { ownTransports } from './slots.js'
 
 /** A kernel of the user's own, and what it finds. */

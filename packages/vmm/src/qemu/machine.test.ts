@@ -46,8 +46,8 @@ async function start(
     },
     report: () => Promise.reject(new Error('nobody answers')),
     // What is expected of a guest here that neither ejects nor takes memory.
-    ejectMs: 20,
-    memoryMs: 20,
+    ejectTimeoutMs: 20,
+    memoryTimeoutMs: 20,
     onExit: (why) => exits.push(why),
     ...more,
   })
@@ -93,7 +93,7 @@ describe('vCPUs', () => {
     const present = cpus([0, 1, 2])
     const eject: Answer = ({ id }) => void setImmediate(() => ejecting.qemu().emit('DEVICE_DELETED', { path: `${id}/lapic` }))
     const answers = { 'query-hotpluggable-cpus': present, device_del: eject }
-    await using ejecting = await start(answers, hardware, { ejectMs: 20_000 })
+    await using ejecting = await start(answers, hardware, { ejectTimeoutMs: 20_000 })
     await ejecting.machine.stopCpus([2])
     expect(ejecting.machine.spares.cpus).toEqual([])
     await using rig = await start({ 'query-hotpluggable-cpus': present }, hardware)
@@ -124,7 +124,7 @@ describe('what QEMU or the guest has done already', () => {
           return refuse('Device pci-data is already in the process of unplug')
         },
       },
-      { ejectMs: 10_000 },
+      { ejectTimeoutMs: 10_000 },
     )
     await rig.machine.unplugPci(DISK)
     expect(rig.machine.spares.pci).toEqual([])
@@ -564,6 +564,57 @@ describe('the life of a guest', () => {
     await rig.machine.stop()
     expect([abortedFirst, signal.aborted, rig.exits]).toEqual([false, true, []])
     expect(() => rig.machine.boot()).toThrow(expect.objectContaining({ code: 'NOT_READY' }))
+  })
+
+  it('has nothing to eject while the next QEMU is launched, and rejects nothing', async () => {
+    let launch = (_qemu: FakeQemu) => {}
+    const launched = new Promise<FakeQemu>((resolve) => {
+      launch = resolve
+    })
+    const hardware: Hardware = { ...HARDWARE, accel: 'kvm', cpus: [0, 1], pci: [] }
+    const report = () => Promise.reject(new Error('nobody answers'))
+    const machine = new QemuMachine({ hardware, launch: () => launched, report, ejectTimeoutMs: 20 })
+    await machine.stopCpus([1])
+    await machine.unplugPci(DISK)
+    const slots = new Slots()
+    await machine.detachDrive({ ...DISK, ...DISK.disk!, window: slots.windows[0]! })
+    expect([machine.guest, machine.spares]).toEqual(['booting', { cpus: [1], pci: [DISK.place] }])
+    await expect(machine.startCpus([1])).rejects.toMatchObject({ code: 'NOT_READY' })
+    launch(await FakeQemu.start())
+    await machine.launched
+    await machine.stop()
+    expect(machine.guest).toBe('dead')
+  })
+
+  it('that is stopped while it is launched never comes up', async () => {
+    const machine = new QemuMachine({
+      hardware: HARDWARE,
+      launch: (_hardware, signal) =>
+        new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })),
+      report: () => Promise.reject(new Error('nobody answers')),
+      onExit: (why) => expect.unreachable(why),
+    })
+    await Promise.resolve()
+    const { guestGone, launched } = machine
+    await Promise.all([machine.stop(), machine.stop()])
+    await expect(launched).rejects.toThrow('the machine is stopped')
+    expect([machine.guest, guestGone.aborted]).toEqual(['dead', true])
+  })
+
+  it('that comes up although the machine was stopped is ended', async () => {
+    let up = (_qemu: FakeQemu) => {}
+    const launched = new Promise<FakeQemu>((resolve) => {
+      up = resolve
+    })
+    const report = () => Promise.reject(new Error('nobody answers'))
+    const machine = new QemuMachine({ hardware: HARDWARE, launch: () => launched, report })
+    await Promise.resolve()
+    const stopped = machine.stop()
+    const qemu = await FakeQemu.start()
+    up(qemu)
+    await stopped
+    await expect(machine.launched).rejects.toThrow()
+    expect(qemu.closed).toBe(true)
   })
 
   it('that does not come up is dead, and says why', async () => {

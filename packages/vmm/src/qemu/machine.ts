@@ -1,12 +1,14 @@
-import { type Bdf, formatBdf } from '@upcall/device-manager'
-import { type Guest, QemuError, type QmpClient, type QmpEvent } from '@upcall/qemu'
-import { unpackDevfn } from '@upcall/wire'
+import type { Bdf } from '@upcall/device-manager'
+import { textOf } from '@upcall/foundation/error'
+import type { QmpClient, QmpEvent } from '@upcall/qemu'
 import type { Drive, PciDevice } from '../devices.js'
 import { VmError } from '../error.js'
 import { sameWindow, type Window } from '../mmio-space.js'
-import { nextFunction, parseAddress, sameFunction } from '../pci-bus.js'
 import type { GuestReport, Machine, Spares } from '../port.js'
-import { blockName, type Hardware, listPlaces, MEMORY_BLOCK, pciId, portPlaces, type ShimMachine } from './hardware.js'
+import { GuestLife, type RunningQemu } from './guest-life.js'
+import { blockName, type Hardware, pciId, type ShimMachine } from './hardware.js'
+import { Inventory } from './inventory.js'
+import { checkMemory, choosePlace } from './places.js'
 import {
   awaitMemory,
   listPci,
@@ -21,108 +23,106 @@ import {
 } from './plugging.js'
 import type { Slots } from './slots.js'
 
-/** A QEMU that runs. */
-export type RunningQemu = Pick<Guest, 'pid' | 'qmp' | 'exited' | 'close'>
-
 export interface QemuMachineOptions {
-  /** What it is booted with at first. */
+  /** What the first QEMU is started with. */
   hardware: Hardware
-  /** Boots a guest; rejects, with nothing left running, if it does not come up. */
+  /** Boots a guest. Rejects, with nothing left running, if the guest does not come up. */
   launch(hardware: Hardware, signal: AbortSignal): Promise<RunningQemu>
-  /** Asks the guest what it has; rejects if it cannot tell. */
+  /** Asks the guest what it has. Rejects if the guest cannot tell. */
   report(): Promise<GuestReport>
-  /** virtio-mmio windows of this machine; without them it has none. */
+  /** The virtio-mmio windows of this machine. Without them the machine has none. */
   slots?: Slots | undefined
   /** How long a guest may take to eject what it has let go of, in milliseconds. Default 5000. */
-  ejectMs?: number | undefined
-  /** How long it may take to take or give memory, in milliseconds. Default 30,000. */
-  memoryMs?: number | undefined
+  ejectTimeoutMs?: number | undefined
+  /** How long a guest may take to take or give memory, in milliseconds. Default 30,000. */
+  memoryTimeoutMs?: number | undefined
   onLaunch?: ((pid: number) => void) | undefined
   onReset?: (() => void) | undefined
-  /** It is gone, and why. */
+  /** The guest is gone, and why. */
   onExit?: ((why: string) => void) | undefined
 }
 
-/** A machine under QEMU, over its monitor. It outlives its guests: the next one is booted with what the last one had. */
+const EJECT_TIMEOUT_MS = 5_000
+const MEMORY_TIMEOUT_MS = 30_000
+
+/**
+ * A machine under QEMU, over its monitor. It outlives its guests: the next one is booted with what the last one had. The guest's life is in
+ * guest-life.ts, what is plugged in is in inventory.ts; here things are plugged in and out.
+ */
 export class QemuMachine implements Machine {
   readonly #options: QemuMachineOptions
-  readonly #cpus: Set<number>
-  readonly #spareCpus = new Set<number>()
-  readonly #drives = new Map<string, Drive>()
-  readonly #pci = new Map<string, PciDevice>()
-  readonly #sparePci = new Map<string, PciDevice>()
-  /** Functions that the machine is made of: nobody's to plug in or out. */
-  #fixed: readonly Bdf[] = []
-  /** Bytes over those at boot: what the guest was asked to have, and what it has. */
-  #requested: number
-  #plugged = 0
-  #resets = 0
-  #qemu: RunningQemu | undefined
-  #gone = new AbortController()
-  #dead = false
-  #paused = false
-  /** It is known what this guest's QEMU has, and it has all of it. */
-  #up = false
-  /** This guest's upcall service has greeted, be it before QEMU is {@link #up}: the kernel's own service is there before the first process. */
-  #serves = false
-  #stopping = false
-  readonly #stop = new AbortController()
-  /** Resolves when this guest's QEMU runs, or rejects with why it does not. */
-  launched: Promise<void>
+  readonly #inventory: Inventory
+  readonly #life: GuestLife
 
   constructor(options: QemuMachineOptions) {
     this.#options = options
-    const { cpus, memory, machine, maxCpus } = options.hardware
-    this.#cpus = new Set(cpus)
-    // They are all there, and the kernel's command line says how many it starts.
-    if (machine === 'microvm') for (let id = 0; id < maxCpus; id++) if (!this.#cpus.has(id)) this.#spareCpus.add(id)
-    this.#requested = memory.plugged
-    this.launched = this.#launch()
+    this.#inventory = new Inventory(options.hardware)
+    const { onLaunch, onReset, onExit } = options
+    this.#life = new GuestLife({
+      ...{ onLaunch, onReset, onExit },
+      launch: (signal) => {
+        this.#inventory.plugged = 0
+        return options.launch(this.#inventory.hardware, signal)
+      },
+      probe: (qmp) => this.#probe(qmp),
+      onRelaunch: () => this.#inventory.forgetSpares(),
+      onDevice: (event) => this.#onDevice(event),
+    })
   }
 
   get guest(): Machine['guest'] {
-    if (this.#dead) return 'dead'
-    if (this.#paused) return 'paused'
-    return this.#up && this.#serves ? 'booted' : 'booting'
+    return this.#life.guest
   }
 
   get guestGone(): AbortSignal {
-    return this.#gone.signal
-  }
-
-  get pid(): number | undefined {
-    return this.#qemu?.pid
-  }
-
-  get memory(): number {
-    return this.#options.hardware.memory.boot + this.#plugged
-  }
-
-  get spares(): Spares {
-    return {
-      cpus: [...this.#spareCpus].sort((a, b) => a - b),
-      pci: [...this.#sparePci.values()].map(({ place }) => place),
-    }
+    return this.#life.guestGone
   }
 
   get resets(): number {
-    return this.#resets
+    return this.#life.resets
   }
 
-  /** The guest's upcall service has greeted: it has booted. */
+  get pid(): number | undefined {
+    return this.#life.pid
+  }
+
+  /** Resolves when this guest's QEMU runs, or rejects with why it does not. */
+  get launched(): Promise<void> {
+    return this.#life.launched
+  }
+
+  get memory(): number {
+    return this.#inventory.memory
+  }
+
+  get spares(): Spares {
+    return this.#inventory.spares
+  }
+
+  /** The guest's upcall service has greeted: the guest has booted. */
   serves(): void {
-    this.#serves = true
+    this.#life.greeted()
+  }
+
+  boot(): void {
+    if (this.#life.isStopped)
+      throw new VmError({ code: 'NOT_READY', op: 'boot', subject: '', what: 'this machine is being stopped' })
+    this.#life.boot()
+  }
+
+  /** Ends the guest for good. Idempotent. */
+  stop(): Promise<void> {
+    return this.#life.stop()
   }
 
   async startCpus(ids: readonly number[]): Promise<void> {
     const started: number[] = []
     try {
       for (const id of ids) {
-        // A microvm's are all there, and its QEMU cannot even be asked for them.
+        // All vCPUs of a microvm are there, and its QEMU cannot even be asked for them.
         if (this.#type !== 'microvm') await this.#plugCpu(id)
         started.push(id)
-        this.#spareCpus.delete(id)
-        this.#cpus.add(id)
+        this.#inventory.useCpu(id)
       }
     } catch (error) {
       await this.stopCpus(started)
@@ -131,52 +131,50 @@ export class QemuMachine implements Machine {
   }
 
   async stopCpus(ids: readonly number[]): Promise<void> {
-    const { ejectMs = 5_000 } = this.#options
+    const { cpus, spareCpus } = this.#inventory
     for (const id of ids) {
-      this.#cpus.delete(id)
-      if (this.#dead && this.#type !== 'microvm') continue
-      this.#spareCpus.add(id)
-      if (!this.#ejectsCpus) continue
-      if (await unplugCpu(this.#qmp(), id, ejectMs).catch(() => false)) this.#spareCpus.delete(id)
+      cpus.delete(id)
+      if (this.guest === 'dead' && this.#type !== 'microvm') continue
+      spareCpus.add(id)
+      const qmp = this.#life.monitor
+      if (!this.#ejectsCpus || !qmp) continue
+      const { ejectTimeoutMs = EJECT_TIMEOUT_MS } = this.#options
+      if (await unplugCpu(qmp, id, ejectTimeoutMs).catch(() => false)) spareCpus.delete(id)
     }
   }
 
   checkMemory(bytes: number): void {
-    const { boot, max } = this.#options.hardware.memory
-    const invalid = (what: string) => new VmError({ code: 'INVALID', op: 'vm.resize', subject: `${bytes} bytes of memory`, what })
-    if (this.#type === 'microvm' && bytes !== boot) throw invalid(`a microvm's memory stays at ${boot} bytes`)
-    if (bytes < boot || bytes > max) throw invalid(`this VM can have ${boot} to ${max} bytes`)
-    if ((bytes - boot) % MEMORY_BLOCK !== 0) throw invalid(`what is over ${boot} comes in blocks of ${MEMORY_BLOCK} bytes`)
+    checkMemory(this.#options.hardware, bytes)
   }
 
   hasMemory(bytes: number): boolean {
-    return bytes === this.memory && this.#requested === this.#plugged
+    return this.#inventory.hasMemory(bytes)
   }
 
   async resizeMemory(bytes: number): Promise<void> {
     this.checkMemory(bytes)
-    const { hardware, memoryMs = 30_000 } = this.#options
+    const { hardware, memoryTimeoutMs = MEMORY_TIMEOUT_MS } = this.#options
+    const inventory = this.#inventory
     const requested = bytes - hardware.memory.boot
     const about = { op: 'vm.resize', subject: `${bytes} bytes of memory` }
-    const unfinished = (why: string, cause?: unknown) =>
-      new VmError({ ...about, code: 'UNFINISHED', what: why, next: 'It may go on; look at the memory again later.', cause })
+    const unfinished = (what: string, cause?: unknown) =>
+      new VmError({ ...about, code: 'UNFINISHED', what, next: 'It may go on; look at the memory again later.', cause })
     const qmp = this.#qmp()
     try {
       await requestMemory(qmp, requested)
     } catch (cause) {
-      const { summary } = cause as QemuError
       if (!mayBeDone(cause))
-        throw new VmError({ ...about, code: 'NOT_READY', what: `${summary}, and the guest was not asked`, cause })
-      if (!this.#dead) this.#requested = requested
-      throw unfinished(summary, cause)
+        throw new VmError({ ...about, code: 'NOT_READY', what: `${textOf(cause)}, and the guest was not asked`, cause })
+      if (this.guest !== 'dead') inventory.requested = requested
+      throw unfinished(textOf(cause), cause)
     }
-    this.#requested = requested
+    inventory.requested = requested
     try {
-      this.#plugged = await awaitMemory(qmp, requested, memoryMs)
+      inventory.plugged = await awaitMemory(qmp, requested, memoryTimeoutMs)
     } catch (cause) {
-      throw unfinished((cause as QemuError).summary, cause)
+      throw unfinished(textOf(cause), cause)
     }
-    if (this.memory !== bytes) throw unfinished(`after ${memoryMs} ms the guest has ${this.memory}`)
+    if (this.memory !== bytes) throw unfinished(`after ${memoryTimeoutMs} ms the guest has ${this.memory}`)
   }
 
   chooseWindow(taken: readonly Window[]): Window | undefined {
@@ -191,60 +189,22 @@ export class QemuMachine implements Machine {
 
   async attachDrive(drive: Drive): Promise<void> {
     await this.#options.slots?.insert(this.#qmp(), drive)
-    this.#drives.set(drive.id, drive)
+    this.#inventory.drives.set(drive.id, drive)
   }
 
   async detachDrive(drive: Drive): Promise<void> {
-    this.#drives.delete(drive.id)
-    if (this.#dead) return
-    await this.#options.slots?.eject(this.#qmp(), drive).catch(() => {})
+    this.#inventory.drives.delete(drive.id)
+    const qmp = this.#life.monitor
+    if (qmp) await this.#options.slots?.eject(qmp, drive).catch(() => {})
   }
 
   choosePlace(taken: readonly Bdf[], bdf: string | undefined): Bdf | undefined {
-    if (this.#type === 'microvm')
-      throw new VmError({
-        ...{ code: 'INVALID', subject: 'PCI device', what: 'a microvm has no PCI bus' },
-        next: 'Add a virtio-mmio drive, or use a q35 or pc.',
-      })
-    const leaving = this.spares.pci
-    const isFree = (place: Bdf) => ![...taken, ...leaving].some((other) => sameFunction(other, place))
-    const place = bdf === undefined ? undefined : parseAddress(bdf)
-    if (place && leaving.some((other) => sameFunction(other, place)))
-      throw new VmError({
-        ...{
-          code: 'CONFLICT',
-          op: 'bdf',
-          subject: formatBdf(place),
-          what: 'the guest has not ejected the last device there yet',
-        },
-        next: 'Choose another address.',
-      })
-    if (this.#type === 'q35') {
-      const places = portPlaces()
-      if (!place) return places.find(isFree)
-      if (places.some((other) => sameFunction(other, place))) return place
-      throw new VmError({
-        ...{ code: 'INVALID', op: 'bdf', subject: formatBdf(place), what: 'a q35 takes devices behind its ports only' },
-        next: `Choose one of ${listPlaces(places)}.`,
-      })
-    }
-    if (!place) return nextFunction([...taken, ...leaving, ...this.#fixed])
-    const { slot, function: fn } = unpackDevfn(place.devfn)
-    if (place.bus !== 0 || fn !== 0)
-      throw new VmError({
-        ...{ code: 'INVALID', op: 'bdf', subject: formatBdf(place), what: 'this machine has no such place' },
-        next: 'Choose one of 00:01.0 to 00:1f.0.',
-      })
-    if (this.#fixed.some((other) => other.bus === 0 && unpackDevfn(other.devfn).slot === slot))
-      throw new VmError({
-        ...{ code: 'CONFLICT', op: 'bdf', subject: formatBdf(place), what: "the machine's own device is there" },
-        next: 'Choose another address, or none.',
-      })
-    return place
+    return choosePlace(this.#type, { taken, leaving: this.spares.pci, fixed: this.#inventory.fixed }, bdf)
   }
 
   async plugPci(device: PciDevice): Promise<void> {
-    if (this.#sparePci.has(device.id))
+    const { pci, sparePci } = this.#inventory
+    if (sparePci.has(device.id))
       throw new VmError({
         ...{ code: 'CONFLICT', subject: device.id, what: 'the guest has not ejected the last device with this id yet' },
         next: 'Choose another id.',
@@ -255,48 +215,26 @@ export class QemuMachine implements Machine {
       if (mayBeDone(error)) await this.unplugPci(device)
       throw error
     }
-    this.#pci.set(device.id, device)
+    pci.set(device.id, device)
   }
 
   async unplugPci(device: PciDevice): Promise<void> {
-    const { ejectMs = 5_000 } = this.#options
-    this.#pci.delete(device.id)
-    if (this.#dead) return
-    this.#sparePci.set(device.id, device)
-    if (await unplugPci(this.#qmp(), device.id, ejectMs)) await this.#ejected(device.id)
+    const { pci, sparePci } = this.#inventory
+    pci.delete(device.id)
+    if (this.guest === 'dead') return
+    sparePci.set(device.id, device)
+    const qmp = this.#life.monitor
+    const { ejectTimeoutMs = EJECT_TIMEOUT_MS } = this.#options
+    if (qmp && (await unplugPci(qmp, device.id, ejectTimeoutMs))) await this.#ejected(device.id)
   }
 
   async report(): Promise<GuestReport | undefined> {
     if (this.guest !== 'booted') return undefined
     const report = await this.#options.report().catch(() => undefined)
     if (!report) return undefined
-    const isOurs = (place: Bdf) => !this.#fixed.some((other) => sameFunction(other, place))
     const { slots } = this.#options
-    return { ...report, pci: report.pci.filter(isOurs), mmio: slots ? slots.visible(report.mmio) : [] }
-  }
-
-  boot(): void {
-    if (this.#stopping) throw new VmError({ code: 'NOT_READY', op: 'boot', subject: '', what: 'this machine is being stopped' })
-    this.#gone = new AbortController()
-    this.#dead = false
-    this.#paused = false
-    this.#up = false
-    this.#serves = false
-    this.#sparePci.clear()
-    if (this.#type !== 'microvm') this.#spareCpus.clear()
-    // It is told of its windows once it serves.
-    this.#resets++
-    this.launched = this.#launch()
-  }
-
-  /** Ends the guest for good. */
-  async stop(): Promise<void> {
-    this.#stopping = true
-    // One that runs may write out what it holds. One that is being launched has no owner yet.
-    await this.#qemu?.close()
-    this.#stop.abort(new Error('the machine is stopped'))
-    await this.launched.catch(() => {})
-    await this.#qemu?.close()
+    const pci = report.pci.filter((place) => this.#inventory.isPluggedIn(place))
+    return { ...report, pci, mmio: slots ? slots.visible(report.mmio) : [] }
   }
 
   get #type(): ShimMachine {
@@ -321,100 +259,37 @@ export class QemuMachine implements Machine {
     }
   }
 
+  async #ejected(id: string): Promise<void> {
+    const { sparePci } = this.#inventory
+    const device = sparePci.get(id)
+    sparePci.delete(id)
+    const qmp = this.#life.monitor
+    if (device?.disk && qmp) await removeBlockNode(qmp, blockName(id))
+  }
+
   #qmp(): QmpClient {
-    if (this.#qemu && !this.#dead) return this.#qemu.qmp
+    const qmp = this.#life.monitor
+    if (qmp) return qmp
     throw new VmError({ code: 'NOT_READY', subject: 'QEMU', what: 'it does not run', next: 'Reconcile to boot it.' })
   }
 
-  #launch(): Promise<void> {
-    const launched = this.#bringUp()
-    launched.catch((error: Error) => {
-      // Unless its successor is being launched already.
-      if (this.launched === launched) this.#die(error.message)
-    })
-    return launched
-  }
-
-  async #bringUp(): Promise<void> {
-    const { hardware, launch, onLaunch } = this.#options
-    const { boot, max } = hardware.memory
-    const now: Hardware = {
-      ...hardware,
-      cpus: [...this.#cpus].sort((a, b) => a - b),
-      memory: { boot, max, plugged: this.#requested },
-      pci: [...this.#pci.values()],
-    }
-    const last = this.#qemu
-    this.#qemu = undefined
-    this.#plugged = 0
-    // It may still be on its way out, and holds its files until it is.
-    await last?.close()
-    const qemu = await launch(now, this.#stop.signal)
-    this.#qemu = qemu
-    const isCurrent = () => this.#qemu === qemu && !this.#dead
-    qemu.qmp.on('event', (event) => {
-      if (isCurrent()) this.#follow(event)
-    })
-    void qemu.exited.then(({ code, signal, output }) => {
-      const how = signal ? `was ended by ${signal}` : `ended with status ${code}`
-      if (isCurrent()) this.#die(`QEMU ${how}${output && `: ${output}`}`)
-    })
-    onLaunch?.(qemu.pid)
-    try {
-      await this.#takeStock(qemu.qmp)
-    } catch (error) {
-      // If QEMU itself is the reason, its end says more.
-      if (!(error instanceof QemuError && error.code === 'QMP_CLOSED')) this.#die((error as Error).message)
-      await qemu.close()
-      throw error
-    }
-    this.#up = true
-  }
-
   /** What a QEMU that has just been launched has, and what it has to be given. */
-  async #takeStock(qmp: QmpClient): Promise<void> {
-    const { running } = await qmp.execute<{ running?: boolean }>('query-status')
-    this.#paused = running === false
-    for (const drive of this.#drives.values()) await this.#options.slots?.insert(qmp, drive)
+  async #probe(qmp: QmpClient): Promise<void> {
+    const inventory = this.#inventory
+    for (const drive of inventory.drives.values()) await this.#options.slots?.insert(qmp, drive)
     if (this.#type === 'microvm') return
-    this.#plugged = await pluggedMemory(qmp)
-    const ours = [...this.#pci.keys()].map(pciId)
-    this.#fixed = (await listPci(qmp)).filter(({ id }) => !ours.includes(id))
+    inventory.plugged = await pluggedMemory(qmp)
+    const ours = [...inventory.pci.keys()].map(pciId)
+    inventory.fixed = (await listPci(qmp)).filter(({ id }) => !ours.includes(id))
   }
 
-  #follow({ event, data }: QmpEvent): void {
-    if (event === 'STOP') this.#paused = true
-    else if (event === 'RESUME') this.#paused = false
-    else if (event === 'MEMORY_DEVICE_SIZE_CHANGE') this.#plugged = Number(data.size)
-    else if (event === 'DEVICE_DELETED') this.#onDeleted(String(data.device ?? ''), String(data.path))
-    else if (event === 'RESET') {
-      // The same hardware, a fresh guest. What it was asked before it does not know.
-      this.#serves = false
-      this.#resets++
-      this.#gone.abort(new Error('the guest was reset'))
-      this.#gone = new AbortController()
-      this.#options.onReset?.()
-    }
-  }
-
-  /** Ejected after all, though nobody waited for it any more. */
-  #onDeleted(id: string, path: string): void {
-    const cpu = /\/cpu-(\d+)(?:\/|$)/.exec(path)?.[1]
-    if (cpu !== undefined) this.#spareCpus.delete(Number(cpu))
-    const device = [...this.#sparePci.keys()].find((each) => pciId(each) === id)
+  #onDevice({ event, data }: QmpEvent): void {
+    if (event === 'MEMORY_DEVICE_SIZE_CHANGE') this.#inventory.plugged = Number(data.size)
+    if (event !== 'DEVICE_DELETED') return
+    // Ejected after all, though nothing waited for it any more.
+    const cpu = /\/cpu-(\d+)(?:\/|$)/.exec(String(data.path))?.[1]
+    if (cpu !== undefined) this.#inventory.spareCpus.delete(Number(cpu))
+    const device = this.#inventory.spareCalled(String(data.device ?? ''))
     if (device !== undefined) void this.#ejected(device)
-  }
-
-  async #ejected(id: string): Promise<void> {
-    const device = this.#sparePci.get(id)
-    this.#sparePci.delete(id)
-    if (device?.disk && this.#qemu) await removeBlockNode(this.#qemu.qmp, blockName(id))
-  }
-
-  #die(why: string): void {
-    if (this.#dead) return
-    this.#dead = true
-    this.#gone.abort(new Error(why))
-    if (!this.#stopping) this.#options.onExit?.(why)
   }
 }

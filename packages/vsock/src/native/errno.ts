@@ -89,18 +89,8 @@ const CONNECT: Table = {
 
 const LISTEN: Table = {
   ...BOTH,
-  EACCES: [
-    'EACCES',
-    'final',
-    'ports below 1024 are privileged',
-    'Use a higher port, or give the process CAP_NET_BIND_SERVICE.',
-  ],
-  EADDRINUSE: [
-    'EADDRINUSE',
-    'retry',
-    'the port is taken',
-    'Stop the other server, or choose another port (any for a free one).',
-  ],
+  EACCES: ['EACCES', 'final', 'ports below 1024 are privileged', 'Use a higher port, or give the process CAP_NET_BIND_SERVICE.'],
+  EADDRINUSE: ['EADDRINUSE', 'retry', 'the port is taken', 'Stop the other server, or choose another port (any for a free one).'],
   EADDRNOTAVAIL: [
     'EADDRNOTAVAIL',
     'final',

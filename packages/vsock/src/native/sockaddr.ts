@@ -48,8 +48,7 @@ export function decodeSockaddrVm(bytes: Uint8Array, littleEndian = LITTLE_ENDIAN
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, SOCKADDR_VM_SIZE)
   const family = view.getUint16(OFFSET.family, littleEndian)
-  if (family !== AF_VSOCK)
-    throw new RangeError(`sockaddr_vm: the family must be AF_VSOCK (${AF_VSOCK}), got ${family}`)
+  if (family !== AF_VSOCK) throw new RangeError(`sockaddr_vm: the family must be AF_VSOCK (${AF_VSOCK}), got ${family}`)
   return {
     cid: view.getUint32(OFFSET.cid, littleEndian),
     port: view.getUint32(OFFSET.port, littleEndian),

@@ -1,6 +1,6 @@
-import { Cid, type VsockAddress } from '../address.js'
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
+import { Cid, type VsockAddress } from '../address.js'
 import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
 import { VsockSocket } from '../socket.js'
 import type { Binding, Descriptor } from './binding.js'

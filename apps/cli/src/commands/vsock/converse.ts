@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { type Broken, type RelayEnd, type Relayed, relay, socketEnd } from '@upcall/vsock'
 import type { Context } from '../../context.js'
 import type { EventLog } from '../../events.js'
 import { Exit, type ExitStatus, UsageError } from '../../exit.js'
@@ -6,8 +7,7 @@ import { type Io, Output, type Paint } from '../../output.js'
 import { failed, reportText, rounded } from '../../report.js'
 import { ExecError, startProgram } from '../../streams/child.js'
 import { explainStreamError, isStreamError } from '../../streams/error.js'
-import { isTerminal, type Party, socketParty, stdioParty } from '../../streams/party.js'
-import { type Broken, type Relayed, relay } from '../../streams/relay.js'
+import { isTerminal, stdioEnd } from '../../streams/stdio.js'
 import { checkGlobals } from './options.js'
 
 /** What became of a stream, as `--json` prints it. */
@@ -64,15 +64,15 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
   const started = performance.now()
   // Whoever sits at a terminal cannot be asked for EOF because the peer has gone.
   const halfClose = conversation.halfClose && !receiveOnly && !(program === undefined && isTerminal(io.stdin))
-  const remote = socketParty(socket, { halfClose })
-  let local: Party
+  const remote = socketEnd(socket, { halfClose })
+  let local: RelayEnd
   let status: Promise<number> | undefined
   if (program === undefined) {
-    local = stdioParty(io, { receiveOnly, lastWordsMs: lingerMs })
+    local = stdioEnd(io, { receiveOnly, silenceMs: lingerMs })
   } else {
     try {
       const child = await startProgram(program, io, { UPCALL_PEER: peer })
-      local = child.party
+      local = child.end
       status = child.status
     } catch (error) {
       await remote.destroy()
@@ -86,22 +86,33 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
     stallMs: lingerMs,
   })
   const exited = status && { status: await status }
-  const describe = ({ party, error }: Broken) => brokenError(error, peer, party === remote ? relayed.forth : undefined)
-  return { ...relayReport(relayed, { started, peer, signal: io.signal, describe }), ...exited }
+  return { ...relayReport(relayed, { started, peer, signal: io.signal, near: undefined }), ...exited }
 }
 
-/** What became of a relay that began at `started` and that `signal` may have cut off. `describe` words what broke a party. */
-export function relayReport(
-  { forth, back, broken, cut }: Relayed,
-  how: { started: number; peer: string; signal: AbortSignal; describe: (broken: Broken) => NonNullable<StreamReport['error']> },
-): StreamReport {
+export interface RelayContext {
+  started: number
+  /** The far end, as `upcall` writes addresses. */
+  peer: string
+  /** The near end; undefined for stdin and stdout, or a program. */
+  near: string | undefined
+  /** What may have cut it off. */
+  signal: AbortSignal
+}
+
+/** What became of a relay. */
+export function relayReport(relayed: Relayed, { started, peer, near, signal }: RelayContext): StreamReport {
+  const { toFar, toNear, broken, aborted } = relayed
+  const describe = ({ side, error }: Broken) => {
+    if (side === 'far') return brokenError(error, peer, toFar)
+    return near === undefined ? brokenError(error, peer, undefined) : brokenError(error, near, toNear)
+  }
   return {
-    outcome: broken || cut ? 'indeterminate' : 'ok',
-    sent: forth,
-    received: back,
-    ...(broken && { error: how.describe(broken) }),
-    ...(cut && { error: cutError(how.signal, how.peer) }),
-    durationMs: rounded(performance.now() - how.started),
+    outcome: broken || aborted ? 'indeterminate' : 'ok',
+    sent: toFar,
+    received: toNear,
+    ...(broken && { error: describe(broken) }),
+    ...(aborted && { error: cutError(signal, peer) }),
+    durationMs: rounded(performance.now() - started),
   }
 }
 
@@ -112,7 +123,7 @@ export function lingerOf(lingerMs: number | undefined, ...ends: { halfClose: boo
 
 /** What a connection broke with, and how many bytes that party took before. */
 export function brokenError(error: Error, peer: string, sent: number | undefined): { code: string; message: string } {
-  if (isStreamError(error)) return { code: error.code, message: explainStreamError(error) }
+  if (isStreamError(error) && error.op !== 'relay') return { code: error.code, message: explainStreamError(error) }
   const code = (error as NodeJS.ErrnoException).code ?? 'UNKNOWN'
   const bytes = sent === 1 ? '1 byte' : `${sent} bytes`
   if (sent !== undefined && (code === 'EPIPE' || code === 'ETIMEDOUT')) {

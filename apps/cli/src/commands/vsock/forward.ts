@@ -1,5 +1,6 @@
 import { once, setMaxListeners } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
+import { relay, socketEnd } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { EventLog } from '../../events.js'
@@ -10,9 +11,7 @@ import { Admission } from '../../streams/admission.js'
 import { openStream, RETRY_MS, type Stream } from '../../streams/dial.js'
 import { formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, openListener } from '../../streams/listener.js'
-import { socketParty } from '../../streams/party.js'
-import { type Broken, relay } from '../../streams/relay.js'
-import { brokenError, failureText, lingerOf, logRefused, notSent, relayReport, type StreamReport } from './converse.js'
+import { failureText, lingerOf, logRefused, notSent, relayReport, type StreamReport } from './converse.js'
 import {
   addConnectingOptions,
   addListeningOptions,
@@ -149,16 +148,14 @@ async function forward(context: Context, options: Options, fromText: string, toT
       return { outcome: 'not-sent', error: { code: 'ABORTED', message } }
     }
     const accepted = incoming.accept()
-    const near = socketParty(accepted.socket, { ...accepted, lastWordsMs: lingerMs })
-    const far = socketParty(stream.socket, { ...stream, lastWordsMs: lingerMs })
+    const near = socketEnd(accepted.socket, { ...accepted, silenceMs: lingerMs })
+    const far = socketEnd(stream.socket, { ...stream, silenceMs: lingerMs })
     const relayed = await relay(near, far, {
       signal: cut.signal,
       lingerMs: lingerOf(lingerMs, accepted, stream),
       stallMs: lingerMs,
     })
-    const describe = ({ party, error }: Broken) =>
-      party === near ? brokenError(error, incoming.remote, relayed.back) : brokenError(error, peer, relayed.forth)
-    return relayReport(relayed, { started, peer, signal: cut.signal, describe })
+    return relayReport(relayed, { started, peer, near: incoming.remote, signal: cut.signal })
   }
 }
 

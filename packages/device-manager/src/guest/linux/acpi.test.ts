@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
+import { dsdt, madt } from '../../../testing/fake-linux.js'
 import { madtApicIds, processorUids } from './acpi.js'
-import { dsdt, madt } from './test-linux.js'
 
 test('the MADT: local APICs and x2APICs, by UID', () => {
   expect(madtApicIds(madt([0, 0], [1, 2], [300, 600]))).toEqual(

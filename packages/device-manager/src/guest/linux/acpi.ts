@@ -1,11 +1,11 @@
-// Which APIC id a CPU has that is not online: /proc/cpuinfo lists only those that are. What is known of it is its ACPI object, and
-// the firmware's tables lead from there to the APIC id. Layouts: ACPI 6.5, 5.2.12 (MADT) and 20.2.5.2 (DefProcessor).
+// Finds the APIC id of an offline CPU: /proc/cpuinfo lists only CPUs that are online. An offline CPU has an ACPI object, and the firmware's
+// tables lead from there to the APIC id. Layouts: ACPI 6.5, 5.2.12 (MADT) and 20.2.5.2 (DefProcessor).
 
-/** Processor UID → APIC id, as the MADT lists them: those that can be plugged in later, too. */
+/** Processor UID → APIC id, as the MADT lists them, including the CPUs that can be plugged in later. */
 export function madtApicIds(table: Uint8Array): Map<number, number> {
   const view = new DataView(table.buffer, table.byteOffset, table.byteLength)
   const ids = new Map<number, number>()
-  // All ones stand for a CPU that is not there: firmware fills its table up with such entries, and Linux passes over them.
+  // An id of all ones marks an absent CPU: firmware pads its table with such entries, and Linux skips them.
   const add = (uid: number, id: number, noId: number) => {
     if (id !== noId) ids.set(uid, id)
   }
@@ -25,8 +25,8 @@ const LOCAL_APIC = 0
 const LOCAL_X2APIC = 9
 
 /**
- * Name → UID of the processors that a DSDT or SSDT declares by the `Processor` keyword, whose UID sysfs does not show. Found by their
- * opcode, since the byte code cannot be walked without interpreting it; a name that stands for two UIDs is left out.
+ * Name → UID of the processors that a DSDT or SSDT declares by the `Processor` keyword, whose UID sysfs does not show. They are found by
+ * their opcode, since byte code cannot be walked without interpreting it. A name with two different UIDs is left out.
  */
 export function processorUids(tables: readonly Uint8Array[]): Map<string, number> {
   const found = new Map<string, number | undefined>()

@@ -14,12 +14,12 @@ interface Firmware {
 }
 
 /**
- * The APIC ids of the guest's CPUs. CPU numbers say nothing: the kernel gives them out as CPUs are plugged in, so that the one with APIC
- * id 3 may be cpu1 (seen on a 6.1 guest). A number that is given out stays with its APIC id until the next boot.
+ * The APIC ids of the guest's CPUs. CPU numbers do not tell them: the kernel assigns numbers in the order of plugging, so that the CPU with
+ * APIC id 3 may be cpu1 (seen on a 6.1 guest). An assigned number stays with its APIC id until the next boot.
  */
 export class ApicIds {
   readonly #files: Files
-  /** What /proc/cpuinfo has said of each CPU while it was online. */
+  /** The APIC id that /proc/cpuinfo has shown of each CPU while it was online. */
   readonly #seen = new Map<number, number>()
   #firmware: Promise<Firmware> | undefined
 
@@ -40,7 +40,7 @@ export class ApicIds {
     return online
   }
 
-  /** The APIC id of a CPU that need not be online, or undefined where neither experience nor the firmware tells. */
+  /** The APIC id of a CPU, online or not; undefined if the CPU was never online and the firmware does not tell. */
   async of(number: number): Promise<number | undefined> {
     const seen = this.#seen.get(number)
     if (seen !== undefined) return seen
@@ -53,8 +53,8 @@ export class ApicIds {
   }
 
   /**
-   * True if a CPU will say who it is only when it is online. Not so with one that was plugged in this moment: its ACPI object is tied to
-   * it a little after it has appeared, and the kernel is not done with it before.
+   * True if a CPU reports its APIC id only when it is online. False for a CPU that was plugged in just now: its ACPI object is tied to it a
+   * little after it has appeared, and the kernel is not done with it before.
    */
   async mute(number: number): Promise<boolean> {
     if ((await this.of(number)) !== undefined) return false
@@ -62,7 +62,7 @@ export class ApicIds {
     return (await tied(number)) || !(await tied(0))
   }
 
-  /** False if the firmware's table of CPUs is there and does not list that APIC id. */
+  /** False if the firmware has a table of CPUs that does not list this APIC id. */
   async conceivable(id: number): Promise<boolean> {
     const { ids } = await this.#tables()
     return ids === undefined || ids.has(id)

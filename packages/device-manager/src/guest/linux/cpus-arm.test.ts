@@ -1,7 +1,7 @@
 import type { GuestConnection } from '@upcall/server'
 import { expect, test } from 'vitest'
+import { EIO, FakeLinux, JumpingClock } from '../../../testing/fake-linux.js'
 import { LinuxGuest } from './guest.js'
-import { EIO, FakeLinux, JumpingClock } from './test-linux.js'
 
 const connection: GuestConnection = { id: 1, remote: '', delay: () => Promise.resolve() }
 

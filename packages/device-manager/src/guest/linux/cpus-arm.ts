@@ -4,12 +4,12 @@ import { EINVAL } from '../errno.js'
 import type { LinuxCpus } from './cpus.js'
 import type { CpuOptions } from './cpus-x86.js'
 
-/** A CPU is there already, or not there already: nothing was changed. */
+/** The CPU was in that state already: nothing was changed. */
 const UNCHANGED = 1
 
 /**
- * CPU requests of aarch64, which are a count: the numbers follow from how many CPUs are online, counted up for add and down for remove, as
- * the patched kernels do it. A batch is looked at as a whole before any of it is done.
+ * CPU requests of aarch64, which carry a count. The numbers follow from how many CPUs are online, counted up for add and down for remove,
+ * as in the patched kernels. A batch is checked as a whole before any of it is done.
  */
 export class ArmCpus {
   readonly #cpus: LinuxCpus
@@ -28,12 +28,12 @@ export class ArmCpus {
     const numbers = Array.from({ length: wanted }, (_, i) => online.length + i)
     if (numbers.some((number) => !possible.has(number))) return this.#answer(EINVAL)
     if (numbers.some((number) => running.has(number))) return this.#answer(UNCHANGED)
-    const { waiting, cpuWaitMs, rollBack } = this.#options
+    const { waiting, cpuTimeoutMs, rollBack } = this.#options
     const there = async () => {
       for (const number of numbers) if (!(await this.#cpus.switchable(number))) return undefined
       return true
     }
-    if (!(await waiting.until(waiting.now() + cpuWaitMs, there))) return this.#answer(EINVAL)
+    if (!(await waiting.until(waiting.now() + cpuTimeoutMs, there))) return this.#answer(EINVAL)
     return this.#answer(await this.#cpus.switchAll(numbers, true, rollBack))
   }
 

@@ -1,7 +1,7 @@
 import type { GuestConnection } from '@upcall/server'
 import { describe, expect, test } from 'vitest'
+import { dsdt, EIO, type FakeCpu, FakeLinux, JumpingClock, madt } from '../../../testing/fake-linux.js'
 import { LinuxGuest, type LinuxGuestOptions } from './guest.js'
-import { dsdt, EIO, type FakeCpu, FakeLinux, JumpingClock, madt } from './test-linux.js'
 
 const TABLES = '/sys/firmware/acpi/tables'
 const connection: GuestConnection = { id: 1, remote: '', delay: () => Promise.resolve() }
@@ -67,7 +67,7 @@ describe('ADD_CPU', () => {
 
   test('one that nobody plugs in: −22 when the wait is over', async () => {
     const linux = qemu([cpu(1, 1, false)])
-    const { add, clock } = setUp(linux, { cpuWaitMs: 700 })
+    const { add, clock } = setUp(linux, { cpuTimeoutMs: 700 })
     expect(await add(1, 2)).toEqual({ result: -22 })
     expect([linux.written, clock.now()]).toEqual([[], 700])
   })
@@ -140,7 +140,7 @@ describe('ADD_CPU', () => {
       reads.set(what, (reads.get(what) ?? 0) + 1)
       return read(path)
     }
-    const { add } = setUp(linux, { cpuWaitMs: 0 })
+    const { add } = setUp(linux, { cpuTimeoutMs: 0 })
     expect(await add(...all.slice(1))).toEqual({ result: 0, index: count - 1 })
     // Before the look, for it, and to see who came up.
     expect(reads.get('/proc/cpuinfo')).toBe(3)
@@ -180,12 +180,16 @@ describe('ADD_CPU', () => {
   test('one that is tried and does not go off again has no answer', async () => {
     const bare = (number: number, apicId: number) => cpu(number, apicId, number === 0, { node: undefined, refusesOff: -16 })
     const { add } = setUp(new FakeLinux([bare(0, 0), bare(1, 2)]))
-    await expect(add(4)).rejects.toThrow('cpu1 was switched on to see whose it is')
+    await expect(add(4)).rejects.toThrow(
+      'linuxGuest cpu1: the CPU was brought online to read its APIC id, and does not go offline again',
+    )
   })
 
   test('nor has one that is not who the firmware says', async () => {
     const linux = qemu([cpu(1, 1, false, { node: processor(2), refusesOff: -16 })])
-    await expect(setUp(linux).add(2)).rejects.toThrow('cpu1 was switched on to see whose it is')
+    await expect(setUp(linux).add(2)).rejects.toThrow(
+      'linuxGuest cpu1: the CPU was brought online to read its APIC id, and does not go offline again',
+    )
   })
 
   test('one that is unplugged in this moment: −22, as one that never was', async () => {

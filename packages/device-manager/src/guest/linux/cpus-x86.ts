@@ -3,29 +3,30 @@ import type { CpuAnswer } from '../backend.js'
 import { EINVAL, EIO } from '../errno.js'
 import type { ApicIds } from './apic-ids.js'
 import type { LinuxCpus } from './cpus.js'
+import { LinuxGuestError } from './error.js'
 import type { Waiting } from './waiting.js'
 
-/** A CPU is there already, or not there already: nothing was changed. */
+/** The CPU was in that state already: nothing was changed. */
 const UNCHANGED = 1
 
 export interface CpuOptions {
   readonly waiting: Waiting
   /** How long a CPU may take to appear. */
-  readonly cpuWaitMs: number
+  readonly cpuTimeoutMs: number
   readonly rollBack: boolean
 }
 
-/** The CPUs at one moment, by the APIC ids that are known. */
+/** The CPUs at one moment, by their APIC ids as far as these are known. */
 interface Seen {
-  /** APIC id → CPU number of those that run, and of those that are offline and can be switched. */
+  /** APIC id → CPU number, of the CPUs that are online and of those that are offline and can be switched. */
   readonly numberOf: ReadonlyMap<number, number>
   /** Numbers of the offline CPUs whose APIC id is not known. */
   readonly unnamed: readonly number[]
 }
 
 /**
- * CPU requests of x86_64, which name APIC ids. As the patched 6.12 kernel answers them, but a batch is looked at as a whole before any of
- * it is done, and none of the requests that crash that kernel does more than fail.
+ * CPU requests of x86_64, which name APIC ids. They are answered as the patched 6.12 kernel answers them, with two differences: a batch is
+ * checked as a whole before any of it is done, and the requests that crash that kernel fail.
  */
 export class X86Cpus {
   readonly #cpus: LinuxCpus
@@ -43,9 +44,9 @@ export class X86Cpus {
     if (ids.length === 0 || new Set(ids).size < ids.length) return { result: EINVAL }
     const running = new Set((await this.#apicIds.online()).values())
     if (ids.some((id) => running.has(id))) return { result: EINVAL }
-    // A CPU that the VMM has just plugged in takes the guest a moment to find.
-    const { waiting, cpuWaitMs } = this.#options
-    const numbers = await waiting.until(waiting.now() + cpuWaitMs, () => this.#find(ids))
+    // The guest needs a moment to find a CPU that the VMM has just plugged in.
+    const { waiting, cpuTimeoutMs } = this.#options
+    const numbers = await waiting.until(waiting.now() + cpuTimeoutMs, () => this.#find(ids))
     if (numbers === undefined || numbers.length < ids.length) return { result: EINVAL }
     const result = await this.#bringUp(ids, numbers)
     return result === 0 ? { result, index: ids.length } : { result }
@@ -68,8 +69,8 @@ export class X86Cpus {
   }
 
   /**
-   * The numbers of all ids; undefined while one is missing, and the empty list if one can never come. One that another program (a udev rule)
-   * has brought online as soon as it appeared is found, too.
+   * The numbers of all ids; undefined while one is missing; the empty list if one can never appear. A CPU that another program (a udev
+   * rule) brought online as soon as it appeared is found too.
    */
   async #find(ids: readonly number[]): Promise<number[] | undefined> {
     for (const id of ids) if (!(await this.#apicIds.conceivable(id))) return []
@@ -80,7 +81,7 @@ export class X86Cpus {
       if (number === undefined) {
         number = await this.#tryUntil(id, cpus.unnamed)
         if (number === undefined) return undefined
-        // The tries have told who the CPUs are, and taken time.
+        // The tries have shown which CPUs these are, and taken time.
         cpus = await this.#look()
       }
       numbers.push(number)
@@ -97,13 +98,13 @@ export class X86Cpus {
       if (id === undefined) unnamed.push(number)
       else if (!numberOf.has(id)) numberOf.set(id, number)
     }
-    // What a CPU says itself counts for more than what the firmware says of another one.
+    // What an online CPU reports outranks what the firmware says of an offline one.
     const online = await this.#apicIds.online()
     for (const [number, id] of online) numberOf.set(id, number)
     return { numberOf, unnamed: unnamed.filter((number) => !online.has(number)) }
   }
 
-  /** Without ACPI tables a CPU tells its APIC id only while it is online. What one try finds out is kept for all that follow. */
+  /** Without ACPI tables a CPU reports its APIC id only while it is online. What one try finds out is kept for later requests. */
   async #tryUntil(id: number, unnamed: readonly number[]): Promise<number | undefined> {
     const likeliestFirst = [...unnamed].sort((a, b) => Number(b === id) - Number(a === id))
     for (const number of likeliestFirst) {
@@ -115,10 +116,16 @@ export class X86Cpus {
     return undefined
   }
 
-  /** Of a CPU that nobody asked for: no answer can say that it runs. */
+  /** Takes a CPU offline that the request does not name: no answer could say that it runs. */
   async #switchOff(number: number): Promise<void> {
     if ((await this.#cpus.switch(number, false)) !== 0)
-      throw new Error(`cpu${number} was switched on to see whose it is, and does not go off again`)
+      throw new LinuxGuestError({
+        code: 'FAILED',
+        op: 'linuxGuest',
+        subject: `cpu${number}`,
+        what: 'the CPU was brought online to read its APIC id, and does not go offline again',
+        next: "Look at the guest's kernel log.",
+      })
   }
 
   async #offline(): Promise<number[]> {
@@ -129,7 +136,7 @@ export class X86Cpus {
     return numbers
   }
 
-  /** Once it is online a CPU says itself who it is. Should the firmware's tables have lied, the batch is taken back. */
+  /** An online CPU reports its own APIC id. If the firmware's tables were wrong, the batch is rolled back. */
   async #bringUp(ids: readonly number[], numbers: readonly number[]): Promise<number> {
     const result = await this.#cpus.switchAll(numbers, true, this.#options.rollBack)
     if (result !== 0) return result

@@ -24,14 +24,14 @@ export class LinuxCpus {
     return cpuList(await this.#files.read(`${CPUS}/possible`))
   }
 
-  /** Whether it can be switched: its device is there, and it is not the boot CPU of x86_64, which has no such file on a stock kernel. */
+  /** Whether the CPU can be switched: it has a device, and it is not the boot CPU of x86_64, which has no such file on a stock kernel. */
   switchable(number: number): Promise<boolean> {
     return this.#files.exists(`${CPUS}/cpu${number}/online`)
   }
 
   /**
-   * Takes as long as the kernel takes. Resolves with 0 or the negative errno. What counts is the state: it is no failure that another program was
-   * faster, or that a CPU was unplugged that was to go off. One that is unplugged instead of coming online does not exist.
+   * Resolves with 0 or the negative errno when the kernel is done. The state counts: it is a success if another program was faster, or if
+   * a CPU was unplugged that had to go offline. A CPU that is unplugged instead of coming online does not exist.
    */
   async switch(number: number, online: boolean): Promise<number> {
     const result = await this.#files.write(`${CPUS}/cpu${number}/online`, online ? '1' : '0')
@@ -40,8 +40,8 @@ export class LinuxCpus {
   }
 
   /**
-   * Switches CPUs one after the other and stops at the first that fails. With `rollBack` those before it are switched back, but for those that
-   * another program had switched; one that does not go back stays where it is, and the next request finds it there.
+   * Switches CPUs one after the other and stops at the first that fails. With `rollBack` the earlier ones are switched back, except those
+   * that another program had switched. A CPU that does not switch back stays as it is, and the next request finds it so.
    */
   async switchAll(numbers: readonly number[], online: boolean, rollBack: boolean): Promise<number> {
     const done: number[] = []
@@ -58,7 +58,7 @@ export class LinuxCpus {
     return 0
   }
 
-  /** undefined for one that cannot be switched. */
+  /** Undefined for a CPU that cannot be switched. */
   async #isOnline(number: number): Promise<boolean | undefined> {
     const state = await this.#files.read(`${CPUS}/cpu${number}/online`)
     return state === undefined ? undefined : state === '1'

@@ -3,7 +3,7 @@ import { access, open, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 
-/** ENOENT, which a request is never answered with: it is for whoever writes to say what it means that there is no such file. */
+/** ENOENT. No request is answered with it: each caller decides what a missing file means. */
 export const NO_FILE = -2
 
 /** What the back end sees of the guest: sysfs, procfs and the ACPI tables, by absolute path. */
@@ -12,9 +12,9 @@ export interface Files {
   read(path: string): Promise<string | undefined>
   bytes(path: string): Promise<Uint8Array | undefined>
   exists(path: string): Promise<boolean>
-  /** Names in a directory, sorted; none if it is not there. */
+  /** The names in a directory, sorted; empty if there is no such directory. */
   list(path: string): Promise<string[]>
-  /** Writes to a file that is there. Resolves with 0 or with the negative errno: {@link NO_FILE} if it is not. */
+  /** Writes to an existing file. Resolves with 0 or the negative errno: {@link NO_FILE} if it does not exist. */
   write(path: string, text: string): Promise<number>
 }
 
@@ -27,7 +27,7 @@ export function filesBelow(root: string): Files {
         (text) => text.trim(),
         () => undefined,
       ),
-    // sysfs gives a page at a time, and readFile takes such a short read for the end.
+    // sysfs returns one page at a time, and readFile takes such a short read for the end.
     bytes: (path) => buffer(createReadStream(at(path))).catch(() => undefined),
     exists: (path) =>
       access(at(path)).then(
@@ -41,7 +41,7 @@ export function filesBelow(root: string): Files {
       ),
     async write(path, text) {
       try {
-        // Many of these files can only be written to, and none may be created by a slip.
+        // Many of these files are write-only, and none may be created by mistake.
         const file = await open(at(path), constants.O_WRONLY)
         try {
           await file.write(text)

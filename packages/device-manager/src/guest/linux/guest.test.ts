@@ -6,11 +6,11 @@ import { dirname, join } from 'node:path'
 import type { GuestConnection } from '@upcall/server'
 import { decodeReply, encodeRequest, type Request } from '@upcall/wire'
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { EACCES, FakeLinux, JumpingClock } from '../../../testing/fake-linux.js'
 import { deviceManagerGuest } from '../service.js'
 import { cpuList, filesBelow } from './files.js'
 import { LinuxGuest, linuxGuest } from './guest.js'
 import { onlineBlocks, onlineMemory } from './memory.js'
-import { EACCES, FakeLinux, JumpingClock } from './test-linux.js'
 
 const connection: GuestConnection = { id: 1, remote: '', delay: () => Promise.resolve() }
 const MEMORY = '/sys/devices/system/memory'
@@ -115,7 +115,9 @@ describe('PCI', () => {
   })
 
   test('a removal that does not come to an end has no answer', async () => {
-    await expect(setUp(() => 0, true).remove()).rejects.toThrow('PCI 0000:01:05.3 is still there 2000 ms after its removal')
+    await expect(setUp(() => 0, true).remove()).rejects.toThrow(
+      'linuxGuest DEL_PCI 0000:01:05.3: the function is still there 2000 ms after its removal',
+    )
   })
 })
 
@@ -149,10 +151,10 @@ describe('virtio-mmio', () => {
 })
 
 describe('time', () => {
-  test.each(['cpuWaitMs', 'pciWaitMs', 'operationMs'])('%s is a time that a timer can wait', (name) => {
+  test.each(['cpuTimeoutMs', 'pciTimeoutMs', 'operationTimeoutMs'])('%s is a time that a timer can wait', (name) => {
     for (const ms of [Number.NaN, -1, Number.POSITIVE_INFINITY, 2 ** 31])
       expect(() => linuxGuest({ arch: 'x86_64', [name]: ms })).toThrow(
-        `${name}: must be a number of milliseconds in ${name === 'operationMs' ? 1 : 0} … 2147483647, got ${ms}`,
+        `${name}: must be a number of milliseconds from ${name === 'operationTimeoutMs' ? 1 : 0} to 2147483647, got ${ms}`,
       )
     expect(() => linuxGuest({ arch: 'x86_64', [name]: 2 ** 31 - 1 })).not.toThrow()
   })
@@ -162,12 +164,12 @@ describe('time', () => {
     linux.fixed.set('/sys/module/upcall_mmio/parameters/add', '')
     linux.onWrite = () => never
     const clock = new JumpingClock()
-    const guest = new LinuxGuest({ arch: 'x86_64', clock, operationMs: 9000 }, linux)
+    const guest = new LinuxGuest({ arch: 'x86_64', clock, operationTimeoutMs: 9000 }, linux)
     const add = () => guest.mmio.add({ type: 'ADD_MMIO', base: 0n, size: 1n, irq: 5 }, connection)
     const first = add()
     const second = guest.cpu.remove({ type: 'DEL_CPU', apicIds: [1] }, connection)
-    await expect(first).rejects.toThrow('ADD_MMIO: no end after 9000 ms')
-    await expect(second).rejects.toThrow('DEL_CPU: no end after 9000 ms')
+    await expect(first).rejects.toThrow('linuxGuest ADD_MMIO: it takes longer than 9000 ms')
+    await expect(second).rejects.toThrow('linuxGuest DEL_CPU: it takes longer than 9000 ms')
     expect(linux.written).toEqual([])
     expect(await guest.pci.remove({ type: 'DEL_PCI', bus: 0, devfn: 8 }, connection)).toBe(-19)
   })
@@ -180,7 +182,7 @@ describe('time', () => {
       new Promise<number>((resolve) => {
         release = resolve
       })
-    const guest = new LinuxGuest({ arch: 'x86_64', clock: new JumpingClock(), operationMs: 1000 }, linux)
+    const guest = new LinuxGuest({ arch: 'x86_64', clock: new JumpingClock(), operationTimeoutMs: 1000 }, linux)
     const add = (base: bigint) => guest.mmio.add({ type: 'ADD_MMIO', base, size: 1n, irq: 5 }, connection)
     const both = [add(0n), add(0x1000n)]
     for (const each of both) await expect(each).rejects.toThrow('ADD_MMIO')
@@ -190,15 +192,23 @@ describe('time', () => {
     expect(linux.written.map((line) => line.split('@')[1])).toEqual(['0x0:5', '0x2000:5'])
   })
 
-  test('an abort ends all waiting with its reason', async () => {
+  test('an abort ends all waiting with ABORTED and its reason', async () => {
     const controller = new AbortController()
     const reason = new Error('shut down')
     const clock = new JumpingClock()
     const linux = new FakeLinux([{ number: 0, apicId: 0, online: true }])
     const guest = new LinuxGuest({ arch: 'x86_64', clock, signal: controller.signal }, linux)
     clock.setTimer(50, () => controller.abort(reason))
-    await expect(guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection)).rejects.toBe(reason)
-    await expect(guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection)).rejects.toBe(reason)
+    await expect(guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection)).rejects.toMatchObject({
+      name: 'LinuxGuestError',
+      code: 'ABORTED',
+      cause: reason,
+    })
+    await expect(guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection)).rejects.toMatchObject({
+      name: 'LinuxGuestError',
+      code: 'ABORTED',
+      cause: reason,
+    })
     expect(clock.now()).toBe(50)
   })
 
@@ -232,7 +242,8 @@ describe('time', () => {
     const waiting = Array.from({ length: 12 }, () => guest.cpu.add({ type: 'ADD_CPU', apicIds: [1] }, connection))
     expect(getEventListeners(signal, 'abort')).toHaveLength(1)
     controller.abort('shut down')
-    expect(await Promise.allSettled(waiting)).toEqual(waiting.map(() => ({ status: 'rejected', reason: 'shut down' })))
+    const reason = expect.objectContaining({ code: 'ABORTED', cause: 'shut down' })
+    expect(await Promise.allSettled(waiting)).toEqual(waiting.map(() => ({ status: 'rejected', reason })))
     expect(getEventListeners(signal, 'abort')).toHaveLength(0)
   })
 })
@@ -411,10 +422,10 @@ describe('memory', () => {
     ['bytes: must be a bigint of at least 0, got -1n', { bytes: -1n }],
     ['bytes: must be a bigint of at least 0, got 5', { bytes: 5 as never }],
     ['online: must be a bigint of at least 0, got -1n', { online: -1n }],
-    ['timeoutMs: must be a number of milliseconds in 0 … 2147483647, got NaN', { timeoutMs: Number.NaN }],
-    ['timeoutMs: must be a number of milliseconds in 0 … 2147483647, got -1', { timeoutMs: -1 }],
-    ['timeoutMs: must be a number of milliseconds in 0 … 2147483647, got Infinity', { timeoutMs: Number.POSITIVE_INFINITY }],
-    ["policy: must be one of online, online_movable, online_kernel, got 'offline'", { policy: 'offline' as never }],
+    ['timeoutMs: must be a number of milliseconds from 0 to 2147483647, got NaN', { timeoutMs: Number.NaN }],
+    ['timeoutMs: must be a number of milliseconds from 0 to 2147483647, got -1', { timeoutMs: -1 }],
+    ['timeoutMs: must be a number of milliseconds from 0 to 2147483647, got Infinity', { timeoutMs: Number.POSITIVE_INFINITY }],
+    ['policy: must be one of online, online_movable, online_kernel, got "offline"', { policy: 'offline' as never }],
   ])('before anything is done: %s', async (message, options) => {
     const { linux, clock } = setUp({ 9: 0 })
     await expect(onlineBlocks(linux, { clock, ...options })).rejects.toThrow(message)

@@ -1,27 +1,30 @@
-import { type Clock, systemClock } from '@upcall/server'
-import { checkClock, checkObject, checkRoot, checkSignal, milliseconds, show } from '../../check.js'
+import { checkClock, checkObject, checkSignal, wrongValue } from '@upcall/foundation/check'
+import { systemClock } from '@upcall/foundation/clock'
+import type { Clock } from '@upcall/server'
+import { LinuxGuestError } from './error.js'
 import { type Files, filesBelow, NO_FILE } from './files.js'
+import { checkRoot, milliseconds } from './options.js'
 import { Waiting } from './waiting.js'
 
 const MEMORY = '/sys/devices/system/memory'
 
-/** How long no block may come online before those that were online at the call are taken for the ones that are waited for. */
+/** After so long without a new block, the blocks that were online before the call count as the ones that the caller waits for. */
 const QUIET_MS = 1000
 
 const POLICIES = ['online', 'online_movable', 'online_kernel'] as const
 
 export interface OnlineMemoryOptions {
-  /** What the blocks are for: `online_movable` (default) for memory that may be unplugged again, `online` lets the kernel choose. */
+  /** The zone of the blocks: `online_movable` (default) for memory that may be unplugged again; `online` lets the kernel choose. */
   policy?: (typeof POLICIES)[number] | undefined
   /**
-   * So many bytes were plugged in: waits until they are online, whoever brings them online. Those that were online before the call count, too,
-   * once nothing more has come for a second: as far as the guest tells which are hotplugged, or all where its kernel brings memory online
-   * itself. Default: whatever is offline now.
+   * How many bytes the VMM has plugged in. The call waits until they are online, whichever program brings them online. Bytes that
+   * were online before the call count too, after a second without a new block: those that the guest knows to be hotplugged, or all of
+   * them where its kernel brings memory online by itself. Default: what is offline now.
    */
   bytes?: bigint | undefined
   /**
-   * So many bytes are to be online in all: the `online` of a call before the memory was plugged in, and what was plugged in. Unlike `bytes`
-   * it cannot take memory of an earlier plug for the memory that is to come.
+   * How many bytes have to be online in total: the `online` of an earlier result, plus what was plugged in since. Unlike `bytes`, it
+   * cannot take memory of an earlier plug for the memory that is still to come.
    */
   online?: bigint | undefined
   /** How long to wait for them, in milliseconds, 0 to 2147483647. Default 5000. */
@@ -33,22 +36,23 @@ export interface OnlineMemoryOptions {
 }
 
 export interface OnlinedMemory {
-  /** Of each block, in bytes. */
+  /** The size of each block, in bytes. */
   blockSize: bigint
-  /** The blocks that came online during the call and are online, by number, whoever brought them online. */
+  /** The numbers of the blocks that came online during the call, whichever program brought them online. */
   onlined: number[]
-  /** The blocks that the kernel kept offline, with the negative errno. */
+  /** The blocks that the kernel refused to bring online, with the negative errno. */
   refused: { block: number; errno: number }[]
-  /** All that is online now, in bytes. */
+  /** How many bytes are online now. */
   online: bigint
 }
 
 /**
- * Brings hotplugged memory into use: on a stock kernel a DIMM's or a virtio-mem device's blocks arrive offline. The protocol's memory
- * requests (types 3 and 4) answer −1 on every kernel, so this is for the guest's program to call, after whatever tells it to. Blocks that
- * the kernel or another program (a udev rule) brings online first are as good.
+ * Brings hotplugged memory into use: on a stock kernel, the blocks of a DIMM or a virtio-mem device arrive offline. The protocol's memory
+ * requests (types 3 and 4) answer −1 on every kernel, so a program in the guest calls this when the VMM tells it to. Blocks that the
+ * kernel or another program (a udev rule) brings online first count as well.
  *
- * @throws What `signal` was aborted with; Error if the kernel has no memory blocks; TypeError or RangeError for an option that is wrong.
+ * @throws LinuxGuestError: `ABORTED` with the signal's reason as `cause`, or `UNSUPPORTED` if the kernel has no memory blocks. TypeError or
+ *   RangeError for a wrong option.
  */
 export async function onlineMemory(options: OnlineMemoryOptions = {}): Promise<OnlinedMemory> {
   checkObject('options', options)
@@ -59,16 +63,15 @@ export async function onlineMemory(options: OnlineMemoryOptions = {}): Promise<O
 
 export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): Promise<OnlinedMemory> {
   const { policy = 'online_movable', bytes = 0n, online = 0n, timeoutMs = 5000, clock = systemClock, signal } = options
-  if (!POLICIES.includes(policy)) throw new RangeError(`policy: must be one of ${POLICIES.join(', ')}, got ${show(policy)}`)
+  if (!POLICIES.includes(policy)) wrongValue('policy', `one of ${POLICIES.join(', ')}`, policy)
   for (const [name, value] of Object.entries({ bytes, online }))
-    if (typeof value !== 'bigint' || value < 0n)
-      throw new RangeError(`${name}: must be a bigint of at least 0, got ${show(value)}`)
+    if (typeof value !== 'bigint' || value < 0n) wrongValue(name, 'a bigint of at least 0', value)
   milliseconds('timeoutMs', timeoutMs, 0)
   checkClock(clock)
   checkSignal(signal)
   const blockSize = await readBlockSize(files)
   const size = (blocks: readonly number[]) => BigInt(blocks.length) * blockSize
-  const waiting = new Waiting(clock, signal)
+  const waiting = new Waiting('onlineMemory', clock, signal)
   const before = await blocks(files, 'online')
   const wasOnline = new Set(before)
   const earlier = await onlineEarlier(files, blockSize, before)
@@ -91,7 +94,7 @@ export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): 
     const isQuiet = clock.now() - changedAt >= QUIET_MS
     return isQuiet && size(now.filter((block) => earlier.has(block))) >= bytes ? true : undefined
   })
-  // One that is online by now, or gone, is not kept offline.
+  // A block that is online by now, or gone, is not refused any more.
   const kept = new Set(await blocks(files, 'offline'))
   return {
     blockSize,
@@ -101,7 +104,7 @@ export async function onlineBlocks(files: Files, options: OnlineMemoryOptions): 
   }
 }
 
-/** Which of the blocks that were online before the call may be those that it is about. */
+/** Which of the blocks that were online before the call may belong to the memory that was plugged in. */
 async function onlineEarlier(files: Files, blockSize: bigint, online: readonly number[]): Promise<ReadonlySet<number>> {
   const hotplugged = new Set<number>()
   // A DIMM's blocks are tied to its ACPI object.
@@ -110,12 +113,12 @@ async function onlineEarlier(files: Files, blockSize: bigint, online: readonly n
   for (const [, first, last] of ((await files.read('/proc/iomem')) ?? '').matchAll(virtioMem))
     for (let at = BigInt(`0x${first}`); at <= BigInt(`0x${last}`); at += blockSize) hotplugged.add(Number(at / blockSize))
   if (hotplugged.size > 0) return hotplugged
-  // Where nothing tells them apart, all may be: what the kernel brings online itself needs no help, should it come late.
+  // If nothing tells them apart, all of them may: memory that the kernel brings online by itself may have come before the call.
   const isHelped = (await files.read(`${MEMORY}/auto_online_blocks`)) === 'offline'
   return new Set(isHelped ? [] : online)
 }
 
-/** The blocks of that state, and those of `switched`, whose switching the kernel has said yes to. Ascending. */
+/** The blocks in that state, and those in `switched`, which the kernel has agreed to switch. Ascending. */
 async function blocks(files: Files, state: 'online' | 'offline', switched?: ReadonlySet<number>): Promise<number[]> {
   const found: number[] = []
   for (const name of await files.list(MEMORY)) {
@@ -129,6 +132,12 @@ async function blocks(files: Files, state: 'online' | 'offline', switched?: Read
 async function readBlockSize(files: Files): Promise<bigint> {
   const text = await files.read(`${MEMORY}/block_size_bytes`)
   if (text === undefined || !/^[0-9a-f]+$/i.test(text))
-    throw new Error(`no memory blocks in ${MEMORY}: the kernel cannot hotplug memory`)
+    throw new LinuxGuestError({
+      code: 'UNSUPPORTED',
+      op: 'onlineMemory',
+      subject: MEMORY,
+      what: 'there are no memory blocks: the kernel cannot hotplug memory',
+      next: 'Use a kernel with CONFIG_MEMORY_HOTPLUG.',
+    })
   return BigInt(`0x${text}`)
 }

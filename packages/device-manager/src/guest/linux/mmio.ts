@@ -2,10 +2,10 @@ import type { MmioRequest } from '@upcall/wire'
 import { NO_COMMAND } from '../errno.js'
 import { type Files, NO_FILE } from './files.js'
 
-/** Of the kernel module in kernel/upcall-mmio; it has the rules, and its errnos are the results. */
+/** Of the kernel module in kernel/upcall-mmio. The module has the rules, and its errnos are the results. */
 const PARAMETERS = '/sys/module/upcall_mmio/parameters'
 
-/** virtio-mmio windows, through the kernel module. It may be loaded or unloaded at any time; without it there is no such command. */
+/** virtio-mmio windows, through the kernel module. It may be loaded or unloaded at any time. Without it the command does not exist. */
 export class LinuxMmio {
   readonly #files: Files
 

@@ -1,17 +1,18 @@
 import type { PciRequest } from '@upcall/wire'
 import { ENODEV } from '../errno.js'
+import { LinuxGuestError } from './error.js'
 import { type Files, NO_FILE } from './files.js'
 import type { Waiting } from './waiting.js'
 
 const DEVICES = '/sys/bus/pci/devices'
 const BUSES = '/sys/class/pci_bus'
-/** A device may be behind a slot that powers up first: a scan that came too early has to be repeated. */
+/** A device's slot may have to power up first: a scan that came too early has to be repeated. */
 const RESCAN_MS = 250
 
 export interface PciOptions {
   readonly waiting: Waiting
-  /** How long a function may take to appear, or to go. */
-  readonly pciWaitMs: number
+  /** How long a function may take to appear, or to disappear. */
+  readonly pciTimeoutMs: number
 }
 
 /** PCI functions of domain 0, through sysfs. */
@@ -25,14 +26,14 @@ export class LinuxPci {
   }
 
   /**
-   * A function that is there already is no failure. The last thing is always a scan: its directory appears before its driver is bound, and a
-   * scan waits for whoever adds it at the moment (the guest's own hotplug, in a VM that has ACPI).
+   * A function that is there already is a success. The last step is always a scan: the function's directory appears before its driver is
+   * bound, and a scan waits for the guest's own hotplug, which may be adding it (in a VM with ACPI).
    */
   async add(slot: PciRequest): Promise<number> {
-    const { waiting, pciWaitMs } = this.#options
+    const { waiting, pciTimeoutMs } = this.#options
     const rescan = `${BUSES}/0000:${hex(slot.bus)}/rescan`
     let scanAt = waiting.now()
-    const result = await waiting.until(waiting.now() + pciWaitMs, async () => {
+    const result = await waiting.until(waiting.now() + pciTimeoutMs, async () => {
       if (waiting.now() < scanAt && !(await this.#has(slot))) return undefined
       scanAt = waiting.now() + RESCAN_MS
       const refused = await this.#files.write(rescan, '1')
@@ -43,14 +44,20 @@ export class LinuxPci {
   }
 
   async remove(slot: PciRequest): Promise<number> {
-    const { waiting, pciWaitMs } = this.#options
+    const { waiting, pciTimeoutMs } = this.#options
     if (!(await this.#has(slot))) return ENODEV
     const result = await this.#files.write(`${DEVICES}/${address(slot)}/remove`, '1')
-    // Another program may have removed it in between, or be at it: the kernel takes a device's files away before the device.
+    // Another program may have removed it, or may be doing so: the kernel removes a device's files before the device.
     if (result !== 0 && result !== NO_FILE) return (await this.#has(slot)) ? result : 0
     const gone = async () => ((await this.#has(slot)) ? undefined : true)
-    if (await waiting.until(waiting.now() + pciWaitMs, gone)) return 0
-    throw new Error(`PCI ${address(slot)} is still there ${pciWaitMs} ms after its removal`)
+    if (await waiting.until(waiting.now() + pciTimeoutMs, gone)) return 0
+    throw new LinuxGuestError({
+      code: 'FAILED',
+      op: 'linuxGuest',
+      subject: `DEL_PCI ${address(slot)}`,
+      what: `the function is still there ${pciTimeoutMs} ms after its removal`,
+      next: "Look at the guest's kernel log.",
+    })
   }
 
   /** BDFs with their domain, ascending. */

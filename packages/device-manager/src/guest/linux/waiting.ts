@@ -1,21 +1,19 @@
-import type { Clock } from '@upcall/server'
+import { onAbort } from '@upcall/foundation/abort'
+import type { Clock } from '@upcall/foundation/clock'
+import { bounded } from '@upcall/foundation/wait'
+import { LinuxGuestError } from './error.js'
 
 const FIRST_PAUSE_MS = 5
 const LONGEST_PAUSE_MS = 100
 
-/** Thrown where an operation outlives its deadline. What it has begun goes on in the kernel; how it ends, nobody knows. */
-export class Overdue extends Error {
-  override readonly name = 'Overdue'
-}
-
-/** Waits on a clock that tests turn, and only as long as the back end's owner wants. All reject with the signal's reason. */
+/** Waits of one back end: on its clock, and only until its owner's signal aborts. All reject with `ABORTED` then. */
 export class Waiting {
+  readonly #op: string
   readonly #clock: Clock
   readonly #signal: AbortSignal | undefined
-  /** What an abort ends. Together they listen to the signal once: Node takes more than ten listeners for a leak. */
-  readonly #pending = new Set<() => void>()
 
-  constructor(clock: Clock, signal: AbortSignal | undefined) {
+  constructor(op: string, clock: Clock, signal: AbortSignal | undefined) {
+    this.#op = op
     this.#clock = clock
     this.#signal = signal
   }
@@ -24,80 +22,75 @@ export class Waiting {
     return this.#clock.now()
   }
 
-  /** @throws the signal's reason if nothing more is to be begun. */
+  /** @throws LinuxGuestError `ABORTED` if the owner wants nothing more to begin. */
   check(): void {
-    this.#signal?.throwIfAborted()
+    if (this.#signal?.aborted) throw this.#aborted(this.#signal.reason)
   }
 
-  /** Looks again and again until there is something to see, or `deadline` has passed; then undefined. sysfs tells nobody what appears. */
+  /** Looks repeatedly until there is something to see, or until `deadline`; then undefined. sysfs does not report what appears. */
   async until<T>(deadline: number, look: () => Promise<T | undefined>): Promise<T | undefined> {
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
       const seen = await look()
       const left = deadline - this.now()
       if (seen !== undefined || left <= 0) return seen
-      await this.#timed<void>(Math.min(pause, left), (resolve) => resolve())
+      await this.#pause(Math.min(pause, left))
     }
   }
 
-  /** The promise's own outcome, or `Overdue` after `ms`. */
-  within<T>(ms: number, what: string, promise: Promise<T>): Promise<T> {
-    const overdue = new Overdue(`${what}: no end after ${ms} ms`)
-    return this.#timed<T>(ms, (_resolve, reject) => reject(overdue), promise)
-  }
-
-  #timed<T>(
-    ms: number,
-    onTime: (resolve: (value: T) => void, reject: (reason: unknown) => void) => void,
-    promise?: Promise<T> | undefined,
-  ): Promise<T> {
-    const signal = this.#signal
-    if (signal?.aborted) return Promise.reject(signal.reason)
-    return new Promise<T>((resolve, reject) => {
-      const done = () => {
-        cancel()
-        this.#pending.delete(onAbort)
-        if (this.#pending.size === 0) signal?.removeEventListener('abort', this.#onAbort)
-      }
-      const onAbort = () => {
-        done()
-        reject(signal!.reason)
-      }
-      const cancel = this.#clock.setTimer(ms, () => {
-        done()
-        onTime(resolve, reject)
-      })
-      this.#pending.add(onAbort)
-      signal?.addEventListener('abort', this.#onAbort, { once: true })
-      promise?.finally(done).then(resolve, reject)
+  /** The promise's own outcome, or `TIMEOUT` after `timeoutMs`. */
+  within<T>(timeoutMs: number, subject: string, promise: Promise<T>): Promise<T> {
+    const late = () => overdue(this.#op, subject, `it takes longer than ${timeoutMs} ms`)
+    const aborted = (reason: unknown) => this.#aborted(reason)
+    return bounded<T>({ timeoutMs, clock: this.#clock, signal: this.#signal, late, aborted }, (resolve, reject) => {
+      promise.then(resolve, reject)
+      return undefined
     })
   }
 
-  // One function for all: adding it again adds nothing.
-  readonly #onAbort = (): void => {
-    for (const end of [...this.#pending]) end()
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.check()
+      const cancel = this.#clock.setTimer(ms, () => {
+        unlisten()
+        resolve()
+      })
+      const unlisten = onAbort(this.#signal, (reason) => {
+        cancel()
+        reject(this.#aborted(reason))
+      })
+    })
   }
+
+  #aborted(cause: unknown): LinuxGuestError {
+    return new LinuxGuestError({ code: 'ABORTED', op: this.#op, subject: '', what: 'the caller has aborted it', cause })
+  }
+}
+
+function overdue(op: string, subject: string, what: string): LinuxGuestError {
+  const next = 'The kernel goes on with it. Look at the guest before you repeat it.'
+  return new LinuxGuestError({ code: 'TIMEOUT', op, subject, what, next })
 }
 
 /** One operation at a time, in the order of the calls, as under one of the kernel's locks. */
 export class Turns {
   readonly #waiting: Waiting
-  readonly #operationMs: number
+  readonly #timeoutMs: number
   #last: Promise<unknown> = Promise.resolve()
 
-  constructor(waiting: Waiting, operationMs: number) {
+  constructor(waiting: Waiting, operationTimeoutMs: number) {
     this.#waiting = waiting
-    this.#operationMs = operationMs
+    this.#timeoutMs = operationTimeoutMs
   }
 
-  /** Rejects with `Overdue` after `operationMs`, its turn included. One that is stuck in the kernel keeps its turn until it comes back. */
-  run<T>(what: string, operation: () => Promise<T>): Promise<T> {
-    const deadline = this.#waiting.now() + this.#operationMs
+  /** Rejects with `TIMEOUT` after `operationTimeoutMs`, its turn included. An operation that hangs in the kernel keeps its turn until it returns. */
+  run<T>(subject: string, operation: () => Promise<T>): Promise<T> {
+    const deadline = this.#waiting.now() + this.#timeoutMs
     const turn = this.#last.then(() => {
       this.#waiting.check()
-      if (this.#waiting.now() >= deadline) throw new Overdue(`${what}: its turn came too late`)
+      if (this.#waiting.now() >= deadline) throw overdue('linuxGuest', subject, 'its turn came too late')
       return operation()
     })
     this.#last = turn.catch(() => {})
-    return this.#waiting.within(this.#operationMs, what, turn)
+    return this.#waiting.within(this.#timeoutMs, subject, turn)
   }
 }

@@ -14,7 +14,7 @@ export interface ArmOptions {
 }
 
 /**
- * aarch64, after guest kernel patch 0005: a request is a count, and the CPUs' numbers follow from how many are online. All CPUs up to
+ * aarch64, after guest kernel patch 0005: a request carries a count, and the CPUs' numbers follow from how many are online. All CPUs up to
  * `maxCpus` are present from boot, as the device tree lists them.
  */
 export class ArmCpus implements Cpus {
@@ -61,7 +61,7 @@ export class ArmCpus implements Cpus {
     )
   }
 
-  /** Goes on up to the first step that does not answer 0. The index is the count that the kernel believes to be online then. */
+  /** Stops at the first step that does not return 0. The index is the number of CPUs that the kernel then believes to be online. */
   #each(wanted: number, step: (i: number) => number, indexAfter: (done: number) => number): CpuAnswer {
     const before = [...this.#online]
     let done = 0
@@ -80,10 +80,10 @@ export class ArmCpus implements Cpus {
   }
 
   #bringUp(id: number): number {
-    // No such CPU has no device, and the kernel uses it all the same.
+    // A CPU that does not exist has no device, and the kernel uses the device all the same.
     if (id >= this.#options.maxCpus) throw new Oops(`NULL pointer dereference: onlining CPU ${id}`, { holdsLock: true })
     if (this.#online.has(id)) return 1
-    // PSCI knows no such vCPU.
+    // PSCI does not know this vCPU.
     if (!this.#options.hardware.hasCpu(id)) return EINVAL
     this.#online.add(id)
     return 0

@@ -6,14 +6,14 @@ import { ascending, type Cpus, type Wait } from './cpus.js'
 import type { SimulatedHardware } from './hardware.js'
 import { Oops } from './lock.js'
 
-/** How long the boot CPU waits for one that does not answer, in milliseconds; seen on a 6.1 guest. */
+/** How long the boot CPU waits for a CPU that does not answer, in milliseconds; seen on a 6.1 guest. */
 const ABSENT_CPU_MS = 12_200
 
-/** One logical CPU. Its place in the table is its number, which it keeps once it has been given out. */
+/** One logical CPU. Its place in the table is its number, which it keeps once assigned. */
 interface Cpu {
-  /** The APIC id for which the number was given out (the kernel's cpuid_to_apicid). */
+  /** The APIC id for which the number was assigned (the kernel's cpuid_to_apicid). */
   readonly id: number
-  /** The APIC id by which it is found now, undefined while it is unplugged (x86_cpu_to_apicid). */
+  /** The APIC id by which the CPU is found now; undefined while it is unplugged (x86_cpu_to_apicid). */
   apicId: number | undefined
   /** Has a device in sysfs. */
   registered: boolean
@@ -31,7 +31,7 @@ export interface X86Options {
   readonly maxCpus: number
   readonly hardware: SimulatedHardware
   readonly quirks: Pick<Quirks, 'partialCpuAdd' | 'slowAbsentCpu'>
-  /** What a request that names no CPU finds in the kernel's uninitialised variable. */
+  /** The value of the kernel's uninitialised variable, which answers a request that names no CPU. */
   readonly uninitialisedResult: number
 }
 
@@ -39,7 +39,7 @@ export interface X86Options {
 export class X86Cpus implements Cpus {
   readonly #options: X86Options
   readonly #cpus: Cpu[] = []
-  /** How many CPUs are plugged in, by the kernel's own count (num_processors). Only the first so many numbers are searched. */
+  /** How many CPUs are plugged in, by the kernel's own count (num_processors). A search stops at this number. */
   #processors: number
 
   constructor(options: X86Options) {
@@ -68,7 +68,7 @@ export class X86Cpus implements Cpus {
 
   add(request: CpuRequest, wait: Wait): MaybePromise<CpuAnswer> {
     const ids = apicIds(request)
-    // Nothing has set the result of a loop that does not run.
+    // The kernel sets the result in a loop, which does not run here.
     if (ids.length === 0) return { result: this.#options.uninitialisedResult, index: 0 }
     if (ids.some((id) => this.#numberOf(id) !== undefined)) return { result: EINVAL }
     const added: number[] = []
@@ -80,7 +80,7 @@ export class X86Cpus implements Cpus {
       cpu.present = true
       this.#processors += 1
       if (cpu.registered) {
-        // Registering its device a second time fails, and the roll-back takes the bookkeeping of a CPU that runs.
+        // Registering its device a second time fails, and the roll-back removes the bookkeeping of a CPU that runs.
         this.#unplug(cpu)
         return this.#failed(EEXIST, added)
       }
@@ -104,7 +104,7 @@ export class X86Cpus implements Cpus {
     const bound = this.#options.counted ? this.#processors : this.#cpus.filter((cpu) => cpu.online).length
     if (ids.length >= bound) return { result: EINVAL, index: 0 }
     if (ids.length === 0) return { result: this.#options.uninitialisedResult, index: 0 }
-    // An id that is not found is number −1, which is tested against a bitmap without a look at its range.
+    // The number of an id that is not found is −1, which the kernel tests against a bitmap without a range check.
     const absent = ids.find((id) => this.#numberOf(id) === undefined)
     if (absent !== undefined) throw new Oops(`page fault: is CPU -1 (APIC id ${absent}) possible?`, { holdsLock: false })
     if (!this.#options.quirks.partialCpuAdd) {
@@ -112,7 +112,7 @@ export class X86Cpus implements Cpus {
       if (obstacle !== undefined) return { result: obstacle }
     }
     for (const id of ids) {
-      // Found a moment ago, but the removal of another CPU may have put it out of reach; then the lock is held already.
+      // It was found above, but the removal of another CPU may have put it out of reach. The lock is held by then.
       const number = this.#numberOf(id)
       if (number === undefined) throw new Oops(`NULL pointer dereference: offlining CPU -1 (APIC id ${id})`, { holdsLock: true })
       const obstacle = this.#obstacle(number)
@@ -129,7 +129,7 @@ export class X86Cpus implements Cpus {
     return number < 0 ? undefined : number
   }
 
-  /** The number that an APIC id gets, or undefined where there is none for it. */
+  /** The number that an APIC id gets, or undefined if there is no number left for it. */
   #claim(id: number): number | undefined {
     const known = this.#cpus.findIndex((cpu) => cpu.id === id)
     if (!this.#options.counted) return known >= 0 && this.#options.hardware.hasCpu(id) ? known : undefined
@@ -138,7 +138,7 @@ export class X86Cpus implements Cpus {
     return this.#cpus.push({ id, apicId: undefined, registered: false, present: false, online: false }) - 1
   }
 
-  /** Why a CPU does not go: the boot CPU never does, and one that is offline answers +1. */
+  /** The result that prevents a removal, or 0: the boot CPU cannot be removed, and a CPU that is offline gets +1. */
   #obstacle(number: number): number {
     if (number === 0) return EINVAL
     return this.#cpus[number]!.online ? 0 : 1

@@ -1,7 +1,20 @@
 // The protocol's numbered facts, as a client meets them; CPUs: facts 5 … 11.
 import { decodeReply, encodeRequest } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
-import { ALL, addCount, addCpu, addMmio, addPci, delCount, delCpu, delMmio, NEW, NO_REPLY, OLD, setUp } from '../test-harness.js'
+import {
+  ALL,
+  addCount,
+  addCpu,
+  addMmio,
+  addPci,
+  delCount,
+  delCpu,
+  delMmio,
+  NEW,
+  NO_REPLY,
+  OLD,
+  setUp,
+} from '../../../testing/guest-rig.js'
 
 describe('5: no CPU named on x86 is an uninitialised result', () => {
   test.each(['ADD_CPU', 'DEL_CPU'] as const)('%s', async (type) => {
@@ -334,7 +347,7 @@ describe('+1: already in that state', () => {
     for (const arch of ['x86_64', 'aarch64'] as const) {
       const { guest } = setUp({ arch, cpus: 2, maxCpus: 4 })
       expect(() => guest.setCpuOnline(0, false)).toThrow(RangeError)
-      expect(() => guest.setCpuOnline(9, true)).toThrow('CPU 9 cannot be switched; online: 0, 1')
+      expect(() => guest.setCpuOnline(9, true)).toThrow('id: must be a CPU other than the boot CPU; 0, 1 are online, got 9')
     }
   })
 })

@@ -1,7 +1,7 @@
 // The protocol's numbered facts, as a client meets them; devices, connections and the life of the guest: facts 12 … 17.
 import { decodeReply, encodeConnect, encodeRequest } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
-import { ALL, addCpu, addMmio, addPci, delMmio, delPci, setUp } from '../test-harness.js'
+import { ALL, addCpu, addMmio, addPci, delMmio, delPci, setUp } from '../../../testing/guest-rig.js'
 import { type SimulatedGuestOptions, simulatedGuest } from './guest.js'
 
 describe('12: a success says little', () => {
@@ -223,21 +223,24 @@ describe('options', () => {
   const window = (more: object) => ({ base: 0xd000_0000n, size: 4096n, irq: 5, ...more })
 
   test.each([
-    [{ arch: 'riscv64' }, "arch: must be 'x86_64' or 'aarch64', got 'riscv64'"],
-    [{ arch: 'x86_64', kernel: '4.19' }, "kernel: must be one of 5.10, 6.1, 6.12, 6.18, got '4.19'"],
-    [{ arch: 'x86_64', cpus: 0 }, 'cpus: must be an integer in 1 … 256, got 0'],
-    [{ arch: 'x86_64', cpus: 3, maxCpus: 2 }, 'cpus: must be an integer in 1 … 2, got 3'],
-    [{ arch: 'x86_64', maxCpus: 257 }, 'maxCpus: must be an integer in 1 … 256, got 257'],
-    [{ arch: 'x86_64', quirks: { tornRequest: false } }, 'quirks.tornRequest: must be one of tornRequests, '],
-    [{ arch: 'x86_64', mmio: [window({}), window({ base: -1n })] }, 'mmio[1].base: must be a bigint in 0 … 2^64 − 1, got -1n'],
-    [{ arch: 'x86_64', mmio: [window({ base: 2n ** 64n })] }, 'mmio[0].base: must be a bigint in 0 …'],
-    [{ arch: 'x86_64', mmio: [window({ size: 4096 })] }, 'mmio[0].size: must be a bigint in 1 … 2^64 − 1, got 4096'],
-    [{ arch: 'x86_64', mmio: [window({ irq: 2 ** 32 })] }, 'mmio[0].irq: must be an integer in 0 … 4294967295, got 4294967296'],
-    [{ arch: 'x86_64', pci: [{ bus: 256, devfn: 0 }] }, 'pci[0].bus: must be an integer in 0 … 255, got 256'],
-    [{ arch: 'x86_64', pci: [{ bus: 0, devfn: Number.NaN }] }, 'pci[0].devfn: must be an integer in 0 … 255, got NaN'],
+    [{ arch: 'riscv64' }, `arch: must be 'x86_64' or 'aarch64', got "riscv64"`],
+    [{ arch: 'x86_64', kernel: '4.19' }, 'kernel: must be one of 5.10, 6.1, 6.12, 6.18, got "4.19"'],
+    [{ arch: 'x86_64', cpus: 0 }, 'cpus: must be an integer from 1 to 256, got 0'],
+    [{ arch: 'x86_64', cpus: 3, maxCpus: 2 }, 'cpus: must be an integer from 1 to 2, got 3'],
+    [{ arch: 'x86_64', maxCpus: 257 }, 'maxCpus: must be an integer from 1 to 256, got 257'],
+    [{ arch: 'x86_64', quirks: { tornRequest: false } }, 'quirks: the key: must be one of tornRequests, '],
+    [{ arch: 'x86_64', mmio: [window({}), window({ base: -1n })] }, 'mmio[1].base: must be a bigint from 0 to 2^64 − 1, got -1n'],
+    [{ arch: 'x86_64', mmio: [window({ base: 2n ** 64n })] }, 'mmio[0].base: must be a bigint from 0'],
+    [{ arch: 'x86_64', mmio: [window({ size: 4096 })] }, 'mmio[0].size: must be a bigint from 1 to 2^64 − 1, got 4096'],
+    [
+      { arch: 'x86_64', mmio: [window({ irq: 2 ** 32 })] },
+      'mmio[0].irq: must be an integer from 0 to 4294967295, got 4294967296',
+    ],
+    [{ arch: 'x86_64', pci: [{ bus: 256, devfn: 0 }] }, 'pci[0].bus: must be an integer from 0 to 255, got 256'],
+    [{ arch: 'x86_64', pci: [{ bus: 0, devfn: Number.NaN }] }, 'pci[0].devfn: must be an integer from 0 to 255, got NaN'],
     [
       { arch: 'x86_64', uninitialisedResult: 2 ** 31 },
-      'uninitialisedResult: must be an integer in -2147483648 … 2147483647, got 2147483648',
+      'uninitialisedResult: must be an integer from -2147483648 to 2147483647, got 2147483648',
     ],
   ])('%o', (options, message) => {
     expect(() => simulatedGuest(options as SimulatedGuestOptions)).toThrow(message)

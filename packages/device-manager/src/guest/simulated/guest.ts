@@ -1,6 +1,7 @@
+import { checkFunction, checkNames, checkObject, checkSwitch, integer, wrongType, wrongValue } from '@upcall/foundation/check'
 import type { GuestConnection } from '@upcall/server'
 import type { Arch } from '@upcall/wire'
-import { checkArchOption, checkFunction, checkObject, checkSwitch, checkSwitches, show } from '../../check.js'
+import { checkArch } from '../../arch.js'
 import type { GuestBackend } from '../backend.js'
 import { allQuirks, type Quirks } from '../quirks.js'
 import type { Cpus, Wait } from './cpus.js'
@@ -21,57 +22,57 @@ const LOG_LINES = 1000
 
 export interface SimulatedGuestOptions {
   arch: Arch
-  /** Default `'6.1'`. 5.10 and 6.1 behave alike, 6.12 and 6.18 too; the two pairs differ in how they handle CPUs. */
+  /** Default `'6.1'`. 5.10 and 6.1 behave alike, and so do 6.12 and 6.18. The two pairs differ in how they handle CPUs. */
   kernel?: KernelVersion | undefined
   /** CPUs online at boot, ids 0 … cpus − 1. Default 1. */
   cpus?: number | undefined
-  /** CPUs that the kernel has room for, 1 … 256. Default 256. */
+  /** How many CPUs the kernel has room for, 1 … 256. Default 256. */
   maxCpus?: number | undefined
-  /** Windows that the kernel's command line names. Default none. */
+  /** The windows on the kernel's command line. Default none. */
   mmio?: readonly MmioWindow[] | undefined
-  /** PCI functions found at boot. Default none. */
+  /** The PCI functions that the kernel finds at boot. Default none. */
   pci?: readonly PciFunction[] | undefined
   /** Default: every vCPU and every PCI function answers. */
   hardware?: SimulatedHardware | undefined
   /** Default: all on. */
   quirks?: { readonly [Q in keyof Quirks]?: boolean | undefined } | undefined
-  /** The kernel options for hotplug. What is switched off answers −1. Default: all on. */
+  /** The kernel's options for hotplug. A request of a kind that is off gets −1. Default: all on. */
   support?: { cpu?: boolean | undefined; mmio?: boolean | undefined; pci?: boolean | undefined } | undefined
-  /** Starts in the middle of the boot: nothing is served before `boot()`. Default false. */
+  /** The guest starts while it boots, and serves nothing before `boot()`. Default false. */
   booting?: boolean | undefined
-  /** The result of an x86_64 CPU request that names no CPU: whatever stood on the kernel's stack. Default 0xaaaaaaaa, as an i32. */
+  /** The result of an x86_64 CPU request that names no CPU: the kernel answers what was on its stack. Default 0xaaaaaaaa, as an i32. */
   uninitialisedResult?: number | undefined
 }
 
-/** What is inside the guest at one moment. */
+/** The inside of the guest at one moment. */
 export interface SimulatedGuestState {
   arch: Arch
   kernel: KernelVersion
   booted: boolean
   paused: boolean
-  /** A thread of the device manager has oopsed. Its connection will never answer. */
+  /** A thread of the device manager has crashed. Its connection never answers. */
   crashed: boolean
-  /** It held the device-hotplug lock. No CPU or MMIO request will be answered, on any connection. */
+  /** That thread held the device-hotplug lock. No CPU or MMIO request gets an answer any more, on any connection. */
   lockLost: boolean
-  /** Ids: APIC ids on x86_64, CPU numbers on aarch64. `corrupted` run although their bookkeeping is gone. */
+  /** APIC ids on x86_64, CPU numbers on aarch64. The `corrupted` CPUs run although the kernel has lost track of them. */
   cpus: { online: number[]; present: number[]; corrupted: number[] }
   mmio: MmioWindow[]
   pci: PciFunction[]
-  /** What the kernel printed, the last 1,000 lines. */
+  /** The last 1,000 lines that the kernel printed. */
   log: string[]
 }
 
 export interface SimulatedGuest extends GuestBackend {
   readonly quirks: Quirks
-  /** A copy, made when it is read. */
+  /** A copy of the state at the moment of reading. */
   readonly state: SimulatedGuestState
-  /** Ends the boot of a guest made with `booting`. */
+  /** Ends the boot of a guest that was made with `booting`. */
   boot(): void
-  /** Stops all vCPUs. Nothing is answered before `resume()`; what was asked meanwhile is then done, and its late replies arrive. */
+  /** Stops all vCPUs. The guest answers nothing before `resume()`. It then does what was asked meanwhile, and the late replies arrive. */
   pause(): void
   resume(): void
   /**
-   * Takes a CPU down or up from inside the guest, as through sysfs. The next request for it may then answer +1.
+   * Takes a CPU offline or online from inside the guest, as through sysfs. The next request for it may then get +1.
    *
    * @throws `RangeError` if there is no such CPU or it is the boot CPU.
    */
@@ -79,9 +80,9 @@ export interface SimulatedGuest extends GuestBackend {
 }
 
 /**
- * A guest in memory that behaves as the patched kernels do, the dangerous parts included.
+ * A guest in memory that behaves as the patched kernels do, including the dangerous parts. Pure: it needs no module of Node.
  *
- * @throws TypeError or RangeError that names the option, or the quirk, that is wrong.
+ * @throws TypeError or RangeError that names the wrong option or quirk.
  */
 export function simulatedGuest(options: SimulatedGuestOptions): SimulatedGuest {
   return new Guest(options)
@@ -108,18 +109,19 @@ class Guest implements SimulatedGuest {
     checkObject('options', options)
     const { arch, kernel = '6.1', cpus = 1, maxCpus = MAX_CPUS, hardware = everythingAnswers, support = {} } = options
     const { mmio = [], pci = [], uninitialisedResult = 0xaaaaaaaa | 0 } = options
-    checkArchOption(arch)
-    if (!KERNELS.includes(kernel)) throw new RangeError(`kernel: must be one of ${KERNELS.join(', ')}, got ${show(kernel)}`)
-    inRange('maxCpus', maxCpus, 1, MAX_CPUS)
-    inRange('cpus', cpus, 1, maxCpus)
+    checkArch(arch)
+    if (!KERNELS.includes(kernel)) wrongValue('kernel', `one of ${KERNELS.join(', ')}`, kernel)
+    integer('maxCpus', maxCpus, { min: 1, max: MAX_CPUS })
+    integer('cpus', cpus, { min: 1, max: maxCpus })
     checkObject('hardware', hardware, 'an object with hasCpu and hasPci')
     checkFunction('hardware.hasCpu', hardware.hasCpu)
     checkFunction('hardware.hasPci', hardware.hasPci)
-    checkSwitches('support', support, ['cpu', 'mmio', 'pci'])
+    checkNames('support', support, ['cpu', 'mmio', 'pci'])
+    for (const [name, on] of Object.entries(support)) checkSwitch(`support.${name}`, on)
     checkSwitch('booting', options.booting)
     checkWindows(mmio)
     checkFunctions(pci)
-    inRange('uninitialisedResult', uninitialisedResult, -(2 ** 31), 2 ** 31 - 1)
+    integer('uninitialisedResult', uninitialisedResult, { min: -(2 ** 31), max: 2 ** 31 - 1 })
     this.arch = arch
     this.quirks = allQuirks(options.quirks)
     this.#kernel = kernel
@@ -183,7 +185,7 @@ class Guest implements SimulatedGuest {
 
   setCpuOnline(id: number, online: boolean): void {
     if (!this.#cpus.setOnline(id, online))
-      throw new RangeError(`id: CPU ${id} cannot be switched; online: ${this.#cpus.online().join(', ')}`)
+      wrongValue('id', `a CPU other than the boot CPU; ${this.#cpus.online().join(', ')} are online`, id)
   }
 
   available(): boolean {
@@ -191,7 +193,7 @@ class Guest implements SimulatedGuest {
   }
 
   opened(): void {
-    // The service's thread is made while a lock is held under which nobody may sleep.
+    // The kernel makes the service's thread while it holds a lock under which sleeping is forbidden.
     if (this.#old) this.#print('BUG: scheduling while atomic: kworker/0:1/0x00000002')
   }
 
@@ -210,36 +212,32 @@ class Guest implements SimulatedGuest {
   }
 }
 
-/** The guest works on, whatever becomes of the connection that asked. */
+/** The guest goes on with its work when the connection that asked is gone. */
 function waitOn(connection: GuestConnection): Wait {
   return (ms) => connection.delay(ms).catch(() => {})
 }
 
 function checkWindows(windows: readonly MmioWindow[]): void {
-  if (!Array.isArray(windows)) throw new TypeError(`mmio: must be an array of windows, got ${show(windows)}`)
+  if (!Array.isArray(windows)) wrongType('mmio', 'an array of windows', windows)
   for (const [i, window] of windows.entries()) {
     checkObject(`mmio[${i}]`, window)
-    for (const [name, min] of [
-      ['base', 0n],
-      ['size', 1n],
-    ] as const)
-      if (typeof window[name] !== 'bigint' || window[name] < min || window[name] >= 1n << 64n)
-        throw new RangeError(`mmio[${i}].${name}: must be a bigint in ${min} … 2^64 − 1, got ${show(window[name])}`)
-    inRange(`mmio[${i}].irq`, window.irq, 0, 2 ** 32 - 1)
+    const { base, size, irq } = window as MmioWindow
+    u64(`mmio[${i}].base`, base, 0n)
+    u64(`mmio[${i}].size`, size, 1n)
+    integer(`mmio[${i}].irq`, irq, { max: 2 ** 32 - 1 })
   }
 }
 
 function checkFunctions(functions: readonly PciFunction[]): void {
-  if (!Array.isArray(functions)) throw new TypeError(`pci: must be an array of functions, got ${show(functions)}`)
+  if (!Array.isArray(functions)) wrongType('pci', 'an array of functions', functions)
   for (const [i, pci] of functions.entries()) {
     checkObject(`pci[${i}]`, pci)
-    inRange(`pci[${i}].bus`, pci.bus, 0, 0xff)
-    inRange(`pci[${i}].devfn`, pci.devfn, 0, 0xff)
+    const { bus, devfn } = pci as PciFunction
+    integer(`pci[${i}].bus`, bus, { max: 0xff })
+    integer(`pci[${i}].devfn`, devfn, { max: 0xff })
   }
 }
 
-function inRange(name: string, value: number, min: number, max: number): void {
-  if (!Number.isInteger(value) || value < min || value > max) {
-    throw new RangeError(`${name}: must be an integer in ${min} … ${max}, got ${show(value)}`)
-  }
+function u64(name: string, value: bigint, min: bigint): void {
+  if (typeof value !== 'bigint' || value < min || value >= 1n << 64n) wrongValue(name, `a bigint from ${min} to 2^64 − 1`, value)
 }

@@ -1,4 +1,4 @@
-/** What the VMM has put under the guest. The guest finds out by trying. */
+/** The hardware that the VMM provides. The guest finds out by trying. */
 export interface SimulatedHardware {
   /** Whether a vCPU answers: by APIC id on x86_64, by CPU number on aarch64. */
   hasCpu(id: number): boolean

@@ -1,6 +1,6 @@
 import { type MaybePromise, NO_REPLY, type NoReply } from '../backend.js'
 
-/** Thrown where the kernel's thread oopses. It never comes back; what it holds, nobody releases. */
+/** Thrown where the kernel's thread crashes. The thread never returns, and the locks that it holds are never released. */
 export class Oops extends Error {
   override readonly name = 'Oops'
   readonly holdsLock: boolean
@@ -12,8 +12,8 @@ export class Oops extends Error {
 }
 
 /**
- * The kernel's device-hotplug lock. CPU and MMIO requests of all connections pass through it one at a time; PCI has a lock of its
- * own. Once it is lost, whoever wants it waits for ever.
+ * The kernel's device-hotplug lock. CPU and MMIO requests of all connections pass through it one at a time; PCI has its own lock. Once
+ * the lock is lost, every request that needs it waits for ever.
  */
 export class HotplugLock {
   readonly #onOops: (oops: Oops) => void
@@ -28,7 +28,7 @@ export class HotplugLock {
     return this.#lost
   }
 
-  /** Runs in this turn if nobody is inside, otherwise in the order of the calls. */
+  /** Runs in this turn if the lock is free, otherwise in the order of the calls. */
   run<T>(operation: () => MaybePromise<T>): MaybePromise<T | NoReply> {
     if (this.#waiting === undefined) {
       const result = this.#enter(operation)

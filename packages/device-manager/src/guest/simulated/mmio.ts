@@ -8,7 +8,7 @@ export interface MmioWindow {
   irq: number
 }
 
-/** The line that the kernel lets several devices share, on both architectures, though Dragonball's shared line on aarch64 is 32. */
+/** The line that several devices may share, on both architectures, although Dragonball's shared line on aarch64 is 32. */
 const SHARED_IRQ = 5
 
 /** The platform devices that upcall and the command line added, under the kernel's rules (guest kernel patch 0004). */
@@ -25,7 +25,7 @@ export class MmioWindows {
     return this.#windows.map((window) => ({ ...window }))
   }
 
-  /** 0 says that a platform device was registered. Whether anything answers at that address, nobody looks. */
+  /** 0 says that a platform device was registered. The kernel does not check whether a device answers at that address. */
   add({ base, size, irq }: MmioRequest): number {
     if (this.#refusesIrq(irq)) return EINVAL
     const last = lastByte(base, size)
@@ -34,7 +34,7 @@ export class MmioWindows {
       if (irq !== SHARED_IRQ && irq === other.irq) return EEXIST
       if (other.base < last && otherLast > base) return EEXIST
     }
-    // The check above compares with `<`. What it lets through the resource tree does not: an empty window, or a common last byte.
+    // The check above compares with `<`. The resource tree refuses what that lets through: an empty window, or a shared last byte.
     if (last < base) return EBUSY
     if (this.#windows.some((other) => other.base <= last && lastByte(other.base, other.size) >= base)) return EBUSY
     this.#windows.push({ base, size, irq })

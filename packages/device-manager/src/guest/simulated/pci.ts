@@ -22,7 +22,7 @@ export class PciFunctions {
     return this.#known.map((known) => ({ ...known }))
   }
 
-  /** Scans the slot. A function that is known already is no failure. */
+  /** Scans the slot. A function that is known already is a success. */
   add({ bus, devfn }: PciRequest): number {
     if (this.#find(bus, devfn) >= 0) return 0
     if (!this.#hardware.hasPci(bus, devfn)) return ENODEV

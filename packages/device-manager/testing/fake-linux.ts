@@ -1,7 +1,7 @@
 // A Linux in memory for the tests: the files that the back end reads, and what the kernel does when some are written. Time jumps to the
 // next timer whenever nothing else is left to do.
 import type { Clock } from '@upcall/server'
-import type { Files } from './files.js'
+import type { Files } from '../src/guest/linux/files.js'
 
 export const EIO = -5
 export const EACCES = -13

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { ManualClock } from './manual-clock.js'
+import { ManualClock, settle } from './manual-clock.js'
 
 it('runs timers in the order in which they are due, then in which they were set', () => {
   const clock = new ManualClock({ start: 100 })
@@ -63,4 +63,34 @@ it('says so when a promise can never settle, or only never', async () => {
   const again = () => void clock.setTimer(1, again)
   again()
   await expect(clock.drive(new Promise(() => {}))).rejects.toThrow('livelock')
+})
+
+it('says when a timer of a certain length is set', async () => {
+  const clock = new ManualClock()
+  const armed = clock.armed(500)
+  clock.setTimer(300, () => {})
+  let told = false
+  void armed.then(() => {
+    told = true
+  })
+  await settle()
+  expect(told).toBe(false)
+  clock.setTimer(500, () => {})
+  await armed
+})
+
+it('never runs an infinite timer', async () => {
+  const clock = new ManualClock()
+  clock.setTimer(Number.POSITIVE_INFINITY, () => expect.unreachable())
+  expect([clock.pending, clock.nextAt, clock.runNext()]).toEqual([1, undefined, false])
+  clock.advance(1e9)
+  await expect(clock.drive(new Promise(() => {}))).rejects.toThrow('deadlock')
+})
+
+it('refuses what is not a time', () => {
+  const clock = new ManualClock()
+  expect(() => clock.setTimer(Number.NaN, () => {})).toThrow('ManualClock.setTimer: ms: must be a number, got NaN')
+  expect(() => clock.advance(-1)).toThrow('ManualClock.advance: ms: must be a finite number of at least 0, got -1')
+  expect(() => clock.advance(Number.POSITIVE_INFINITY)).toThrow('got Infinity')
+  expect(() => new ManualClock({ limit: 0 })).toThrow('ManualClock: limit: must be an integer of at least 1, got 0')
 })

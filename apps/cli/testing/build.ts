@@ -2,7 +2,7 @@
 import { copyFile, rm } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import type { TestProject } from 'vitest/node'
-import { buildPrograms } from '../../../../scripts/test-programs.js'
+import { buildPrograms } from '../../../scripts/test-programs.js'
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -12,7 +12,7 @@ declare module 'vitest' {
 }
 
 export default async function setup({ provide }: TestProject): Promise<() => Promise<void>> {
-  const app = new URL('../../', import.meta.url)
+  const app = new URL('../', import.meta.url)
   const name = `node_modules/.test-program-${process.pid}`
   const folder = fileURLToPath(new URL(name, app))
   await buildPrograms(app, { main: 'src/main.ts' }, `${name}/dist`)

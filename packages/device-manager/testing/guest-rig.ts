@@ -1,8 +1,8 @@
 // What the tests of the guest share: bytes go straight into a session, and its connection's clock is turned by hand.
 import type { GuestConnection, GuestSession } from '@upcall/server'
 import { type Arch, decodeReply, encodeRequest, type Reply, type Request } from '@upcall/wire'
-import { deviceManagerGuest } from './service.js'
-import { type SimulatedGuestOptions, simulatedGuest } from './simulated/guest.js'
+import { deviceManagerGuest } from '../src/guest/service.js'
+import { type SimulatedGuestOptions, simulatedGuest } from '../src/guest/simulated/guest.js'
 
 export const OLD = ['5.10', '6.1'] as const
 export const NEW = ['6.12', '6.18'] as const

@@ -3,8 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
-import { Interrupted } from './exit.js'
-import { run } from './run.js'
+import { Interrupted } from '../src/exit.js'
+import { run } from '../src/run.js'
 
 /** What a command wrote, and a way to wait for it. */
 class Sink extends Writable {

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { expect, it, vi } from 'vitest'
-import { socketParty } from './party.js'
+import { socketEnd } from './end.js'
 import { relay } from './relay.js'
 
 /** Both ends of a TCP connection over the loopback. */
@@ -20,7 +20,7 @@ async function tcpPair(): Promise<[Socket, Socket]> {
 it('a TCP peer that resets in the middle ends the relay, and is told of as a break', async () => {
   const [near, dialer] = await tcpPair()
   const [target, far] = await tcpPair()
-  const relayed = relay(socketParty(near, { halfClose: true }), socketParty(far, { halfClose: true }), {
+  const relayed = relay(socketEnd(near, { halfClose: true }), socketEnd(far, { halfClose: true }), {
     signal: new AbortController().signal,
   })
   const gone = new Promise((resolve) => dialer.once('close', resolve))

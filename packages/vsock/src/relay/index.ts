@@ -1,0 +1,3 @@
+export { type RelayEnd, type SocketEndOptions, socketEnd } from './end.js'
+export type { Abilities, Broken, Relayed } from './machine.js'
+export { type RelayOptions, relay } from './relay.js'
