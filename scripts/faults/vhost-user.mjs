@@ -106,13 +106,13 @@ export default [
   vhostUser(
     'a host that breaks off has ended in order',
     'join.ts',
-    "guest.destroy(hostError ?? new Error('the stream that the guest was joined with has closed before its end'))",
-    'guest.destroy()',
+    'breakOff: (error) => void guest.destroy(error)',
+    'breakOff: () => void guest.destroy()',
   ),
   vhostUser(
     'a guest that was reset has ended in order',
     'join.ts',
-    'whenWritten(() => this.breakOff(host, guestError))',
+    'whenTaken(() => this.breakOff(host, guest.errored ?? undefined))',
     'host.end(() => host.destroy())',
   ),
   vhostUser('a host counts as left behind only when it has read all', 'join.ts', 'guest.onGone = () => this.#keep(host)', ''),

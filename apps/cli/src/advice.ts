@@ -4,6 +4,7 @@
 import type { UpcallError } from '@upcall/client'
 import { isUpcallError } from '@upcall/client'
 import type { GuestError } from '@upcall/device-manager'
+import { messageOf } from '@upcall/foundation/error'
 import { type Address, formatAddress, isVsockError, type VsockError } from '@upcall/vsock'
 import { UPCALL_PORT } from '@upcall/wire'
 
@@ -29,7 +30,7 @@ export function explain(error: UpcallError, subject: string, { target, waiting =
     return error.message
   }
   const cause = error.cause instanceof Error && error.code !== 'ABORTED' ? ` (${error.cause.message})` : ''
-  return `${whatOf(error)}${cause}; ${error.message.slice(whatOf(error).length + 2)}`
+  return `${whatOf(error)}${cause}; ${adviceOf(error)}`
 }
 
 /** Requests name themselves; the wait for a client that is ready does not know for which command that is. */
@@ -62,7 +63,7 @@ function nextOf(root: UpcallError | VsockError, wait: Wait, target: Address | un
       case 'ETIMEDOUT':
         return `is the guest running, and not paused? Allow more with --timeout${wait(', or let `upcall wait` keep trying')}`
       default:
-        return root.message.slice(whatOf(root).length + 2)
+        return adviceOf(root)
     }
   }
   switch (root.code) {
@@ -92,8 +93,14 @@ function refusedNext({ cause }: VsockError, wait: Wait): string {
   return `is the guest still booting${wait(' (`upcall wait` keeps trying)')}, and was its kernel built with upcall?`
 }
 
-/** Messages read `<op> <subject> <remote>: <what>; <next step>`. */
-export function whatOf({ message }: Error): string {
-  const end = message.lastIndexOf('; ')
-  return end < 0 ? message : message.slice(0, end)
+/** `<op> <subject>: <what>`, without the advice. */
+export function whatOf(error: Error): string {
+  if (isVsockError(error)) return messageOf({ ...error, next: undefined })
+  const end = error.message.lastIndexOf('; ')
+  return end < 0 ? error.message : error.message.slice(0, end)
+}
+
+/** The advice alone. */
+export function adviceOf(error: Error): string {
+  return isVsockError(error) ? error.next : error.message.slice(whatOf(error).length + 2)
 }

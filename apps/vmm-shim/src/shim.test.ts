@@ -95,11 +95,11 @@ describe('a guest in a process of its own', () => {
     await vm.resize(4)
     await vm.resize(2)
     const { window } = await vm.addDrive('vdb', DISK)
-    await vm.addPci('net1', '00:05.0')
+    await vm.addPci('net1', { bdf: '00:05.0' })
     expect((await vm.view()).guest).toMatchObject({
       cpus: { online: [0, 1] },
-      mmio: [{ base: `0x${window.base.toString(16)}`, size: '0x2000', irq: window.irq }],
-      pci: ['00:05.0'],
+      mmio: [window],
+      pci: [{ bus: 0, devfn: 5 << 3 }],
     })
     await shim.close()
     await shim.close()
@@ -160,7 +160,7 @@ describe('a guest in a process of its own', () => {
     expect(isAlive(pid)).toBe(false)
     expect(await vm.view()).toMatchObject({
       state: 'dead',
-      guest: null,
+      guest: undefined,
       believed: { cpus: { present: [0, 1, 2], unknown: [3] } },
     })
     await expect(vm.addDrive('vdb', DISK)).rejects.toMatchObject({ code: 'NOT_READY' })

@@ -113,7 +113,7 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     parts.onManager?.(manager, machine)
 
     const { reconcileMs } = options
-    const vm = new Vm({ arch, cpus, maxCpus, machine, manager, reconcileMs, readyMs: parts.readyMs })
+    const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: reconcileMs, readyTimeoutMs: parts.readyMs })
     if (apiSocket) {
       const api = serveApi({ server: apiSocket, vm, log })
       closers.push(() => api.close())

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { keepReadable } from '@upcall/foundation/streams'
+import { joinStreams } from '@upcall/foundation/join'
 import { VsockDeviceError } from './errors.js'
 
 /** A stream into the guest, as `Leavers` needs it. */
@@ -33,34 +33,16 @@ export class Leavers {
    * - A guest that is reset, breaks the rules, or is gone before its end: the host gets what came, then it is broken off.
    */
   join(guest: Guest, host: Duplex): void {
-    let guestError: Error | undefined
-    let hostError: Error | undefined
-    // 'close' follows and does what there is to do.
-    guest.on('error', (error) => (guestError = error))
-    host.on('error', (error) => (hostError = error))
-    const whenWritten = pump(guest, host)
-    host.pipe(guest)
     guest.onGone = () => this.#keep(host)
-    host.once('close', () => {
-      if (guest.destroyed) return
-      if (host.readableEnded) {
-        // Nobody takes what the guest says any more: it must not wait for that, and so fail to read.
-        guest.resume()
-        guest.end(() => guest.destroy())
-      } else {
-        guest.destroy(hostError ?? new Error('the stream that the guest was joined with has closed before its end'))
-      }
-    })
-    guest.once('close', () => {
-      if (host.destroyed) return
-      this.#keep(host)
-      // The host may write all it has before it reads.
-      let dropped = false
-      host.on('data', () => (dropped = true)).resume()
-      // A reset would take back what a TCP socket has yet to deliver, and all that the guest said has an end in order.
-      if (guest.readableEnded) host.end(() => host.destroy(guestError ?? (dropped ? lost() : undefined)))
-      else whenWritten(() => this.breakOff(host, guestError))
-    })
+    guest.once('close', () => this.#keep(host))
+    joinStreams(
+      { stream: guest, closeError: () => undefined, breakOff: (error) => void guest.destroy(error) },
+      {
+        stream: host,
+        closeError: ({ lost, errored }) => errored ?? (lost > 0 ? lostError() : undefined),
+        breakOff: (_error, whenTaken) => whenTaken(() => this.breakOff(host, guest.errored ?? undefined)),
+      },
+    )
   }
 
   /**
@@ -87,37 +69,7 @@ export class Leavers {
   }
 }
 
-/** As `pipe`; the result calls a function once the host has taken all that came. What a host refuses goes nowhere. */
-function pump(guest: Duplex, host: Duplex): (fn: () => void) => void {
-  let waiting = 0
-  let refused = false
-  let then = () => {}
-  const settle = () => {
-    if (waiting === 0 || refused) then()
-  }
-  const written = () => {
-    waiting--
-    settle()
-  }
-  guest.on('data', (chunk: Buffer) => {
-    if (host.destroyed || refused) return
-    waiting++
-    if (!host.write(chunk, written)) guest.pause()
-  })
-  guest.once('end', () => host.end())
-  host.on('drain', () => guest.resume())
-  keepReadable(host, () => {
-    refused = true
-    guest.resume()
-    settle()
-  })
-  return (fn) => {
-    then = fn
-    settle()
-  }
-}
-
-const lost = () =>
+const lostError = () =>
   new VsockDeviceError({
     code: 'EPIPE',
     subject: 'joined stream',

@@ -1,8 +1,17 @@
 import type { Bdf } from '@upcall/device-manager'
 import type { Window } from './mmio-space.js'
 
-/** `unknown`: a request about it was sent and never answered. It keeps its place until a reconcile settles it. */
+/**
+ * `adding`, `removing`: a change is under way. `unknown`: the guest was asked and did not answer; the device keeps its place until a
+ * reconcile settles it.
+ */
 export type DeviceStatus = 'adding' | 'present' | 'removing' | 'unknown'
+
+export interface Cpu {
+  /** The APIC id on x86_64; a number from 0 up on aarch64. */
+  readonly id: number
+  status: DeviceStatus
+}
 
 /** A file of the host behind a block device. */
 export interface Disk {
@@ -20,15 +29,7 @@ export interface Drive extends Disk {
 export interface PciDevice {
   readonly id: string
   readonly place: Bdf
-  /** Without one it is some device, with nothing behind it. */
+  /** Without a disk it is some device, with nothing behind it. */
   readonly disk?: Disk | undefined
   status: DeviceStatus
-}
-
-/** What the VMM believes of its own machine. */
-export interface Books {
-  /** Ids, ascending. Those in `unknown` run, but nobody knows whether the guest uses them. */
-  cpus: { present: readonly number[]; unknown: readonly number[] }
-  readonly drives: Map<string, Drive>
-  readonly pci: Map<string, PciDevice>
 }

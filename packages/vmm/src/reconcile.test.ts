@@ -1,6 +1,7 @@
 import { parseBdf } from '@upcall/device-manager'
 import { describe, expect, it } from 'vitest'
-import type { Books, DeviceStatus, Drive } from './devices.js'
+import type { Cpu, DeviceStatus, Drive, PciDevice } from './devices.js'
+import type { Inventory } from './inventory.js'
 import type { GuestReport } from './port.js'
 import { differences, listSettled, settle, settleAsAbsent } from './reconcile.js'
 
@@ -8,14 +9,15 @@ function drive(id: string, base: bigint, status: DeviceStatus): Drive {
   return { id, window: { base, size: 0x2000n, irq: 6 }, pathOnHost: '/d', isReadOnly: false, status }
 }
 
-function books(): Books {
+function inventory(): Inventory {
+  const cpus: Cpu[] = [0, 1, 2, 3].map((id) => ({ id, status: id < 2 ? 'present' : 'unknown' }))
   const drives = [drive('a', 0xd0000000n, 'present'), drive('b', 0xd0002000n, 'unknown'), drive('c', 0xd0004000n, 'unknown')]
-  const pci = [
-    { id: 'p', place: parseBdf('00:01.0'), status: 'unknown' as const },
-    { id: 'q', place: parseBdf('00:02.0'), status: 'unknown' as const },
+  const pci: PciDevice[] = [
+    { id: 'p', place: parseBdf('00:01.0'), status: 'unknown' },
+    { id: 'q', place: parseBdf('00:02.0'), status: 'unknown' },
   ]
   return {
-    cpus: { present: [0, 1], unknown: [2, 3] },
+    cpus: new Map(cpus.map((cpu) => [cpu.id, cpu])),
     drives: new Map(drives.map((drive) => [drive.id, drive])),
     pci: new Map(pci.map((device) => [device.id, device])),
   }
@@ -35,7 +37,7 @@ const guest: GuestReport = {
 
 describe('settle', () => {
   it('believes the guest of everything unknown, window by exact window', () => {
-    expect(listSettled(settle(books(), guest))).toEqual([
+    expect(listSettled(settle(inventory(), guest))).toEqual([
       { kind: 'cpu', id: '2', now: 'present' },
       { kind: 'cpu', id: '3', now: 'absent' },
       { kind: 'mmio', id: 'b', now: 'present' },
@@ -46,7 +48,7 @@ describe('settle', () => {
   })
 
   it('takes everything unknown for absent where the guest is a fresh one', () => {
-    expect(listSettled(settleAsAbsent(books())).map(({ kind, id, now }) => `${kind} ${id} ${now}`)).toEqual([
+    expect(listSettled(settleAsAbsent(inventory())).map(({ kind, id, now }) => `${kind} ${id} ${now}`)).toEqual([
       'cpu 2 absent',
       'cpu 3 absent',
       'mmio b absent',
@@ -59,7 +61,7 @@ describe('settle', () => {
 
 describe('differences', () => {
   it('names what only one side has, and nothing that is unknown', () => {
-    expect(differences(books(), guest)).toEqual([
+    expect(differences(inventory(), guest)).toEqual([
       { kind: 'cpu', id: '1', only: 'vmm' },
       { kind: 'mmio', id: 'a', only: 'vmm' },
       { kind: 'mmio', id: '0xd0004000', only: 'guest' },

@@ -1,5 +1,6 @@
 import { formatBdf } from '@upcall/device-manager'
-import type { Books, Drive, PciDevice } from './devices.js'
+import type { Drive, PciDevice } from './devices.js'
+import { type Inventory, isUnknown, presentCpus, unknownCpus } from './inventory.js'
 import { sameWindow } from './mmio-space.js'
 import { sameFunction } from './pci-bus.js'
 import type { GuestReport } from './port.js'
@@ -11,11 +12,11 @@ export interface Settled {
   readonly now: 'present' | 'absent'
 }
 
-/** Something that one side has and the other does not, though no request about it was left open. */
+/** What one side has and the other does not, although no request about it was left open. */
 export interface Difference {
   readonly kind: 'cpu' | 'mmio' | 'pci'
   readonly id: string
-  /** Who has it. */
+  /** The side that has it. */
   readonly only: 'vmm' | 'guest'
 }
 
@@ -27,12 +28,12 @@ export interface Settlement {
 }
 
 /** Holds only once the guest has ended what it was asked. */
-export function settle(books: Books, guest: GuestReport): Settlement {
-  const { unknown } = books.cpus
+export function settle(inventory: Inventory, guest: GuestReport): Settlement {
+  const unknown = unknownCpus(inventory)
   const online = new Set(guest.cpus.online)
   const runs = (id: number) => online.has(id)
-  const drives = [...books.drives.values()].filter(isUnknown)
-  const pci = [...books.pci.values()].filter(isUnknown)
+  const drives = [...inventory.drives.values()].filter(isUnknown)
+  const pci = [...inventory.pci.values()].filter(isUnknown)
   const hasDrive = (drive: Drive) => guest.mmio.some((window) => sameWindow(window, drive.window))
   const hasPci = (device: PciDevice) => guest.pci.some((place) => sameFunction(place, device.place))
   return {
@@ -42,12 +43,12 @@ export function settle(books: Books, guest: GuestReport): Settlement {
   }
 }
 
-/** Nothing can be in a guest that was booted afresh without it. */
-export function settleAsAbsent(books: Books): Settlement {
+/** A guest that was booted afresh has nothing that it was not booted with. */
+export function settleAsAbsent(inventory: Inventory): Settlement {
   return {
-    cpus: { present: [], absent: [...books.cpus.unknown] },
-    drives: { present: [], absent: [...books.drives.values()].filter(isUnknown) },
-    pci: { present: [], absent: [...books.pci.values()].filter(isUnknown) },
+    cpus: { present: [], absent: unknownCpus(inventory) },
+    drives: { present: [], absent: [...inventory.drives.values()].filter(isUnknown) },
+    pci: { present: [], absent: [...inventory.pci.values()].filter(isUnknown) },
   }
 }
 
@@ -66,15 +67,14 @@ export function listSettled({ cpus, drives, pci }: Settlement): Settled[] {
 }
 
 /** Where the two sides differ although nothing is unknown, say because another client has asked the guest for something. */
-export function differences(books: Books, guest: GuestReport): Difference[] {
-  const drives = [...books.drives.values()]
-  const pci = [...books.pci.values()]
-  const { present, unknown } = books.cpus
-  const known = new Set([...present, ...unknown])
+export function differences(inventory: Inventory, guest: GuestReport): Difference[] {
+  const drives = [...inventory.drives.values()]
+  const pci = [...inventory.pci.values()]
+  const present = presentCpus(inventory)
   const online = new Set(guest.cpus.online)
   return [
     ...present.filter((id) => !online.has(id)).map((id) => only('vmm', 'cpu', String(id))),
-    ...guest.cpus.online.filter((id) => !known.has(id)).map((id) => only('guest', 'cpu', String(id))),
+    ...guest.cpus.online.filter((id) => !inventory.cpus.has(id)).map((id) => only('guest', 'cpu', String(id))),
     ...drives
       .filter(({ status, window }) => status === 'present' && !guest.mmio.some((other) => sameWindow(other, window)))
       .map(({ id }) => only('vmm', 'mmio', id)),
@@ -90,10 +90,6 @@ export function differences(books: Books, guest: GuestReport): Difference[] {
   ]
 }
 
-function only(who: Difference['only'], kind: Difference['kind'], id: string): Difference {
-  return { kind, id, only: who }
-}
-
-function isUnknown({ status }: { status: string }): boolean {
-  return status === 'unknown'
+function only(side: Difference['only'], kind: Difference['kind'], id: string): Difference {
+  return { kind, id, only: side }
 }

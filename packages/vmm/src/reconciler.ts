@@ -1,9 +1,10 @@
 import { isUpcallError } from '@upcall/client'
 import { type DeviceManager, isGuestError } from '@upcall/device-manager'
+import { duration } from '@upcall/foundation/check'
 import { textOf } from '@upcall/foundation/error'
 import type { Arch } from '@upcall/wire'
-import type { Books } from './devices.js'
 import { VmError } from './error.js'
+import type { Inventory } from './inventory.js'
 import { sameWindow } from './mmio-space.js'
 import type { GuestReport, Machine } from './port.js'
 import { type Difference, differences, listSettled, type Settled, type Settlement, settle, settleAsAbsent } from './reconcile.js'
@@ -23,27 +24,36 @@ const NOWHERE = { base: 0xffff_ffff_ffff_0000n, size: 0x1000n, irq: 5 }
 export interface ReconcilerOptions {
   machine: Machine
   manager: DeviceManager<Arch>
-  books: Books
-  /** How long to wait for the guest to be ready and to have ended what it is at, in milliseconds. */
-  timeoutMs: number
+  inventory: Inventory
+  /** How long to wait for the guest to be ready and to end what it is at, in milliseconds. Default 30,000. */
+  timeoutMs?: number | undefined
+  /** Called when the inventory has changed. Must not reject. */
+  save?: (() => Promise<void>) | undefined
 }
 
 /** Brings together what the VMM believes and what the guest has. Nothing else may go on meanwhile. */
 export class Reconciler {
   readonly #machine: Machine
   readonly #manager: DeviceManager<Arch>
-  readonly #books: Books
+  readonly #inventory: Inventory
   readonly #timeoutMs: number
-  /** Resets that have been dealt with. */
-  #settledResets = 0
+  readonly #save: () => Promise<void>
+  /** Resets that have been dealt with; undefined if the guest may have been reset before anything was known of it. */
+  #settledResets: number | undefined = 0
   /** What was done since the last run that could tell of it. */
   #untold: { restarted: boolean; settled: Settled[] } = { restarted: false, settled: [] }
 
-  constructor({ machine, manager, books, timeoutMs }: ReconcilerOptions) {
+  constructor({ machine, manager, inventory, timeoutMs, save = async () => {} }: ReconcilerOptions) {
     this.#machine = machine
     this.#manager = manager
-    this.#books = books
-    this.#timeoutMs = timeoutMs
+    this.#inventory = inventory
+    this.#timeoutMs = duration('reconcileTimeoutMs', timeoutMs, 30_000)
+    this.#save = save
+  }
+
+  /** The next run tells the guest of all its windows again: it may have been reset while no controller looked. */
+  announceAll(): void {
+    this.#settledResets = undefined
   }
 
   /**
@@ -52,17 +62,18 @@ export class Reconciler {
    *
    * @throws the client's error if the guest cannot be asked; what was unknown then stays so, unless the guest was dead.
    */
-  async run(): Promise<Reconciled> {
+  async run({ signal: given }: { signal?: AbortSignal | undefined } = {}): Promise<Reconciled> {
     const restarted = this.#machine.guest === 'dead'
     if (restarted) {
-      await this.#carryOut(settleAsAbsent(this.#books))
+      await this.#carryOut(settleAsAbsent(this.#inventory))
       this.#machine.boot()
       this.#untold.restarted = true
     }
-    const { guestGone: signal } = this.#machine
-    await this.#quiesce(signal)
+    const { guestGone } = this.#machine
+    const signal = given ? AbortSignal.any([guestGone, given]) : guestGone
+    await this.#quiesce(guestGone, signal)
     const guest = await this.#machine.report()
-    if (guest && !restarted) await this.#carryOut(settle(this.#books, guest))
+    if (guest && !restarted) await this.#carryOut(settle(this.#inventory, guest))
     const told = await this.#tellAgain(guest, signal)
     if (!guest && !restarted && !told)
       throw new VmError({
@@ -75,7 +86,7 @@ export class Reconciler {
     const now = told ? ((await this.#machine.report()) ?? guest) : guest
     const done = this.#untold
     this.#untold = { restarted: false, settled: [] }
-    return { ...done, differences: now ? differences(this.#books, now) : [] }
+    return { ...done, differences: now ? differences(this.#inventory, now) : [] }
   }
 
   /**
@@ -101,7 +112,7 @@ export class Reconciler {
     const astray = spares.cpus.filter((id) => online.has(id))
     for (const id of astray.sort((a, b) => b - a))
       await tell({ kind: 'cpu', id: String(id), now: 'absent' }, () => this.#manager.removeCpus({ apicIds: [id] }, { signal }))
-    for (const { id, window, status } of this.#books.drives.values()) {
+    for (const { id, window, status } of this.#inventory.drives.values()) {
       if (status !== 'present' || guest?.mmio.some((other) => sameWindow(other, window))) continue
       await tell({ kind: 'mmio', id, now: 'present' }, () => this.#manager.addMmio(window, { signal }))
     }
@@ -113,7 +124,7 @@ export class Reconciler {
    * A connection, and one harmless question over it. The guest answers under the lock that CPU and MMIO requests hold, so after its
    * answer nothing that was asked before can still happen.
    */
-  async #quiesce(signal: AbortSignal): Promise<void> {
+  async #quiesce(guestGone: AbortSignal, signal: AbortSignal): Promise<void> {
     const timeoutMs = this.#timeoutMs
     this.#manager.client.reconnect()
     const ask = async () => {
@@ -129,8 +140,8 @@ export class Reconciler {
         return ask()
       })
     } catch (cause) {
-      if (!signal.aborted) throw cause
-      const what = `the guest is gone: ${textOf(signal.reason)}`
+      if (!guestGone.aborted) throw cause
+      const what = `the guest is gone: ${textOf(guestGone.reason)}`
       throw new VmError({ code: 'NOT_READY', op: 'reconcile', subject: '', what, next: 'Try again.', cause })
     }
   }
@@ -138,17 +149,18 @@ export class Reconciler {
   async #carryOut(settlement: Settlement): Promise<void> {
     const { cpus, drives, pci } = settlement
     await this.#machine.stopCpus(cpus.absent)
-    const present = [...this.#books.cpus.present, ...cpus.present].sort((a, b) => a - b)
-    this.#books.cpus = { present, unknown: [] }
+    for (const id of cpus.absent) this.#inventory.cpus.delete(id)
+    for (const id of cpus.present) this.#inventory.cpus.get(id)!.status = 'present'
     for (const device of [...drives.present, ...pci.present]) device.status = 'present'
     for (const drive of drives.absent) {
       await this.#machine.detachDrive(drive)
-      this.#books.drives.delete(drive.id)
+      this.#inventory.drives.delete(drive.id)
     }
     for (const device of pci.absent) {
       await this.#machine.unplugPci(device)
-      this.#books.pci.delete(device.id)
+      this.#inventory.pci.delete(device.id)
     }
     this.#untold.settled.push(...listSettled(settlement))
+    await this.#save()
   }
 }

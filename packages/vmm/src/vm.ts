@@ -1,51 +1,103 @@
-import { isUpcallError } from '@upcall/client'
-import { type DeviceManager, formatBdf, isGuestError, isResizeError, type ResizeResult } from '@upcall/device-manager'
+import { type DeviceManager, formatBdf, isGuestError } from '@upcall/device-manager'
+import { duration, integer, wrongValue } from '@upcall/foundation/check'
 import { textOf } from '@upcall/foundation/error'
-import { type Arch, isWireError } from '@upcall/wire'
-import type { Books, DeviceStatus, Disk, Drive, PciDevice } from './devices.js'
-import { VmError, type VmErrorCode } from './error.js'
+import { traceOf } from '@upcall/foundation/trace'
+import type { Arch } from '@upcall/wire'
+import { type About, type Arrival, bringIn, bringOut, type Context, type Departure } from './change.js'
+import { CpuResizer, type Resized } from './cpus.js'
+import type { DeviceStatus, Disk, Drive, PciDevice } from './devices.js'
+import { isVmError, VmError } from './error.js'
+import { bootInventory, type Inventory, presentCpus, unknownCpus } from './inventory.js'
 import { sameWindow, type Window } from './mmio-space.js'
 import { sameFunction } from './pci-bus.js'
-import type { GuestReport, Machine } from './port.js'
+import type { Machine } from './port.js'
 import { type Reconciled, Reconciler } from './reconciler.js'
-import { type VmState, type VmView, viewBooks, viewGuest } from './view.js'
+import { readSnapshot, takeSnapshot, type VmSnapshot } from './snapshot.js'
+import { beliefOf, type VmState, type VmView } from './view.js'
 
-export interface VmOptions {
-  arch: Arch
+const trace = traceOf('vmm')
+
+/** What a VM is made with, whether it is a new one or one that is taken up again. */
+export interface VmRestoreOptions {
+  /** The hardware. */
+  machine: Machine
+  /** The client of the guest's device manager. */
+  manager: DeviceManager<Arch>
+  /**
+   * Saves what the VM knows. It is called before each step, which waits for it and is not taken if it rejects, and again after it. With
+   * the last value, `Vm.restore` and `reconcile` find out how far the step got.
+   */
+  save?: ((snapshot: VmSnapshot) => void | Promise<void>) | undefined
+  /** How long a change waits for a connection that is being made again, in milliseconds. Default 500. */
+  readyTimeoutMs?: number | undefined
+  /** How long a reconcile waits for the guest to be ready and to end what it is at, in milliseconds. Default 30,000. */
+  reconcileTimeoutMs?: number | undefined
+}
+
+export interface VmOptions extends VmRestoreOptions {
   /** vCPUs that run at boot. */
   cpus: number
-  /** The most it can have. */
+  /** The most vCPUs that the VM can have. */
   maxCpus: number
-  machine: Machine
-  manager: DeviceManager<Arch>
-  /** How long a change waits for a connection that is being made again, in milliseconds. Default 500. */
-  readyMs?: number | undefined
-  /** How long a reconcile waits for the guest to be ready and to have ended what it is at, in milliseconds. Default 30,000. */
-  reconcileMs?: number | undefined
+}
+
+export interface ChangeOptions {
+  /** Gives the change up. What the guest was asked by then is `unknown` until a reconcile; what it was not asked is taken back. */
+  signal?: AbortSignal | undefined
 }
 
 /**
- * The VMM's side of a VM: its bookkeeping, its hardware and the upcall, in the order that survives a failure of either. Plugging is
+ * The VMM's side of a VM: what it believes, its hardware and the upcall, in the order that survives a failure of either. Plugging is
  * hardware first, then the guest; unplugging the other way round. When the guest refuses, or was not asked, everything is as it was
- * before; when nobody knows, the hardware stays and the books say `unknown` until {@link Vm.reconcile} settles it. One change at a time.
+ * before; when it is unknown what the guest did, the hardware stays, and so does the status `unknown` until {@link Vm.reconcile}.
+ * One change at a time.
  */
 export class Vm {
-  readonly #options: VmOptions
+  readonly arch: Arch
+  readonly maxCpus: number
   readonly #machine: Machine
   readonly #manager: DeviceManager<Arch>
-  readonly #books: Books
+  readonly #inventory: Inventory
+  readonly #options: VmRestoreOptions
+  readonly #readyTimeoutMs: number
+  readonly #cpus: CpuResizer
   readonly #reconciler: Reconciler
-  /** Windows that the guest has from somebody else, as its refusals tell: not tried again before a reconcile. */
+  /** Windows that the guest has from elsewhere, as its refusals tell: not tried again before a reconcile. */
   #foreign: Window[] = []
   #changing: string | undefined
 
-  constructor(options: VmOptions) {
+  /**
+   * A VM whose guest boots, or has just booted.
+   *
+   * @param inventory - What it has. Default: `cpus` vCPUs and no device.
+   * @throws TypeError or RangeError that names the option that is wrong.
+   */
+  constructor(options: VmOptions, inventory: Inventory = bootInventory(options.cpus)) {
     this.#options = options
     this.#machine = options.machine
     this.#manager = options.manager
-    this.#books = { cpus: { present: firstIds(options.cpus), unknown: [] }, drives: new Map(), pci: new Map() }
-    const { machine, manager, reconcileMs: timeoutMs = 30_000 } = options
-    this.#reconciler = new Reconciler({ machine, manager, books: this.#books, timeoutMs })
+    this.arch = options.manager.arch
+    this.maxCpus = integer('maxCpus', options.maxCpus, { min: 1, max: 255 })
+    integer('cpus', options.cpus, { min: 1, max: this.maxCpus })
+    this.#inventory = inventory
+    this.#readyTimeoutMs = duration('readyTimeoutMs', options.readyTimeoutMs, 500)
+    const { machine, manager, reconcileTimeoutMs: timeoutMs } = options
+    this.#cpus = new CpuResizer({ machine, manager, inventory, begin: (about) => this.#begin(about, inventory.cpus) })
+    this.#reconciler = new Reconciler({ machine, manager, inventory, timeoutMs, save: () => this.#noted() })
+  }
+
+  /**
+   * Takes a VM up again, as another controller left it. Reconcile next: it finds out what has become of what was under way.
+   *
+   * @param snapshot - What `snapshot()` returned, or `JSON.parse` of it.
+   * @throws TypeError or RangeError that names the field of the snapshot that is wrong.
+   */
+  static restore(snapshot: unknown, options: VmRestoreOptions): Vm {
+    const { arch, maxCpus, inventory } = readSnapshot(snapshot)
+    if (arch !== options.manager.arch) wrongValue('snapshot.arch', `"${options.manager.arch}", as the manager has it`, arch)
+    const vm = new Vm({ ...options, maxCpus, cpus: 1 }, inventory)
+    vm.#reconciler.announceAll()
+    return vm
   }
 
   get state(): VmState {
@@ -54,19 +106,24 @@ export class Vm {
     return isConnected(this.#manager) ? 'running' : 'reconnecting'
   }
 
+  /** What the VM knows now, as a plain value that JSON can hold. What is under way is `unknown` in it. See {@link Vm.restore}. */
+  snapshot(): VmSnapshot {
+    return takeSnapshot({ arch: this.arch, maxCpus: this.maxCpus, inventory: this.#inventory })
+  }
+
   /** What the VMM believes, beside what the guest says. */
   async view(): Promise<VmView> {
     const guest = await this.#machine.report()
-    const { arch, maxCpus: max } = this.#options
-    const { memory, spares } = this.#machine
-    const believed = viewBooks(this.#books, { max, memory, spares })
-    return { state: this.state, arch, believed, guest: guest ? viewGuest(guest) : null }
+    return { state: this.state, arch: this.arch, believed: beliefOf(this.#inventory, this.#machine, this.maxCpus), guest }
   }
 
-  /** Brings the number of vCPUs to `target`. If it fails in the middle, what was done before is taken back if the guest can be asked. */
-  resize(target: number): Promise<ResizeResult<'x86_64'>> {
-    const subject = `resize to ${target} vCPUs`
-    return this.#alone(subject, () => this.#resizeCpus(subject, target))
+  /**
+   * Brings the number of vCPUs to `target`: grows by the lowest free ids, shrinks from the top. If it fails in the middle, what was done
+   * before is taken back if the guest can be asked.
+   */
+  resize(target: number, options?: ChangeOptions): Promise<Resized> {
+    const about = { op: 'vm.resize', subject: `${target} vCPUs` }
+    return this.#alone(about, () => this.#resizeCpus(about, target, options))
   }
 
   /** @throws VmError `INVALID` unless the VM can have so many bytes. */
@@ -75,42 +132,43 @@ export class Vm {
   }
 
   /** Brings the guest's memory to so many bytes. */
-  resizeMemory(bytes: number): Promise<void> {
-    const subject = `resize to ${bytes} bytes of memory`
-    return this.#alone(subject, () => this.#resizeMemory(subject, bytes))
+  resizeMemory(bytes: number, options?: ChangeOptions): Promise<void> {
+    const about = { op: 'vm.resize', subject: `${bytes} bytes of memory` }
+    return this.#alone(about, () => this.#resizeMemory(about, bytes, options))
   }
 
-  /** Both as one change, vCPUs first. They are taken back if the memory stays as it is, and stay if nobody knows. */
-  resizeBoth(target: number, bytes: number): Promise<ResizeResult<'x86_64'>> {
-    const subject = `resize to ${target} vCPUs and ${bytes} bytes of memory`
-    return this.#alone(subject, async () => {
+  /** Both as one change, vCPUs first. They are taken back if the memory stays as it is, and stay if that is unknown. */
+  resizeBoth(target: number, bytes: number, options?: ChangeOptions): Promise<Resized> {
+    const about = { op: 'vm.resize', subject: `${target} vCPUs and ${bytes} bytes of memory` }
+    return this.#alone(about, async () => {
       this.checkMemory(bytes)
-      const { length: before } = this.#books.cpus.present
-      const resized = await this.#resizeCpus(subject, target)
+      const { length: before } = presentCpus(this.#inventory)
+      const resized = await this.#resizeCpus(about, target, options)
       try {
-        await this.#resizeMemory(subject, bytes)
+        await this.#resizeMemory(about, bytes, options)
       } catch (error) {
-        if (target !== before && error instanceof VmError) {
-          if (error.code === 'UNFINISHED') error.message += `; the vCPUs are ${target} now`
-          else await this.#takeBack(before, error)
-        }
-        throw error
+        if (target === before) throw error
+        if (!isVmError(error) || error.code !== 'UNFINISHED') throw await this.#cpus.takeBack(about, before, error)
+        const { code, what, next } = error
+        throw new VmError({ ...about, code, what: `${what}; the vCPUs are ${target} now`, next, cause: error })
       }
       return resized
     })
   }
 
   /** Adds a virtio-mmio block device. */
-  addDrive(id: string, { pathOnHost, isReadOnly }: Disk): Promise<Drive> {
-    const { drives } = this.#books
-    return this.#add(`add drive ${id}`, drives, id, () => {
+  addDrive(id: string, { pathOnHost, isReadOnly }: Disk, options?: ChangeOptions): Promise<Readonly<Drive>> {
+    const about = { op: 'drive.add', subject: id }
+    const { drives } = this.#inventory
+    return this.#add(about, drives, options, () => {
       const taken = [...[...drives.values()].map(({ window }) => window), ...this.#foreign]
       const window = this.#machine.chooseWindow(taken)
-      if (!window) throw refused('EXHAUSTED', `add drive ${id}`, 'no free window or line is left', 'Remove a drive first.')
-      const drive: Drive = { id, window, pathOnHost, isReadOnly, status: 'adding' }
+      if (!window)
+        throw new VmError({ ...about, code: 'EXHAUSTED', what: 'no window or line is free', next: 'Remove a drive first.' })
+      const entry: Drive = { id, window, pathOnHost, isReadOnly, status: 'adding' }
       return {
-        entry: drive,
-        plug: () => this.#machine.attachDrive(drive),
+        entry,
+        plug: () => this.#machine.attachDrive(entry),
         announce: async (signal) => {
           try {
             await this.#manager.addMmio(window, { signal })
@@ -119,287 +177,186 @@ export class Vm {
             throw error
           }
         },
-        unplug: () => this.#machine.detachDrive(drive),
+        unplug: () => this.#machine.detachDrive(entry),
       }
     })
   }
 
   /** Removes it in two phases: the guest lets go, only then the device model is torn down. */
-  removeDrive(id: string): Promise<void> {
-    return this.#remove(`remove drive ${id}`, this.#books.drives, id, {
-      release: ({ window }, signal) => this.#manager.removeMmio(window, { signal }),
+  removeDrive(id: string, options?: ChangeOptions): Promise<void> {
+    return this.#remove({ op: 'drive.remove', subject: id }, this.#inventory.drives, options, (entry) => ({
+      entry,
+      release: (signal) => this.#manager.removeMmio(entry.window, { signal }),
       // The guest refuses a window of its command line or firmware in the same way, and uses it.
-      isGone: (guest, { window }) => guest !== undefined && !guest.mmio.some((other) => sameWindow(other, window)),
-      unplug: (drive) => this.#machine.detachDrive(drive),
-    })
+      isGone: ({ errnoName }, guest) =>
+        errnoName === 'ENODEV' && guest !== undefined && !guest.mmio.some((other) => sameWindow(other, entry.window)),
+      unplug: () => this.#machine.detachDrive(entry),
+    }))
   }
 
-  /** Adds a PCI device, at `bdf` or in the lowest free slot: a disk, or some device with nothing behind it. */
-  addPci(id: string, bdf?: string | undefined, disk?: Disk | undefined): Promise<PciDevice> {
-    const { pci } = this.#books
-    return this.#add(`add PCI device ${id}`, pci, id, () => {
+  /** Adds a PCI device, at `bdf` or in a free place: a disk, or without one some device with nothing behind it. */
+  addPci(
+    id: string,
+    { bdf, disk, ...options }: ChangeOptions & { bdf?: string | undefined; disk?: Disk | undefined } = {},
+  ): Promise<Readonly<PciDevice>> {
+    const about = { op: 'pci.add', subject: id }
+    const { pci } = this.#inventory
+    return this.#add(about, pci, options, () => {
       const taken = [...pci.values()].map(({ place }) => place)
       const place = this.#machine.choosePlace(taken, bdf)
-      if (!place) throw refused('EXHAUSTED', `add PCI device ${id}`, 'no free slot is left', 'Remove a device first.')
+      if (!place) throw new VmError({ ...about, code: 'EXHAUSTED', what: 'no slot is free', next: 'Remove a device first.' })
       if (taken.some((other) => sameFunction(other, place)))
-        throw refused('CONFLICT', `add PCI device ${id}`, `${formatBdf(place)} is taken`, 'Choose another address, or none.')
-      const device: PciDevice = { id, place, disk, status: 'adding' }
+        throw conflict(about, `${formatBdf(place)} is taken`, 'Choose another address, or none.')
+      const entry: PciDevice = { id, place, disk, status: 'adding' }
       return {
-        entry: device,
-        plug: () => this.#machine.plugPci(device),
+        entry,
+        plug: () => this.#machine.plugPci(entry),
         announce: (signal) => this.#manager.addPci(place, { signal }),
-        unplug: () => this.#machine.unplugPci(device),
+        unplug: () => this.#machine.unplugPci(entry),
       }
     })
   }
 
-  removePci(id: string): Promise<void> {
-    return this.#remove(`remove PCI device ${id}`, this.#books.pci, id, {
-      release: ({ place }, signal) => this.#manager.removePci(place, { signal }),
-      isGone: (guest, { place }) => !guest?.pci.some((other) => sameFunction(other, place)),
-      unplug: (device) => this.#machine.unplugPci(device),
-    })
+  removePci(id: string, options?: ChangeOptions): Promise<void> {
+    return this.#remove({ op: 'pci.remove', subject: id }, this.#inventory.pci, options, (entry) => ({
+      entry,
+      release: (signal) => this.#manager.removePci(entry.place, { signal }),
+      isGone: ({ errnoName }, guest) => errnoName === 'ENODEV' && !guest?.pci.some((other) => sameFunction(other, entry.place)),
+      unplug: () => this.#machine.unplugPci(entry),
+    }))
   }
 
   /** Settles what is unknown, and replaces a dead guest. @throws as {@link Reconciler.run} does. */
-  reconcile(): Promise<Reconciled> {
-    return this.#alone('reconcile', () => {
+  reconcile(options?: ChangeOptions): Promise<Reconciled> {
+    return this.#alone({ op: 'reconcile', subject: '' }, () => {
       this.#foreign = []
-      return this.#reconciler.run()
+      return this.#reconciler.run(options)
     })
   }
 
-  async #resizeCpus(subject: string, target: number): Promise<ResizeResult<'x86_64'>> {
-    const { maxCpus } = this.#options
+  async #resizeCpus(about: About, target: number, options?: ChangeOptions): Promise<Resized> {
+    const { maxCpus } = this
     if (!Number.isInteger(target) || target < 1 || target > maxCpus)
-      throw refused('INVALID', subject, `this VM can have 1 to ${maxCpus} vCPUs`)
-    const { present, unknown } = this.#books.cpus
-    if (unknown.length > 0) throw unsettled(subject, `vCPU ${unknown.join(', ')}`)
+      throw new VmError({ ...about, code: 'INVALID', what: `this VM can have 1 to ${maxCpus} vCPUs` })
+    const unknown = unknownCpus(this.#inventory)
+    if (unknown.length > 0) throw unsettled(about, `vCPU ${unknown.join(', ')}`)
+    const present = presentCpus(this.#inventory)
     if (target === present.length) return { added: [], removed: [], present }
-    const signal = await this.#ready(subject)
-    try {
-      return await this.#resizeTo(target, signal)
-    } catch (error) {
-      const { length: now } = this.#books.cpus.present
-      if (isResizeError(error) && now !== present.length) {
-        const isCertain = error.outcome !== 'indeterminate' && this.#books.cpus.unknown.length === 0
-        if (!isCertain) error.message += `; ${now} vCPUs are certain`
-        else await this.#takeBack(present.length, error)
-      }
-      throw error
-    }
+    return this.#cpus.resize(about, target, await this.#begin(about, this.#inventory.cpus, options))
   }
 
-  async #resizeMemory(subject: string, bytes: number): Promise<void> {
+  async #resizeMemory(about: About, bytes: number, options?: ChangeOptions): Promise<void> {
     this.checkMemory(bytes)
     if (this.#machine.hasMemory(bytes)) return
-    await this.#ready(subject)
-    await this.#machine.resizeMemory(bytes)
-  }
-
-  async #resizeTo(target: number, signal: AbortSignal): Promise<ResizeResult<'x86_64'>> {
-    const { arch, maxCpus: max } = this.#options
-    const { present } = this.#books.cpus
+    await this.#ready(about, options)
     try {
-      const result = await this.#manager.resizeCpus(target, {
-        present: arch === 'x86_64' ? present : present.length,
-        max,
-        // A batch that is refused does not say how far it got.
-        oneByOne: true,
-        start: (ids) => this.#machine.startCpus(ids),
-        stop: (ids) => this.#machine.stopCpus(ids),
-        signal,
-      })
-      this.#books.cpus = { present: asIds(result.present), unknown: [] }
-      return { ...result, present: this.#books.cpus.present }
-    } catch (error) {
-      if (!isResizeError(error)) throw error
-      this.#books.cpus = { present: asIds(error.present), unknown: [...error.unknown] }
-      if (!isGuestError(error)) throw error
-      const done = await this.#acceptState(error.operation.op === 'cpu.add').catch((cause: Error) => {
-        error.message += `; the guest may have it so already, but it could not be settled: ${cause.message}`
-        error.cause ??= cause
-        return undefined
-      })
-      if (done === undefined) throw error
-      const withRest = ({ added, removed }: Pick<ResizeResult<'x86_64'>, 'added' | 'removed'>) => ({
-        added: [...error.added, ...done.added, ...added],
-        removed: [...error.removed, ...done.removed, ...removed],
-      })
-      try {
-        const rest = await this.#resizeTo(target, signal)
-        return { ...withRest(rest), present: rest.present }
-      } catch (failure) {
-        throw isResizeError(failure) ? Object.assign(failure, withRest(failure)) : failure
-      }
+      await this.#machine.resizeMemory(bytes)
+    } catch (cause) {
+      if (isVmError(cause)) throw cause
+      throw new VmError({ ...about, code: 'NOT_READY', what: `the memory could not be resized: ${textOf(cause)}`, cause })
     }
   }
 
-  /**
-   * A guest also refuses what is so already: to bring a vCPU online that a udev rule, say, has brought online, or to take one offline that is
-   * offline. If the guest says that the vCPU is as it was to be, the hardware and the books follow. Resolves with what this changed, or
-   * with undefined if the vCPU is not as it was to be.
-   */
-  async #acceptState(online: boolean): Promise<{ added: number[]; removed: number[] } | undefined> {
-    const { present, unknown } = this.#books.cpus
-    // After +1 the refused vCPU is the unknown one; after a negative errno the one that was next.
-    const id = unknown[0] ?? (online ? lowestFreeId(present) : Math.max(...present))
-    const guest = await this.#machine.report()
-    if (guest === undefined || guest.cpus.online.includes(id) !== online) return undefined
-    if (online && unknown.length === 0) await this.#machine.startCpus([id])
-    if (!online) await this.#machine.stopCpus([id])
-    const others = present.filter((each) => each !== id)
-    this.#books.cpus = { present: online ? [...others, id].sort((a, b) => a - b) : others, unknown: [] }
-    return online ? { added: [id], removed: [] } : { added: [], removed: [id] }
-  }
-
-  /** If this fails as well, the books say where it stands, and the caller hears of both. */
-  async #takeBack(count: number, failure: Error): Promise<void> {
-    const subject = `back to ${count} vCPUs`
-    try {
-      const signal = await this.#ready(subject)
-      await this.#resizeTo(count, signal)
-    } catch (error) {
-      failure.message += `; going back to ${count} vCPUs failed too: ${(error as Error).message}`
-    }
-  }
-
-  #add<E extends { id: string; status: DeviceStatus }>(
-    subject: string,
-    book: Map<string, E>,
-    id: string,
-    plan: () => Plan<E>,
-  ): Promise<E> {
-    return this.#alone(subject, async () => {
-      if (book.has(id)) throw refused('CONFLICT', subject, 'this id is taken', 'Choose another id, or remove that device first.')
-      const { entry, plug, announce, unplug } = plan()
-      const signal = await this.#ready(subject)
-      book.set(id, entry)
-      try {
-        await plug()
-      } catch (cause) {
-        book.delete(id)
-        if (cause instanceof VmError) throw cause
-        const what = `it could not be plugged in: ${textOf(cause)}`
-        throw refused('NOT_READY', subject, what, 'The guest was not asked.', cause)
-      }
-      try {
-        await announce(signal)
-        entry.status = 'present'
-        return entry
-      } catch (error) {
-        if (mayHaveHappened(error)) {
-          entry.status = 'unknown'
-        } else {
-          await unplug().catch((cause: Error) => {
-            // What the guest said is the answer all the same.
-            if (error instanceof Error) error.message += `; it could not be unplugged: ${cause.message}`
-          })
-          book.delete(id)
-        }
-        throw error
-      }
+  #add<E extends Entry>(
+    about: About,
+    all: Map<string, E>,
+    options: ChangeOptions | undefined,
+    plan: () => Arrival<E>,
+  ): Promise<Readonly<E>> {
+    return this.#alone(about, async () => {
+      if (all.has(about.subject)) throw conflict(about, 'the id is taken', 'Choose another id, or remove that device first.')
+      const arrival = plan()
+      await bringIn(await this.#begin(about, all, options), arrival)
+      return arrival.entry
     })
   }
 
-  #remove<E extends { id: string; status: DeviceStatus }>(
-    subject: string,
-    book: Map<string, E>,
-    id: string,
-    { release, isGone, unplug }: Removal<E>,
+  #remove<E extends Entry>(
+    about: About,
+    all: Map<string, E>,
+    options: ChangeOptions | undefined,
+    plan: (entry: E) => Departure<E>,
   ): Promise<void> {
-    return this.#alone(subject, async () => {
-      const entry = book.get(id)
-      if (!entry) throw refused('NOT_FOUND', subject, 'there is no device with this id')
-      if (entry.status === 'unknown') throw unsettled(subject, id)
-      const signal = await this.#ready(subject)
-      entry.status = 'removing'
-      try {
-        await release(entry, signal)
-      } catch (error) {
-        entry.status = mayHaveHappened(error) ? 'unknown' : 'present'
-        // One that another program in the guest has let go of, say its own hotplug, is as good as one that we have asked it to let go of.
-        const knowsNone = isGuestError(error) && error.errnoName === 'ENODEV'
-        if (!knowsNone || !isGone(await this.#machine.report(), entry)) throw error
-      }
-      await unplug(entry)
-      book.delete(id)
+    return this.#alone(about, async () => {
+      const entry = all.get(about.subject)
+      if (!entry) throw new VmError({ ...about, code: 'NOT_FOUND', what: 'there is no device with this id' })
+      if (entry.status === 'unknown') throw unsettled(about, about.subject)
+      await bringOut(await this.#begin(about, all, options), plan(entry))
     })
   }
 
-  async #alone<T>(subject: string, change: () => Promise<T>): Promise<T> {
+  async #alone<T>(about: About, change: () => Promise<T>): Promise<T> {
+    const name = `${about.op} ${about.subject}`.trim()
     if (this.#changing !== undefined)
-      throw refused('BUSY', subject, `${this.#changing} is under way`, 'Try again when it has ended.')
-    this.#changing = subject
+      throw new VmError({ ...about, code: 'BUSY', what: `${this.#changing} is under way`, next: 'Try again when it has ended.' })
+    this.#changing = name
+    trace({ type: 'begin', ...about }, '%s', name)
     try {
-      return await change()
+      const result = await change()
+      trace({ type: 'end', ...about }, '%s: done', name)
+      return result
+    } catch (error) {
+      trace({ type: 'end', ...about, error }, '%s: failed: %s', name, textOf(error))
+      throw error
     } finally {
       this.#changing = undefined
     }
   }
 
-  /**
-   * Nothing is touched before the guest can be asked. Resolves with what aborts when that guest is gone: what was meant for it waits for no
-   * other.
-   */
-  async #ready(subject: string): Promise<AbortSignal> {
-    const { guest, guestGone: signal } = this.#machine
-    const notReady = (what: string, next: string, cause?: unknown) => refused('NOT_READY', subject, what, next, cause)
+  /** What a change goes on with, once the guest can be asked. */
+  async #begin<K, E extends { readonly id: K }>(about: About, all: Map<K, E>, options?: ChangeOptions): Promise<Context<E>> {
+    const signal = await this.#ready(about, options)
+    return {
+      ...{ about, signal },
+      save: async () => this.#options.save?.(this.snapshot()),
+      noted: () => this.#noted(),
+      report: () => this.#machine.report(),
+      add: (entry) => void all.set(entry.id, entry),
+      delete: ({ id }) => void all.delete(id),
+    }
+  }
+
+  async #noted(): Promise<void> {
+    try {
+      await this.#options.save?.(this.snapshot())
+    } catch (error) {
+      // What was saved before the step says `unknown`, and that is still true.
+      trace({ type: 'unsaved', error }, 'the state could not be saved: %s', textOf(error))
+    }
+  }
+
+  /** Nothing is touched before the guest can be asked. Resolves with what aborts when that guest is gone, or the caller gives up. */
+  async #ready(about: About, options: ChangeOptions = {}): Promise<AbortSignal> {
+    const { guest, guestGone } = this.#machine
+    const signal = options.signal ? AbortSignal.any([guestGone, options.signal]) : guestGone
+    const notReady = (what: string, next: string, cause?: unknown) =>
+      new VmError({ ...about, code: 'NOT_READY', what, next, cause })
     if (guest === 'dead') throw notReady('the guest is dead', 'Reconcile to boot another one.')
     if (guest === 'paused') throw notReady('the guest is paused', 'Let it go on first.')
-    if (guest === 'booting') throw notReady('the guest is still booting', 'Try again when the VM is running.')
+    if (guest === 'booting') throw notReady('the guest still boots', 'Try again when the VM is running.')
     try {
-      await this.#manager.ready({ timeoutMs: this.#options.readyMs ?? 500, signal })
+      await this.#manager.ready({ timeoutMs: this.#readyTimeoutMs, signal })
     } catch (cause) {
+      if (signal.aborted) throw cause
       throw notReady('there is no connection to the guest at the moment', 'Try again, or reconcile.', cause)
     }
     return signal
   }
 }
 
-/** How something comes into the VM: hardware first, then the guest. */
-interface Plan<E> {
-  readonly entry: E
-  plug(): Promise<void>
-  announce(signal: AbortSignal): Promise<unknown>
-  unplug(): Promise<void>
-}
-
-/** How something goes out of the VM: the guest lets go, then the hardware. */
-interface Removal<E> {
-  release(entry: E, signal: AbortSignal): Promise<unknown>
-  /** Whether the guest does not have it, given that it says to know of none; `guest` is undefined if it does not say what it has. */
-  isGone(guest: GuestReport | undefined, entry: E): boolean
-  unplug(entry: E): Promise<void>
+interface Entry {
+  readonly id: string
+  status: DeviceStatus
 }
 
 function isConnected({ state }: { state: string }): boolean {
   return state === 'ServiceConnected' || state === 'ServiceBusy'
 }
 
-/** Whether the guest may have done what was asked. What is not one of the client's errors came before the guest was asked. */
-function mayHaveHappened(error: unknown): boolean {
-  return !isWireError(error) && isUpcallError(error) && error.outcome === 'indeterminate'
+function unsettled(about: About, what: string): VmError {
+  return conflict(about, `it is unknown whether the guest has ${what}`, 'Reconcile to find out.')
 }
 
-function unsettled(subject: string, what: string): VmError {
-  return refused('CONFLICT', subject, `it is unknown whether the guest has ${what}`, 'Reconcile to find out.')
-}
-
-function refused(code: VmErrorCode, subject: string, what: string, next?: string, cause?: unknown): VmError {
-  return new VmError({ code, subject, what, next, cause })
-}
-
-function asIds(present: readonly number[] | number): readonly number[] {
-  return typeof present === 'number' ? firstIds(present) : present
-}
-
-function lowestFreeId(present: readonly number[]): number {
-  let id = 0
-  while (present.includes(id)) id++
-  return id
-}
-
-function firstIds(count: number): number[] {
-  return Array.from({ length: count }, (_, id) => id)
+function conflict(about: About, what: string, next: string): VmError {
+  return new VmError({ ...about, code: 'CONFLICT', what, next })
 }

@@ -218,7 +218,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     reconnect: { maxDelayMs: 20 },
   })
   await manager.ready({ timeoutMs: 20_000 })
-  const vm = new Vm({ arch, cpus, maxCpus, machine, manager, reconcileMs })
+  const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: reconcileMs })
   return {
     vm,
     machine,

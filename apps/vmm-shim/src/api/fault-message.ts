@@ -1,6 +1,6 @@
 import { isUpcallError, type Outcome } from '@upcall/client'
-import { GuestError } from '@upcall/device-manager'
-import { VmError, type VmErrorCode } from '@upcall/vmm'
+import { isGuestError } from '@upcall/device-manager'
+import { isVmError, type VmErrorCode } from '@upcall/vmm'
 import { isWireError } from '@upcall/wire'
 
 /** The body of every answer that is not a success. */
@@ -24,7 +24,7 @@ export class HttpError extends Error {
   }
 }
 
-const VM_STATUS: Record<VmErrorCode, number> = {
+const VM_STATUS: Record<Exclude<VmErrorCode, 'INCOMPLETE'>, number> = {
   INVALID: 400,
   NOT_FOUND: 404,
   CONFLICT: 409,
@@ -33,7 +33,6 @@ const VM_STATUS: Record<VmErrorCode, number> = {
   EXHAUSTED: 503,
   UNFINISHED: 504,
   UNSAVED: 503,
-  INCOMPLETE: 500,
 }
 
 const OUTCOME_STATUS: Record<Outcome, number> = { 'guest-error': 502, 'not-sent': 503, indeterminate: 504 }
@@ -46,12 +45,15 @@ export function faultOf(error: unknown): { status: number; headers?: Record<stri
     errno,
   })
   if (error instanceof HttpError) return { status: error.status, headers: error.headers, body: body('not-sent') }
-  if (error instanceof VmError)
-    return { status: VM_STATUS[error.code], body: body(error.code === 'UNFINISHED' ? 'indeterminate' : 'not-sent') }
+  if (isVmError(error)) {
+    const { code, outcome, errors } = error
+    const errno = errors.find(isGuestError)?.errno
+    return { status: code === 'INCOMPLETE' ? OUTCOME_STATUS[outcome] : VM_STATUS[code], body: body(outcome, errno) }
+  }
   if (isWireError(error)) return { status: 400, body: body('not-sent') }
   if (!isUpcallError(error)) return undefined
   const status = error.code === 'BUSY' ? 429 : OUTCOME_STATUS[error.outcome]
-  return { status, body: body(error.outcome, error instanceof GuestError ? error.errno : null) }
+  return { status, body: body(error.outcome, isGuestError(error) ? error.errno : null) }
 }
 
 /** Who reads an answer cannot look at a cause: where a message sends them there, or leaves the reason to it, it is in the answer too. */

@@ -1,7 +1,8 @@
 import { formatBdf } from '@upcall/device-manager'
-import { type Vm, viewWindow } from '@upcall/vmm'
+import type { Vm } from '@upcall/vmm'
 import * as v from 'valibot'
 import { HttpError } from './fault-message.js'
+import { vmBody, windowBody } from './view.js'
 
 /** A success: 204 where there is nothing to say, else 200. */
 type Answer = { readonly status: 204 } | { readonly status: 200; readonly body: unknown }
@@ -59,7 +60,7 @@ const ok = (body: unknown): Answer => ({ status: 200, body })
 const ROUTES: readonly Route[] = [
   {
     path: ['vm'],
-    methods: { GET: async (vm) => ok(await vm.view()) },
+    methods: { GET: async (vm) => ok(vmBody(await vm.view())) },
   },
   {
     path: ['vm', 'resize'],
@@ -89,7 +90,7 @@ const ROUTES: readonly Route[] = [
       async PUT(vm, { id, body }) {
         const { path_on_host: pathOnHost, is_read_only: isReadOnly } = read(PutDrive, body)
         const drive = await vm.addDrive(id, { pathOnHost, isReadOnly })
-        return ok({ id, ...viewWindow(drive.window) })
+        return ok({ id, ...windowBody(drive.window) })
       },
       async DELETE(vm, { id, body }) {
         read(Nothing, body)
@@ -103,7 +104,7 @@ const ROUTES: readonly Route[] = [
     methods: {
       async PUT(vm, { id, body }) {
         const { bdf, path_on_host: pathOnHost, is_read_only: isReadOnly = false } = read(PutPciDevice, body ?? {})
-        const { place } = await vm.addPci(id, bdf, pathOnHost === undefined ? undefined : { pathOnHost, isReadOnly })
+        const { place } = await vm.addPci(id, { bdf, disk: pathOnHost === undefined ? undefined : { pathOnHost, isReadOnly } })
         return ok({ id, bdf: formatBdf(place) })
       },
       async DELETE(vm, { id, body }) {

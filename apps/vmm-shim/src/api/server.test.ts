@@ -263,8 +263,8 @@ describe('what cannot be done now', () => {
     const { call } = api
     await call('PUT', '/drives/vdb', DISK)
     await call('PUT', '/pci-devices/net1', { bdf: '00:05.0' })
-    expect(await call('PUT', '/drives/vdb', DISK)).toEqual({ status: 409, body: fault('not-sent', /this id/) })
-    expect(await call('PUT', '/pci-devices/net1')).toEqual({ status: 409, body: fault('not-sent', /this id/) })
+    expect(await call('PUT', '/drives/vdb', DISK)).toEqual({ status: 409, body: fault('not-sent', /the id is taken/) })
+    expect(await call('PUT', '/pci-devices/net1')).toEqual({ status: 409, body: fault('not-sent', /the id is taken/) })
     expect(await call('PUT', '/pci-devices/net2', { bdf: '00:05.0' })).toEqual({
       status: 409,
       body: fault('not-sent', /is taken/),
@@ -278,7 +278,7 @@ describe('what cannot be done now', () => {
     await expect.poll(() => api.manager.state).toBe('ServiceBusy')
     expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({
       status: 429,
-      body: fault('not-sent', /resize to 4 vCPUs is under way/),
+      body: fault('not-sent', /resize 4 vCPUs is under way/),
     })
     expect((await api.call('GET', '/vm')).status).toBe(200)
     api.machine.kernel.resume()
@@ -289,14 +289,14 @@ describe('what cannot be done now', () => {
     await using api = await makeApi({ onRequest: (_, { faults }) => (faults.fault = 'refuse') })
     expect(await api.call('PUT', '/vm/resize', { desired_vcpus: 2 })).toEqual({
       status: 502,
-      body: fault('guest-error', /refused with EIO/, -5),
+      body: fault('guest-error', /the guest refused: .* \(EIO\)/, -5),
     })
   })
 
   it('503: the guest boots or is dead', async () => {
     await using api = await makeApi()
     api.machine.guest = 'booting'
-    expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: fault('not-sent', /still booting/) })
+    expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: fault('not-sent', /still boots/) })
     api.machine.guest = 'dead'
     expect(await api.call('PUT', '/drives/vdb', DISK)).toEqual({ status: 503, body: fault('not-sent', /dead/) })
     expect((await api.call('GET', '/vm')).body).toMatchObject({ state: 'dead', guest: null, believed: { mmio: [] } })
@@ -305,7 +305,10 @@ describe('what cannot be done now', () => {
   it('503: no window is left', async () => {
     await using api = await makeApi()
     for (let at = 0; at < 128; at++) expect((await api.call('PUT', `/drives/d${at}`, DISK)).status).toBe(200)
-    expect(await api.call('PUT', '/drives/one-more', DISK)).toEqual({ status: 503, body: fault('not-sent', /no free window/) })
+    expect(await api.call('PUT', '/drives/one-more', DISK)).toEqual({
+      status: 503,
+      body: fault('not-sent', /no window or line is free/),
+    })
   })
 
   it('504: the guest did not answer; 409 until a reconcile', async () => {

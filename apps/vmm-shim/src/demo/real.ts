@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { makeExt4 } from '@upcall/qemu'
-import type { VmView } from '@upcall/vmm'
 import { connect } from '@upcall/vsock'
 import { ECHO_PORT } from '../agent/messages.js'
+import type { VmBody } from '../api/view.js'
 import { type QemuShim, startQemuShim } from '../qemu/shim.js'
 import { callApi, isFault } from './api-client.js'
 import type { DemoResult } from './demo.js'
@@ -218,8 +218,8 @@ class Stage {
     return reply.body
   }
 
-  async look(): Promise<VmView> {
-    return (await callApi(this.#api, 'GET', '/vm')).body as VmView
+  async look(): Promise<VmBody> {
+    return (await callApi(this.#api, 'GET', '/vm')).body as VmBody
   }
 
   expect(what: string, actual: unknown, expected: unknown): void {

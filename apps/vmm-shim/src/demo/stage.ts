@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from '@upcall/client'
-import type { VmView } from '@upcall/vmm'
 import type { SimulatedMachine } from '@upcall/vmm/simulated'
+import type { VmBody } from '../api/view.js'
 import type { Shim } from '../shim.js'
 import { type ApiReply, callApi, isFault } from './api-client.js'
 import { COLUMNS, type Line, type Style, wrap } from './text.js'
@@ -95,9 +95,9 @@ export class Stage {
   }
 
   /** What `GET /vm` says. */
-  async look(): Promise<VmView> {
+  async look(): Promise<VmBody> {
     const { body } = await this.send('GET', '/vm')
-    return body as VmView
+    return body as VmBody
   }
 
   /** @throws StepFailed */

@@ -1,9 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ReconnectEvent, StateEvent } from '@upcall/client'
 import { DeviceManager, GuestError } from '@upcall/device-manager'
-import type { Reconciled, WindowView } from '@upcall/vmm'
+import type { Reconciled } from '@upcall/vmm'
 import { connect, formatAddress } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
+import type { WindowBody } from '../api/view.js'
 import { isFault } from './api-client.js'
 import { json, type Stage } from './stage.js'
 
@@ -74,7 +75,7 @@ async function resize(stage: Stage, target: number, ids: number[]): Promise<stri
 async function addDisk(stage: Stage): Promise<string> {
   const { status, body } = await stage.call('PUT', '/drives/vdb', DISK)
   stage.expect('status', status, 200)
-  const { base, size, irq } = body as WindowView
+  const { base, size, irq } = body as WindowBody
   const { guest } = await stage.look()
   stage.expect("the guest's windows", guest?.mmio, [{ base, size, irq }])
   await stage.say('guest', `virtio-mmio at ${base}, ${size} bytes, irq ${irq}`, 'green')
