@@ -4,7 +4,7 @@
 import type { UpcallError } from '@upcall/client'
 import { isUpcallError } from '@upcall/client'
 import type { GuestError } from '@upcall/device-manager'
-import { messageOf } from '@upcall/foundation/error'
+import { fieldsOf, messageOf } from '@upcall/foundation/error'
 import { type Address, formatAddress, isVsockError, type VsockError } from '@upcall/vsock'
 import { UPCALL_PORT } from '@upcall/wire'
 
@@ -30,7 +30,7 @@ export function explain(error: UpcallError, subject: string, { target, waiting =
     return error.message
   }
   const cause = error.cause instanceof Error && error.code !== 'ABORTED' ? ` (${error.cause.message})` : ''
-  return `${whatOf(error)}${cause}; ${adviceOf(error)}`
+  return `${whatOf(error)}${cause}; ${error.next}`
 }
 
 /** Requests name themselves; the wait for a client that is ready does not know for which command that is. */
@@ -63,12 +63,12 @@ function nextOf(root: UpcallError | VsockError, wait: Wait, target: Address | un
       case 'ETIMEDOUT':
         return `is the guest running, and not paused? Allow more with --timeout${wait(', or let `upcall wait` keep trying')}`
       default:
-        return adviceOf(root)
+        return fieldsOf(root)?.next ?? root.message.slice(whatOf(root).length + 2)
     }
   }
   switch (root.code) {
     case 'DISCONNECTED':
-      return `has it an upcall service there?${hybridHint(target)}${wait(' `upcall wait` keeps trying')}`
+      return `is the guest still booting, or has it no upcall service there?${hybridHint(target)}${wait(' `upcall wait` keeps trying')}`
     case 'PROTOCOL':
       return 'is this the port of the upcall server (219 unless the guest was told otherwise)?'
     default:
@@ -93,14 +93,11 @@ function refusedNext({ cause }: VsockError, wait: Wait): string {
   return `is the guest still booting${wait(' (`upcall wait` keeps trying)')}, and was its kernel built with upcall?`
 }
 
-/** `<op> <subject>: <what>`, without the advice. */
+/** The message without the next step. */
 export function whatOf(error: Error): string {
-  if (isVsockError(error)) return messageOf({ ...error, next: undefined })
-  const end = error.message.lastIndexOf('; ')
-  return end < 0 ? error.message : error.message.slice(0, end)
-}
-
-/** The advice alone. */
-export function adviceOf(error: Error): string {
-  return isVsockError(error) ? error.next : error.message.slice(whatOf(error).length + 2)
+  const fields = fieldsOf(error)
+  if (fields !== undefined) return messageOf({ ...fields, next: undefined })
+  const { message } = error
+  const end = message.lastIndexOf('; ')
+  return end < 0 ? message : message.slice(0, end)
 }

@@ -93,9 +93,12 @@ test('what would harm the guest, or cannot be, is refused with status 2', async 
     [['cpu', 'remove', '2', '2'], /already named/],
     [['cpu', 'remove', '5', '--present', '0-3'], /not present/],
     [['cpu', 'add', '2', '--present', '0-3'], /present already/],
-    [['mmio', 'add', '--base', '0', '--size', '0', '--irq', '5'], /size: must be in 1 … 2\^64 − 1, got 0$/],
-    [['mmio', 'add', '--base', '0xffffffffffffffff', '--size', '2', '--irq', '5'], /beyond 2\^64/],
-    [['mmio', 'add', '--base', '1', '--size', '1', '--irq', '0'], /irq: an x86_64 kernel takes 0 for no interrupt/],
+    [['mmio', 'add', '--base', '0', '--size', '0', '--irq', '5'], /size: must be from 1 to 2\^64 − 1, got 0$/],
+    [['mmio', 'add', '--base', '0xffffffffffffffff', '--size', '2', '--irq', '5'], /after 2\^64/],
+    [
+      ['mmio', 'add', '--base', '1', '--size', '1', '--irq', '0'],
+      /irq: must be from 1 to 4294967295: an x86_64 kernel takes 0 for no interrupt/,
+    ],
     [['pci', 'add', '00:20.0'], /slot/],
     [['pci', 'add', '0001:00:05.0'], /domain/],
     [['request', '--type', '3', '--load', 'zz'], /load: must be pairs of hexadecimal digits, got "zz"$/],
@@ -243,7 +246,9 @@ test('an interruption says how it stands and ends with 130', async () => {
   const waiting = start(['--target', target, 'wait'])
   waiting.interrupt()
   expect(await waiting.status).toBe(130)
-  expect(waiting.stderr.text).toBe(`upcall: not-sent: wait: connect ${target}: aborted before it was ready; nothing was sent\n`)
+  expect(waiting.stderr.text).toBe(
+    `upcall: not-sent: wait: connect ${target}: aborted before the session was ready; nothing was sent\n`,
+  )
 })
 
 test('status and wait tell how far it got, how long it took, and to whom', async () => {

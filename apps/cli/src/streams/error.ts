@@ -1,5 +1,5 @@
 import { isVsockError, type VsockError } from '@upcall/vsock'
-import { adviceOf, whatOf } from '../advice.js'
+import { whatOf } from '../advice.js'
 import { formatEndpoint, type TcpAddress } from './endpoint.js'
 
 /** What a tcp endpoint fails with; a VsockError for TCP. */
@@ -65,5 +65,5 @@ function nextOf(error: VsockError): string {
     const check = remote?.transport === 'vsock' ? 'the CID (local needs the module vsock_loopback)' : 'that the guest runs'
     return `check ${check}, allow more with --timeout, or let --retry keep trying`
   }
-  return adviceOf(error)
+  return error.next
 }

@@ -103,7 +103,7 @@ async function bootDefault(
     modules: MODULES,
     env: { UPCALL_VSOCK_ADDON: `/payload/${ADDON}` },
     command: ['node', AGENT],
-    deadlineMs: FOR_GOOD,
+    timeoutMs: FOR_GOOD,
   })
   return guest
 }
@@ -125,7 +125,7 @@ function commonOptions(
     onRestart,
     signal,
     reboot: true,
-    bootDeadlineMs: BOOT_MS,
+    bootTimeoutMs: BOOT_MS,
   }
 }
 

@@ -43,9 +43,9 @@ export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMa
   } catch (error) {
     if (!disk && isDuplicate(error) && (await isThere(qmp, device))) return
     if (disk) await removeBlockNode(qmp, blockName(id))
-    if (!disk || !(error instanceof QmpCommandError) || !/\block\b/.test(error.message)) throw error
+    if (!disk || !(error instanceof QmpCommandError) || error.reason !== 'lock') throw error
     throw new VmError({
-      ...{ code: 'CONFLICT', subject: disk.pathOnHost, what: `QEMU cannot take hold of the file: ${error.summary}` },
+      ...{ code: 'CONFLICT', subject: disk.pathOnHost, what: `QEMU cannot take hold of the file: ${error.what}` },
       next: 'Another device or another process has it; let go of it there.',
       cause: error,
     })
@@ -58,7 +58,7 @@ async function isThere(qmp: QmpClient, { id, place }: PciDevice): Promise<boolea
 }
 
 function isDuplicate(error: unknown): boolean {
-  return error instanceof QmpCommandError && /Duplicate (device )?ID/i.test(error.message)
+  return error instanceof QmpCommandError && error.reason === 'duplicate-id'
 }
 
 /** Resolves with whether the guest ejected it in time; what is behind it goes with it. */
@@ -73,7 +73,7 @@ export async function addBlockNode(qmp: QmpClient, node: Record<string, unknown>
   } catch (cause) {
     if (!(cause instanceof QmpCommandError)) throw cause
     throw new VmError({
-      ...{ code: 'INVALID', subject: pathOnHost, what: `QEMU cannot use the file: ${cause.summary}` },
+      ...{ code: 'INVALID', subject: pathOnHost, what: `QEMU cannot use the file: ${cause.what}` },
       next: 'Give a file that QEMU can open.',
       cause,
     })
@@ -123,7 +123,7 @@ export async function awaitMemory(qmp: QmpClient, bytes: number, timeoutMs: numb
     const left = deadline - performance.now()
     const looked = new AbortController()
     // QEMU holds events of this kind back for up to a second.
-    const bounds = { deadlineMs: Math.max(1, Math.min(500, left)), signal: looked.signal }
+    const bounds = { timeoutMs: Math.max(1, Math.min(500, left)), signal: looked.signal }
     const changed = qmp.nextEvent('MEMORY_DEVICE_SIZE_CHANGE', bounds).catch(() => {})
     try {
       const size = await pluggedMemory(qmp)
@@ -141,20 +141,20 @@ export function mayBeDone(error: unknown): boolean {
 }
 
 /** Resolves with whether it is gone. One that never came is, and one that somebody else has unplugged. */
-async function unplug(qmp: QmpClient, path: string, deadlineMs: number): Promise<boolean> {
+async function unplug(qmp: QmpClient, path: string, timeoutMs: number): Promise<boolean> {
   const ended = new AbortController()
   const { signal } = ended
   // Of a vCPU, QEMU 7.2 tells of its local APIC only.
   const accepts = ({ data }: { data: Readonly<Record<string, unknown>> }) =>
     data.path === path || String(data.path).startsWith(`${path}/`)
-  const deleted = qmp.nextEvent('DEVICE_DELETED', { deadlineMs, signal, accepts }).then(() => true)
-  const refused = qmp.nextEvent('DEVICE_UNPLUG_GUEST_ERROR', { deadlineMs, signal, accepts }).then(() => false)
+  const deleted = qmp.nextEvent('DEVICE_DELETED', { timeoutMs, signal, accepts }).then(() => true)
+  const refused = qmp.nextEvent('DEVICE_UNPLUG_GUEST_ERROR', { timeoutMs, signal, accepts }).then(() => false)
   deleted.catch(() => {})
   refused.catch(() => {})
   try {
     await qmp.execute('device_del', { id: path }).catch((error) => {
       // Somebody has asked before: what there is to wait for is the same.
-      if (!(error instanceof QmpCommandError) || !/in the process of unplug/.test(error.message)) throw error
+      if (!(error instanceof QmpCommandError) || error.reason !== 'unplug-in-progress') throw error
     })
     return await Promise.race([deleted, refused])
   } catch (error) {

@@ -202,7 +202,9 @@ describe('connect', () => {
     expect(await other.status).toBe(3)
     const out = await upcall(['vsock', 'connect', `unix:${dir}/none`, '--retry', '--timeout', '2s'])
     expect(out.status).toBe(3)
-    expect(out.stderr.text).toMatch(/gave up after \d+ attempts in \d+ ms: there is no listener, and no such file \(ENOENT\); --timeout allows more/)
+    expect(out.stderr.text).toMatch(
+      /gave up after \d+ attempts in \d+ ms: there is no listener, and no such file \(ENOENT\); --timeout allows more/,
+    )
     // A VMM that is paused: it takes the connection and says nothing.
     const silent = createServer(() => {}).listen(join(dir, 'silent'))
     const sockets = new Set<Socket>()
