@@ -155,7 +155,7 @@ describe('GuestConsole', () => {
     expect(console.text).toBe(`a\rb\n${'\r'.repeat(100)}c\n\n`)
     const replace = vi.spyOn(String.prototype, 'replace')
     print(`${'\r'.repeat(1000)}c\n`)
-    // An expression such as /\r+$/ begins anew at each of them.
+    // An expression such as /\r+$/ starts again at each of them.
     expect(replace).not.toHaveBeenCalled()
   })
 

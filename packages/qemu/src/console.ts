@@ -21,13 +21,13 @@ export interface LinesOptions {
   fromLine?: number | undefined
 }
 
-/** How much of the console is kept: older lines are dropped (the log file or sink has them all). */
+/** How much of the console is kept. Older lines are dropped; the log file or sink has them all. */
 const KEPT_LINES = 50_000
 const KEPT_CHARACTERS = 16 << 20
 /** A longer line is cut. */
 const LONGEST_LINE = 64 << 10
 const TAIL_LINES = 25
-/** An expression looks at an unfinished line of so many characters, which a prompt may be, as soon as more of it comes. */
+/** An expression looks at an unfinished line of so many characters, which may be a prompt, each time more of it comes. */
 const SHORT_LINE = 1 << 10
 
 /** A guest's console: the lines so far, the lines to come, and waits for one of them. */
@@ -41,7 +41,7 @@ export class GuestConsole {
   readonly #watchers = new Set<() => void>()
   /** Lines that have been cut off. */
   #cut = 0
-  /** Of the lines that are kept. */
+  /** In the lines that are kept. */
   #characters = 0
   /** What the last chunk has added to the unfinished line. */
   #fresh = ''
@@ -63,7 +63,7 @@ export class GuestConsole {
     return this.#cut + this.#lines.length
   }
 
-  /** Why nothing more will come: EXITED, PANIC, CLOSED or ABORTED; undefined while QEMU runs. */
+  /** Why nothing more comes: EXITED, PANIC, CLOSED or ABORTED; undefined while QEMU runs. */
   get endReason(): QemuError | undefined {
     return this.#endReason
   }
@@ -80,7 +80,7 @@ export class GuestConsole {
     const text = this.#decoder.write(chunk)
     const before = this.lineCount
     for (const line of this.#splitter.push(text)) this.#keep(withoutReturns(line))
-    // With a line end in it, the chunk has begun all that is there of the unfinished line.
+    // After a line end in the chunk, all of the unfinished line is fresh.
     this.#fresh = this.lineCount === before ? text : this.#partial
     this.#dropOldest()
     this.#notify()

@@ -51,9 +51,9 @@ export interface Guest extends AsyncDisposable {
   readonly pid: number
   readonly console: GuestConsole
   readonly qmp: QmpClient
-  /** How the boot went: time from the last start of QEMU to the `ready` line, and the boots given up before. */
+  /** How the boot went: the time from the last start of QEMU to the `ready` line, and the boots that were given up before. */
   readonly boot: { readonly ms: number; readonly restarts: readonly BootRestart[] }
-  /** Resolves when QEMU is gone, for whatever reason. It never rejects. */
+  /** Resolves when QEMU is gone, for any reason. It never rejects. */
   readonly exited: Promise<QemuExit>
   /** The host's end of the virtio-serial port of that name. */
   port(name: string): Duplex
@@ -167,7 +167,7 @@ class RunningGuest implements Guest {
   }
 
   get pid(): number {
-    // No one is given a guest whose QEMU could not be started.
+    // Without a process id the boot has failed: the caller never gets such a guest.
     return this.#process.pid!
   }
 

@@ -119,7 +119,7 @@ describe('QmpClient', () => {
     qmp.close()
   })
 
-  it('tells answers apart by id, in whatever order and pieces they come', async () => {
+  it('tells answers apart by id, in any order and any pieces', async () => {
     const held: Command[] = []
     const qmp = await connectQmp(
       await serve((command, _, socket) => {
@@ -290,7 +290,7 @@ describe('QmpClient', () => {
     qmp.close()
   })
 
-  it('bounds the greeting, and tells when nobody listens', async () => {
+  it('bounds the greeting, and tells when there is no listener', async () => {
     const clock = new ManualClock()
     const path = await serve(() => {}, ' ')
     const armed = [clock.armed(30), clock.armed(30)]
@@ -353,16 +353,20 @@ describe('QmpClient', () => {
 
   it.each<[string, () => Promise<unknown>, string]>([
     ['no options', () => connectQmp('/x', null as never), 'options: must be an object, got null'],
-    ['a path that is none', () => connectQmp(5 as never), 'path: must be the path of a socket, got 5'],
+    ['a path that is not a string', () => connectQmp(5 as never), 'path: must be the path of a socket, got 5'],
     ['no path', () => connectQmp(''), 'path: must be the path of a socket, of at most 107 bytes, got ""'],
     [
-      'a signal that is none',
+      'a signal that is not a signal',
       () => connectQmp('/x', { signal: {} as AbortSignal }),
       'signal: must be an AbortSignal, got an object',
     ],
-    ['a clock that is none', () => connectQmp('/x', { clock: {} as never }), 'clock.now: must be a function, got undefined'],
+    [
+      'a clock that is not a clock',
+      () => connectQmp('/x', { clock: {} as never }),
+      'clock.now: must be a function, got undefined',
+    ],
     ['no stream', () => QmpClient.over(undefined as never), 'stream: must be a Duplex stream, got undefined'],
-    ['a stream that is none', () => QmpClient.over({} as never), 'stream: must be a Duplex stream, got an object'],
+    ['a stream that is not a stream', () => QmpClient.over({} as never), 'stream: must be a Duplex stream, got an object'],
     ['no options over a stream', () => QmpClient.over(new PassThrough(), null as never), 'options: must be an object, got null'],
     [
       'a signal over a stream',

@@ -71,7 +71,7 @@ interface Waiter {
 
 /**
  * A client of the QEMU Machine Protocol (QEMU, docs/interop/qmp-spec): greeting, capabilities, commands told apart by id, events.
- * Emits `'event'` with each {@link QmpEvent} and `'close'` once, when the connection has ended for whatever reason. What a listener throws
+ * Emits `'event'` with each {@link QmpEvent} and `'close'` once, when the connection has ended, for any reason. What a listener throws
  * is an uncaught exception, as with any emitter; the connection goes on.
  */
 export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {

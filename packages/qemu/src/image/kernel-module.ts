@@ -30,7 +30,7 @@ const COMPILERS = { x86_64: 'gcc', aarch64: 'aarch64-linux-gnu-gcc' } as const
 /**
  * Builds a kernel module for a Debian kernel against its headers (downloaded and unpacked, not installed), or finds it in the cache, and
  * resolves with the .ko file's path. Needs apt-get, dpkg-deb, make and gcc (for another architecture
- * the one that compiles for it), no rights. Rejects with QemuError.
+ * a cross compiler), no rights. Rejects with QemuError, or with a TypeError or RangeError for a wrong option.
  */
 export async function buildKernelModule(options: KernelModuleOptions): Promise<string> {
   checkObject('options', options)

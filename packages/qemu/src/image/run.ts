@@ -254,7 +254,7 @@ function readLines(port: Readable, { onLine, onStatus, onError, onEnd }: LineRea
   })
 }
 
-/** It powers off by itself, unless something the command left behind keeps the results port open. */
+/** The guest powers off by itself, unless a process that the command started keeps the results port open. */
 async function poweredOff(guest: Guest, { clock = systemClock }: RunOptions): Promise<void> {
   const cancel = clock.setTimer(POWER_OFF_MS, () => guest.kill())
   await guest.exited

@@ -1,4 +1,4 @@
-// Programs of one's own on PATH stand in for the tools of a machine.
+// Programs of this test on PATH stand in for the tools of a machine.
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -24,7 +24,7 @@ async function tool(name: string, script: string): Promise<void> {
   await writeFile(join(dir, 'bin', name), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
 }
 
-/** An apt that knows these packages, none of which depends on any. */
+/** An apt that knows these packages. They depend on nothing. */
 async function aptKnows(...names: string[]): Promise<void> {
   const known = `known() { case " ${names.join(' ')} " in *" $1 "*) return 0;; esac; return 1; }`
   await tool(
@@ -118,7 +118,7 @@ describe('a machine', () => {
     await expect(sharedLibraries('/usr/local/bin/node')).rejects.toMatchObject({ code: 'IMAGE' })
   })
 
-  // ldd says of all of them that they are no dynamic executables, as of a program that is linked to nothing.
+  // ldd calls none of them a dynamic executable, as with a program that is linked to nothing.
   const elf = (machine: number) => {
     const header = Buffer.alloc(64)
     header.write('\x7fELF\x02\x01', 'latin1')
@@ -147,7 +147,7 @@ describe('a machine', () => {
     })
   })
 
-  it('whose Node is not there makes no image, and one that fits goes on', async () => {
+  it('whose Node is missing makes no image, and a Node that fits goes on', async () => {
     vi.stubEnv('PATH', join(dir, 'bin'))
     const node = join(dir, 'node')
     const build = (arch: 'x86_64' | 'aarch64') => buildGuestImage({ cacheDir: join(dir, 'cache'), arch, node })

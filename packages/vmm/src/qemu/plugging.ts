@@ -1,5 +1,5 @@
-// Devices in and out of a running QEMU, over QMP. `device_del` only asks the guest; DEVICE_DELETED says that it has let go, which without
-// ACPI in the guest comes with its next reset, if ever.
+// Devices in and out of a running QEMU, over QMP. `device_del` only asks the guest; DEVICE_DELETED says that the guest has let go. Without
+// ACPI in the guest that comes with its next reset, if ever.
 import { QemuError, type QmpClient, QmpCommandError } from '@upcall/qemu'
 import type { PciDevice } from '../devices.js'
 import { VmError } from '../error.js'
@@ -10,13 +10,13 @@ const PERIPHERAL = '/machine/peripheral'
 interface HotpluggableCpu {
   readonly type: string
   readonly props: Readonly<Record<string, number>>
-  /** Only of those that are plugged in. */
+  /** Only if the CPU is plugged in. */
   readonly 'qom-path'?: string
 }
 
 export async function plugCpu(qmp: QmpClient, id: number): Promise<void> {
   const cpu = await findCpu(qmp, id)
-  // Something of ours that was given up for lost.
+  // An earlier command of ours that was not answered in time has plugged it in.
   if (cpu['qom-path'] !== undefined) return
   await qmp.execute('device_add', { ...cpuDevice(cpu.type, id), ...cpu.props })
 }
@@ -34,7 +34,7 @@ async function findCpu(qmp: QmpClient, id: number): Promise<HotpluggableCpu> {
   return cpu
 }
 
-/** @throws VmError `CONFLICT` if QEMU does not get hold of the disk's file. */
+/** @throws VmError `CONFLICT` if another device or process holds the disk's file. */
 export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMachine): Promise<void> {
   const { id, disk } = device
   if (disk) await addBlockNode(qmp, blockNode(id, disk), disk.pathOnHost)
@@ -52,7 +52,7 @@ export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMa
   }
 }
 
-/** Whether that device is at its place: of a command whose answer was lost. */
+/** Whether that device is at its place: a command whose answer was lost may have plugged it in. */
 async function isThere(qmp: QmpClient, { id, place }: PciDevice): Promise<boolean> {
   return (await listPci(qmp)).some((found) => found.id === pciId(id) && found.bus === place.bus && found.devfn === place.devfn)
 }
@@ -61,7 +61,7 @@ function isDuplicate(error: unknown): boolean {
   return error instanceof QmpCommandError && error.reason === 'duplicate-id'
 }
 
-/** Resolves with whether the guest ejected it in time; what is behind it goes with it. */
+/** Resolves with whether the guest ejected it in time. */
 export function unplugPci(qmp: QmpClient, id: string, timeoutMs: number): Promise<boolean> {
   return unplug(qmp, `${PERIPHERAL}/${pciId(id)}`, timeoutMs)
 }
@@ -80,12 +80,12 @@ export async function addBlockNode(qmp: QmpClient, node: Record<string, unknown>
   }
 }
 
-/** What is still in use, or is gone already, stays as it is. */
+/** A node that is in use, or gone already, is left alone. */
 export async function removeBlockNode(qmp: QmpClient, name: string): Promise<void> {
   await qmp.execute('blockdev-del', { 'node-name': name }).catch(() => {})
 }
 
-/** BDFs by `bus` and `devfn` of all functions, in buses of bridges too, with the id of those that have one. */
+/** All functions, on the buses of bridges too: where they are, and the id of their device if it has one. */
 export async function listPci(qmp: QmpClient): Promise<{ bus: number; devfn: number; id: string }[]> {
   const buses = await qmp.execute<{ bus: number; devices: PciInfo[] }[]>('query-pci')
   const visit = ({ bus, slot, function: fn, qdev_id: id, pci_bridge: bridge }: PciInfo): Found[] => [
@@ -140,7 +140,7 @@ export function mayBeDone(error: unknown): boolean {
   return error instanceof QemuError && !(error instanceof QmpCommandError)
 }
 
-/** Resolves with whether it is gone. One that never came is, and one that somebody else has unplugged. */
+/** Resolves with whether the device is gone. It is if it never came, or if another client has unplugged it. */
 async function unplug(qmp: QmpClient, path: string, timeoutMs: number): Promise<boolean> {
   const ended = new AbortController()
   const { signal } = ended
@@ -153,14 +153,14 @@ async function unplug(qmp: QmpClient, path: string, timeoutMs: number): Promise<
   refused.catch(() => {})
   try {
     await qmp.execute('device_del', { id: path }).catch((error) => {
-      // Somebody has asked before: what there is to wait for is the same.
+      // The guest was asked before: the event to wait for is the same.
       if (!(error instanceof QmpCommandError) || error.reason !== 'unplug-in-progress') throw error
     })
     return await Promise.race([deleted, refused])
   } catch (error) {
     if (isNotFound(error)) return true
     if (error instanceof QmpCommandError) return false
-    // The event may have come to nobody.
+    // The event may have come before this wait.
     return await qmp.execute('qom-list', { path }).then(() => false, isNotFound)
   } finally {
     ended.abort()
