@@ -29,7 +29,7 @@ import { createVsockDevice, VhostUserVsock } from '@upcall/vhost-user'
 import { connect, listen, listenHybrid } from '@upcall/vsock'
 import { describe, expect, onTestFinished, test } from 'vitest'
 
-// A function that returns a promise rejects: whoever calls it has one place where errors come out. A constructor throws.
+// A function that returns a promise rejects: its caller has one place where errors come out. A constructor throws.
 // Each row: a public function that returns a promise, a call that is wrong, and what the error has to name.
 
 const nothing = undefined as never
@@ -112,10 +112,14 @@ const rows: Row[] = [
   ['listenHybrid, nothing', () => listenHybrid(nothing), /./],
   ['listenHybrid, no path', () => listenHybrid(bad({})), /./],
   // vhost-user
-  ['createVsockDevice, nothing', () => createVsockDevice(nothing), /./],
-  ['createVsockDevice, cid', () => createVsockDevice({ socketPath: '/nowhere/vm.sock', guestCid: 2 }), /^guestCid is 2/],
-  ['createVsockDevice, null', () => createVsockDevice(never), /./],
-  ['device.connect, port', () => device().connect(bad('5')), /^port is 5/],
+  ['createVsockDevice, nothing', () => createVsockDevice(nothing), /^options: /],
+  [
+    'createVsockDevice, cid',
+    () => createVsockDevice({ socketPath: '/nowhere/vm.sock', guestCid: 2 }),
+    /^guestCid: must be an integer from 3 to 4294967294, got 2/,
+  ],
+  ['createVsockDevice, null', () => createVsockDevice(never), /^options: /],
+  ['device.connect, port', () => device().connect(bad('5')), /^port: /],
   ['device.connect, null', () => device().connect(5, never), /./],
   ['device.ready, null', () => device().ready(never), /./],
   // qemu
@@ -127,7 +131,7 @@ const rows: Row[] = [
   ['connectQmp, nothing', () => connectQmp(nothing), /./],
   ['connectQmp, null', () => connectQmp('/nowhere/qmp.sock', never), /./],
   ['console.waitFor, nothing', () => new GuestConsole(new ManualClock()).waitFor('x', nothing), /./],
-  ['console.waitFor, pattern', () => new GuestConsole(new ManualClock()).waitFor(nothing, { deadlineMs: 1 }), /./],
+  ['console.waitFor, pattern', () => new GuestConsole(new ManualClock()).waitFor(nothing, { timeoutMs: 1 }), /./],
   // testkit
   ['connection.reply, nothing', () => connection().reply(nothing), /./],
   ['connection.write, nothing', () => connection().write(nothing), /./],
@@ -174,7 +178,7 @@ describe('a function that returns a promise rejects', () => {
     await expect(m.resizeCpus(1, resize)).resolves.toMatchObject({ added: [] })
   })
 
-  test('a signal that is none leaves no timer', async () => {
+  test('a signal that is not an AbortSignal leaves no timer', async () => {
     const clock = new ManualClock()
     await expect(connect('unix:/nowhere', { signal: bad({}), clock })).rejects.toThrow('signal')
     expect(clock.pending).toBe(0)

@@ -1,4 +1,4 @@
-// The ground under the other end-to-end tests: the image is made, guests boot, results and failures come back, nothing stays behind.
+// The ground under the other end-to-end tests: the image is made, guests boot, results and failures come back, nothing is left behind.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
@@ -20,7 +20,7 @@ export async function run(checks, guestImage) {
   await checks.check('a command that hangs ends at its deadline, with the console', hang)
   await checks.check('a command that is not there gives status 127', notFound)
   await checks.check('a kernel panic ends the wait at once, with the console', panic)
-  await checks.check('QEMU dies with its owner, even one that is killed', killedOwner)
+  await checks.check('QEMU dies with its owner, even when the owner is killed', killedOwner)
   console.log('\nboot times under tcg, in milliseconds from the start of QEMU:')
   console.table(boots)
 }
@@ -58,7 +58,7 @@ async function qmp() {
     const { qmp } = run.guest
     assert.equal((await qmp.execute('query-status')).status, 'running')
     assert.equal((await qmp.execute('query-hotpluggable-cpus')).length, 2)
-    const stopped = qmp.nextEvent('STOP', { deadlineMs: 5000 })
+    const stopped = qmp.nextEvent('STOP', { timeoutMs: 5000 })
     await qmp.execute('stop')
     await stopped
     await qmp.execute('cont')
@@ -74,7 +74,7 @@ async function qmp() {
 
 async function hang() {
   const command = ['sh', '-c', 'echo so far; echo to the console >&2; sleep 1000']
-  const run = await startInGuest({ image, command, deadlineMs: 3000 })
+  const run = await startInGuest({ image, command, timeoutMs: 3000 })
   try {
     const error = await run.result.catch((error) => error)
     assert.equal(error.code, 'DEADLINE')

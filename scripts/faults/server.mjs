@@ -39,7 +39,12 @@ export default [
     "return { kind: 'Replying' }",
     "return { kind: 'Replying', deadline: c.now } as In<'Replying'>",
   ),
-  server('what makes the replies is not told that they are not wanted', 'connection.ts', '    this.#stopReplies(failed)\n', ''),
+  server(
+    'the source of the replies is not told that they are not wanted',
+    'connection.ts',
+    '    this.#stopReplies(failed)\n',
+    '',
+  ),
   server(
     'replies are made faster than the client takes them',
     'connection.ts',

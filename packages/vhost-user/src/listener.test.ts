@@ -1,10 +1,10 @@
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { addonIfBuilt } from '../testing/addon.js'
-import { listenUnix, lock, unixAddress } from './listener.js'
+import { listenUnix, unixAddress } from './listener.js'
 import type { Binding, Descriptor } from './native/binding.js'
 
 const addon = addonIfBuilt()
@@ -18,7 +18,7 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(folder, { recursive: true }))
 
-/** Leaves a file with nobody behind it. */
+/** Leaves the file of a process that is gone. */
 function die(binding: Binding): void {
   const dead = binding.socket(binding.AF_UNIX)
   const address = Buffer.alloc(3 + path.length)
@@ -32,7 +32,7 @@ describe.runIf(addon !== undefined)('a path', () => {
   const binding = addon!
   const listen = (by: Binding = binding) => listenUnix(by, path, { onConnection: (it) => binding.close(it) })
 
-  test('of several that find a dead server’s file, one gets it, and keeps it', async () => {
+  test("of several that find a dead server's file, one gets it, and keeps it", async () => {
     for (let round = 0; round < 20; round++) {
       die(binding)
       const starts = await Promise.allSettled(Array.from({ length: 5 }, () => listen()))
@@ -46,32 +46,7 @@ describe.runIf(addon !== undefined)('a path', () => {
     }
   })
 
-  test('whoever finds a dead server’s file leaves it alone while another starter looks at it', async () => {
-    die(binding)
-    const { ino } = lstatSync(path)
-    const unlock = await lock(binding, path)
-    let refusals = 0
-    let waits!: () => void
-    const waiting = new Promise<void>((resolve) => (waits = resolve))
-    const counting: Binding = {
-      ...binding,
-      bind(...args) {
-        try {
-          binding.bind(...args)
-        } catch (error) {
-          if (++refusals === 2) waits()
-          throw error
-        }
-      },
-    }
-    const starting = listen(counting)
-    await Promise.race([waiting, starting])
-    expect(lstatSync(path).ino).toBe(ino)
-    unlock()
-    await (await starting).close()
-  })
-
-  test('may be as long as a Unix socket’s can, however short its last part is', async () => {
+  test("may be as long as a Unix socket's can, however short its last part is", async () => {
     const directory = join(folder, 'd'.repeat(107 - folder.length - 3))
     mkdirSync(directory)
     path = join(directory, 's')
@@ -118,7 +93,7 @@ describe.runIf(addon !== undefined)('out of descriptors', () => {
     return { listener, pauses, told, seen, until }
   }
 
-  test('it pauses longer and longer instead of spinning, loses nobody, and begins anew with the shortest pause', async () => {
+  test('it pauses longer and longer instead of spinning, loses no VMM, and begins again with the shortest pause', async () => {
     const { listener, pauses, told, seen, until } = await starved()
     const vmm = binding.connect(unixAddress(binding, path))
     for (let i = 1; i <= 9; i++) {

@@ -1,5 +1,5 @@
 import { Session } from 'node:inspector/promises'
-import type { VsockConnection } from '../src/machine/connection.js'
+import type { Connection } from '../src/machine/connection.js'
 import { Op } from '../src/machine/packet.js'
 import { DESC_INDIRECT, DESC_NEXT, DESC_WRITE } from '../src/machine/vring.js'
 import { GUEST_BASE, MEMORY_SIZE } from './fake-guest.js'
@@ -36,7 +36,7 @@ class Reader {
   u16(): number {
     return this.u8() | (this.u8() << 8)
   }
-  /** Mostly one of `choices`, at times a number that nobody chose. */
+  /** Mostly one of `choices`, at times another number. */
   of(choices: readonly number[]): number {
     const pick = this.u8()
     return pick < 224 ? choices[pick % choices.length]! : this.u16() * (pick - 223)
@@ -52,7 +52,7 @@ const descriptor = (input: Reader) => ({
   next: input.u8() % 20,
 })
 
-function host(what: number, vm: FakeVm, connection: VsockConnection): void {
+function host(what: number, vm: FakeVm, connection: Connection): void {
   const acts = [
     () => connection.accept(),
     () => connection.write(new Uint8Array(3000)),
@@ -62,10 +62,9 @@ function host(what: number, vm: FakeVm, connection: VsockConnection): void {
     () => connection.consumed(connection.read()?.length ?? 0, vm.now),
   ]
   acts[what % acts.length]!()
-  vm.device.muxer.touch(connection)
 }
 
-/** Each byte that stands for an act reads its parameters from the bytes behind it. */
+/** Each byte that stands for an act reads its parameters from the bytes after it. */
 const ACTS: ((input: Reader) => Act)[] = [
   (input) => {
     const count = input.u8() % 20

@@ -33,7 +33,7 @@ const message = (machine: Host): string => {
 }
 
 describe('the addon', () => {
-  test('is the package’s own', () => {
+  test('is that of the package', () => {
     expect(message(host())).toBe('loaded')
     expect(message(host({ file: '/pkg/src/native/loader.ts' }))).toBe('loaded')
   })
