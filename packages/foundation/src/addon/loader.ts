@@ -139,6 +139,7 @@ function places({ file }: Host): { isBundle: boolean; root: string; prebuilds: s
 
 /** What dlopen said, without the path it starts with. */
 function dlopenReason(path: string, error: unknown): string {
+  // reads the text of dlopen
   const message = error instanceof Error ? error.message : String(error)
   if (message.includes('No such file or directory')) return 'no such file'
   return message.startsWith(`${path}: `) ? message.slice(path.length + 2) : message
