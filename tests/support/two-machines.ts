@@ -5,7 +5,7 @@ import {
   type Effect as ServerEffect,
   type Event as ServerEvent,
 } from '../../packages/server/src/machine/connection.js'
-import { TOY_MESSAGE_SIZE, type ToyReply, type ToyRequest, tokenOf, toyGreeting, toyReply, toyService } from './toy-service.js'
+import { TOY_MESSAGE_SIZE, type ToyReply, tokenOf, toyGreeting, toyReply, toyService, toyTicket } from './toy-service.js'
 
 /** How badly the world behaves: each the probability (0 … 1) that one thing goes wrong. */
 export interface Weather {
@@ -68,17 +68,7 @@ export class TwoMachines {
   /** A request, `ms` from now. Returns its token. */
   request(ms: number, { clean = false, deadlineMs = Number.POSITIVE_INFINITY } = {}): number {
     const token = this.#next++
-    const request: ToyRequest = { token, clean }
-    const bytes = toyService.encode(request, new Uint8Array(TOY_MESSAGE_SIZE))
-    const ticket = {
-      id: token,
-      request,
-      bytes,
-      op: `request ${token}`,
-      needsClean: clean,
-      replyTimeoutMs: toyService.replyTimeoutMs(request),
-      deadline: this.now + ms + deadlineMs,
-    }
+    const ticket = toyTicket({ token, clean }, this.now + ms + deadlineMs)
     this.#after(ms, () => this.#tellClient({ type: 'request', ticket }))
     return token
   }
