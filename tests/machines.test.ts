@@ -66,7 +66,7 @@ it('in any weather each request settles once, truthfully, is done at most once, 
       both.run()
       expect(both.client.state).toBe('Closed')
       expect(both.client.wakeAt).toBe(Number.POSITIVE_INFINITY)
-      for (const { server } of both.links) expect(['Ended', 'Handling']).toContain(server.state.name)
+      for (const { server } of both.links) expect(['Ended', 'Handling']).toContain(server.state.kind)
     }),
     // Always the same ones: what they bring about is looked at below.
     { numRuns: 500, seed: 1 },
