@@ -36,7 +36,7 @@ class Reader {
   u16(): number {
     return this.u8() | (this.u8() << 8)
   }
-  /** Mostly one of `choices`, at times a number that nobody chose. */
+  /** Mostly one of `choices`, at times another number. */
   of(choices: readonly number[]): number {
     const pick = this.u8()
     return pick < 224 ? choices[pick % choices.length]! : this.u16() * (pick - 223)
@@ -64,7 +64,7 @@ function host(what: number, vm: FakeVm, connection: Connection): void {
   acts[what % acts.length]!()
 }
 
-/** Each byte that stands for an act reads its parameters from the bytes behind it. */
+/** Each byte that stands for an act reads its parameters from the bytes after it. */
 const ACTS: ((input: Reader) => Act)[] = [
   (input) => {
     const count = input.u8() % 20
@@ -187,17 +187,6 @@ export class Coverage {
   async stop(): Promise<void> {
     await this.#session.post('Profiler.stopPreciseCoverage')
     this.#session.disconnect()
-  }
-}
-
-/** Numbers from 0 to 1, the same for the same seed. */
-export function seeded(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
   }
 }
 

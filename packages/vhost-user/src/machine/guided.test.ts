@@ -1,9 +1,10 @@
+import { seededRandom } from '@upcall/foundation/testing/seeded-random'
 import { expect, test } from 'vitest'
-import { Coverage, mutate, program, seeded } from '../../testing/guided.js'
+import { Coverage, mutate, program } from '../../testing/guided.js'
 import { trial } from '../../testing/trial.js'
 import { Op } from './packet.js'
 
-/** Where the search begins: a guest that answers a host's connection, one that begins its own, one that is broken. */
+/** Where the search begins: a guest that answers a host's connection, a guest that begins its own, a broken guest. */
 const SEEDS = [
   [0, 16, 6, 2, 1, Op.RESPONSE, 0, 2, 3, 7, 0, 2, 1, Op.RW, 0, 2, 3, 7, 0, 2, 7, 0, 5],
   [0, 16, 1, Op.REQUEST, 0, 1, 2, 8, 0, 0, 7, 0, 0, 7, 0, 1, 1, Op.SHUTDOWN, 3, 1, 2, 8, 0, 0, 8, 200],
@@ -17,7 +18,7 @@ const SEED = Number(process.env.GUIDED_SEED ?? 1)
 test(
   'programs that reach new code are kept and varied; none does the device harm',
   async () => {
-    const random = seeded(SEED)
+    const random = seededRandom(SEED)
     const coverage = await Coverage.start((url) => /\/src\/machine\/(?!.*\.test\.)[\w-]+\.ts/.test(url))
     const corpus: Uint8Array[] = []
     const pick = () => corpus[Math.floor(random() * corpus.length)]!

@@ -55,8 +55,8 @@ export interface RingSnapshot {
  * The device's side of a split virtqueue (virtio 1.2, 2.7). Whatever lies in guest memory is read once into a local and checked
  * before use; a violation throws `DeviceError` and leaves the ring as it was.
  *
- * Guest and host are taken to be little-endian. That is the law for VIRTIO_F_VERSION_1, and what legacy x86-64 and arm64
- * guests do; the layout is otherwise the same, because vhost-user hands over each part's address.
+ * Guest and host are taken to be little-endian. VIRTIO_F_VERSION_1 demands it, and legacy x86-64 and arm64
+ * guests do it; the layout is otherwise the same, because vhost-user hands over each part's address.
  */
 export class SplitRing {
   readonly size: number
@@ -76,7 +76,7 @@ export class SplitRing {
   #usedIndex: number
   #published: number
   #announced: number
-  /** Chains published since the last interrupt, as far as the ring can hold them: the guest cannot be further behind. */
+  /** Chains published since the last interrupt, as far as the ring can hold them: the guest cannot have missed more. */
   #uninterrupted = 0
   /** What `overdue` found, and how often in a row. */
   #lag = { published: -1, wish: -1, looks: 0 }
@@ -150,31 +150,31 @@ export class SplitRing {
 
   /**
    * Whether the guest wants to be interrupted for what was published since the last interrupt. May be asked late: a guest that has
-   * looked meanwhile says no. Asked again for every publication: a wish that came too late to be seen at the last one is seen at this.
+   * looked meanwhile says no. To be asked again for every publication: a wish that came too late to be seen at the last publication is seen now.
    */
   interruptDue(): boolean {
     const fresh = (this.#published - this.#announced) & 0xffff
     if (fresh === 0) return false
     this.#announced = this.#published
     this.#uninterrupted = Math.min(this.#uninterrupted + fresh, this.size)
-    const due = this.#features.eventIdx ? this.#behind(this.#wish) <= this.#uninterrupted : !this.#masked
+    const due = this.#features.eventIdx ? this.#publishedSince(this.#wish) <= this.#uninterrupted : !this.#masked
     if (due) this.#uninterrupted = 0
     return due
   }
 
   /**
-   * Whether the guest has yet to take what was published, although it wants to hear of it, whether or not it was interrupted: to be asked
-   * when nothing was published for a while. The caller interrupts it.
+   * Whether the guest has yet to take what was published, although it wants to hear of it, and whether or not it was interrupted. To be
+   * asked when nothing was published for a while. The caller interrupts the guest.
    *
-   * With EVENT_IDX, a guest that has caught up wishes for the next chain. Without, it does not say; so it is interrupted once more
-   * if it was not for the last chains, as it may have asked for that too late.
+   * With EVENT_IDX, a guest that has caught up wishes for the next chain. Without, it does not say. So it is interrupted once more
+   * if it was not interrupted for the last chains, as it may have asked for that too late.
    */
   overdue(): Overdue | undefined {
     const wish = this.#features.eventIdx ? this.#wish : this.#published
-    const behind = this.#behind(wish)
-    const lost = this.#features.eventIdx ? behind <= this.#uninterrupted : this.#uninterrupted > 0 && !this.#masked
-    // Linux wishes for index 0 while it wants no interrupt: that, too, is mostly further behind than a ring is long.
-    if (this.#features.eventIdx ? behind > this.size : !lost) return undefined
+    const missed = this.#publishedSince(wish)
+    const lost = this.#features.eventIdx ? missed <= this.#uninterrupted : this.#uninterrupted > 0 && !this.#masked
+    // Linux wishes for index 0 while it wants no interrupt: that, too, is mostly more than the ring holds.
+    if (this.#features.eventIdx ? missed > this.size : !lost) return undefined
     const { published, wish: lastWish, looks } = this.#lag
     const same = published === this.#published && lastWish === wish
     this.#lag = { published: this.#published, wish, looks: same ? looks + 1 : 1 }
@@ -192,8 +192,8 @@ export class SplitRing {
     return (Atomics.load(this.#avail, 0) & NO_INTERRUPT) !== 0
   }
 
-  /** How many chains were published at and after the one that the guest waits for; 65536 for a wish that lies ahead: none yet. */
-  #behind(wish: number): number {
+  /** How many chains were published from the chain on that the guest waits for. 65536 for a wish that lies ahead: no chain yet. */
+  #publishedSince(wish: number): number {
     return ((this.#published - wish - 1) & 0xffff) + 1
   }
 
