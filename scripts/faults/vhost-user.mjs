@@ -215,5 +215,10 @@ export default [
     "    wake: to(['closed'], done),\n",
     "    wake: to(['draining'], stay),\n",
   ),
-  vhostUser('a halted ring forgets that it was used', 'machine/ring-state.ts', '{ ...driver, active: true } : driver', 'driver : driver'),
+  vhostUser(
+    'a halted ring forgets that it was used',
+    'machine/ring-state.ts',
+    '{ ...driver, active: true } : driver',
+    'driver : driver',
+  ),
 ]
