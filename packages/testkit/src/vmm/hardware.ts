@@ -136,7 +136,7 @@ function pciDevices(): Test[] {
       },
     ],
     [
-      'an address that it does not have, or that is none, is invalid',
+      'an address that it does not have, or that is not an address, is invalid',
       async ({ machine }) => {
         for (const bdf of ['', 'eth0', 'ff:1f.7', '0001:00:05.0']) throws(() => machine.choosePlace([], bdf), invalid)
       },

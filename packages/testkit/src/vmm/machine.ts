@@ -33,7 +33,7 @@ export interface RunningMachine {
 export interface ComplianceMachine {
   readonly name: string
   readonly features: MachineFeatures
-  /** The file behind the suite's drives. Default: a path that need not exist. */
+  /** The file of the suite's drives. Default: a path that need not exist. */
   readonly disk?: Disk | undefined
   /**
    * A machine whose guest has booted, with one vCPU and no device. A test that passes leaves the machine so: one that takes long to boot
