@@ -1,4 +1,5 @@
 import type { Outcome } from '@upcall/client'
+import { Interrupted, OutputError } from './errors.js'
 
 /** What the process ends with, and what of a guest's requests each of them means. */
 export const Exit = {
@@ -50,33 +51,9 @@ export class ExitStatus {
 
 const signalNumbers = { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 } as const
 
-/** Why a command was aborted, as the reason of its AbortSignal. */
-export class Interrupted extends Error {
-  override readonly name = 'Interrupted'
-
-  constructor(readonly signal: keyof typeof signalNumbers) {
-    super(`interrupted by ${signal}`)
-  }
-}
-
-/** Why a command was aborted that cannot tell its result: stdout took no more, for another reason than that its reader left. */
-export class OutputError extends Error {
-  override readonly name = 'OutputError'
-
-  constructor(cause: Error) {
-    super(`stdout: ${cause.message}; what came of it is not known, nor is what was not written`, { cause })
-  }
-}
-
 /** 130 for SIGINT, and for anything else that aborts; 143 for SIGTERM, 0 if that is how the command ends. */
 export function interruptedStatus(reason: unknown, { servesUntilTold }: ExitStatus): number {
   if (servesUntilTold && reason instanceof Interrupted && reason.signal === 'SIGTERM') return Exit.ok
   if (reason instanceof OutputError) return Exit.indeterminate
   return 128 + signalNumbers[reason instanceof Interrupted ? reason.signal : 'SIGINT']
-}
-
-/** What was asked of upcall cannot be understood or done as it was written. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError'
-  readonly code = 'USAGE'
 }

@@ -2,7 +2,8 @@ import { createReadStream, fstatSync, open } from 'node:fs'
 import { Socket } from 'node:net'
 import { addAbortSignal, type Readable } from 'node:stream'
 import { promisify } from 'node:util'
-import { UsageError } from './exit.js'
+import { textOf } from '@upcall/foundation/error'
+import { UsageError } from './errors.js'
 import type { Io } from './output.js'
 
 const openFd = promisify(open)
@@ -17,7 +18,7 @@ export async function* readInput(file: string | undefined, { stdin, signal }: Io
     for await (const chunk of stream) yield typeof chunk === 'string' ? Buffer.from(chunk) : chunk
   } catch (error) {
     if (signal.aborted) return
-    if (isErrno(error)) throw new UsageError(`${file ?? 'stdin'}: cannot be read: ${error.message}`)
+    if (isErrno(error)) throw new UsageError(file ?? 'stdin', `cannot be read: ${textOf(error)}`)
     throw error
   } finally {
     stream?.destroy()

@@ -1,5 +1,5 @@
 import { setMaxListeners } from 'node:events'
-import { Interrupted } from './exit.js'
+import { Interrupted } from './errors.js'
 
 /** Two signals within so short a time are one that came twice; after it a Ctrl-C is from a person who does not want to wait. */
 const TWICE_MS = 500

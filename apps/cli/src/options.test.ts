@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { UsageError } from './exit.js'
+import { UsageError } from './errors.js'
 import { archOf, parseDuration, parseIds, parseInteger, parseMessageType, parseSize, targetOf } from './options.js'
 
 test.each([

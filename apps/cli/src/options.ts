@@ -1,7 +1,7 @@
 import { type Address, AddressError, formatAddress, parseAddress } from '@upcall/vsock'
 import { type Arch, MessageType, UPCALL_PORT } from '@upcall/wire'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { UsageError } from './exit.js'
+import { UsageError } from './errors.js'
 
 /** The options that every command takes. */
 export interface GlobalOptions {
@@ -76,7 +76,11 @@ export function parseIds(texts: readonly string[]): number[] {
       const match = /^(\d{1,3})(?:-(\d{1,3}))?$/.exec(text)
       const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])]
       if (match === null || last < first)
-        throw new UsageError(`vCPU ids ${JSON.stringify(text)}: write ids as in 2, 2,3 or 4-7 (low to high)`)
+        throw new UsageError(
+          `vCPU ids ${JSON.stringify(text)}`,
+          'not a list of ids',
+          'Write ids as in 2, 2,3 or 4-7 (low to high).',
+        )
       return Array.from({ length: last - first + 1 }, (_, i) => first + i)
     })
 }
@@ -86,7 +90,7 @@ export function parseEndpoint(text: string, source: string): Address {
   try {
     return parseAddress(text, { defaultPort: UPCALL_PORT })
   } catch (error) {
-    if (error instanceof AddressError) throw new UsageError(`${source}: ${error.message}`)
+    if (error instanceof AddressError) throw UsageError.of(source, error)
     throw error
   }
 }
@@ -97,7 +101,7 @@ export function targetOf({ target }: GlobalOptions, env: Record<string, string |
   const { UPCALL_TARGET } = env
   if (UPCALL_TARGET) return parseEndpoint(UPCALL_TARGET, 'UPCALL_TARGET')
   const example = formatAddress({ transport: 'hvsock', path: '/run/vm.sock', port: UPCALL_PORT })
-  throw new UsageError(`no target: pass --target <address> or set UPCALL_TARGET, for example --target ${example}`)
+  throw new UsageError('', 'no target', `Pass --target <address> or set UPCALL_TARGET, for example --target ${example}.`)
 }
 
 /** The guest's architecture, which the wire does not tell: `--arch`, or else this machine's, as a VM mostly has its host's. */
@@ -105,7 +109,9 @@ export function archOf({ arch }: GlobalOptions, hostArch: string = process.arch)
   const found = arch ?? hostArchOf(hostArch)
   if (found === undefined)
     throw new UsageError(
-      `no architecture: this machine's (${hostArch}) is none of the guest's; pass --arch x86_64 or --arch aarch64`,
+      '',
+      `no guest has the architecture of this machine (${hostArch})`,
+      'Pass --arch x86_64 or --arch aarch64.',
     )
   return found
 }

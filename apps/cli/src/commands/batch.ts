@@ -3,7 +3,8 @@ import { formatAddress } from '@upcall/vsock'
 import type { Arch, Request } from '@upcall/wire'
 import type { Command } from 'commander'
 import type { Action, Context } from '../context.js'
-import { Exit, UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
+import { Exit } from '../exit.js'
 import { type Line, linesOf, readInput } from '../input.js'
 import { Output } from '../output.js'
 import { failed, type Report, reportStatus, reportText } from '../report.js'
@@ -61,7 +62,8 @@ async function batch(context: Context, { stopOnError = false }: BatchOptions, fi
   async function answer(line: Line): Promise<Report> {
     let request: Request
     try {
-      if (line.text === undefined) throw new UsageError(`longer than ${LONGEST_LINE} bytes; write one operation per line`)
+      if (line.text === undefined)
+        throw new UsageError(`line ${line.number}`, `longer than ${LONGEST_LINE} bytes`, 'Write one operation per line.')
       request = parseOperation(line.text, arch)
     } catch (error) {
       return failed(opIn(line), `line ${line.number}`, error)

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
-import { UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
 import { parseIds, parseInteger } from '../options.js'
 import { operate } from '../session.js'
 
@@ -72,12 +72,17 @@ async function resize(context: Context, op: 'cpu.add' | 'cpu.remove', texts: str
   const ids = parseIds(texts)
   if (context.arch === 'aarch64') {
     if (ids.length > 0 || apicVersion !== undefined || count === undefined)
-      throw new UsageError(`${op}: an aarch64 guest takes --count <n> and chooses the vCPUs itself; for ids pass --arch x86_64`)
+      throw new UsageError(
+        op,
+        'an aarch64 guest chooses the vCPUs itself',
+        'Pass --count <n>; for an x86_64 guest, which takes ids, pass --arch x86_64.',
+      )
     await operate(context, { op, count }, options.present === undefined ? undefined : presentCount(op, options.present))
     return
   }
-  if (count !== undefined) throw new UsageError(`${op}: an x86_64 guest takes vCPU ids, not --count; or pass --arch aarch64`)
-  if (ids.length === 0) throw new UsageError(`${op}: no vCPU ids; write them as in \`upcall ${op.replace('.', ' ')} 2 3\``)
+  if (count !== undefined)
+    throw new UsageError(op, 'an x86_64 guest takes vCPU ids, not --count', 'For an aarch64 guest pass --arch aarch64.')
+  if (ids.length === 0) throw new UsageError(op, 'no vCPU ids', `Write them as in \`upcall ${op.replace('.', ' ')} 2 3\`.`)
   await operate(
     context,
     { op, apicIds: ids, ...(apicVersion !== undefined && { apicVersion }) },
@@ -86,7 +91,6 @@ async function resize(context: Context, op: 'cpu.add' | 'cpu.remove', texts: str
 }
 
 function presentCount(op: string, text: string): number {
-  if (!/^\d{1,3}$/.test(text))
-    throw new UsageError(`${op}: --present is a count of vCPUs on aarch64, got ${JSON.stringify(text)}`)
+  if (!/^\d{1,3}$/.test(text)) throw new UsageError(op, `--present is a count of vCPUs on aarch64, got ${JSON.stringify(text)}`)
   return Number(text)
 }

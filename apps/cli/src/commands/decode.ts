@@ -3,7 +3,8 @@ import type { Action, Context } from '../context.js'
 import { BOUNDARY, HexReader, looksLikeHex, SNIFF_BYTES } from '../decode/hex.js'
 import { type Direction, decodedText, MessageReader } from '../decode/message.js'
 import { type Piece, StreamCutter } from '../decode/stream.js'
-import { Exit, UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
+import { Exit } from '../exit.js'
 import { linesOf, readInput } from '../input.js'
 import { hostArchOf } from '../options.js'
 
@@ -73,7 +74,7 @@ async function* piecesOf(input: AsyncGenerator<Buffer>, format: Format): AsyncGe
   const reader = new HexReader()
   for await (const { number, text } of linesOf(prepend(start, rest), LONGEST_LINE)) {
     if (text === undefined)
-      throw new UsageError(`line ${number}: longer than ${LONGEST_LINE} bytes; for a raw stream pass --format raw`)
+      throw new UsageError(`line ${number}`, `longer than ${LONGEST_LINE} bytes`, 'For a raw stream pass --format raw.')
     for (const bytes of reader.read(text, number)) yield* bytes === BOUNDARY ? cutter.end(true) : cutter.push(bytes)
   }
   yield* cutter.end(true)

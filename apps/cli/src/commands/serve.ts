@@ -4,8 +4,8 @@ import { UpcallServer } from '@upcall/server'
 import { type HybridProfile, hybridProfiles } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
+import { UsageError } from '../errors.js'
 import { EventLog } from '../events.js'
-import { UsageError } from '../exit.js'
 import { NeededOption, parseDuration, parseEndpoint, parseInteger } from '../options.js'
 import type { Paint } from '../output.js'
 import { openEndpoint } from '../serve/endpoint.js'
@@ -73,7 +73,7 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
   const { signal } = io
   const address = parseEndpoint(options.listen, '--listen')
   if (options.profile !== undefined && address.transport !== 'hvsock')
-    throw new UsageError('--profile: only an hvsock:// address to listen on can use it')
+    throw new UsageError('--profile', 'only an hvsock:// address to listen on can use it')
   const guest = makeGuest(arch, options, signal)
   const log = new EventLog(output)
   const service = logged(deviceManagerGuest(guest.backend), {

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type Address, AddressError, formatAddress, type HybridProfile, isVsockError, listen, listenHybrid } from '@upcall/vsock'
-import { UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
 import { refusalText } from '../streams/listener.js'
 import { joinedPair } from '../streams/pair.js'
 
@@ -50,7 +50,7 @@ export async function openEndpoint(
       },
     }
   } catch (error) {
-    if (isVsockError(error) || error instanceof AddressError) throw new UsageError(`--listen: ${error.message}`)
+    if (isVsockError(error) || error instanceof AddressError) throw UsageError.of('--listen', error)
     throw error
   }
 }

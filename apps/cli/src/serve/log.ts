@@ -91,7 +91,7 @@ function read(piece: Uint8Array, arch: Arch): Pick<Served, 'operation' | 'malfor
   try {
     return { operation: formatOperation(decodeRequest(piece, arch)) }
   } catch (error) {
-    if (isWireError(error)) return { malformed: error.message }
+    if (isWireError(error)) return { malformed: messageFor(error) }
     throw error
   }
 }

@@ -11,7 +11,7 @@ import {
   type VsockOptions,
   VsockSocket,
 } from '@upcall/vsock'
-import { UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
 import { type Endpoint, formatEndpoint, type TcpAddress } from './endpoint.js'
 import { TcpError } from './error.js'
 import { joinedPair } from './pair.js'
@@ -68,8 +68,7 @@ export async function openListener(
     const stop = () => server.close()
     return { address: formatAddress(server.address), stop, close: stop }
   } catch (error) {
-    if (isVsockError(error) || error instanceof AddressError || error instanceof TcpError)
-      throw new UsageError(`${source}: ${error.message}`)
+    if (isVsockError(error) || error instanceof AddressError || error instanceof TcpError) throw UsageError.of(source, error)
     throw error
   }
 }

@@ -3,8 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { relay, socketEnd } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
+import { UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
-import { UsageError } from '../../exit.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import { DIAL_MS } from '../../session.js'
 import { Admission } from '../../streams/admission.js'
@@ -76,7 +76,7 @@ async function forward(context: Context, options: Options, fromText: string, toT
   checkListening(from, options)
   checkConnecting(to, '<to>', options)
   checkStream(options, from, to)
-  if (options.max < 1) throw new UsageError('--max: at least 1')
+  if (options.max < 1) throw new UsageError('--max', 'must be at least 1')
 
   const { halfClose, linger: lingerMs, retry, asVmm, profile, mode, grace } = options
   const vsock = vsockOptionsOf(options)

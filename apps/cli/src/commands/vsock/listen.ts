@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
+import { UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
-import { UsageError } from '../../exit.js'
 import { parseInteger } from '../../options.js'
 import { Admission } from '../../streams/admission.js'
 import { type Endpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
@@ -66,8 +66,8 @@ async function listen(context: Context, options: Options, address: string, comma
   const program = programOf(options, command)
   checkListening(endpoint, options)
   checkStream(options, endpoint)
-  if (options.max !== undefined && !(options.keep && program)) throw new UsageError('--max: needs --keep and --exec')
-  if (options.max === 0) throw new UsageError('--max: at least 1')
+  if (options.max !== undefined && !(options.keep && program)) throw new UsageError('--max', 'needs --keep and --exec')
+  if (options.max === 0) throw new UsageError('--max', 'must be at least 1')
   if (options.keep) await serveMany(context, options, endpoint, program)
   else await serveOne(context, options, endpoint, program)
 }
@@ -104,7 +104,8 @@ async function serveOne(context: Context, options: Options, endpoint: Endpoint, 
 
 async function serveMany(context: Context, options: Options, endpoint: Endpoint, program?: readonly string[]): Promise<void> {
   const { io, exit } = context
-  if (context.timeoutMs !== undefined) throw new UsageError('--timeout: bounds the wait for one connection; --keep has no end')
+  if (context.timeoutMs !== undefined)
+    throw new UsageError('--timeout', 'bounds the wait for one connection, and --keep takes them without end')
   const output = notes(context)
   const log = new EventLog(output)
   let connections = 0

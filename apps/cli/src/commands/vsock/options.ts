@@ -1,7 +1,7 @@
 import { Cid, type HybridProfile, hybridProfiles, PORT_ANY, type VsockConnectOptions } from '@upcall/vsock'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Context } from '../../context.js'
-import { UsageError } from '../../exit.js'
+import { UsageError } from '../../errors.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import type { Endpoint } from '../../streams/endpoint.js'
 
@@ -13,7 +13,9 @@ export function checkGlobals({ options }: Context): void {
   for (const [name, value] of Object.entries(options))
     if (notOfStreams.has(name) && value !== undefined)
       throw new UsageError(
-        `--${name}: is for the commands that talk to a guest's upcall service; here the address is an argument`,
+        `--${name}`,
+        "is for the commands that talk to a guest's upcall service",
+        'Here the address is an argument.',
       )
 }
 
@@ -86,9 +88,10 @@ export function addExecOption(command: Command): Command {
 
 /** The program to run, if one was asked for. */
 export function programOf({ exec = false }: ExecOptions, command: readonly string[]): readonly string[] | undefined {
-  if (exec && command.length === 0) throw new UsageError('--exec: no program; it is the rest of the line: --exec cat -n')
+  if (exec && command.length === 0)
+    throw new UsageError('--exec', 'no program', 'The program is the rest of the line, as in --exec cat -n.')
   if (!exec && command.length > 0)
-    throw new UsageError(`${JSON.stringify(command[0])}: one address is all; a program is named behind --exec`)
+    throw new UsageError(JSON.stringify(command[0]), 'the command takes one address', 'Write a program after --exec.')
   return exec ? command : undefined
 }
 
@@ -100,24 +103,24 @@ export function vsockOptionsOf({ bufferSize, toHost }: ConnectingOptions): Vsock
 /** Options that would silently do nothing are refused, and so is what can only be listened on. `source` is where the user wrote it. */
 export function checkConnecting(to: Endpoint, source: string, { toHost }: ConnectingOptions): void {
   if (to.transport === 'tcp' ? to.port === 0 : to.transport === 'vsock' && to.port === PORT_ANY)
-    throw new UsageError(`${source}: the port to connect to cannot be any`)
-  if (to.transport === 'vsock' && to.cid === Cid.any) throw new UsageError(`${source}: the CID to connect to cannot be any`)
-  if (toHost && to.transport !== 'vsock') throw new UsageError('--to-host: only a vsock:// address to connect to can use it')
+    throw new UsageError(source, 'the port to connect to cannot be any')
+  if (to.transport === 'vsock' && to.cid === Cid.any) throw new UsageError(source, 'the CID to connect to cannot be any')
+  if (toHost && to.transport !== 'vsock') throw new UsageError('--to-host', 'only a vsock:// address to connect to can use it')
 }
 
 export function checkListening(on: Endpoint, { asVmm, profile, mode }: ListeningOptions): void {
-  if (asVmm && on.transport !== 'hvsock') throw new UsageError('--as-vmm: only an hvsock:// address to listen on can use it')
-  if (profile !== undefined && !asVmm) throw new UsageError('--profile: needs --as-vmm')
+  if (asVmm && on.transport !== 'hvsock') throw new UsageError('--as-vmm', 'only an hvsock:// address to listen on can use it')
+  if (profile !== undefined && !asVmm) throw new UsageError('--profile', 'needs --as-vmm')
   if (mode !== undefined && (on.transport === 'vsock' || on.transport === 'tcp'))
-    throw new UsageError(`--mode: ${on.transport} has no socket file`)
+    throw new UsageError('--mode', `${on.transport} has no socket file`)
 }
 
 export function checkStream({ bufferSize, halfCloseGiven = [] }: StreamOptions, ...endpoints: Endpoint[]): void {
-  if (new Set(halfCloseGiven).size > 1) throw new UsageError('--half-close and --no-half-close: only one of them can be true')
+  if (new Set(halfCloseGiven).size > 1) throw new UsageError('--half-close and --no-half-close', 'only one of them can be true')
   if (bufferSize === undefined) return
-  if (bufferSize < 1) throw new UsageError('--buffer-size: at least 1')
+  if (bufferSize < 1) throw new UsageError('--buffer-size', 'must be at least 1')
   if (!endpoints.some(({ transport }) => transport === 'vsock'))
-    throw new UsageError('--buffer-size: only vsock:// addresses can use it')
+    throw new UsageError('--buffer-size', 'only vsock:// addresses can use it')
 }
 
 /** Breaks the word `--exec` off from what is behind it, which is not upcall's to read. */
