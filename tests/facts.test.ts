@@ -154,7 +154,7 @@ describe('6: a CPU batch stops at the first that fails and does not say how many
           stop: (ids) => void stopped.push(ids),
         }),
       )
-      expect(error).toMatchObject(EINVAL)
+      expect(error).toMatchObject({ name: 'ResizeError', code: 'GUEST_ERROR', cause: EINVAL })
       expect(sim.guest.state.cpus.online).toEqual([0, 1])
       expect(error).toMatchObject(
         oneByOne ? { added: [1], present: [0, 1], unknown: [] } : { added: [], present: [0], unknown: [1, 2, 3] },

@@ -10,12 +10,12 @@ test('+1 is an error, with its own name and advice', async () => {
     outcome: 'guest-error',
     errno: 1,
     errnoName: '+1',
-    message: expect.stringContaining('a CPU was in that state already'),
+    message: expect.stringContaining('a CPU is in that state already'),
   })
 })
 
 test('the simulated guest says which option is wrong', () => {
-  expect(() => simulatedGuest({ arch: 'x86_64', cpus: 0 })).toThrow('cpus: must be an integer in 1 … 256, got 0')
+  expect(() => simulatedGuest({ arch: 'x86_64', cpus: 0 })).toThrow('cpus: must be an integer from 1 to 256, got 0')
 })
 
 test('arguments that are not there reject with a WireError, as wrong ones do', async () => {

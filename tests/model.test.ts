@@ -55,7 +55,7 @@ class World {
   }
 
   tell(event: OutsideEvent): void {
-    const effects = this.machine.handle(event, this.now)
+    const effects = this.machine.step(event, this.now)
     if ('conn' in event && ['dialFailed', 'ended', 'unsent'].includes(event.type)) this.wires.get(event.conn)!.state = 'over'
     let unsent: number | undefined
     for (const effect of effects) {
@@ -182,7 +182,7 @@ const commands = [
           id: token,
           request,
           bytes,
-          subject: `request ${token}`,
+          op: `request ${token}`,
           needsClean: clean,
           replyTimeoutMs: toyService.replyTimeoutMs(request),
           deadline: world.now + (timeoutMs ?? Number.POSITIVE_INFINITY),
@@ -287,9 +287,9 @@ const commands = [
         const [conn] = [...world.wires].find(([, { state }]) => state === 'over')!
         const before = world.machine.state
         const chunk = toyReply({ token: 0xffff, failed: false })
-        expect(world.machine.handle({ type: 'bytes', conn, chunk }, world.now)).toEqual([])
-        expect(world.machine.handle({ type: 'ended', conn }, world.now)).toEqual([])
-        expect(world.machine.handle({ type: 'dialed', conn }, world.now)).toEqual([])
+        expect(world.machine.step({ type: 'bytes', conn, chunk }, world.now)).toEqual([])
+        expect(world.machine.step({ type: 'ended', conn }, world.now)).toEqual([])
+        expect(world.machine.step({ type: 'dialed', conn }, world.now)).toEqual([])
         expect(world.machine.state).toBe(before)
       },
     ),

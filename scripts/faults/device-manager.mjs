@@ -4,20 +4,39 @@ const manager = faultsIn('device-manager', ['device-manager', 'tests'])
 const guest = (name, file, ...fault) => faultsIn('device-manager')(name, `guest/${file}`, ...fault)
 
 export default [
-  manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check(this.#subject(target))\n', ''),
+  manager('a vCPU is started although the resize was aborted', 'resize.ts', '      time.check()\n      try {', '      try {'),
+  manager(
+    'a start() that ends because of an abort is a failed callback',
+    'resize.ts',
+    '        time.check()\n        throw new StepError',
+    '        throw new StepError',
+  ),
   manager(
     'a vCPU is removed although the resize was aborted',
     'resize.ts',
-    '    this.check(subject)\n    if (this.#deadline === undefined)',
-    '    if (this.#deadline === undefined)',
+    '    this.check()\n    if (this.#deadline',
+    '    if (this.#deadline',
   ),
-  manager('a resize takes a time that is none', 'resize.ts', "!(typeof timeoutMs === 'number' && timeoutMs > 0)", 'false'),
+  manager(
+    'a resize takes a time that is none',
+    'resize.ts',
+    "duration('timeoutMs', options.timeoutMs, Number.POSITIVE_INFINITY)",
+    'options.timeoutMs ?? Number.POSITIVE_INFINITY',
+  ),
   manager(
     "a resize's long time is a timer that fires at once",
     'resize.ts',
-    'if (timeoutMs <= LONGEST_TIMER_MS) {',
-    'if (true) {',
+    'setLongTimer(clock, timeoutMs, ',
+    'clock.setTimer(timeoutMs, ',
   ),
+  manager(
+    'the cause of an aborted resize is another error',
+    'resize-error.ts',
+    "code === 'ABORTED' && first instanceof Error ? first.cause : first",
+    'first',
+  ),
+  manager('a resize error does not tell that going back failed', 'resize-error.ts', '...more.map(', '...[].map('),
+  manager('the refusal behind an error is not found', 'guest-error.ts', 'each = each.cause', 'each = undefined'),
   manager(
     'a hole among the present vCPUs is not seen',
     'resize.ts',

@@ -74,7 +74,7 @@ export class TwoMachines {
       id: token,
       request,
       bytes,
-      subject: `request ${token}`,
+      op: `request ${token}`,
       needsClean: clean,
       replyTimeoutMs: toyService.replyTimeoutMs(request),
       deadline: this.now + ms + deadlineMs,
@@ -103,8 +103,8 @@ export class TwoMachines {
 
   // ---- the client's driver
 
-  #tellClient(event: Parameters<SessionMachine['handle']>[0]): void {
-    for (const effect of this.client.handle(event, this.now)) {
+  #tellClient(event: Parameters<SessionMachine['step']>[0]): void {
+    for (const effect of this.client.step(event, this.now)) {
       switch (effect.type) {
         case 'dial':
           // Some dials succeed only after the client has given them up: nobody will ever speak on those.

@@ -1,14 +1,17 @@
+import { checkFunction, checkObject, integer } from '@upcall/foundation/check'
+import { textOf } from '@upcall/foundation/error'
+import { ignoreRejection, isPromise, synchronous } from '@upcall/foundation/returned'
+import { show } from '@upcall/foundation/show'
 import { MESSAGE_SIZE } from '@upcall/wire'
-import { checkFunction, checkObject, show } from './check.js'
 import { UpcallError } from './error.js'
-import type { Ticket } from './machine/session.js'
+import type { Ticket } from './machine/state.js'
 import type { Service } from './service.js'
 
-/** More than any message needs, less than what a buffer cannot hold. */
+/** More than any message needs, and less than a buffer can hold. */
 const MAX_MESSAGE_SIZE = 2 ** 30
 
 /** What the service has to say of a request before it is queued. */
-export type Prepared = Pick<Ticket, 'request' | 'bytes' | 'subject' | 'needsClean' | 'replyTimeoutMs'>
+export type Prepared = Pick<Ticket, 'request' | 'bytes' | 'op' | 'needsClean' | 'replyTimeoutMs'>
 
 /**
  * A service as the session uses it. Services come from outside, some of them without types: the members are checked once, when the
@@ -23,8 +26,8 @@ export class CheckedService implements Service<unknown, unknown> {
   constructor(service: Service<unknown, unknown>) {
     checkObject('service', service, 'a Service object')
     const { byte, messageSize = MESSAGE_SIZE } = service
-    this.byte = integer('service.byte', byte, 0, 0xff)
-    this.messageSize = integer('service.messageSize', messageSize, 1, MAX_MESSAGE_SIZE)
+    this.byte = integer('service.byte', byte, { max: 0xff })
+    this.messageSize = integer('service.messageSize', messageSize, { min: 1, max: MAX_MESSAGE_SIZE })
     for (const name of ['checkGreeting', 'encode', 'decode', 'failed', 'replyTimeoutMs'] as const)
       checkFunction(`service.${name}`, service[name])
     for (const name of ['needsCleanChannel', 'describe'] as const)
@@ -43,7 +46,7 @@ export class CheckedService implements Service<unknown, unknown> {
       try {
         return ask()
       } catch (cause) {
-        throw callbackError(`${name}: ${messageOf(cause)}`, remote, cause)
+        throw callbackError(`${name}: ${textOf(cause)}`, remote, cause)
       }
     }
     const size = this.messageSize
@@ -56,7 +59,7 @@ export class CheckedService implements Service<unknown, unknown> {
     return {
       request,
       bytes,
-      subject: checked('describe', () => this.describe(request)),
+      op: checked('describe', () => this.describe(request)),
       needsClean: checked('needsCleanChannel', () => this.needsCleanChannel(request)),
       replyTimeoutMs: checked('replyTimeoutMs', () => this.replyTimeoutMs(request)),
     }
@@ -69,7 +72,7 @@ export class CheckedService implements Service<unknown, unknown> {
   encode(request: unknown, into: Uint8Array): Uint8Array {
     const bytes = this.#service.encode(request, into)
     if (!(bytes instanceof Uint8Array)) ignoreRejection(bytes)
-    // A buffer of the service's own may hold the next request before this one leaves. (The slice of a Buffer would be a view of it.)
+    // A buffer of the service's own may hold the next request before this one is sent. (The slice of a Buffer would be a view of it.)
     else if (bytes.buffer !== into.buffer) return new Uint8Array(bytes)
     return bytes
   }
@@ -88,10 +91,7 @@ export class CheckedService implements Service<unknown, unknown> {
 
   needsCleanChannel(request: unknown): boolean {
     const needsClean = this.#service.needsCleanChannel?.(request) ?? false
-    if (isPromise(needsClean)) {
-      ignoreRejection(needsClean)
-      throw new TypeError('must not return a promise')
-    }
+    ignoreRejection(needsClean)
     if (typeof needsClean !== 'boolean') throw new TypeError(`must return true or false, got ${show(needsClean)}`)
     return needsClean
   }
@@ -99,7 +99,7 @@ export class CheckedService implements Service<unknown, unknown> {
   replyTimeoutMs(request: unknown): number {
     const ms: unknown = this.#service.replyTimeoutMs(request)
     ignoreRejection(ms)
-    // No request waits for ever: a guest that hangs would keep all that follow.
+    // No request waits for ever: a guest that hangs would hold up all requests after it.
     if (typeof ms !== 'number' || !(ms > 0) || ms === Number.POSITIVE_INFINITY)
       throw new RangeError(`must be a number of milliseconds above 0, got ${show(ms)}`)
     return ms
@@ -114,31 +114,13 @@ export class CheckedService implements Service<unknown, unknown> {
 }
 
 function callbackError(what: string, remote: string, cause: unknown): UpcallError {
-  const message = `request ${remote}: the service's ${what}; nothing was sent; mend the service`
-  return new UpcallError('CALLBACK', 'not-sent', message, { cause })
-}
-
-/** Nothing here waits. A promise in place of a value is a mistake, and its rejection must not be an unhandled one. */
-function synchronous<T>(name: string, value: T): T {
-  if (!isPromise(value)) return value
-  ignoreRejection(value)
-  throw new TypeError(`${name}: must not return a promise`)
-}
-
-function ignoreRejection(value: unknown): void {
-  if (isPromise(value)) Promise.resolve(value).catch(() => {})
-}
-
-function isPromise(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as Partial<PromiseLike<unknown>>).then === 'function'
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : show(error)
-}
-
-function integer(name: string, value: number, min: number, max: number): number {
-  if (!Number.isInteger(value) || value < min || value > max)
-    throw new RangeError(`${name}: must be an integer in ${min} … ${max}, got ${show(value)}`)
-  return value
+  return new UpcallError({
+    code: 'CALLBACK',
+    outcome: 'not-sent',
+    op: 'request',
+    subject: remote,
+    what: `the service's ${what}`,
+    next: 'Nothing was sent. Correct the service.',
+    cause,
+  })
 }

@@ -198,7 +198,7 @@ describe('a dialer that misbehaves', () => {
 
 test.each<[object, string]>([
   [{ dial: 1 }, 'dial: must be a function'],
-  [{ service: { byte: 256 } }, 'service.byte: must be an integer in 0 … 255, got 256'],
+  [{ service: { byte: 256 } }, 'service.byte: must be an integer from 0 to 255, got 256'],
   [{ queue: { limit: -1 } }, 'queue.limit: must be an integer of at least 0, got -1'],
   [{ timeouts: { dialMs: 0 } }, 'timeouts.dialMs: must be a number of milliseconds above 0, got 0'],
   [{ timeouts: { greetingMs: Number.NaN } }, 'timeouts.greetingMs'],

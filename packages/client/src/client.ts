@@ -1,32 +1,35 @@
-import { channel } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
-import { debuglog } from 'node:util'
-import { AbortListeners } from './abort.js'
-import { checkObject, checkSignal, duration } from './check.js'
+import { onAbort } from '@upcall/foundation/abort'
+import { checkObject, checkSignal, duration } from '@upcall/foundation/check'
+import type { Clock } from '@upcall/foundation/clock'
+import { Driver } from '@upcall/foundation/driver'
+import { textOf } from '@upcall/foundation/error'
+import { traceOf } from '@upcall/foundation/trace'
+import { bounded } from '@upcall/foundation/wait'
 import type { CheckedService, Prepared } from './checked-service.js'
-import type { Clock } from './clock.js'
 import { Connections } from './connections.js'
-import { ClosedError, errorOf, type UpcallError, type UpcallErrorCode } from './error.js'
-import { SessionMachine } from './machine/machine.js'
-import type { Effect, OutsideEvent, ReconnectReason, StateName } from './machine/session.js'
+import { errorOf, type UpcallError, type UpcallErrorFields } from './error.js'
+import type { Effect, OutsideEvent, ReconnectReason } from './machine/event.js'
+import { SessionMachine } from './machine/session-machine.js'
+import type { StateName } from './machine/state.js'
 import { type ClientOptions, resolveOptions } from './options.js'
 
-/** How long a caller is ready to wait. */
+/** How long a caller waits. */
 export interface WaitOptions {
-  /** Ends the wait. Rejects with code `ABORTED` and the signal's reason as `cause`. */
+  /** Ends the wait. It rejects with code `ABORTED` and the signal's reason as `cause`. */
   signal?: AbortSignal | undefined
   /** Milliseconds from the call, over queue, dial and reply. Default: no limit of its own; the reconnect budget and the reply's deadline remain. */
   timeoutMs?: number | undefined
 }
 
-/** The session went into another state. `cause`: why it left a connection or gave up. */
+/** The session is in another state. `cause`: why it left a connection or gave up. */
 export interface StateEvent {
   readonly state: StateName
   readonly previous: StateName
   readonly cause?: unknown
 }
 
-/** Another connection will be tried. `attempt` counts from 1 since the last connection that worked; 0 for one that is made off budget. */
+/** The session will try another connection. `attempt` counts from 1 since the last connection that worked; 0: a connection off budget. */
 export interface ReconnectEvent {
   readonly attempt: number
   readonly delayMs: number
@@ -37,21 +40,21 @@ export interface ReconnectEvent {
 interface Waiter {
   resolve(value: unknown): void
   reject(error: unknown): void
-  /** Lets go of the caller's signal. */
+}
+
+interface RequestWaiter extends Waiter {
+  /** Stops listening to the caller's signal. */
   release(): void
 }
 
-const log = debuglog('upcall')
-const diagnostics = channel('upcall:client')
-// setTimeout fires at once beyond this; an early wake-up is harmless.
-const LONGEST_TIMER_MS = 0x7fff_ffff
+const trace = traceOf('client')
 
 /**
- * A session with one service in the guest. It starts to connect when it is made, connects again whenever it must, and owns the streams
- * that its dialer delivers. It sends one request at a time, in the order of the calls.
+ * A session with one service in the guest. It starts to connect when it is made, reconnects when it has to, and owns the streams that
+ * its dialer delivers. It sends one request at a time, in the order of the calls.
  *
- * Everything it does to its connections is published, as the machine's effects, on the diagnostics channel `upcall:client`, and
- * logged under `NODE_DEBUG=upcall`.
+ * Everything that it does to its connections is published, as the machine's effects, on the diagnostics channel `upcall:client`, and
+ * printed under `NODE_DEBUG=upcall-client`.
  */
 export class UpcallClient<Req, Rep>
   extends EventEmitter<{ state: [StateEvent]; reconnect: [ReconnectEvent] }>
@@ -60,32 +63,28 @@ export class UpcallClient<Req, Rep>
   readonly #service: CheckedService
   readonly #clock: Clock
   readonly #remote: string
-  readonly #closeMs: number
+  readonly #closeTimeoutMs: number
   readonly #machine: SessionMachine
+  readonly #driver: Driver<OutsideEvent, Effect>
   readonly #connections: Connections
-  readonly #requests = new Map<number, Waiter>()
+  readonly #requests = new Map<number, RequestWaiter>()
   readonly #readiness = new Set<Waiter>()
-  readonly #aborts = new AbortListeners()
-  readonly #events: OutsideEvent[] = []
-  readonly #effects: Effect[] = []
-  #handling = false
-  #performing = false
   #requestCount = 0
-  #timer: { at: number; cancel(): void } | undefined
   #closed: Promise<void> | undefined
 
-  /** @throws TypeError or RangeError that names the option that is wrong. */
+  /** @throws TypeError or RangeError that names the wrong option. */
   constructor(options: ClientOptions<Req, Rep>) {
     super()
     const { dial, clock, service, session } = resolveOptions(options)
     this.#service = service
     this.#clock = clock
     this.#remote = session.remote
-    this.#closeMs = Math.min(session.dialMs, LONGEST_TIMER_MS)
-    this.#connections = new Connections(dial, (event) => this.#tell(event))
+    this.#closeTimeoutMs = session.dialMs
     this.#machine = new SessionMachine(session, clock.now())
+    this.#driver = new Driver({ machine: this.#machine, clock, perform: (effect) => this.#perform(effect) })
+    this.#connections = new Connections(dial, (event) => this.#driver.tell(event))
     // Not before the caller has had a chance to listen.
-    queueMicrotask(() => this.#tell({ type: 'wake' }))
+    queueMicrotask(() => this.#driver.tell({ type: 'wake' }))
   }
 
   get state(): StateName {
@@ -93,54 +92,33 @@ export class UpcallClient<Req, Rep>
   }
 
   /**
-   * Resolves once the service has greeted; at once if it has.
+   * Resolves when the service has greeted; at once if it has already.
    *
    * @throws {@link UpcallError} (all `not-sent`) `UNREACHABLE` when the client has given up, `TIMEOUT`, `ABORTED`, `CLOSED`.
    */
-  ready(options: WaitOptions = {}): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const { signal, timeoutMs } = checkWait(options)
-      const error = (code: UpcallErrorCode, what: string, cause?: unknown) =>
-        errorOf(code, 'not-sent', `connect ${this.#remote}: ${what}`, cause)
-      if (signal?.aborted) throw error('ABORTED', 'aborted before the call', signal.reason)
-      const settled = this.#readyNow()
-      if (settled === true) return resolve()
-      if (settled !== undefined) throw settled
-
-      const fail = (error: UpcallError) => {
-        this.#readiness.delete(waiter)
-        waiter.release()
-        reject(error)
-      }
-      const unlisten = this.#aborts.add(signal, (reason) =>
-        fail(error('ABORTED', 'aborted before it was ready; the client goes on trying', reason)),
-      )
-      let cancel: (() => void) | undefined
-      const wait = (ms: number) => {
-        const next = Math.min(ms, LONGEST_TIMER_MS)
-        cancel = this.#clock.setTimer(next, () => {
-          if (ms > next) wait(ms - next)
-          else fail(error('TIMEOUT', `not ready within ${timeoutMs} ms; the client goes on trying`, this.#machine.cause))
-        })
-      }
-      if (Number.isFinite(timeoutMs)) wait(timeoutMs)
-      const waiter: Waiter = {
-        resolve: () => resolve(),
-        reject,
-        release() {
-          cancel?.()
-          unlisten()
-        },
-      }
+  async ready(options: WaitOptions = {}): Promise<void> {
+    const { signal, timeoutMs } = checkWait(options)
+    const next = 'The client goes on trying.'
+    const late = () => {
+      const { cause } = this.#machine
+      const last = cause === undefined ? '' : `, last attempt: ${textOf(cause)}`
+      return this.#notReady({ code: 'TIMEOUT', what: `not ready within ${timeoutMs} ms${last}`, next, cause })
+    }
+    const aborted = (cause: unknown) =>
+      this.#notReady({ code: 'ABORTED', what: 'aborted before the session was ready', next, cause })
+    return bounded<unknown>({ timeoutMs, signal, clock: this.#clock, late, aborted }, (resolve, reject) => {
+      const waiter = { resolve, reject }
       this.#readiness.add(waiter)
-    })
+      this.#settleReadiness()
+      return () => this.#readiness.delete(waiter)
+    }).then(() => {})
   }
 
   /**
    * Sends one request when its turn comes.
    *
    * @returns The reply, whether the guest did what was asked or refused it.
-   * @throws What the service's `encode` throws, for an invalid request; TypeError or RangeError for options that are wrong; {@link UpcallError} for everything else, with an honest `outcome`.
+   * @throws What the service's `encode` throws, for an invalid request; TypeError or RangeError for wrong options; {@link UpcallError} for everything else, with an honest `outcome`.
    */
   request(value: Req, options: WaitOptions = {}): Promise<Rep> {
     return new Promise((resolve, reject) => {
@@ -148,43 +126,40 @@ export class UpcallClient<Req, Rep>
       const id = ++this.#requestCount
       const ticket = { id, ...this.#prepare(value), deadline: this.#clock.now() + timeoutMs }
       if (signal?.aborted) {
-        throw errorOf(
-          'ABORTED',
-          'not-sent',
-          `${ticket.subject} ${this.#remote}: aborted before the call; nothing was sent`,
-          signal.reason,
-        )
+        const [what, next] = ['aborted before the call', 'Nothing was sent.']
+        const about = { op: ticket.op, subject: this.#remote, cause: signal.reason }
+        throw errorOf({ code: 'ABORTED', outcome: 'not-sent', ...about, what, next })
       }
-      const release = this.#aborts.add(signal, (reason) => this.#tell({ type: 'abort', id, reason }))
+      const release = onAbort(signal, (reason) => this.#driver.tell({ type: 'abort', id, reason }))
       this.#requests.set(id, { resolve: resolve as (value: unknown) => void, reject, release })
-      this.#tell({ type: 'request', ticket })
+      this.#driver.tell({ type: 'request', ticket })
     })
   }
 
-  /** What is wrong with a request, or with the service, is seen by whoever debugs it as well as by the caller. */
+  /** What is wrong with a request, or with the service, is traced for a person who debugs it, and thrown for the caller. */
   #prepare(value: Req): Prepared {
     try {
       return this.#service.prepare(value, this.#remote)
     } catch (error) {
-      log('%s request refused, nothing was sent: %o', this.#remote, error)
+      trace({ client: this, remote: this.#remote, error }, '%s: request refused, nothing was sent: %o', this.#remote, error)
       throw error
     }
   }
 
-  /** Starts afresh after the client gave up (`ReconnectError`), or tries at once while it waits between two attempts. Otherwise does nothing. */
+  /** Starts again after the client gave up (`ReconnectError`), or tries at once while it waits between two attempts. Otherwise does nothing. */
   reconnect(): void {
-    this.#tell({ type: 'reconnect' })
+    this.#driver.tell({ type: 'reconnect' })
   }
 
   /**
-   * Ends the session: a request under way is rejected as `indeterminate`, those that wait as `not-sent`.
+   * Ends the session: a request under way rejects as `indeterminate`, those that wait as `not-sent`. Idempotent.
    *
-   * @returns When the stream has closed. Twice is once.
+   * @returns When the stream has closed.
    */
   close(): Promise<void> {
     if (this.#closed === undefined) {
-      this.#tell({ type: 'close' })
-      this.#closed = this.#connections.allGone(this.#clock, this.#closeMs)
+      this.#driver.tell({ type: 'close' })
+      this.#closed = this.#connections.allGone(this.#clock, this.#closeTimeoutMs)
     }
     return this.#closed
   }
@@ -193,54 +168,21 @@ export class UpcallClient<Req, Rep>
     return this.close()
   }
 
-  /** true: ready. An error: it will not be, as things are. undefined: not yet. */
+  /** true: ready. An error: it will not be without reconnect(). undefined: not yet. */
   #readyNow(): true | UpcallError | undefined {
-    switch (this.state) {
-      case 'ServiceConnected':
-      case 'ServiceBusy':
-        return true
-      case 'ReconnectError':
-        return errorOf(
-          'UNREACHABLE',
-          'not-sent',
-          `connect ${this.#remote}: given up; call reconnect() to try again`,
-          this.#machine.cause,
-        )
-      case 'Closed':
-        return new ClosedError('not-sent', `connect ${this.#remote}: the client is closed; make a new one`)
-      default:
-        return undefined
-    }
+    const { state, failure } = this.#machine
+    if (state === 'ServiceConnected' || state === 'ServiceBusy') return true
+    if (failure !== undefined) return this.#notReady({ code: 'UNREACHABLE', ...failure, next: 'Call reconnect() to try again.' })
+    if (state === 'Closed') return this.#notReady({ code: 'CLOSED', what: 'the client is closed', next: 'Make a new one.' })
+    return undefined
   }
 
-  /** The one way into the machine. What a listener or a stream does meanwhile is handled after what is under way. */
-  #tell(event: OutsideEvent): void {
-    this.#events.push(event)
-    // A service that calls its client while the machine asks it something is heard when the machine is through.
-    if (this.#handling) return
-    this.#handling = true
-    try {
-      for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift())
-        // One by one: a queue may be longer than a call can have arguments.
-        for (const effect of this.#machine.handle(next, this.#clock.now())) this.#effects.push(effect)
-    } finally {
-      this.#handling = false
-    }
-    if (this.#performing) return
-    this.#performing = true
-    let performed = 0
-    try {
-      while (performed < this.#effects.length) this.#perform(this.#effects[performed++]!)
-    } finally {
-      this.#effects.splice(0, performed)
-      this.#performing = false
-    }
-    this.#setTimer()
+  #notReady(fields: Pick<UpcallErrorFields, 'code' | 'what' | 'next' | 'cause'>): UpcallError {
+    return errorOf({ op: 'connect', subject: this.#remote, outcome: 'not-sent', ...fields })
   }
 
   #perform(effect: Effect): void {
-    log('%s %o', this.#remote, effect)
-    if (diagnostics.hasSubscribers) diagnostics.publish({ client: this, remote: this.#remote, effect })
+    trace({ client: this, remote: this.#remote, effect }, '%s: %o', this.#remote, effect)
     switch (effect.type) {
       case 'dial':
         this.#connections.dial(effect.conn)
@@ -271,7 +213,7 @@ export class UpcallClient<Req, Rep>
     }
   }
 
-  #settle(id: number): Waiter | undefined {
+  #settle(id: number): RequestWaiter | undefined {
     const waiter = this.#requests.get(id)
     this.#requests.delete(id)
     waiter?.release()
@@ -283,13 +225,12 @@ export class UpcallClient<Req, Rep>
     if (settled === undefined) return
     for (const waiter of this.#readiness) {
       this.#readiness.delete(waiter)
-      waiter.release()
       if (settled === true) waiter.resolve(undefined)
       else waiter.reject(settled)
     }
   }
 
-  /** A listener that throws is its owner's bug and surfaces as such, but not in the middle of the client's work. */
+  /** A listener that throws is a bug of the program and surfaces as such, but not in the middle of the client's work. */
   #emit(name: 'state', event: StateEvent): void
   #emit(name: 'reconnect', event: ReconnectEvent): void
   #emit(name: 'state' | 'reconnect', event: StateEvent | ReconnectEvent): void {
@@ -300,20 +241,6 @@ export class UpcallClient<Req, Rep>
         throw error
       })
     }
-  }
-
-  #setTimer(): void {
-    const at = this.#machine.wakeAt
-    if (this.#timer?.at === at) return
-    this.#timer?.cancel()
-    this.#timer = undefined
-    if (!Number.isFinite(at)) return
-    const ms = Math.min(Math.max(0, Math.ceil(at - this.#clock.now())), LONGEST_TIMER_MS)
-    const cancel = this.#clock.setTimer(ms, () => {
-      this.#timer = undefined
-      this.#tell({ type: 'wake' })
-    })
-    this.#timer = { at, cancel }
   }
 }
 

@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream'
-import { show } from './check.js'
-import type { Clock } from './clock.js'
-import type { OutsideEvent } from './machine/session.js'
+import { type Clock, setLongTimer } from '@upcall/foundation/clock'
+import { show } from '@upcall/foundation/show'
+import type { OutsideEvent } from './machine/event.js'
 import type { Dial } from './options.js'
 
 type Tell = (event: OutsideEvent) => void
@@ -11,11 +11,11 @@ interface Connection {
   stream?: Duplex
   /** The session was told of the stream. */
   dialed?: true
-  /** Resolves when nothing of it is open any more. */
+  /** Resolves when nothing of it is open. */
   readonly gone: Promise<void>
 }
 
-/** The one owner of every dial and stream that a client has; each is known by its number. What happens to them is told as events. */
+/** The one owner of every dial and stream of a client; each is known by its number. What happens to them is told as events. */
 export class Connections {
   readonly #dial: Dial
   readonly #tell: Tell
@@ -50,7 +50,7 @@ export class Connections {
           if (stream.closed) close()
           this.#adopt(conn, connection, stream)
         } catch (error) {
-          // It may not be able to tell of its end either.
+          // It may be unable to tell of its end, too.
           close()
           stream.destroy()
           this.#tell(connection.dialed ? { type: 'ended', conn, error } : { type: 'dialFailed', conn, error, final: false })
@@ -66,7 +66,7 @@ export class Connections {
   /** @throws What the stream's own functions throw. */
   #adopt(conn: number, connection: Connection, stream: Duplex): void {
     let failed: unknown
-    // Stays for as long as the stream exists: an error after the session let go of it is nobody's business any more.
+    // Stays for as long as the stream exists: an error after the session has dropped it means nothing, but must not be unhandled.
     stream.on('error', (error) => {
       failed = error
       this.#tell({ type: 'ended', conn, error })
@@ -104,7 +104,7 @@ export class Connections {
     try {
       stream.write(bytes)
     } catch (error) {
-      // How much of it left nobody knows, as with a write that fails later.
+      // How much of it was sent is unknown, as with a write that fails later.
       stream.destroy(error instanceof Error ? error : new Error(`write: ${show(error)}`))
     }
   }
@@ -116,10 +116,10 @@ export class Connections {
     connection?.stream?.destroy()
   }
 
-  /** Resolves when nothing is open, or after `ms` in which a dialer or a stream did not react. */
-  async allGone(clock: Clock, ms: number): Promise<void> {
+  /** Resolves when nothing is open, or after `timeoutMs` in which a dialer or a stream did not react. */
+  async allGone(clock: Clock, timeoutMs: number): Promise<void> {
     let cancel: (() => void) | undefined
-    const enough = new Promise<void>((resolve) => (cancel = clock.setTimer(ms, resolve)))
+    const enough = new Promise<void>((resolve) => (cancel = setLongTimer(clock, timeoutMs, resolve)))
     try {
       await Promise.race([this.#nothingOpen(), enough])
     } finally {
@@ -128,13 +128,13 @@ export class Connections {
   }
 
   async #nothingOpen(): Promise<void> {
-    // Whoever closes in the middle of the session's effects, say in a listener, may have a dial behind them.
+    // A close() in the middle of the session's effects, from a listener for instance, may come before a dial among them.
     await undefined
     while (this.#open.size > 0) await Promise.all([...this.#open.values()].map(({ gone }) => gone))
   }
 }
 
-// A value from outside may throw when it is looked at: this is behind a promise, where nothing would catch it.
+// A value from outside may throw when it is looked at. This runs in a promise's handler, where nothing would catch it.
 
 function isDuplex(value: unknown): value is Duplex {
   if (typeof value !== 'object' || value === null) return false

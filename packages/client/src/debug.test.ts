@@ -1,19 +1,11 @@
+import { channel } from 'node:diagnostics_channel'
 import { Duplex } from 'node:stream'
-import { expect, test, vi } from 'vitest'
+import { printed } from '@upcall/foundation/testing/printed'
+import { beforeEach, expect, onTestFinished, test, vi } from 'vitest'
 import { type Service, UpcallClient } from './index.js'
 
-// NODE_DEBUG is read when Node starts: what would be printed is caught here.
-const printed = vi.hoisted(() => [] as string[])
-vi.mock('node:util', async (original) => {
-  const util = await original<typeof import('node:util')>()
-  return {
-    ...util,
-    debuglog:
-      (section: string) =>
-      (text: string, ...values: unknown[]) =>
-        void printed.push(`${section}: ${util.format(text, ...values)}`),
-  }
-})
+vi.mock('node:util', async (original) => (await import('@upcall/foundation/testing/printed')).catchDebug(original))
+beforeEach(() => void printed.splice(0))
 
 function faultOfTheService(): never {
   throw new TypeError('broken')
@@ -29,23 +21,44 @@ const service: Service<string, string> = {
   replyTimeoutMs: () => 1_000,
 }
 
+/** Answers each write with one message. */
+const dial = async () => {
+  const stream: Duplex = new Duplex({
+    read() {},
+    write(_chunk, _encoding, done) {
+      done()
+      stream.push(new Uint8Array(4))
+    },
+  })
+  return stream
+}
+
 test.each(['checkGreeting', 'encode', 'decode', 'failed', 'replyTimeoutMs', 'needsCleanChannel', 'describe'])(
   'a fault of the service in %s is printed with its stack',
   async (name) => {
-    printed.length = 0
-    const dial = async () => {
-      const stream: Duplex = new Duplex({
-        read() {},
-        write(_chunk, _encoding, done) {
-          done()
-          stream.push(new Uint8Array(4))
-        },
-      })
-      return stream
-    }
     const client = new UpcallClient({ service: { ...service, [name]: faultOfTheService }, dial, reconnect: false })
     await expect(client.request('x')).rejects.toThrow()
     await client.close()
-    expect(printed.filter((line) => /^upcall: .*TypeError: broken\s+at .*faultOfTheService/s.test(line))).not.toEqual([])
+    expect(printed.filter((line) => /^upcall-client: .*TypeError: broken\s+at .*faultOfTheService/s.test(line))).not.toEqual([])
   },
 )
+
+test('each attempt and each failure is printed and published', async () => {
+  const published: unknown[] = []
+  const listen = (message: unknown) => void published.push(message)
+  channel('upcall:client').subscribe(listen)
+  onTestFinished(() => void channel('upcall:client').unsubscribe(listen))
+  let attempts = 0
+  const client = new UpcallClient({
+    service,
+    remote: 'vm 7',
+    dial: () => (++attempts === 1 ? Promise.reject(new Error('no one is there')) : dial()),
+  })
+  await client.request('x')
+  await client.close()
+  const types = ['dial', 'reconnect', 'dial', 'write', 'state', 'state', 'write', 'state', 'reply', 'state', 'drop', 'state']
+  expect(published).toEqual(types.map((type) => ({ client, remote: 'vm 7', effect: expect.objectContaining({ type }) })))
+  expect(printed).toHaveLength(types.length)
+  expect(printed[0]).toMatch(/^upcall-client: vm 7: { type: 'dial', conn: 1 }/)
+  expect(printed[1]).toMatch(/^upcall-client: vm 7: .*'dial-failed'.*no one is there/s)
+})

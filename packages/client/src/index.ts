@@ -4,8 +4,8 @@
  * @packageDocumentation
  */
 
+export { type Clock, systemClock } from '@upcall/foundation/clock'
 export { type ReconnectEvent, type StateEvent, UpcallClient, type WaitOptions } from './client.js'
-export { type Clock, systemClock } from './clock.js'
 export {
   ClosedError,
   isUpcallError,
@@ -14,9 +14,11 @@ export {
   TimeoutError,
   UpcallError,
   type UpcallErrorCode,
+  type UpcallErrorFields,
 } from './error.js'
 export type { Pace, SessionOptions } from './machine/context.js'
-export { SessionMachine } from './machine/machine.js'
-export type { Effect, OutsideEvent, ReconnectReason, SessionEvent, StateName, Ticket } from './machine/session.js'
+export type { Effect, OutsideEvent, ReconnectReason, SessionEvent } from './machine/event.js'
+export { SessionMachine } from './machine/session-machine.js'
+export type { Failure, StateName, Ticket } from './machine/state.js'
 export type { ClientOptions, Dial, ReconnectOptions, TimeoutOptions } from './options.js'
 export type { Service } from './service.js'

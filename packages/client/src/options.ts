@@ -1,13 +1,13 @@
 import type { Duplex } from 'node:stream'
-import { checkFunction, checkObject, duration, finiteDuration, show } from './check.js'
+import { checkClock, checkFunction, checkObject, checkString, duration, finiteDuration, integer } from '@upcall/foundation/check'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { CheckedService } from './checked-service.js'
-import { type Clock, systemClock } from './clock.js'
 import type { Pace, SessionOptions } from './machine/context.js'
 import type { Service } from './service.js'
 
 /**
- * One attempt to reach the guest: resolves with a stream that is past any handshake, and rejects otherwise. An error whose `retryable` is
- * false is final. When the signal aborts, the attempt has to end and leave nothing open.
+ * One attempt to reach the guest. It resolves with a stream on which any handshake is done, and rejects otherwise. An error whose
+ * `retryable` is false is final. When the signal aborts, the attempt has to end and leave nothing open.
  */
 export type Dial = (options: { signal: AbortSignal }) => Promise<Duplex>
 
@@ -15,23 +15,23 @@ export type Dial = (options: { signal: AbortSignal }) => Promise<Duplex>
 export interface ClientOptions<Req, Rep> {
   dial: Dial
   service: Service<Req, Rep>
-  /** The other end, for messages. Default `guest`. */
+  /** The other end, for errors. Default `guest`. */
   remote?: string | undefined
   /** Default: the platform's monotonic clock. */
   clock?: Clock | undefined
-  /** How many requests may wait behind the one under way (default 64), or `'busy'`: one request in all, the next is refused. */
+  /** How many requests may wait besides the one under way (default 64), or `'busy'`: one request in all, the next one is refused. */
   queue?: { limit: number } | 'busy' | undefined
-  /** When to stop trying to connect, and how long to wait in between; false: the first failure is the end. */
+  /** When to stop trying to connect, and how long to wait between attempts; false: the first failure is the end. */
   reconnect?: ReconnectOptions | false | undefined
   timeouts?: TimeoutOptions | undefined
 }
 
 export interface ReconnectOptions {
-  /** How long to go on trying since the client was last ready, or made; Infinity: for as long as it takes. Default 30,000. */
+  /** How long to go on trying since the client was last ready, or made; Infinity: without a limit. Default 30,000. */
   budgetMs?: number | undefined
   /** The least delay between two attempts. Default 10. */
   minDelayMs?: number | undefined
-  /** The greatest. Delays are drawn evenly between the least and a cap that doubles with each attempt up to the greatest. Default 1,000. */
+  /** The greatest. A delay is uniform between the least and a cap that doubles with each attempt up to the greatest. Default 1,000. */
   maxDelayMs?: number | undefined
   /** Uniform in [0, 1). Default `Math.random`. */
   random?: (() => number) | undefined
@@ -52,14 +52,11 @@ export function resolveOptions<Req, Rep>(
   const { dial, remote = 'guest', clock = systemClock, queue = { limit: 64 }, reconnect = {}, timeouts = {} } = options
   checkFunction('dial', dial, 'a function ({ signal }) => Promise<Duplex>')
   const service = new CheckedService(options.service as Service<unknown, unknown>)
-  if (typeof remote !== 'string') throw new TypeError(`remote: must be a string, got ${show(remote)}`)
-  checkObject('clock', clock, 'an object with now and setTimer')
-  checkFunction('clock.now', clock.now)
-  checkFunction('clock.setTimer', clock.setTimer)
+  checkString('remote', remote)
+  checkClock(clock)
   if (queue !== 'busy') {
     checkObject('queue', queue, "'busy' or { limit }")
-    if (!Number.isInteger(queue.limit) || queue.limit < 0)
-      throw new RangeError(`queue.limit: must be an integer of at least 0, got ${show(queue.limit)}`)
+    integer('queue.limit', queue.limit)
   }
   checkObject('timeouts', timeouts)
   const dialMs = duration('timeouts.dialMs', timeouts.dialMs, 5_000)

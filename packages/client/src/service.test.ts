@@ -61,11 +61,11 @@ afterEach(async () => {
 
 describe('a service is checked when it is given', () => {
   test.each<[object, string]>([
-    [{ messageSize: 0 }, 'service.messageSize: must be an integer in 1 … 1073741824, got 0'],
+    [{ messageSize: 0 }, 'service.messageSize: must be an integer from 1 to 1073741824, got 0'],
     [{ messageSize: 1.5 }, 'service.messageSize'],
     [{ messageSize: 2 ** 31 }, 'service.messageSize'],
-    [{ messageSize: '8' }, "service.messageSize: must be an integer in 1 … 1073741824, got '8'"],
-    [{ byte: undefined }, 'service.byte: must be an integer in 0 … 255, got undefined'],
+    [{ messageSize: '8' }, 'service.messageSize: must be an integer from 1 to 1073741824, got "8"'],
+    [{ byte: undefined }, 'service.byte: must be an integer from 0 to 255, got undefined'],
     [{ byte: '1' }, 'service.byte'],
     [{ checkGreeting: undefined }, 'service.checkGreeting: must be a function, got undefined'],
     [{ encode: undefined }, 'service.encode: must be a function'],
@@ -136,7 +136,11 @@ describe('a request that the service cannot prepare is rejected before it is que
     ['words that fail', { describe: broken }, 'describe: broken'],
     ['no yes or no', { needsCleanChannel: () => 1 }, 'needsCleanChannel: must return true or false, got 1'],
     ['a yes or no that fails', { needsCleanChannel: broken }, 'needsCleanChannel: broken'],
-    ['a promise of yes or no', { needsCleanChannel: async () => broken() }, 'needsCleanChannel: must not return a promise'],
+    [
+      'a promise of yes or no',
+      { needsCleanChannel: async () => broken() },
+      'needsCleanChannel: must return true or false, got a promise',
+    ],
   ])('%s', async (_what, wrong, message) => {
     const { client, sent } = open({ service: { ...service, ...wrong } })
     await client.ready()
@@ -310,11 +314,11 @@ describe('options are checked when they are given', () => {
     [{ clock: null }, 'clock: must be an object with now and setTimer, got null'],
     [{ remote: 5 }, 'remote: must be a string, got 5'],
     [{ queue: null }, "queue: must be 'busy' or { limit }, got null"],
-    [{ queue: 'full' }, "queue: must be 'busy' or { limit }, got 'full'"],
+    [{ queue: 'full' }, `queue: must be 'busy' or { limit }, got "full"`],
     [{ queue: { limit: Number.POSITIVE_INFINITY } }, 'queue.limit: must be an integer of at least 0, got Infinity'],
     [{ queue: { limit: Number.NaN } }, 'queue.limit'],
     [{ timeouts: 5_000 }, 'timeouts: must be an object, got 5000'],
-    [{ timeouts: { dialMs: '5' } }, "timeouts.dialMs: must be a number of milliseconds above 0, got '5'"],
+    [{ timeouts: { dialMs: '5' } }, 'timeouts.dialMs: must be a number of milliseconds above 0, got "5"'],
     [{ timeouts: { greetingMs: null } }, 'timeouts.greetingMs'],
     [{ reconnect: true }, 'reconnect: must be an object or false, got true'],
     [{ reconnect: null }, 'reconnect: must be an object or false, got null'],
@@ -337,7 +341,7 @@ describe('options are checked when they are given', () => {
       await expect(client.request('x')).rejects.toMatchObject({
         code: 'UNREACHABLE',
         outcome: 'not-sent',
-        cause: { name: 'RangeError', message: `reconnect.random: must return a number from 0 to 1, got ${String(n)}` },
+        cause: { name: 'RangeError', message: `random: must return a number from 0 to 1, got ${String(n)}` },
       })
     },
   )

@@ -14,8 +14,8 @@ test.each([
 
 test.each([
   ['0001:00:05.0', 'must be in PCI domain 0000'],
-  ['00:20.0', 'must be an integer in 0 … 31, got 32'],
-  ['00:05.8', 'must be an integer in 0 … 7, got 8'],
+  ['00:20.0', 'must be an integer from 0 to 31, got 32'],
+  ['00:05.8', 'must be an integer from 0 to 7, got 8'],
   ['00:05', 'must look like 00:05.0'],
   ['5.0', 'must look like'],
   ['00:05.0 ', 'must look like'],

@@ -1,7 +1,7 @@
 import { isUpcallError, UpcallError } from '@upcall/client'
 import { encodeReply, encodeRequest, type Reply, type Request } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
-import { DeviceManager, deviceManagerProtocol, errnoName, GuestError, isGuestError } from './index.js'
+import { DeviceManager, deviceManagerProtocol, errnoName, GuestError, guestErrorOf, isGuestError } from './index.js'
 
 test.each([
   [-1, 'EPERM'],
@@ -26,9 +26,13 @@ test('a GuestError says what was asked, of whom, what came and what to do', () =
     outcome: 'guest-error',
     errno: -17,
     errnoName: 'EEXIST',
+    op: 'mmio.add 0xd0000000+0x1000 irq 5',
+    subject: 'vm7',
+    what: 'the guest refused: the window or the irq is in use (EEXIST)',
+    next: 'Choose a free window and a free irq.',
     operation: { op: 'mmio.add', base: '0xd0000000', size: '0x1000', irq: 5 },
     message:
-      'mmio.add 0xd0000000+0x1000 irq 5 vm7: refused with EEXIST (-17); the window or the irq overlaps one that the guest already has; choose a free one',
+      'mmio.add 0xd0000000+0x1000 irq 5 vm7: the guest refused: the window or the irq is in use (EEXIST). Choose a free window and a free irq.',
   })
 })
 
@@ -37,22 +41,22 @@ test('no other error is a GuestError', () => {
     undefined,
     { code: 'GUEST_ERROR' },
     new Error('GUEST_ERROR'),
-    new UpcallError('TIMEOUT', 'indeterminate', ''),
+    new UpcallError({ code: 'TIMEOUT', outcome: 'indeterminate', subject: 'guest', what: 'late' }),
   ])
     expect(isGuestError(other)).toBe(false)
 })
 
 test.each([
-  [1, -22, 'an id is in use, or no vCPU answers for it'],
-  [2, -17, 'the guest counts that CPU as registered'],
-  [5, -17, 'the window or the irq overlaps'],
-  [5, -22, 'check base, size and irq'],
-  [6, -19, 'no window has exactly this base'],
-  [7, -19, 'the guest finds nothing on that bus and slot'],
-  [7, -22, "see the guest's kernel log"],
-  [3, -17, "see the guest's kernel log"],
-  [9, -22, "see the guest's kernel log"],
-  [4711, -19, "see the guest's kernel log"],
+  [1, -22, 'an id is in use or has no vCPU (EINVAL). Earlier ids of the batch may be online.'],
+  [2, -17, 'the CPU is registered already (EEXIST). After a hole in the ids'],
+  [5, -17, 'the window or the irq is in use (EEXIST). Choose'],
+  [5, -22, 'an invalid argument (EINVAL). Check base, size and irq.'],
+  [6, -19, 'no such window (ENODEV). Remove a window with the base, size and irq of its add.'],
+  [7, -19, 'no such device (ENODEV). Plug the device in'],
+  [7, -22, "an invalid argument (EINVAL). Look at the guest's kernel log."],
+  [3, -17, "it exists already (EEXIST). Look at the guest's kernel log."],
+  [9, -22, "Look at the guest's kernel log."],
+  [4711, -40, "the operation failed (ELOOP). Look at the guest's kernel log."],
 ])('a raw request of type %i is advised on %i by its type', (messageType, result, advice) => {
   const request: Request = { type: 'RAW', messageType, load: new Uint8Array() }
   const error = new GuestError(request, { ...request, result }, 'vm7')
@@ -62,10 +66,55 @@ test.each([
 test('EINVAL for a count of vCPUs may be an x86_64 guest that reads ids', () => {
   for (const type of ['ADD_CPU', 'DEL_CPU'] as const) {
     const message = (request: Request) => new GuestError(request, { type, result: -22 }, 'vm7').message
-    expect(message({ type, count: 2 })).toMatch(/, or the guest is x86_64 and takes the count for ids$/)
+    expect(message({ type, count: 2 })).toMatch(/ an x86_64 guest reads a count as APIC ids\.$/)
     expect(message({ type, count: 2 })).not.toContain('an id is in use')
     expect(message({ type, apicIds: [2] })).not.toContain('x86_64')
   }
+})
+
+test.each<[Request, number, string]>([
+  [
+    { type: 'ADD_CPU', apicIds: [2] },
+    -22,
+    'cpu.add 2: the guest refused: the id is in use or has no vCPU (EINVAL). Start the vCPU of a free id before the add.',
+  ],
+  [
+    { type: 'DEL_CPU', apicIds: [3, 2] },
+    -22,
+    'cpu.remove 3,2: the guest refused: the boot CPU and the last CPU cannot be removed (EINVAL). Earlier ids of the batch may be gone. Look at the guest.',
+  ],
+  [
+    { type: 'DEL_PCI', bus: 0, devfn: 0xf8 },
+    -19,
+    'pci.remove 00:1f.0: the guest refused: no such device (ENODEV). Check the address with "lspci" in the guest.',
+  ],
+  [
+    { type: 'DEL_CPU', apicIds: [2] },
+    1,
+    'cpu.remove 2: the guest refused: a CPU is in that state already (+1). The step changed nothing. Compare what the VMM believes with what the guest has.',
+  ],
+  [
+    { type: 'ADD_CPU', apicIds: [2] },
+    -5,
+    'cpu.add 2: the guest refused: a CPU does not come online (EIO). Start its vCPU before the add.',
+  ],
+  [
+    { type: 'ADD_PCI', bus: 0, devfn: 8 },
+    -1,
+    'pci.add 00:01.0: the guest refused: its kernel does not have this command (EPERM). Use a guest kernel that is built with this kind of hotplug.',
+  ],
+])('%j, answered %i: a message without the default name of the guest', (request, result, message) => {
+  expect(new GuestError(request, { type: request.type, result } as Reply, 'guest').message).toBe(message)
+})
+
+test('the refusal behind an error is found', () => {
+  const refusal = new GuestError({ type: 'DEL_PCI', bus: 0, devfn: 8 }, { type: 'DEL_PCI', result: -19 }, 'guest')
+  expect(guestErrorOf(refusal)).toBe(refusal)
+  expect(guestErrorOf(new Error('outer', { cause: new Error('inner', { cause: refusal }) }))).toBe(refusal)
+  const circular = new Error('circular')
+  circular.cause = circular
+  for (const other of [circular, new Error('no cause'), undefined, { cause: refusal }])
+    expect(guestErrorOf(other)).toBe(undefined)
 })
 
 describe('the protocol', () => {

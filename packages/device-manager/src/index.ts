@@ -6,15 +6,16 @@
 
 export { type Bdf, formatBdf, parseBdf } from './bdf.js'
 export { errnoName } from './errno.js'
-export { GuestError, isGuestError } from './guest-error.js'
+export { GuestError, guestErrorOf, isGuestError } from './guest-error.js'
 export { type CpuOptions, type Cpus, DeviceManager, type DeviceManagerOptions, type MmioWindow } from './manager.js'
 export { describeRequest, formatOperation, type Operation, parseLoad, parseOperation, parseU64 } from './operation.js'
 export { deviceManagerProtocol, type ProtocolOptions, type ReplyTimeouts } from './protocol.js'
+export type { ResizeOptions } from './resize.js'
 export {
   isResizeError,
   type PresentOf,
-  type ResizeError,
-  type ResizeOptions,
+  ResizeError,
+  type ResizeErrorFields,
   type ResizeProgress,
   type ResizeResult,
-} from './resize.js'
+} from './resize-error.js'

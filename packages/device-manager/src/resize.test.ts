@@ -1,8 +1,8 @@
-import { type Clock, systemClock, UpcallError } from '@upcall/client'
+import { type Clock, isUpcallError, systemClock, UpcallError } from '@upcall/client'
 import type { Arch, CpuRequest } from '@upcall/wire'
 import { describe, expect, test } from 'vitest'
 import { GuestError } from './guest-error.js'
-import { isResizeError } from './index.js'
+import { guestErrorOf, isGuestError, isResizeError, ResizeError } from './index.js'
 import { CpuResizer, type ResizeOptions } from './resize.js'
 
 type Answer = number | Error
@@ -27,7 +27,8 @@ function setUp<A extends Arch>(arch: A, answers: Answer[] = [], clock: Clock = s
   return { log, resize }
 }
 
-const lost = (outcome: 'indeterminate' | 'not-sent') => new UpcallError('DISCONNECTED', outcome, 'lost')
+const lost = (outcome: 'indeterminate' | 'not-sent') =>
+  new UpcallError({ code: 'DISCONNECTED', outcome, subject: 'guest', what: 'lost' })
 
 describe('success', () => {
   test('grows by the lowest free ids: start, then ask', async () => {
@@ -72,7 +73,7 @@ describe('what is certain is rolled back, what is not is told', () => {
       false,
       [-22],
       ['start 1', 'ADD_CPU 1', 'stop 1'],
-      { added: [], unknown: [], present: [0], errno: -22 },
+      { added: [], unknown: [], present: [0], code: 'GUEST_ERROR', cause: { errno: -22 } },
     ],
     [
       'a refused add of several',
@@ -81,7 +82,7 @@ describe('what is certain is rolled back, what is not is told', () => {
       false,
       [-5],
       ['start 1,2,3', 'ADD_CPU 1,2,3'],
-      { added: [], unknown: [1, 2, 3], present: [0], errno: -5 },
+      { added: [], unknown: [1, 2, 3], present: [0], code: 'GUEST_ERROR', cause: { errno: -5 } },
     ],
     [
       'a refused add, one by one',
@@ -90,7 +91,7 @@ describe('what is certain is rolled back, what is not is told', () => {
       true,
       [0, -5],
       ['start 1', 'ADD_CPU 1', 'start 2', 'ADD_CPU 2', 'stop 2'],
-      { added: [1], unknown: [], present: [0, 1], errno: -5 },
+      { added: [1], unknown: [], present: [0, 1], code: 'GUEST_ERROR', cause: { errno: -5 } },
     ],
     [
       'an add of a CPU that the guest has online',
@@ -99,7 +100,7 @@ describe('what is certain is rolled back, what is not is told', () => {
       false,
       [1],
       ['start 1', 'ADD_CPU 1'],
-      { added: [], unknown: [1], errno: 1, errnoName: '+1' },
+      { added: [], unknown: [1], code: 'GUEST_ERROR', cause: { errno: 1, errnoName: '+1' } },
     ],
     [
       'an add that was not sent',
@@ -126,7 +127,7 @@ describe('what is certain is rolled back, what is not is told', () => {
       false,
       [-16],
       ['DEL_CPU 1'],
-      { removed: [], unknown: [], present: [0, 1], errno: -16 },
+      { removed: [], unknown: [], present: [0, 1], code: 'GUEST_ERROR', cause: { errno: -16 } },
     ],
     ['a refused removal of several', 1, [0, 1, 2], false, [-16], ['DEL_CPU 2,1'], { removed: [], unknown: [2, 1], present: [0] }],
     [
@@ -185,27 +186,68 @@ describe('callbacks that throw', () => {
   test('stop while rolling back: the ids are unknown, both errors are there', async () => {
     const { resize } = setUp('x86_64', [-22])
     const error = await resize(2, [0], { stop: boom }).catch((e: unknown) => e)
-    expect(error).toMatchObject({ code: 'CALLBACK', outcome: 'guest-error', unknown: [1] })
-    expect(((error as Error).cause as AggregateError).errors).toEqual([
-      expect.any(GuestError),
-      expect.objectContaining({ message: 'boom' }),
-    ])
+    expect(error).toMatchObject({
+      name: 'ResizeError',
+      code: 'CALLBACK',
+      outcome: 'guest-error',
+      unknown: [1],
+      cause: { name: 'GuestError', errno: -22 },
+      errors: [{ name: 'GuestError' }, { message: 'boom' }],
+      message:
+        'cpu.resize 2: the guest refused: the id is in use or has no vCPU (EINVAL); going back failed too: boom. Look at the guest: it may have CPU 1 or not.',
+    })
+  })
+})
+
+describe('a resize error', () => {
+  test('wraps what ended the resize, and is not that', async () => {
+    const { resize } = setUp('x86_64', [-22])
+    const error = await resize(2, [0]).catch((e: unknown) => e)
+    expect([isResizeError(error), isUpcallError(error), isGuestError(error)]).toEqual([true, true, false])
+    expect(error).toMatchObject({
+      name: 'ResizeError',
+      op: 'cpu.resize',
+      subject: '2',
+      what: 'the guest refused: the id is in use or has no vCPU (EINVAL)',
+      next: 'Start the vCPU of a free id before the add.',
+    })
+    expect(guestErrorOf(error)).toMatchObject({ errno: -22, operation: { op: 'cpu.add', apicIds: [1] } })
+  })
+
+  test('names the guest unless it has the default name', async () => {
+    const fields = { code: 'CLOSED', outcome: 'not-sent', target: 2, added: [], removed: [], present: [0], unknown: [] } as const
+    const error = (remote: string) =>
+      new ResizeError<'x86_64'>({ ...fields, added: [], removed: [], unknown: [], remote, errors: [lost('not-sent')] }).message
+    expect(error('guest')).toBe('cpu.resize 2: lost')
+    expect(error('vm7')).toBe('cpu.resize 2 vm7: lost')
+  })
+
+  test('is ABORTED with the reason when start() ends because of the abort', async () => {
+    const { log, resize } = setUp('x86_64')
+    const controller = new AbortController()
+    const start = (_ids: number[], { signal }: { signal: AbortSignal }) => {
+      controller.abort('enough')
+      return Promise.reject(signal.reason)
+    }
+    const aborted = { name: 'ResizeError', code: 'ABORTED', outcome: 'not-sent', cause: 'enough', unknown: [] }
+    await expect(resize(2, [0], { start, signal: controller.signal })).rejects.toMatchObject(aborted)
+    expect(log).toEqual([])
   })
 })
 
 describe('limits', () => {
   test.each<[string, number, unknown, number, string]>([
-    ['target 0', 0, [0], 8, 'target: must be an integer in 1 … 8 (max), got 0'],
-    ['target above max', 9, [0], 8, 'target: must be an integer in 1 … 8'],
-    ['max above the ids there are', 2, [0], 256, 'max: must be an integer in 1 … 255'],
-    ['no boot CPU', 2, [1], 8, 'present: CPU 0 is the boot CPU'],
+    ['target 0', 0, [0], 8, 'target: must be an integer from 1 to 8 (max), got 0'],
+    ['target above max', 9, [0], 8, 'target: must be an integer from 1 to 8'],
+    ['max above the ids there are', 2, [0], 256, 'max: must be an integer from 1 to 255'],
+    ['no boot CPU', 2, [1], 8, 'present: must have CPU 0'],
     ['an id twice', 2, [0, 1, 1], 8, 'present[2]: CPU 1 is named twice'],
     [
       'a hole among the ids',
       2,
       Object.assign(new Array(3), { 0: 0, 2: 2 }),
       8,
-      'present[1]: must be an integer in 0 … 254, got undefined',
+      'present[1]: must be an integer from 0 to 254, got undefined',
     ],
     ['a count on x86_64', 2, 1, 8, 'present: must be the array'],
     ['a removal that would crash a 6.1 guest', 2, [0, 2, 3], 8, 'CPU 3 is above a hole'],
@@ -222,7 +264,7 @@ describe('limits', () => {
     await expect(resize(2, present as number)).rejects.toThrow(
       expect.objectContaining({
         name: 'WireError',
-        message: expect.stringContaining('present: must be the number of vCPUs, 1 … 255'),
+        message: expect.stringContaining('present: must be a number of vCPUs from 1 to 255'),
       }),
     )
     expect(log).toEqual([])
@@ -262,7 +304,9 @@ describe('limits', () => {
   test.each([0, -1, Number.NaN, '5s'])('a time of %j is refused and nothing happens', async (timeoutMs) => {
     const { log, resize } = setUp('x86_64')
     await expect(resize(2, [0], { timeoutMs: timeoutMs as number })).rejects.toThrow(
-      new RangeError(`timeoutMs: must be a number of milliseconds above 0, got ${timeoutMs}`),
+      new RangeError(
+        `timeoutMs: must be a number of milliseconds above 0, got ${typeof timeoutMs === 'string' ? JSON.stringify(timeoutMs) : timeoutMs}`,
+      ),
     )
     expect(log).toEqual([])
   })

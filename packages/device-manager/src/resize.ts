@@ -1,63 +1,32 @@
-import {
-  type Clock,
-  isUpcallError,
-  systemClock,
-  TimeoutError,
-  UpcallError,
-  type UpcallErrorCode,
-  type WaitOptions,
-} from '@upcall/client'
-import { checkFunction, checkObject, checkSignal, checkSwitch, show } from '@upcall/foundation/check'
+import { type Clock, isUpcallError, type Outcome, TimeoutError, UpcallError, type WaitOptions } from '@upcall/client'
+import { onAbort } from '@upcall/foundation/abort'
+import { checkFunction, checkObject, checkSignal, checkSwitch, duration, show } from '@upcall/foundation/check'
+import { setLongTimer, systemClock } from '@upcall/foundation/clock'
+import { textOf } from '@upcall/foundation/error'
 import { type Arch, type CpuRequest, isWireError, type Reply, WireError } from '@upcall/wire'
 import { MAX_APIC_ID, orderCpus } from './cpu-order.js'
 import { GuestError } from './guest-error.js'
-
-/** vCPUs as `present` has them: sorted ids on x86_64, a count on aarch64. */
-export type PresentOf<A extends Arch> = A extends 'x86_64' ? readonly number[] : number
+import { type PresentOf, ResizeError, type ResizeErrorFields, type ResizeProgress, type ResizeResult } from './resize-error.js'
 
 export interface ResizeOptions<A extends Arch> {
-  /** The vCPUs now, the boot CPU included. */
-  present: A extends 'x86_64' ? readonly number[] : number
+  /** The vCPUs now, including the boot CPU. */
+  present: PresentOf<A>
   /** The most vCPUs that the VM can have. */
   max: number
-  /** Creates and starts vCPUs; called before ADD_CPU. What it throws ends the resize. `signal` aborts when the caller's does or the time is up. */
+  /** Creates and starts vCPUs, before ADD_CPU. An error ends the resize. `signal` aborts with the caller's, and when the time is up. */
   start(ids: number[], options: { signal: AbortSignal }): void | Promise<void>
-  /** Stops vCPUs and takes them away; called after DEL_CPU's yes, and to roll back an add that the guest refused or never saw. */
+  /** Stops and removes vCPUs: after a successful DEL_CPU, and to roll back an add that the guest refused or never saw. */
   stop(ids: number[]): void | Promise<void>
-  /** One request per vCPU rather than one for all: slower, but a refusal leaves nothing unknown. Default false. */
+  /** One request for each vCPU instead of one for all: slower, but a refusal leaves nothing unknown. Default false. */
   oneByOne?: boolean | undefined
   signal?: AbortSignal | undefined
-  /** Milliseconds for the whole resize. Default: none; each request has its own deadline. */
+  /** Milliseconds for the whole resize. Default: no limit; each request has its own deadline. */
   timeoutMs?: number | undefined
 }
 
-/** What a resize changed: ids on both architectures (on aarch64 they count up from 0), and what is present now. */
-export interface ResizeResult<A extends Arch> {
-  added: number[]
-  removed: number[]
-  present: PresentOf<A>
-}
-
-/** How far a resize got that did not succeed. */
-export interface ResizeProgress<A extends Arch = Arch> extends ResizeResult<A> {
-  /** Ids of which nobody knows whether the guest has them: neither started nor stopped further. Not counted in `present`. */
-  unknown: number[]
-}
-
-/** The error of a resize that began: an `UpcallError` (a {@link GuestError} when the guest refused) that also says how far it got. */
-export type ResizeError<A extends Arch = Arch> = UpcallError & ResizeProgress<A>
-
-/** True for an error of `resizeCpus` that says how far it got. */
-export function isResizeError(value: unknown): value is ResizeError {
-  return isUpcallError(value) && 'unknown' in value && Array.isArray(value.unknown)
-}
-
-// setTimeout fires at once beyond this.
-const LONGEST_TIMER_MS = 0x7fff_ffff
-
 type Send = (request: CpuRequest, options: WaitOptions & { present?: never }) => Promise<Reply>
 
-/** One resize at a time: what is the VMM's to do and what is the guest's, in the order that survives a failure of either. */
+/** Runs one resize at a time, with the steps of the VMM and of the guest in an order that survives a failure of either. */
 export class CpuResizer<A extends Arch> {
   readonly #arch: A
   readonly #remote: string
@@ -76,33 +45,25 @@ export class CpuResizer<A extends Arch> {
     checkObject('options', options)
     const present = presentIds(this.#arch, options.present)
     checkTarget(target, options.max)
-    checkTime(options.timeoutMs)
-    // Before vCPUs are started for nothing.
+    const timeoutMs = duration('timeoutMs', options.timeoutMs, Number.POSITIVE_INFINITY)
+    // Before any vCPU is started.
     checkFunction('start', options.start)
     checkFunction('stop', options.stop)
     checkSwitch('oneByOne', options.oneByOne)
     checkSignal(options.signal)
-    if (this.#resizing)
-      throw new UpcallError('BUSY', 'not-sent', `${this.#subject(target)}: another resize is under way; wait for it`)
-    this.#resizing = true
-    const time = new Time(this.#clock, options)
-    const run = {
-      target,
-      options,
-      time,
-      present: new Set(present),
-      added: [] as number[],
-      removed: [] as number[],
-      unknown: [] as number[],
+    const about = { op: `cpu.resize ${target}`, subject: this.#remote }
+    if (this.#resizing) {
+      const what = 'another resize is under way'
+      throw new UpcallError({ ...about, code: 'BUSY', outcome: 'not-sent', what, next: 'Wait for it.', retryable: true })
     }
+    this.#resizing = true
+    const time = new Time(this.#clock, timeoutMs, options.signal, about)
+    const run: Run<A> = { target, options, time, present: new Set(present), added: [], removed: [], unknown: [] }
     try {
       await (target > present.length ? this.#grow(run) : this.#shrink(run))
-      const { added, removed } = run
-      return { added, removed, present: this.#presentOf(run) }
+      return { added: run.added, removed: run.removed, present: this.#presentOf(run) }
     } catch (error) {
-      if (!isUpcallError(error)) throw error
-      const { added, removed, unknown } = run
-      throw Object.assign(error, { added, removed, unknown, present: this.#presentOf(run) })
+      throw this.#wrapped(run, error)
     } finally {
       time.end()
       this.#resizing = false
@@ -112,16 +73,18 @@ export class CpuResizer<A extends Arch> {
   async #grow(run: Run<A>): Promise<void> {
     const { target, options, time, present, added, unknown } = run
     for (const ids of batches(lowestFree(present, target - present.size), options)) {
-      time.check(this.#subject(target))
+      time.check()
       try {
         await options.start([...ids], { signal: time.signal })
       } catch (cause) {
-        throw this.#error('CALLBACK', 'not-sent', target, `start(${ids}) failed; the guest was not asked`, cause)
+        // A start() that ends because its signal aborted has not failed by itself.
+        time.check()
+        throw new StepError('not-sent', `start() of CPU ${ids.join(', ')} failed: ${textOf(cause)}`, [cause])
       }
       try {
-        await this.#send(this.#request('ADD_CPU', ids), time.left(this.#subject(target)))
+        await this.#send(this.#request('ADD_CPU', ids), time.left())
       } catch (error) {
-        if (leavesAsItWas(error, ids)) await this.#rollBack(run, ids, error)
+        if (leavesAsItWas(error, ids)) await rollBack(run, ids, error)
         else unknown.push(...ids)
         throw error
       }
@@ -133,11 +96,11 @@ export class CpuResizer<A extends Arch> {
   async #shrink(run: Run<A>): Promise<void> {
     const { target, options, time, present, removed, unknown } = run
     const highest = [...present].sort((a, b) => b - a).slice(0, present.size - target)
-    // Before the first one goes, rather than in the middle.
+    // Checked before the first request instead of in the middle.
     if (highest.length > 0) orderCpus(this.#request('DEL_CPU', highest), this.#presentOf(run))
     for (const ids of batches(highest, options)) {
       try {
-        await this.#send(this.#request('DEL_CPU', ids), time.left(this.#subject(target)))
+        await this.#send(this.#request('DEL_CPU', ids), time.left())
       } catch (error) {
         if (!leavesAsItWas(error, ids)) {
           unknown.push(...ids)
@@ -150,25 +113,23 @@ export class CpuResizer<A extends Arch> {
       try {
         await options.stop([...ids])
       } catch (cause) {
-        throw this.#error('CALLBACK', 'indeterminate', target, `the guest has let go of ${ids}, but stop() failed`, cause)
+        const what = `the guest has removed CPU ${ids.join(', ')}, and stop() failed: ${textOf(cause)}`
+        throw new StepError('indeterminate', what, [cause])
       }
     }
   }
 
-  async #rollBack(run: Run<A>, ids: number[], error: unknown): Promise<void> {
-    try {
-      await run.options.stop([...ids])
-    } catch (cause) {
-      run.unknown.push(...ids)
-      const outcome = isUpcallError(error) ? error.outcome : 'not-sent'
-      throw this.#error(
-        'CALLBACK',
-        outcome,
-        run.target,
-        `the add of ${ids} failed, and stop() could not roll it back`,
-        new AggregateError([error, cause]),
-      )
+  /** Errors of arguments stay as they are: the resize did not begin. */
+  #wrapped(run: Run<A>, error: unknown): unknown {
+    const { target, added, removed, unknown } = run
+    const fields = { target, remote: this.#remote, added, removed, unknown, present: this.#presentOf(run) }
+    const wrap = (rest: Pick<ResizeErrorFields<A>, 'code' | 'outcome' | 'errors' | 'what'>) =>
+      new ResizeError<A>({ ...fields, ...rest })
+    if (error instanceof StepError) {
+      const { outcome, what, errors } = error
+      return wrap({ code: 'CALLBACK', outcome, what, errors })
     }
+    return isUpcallError(error) ? wrap({ code: error.code, outcome: error.outcome, errors: [error] }) : error
   }
 
   #request(type: 'ADD_CPU' | 'DEL_CPU', ids: number[]): CpuRequest {
@@ -179,14 +140,6 @@ export class CpuResizer<A extends Arch> {
     const ids = [...present].sort((a, b) => a - b)
     return (this.#arch === 'x86_64' ? ids : ids.length) as PresentOf<A>
   }
-
-  #subject(target: number): string {
-    return `cpu.resize ${target} ${this.#remote}`
-  }
-
-  #error(code: UpcallErrorCode, outcome: UpcallError['outcome'], target: number, what: string, cause: unknown): UpcallError {
-    return new UpcallError(code, outcome, `${this.#subject(target)}: ${what}; look at cause`, { cause })
-  }
 }
 
 interface Run<A extends Arch> extends Omit<ResizeProgress<A>, 'present'> {
@@ -196,62 +149,83 @@ interface Run<A extends Arch> extends Omit<ResizeProgress<A>, 'present'> {
   readonly present: Set<number>
 }
 
-/** The time that a whole resize has, and the caller's signal, as what each step gets of them. */
+/** A step of the VMM that failed: one of the caller's functions threw. */
+class StepError extends Error {
+  constructor(
+    readonly outcome: Outcome,
+    readonly what: string | undefined,
+    readonly errors: ResizeErrorFields<Arch>['errors'],
+  ) {
+    super('a step of a resize failed')
+  }
+}
+
+async function rollBack<A extends Arch>(run: Run<A>, ids: number[], error: unknown): Promise<void> {
+  try {
+    await run.options.stop([...ids])
+  } catch (cause) {
+    run.unknown.push(...ids)
+    throw new StepError(isUpcallError(error) ? error.outcome : 'not-sent', undefined, [error, cause])
+  }
+}
+
+/** The time of a whole resize and the caller's signal, as each step gets them. */
 class Time {
   readonly #clock: Clock
-  readonly #signal: AbortSignal | undefined
-  readonly #deadline: number | undefined
+  readonly #caller: AbortSignal | undefined
+  readonly #about: { readonly op: string; readonly subject: string }
+  readonly #deadline: number
   readonly #controller = new AbortController()
-  readonly #cancel: (() => void) | undefined
+  readonly #cancel: () => void
+  readonly #unlisten: () => void
   #timeUp = false
-  readonly #onAbort = () => this.#controller.abort(this.#signal?.reason)
 
-  constructor(clock: Clock, { signal, timeoutMs }: { signal?: AbortSignal | undefined; timeoutMs?: number | undefined }) {
+  constructor(clock: Clock, timeoutMs: number, caller: AbortSignal | undefined, about: { op: string; subject: string }) {
     this.#clock = clock
-    this.#signal = signal
-    if (signal?.aborted) this.#onAbort()
-    signal?.addEventListener('abort', this.#onAbort, { once: true })
-    if (timeoutMs === undefined) return
+    this.#caller = caller
+    this.#about = about
     this.#deadline = clock.now() + timeoutMs
-    if (timeoutMs <= LONGEST_TIMER_MS) {
-      this.#cancel = clock.setTimer(timeoutMs, () => {
-        this.#timeUp = true
-        this.#controller.abort(new DOMException(`The resize took longer than ${timeoutMs} ms`, 'TimeoutError'))
-      })
-    }
+    if (caller?.aborted) this.#controller.abort(caller.reason)
+    this.#unlisten = onAbort(caller, (reason) => this.#controller.abort(reason))
+    this.#cancel = setLongTimer(clock, timeoutMs, () => {
+      this.#timeUp = true
+      this.#controller.abort(new DOMException(`The resize took longer than ${timeoutMs} ms`, 'TimeoutError'))
+    })
   }
 
   get signal(): AbortSignal {
     return this.#controller.signal
   }
 
-  /** What is left for one request. @throws UpcallError if nothing is. */
-  left(subject: string): WaitOptions {
-    this.check(subject)
-    if (this.#deadline === undefined) return { signal: this.#signal }
-    // The clock goes on: what was left a moment ago may be nothing now, which no request takes for a time.
-    return { signal: this.#signal, timeoutMs: Math.max(1, this.#deadline - this.#clock.now()) }
+  /** The options of one request. @throws UpcallError if no time is left. */
+  left(): WaitOptions {
+    this.check()
+    if (this.#deadline === Number.POSITIVE_INFINITY) return { signal: this.#caller }
+    // The clock goes on: time that was left at the check may be over now, and no request takes 0 for a time.
+    return { signal: this.#caller, timeoutMs: Math.max(1, this.#deadline - this.#clock.now()) }
   }
 
-  /** @throws UpcallError `ABORTED` or `TIMEOUT` if there is no more to be done. */
-  check(subject: string): void {
-    const stands = 'before the guest could be asked; what was done before stands'
-    if (this.#signal?.aborted)
-      throw new UpcallError('ABORTED', 'not-sent', `${subject}: aborted ${stands}`, { cause: this.#signal.reason })
-    // A timer may fire a little before the clock says so; once it has, the time is up.
-    if (this.#timeUp || (this.#deadline !== undefined && this.#clock.now() >= this.#deadline))
-      throw new TimeoutError('not-sent', `${subject}: its time was up ${stands}`)
+  /** @throws UpcallError `ABORTED` or `TIMEOUT` if no further step may begin. */
+  check(): void {
+    const stands = { ...this.#about, outcome: 'not-sent', next: 'Earlier steps stay done.' } as const
+    if (this.#caller?.aborted) {
+      const what = 'the caller has aborted it before the next request'
+      throw new UpcallError({ ...stands, code: 'ABORTED', what, cause: this.#caller.reason })
+    }
+    // A timer may fire a little before the clock shows its time. Once it has fired, the time is up.
+    if (this.#timeUp || this.#clock.now() >= this.#deadline)
+      throw new TimeoutError({ ...stands, what: 'the time limit is over before the next request' })
   }
 
   end(): void {
-    this.#cancel?.()
-    this.#signal?.removeEventListener('abort', this.#onAbort)
+    this.#cancel()
+    this.#unlisten()
   }
 }
 
 /**
- * Whether the guest is certainly as it was before the request: it never saw it, or refused the only id in it. A batch that is refused
- * stops at the first id that fails and does not say which (protocol, fact 6); +1 says that the guest has another idea of that CPU.
+ * Whether the guest is certainly as it was before the request: it never saw the request, or refused its only id. A batch that is refused
+ * stops at the first id that fails and does not say which (docs/protocol.md, fact 6). +1 says that the guest has another idea of that CPU.
  */
 function leavesAsItWas(error: unknown, ids: number[]): boolean {
   if (isWireError(error)) return true
@@ -273,31 +247,26 @@ function lowestFree(present: ReadonlySet<number>, count: number): number[] {
 
 function checkTarget(target: number, max: number): void {
   if (!Number.isInteger(max) || max < 1 || max > MAX_APIC_ID + 1)
-    throw argument('max', `must be an integer in 1 … ${MAX_APIC_ID + 1}, got ${show(max)}`)
+    throw argument('max', `must be an integer from 1 to ${MAX_APIC_ID + 1}, got ${show(max)}`)
   if (!Number.isInteger(target) || target < 1 || target > max)
-    throw argument('target', `must be an integer in 1 … ${max} (max), got ${show(target)}`)
-}
-
-function checkTime(timeoutMs: number | undefined): void {
-  if (timeoutMs !== undefined && !(typeof timeoutMs === 'number' && timeoutMs > 0))
-    throw new RangeError(`timeoutMs: must be a number of milliseconds above 0, got ${String(timeoutMs)}`)
+    throw argument('target', `must be an integer from 1 to ${max} (max), got ${show(target)}`)
 }
 
 function presentIds(arch: Arch, present: readonly number[] | number): readonly number[] {
   if (arch === 'aarch64') {
     if (typeof present !== 'number' || !Number.isInteger(present) || present < 1 || present > MAX_APIC_ID + 1)
-      throw argument('present', `must be the number of vCPUs, 1 … ${MAX_APIC_ID + 1}, got ${show(present)}`)
+      throw argument('present', `must be a number of vCPUs from 1 to ${MAX_APIC_ID + 1}, got ${show(present)}`)
     return Array.from({ length: present }, (_, i) => i)
   }
-  if (!Array.isArray(present)) throw argument('present', "must be the array of the vCPUs' ids")
+  if (!Array.isArray(present)) throw argument('present', `must be the array of the vCPUs' ids, got ${show(present)}`)
   const named = new Set<number>()
   for (const [i, id] of present.entries()) {
     if (!Number.isInteger(id) || id < 0 || id > MAX_APIC_ID)
-      throw argument(`present[${i}]`, `must be an integer in 0 … ${MAX_APIC_ID}, got ${show(id)}`)
+      throw argument(`present[${i}]`, `must be an integer from 0 to ${MAX_APIC_ID}, got ${show(id)}`)
     if (named.has(id)) throw argument(`present[${i}]`, `CPU ${id} is named twice`)
     named.add(id)
   }
-  if (!named.has(0)) throw argument('present', 'CPU 0 is the boot CPU and always present')
+  if (!named.has(0)) throw argument('present', 'must have CPU 0: the boot CPU is always present')
   return present
 }
 

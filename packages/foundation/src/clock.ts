@@ -2,26 +2,37 @@
 export interface Clock {
   /** Milliseconds since a fixed point. It never goes back. */
   now(): number
-  /** Calls `fn` once, `ms` milliseconds from now; never if that is infinite. The returned function cancels the call. */
+  /** Calls `fn` once, `ms` milliseconds from now. The returned function cancels the call. */
   setTimer(ms: number, fn: () => void): () => void
 }
 
 /** The longest delay that setTimeout keeps: it fires at once beyond this, which is 24 days. */
 const LONGEST_TIMER_MS = 0x7fff_ffff
 
+/**
+ * Calls `fn` after any delay, and never if it is infinite. A clock that a caller gives may be made of setTimeout, so it is not asked
+ * for a delay that setTimeout does not keep.
+ */
+export function setLongTimer(clock: Pick<Clock, 'setTimer'>, ms: number, fn: () => void): () => void {
+  let cancel = () => {}
+  const wait = (left: number) => {
+    if (left === Number.POSITIVE_INFINITY) return
+    const part = Math.min(left, LONGEST_TIMER_MS)
+    cancel = clock.setTimer(part, left > part ? () => wait(left - part) : fn)
+  }
+  wait(ms)
+  return () => cancel()
+}
+
+const timeouts: Pick<Clock, 'setTimer'> = {
+  setTimer(ms, fn) {
+    const timer = setTimeout(fn, ms)
+    return () => clearTimeout(timer)
+  },
+}
+
 /** The monotonic clock and the timers of the platform. It keeps any delay. */
 export const systemClock: Clock = {
   now: () => performance.now(),
-  setTimer(ms, fn) {
-    let timer: ReturnType<typeof setTimeout> | undefined
-    let left = ms
-    const arm = () => {
-      if (left === Number.POSITIVE_INFINITY) return
-      const part = Math.min(left, LONGEST_TIMER_MS)
-      left -= part
-      timer = setTimeout(left > 0 ? arm : fn, part)
-    }
-    arm()
-    return () => clearTimeout(timer)
-  },
+  setTimer: (ms, fn) => setLongTimer(timeouts, ms, fn),
 }

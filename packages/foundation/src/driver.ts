@@ -1,4 +1,4 @@
-import type { Clock } from './clock.js'
+import { type Clock, setLongTimer } from './clock.js'
 
 /** A machine as its driver sees it. */
 export interface Machine<Event, Effect> {
@@ -85,7 +85,7 @@ export class Driver<Event, Effect> {
     this.#timer = undefined
     if (!Number.isFinite(at)) return
     const ms = Math.max(0, Math.ceil(at - this.#clock.now()))
-    const cancel = this.#clock.setTimer(ms, () => {
+    const cancel = setLongTimer(this.#clock, ms, () => {
       this.#timer = undefined
       this.tell({ type: 'wake' })
     })

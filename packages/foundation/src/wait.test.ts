@@ -3,7 +3,7 @@ import { describe, expect, test, vi } from 'vitest'
 import { TurnedClock } from '../testing/turned-clock.js'
 import { onAbort } from './abort.js'
 import { backoffDelay } from './backoff.js'
-import { systemClock } from './clock.js'
+import { setLongTimer, systemClock } from './clock.js'
 import { bounded } from './wait.js'
 
 const rig = ({ timeoutMs = 100, signal }: { timeoutMs?: number; signal?: AbortSignal } = {}) => {
@@ -110,6 +110,37 @@ describe('backoff', () => {
     expect(() => backoffDelay({ minDelayMs: 1, maxDelayMs: 2, random: () => 2 }, 1)).toThrow(
       new RangeError('random: must return a number from 0 to 1, got 2'),
     )
+  })
+})
+
+describe('a long timer', () => {
+  const after = (ms: number) => {
+    const [clock, fn] = [new TurnedClock(), vi.fn()]
+    return { clock, fn, cancel: setLongTimer(clock, ms, fn) }
+  }
+
+  test('asks no clock for a delay that setTimeout does not keep', () => {
+    const delays: number[] = []
+    const setTimer = (ms: number) => {
+      delays.push(ms)
+      return () => {}
+    }
+    setLongTimer({ setTimer }, 2 ** 31 + 1000, () => {})
+    setLongTimer({ setTimer }, Number.POSITIVE_INFINITY, () => {})
+    expect(delays).toEqual([2 ** 31 - 1])
+  })
+
+  test('keeps it all the same, and can be cancelled in any part of it', () => {
+    const { clock, fn } = after(2 ** 31 + 1000)
+    clock.advance(2 ** 31 - 1)
+    clock.advance(1000)
+    expect([fn.mock.calls.length, clock.timers]).toEqual([0, 1])
+    clock.advance(1)
+    expect([fn.mock.calls.length, clock.timers]).toEqual([1, 0])
+    const cancelled = after(2 ** 31 + 1000)
+    cancelled.clock.advance(2 ** 31 - 1)
+    cancelled.cancel()
+    expect(cancelled.clock.timers).toBe(0)
   })
 })
 

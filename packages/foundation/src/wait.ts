@@ -1,5 +1,5 @@
 import { onAbort } from './abort.js'
-import type { Clock } from './clock.js'
+import { type Clock, setLongTimer } from './clock.js'
 
 /** The bounds of one wait, and the errors that end it. */
 export interface Bounds {
@@ -33,7 +33,7 @@ export function bounded<T>(
       withdraw?.()
       how()
     }
-    const cancelTimer = clock.setTimer(timeoutMs, () => settle(() => reject(late())))
+    const cancelTimer = setLongTimer(clock, timeoutMs, () => settle(() => reject(late())))
     const unlisten = onAbort(signal, (reason) => settle(() => reject(aborted(reason))))
     try {
       withdraw = start(

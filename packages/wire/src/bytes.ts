@@ -1,7 +1,7 @@
-// Integers in the guest's byte order, which is little-endian on both architectures. Written byte by byte rather than through a
-// DataView: the caller's buffer is used as it is and nothing is allocated.
+// Integers in the guest's byte order, which is little-endian on both architectures. They are written byte by byte and not through a
+// DataView: the caller's buffer is used as it is, and nothing is allocated.
 
-/** Also for an i32: two's complement needs no other bytes. */
+/** An i32 has the same bytes in two's complement. */
 export function putU32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at] = value
   bytes[at + 1] = value >>> 8
@@ -26,7 +26,7 @@ export function getU64(bytes: Uint8Array, at: number): bigint {
   return BigInt(getU32(bytes, at)) | (BigInt(getU32(bytes, at + 4)) << 32n)
 }
 
-/** A copy of its own, unlike `slice`, which in a Buffer is a view of the caller's memory. */
+/** A real copy: `slice` of a Buffer is a view of the caller's memory. */
 export function copyOf(bytes: Uint8Array, from: number, to: number): Uint8Array {
   return new Uint8Array(bytes.subarray(from, to))
 }

@@ -1,10 +1,10 @@
-// What both ends of the wire agree on. These values never change in any release of this package: they are the guest kernel's.
+// The constants of both ends of the wire. They are the guest kernel's, so no release of this package changes them.
 // Source: the guest kernel patches that Kata Containers ships for Linux 5.10, 6.1, 6.12 and 6.18, and dbs-upcall 0.3.0.
 
 /** The vsock port on which the guest kernel's upcall server listens (0xDB). `dragonball_upcall_srv.port=@<port>` moves it. */
 export const UPCALL_PORT = 0xdb
 
-/** The service byte of the device manager, `'d'`. It is the one service that the kernel has. */
+/** The service byte of the device manager, `'d'`, the only service of the kernel. */
 export const DEVICE_MANAGER_BYTE = 0x64
 
 /** Bytes in every message of the device manager, in both directions, padding included. */
@@ -13,7 +13,7 @@ export const MESSAGE_SIZE = 1024
 /** Bytes in the header that every message begins with. A request's load follows it directly. */
 export const HEADER_SIZE = 16
 
-/** Bytes in front of a reply's load: the header and the i32 result. */
+/** Bytes before a reply's load: the header and the i32 result. */
 export const REPLY_HEADER_SIZE = 20
 
 /** The longest load of a request, in bytes. */
@@ -51,5 +51,5 @@ export function messageTypeName(messageType: number): MessageTypeName | undefine
   return names[messageType]
 }
 
-/** The guest's architecture. It decides the layout of CPU requests and replies; nothing on the wire says which one it is. */
+/** The guest's architecture. It decides the layout of CPU requests and replies, and nothing on the wire names it. */
 export type Arch = 'x86_64' | 'aarch64'

@@ -1,9 +1,9 @@
 import { integer } from './check.js'
 
 /**
- * `devfn` of a slot (0 … 31) and a function (0 … 7), as PCI packs them: `slot << 3 | function`.
+ * The `devfn` of a slot (0 to 31) and a function (0 to 7), as PCI packs them: `slot << 3 | function`.
  *
- * @throws {@link WireError} `ARGUMENT` if one is out of range.
+ * @throws {@link WireError} `ARGUMENT` if one of them is out of range.
  */
 export function packDevfn(slot: number, fn: number): number {
   return (integer(slot, 'slot', 0, 31) << 3) | integer(fn, 'function', 0, 7)

@@ -83,7 +83,7 @@ test.each([0, -1, 1.5, Number.NaN])('a size of %d is refused', (size) => {
 test.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 30 + 1, '8', null])(
   'a message of %s bytes is refused',
   (size) => {
-    expect(() => new FrameDecoder(size as number)).toThrow(/^size: must be an integer in 1 … 1073741824, got /)
+    expect(() => new FrameDecoder(size as number)).toThrow(/^size: must be an integer from 1 to 1073741824, got /)
   },
 )
 

@@ -1,9 +1,10 @@
+import { show } from '@upcall/foundation/show'
 import { copyOf } from './bytes.js'
 import { integer } from './check.js'
 import { MESSAGE_SIZE } from './constants.js'
-import { show, WireError } from './error.js'
+import { WireError } from './error.js'
 
-/** More than any message needs, less than what a buffer cannot hold. */
+/** More than any message needs, and less than a buffer can hold. */
 const MAX_SIZE = 2 ** 30
 
 /** Cuts a stream into messages of one fixed size, however the stream was chunked. It never holds more than one unfinished message. */
@@ -14,7 +15,7 @@ export class FrameDecoder {
   #pending = 0
 
   /**
-   * @param size - Bytes in a message, 1 … 2^30, default 1024.
+   * @param size - Bytes in a message, from 1 to 2^30. Default 1024.
    * @throws {@link WireError} `ARGUMENT` for another size.
    */
   constructor(size: number = MESSAGE_SIZE) {
@@ -22,7 +23,7 @@ export class FrameDecoder {
     this.#partial = new Uint8Array(size)
   }
 
-  /** Bytes of an unfinished message that wait for the rest, 0 … size − 1. At the end of a stream anything but 0 means it was cut off. */
+  /** Bytes of an unfinished message that wait for the rest, from 0 to size − 1. More than 0 at the end of a stream: it was cut off. */
   get pending(): number {
     return this.#pending
   }
@@ -31,7 +32,7 @@ export class FrameDecoder {
    * Takes the next chunk, of any length.
    *
    * @returns The messages that it completes, in order. Each is a copy: neither the chunk nor a later call changes it.
-   * @throws {@link WireError} `ARGUMENT` for what is no Uint8Array.
+   * @throws {@link WireError} `ARGUMENT` if the chunk is not a Uint8Array.
    */
   push(chunk: Uint8Array): Uint8Array[] {
     if (!(chunk instanceof Uint8Array)) throw new WireError('ARGUMENT', 'chunk', `must be a Uint8Array, got ${show(chunk)}`)

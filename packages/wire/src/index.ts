@@ -1,5 +1,5 @@
 /**
- * Bytes to messages and back. Pure: no platform, no state but the {@link FrameDecoder}'s.
+ * Bytes to messages and back. Pure: no platform API, and no state outside {@link FrameDecoder}.
  *
  * @packageDocumentation
  */

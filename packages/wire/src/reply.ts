@@ -1,11 +1,12 @@
+import { show } from '@upcall/foundation/show'
 import { copyOf, getI32, getU32, putU32 } from './bytes.js'
 import { checkArch, integer, load } from './check.js'
 import { type Arch, MAX_REPLY_LOAD, MESSAGE_SIZE, MessageType, messageTypeName, REPLY_HEADER_SIZE } from './constants.js'
-import { show, WireError } from './error.js'
+import { WireError } from './error.js'
 import { blankMessage, loadApart, messageHeader, putHeader, readHeader, targetMessage } from './header.js'
 
 /**
- * The reply to a CPU request. `result`: 0, a negative errno, or +1 (already in that state, that step changed nothing).
+ * The reply to a CPU request. `result`: 0, a negative errno, or +1 (the CPU was in that state already, and the step changed nothing).
  * The index is there only if the message declares it; the kernels do so on success.
  */
 export interface CpuReply {
@@ -59,8 +60,8 @@ export function encodeReply(reply: Reply, arch: Arch, into?: Uint8Array): Uint8A
 }
 
 /**
- * Writes a reply over an earlier one, as the kernel does: only the header, the result and the load that it declares; what stood
- * behind them stays. For whoever plays the guest.
+ * Writes a reply over an earlier one, as the kernel does: only the header, the result and the declared load. The bytes after them stay.
+ * For a program that plays the guest.
  */
 export function overwriteReply(reply: Reply, arch: Arch, into: Uint8Array): Uint8Array {
   checkReply(reply, arch)
@@ -69,17 +70,17 @@ export function overwriteReply(reply: Reply, arch: Arch, into: Uint8Array): Uint
   return bytes
 }
 
-/** The bytes of a reply that mean something: header, result, and the load it declares (at most the whole message). */
+/** How many bytes of a reply have a meaning: header, result and declared load, at most the whole message. */
 export function declaredLength(bytes: Uint8Array): number {
   return Math.min(REPLY_HEADER_SIZE + readHeader(bytes).size, MESSAGE_SIZE)
 }
 
 /**
- * Reads one reply. Nothing that the message does not declare is looked at: the kernel never clears its reply buffer, so bytes of
- * earlier replies stand there.
+ * Reads one reply, and of it only what the message declares: the kernel never clears its reply buffer, so bytes of earlier replies
+ * follow.
  *
  * @param bytes - Exactly one message, 1024 bytes.
- * @throws {@link WireError} `LENGTH`, `MAGIC`, or `SIZE` where the declared load is not one that the type can have.
+ * @throws {@link WireError} `LENGTH`, `MAGIC`, or `SIZE` if the type cannot have a load of the declared size.
  */
 export function decodeReply(bytes: Uint8Array, arch: Arch): Reply {
   checkArch(arch)
@@ -108,7 +109,7 @@ export function decodeReply(bytes: Uint8Array, arch: Arch): Reply {
 }
 
 function wrongSize(type: string, allowed: string, size: number): WireError {
-  return new WireError('SIZE', 'msg_size', `a reply to ${type} has a load of ${allowed} bytes, this one declares ${size}`)
+  return new WireError('SIZE', 'msg_size', `a reply to ${type} has a load of ${allowed} bytes, but this one declares ${size}`)
 }
 
 function withLoadApart(reply: Reply, into: Uint8Array | undefined): Reply {
@@ -146,7 +147,8 @@ function checkReply(reply: Reply, arch: Arch): void {
     case 'ADD_CPU':
     case 'DEL_CPU': {
       const [mine, other] = arch === 'x86_64' ? (['apicIdIndex', 'cpuId'] as const) : (['cpuId', 'apicIdIndex'] as const)
-      if (reply[other] !== undefined) throw new WireError('ARGUMENT', other, `a reply on ${arch} has ${mine} instead`)
+      if (reply[other] !== undefined)
+        throw new WireError('ARGUMENT', other, `must be left out: a reply on ${arch} has ${mine} instead`)
       if (reply[mine] !== undefined) integer(reply[mine], mine, 0, 0xffff_ffff)
       return
     }

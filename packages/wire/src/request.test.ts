@@ -95,32 +95,32 @@ describe.each(['x86_64', 'aarch64'] as const)('%s', (arch) => {
 })
 
 test.each<[string, unknown, Arch, string, string]>([
-  ['count 0', { type: 'ADD_CPU', apicIds: [] }, 'x86_64', 'apicIds', 'must name 1 … 255 vCPUs, got 0'],
+  ['count 0', { type: 'ADD_CPU', apicIds: [] }, 'x86_64', 'apicIds', 'must name 1 to 255 vCPUs, got 0'],
   ['count 256', { type: 'ADD_CPU', apicIds: Array.from({ length: 256 }, (_, i) => i) }, 'x86_64', 'apicIds', 'got 256'],
   ['a duplicate', { type: 'DEL_CPU', apicIds: [3, 2, 3] }, 'x86_64', 'apicIds[2]', 'APIC id 3 is already named at apicIds[0]'],
-  ['an id of 256', { type: 'ADD_CPU', apicIds: [1, 256] }, 'x86_64', 'apicIds[1]', 'must be an integer in 0 … 255, got 256'],
+  ['an id of 256', { type: 'ADD_CPU', apicIds: [1, 256] }, 'x86_64', 'apicIds[1]', 'must be an integer from 0 to 255, got 256'],
   ['an id of -1', { type: 'ADD_CPU', apicIds: [-1] }, 'x86_64', 'apicIds[0]', 'got -1'],
-  ['an id that is no integer', { type: 'ADD_CPU', apicIds: [1.5] }, 'x86_64', 'apicIds[0]', 'got 1.5'],
+  ['an id that is not an integer', { type: 'ADD_CPU', apicIds: [1.5] }, 'x86_64', 'apicIds[0]', 'got 1.5'],
   ['an APIC version of 256', { type: 'ADD_CPU', apicIds: [1], apicVersion: 256 }, 'x86_64', 'apicVersion', 'got 256'],
-  ['a count on x86_64', { type: 'ADD_CPU', count: 1 }, 'x86_64', 'apicIds', 'x86_64 names vCPUs by apicIds'],
-  ['both on x86_64', { type: 'ADD_CPU', apicIds: [1], count: 1 }, 'x86_64', 'apicIds', 'not by count'],
-  ['count 0 on aarch64', { type: 'DEL_CPU', count: 0 }, 'aarch64', 'count', 'must be an integer in 1 … 255, got 0'],
+  ['a count on x86_64', { type: 'ADD_CPU', count: 1 }, 'x86_64', 'apicIds', 'x86_64 names vCPUs by APIC id'],
+  ['both on x86_64', { type: 'ADD_CPU', apicIds: [1], count: 1 }, 'x86_64', 'apicIds', 'must be given, and count left out'],
+  ['count 0 on aarch64', { type: 'DEL_CPU', count: 0 }, 'aarch64', 'count', 'must be an integer from 1 to 255, got 0'],
   ['count 256 on aarch64', { type: 'DEL_CPU', count: 256 }, 'aarch64', 'count', 'got 256'],
-  ['ids on aarch64', { type: 'DEL_CPU', apicIds: [1] }, 'aarch64', 'count', 'aarch64 takes a count'],
-  ['an empty window', { type: 'ADD_MMIO', base: 0n, size: 0n, irq: 5 }, 'x86_64', 'size', 'must be in 1 … 2^64 − 1, got 0'],
+  ['ids on aarch64', { type: 'DEL_CPU', apicIds: [1] }, 'aarch64', 'count', 'aarch64 takes a number'],
+  ['an empty window', { type: 'ADD_MMIO', base: 0n, size: 0n, irq: 5 }, 'x86_64', 'size', 'must be from 1 to 2^64 − 1, got 0'],
   [
-    'a window that ends beyond 2^64',
+    'a window that ends after 2^64',
     { type: 'ADD_MMIO', base: MAX, size: 2n, irq: 5 },
     'x86_64',
     'size',
-    'ends beyond 2^64; at most 1 fit',
+    'ends after 2^64, the most that fits is 1',
   ],
   [
     'a base of 2^64',
     { type: 'ADD_MMIO', base: MAX + 1n, size: 1n, irq: 5 },
     'x86_64',
     'base',
-    'must be in 0 … 2^64 − 1, got 0x10000000000000000',
+    'must be from 0 to 2^64 − 1, got 0x10000000000000000',
   ],
   ['a base below 0', { type: 'ADD_MMIO', base: -1n, size: 1n, irq: 5 }, 'x86_64', 'base', 'got -1'],
   ['a number for an address', { type: 'ADD_MMIO', base: 4096, size: 1n, irq: 5 }, 'x86_64', 'base', 'must be a bigint'],
@@ -129,10 +129,10 @@ test.each<[string, unknown, Arch, string, string]>([
     { type: 'ADD_MMIO', base: 0n, size: 1n, irq: 0 },
     'x86_64',
     'irq',
-    'an x86_64 kernel takes 0 for no interrupt and answers EINVAL; use 1 … 4294967295',
+    'must be from 1 to 4294967295: an x86_64 kernel takes 0 for no interrupt and answers EINVAL',
   ],
   ['irq 2^32', { type: 'ADD_MMIO', base: 0n, size: 1n, irq: 2 ** 32 }, 'aarch64', 'irq', 'got 4294967296'],
-  ['bus 256', { type: 'ADD_PCI', bus: 256, devfn: 0 }, 'x86_64', 'bus', 'must be an integer in 0 … 255, got 256'],
+  ['bus 256', { type: 'ADD_PCI', bus: 256, devfn: 0 }, 'x86_64', 'bus', 'must be an integer from 0 to 255, got 256'],
   ['devfn 256', { type: 'ADD_PCI', bus: 0, devfn: 256 }, 'x86_64', 'devfn', 'got 256'],
   [
     'a load of 1009 bytes',
@@ -156,7 +156,7 @@ test.each<[string, unknown, Arch, string, string]>([
     'got undefined',
   ],
   ['an unknown type', { type: 'ADD_MEM' }, 'x86_64', 'type', 'got "ADD_MEM"'],
-  ['no object', null, 'x86_64', 'request', 'must be an object, got null'],
+  ['null', null, 'x86_64', 'request', 'must be an object, got null'],
   ['an unknown architecture', { type: 'ADD_PCI', bus: 0, devfn: 0 }, 'riscv64' as Arch, 'arch', "must be 'x86_64' or 'aarch64'"],
 ])('%s is refused and the buffer left alone', (_name, request, arch, path, message) => {
   const into = new Uint8Array(MESSAGE_SIZE).fill(0xa5)
@@ -299,6 +299,6 @@ test('an error shows what was given in a few characters', () => {
     }
     return undefined
   }
-  expect(given(() => 'a long function')).toBe('bus: must be an integer in 0 … 255, got a function')
+  expect(given(() => 'a long function')).toBe('bus: must be an integer from 0 to 255, got a function')
   expect(given('x'.repeat(100_000))!.length).toBeLessThan(120)
 })

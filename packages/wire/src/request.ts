@@ -1,18 +1,19 @@
+import { show, showInteger } from '@upcall/foundation/show'
 import { copyOf, getU32, getU64, putU32, putU64 } from './bytes.js'
 import { checkArch, integer, load, u64 } from './check.js'
 import { type Arch, DEFAULT_APIC_VERSION, HEADER_SIZE, MAX_REQUEST_LOAD, MessageType } from './constants.js'
-import { show, showInteger, WireError } from './error.js'
+import { WireError } from './error.js'
 import { blankMessage, loadApart, messageHeader, putHeader } from './header.js'
 
-/** vCPUs by local APIC id, which in Dragonball is the vCPU's index. 1 … 255 distinct ids of 0 … 255. */
+/** vCPUs by local APIC id, which in Dragonball is the vCPU's index. From 1 to 255 distinct ids, each from 0 to 255. */
 export interface X86CpuRequest {
   type: 'ADD_CPU' | 'DEL_CPU'
   apicIds: readonly number[]
-  /** The local APIC's version, one byte. Default 0x14. Only ADD_CPU on Linux 5.10 and 6.1 looks at it. */
+  /** The local APIC's version, one byte. Default 0x14. Only ADD_CPU on Linux 5.10 and 6.1 reads it. */
   apicVersion?: number | undefined
 }
 
-/** A number of vCPUs, 1 … 255: on aarch64 the kernel chooses which, counting up from the online ones. */
+/** A number of vCPUs, from 1 to 255. On aarch64 the kernel chooses which: it counts up from the online ones. */
 export interface ArmCpuRequest {
   type: 'ADD_CPU' | 'DEL_CPU'
   count: number
@@ -36,7 +37,7 @@ export interface PciRequest {
   devfn: number
 }
 
-/** Any message: `messageType` is the header's, `load` what stands behind it, at most 1008 bytes; the two are sent unchecked. */
+/** Any message: `messageType` goes into the header, and `load`, at most 1008 bytes, follows it. Both are sent unchecked. */
 export interface RawRequest {
   type: 'RAW'
   messageType: number
@@ -66,13 +67,13 @@ const PCI_SIZE = 2
 /**
  * Writes a request as one message of 1024 bytes, zero-padded.
  *
- * What no guest can make sense of is refused here: 0 or more than 255 vCPUs, an APIC id that is out of range or named twice (a
- * duplicate crashes the guest's service thread), an empty window or one that ends beyond 2^64, irq 0 on x86_64, a bus or devfn beyond a
- * byte, a load that does not fit. A RAW request is the way around these checks.
+ * A request that no guest can handle is refused here: 0 or more than 255 vCPUs, an APIC id that is out of range or named twice (a
+ * duplicate crashes the guest's service thread), an empty window or one that ends after 2^64, irq 0 on x86_64, a bus or devfn beyond a
+ * byte, a load that does not fit. A RAW request bypasses these checks.
  *
- * @param into - Where to write, at least 1024 bytes. All of the first 1024 are written. Without it a fresh array is made.
+ * @param into - Where to write, at least 1024 bytes, of which the first 1024 are written. Default: a new array.
  * @returns The message: `into` itself if it has exactly 1024 bytes, otherwise its first 1024.
- * @throws {@link WireError} `ARGUMENT` or, for `into`, `LENGTH`; `into` is then left as it was.
+ * @throws {@link WireError} `ARGUMENT` or, for `into`, `LENGTH`. `into` is not changed then.
  */
 export function encodeRequest<A extends Arch>(request: Request<A>, arch: A, into?: Uint8Array): Uint8Array
 export function encodeRequest(request: Request, arch: Arch, into?: Uint8Array): Uint8Array {
@@ -114,12 +115,12 @@ export function encodeRequest(request: Request, arch: Arch, into?: Uint8Array): 
 }
 
 /**
- * Reads one request, the guest's side. As lenient as the kernel: what it looks up rather than checks (an id named twice, a count of 0,
- * an empty window) is handed on, `msg_size` counts for MMIO alone, and no flag is looked at.
+ * Reads one request, on the guest's side. It is as lenient as the kernel: what the kernel does not check when it reads (an id named twice,
+ * a count of 0, an empty window) is passed on, `msg_size` matters for MMIO only, and flags are ignored.
  *
  * @param bytes - Exactly one message, 1024 bytes.
  * @returns The request; `RAW` for a type that has no codec (3, 4 and above 8).
- * @throws {@link WireError} `LENGTH`, `MAGIC`, `TYPE` (CONNECT is no request) or `SIZE` (MMIO, and a RAW load that is longer than the message).
+ * @throws {@link WireError} `LENGTH`, `MAGIC`, `TYPE` (CONNECT is not a request) or `SIZE` (MMIO, and a RAW load that is longer than the message).
  */
 export function decodeRequest<A extends Arch>(bytes: Uint8Array, arch: A): Request<A>
 export function decodeRequest(bytes: Uint8Array, arch: Arch): Request {
@@ -138,7 +139,7 @@ export function decodeRequest(bytes: Uint8Array, arch: Arch): Request {
     case MessageType.ADD_MMIO:
     case MessageType.DEL_MMIO: {
       if (size !== MMIO_SIZE)
-        throw new WireError('SIZE', 'msg_size', `an MMIO request has a load of ${MMIO_SIZE} bytes, this one declares ${size}`)
+        throw new WireError('SIZE', 'msg_size', `an MMIO request has a load of ${MMIO_SIZE} bytes, but this one declares ${size}`)
       const type = messageType === MessageType.ADD_MMIO ? 'ADD_MMIO' : 'DEL_MMIO'
       return { type, base: getU64(bytes, MMIO_BASE_AT), size: getU64(bytes, MMIO_SIZE_AT), irq: getU32(bytes, MMIO_IRQ_AT) }
     }
@@ -149,7 +150,7 @@ export function decodeRequest(bytes: Uint8Array, arch: Arch): Request {
     }
     default:
       if (size > MAX_REQUEST_LOAD)
-        throw new WireError('SIZE', 'msg_size', `a load has at most ${MAX_REQUEST_LOAD} bytes, this one declares ${size}`)
+        throw new WireError('SIZE', 'msg_size', `a load has at most ${MAX_REQUEST_LOAD} bytes, but this one declares ${size}`)
       return { type: 'RAW', messageType, load: copyOf(bytes, HEADER_SIZE, HEADER_SIZE + size) }
   }
 }
@@ -188,15 +189,15 @@ function checkRequest(request: Request, arch: Arch): void {
 
 function checkX86Cpus(request: CpuRequest): void {
   if (!('apicIds' in request) || 'count' in request)
-    throw new WireError('ARGUMENT', 'apicIds', 'x86_64 names vCPUs by apicIds, not by count')
+    throw new WireError('ARGUMENT', 'apicIds', 'must be given, and count left out: x86_64 names vCPUs by APIC id')
   const { apicIds, apicVersion } = request
   if (!Array.isArray(apicIds)) throw new WireError('ARGUMENT', 'apicIds', `must be an array of APIC ids, got ${show(apicIds)}`)
   if (apicIds.length < 1 || apicIds.length > MAX_CPUS) {
-    throw new WireError('ARGUMENT', 'apicIds', `must name 1 … ${MAX_CPUS} vCPUs, got ${apicIds.length}`)
+    throw new WireError('ARGUMENT', 'apicIds', `must name 1 to ${MAX_CPUS} vCPUs, got ${apicIds.length}`)
   }
-  // By id, 1 more than where it was named first; 0 for an id that was not named.
+  // By id, 1 more than the index at which it was named first; 0 for an id that was not named.
   const named = new Uint8Array(0x100)
-  // Not forEach: it skips the holes of a sparse array, which would leave as id 0.
+  // Not forEach: it skips the holes of a sparse array, which would be sent as id 0.
   for (const [i, id] of apicIds.entries()) {
     if (!isByte(id)) integer(id, `apicIds[${i}]`, 0, 0xff)
     const first = named[id]! - 1
@@ -212,7 +213,7 @@ function isByte(value: unknown): boolean {
 
 function checkArmCpus(request: CpuRequest): void {
   if (!('count' in request) || 'apicIds' in request)
-    throw new WireError('ARGUMENT', 'count', 'aarch64 takes a count of vCPUs, not apicIds')
+    throw new WireError('ARGUMENT', 'count', 'must be given, and apicIds left out: aarch64 takes a number of vCPUs')
   integer(request.count, 'count', 1, MAX_CPUS)
 }
 
@@ -223,11 +224,15 @@ function checkWindow({ base, size, irq }: MmioRequest, arch: Arch): void {
     throw new WireError(
       'ARGUMENT',
       'size',
-      `a window of ${showInteger(size)} bytes at ${showInteger(base)} ends beyond 2^64; at most ${showInteger((1n << 64n) - base)} fit`,
+      `a window of ${showInteger(size)} bytes at ${showInteger(base)} ends after 2^64, the most that fits is ${showInteger((1n << 64n) - base)}`,
     )
   }
-  // On aarch64 it is the first shared peripheral interrupt.
+  // On aarch64, 0 is the first shared peripheral interrupt.
   if (irq === 0 && arch === 'x86_64')
-    throw new WireError('ARGUMENT', 'irq', 'an x86_64 kernel takes 0 for no interrupt and answers EINVAL; use 1 … 4294967295')
+    throw new WireError(
+      'ARGUMENT',
+      'irq',
+      'must be from 1 to 4294967295: an x86_64 kernel takes 0 for no interrupt and answers EINVAL',
+    )
   integer(irq, 'irq', 0, 0xffff_ffff)
 }

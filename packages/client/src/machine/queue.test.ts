@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { TicketQueue } from './queue.js'
-import type { Ticket } from './session.js'
+import type { Ticket } from './state.js'
 
 const ticket = (id: number, deadline = Number.POSITIVE_INFINITY) => ({ id, deadline }) as Ticket
 const ids = (tickets: readonly (Ticket | undefined)[]) => tickets.map((each) => each?.id)

@@ -1,4 +1,4 @@
-import type { Ticket } from './session.js'
+import type { Ticket } from './state.js'
 
 /** Entries that are kept although fewer tickets wait. */
 const SPARE = 16

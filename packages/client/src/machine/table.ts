@@ -1,166 +1,180 @@
-// The session's rules, all of them: what each state does with each event. An event that has no entry cannot happen in that state and
-// is a mistake of the driver. Everything a handler wants done is an effect; the state it returns is the next one.
+// The session's rules, all of them: what each state does with each event, and to which states that may lead. An event without an entry
+// cannot happen in that state and is a mistake of the driver. Everything a handler wants done is an effect.
 
+import { backoffDelay } from '@upcall/foundation/backoff'
+import { type Table, to } from '@upcall/foundation/machine'
 import { FrameDecoder, MESSAGE_SIZE } from '@upcall/wire'
-import { errorOf, type Outcome, ProtocolError, TimeoutError, UpcallError, type UpcallErrorCode } from '../error.js'
-import { backoff, type Context } from './context.js'
-import type { Channel, EventOf, EventType, In, Kind, ReconnectReason, Session, Ticket } from './session.js'
+import type { UpcallError } from '../error.js'
+import type { Context } from './context.js'
+import {
+  budgetSpent,
+  disconnected,
+  endedBy,
+  endOfReply,
+  late,
+  lateReply,
+  notTheGreeting,
+  type Reason,
+  requestError,
+  unasked,
+  unreachable,
+} from './errors.js'
+import type { EventOf, ReconnectReason, SessionEvent } from './event.js'
+import type { Channel, Failure, In, Session, Ticket } from './state.js'
 
-type Handler<K extends Kind, E extends EventType> = (c: Context, state: In<K>, event: EventOf<E>) => Session
-type Row<K extends Kind> = { readonly [E in EventType]?: Handler<K, E> }
+const stay = <S extends Session>(_c: Context, state: S): S => state
 
-export const table: { readonly [K in Kind]: Row<K> } = {
+export const table: Table<Session, SessionEvent, Context> = {
   Due: {
-    request: enqueue,
-    abort: abortWaiting,
-    wake: (c, state) => (c.now >= c.budgetEnd ? giveUp(c, budgetSpent(c)) : c.now >= state.at ? dial(c) : state),
-    reconnect: startAfresh,
-    close,
+    request: to(['Due'], enqueue),
+    abort: to(['Due'], abortWaiting),
+    wake: to(['Due', 'Dialing', 'Failed'], (c, state) => {
+      if (c.now >= c.budgetEnd) return giveUp(c, budgetSpent(c, 'none began'))
+      return c.now >= state.at ? dial(c) : state
+    }),
+    reconnect: to(['Dialing'], startAgain),
+    close: to(['Closed'], (c) => shut(c)),
   },
   Dialing: {
-    dialed: greet,
-    dialFailed: (c, _state, { error, final }) => (final ? giveUp(c, error) : tryAgain(c, 'dial-failed', error)),
+    dialed: to(['Greeting'], greet),
+    dialFailed: to(['Due', 'Failed'], (c, _state, { error, final }) =>
+      final ? giveUp(c, endedBy(error)) : tryAgain(c, 'dial-failed', error),
+    ),
     // The driver tells of a stream that ended only after it has told of the stream.
-    request: enqueue,
-    abort: abortWaiting,
-    wake(c, state) {
-      if (c.now >= c.budgetEnd) return giveUp(c, budgetSpent(c), state.conn)
+    request: to(['Dialing'], enqueue),
+    abort: to(['Dialing'], abortWaiting),
+    wake: to(['Dialing', 'Due', 'Failed'], (c, state) => {
+      if (c.now >= c.budgetEnd) return giveUp(c, budgetSpent(c, 'no connection so far'), state.conn)
       if (c.now < state.until) return state
-      return tryAgain(c, 'dial-timeout', late(c, `no connection within ${c.options.dialMs} ms`), state.conn)
-    },
-    reconnect: (_c, state) => state,
-    close,
+      return tryAgain(c, 'dial-timeout', late(c.options, `no connection within ${c.options.dialMs} ms`), state.conn)
+    }),
+    reconnect: to(['Dialing'], stay),
+    close: to(['Closed'], (c, { conn }) => shut(c, conn)),
   },
   Greeting: {
-    bytes: readGreeting,
-    ended: (c, state, { error }) =>
-      tryAgain(c, 'disconnected', ended(c, 'before the service greeted: the guest may still be booting', error), state.conn),
-    unsent: (c, state, { error }) => tryAgain(c, 'disconnected', ended(c, 'before the service byte was sent', error), state.conn),
-    request: enqueue,
-    abort: abortWaiting,
-    wake(c, state) {
-      if (c.now >= c.budgetEnd) return giveUp(c, budgetSpent(c), state.conn)
+    bytes: to(['Greeting', 'Ready', 'Due', 'Failed'], readGreeting),
+    ended: to(['Due', 'Failed'], (c, { conn }, { error }) =>
+      tryAgain(c, 'disconnected', disconnected(c.options, 'before the service greeted', error), conn),
+    ),
+    unsent: to(['Due', 'Failed'], (c, { conn }, { error }) =>
+      tryAgain(c, 'disconnected', disconnected(c.options, 'before the service byte was sent', error), conn),
+    ),
+    request: to(['Greeting'], enqueue),
+    abort: to(['Greeting'], abortWaiting),
+    wake: to(['Greeting', 'Due', 'Failed'], (c, state) => {
+      if (c.now >= c.budgetEnd) return giveUp(c, budgetSpent(c, 'no greeting so far'), state.conn)
       if (c.now < state.until) return state
-      return tryAgain(c, 'greeting-timeout', late(c, `the service did not greet within ${c.options.greetingMs} ms`), state.conn)
-    },
-    reconnect: (_c, state) => state,
-    close,
+      const cause = late(c.options, `the service did not greet within ${c.options.greetingMs} ms`)
+      return tryAgain(c, 'greeting-timeout', cause, state.conn)
+    }),
+    reconnect: to(['Greeting'], stay),
+    close: to(['Closed'], (c, { conn }) => shut(c, conn)),
   },
   Ready: {
-    bytes: (c, { channel }) => lose(c, channel, 'protocol', unasked(c)),
-    ended: (c, { channel }, { error }) => lose(c, channel, 'disconnected', ended(c, 'while idle', error)),
-    request: enqueue,
-    next: sendNext,
-    abort: abortWaiting,
-    wake: (_c, state) => state,
-    reconnect: (_c, state) => state,
-    close,
+    bytes: to(['Due', 'Failed'], (c, { channel }) => lose(c, channel, 'protocol', unasked(c.options))),
+    ended: to(['Due', 'Failed'], (c, { channel }, { error }) =>
+      lose(c, channel, 'disconnected', disconnected(c.options, 'while idle', error)),
+    ),
+    request: to(['Ready'], enqueue),
+    next: to(['Ready', 'Busy', 'Dialing'], sendNext),
+    abort: to(['Ready'], abortWaiting),
+    wake: to(['Ready'], stay),
+    reconnect: to(['Ready'], stay),
+    close: to(['Closed'], (c, { channel }) => shut(c, channel.conn)),
   },
   Busy: {
-    bytes: readReply,
-    ended(c, { channel, ticket }, { error }) {
-      const got = channel.decoder.pending
-      const what =
-        got === 0
-          ? 'the connection ended before the reply'
-          : `the connection ended after ${got} of ${channel.decoder.size} bytes of the reply`
-      fail(c, ticket, 'DISCONNECTED', 'indeterminate', what, error)
-      return lose(c, channel, 'disconnected', ended(c, 'during a request', error))
-    },
-    unsent(c, { channel, ticket }, { error }) {
+    bytes: to(['Busy', 'Ready', 'Due', 'Failed'], readReply),
+    ended: to(['Due', 'Failed'], (c, { channel, ticket }, { error }) => {
+      const what = endOfReply(channel.decoder.pending, channel.decoder.size)
+      fail(c, ticket, { code: 'DISCONNECTED', outcome: 'indeterminate', what, cause: error })
+      return lose(c, channel, 'disconnected', disconnected(c.options, 'during a request', error))
+    }),
+    unsent: to(['Due', 'Failed'], (c, { channel, ticket }, { error }) => {
       c.queue.unshift(ticket)
-      return lose(c, channel, 'disconnected', ended(c, 'before a request was sent', error))
-    },
-    request: enqueue,
-    abort(c, state, event) {
+      return lose(c, channel, 'disconnected', disconnected(c.options, 'before a request was sent', error))
+    }),
+    request: to(['Busy'], enqueue),
+    abort: to(['Busy', 'Due', 'Failed'], (c, state, event) => {
       if (event.id !== state.ticket.id) return abortWaiting(c, state, event)
-      fail(c, state.ticket, 'ABORTED', 'indeterminate', 'aborted after it was sent', event.reason)
-      return lose(c, state.channel, 'request-aborted', event.reason)
-    },
-    wake(c, state) {
+      const { reason: cause } = event
+      fail(c, state.ticket, { code: 'ABORTED', outcome: 'indeterminate', what: 'aborted after it was sent', cause })
+      return lose(c, state.channel, 'request-aborted', cause)
+    }),
+    wake: to(['Busy', 'Due', 'Failed'], (c, state) => {
       const { channel, ticket, replyBy } = state
       if (c.now < Math.min(replyBy, ticket.deadline)) return state
-      const what =
-        replyBy <= ticket.deadline ? `no reply within ${ticket.replyTimeoutMs} ms` : "no reply within the caller's time limit"
       // A late reply would be taken for the next one: only a new connection resynchronises (protocol, fact 17).
-      return lose(c, channel, 'request-timeout', fail(c, ticket, 'TIMEOUT', 'indeterminate', what))
-    },
-    reconnect: (_c, state) => state,
-    close(c, { channel, ticket }) {
-      fail(c, ticket, 'CLOSED', 'indeterminate', 'the client was closed before the reply')
+      const error = fail(c, ticket, { code: 'TIMEOUT', outcome: 'indeterminate', what: lateReply(ticket, replyBy) })
+      return lose(c, channel, 'request-timeout', error)
+    }),
+    reconnect: to(['Busy'], stay),
+    close: to(['Closed'], (c, { channel, ticket }) => {
+      fail(c, ticket, { code: 'CLOSED', outcome: 'indeterminate', what: 'the client was closed before the reply' })
       return shut(c, channel.conn)
-    },
+    }),
   },
   Failed: {
-    request(c, state, { ticket }) {
-      fail(
-        c,
-        ticket,
-        'UNREACHABLE',
-        'not-sent',
-        'there is no connection and no more attempt is made until reconnect() is called',
-        state.cause,
-      )
+    request: to(['Failed'], (c, state, { ticket }) => {
+      fail(c, ticket, unreachable(state.failure))
       return state
-    },
-    abort: (_c, state) => state,
-    wake: (_c, state) => state,
-    reconnect: startAfresh,
-    close: (c) => shut(c),
+    }),
+    abort: to(['Failed'], stay),
+    wake: to(['Failed'], stay),
+    reconnect: to(['Dialing'], startAgain),
+    close: to(['Closed'], (c) => shut(c)),
   },
   Closed: {
-    request(c, state, { ticket }) {
-      fail(c, ticket, 'CLOSED', 'not-sent', 'the client is closed')
+    request: to(['Closed'], (c, state, { ticket }) => {
+      fail(c, ticket, { code: 'CLOSED', outcome: 'not-sent', what: 'the client is closed' })
       return state
-    },
-    abort: (_c, state) => state,
-    wake: (_c, state) => state,
-    reconnect: (_c, state) => state,
-    close: (_c, state) => state,
+    }),
+    abort: to(['Closed'], stay),
+    wake: to(['Closed'], stay),
+    reconnect: to(['Closed'], stay),
+    close: to(['Closed'], stay),
   },
 }
 
 // ---- connecting
 
-function dial(c: Context): Session {
+function dial(c: Context): In<'Dialing'> {
   const conn = ++c.conns
   c.effects.push({ type: 'dial', conn })
   return { kind: 'Dialing', conn, until: c.now + c.options.dialMs }
 }
 
-function startAfresh(c: Context): Session {
+function startAgain(c: Context): In<'Dialing'> {
   c.attempts = 0
   c.budgetEnd = c.now + budget(c)
   return dial(c)
 }
 
-function greet(c: Context, { conn }: In<'Dialing'>): Session {
+function greet(c: Context, { conn }: In<'Dialing'>): In<'Greeting'> {
   const { service, greetingMs } = c.options
   c.effects.push({ type: 'write', conn, bytes: Uint8Array.of(service.byte) })
   return { kind: 'Greeting', conn, decoder: new FrameDecoder(service.messageSize ?? MESSAGE_SIZE), until: c.now + greetingMs }
 }
 
-function readGreeting(c: Context, state: In<'Greeting'>, { chunk }: EventOf<'bytes'>): Session {
+function readGreeting(
+  c: Context,
+  state: In<'Greeting'>,
+  { chunk }: EventOf<'bytes'>,
+): In<'Greeting' | 'Ready' | 'Due' | 'Failed'> {
   const { conn, decoder } = state
   const [frame, ...more] = decoder.push(chunk)
   if (frame === undefined) return state
   try {
     c.options.service.checkGreeting(frame)
   } catch (error) {
-    const cause = new ProtocolError(
-      'not-sent',
-      `connect ${c.options.remote}: the greeting is not the service's; is this the right port?`,
-      { cause: error },
-    )
-    return tryAgain(c, 'protocol', cause, conn)
+    return tryAgain(c, 'protocol', notTheGreeting(c.options, error), conn)
   }
-  if (more.length > 0 || decoder.pending > 0) return tryAgain(c, 'protocol', unasked(c), conn)
+  if (more.length > 0 || decoder.pending > 0) return tryAgain(c, 'protocol', unasked(c.options), conn)
   c.lastFailure = undefined
   return { kind: 'Ready', channel: { conn, decoder, clean: true, since: c.now, proven: false } }
 }
 
 /** Leaves a connection that was ready: the budget is full again. */
-function lose(c: Context, channel: Channel, reason: ReconnectReason, cause: unknown): Session {
+function lose(c: Context, channel: Channel, reason: ReconnectReason, cause: unknown): In<'Due' | 'Failed'> {
   c.budgetEnd = c.now + budget(c)
   // A guest that greets and hangs up at once is not called every few milliseconds: each connection costs a 5.10 or 6.1 guest a
   // kernel warning (protocol, fact 15).
@@ -169,53 +183,38 @@ function lose(c: Context, channel: Channel, reason: ReconnectReason, cause: unkn
   return tryAgain(c, reason, cause, channel.conn)
 }
 
-function tryAgain(c: Context, reason: ReconnectReason, cause: unknown, conn?: number): Session {
+function tryAgain(c: Context, reason: ReconnectReason, cause: unknown, conn?: number): In<'Due' | 'Failed'> {
   const { pace } = c.options
-  if (pace === undefined) return giveUp(c, cause, conn)
-  drop(c, conn)
-  c.lastFailure = cause
+  if (pace === undefined) return giveUp(c, endedBy(cause), conn)
   const attempt = ++c.attempts
   let delayMs: number
   try {
-    delayMs = backoff(pace, attempt)
+    delayMs = backoffDelay(pace, attempt)
   } catch (error) {
-    return giveUp(c, error)
+    return giveUp(c, endedBy(error), conn)
   }
+  drop(c, conn)
+  c.lastFailure = cause
   c.effects.push({ type: 'reconnect', attempt, delayMs, reason, cause })
   return { kind: 'Due', at: c.now + delayMs }
 }
 
-/** A new connection at once and off budget, because the next request needs one without a failed reply behind it. */
-function refresh(c: Context, channel: Channel): Session {
+/** A new connection at once and off budget: the next request needs one without a failed reply before it. */
+function refresh(c: Context, channel: Channel): In<'Dialing'> {
   drop(c, channel.conn)
-  c.attempts = 0
-  c.budgetEnd = c.now + budget(c)
   c.effects.push({ type: 'reconnect', attempt: 0, delayMs: 0, reason: 'clean-channel' })
-  return dial(c)
+  return startAgain(c)
 }
 
-function giveUp(c: Context, cause: unknown, conn?: number): Session {
+function giveUp(c: Context, failure: Failure, conn?: number): In<'Failed'> {
   drop(c, conn)
-  for (const ticket of c.queue.takeAll()) {
-    fail(
-      c,
-      ticket,
-      'UNREACHABLE',
-      'not-sent',
-      'the guest could not be reached and no more attempt is made until reconnect() is called',
-      cause,
-    )
-  }
-  return { kind: 'Failed', cause }
+  for (const ticket of c.queue.takeAll()) fail(c, ticket, unreachable(failure))
+  return { kind: 'Failed', failure }
 }
 
-function close(c: Context, state: In<'Due' | 'Dialing' | 'Greeting' | 'Ready'>): Session {
-  return shut(c, 'conn' in state ? state.conn : 'channel' in state ? state.channel.conn : undefined)
-}
-
-function shut(c: Context, conn?: number): Session {
+function shut(c: Context, conn?: number): In<'Closed'> {
   drop(c, conn)
-  for (const ticket of c.queue.takeAll()) fail(c, ticket, 'CLOSED', 'not-sent', 'the client was closed')
+  for (const ticket of c.queue.takeAll()) fail(c, ticket, { code: 'CLOSED', outcome: 'not-sent', what: 'the client was closed' })
   return { kind: 'Closed' }
 }
 
@@ -232,17 +231,18 @@ function budget(c: Context): number {
 function enqueue<S extends Session>(c: Context, state: S, { ticket }: EventOf<'request'>): S {
   const { queue } = c.options
   if (queue === 'busy') {
-    if (state.kind === 'Busy' || c.queue.length > 0) fail(c, ticket, 'BUSY', 'not-sent', 'another request is under way')
+    if (state.kind === 'Busy' || c.queue.length > 0)
+      fail(c, ticket, { code: 'BUSY', outcome: 'not-sent', what: 'another request is under way' })
     else c.queue.push(ticket)
   } else if (state.kind === 'Ready' || c.queue.length < queue.limit) {
     c.queue.push(ticket)
   } else {
-    fail(c, ticket, 'QUEUE_FULL', 'not-sent', `${queue.limit} requests are waiting already`)
+    fail(c, ticket, { code: 'QUEUE_FULL', outcome: 'not-sent', what: `${queue.limit} requests are waiting already` })
   }
   return state
 }
 
-function sendNext(c: Context, state: In<'Ready'>): Session {
+function sendNext(c: Context, state: In<'Ready'>): In<'Ready' | 'Busy' | 'Dialing'> {
   const ticket = c.queue.first
   if (ticket === undefined) return state
   const { channel } = state
@@ -252,7 +252,7 @@ function sendNext(c: Context, state: In<'Ready'>): Session {
   return { kind: 'Busy', channel, ticket, replyBy: c.now + ticket.replyTimeoutMs }
 }
 
-function readReply(c: Context, state: In<'Busy'>, { chunk }: EventOf<'bytes'>): Session {
+function readReply(c: Context, state: In<'Busy'>, { chunk }: EventOf<'bytes'>): In<'Busy' | 'Ready' | 'Due' | 'Failed'> {
   const { ticket } = state
   const { service } = c.options
   const [frame, ...more] = state.channel.decoder.push(chunk)
@@ -262,64 +262,33 @@ function readReply(c: Context, state: In<'Busy'>, { chunk }: EventOf<'bytes'>): 
   try {
     reply = service.decode(frame, ticket.request)
     clean = state.channel.clean && !service.failed(reply)
-  } catch (error) {
-    return lose(c, state.channel, 'protocol', fail(c, ticket, 'PROTOCOL', 'indeterminate', 'what came is no reply to it', error))
+  } catch (cause) {
+    const reason: Reason = { code: 'PROTOCOL', outcome: 'indeterminate', what: 'the message is not a reply to it', cause }
+    return lose(c, state.channel, 'protocol', fail(c, ticket, reason))
   }
   c.effects.push({ type: 'reply', id: ticket.id, reply })
   const channel = { ...state.channel, proven: true, clean }
-  if (more.length > 0 || channel.decoder.pending > 0) return lose(c, channel, 'protocol', unasked(c))
+  if (more.length > 0 || channel.decoder.pending > 0) return lose(c, channel, 'protocol', unasked(c.options))
   return { kind: 'Ready', channel }
 }
 
 function abortWaiting<S extends Session>(c: Context, state: S, { id, reason }: EventOf<'abort'>): S {
   const ticket = c.queue.remove(id)
-  if (ticket !== undefined) fail(c, ticket, 'ABORTED', 'not-sent', 'aborted while it waited to be sent', reason)
+  if (ticket !== undefined)
+    fail(c, ticket, { code: 'ABORTED', outcome: 'not-sent', what: 'aborted while it waited to be sent', cause: reason })
   return state
 }
 
-/** Rejects what waited too long to be sent. It concerns every state alike, so it happens before a state sees any event. */
+/** Rejects the requests that waited too long to be sent. It concerns every state alike, so it happens before a state sees any event. */
 export function expire(c: Context): void {
-  for (const ticket of c.queue.takeExpired(c.now))
-    fail(c, ticket, 'TIMEOUT', 'not-sent', 'its time ran out before it could be sent', c.lastFailure)
+  for (const ticket of c.queue.takeExpired(c.now)) {
+    const what = 'its time ran out before it could be sent'
+    fail(c, ticket, { code: 'TIMEOUT', outcome: 'not-sent', what, cause: c.lastFailure })
+  }
 }
 
-// ---- errors
-
-function fail(c: Context, ticket: Ticket, code: UpcallErrorCode, outcome: Outcome, what: string, cause?: unknown): UpcallError {
-  const next =
-    outcome === 'indeterminate'
-      ? 'the guest may have done it: look before you repeat it'
-      : 'nothing was sent, so it is safe to repeat'
-  const error = errorOf(code, outcome, `${ticket.subject} ${c.options.remote}: ${what}; ${next}`, cause)
+function fail(c: Context, ticket: Ticket, reason: Reason): UpcallError {
+  const error = requestError(c.options.remote, ticket.op, reason)
   c.effects.push({ type: 'fail', id: ticket.id, error })
   return error
-}
-
-function late(c: Context, what: string): TimeoutError {
-  return new TimeoutError('not-sent', `connect ${c.options.remote}: ${what}; is the guest running and its upcall server up?`)
-}
-
-function ended(c: Context, when: string, cause: unknown): UpcallError {
-  const next = c.options.pace === undefined ? 'call reconnect() for a new one' : 'a new one is made'
-  return new UpcallError('DISCONNECTED', 'not-sent', `connect ${c.options.remote}: the connection ended ${when}; ${next}`, {
-    cause,
-  })
-}
-
-function unasked(c: Context): ProtocolError {
-  return new ProtocolError(
-    'not-sent',
-    `read ${c.options.remote}: bytes came that no request had asked for; replies can no longer be told apart, so a new connection is made`,
-  )
-}
-
-function budgetSpent(c: Context): TimeoutError {
-  const ms = c.options.pace?.budgetMs ?? 0
-  return new TimeoutError(
-    'not-sent',
-    `connect ${c.options.remote}: not ready within the reconnect budget of ${ms} ms; call reconnect() to try again`,
-    {
-      cause: c.lastFailure,
-    },
-  )
 }

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import type { Service } from '../service.js'
-import { backoff, type SessionOptions } from './context.js'
-import { SessionMachine } from './machine.js'
-import type { Effect, OutsideEvent, Ticket } from './session.js'
+import type { SessionOptions } from './context.js'
+import type { Effect, OutsideEvent } from './event.js'
+import { SessionMachine } from './session-machine.js'
+import type { Ticket } from './state.js'
 import { table } from './table.js'
 
 // A service whose messages are four bytes: 'HELO' greets, a request is 'r' and a letter, its reply the same letter and a result digit.
@@ -45,7 +46,7 @@ class Session {
   }
 
   tell(event: OutsideEvent): string[] {
-    return this.machine.handle(event, this.now).map((effect) => this.#word(effect))
+    return this.machine.step(event, this.now).map((effect) => this.#word(effect))
   }
 
   request(request: string, id: number, deadline = Number.POSITIVE_INFINITY): string[] {
@@ -53,7 +54,7 @@ class Session {
       id,
       request,
       bytes: service.encode(request, new Uint8Array(4)),
-      subject: `ask ${request}`,
+      op: `ask ${request}`,
       needsClean: service.needsCleanChannel!(request),
       replyTimeoutMs: 1_000,
       deadline,
@@ -234,7 +235,7 @@ describe('requests', () => {
     s.chunk(1, 'a0_')
     expect(s.tell({ type: 'ended', conn: 1 })).toContain('fail 1 DISCONNECTED indeterminate')
     expect(s.errors[0]!.message).toBe(
-      'ask a guest: the connection ended after 3 of 4 bytes of the reply; the guest may have done it: look before you repeat it',
+      'ask a guest: the connection ended after 3 of 4 bytes of the reply. The guest may have done it: look before you repeat it.',
     )
   })
 
@@ -426,14 +427,6 @@ describe('giving up', () => {
 })
 
 describe('the pace', () => {
-  test('delays lie between the least and a cap that doubles up to the greatest', () => {
-    const at = (random: number) =>
-      [1, 2, 3, 4, 20].map((n) => backoff({ budgetMs: 1, minDelayMs: 10, maxDelayMs: 100, random: () => random }, n))
-    expect(at(0)).toEqual([10, 10, 10, 10, 10])
-    expect(at(0.5)).toEqual([15, 25, 45, 55, 55])
-    expect(at(1)).toEqual([20, 40, 80, 100, 100])
-  })
-
   test('a guest that greets and hangs up is called less and less often', () => {
     const s = new Session()
     s.connect()
@@ -498,7 +491,7 @@ describe('closing', () => {
 describe('the table', () => {
   test('an event that cannot happen throws and leaves the session alone', () => {
     const s = new Session().connect()
-    expect(() => s.tell({ type: 'dialed', conn: 1 })).toThrow('dialed cannot happen in Ready')
+    expect(() => s.tell({ type: 'dialed', conn: 1 })).toThrow('the event dialed cannot happen in the state Ready')
     expect(() => s.tell({ type: 'dialFailed', conn: 1, error: 0, final: true })).toThrow('cannot happen')
     expect(s.request('a', 1)).toContain('write 1 ra__')
   })
