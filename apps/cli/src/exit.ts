@@ -10,7 +10,7 @@ export const Exit = {
   invalid: 2,
   /** Nothing was sent: safe to repeat. */
   notSent: 3,
-  /** Sent, and never answered: nobody knows. */
+  /** Sent, and never answered: the outcome is unknown. */
   indeterminate: 4,
   /** A mistake in upcall itself (EX_SOFTWARE of sysexits.h). */
   bug: 70,

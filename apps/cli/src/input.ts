@@ -8,7 +8,7 @@ import type { Io } from './output.js'
 
 const openFd = promisify(open)
 
-/** The bytes of a file, or of stdin for none or `-`. Whoever stops reading early, or is interrupted, leaves nothing open. */
+/** The bytes of a file, or of stdin for none or `-`. Nothing stays open if the reader stops early, or is interrupted. */
 export async function* readInput(file: string | undefined, { stdin, signal }: Io): AsyncGenerator<Buffer> {
   if (signal.aborted) return
   let stream: Readable | undefined

@@ -10,11 +10,11 @@ import { failed, reportText } from './report.js'
 /**
  * Runs one command.
  *
- * @param argv - The arguments behind the program's name.
+ * @param argv - The arguments after the program's name.
  * @returns The exit status. Nothing that the command opened is open then; it never rejects.
  */
 export async function run(argv: readonly string[], io: Io): Promise<number> {
-  // As early as this, because what cannot be parsed is answered in JSON too.
+  // Before parsing, because its errors are answered in JSON too.
   const { argv: words, own } = separateExec(argv)
   const json = own.includes('--json')
   const exit = new ExitStatus()
@@ -27,7 +27,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       exit.add(Exit.invalid)
       const usage = usageOf(error, program, own)
       if (json) await invalid(io, json, usage)
-      // Of no command at all commander has said what it is for.
+      // Without a command, commander has printed the help.
       else if (error.code !== 'commander.help') io.stderr.write(`upcall: ${messageFor(usage)}\n`)
     } else if (error instanceof UsageError) {
       exit.add(Exit.invalid)

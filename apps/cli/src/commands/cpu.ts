@@ -13,7 +13,7 @@ interface CpuOptions {
 export function addCpuCommands(program: Command, action: Action): void {
   const cpu = program
     .command('cpu')
-    .description('bring vCPUs online in the guest, or take them away')
+    .description('bring vCPUs of the guest online, or take them offline')
     .addHelpText(
       'after',
       `
@@ -25,14 +25,14 @@ Examples:
   cpu
     .command('add')
     .description('bring vCPUs online that the VMM has started')
-    .argument('[ids...]', 'x86_64: APIC ids, as in 2 3, 2,3 or 4-7; they go out ascending')
+    .argument('[ids...]', 'x86_64: APIC ids, as in 2 3, 2,3 or 4-7; sent in ascending order')
     .addOption(new Option('--count <n>', 'aarch64: how many; the guest counts up from those online').argParser(parseInteger))
     .addOption(new Option('--apic-version <n>', 'x86_64: version of the local APICs (default: 0x14)').argParser(parseInteger))
     .addOption(present())
     .addHelpText(
       'after',
       `
-On x86_64 a batch that fails stops at the first id that does; those before it are online then.
+On x86_64 a batch stops at the first id that fails. The ids before it are online then.
 
 Examples:
   $ upcall --target hvsock:///run/vm.sock:219 cpu add 2 3
@@ -42,15 +42,15 @@ Examples:
 
   cpu
     .command('remove')
-    .description('take vCPUs offline; the VMM stops them after the yes')
-    .argument('[ids...]', 'x86_64: APIC ids, as in 3, 2,3 or 4-7; they go out descending')
+    .description('take vCPUs offline; the VMM stops them after the guest agrees')
+    .argument('[ids...]', 'x86_64: APIC ids, as in 3, 2,3 or 4-7; sent in descending order')
     .addOption(new Option('--count <n>', 'aarch64: how many, from the highest down').argParser(parseInteger))
     .addOption(present())
     .addHelpText(
       'after',
       `
-An id that is not present crashes the guest's service thread: say which ones are with --present, and it is refused instead.
-CPU 0, the boot CPU, stays.
+An id that is not present crashes the guest's service thread. Pass the ids that are present with --present, and such
+a request is refused. CPU 0, the boot CPU, stays.
 
 Examples:
   $ upcall --target hvsock:///run/vm.sock:219 cpu remove 3
@@ -63,7 +63,7 @@ Examples:
 function present(): Option {
   return new Option(
     '--present <cpus>',
-    'the vCPUs there are now, to refuse what would harm the guest: ids (0-3), on aarch64 a count',
+    'the vCPUs that are present, to refuse what would harm the guest: ids (0-3), on aarch64 a count',
   )
 }
 

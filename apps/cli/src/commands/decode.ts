@@ -15,28 +15,28 @@ interface DecodeOptions {
   direction: 'auto' | Direction
 }
 
-/** A message has 2048 digits; a line of a dump with everything around them is far shorter than this. */
+/** A message has 2048 digits. A line of a dump, with everything around its digits, is far shorter than this. */
 const LONGEST_LINE = 1 << 20
 
 export function addDecodeCommand(program: Command, action: Action): void {
   program
     .command('decode')
-    .description('hex text or a raw stream in, one readable line per message out')
+    .description('print each message of a hex text or a raw stream in one readable line')
     .argument('[file]', 'what to read; without it, or for -, stdin')
     .addOption(new Option('--format <format>', 'how the input is written').choices(['auto', 'hex', 'raw']).default('auto'))
     .addOption(
-      new Option('--direction <direction>', 'whose messages they are; auto: each tells by its type and size')
+      new Option('--direction <direction>', 'whose messages they are; auto: each message tells by its type and size')
         .choices(['auto', 'request', 'reply'])
         .default('auto'),
     )
     .addHelpText(
       'after',
       `
-Hex text is plain digits, or what xxd and hexdump -C print. A message written short has zeros behind it.
-A raw stream may begin with the CONNECT or OK line of hybrid vsock and the service byte. --arch is needed only for CPU replies
-on another architecture than this machine's, and where CPU requests do not tell.
+Hex text is plain digits, or the output of xxd or hexdump -C. A message that is written short is filled up with zeros.
+A raw stream may begin with the CONNECT or OK line of hybrid vsock, and with the service byte. --arch is needed only for
+CPU replies of another architecture than this machine's, if no CPU request comes before them.
 
-Exit status: 0 everything was read, 2 something was not.
+Exit status: 0 everything was read, 2 a part could not be read.
 
 Examples:
   $ upcall decode capture.bin

@@ -1,6 +1,6 @@
 import { UsageError } from '../errors.js'
 
-/** A place in a hex text at which a message that was written short ends: the rest of it is zeros that nobody wrote down. */
+/** A place in a hex text at which a message that was written short ends: the rest of it is zeros. */
 export const BOUNDARY = Symbol('boundary')
 
 // `xxd`: offset, colon, groups, two spaces, text. `hexdump -C`: offset, two spaces, bytes, bar, text, bar.

@@ -11,7 +11,7 @@ import { type Arch, isWireError } from '@upcall/wire'
 import { UsageError } from '../errors.js'
 import { hostArchOf } from '../options.js'
 
-/** What `upcall serve` can be told of a simulated guest. */
+/** The options of `upcall serve` for a simulated guest. */
 export interface SimulatedOptions {
   /** Default 6.1. */
   kernel?: KernelVersion | undefined
@@ -38,7 +38,7 @@ export interface MadeGuest {
   backend: GuestBackend
   /** Ends a simulated guest's boot. */
   boot(): void
-  /** For those who look at the log. */
+  /** For the log. */
   about: { backend: string; kernel: string; cpus?: number; maxCpus?: number }
 }
 

@@ -1,4 +1,5 @@
 import { errnoName, formatOperation, type Operation } from '@upcall/device-manager'
+import { messageFor } from '@upcall/foundation/error'
 import type { GuestConnection, GuestService, GuestSession } from '@upcall/server'
 import { type Arch, decodeReply, decodeRequest, FrameDecoder, isWireError, MESSAGE_SIZE } from '@upcall/wire'
 import { rounded } from '../report.js'

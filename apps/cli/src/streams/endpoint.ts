@@ -14,7 +14,7 @@ export interface TcpAddress {
 /** Where a stream comes from or goes to. */
 export type Endpoint = Address | TcpAddress
 
-/** Nobody else's business unless the user says so. */
+/** Other machines do not reach it unless the user names a host. */
 const LOOPBACK = '127.0.0.1'
 
 /**

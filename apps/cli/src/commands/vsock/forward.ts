@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { relay, socketEnd } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
-import { UsageError } from '../../errors.js'
+import { errorReport, UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import { DIAL_MS } from '../../session.js'
@@ -35,29 +35,32 @@ const DEFAULT_MAX = 1024
 export function addForwardCommand(vsock: Command, action: Action): void {
   const command = vsock
     .command('forward')
-    .description('for each connection to <from> make one to <to>, and carry both ways')
+    .description('for each connection on <from> open one to <to>, and carry bytes both ways')
     .argument('<from>', 'where to listen: tcp, unix, hvsock or vsock; the port may be any')
     .argument('<to>', 'where to connect: tcp, unix, hvsock or vsock')
     .addOption(new Option('--max <n>', 'connections at once; more wait').argParser(parseInteger).default(DEFAULT_MAX))
     .addOption(
       new Option(
         '--grace <duration>',
-        'after SIGINT or SIGTERM: how long open connections may go on, or until a second Ctrl-C (default: not)',
+        'after SIGINT or SIGTERM: how long open connections may go on, unless a second Ctrl-C ends them (default: not)',
       ).argParser(parseDuration),
     )
   addConnectingOptions(addListeningOptions(addStreamOptions(command)))
     .addHelpText(
       'after',
       `
-tcp:<host>:<port> is the loopback without a host: tcp:8080. --timeout bounds each connecting to <to>; whoever cannot be connected is
-closed, or reset over tcp. EOF is passed on where both transports can; --half-close and --no-half-close speak of hvsock, unix and vsock
-on either side. SIGINT and SIGTERM end it and remove its socket file.
+tcp:8080 is port 8080 of the loopback interface. --timeout limits each connecting to <to>; if that fails,
+the connection to <from> is closed (tcp: reset). EOF is passed on where both transports can; --half-close
+and --no-half-close apply to hvsock, unix and vsock on both sides. SIGINT and SIGTERM end the command and
+remove its socket file.
 
-hvsock://<path>:<port> as <from> takes what a guest connects to by itself, on <path>_<port>. With --as-vmm it is <path>, answering
-CONNECT <port> once <to> is connected: so that a guest with vhost-vsock, or any server, looks like one behind a hybrid vsock VMM. It is
-generous to dialers: --profile makes it as strict as one VMM, whose EOF it then passes on, too, unless --half-close says otherwise.
+hvsock://<path>:<port> as <from> takes connections that the guest makes, on <path>_<port>. With --as-vmm the
+command listens on <path> and answers CONNECT <port> once <to> is connected: a guest with vhost-vsock, or any
+server, then looks like a guest of a hybrid vsock VMM. It is tolerant of its clients. With --profile it is as
+strict as that VMM, and passes EOF on as that VMM does, unless --half-close says otherwise.
 
-Each connection is a line on stdout, a JSON object with --json: sent is what went from <from> to <to>.
+Each connection is one line on stdout, or one JSON object with --json. "sent" counts the bytes from <from> to
+<to>.
 
 Examples:
   $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
@@ -82,9 +85,9 @@ async function forward(context: Context, options: Options, fromText: string, toT
   const vsock = vsockOptionsOf(options)
   const peer = formatEndpoint(to)
   const log = new EventLog(output)
-  // Ends what is being connected when the user says so, and what is connected when the grace is over.
+  // Ends pending connections when the user says so, and open ones when the grace is over.
   const cut = new AbortController()
-  // Every connection listens.
+  // Each connection adds a listener.
   setMaxListeners(0, cut.signal)
   let connections = 0
 
@@ -144,8 +147,9 @@ async function forward(context: Context, options: Options, fromText: string, toT
     }
     if (incoming.signal.aborted) {
       stream.socket.destroy()
-      const message = `${incoming.remote}: it went away while ${peer} was being connected; nothing was sent`
-      return { outcome: 'not-sent', error: { code: 'ABORTED', message } }
+      const what = `the peer closed before ${peer} was connected`
+      const error = errorReport({ code: 'ABORTED', subject: incoming.remote, what, next: 'Nothing was sent.' })
+      return { outcome: 'not-sent', error }
     }
     const accepted = incoming.accept()
     const near = socketEnd(accepted.socket, { ...accepted, silenceMs: lingerMs })

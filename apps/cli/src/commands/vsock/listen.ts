@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
-import { UsageError } from '../../errors.js'
+import { errorReport, UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
 import { parseInteger } from '../../options.js'
 import { Admission } from '../../streams/admission.js'
@@ -30,10 +30,10 @@ const DEFAULT_MAX = 64
 export function addListenCommand(vsock: Command, action: Action): void {
   const command = vsock
     .command('listen')
-    .description('join stdin and stdout, or a program, with whoever connects')
+    .description('listen, and join stdin and stdout, or a program, with the peer that connects')
     .usage('[options] <address> [--exec <command> [argument…]]')
     .argument('<address>', 'where to listen; the port may be any')
-    .option('--keep', 'take connections until interrupted: with --exec a program for each, without it only receive')
+    .option('--keep', 'take connections until interrupted: with --exec one program for each, without it only receive')
     .addOption(
       new Option('--max <n>', `with --keep --exec: connections at once; more wait (default: ${DEFAULT_MAX})`).argParser(
         parseInteger,
@@ -43,15 +43,17 @@ export function addListenCommand(vsock: Command, action: Action): void {
     .addHelpText(
       'after',
       `
-Takes one connection, and removes its socket file before anybody else finds it. --timeout bounds the wait for it. Where it listens is
-said on stderr, with the port that was chosen for any. With --keep and no program, what connections say goes to stdout, one
-connection after the other; stdin is not read.
+Takes one connection, and removes its socket file before another peer finds it. --timeout limits the wait
+for the connection. The address goes to stderr, with the port that was chosen for any. With --keep and no
+program, what the peers send goes to stdout, one connection after the other, and stdin is not read.
 
-hvsock://<path>:<port> is where connections arrive that a guest makes itself to port <port> of its host: <path>_<port>. With --as-vmm it
-is <path>, and this end plays the guest's port <port> for whoever says CONNECT <port>.
+On hvsock://<path>:<port> connections arrive that the guest makes to port <port> of its host; the socket is
+<path>_<port>. With --as-vmm the socket is <path>, and this command plays the guest's port <port>: a client
+says CONNECT <port>.
 
-Exit status: 0 both directions ended in order, 3 nobody came in time, 4 the connection broke, 130 interrupted; with --exec the
-program's own, with --keep 0 after SIGTERM. The program finds the peer's address, as far as it has one, in UPCALL_PEER.
+Exit status: 0 both directions ended in order, 3 no peer connected in time, 4 the connection broke, 130
+interrupted. With --exec it is the program's own status; with --keep it is 0 after SIGTERM. The program
+finds the peer's address in UPCALL_PEER, if the peer has one.
 
 Examples:
   $ upcall vsock listen vsock://any:1024 > received
@@ -90,8 +92,14 @@ async function serveOne(context: Context, options: Options, endpoint: Endpoint, 
     const incoming = await withinTime(first, io.signal, timeoutMs)
     if (incoming === undefined) {
       if (io.signal.aborted) return
-      const message = `listen ${listener.address}: nobody connected within ${timeoutMs} ms; allow more with --timeout`
-      return await conclude(output, context.exit, 'vsock.listen', { outcome: 'not-sent', error: { code: 'ETIMEDOUT', message } })
+      const error = errorReport({
+        code: 'ETIMEDOUT',
+        op: 'listen',
+        subject: listener.address,
+        what: `no peer connected within ${timeoutMs} ms`,
+        next: 'Allow more time with --timeout.',
+      })
+      return await conclude(output, context.exit, 'vsock.listen', { outcome: 'not-sent', error })
     }
     await listener.stop()
     const stream = incoming.accept()

@@ -5,10 +5,10 @@ import { UsageError } from '../../errors.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import type { Endpoint } from '../../streams/endpoint.js'
 
-/** The global options that are of a guest with upcall, and mean nothing to a stream. */
+/** The global options that are about a guest with upcall, and mean nothing to a stream. */
 export const notOfStreams: ReadonlySet<string> = new Set(['target', 'arch'])
 
-/** Options that would silently do nothing are refused. */
+/** Refuses options that would silently do nothing. */
 export function checkGlobals({ options }: Context): void {
   for (const [name, value] of Object.entries(options))
     if (notOfStreams.has(name) && value !== undefined)
@@ -19,7 +19,7 @@ export function checkGlobals({ options }: Context): void {
       )
 }
 
-/** What all commands that carry streams can be told. */
+/** The options of all commands that carry streams. */
 export interface StreamOptions {
   halfClose?: boolean
   /** Which of `--half-close` and `--no-half-close` were given. */
@@ -53,10 +53,10 @@ export function addStreamOptions(command: Command): Command {
       command.setOptionValue('halfCloseGiven', given)
     })
   return command
-    .addOption(new Option('--half-close', 'EOF in one direction leaves the other open (default: yes, but for hvsock no)'))
-    .addOption(new Option('--no-half-close', 'EOF of one side is the end of both; what was said until then is delivered'))
+    .addOption(new Option('--half-close', 'EOF in one direction leaves the other open (default: yes; for hvsock: no)'))
+    .addOption(new Option('--no-half-close', 'EOF of one side ends both directions; what was sent before is delivered'))
     .addOption(
-      new Option('--linger <duration>', 'once one direction has ended: how long the other may be silent').argParser(
+      new Option('--linger <duration>', 'after one direction has ended: how long the other may be silent').argParser(
         parseDuration,
       ),
     )
@@ -65,13 +65,13 @@ export function addStreamOptions(command: Command): Command {
 
 export function addConnectingOptions(command: Command): Command {
   return command
-    .option('--retry', 'keep trying to connect, for 30s or what --timeout says')
-    .option('--to-host', 'vsock:// from inside a guest: let the host forward, to reach a sibling VM')
+    .option('--retry', 'keep trying to connect, for 30s or the time of --timeout')
+    .option('--to-host', 'vsock:// inside a guest: let the host forward, to reach a sibling VM')
 }
 
 export function addListeningOptions(command: Command): Command {
   return command
-    .option('--as-vmm', 'hvsock://<path>:<port> to listen on is the path itself: answer CONNECT <port>, as a VMM does')
+    .option('--as-vmm', 'listen on the <path> of hvsock://<path>:<port> itself, and answer CONNECT <port> as a VMM does')
     .addOption(
       new Option('--profile <vmm>', 'with --as-vmm: read CONNECT and pass EOF on exactly as this VMM does').choices(
         hybridProfiles,
@@ -82,7 +82,7 @@ export function addListeningOptions(command: Command): Command {
 
 export function addExecOption(command: Command): Command {
   return command
-    .option('--exec', 'join the connection with a program: all words behind --exec are the program and its arguments')
+    .option('--exec', 'join the connection with a program: all words after --exec are the program and its arguments')
     .argument('[command...]', 'the program of --exec and its arguments')
 }
 
@@ -95,12 +95,12 @@ export function programOf({ exec = false }: ExecOptions, command: readonly strin
   return exec ? command : undefined
 }
 
-/** What of the options concerns AF_VSOCK. */
+/** The options that concern AF_VSOCK. */
 export function vsockOptionsOf({ bufferSize, toHost }: ConnectingOptions): VsockConnectOptions {
   return { bufferSize, toHost }
 }
 
-/** Options that would silently do nothing are refused, and so is what can only be listened on. `source` is where the user wrote it. */
+/** Refuses options that would silently do nothing, and addresses that can only be listened on. `source` is where the user wrote them. */
 export function checkConnecting(to: Endpoint, source: string, { toHost }: ConnectingOptions): void {
   if (to.transport === 'tcp' ? to.port === 0 : to.transport === 'vsock' && to.port === PORT_ANY)
     throw new UsageError(source, 'the port to connect to cannot be any')
@@ -123,7 +123,7 @@ export function checkStream({ bufferSize, halfCloseGiven = [] }: StreamOptions, 
     throw new UsageError('--buffer-size', 'only vsock:// addresses can use it')
 }
 
-/** Breaks the word `--exec` off from what is behind it, which is not upcall's to read. */
+/** Separates `--exec` from the words after it, which are not upcall's to read. */
 export function separateExec(argv: readonly string[]): { argv: string[]; own: readonly string[] } {
   const at = argv.indexOf('--exec')
   const stop = argv.indexOf('--')
