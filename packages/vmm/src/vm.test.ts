@@ -2,6 +2,8 @@ import { once } from 'node:events'
 import { describe, expect, it } from 'vitest'
 import { makeRig, type Rig } from '../testing/rig.js'
 import { VmError } from './error.js'
+import type { VmSnapshot } from './snapshot.js'
+import { Vm } from './vm.js'
 
 const DISK = { pathOnHost: '/srv/data.img', isReadOnly: false }
 
@@ -118,7 +120,7 @@ describe('a guest where other programs are at work', () => {
     await expect(vm.resize(4)).rejects.toMatchObject({
       ...{ code: 'INCOMPLETE', op: 'vm.resize', subject: '4 vCPUs', outcome: 'guest-error' },
       errors: [{ operation: { op: 'cpu.add', apicIds: [2] } }, { message: 'no end after 5000 ms' }],
-      message: expect.stringMatching(/refused with .*; then no end after 5000 ms$/),
+      message: expect.stringMatching(/the guest refused: .*; then no end after 5000 ms$/),
     })
     machine.report = report
     expect((await vm.view()).believed.cpus).toEqual({ present: [0], unknown: [], max: 8 })
@@ -314,6 +316,93 @@ describe('a guest that is gone before it is asked', () => {
     const { believed } = await vm.view()
     expect([believed.cpus.present, believed.cpus.unknown, believed.drives, believed.pci]).toEqual([[0], [], [], []])
   })
+})
+
+describe('a caller that gives up', () => {
+  it('before the guest was asked: everything is as it was', async () => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    const given = new AbortController()
+    const reason = new Error('the deadline of the controller')
+    machine.onPlug = async () => given.abort(reason)
+    for (const change of [
+      () => vm.addDrive('vdb', DISK, { signal: given.signal }),
+      () => vm.addPci('net1', { signal: given.signal }),
+      () => vm.resize(2, { signal: given.signal }),
+    ])
+      await expect(change()).rejects.toMatchObject({ code: 'ABORTED', outcome: 'not-sent', cause: reason })
+    expect([machine.cpus.size, machine.drives.size, machine.pci.size]).toEqual([1, 0, 0])
+    expect(machine.events.filter((event) => /_/.test(event))).toEqual([])
+  })
+
+  it('after the guest was asked: it is unknown until a reconcile', async () => {
+    await using rig = await makeRig()
+    const { vm, machine, manager } = rig
+    machine.kernel.pause()
+    const given = new AbortController()
+    const adding = vm.addDrive('vdb', DISK, { signal: given.signal })
+    await expect.poll(() => manager.state).toBe('ServiceBusy')
+    given.abort(new Error('enough'))
+    await expect(adding).rejects.toMatchObject({ code: 'ABORTED', outcome: 'indeterminate', cause: given.signal.reason })
+    expect((await vm.view()).believed.drives).toMatchObject([{ id: 'vdb', status: 'unknown' }])
+  })
+
+  it('of a reconcile: what was unknown stays so', async () => {
+    await using rig = await makeRig()
+    const { vm, machine } = rig
+    machine.kernel.pause()
+    const given = new AbortController()
+    const reconciling = vm.reconcile({ signal: given.signal })
+    given.abort(new Error('enough'))
+    await expect(reconciling).rejects.toMatchObject({ code: 'ABORTED', cause: given.signal.reason })
+  })
+})
+
+describe('a state that cannot be saved', () => {
+  it('before a step: nothing is changed', async () => {
+    await using rig = await makeRig()
+    const { machine, manager } = rig
+    let isFull = false
+    const save = async () => {
+      if (isFull) throw new Error('ENOSPC')
+    }
+    const vm = new Vm({ machine, manager, save, cpus: 1, maxCpus: 4 })
+    await vm.addDrive('vdb', DISK)
+    machine.events.length = 0
+    isFull = true
+    for (const change of [() => vm.resize(2), () => vm.addPci('net1'), () => vm.removeDrive('vdb')])
+      await expect(change()).rejects.toMatchObject({ code: 'UNSAVED', outcome: 'not-sent', cause: { message: 'ENOSPC' } })
+    expect(machine.events).toEqual([])
+    expect((await vm.view()).believed).toMatchObject({ cpus: { present: [0] }, drives: [{ status: 'present' }], pci: [] })
+  })
+
+  it('after a step: the change holds, and what was saved last is still true', async () => {
+    await using rig = await makeRig()
+    const { machine, manager } = rig
+    const saved: VmSnapshot[] = []
+    const save = (snapshot: VmSnapshot) => {
+      if (saved.push(snapshot) > 1) throw new Error('ENOSPC')
+    }
+    const vm = new Vm({ machine, manager, save, cpus: 1, maxCpus: 4 })
+    await vm.addDrive('vdb', DISK)
+    expect(vm.snapshot().drives).toMatchObject([{ id: 'vdb', status: 'present' }])
+    expect(saved[0]?.drives).toMatchObject([{ id: 'vdb', status: 'unknown' }])
+  })
+})
+
+it('hardware that does not come out leaves the device unknown, and a reconcile takes it out', async () => {
+  await using rig = await makeRig()
+  const { vm, machine } = rig
+  await vm.addDrive('vdb', DISK)
+  const { detachDrive } = machine
+  machine.detachDrive = () => Promise.reject(new Error('the monitor is gone'))
+  await expect(vm.removeDrive('vdb')).rejects.toMatchObject({
+    ...{ code: 'INCOMPLETE', outcome: 'indeterminate' },
+    errors: [{ message: 'the monitor is gone' }],
+  })
+  machine.detachDrive = detachDrive
+  expect((await vm.reconcile()).settled).toEqual([{ kind: 'mmio', id: 'vdb', now: 'absent' }])
+  expect(machine.drives.size).toBe(0)
 })
 
 it('looks whether the id is taken before it looks for a place', async () => {

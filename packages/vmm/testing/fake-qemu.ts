@@ -1,8 +1,8 @@
 import { createInterface } from 'node:readline'
 import { type Duplex, duplexPair } from 'node:stream'
+import { SkippingClock } from '@upcall/foundation/testing/skipping-clock'
 import { type QemuExit, QmpClient } from '@upcall/qemu'
 import type { RunningQemu } from '../src/qemu/guest-life.js'
-import { SkippingClock } from './skipping-clock.js'
 
 /** The answer to a command that is never answered, and whose time is over at once. */
 export const OVERDUE = new Promise<never>(() => {})

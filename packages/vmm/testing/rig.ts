@@ -2,8 +2,9 @@ import { EventEmitter, once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Bdf, DeviceManager, formatBdf } from '@upcall/device-manager'
+import { type Bdf, DeviceManager, formatBdf, parseBdf } from '@upcall/device-manager'
 import { deviceManagerGuest, type SimulatedGuest, simulatedGuest } from '@upcall/device-manager/guest'
+import { SkippingClock } from '@upcall/foundation/testing/skipping-clock'
 import { type GuestService, UpcallServer } from '@upcall/server'
 import { connect, listen } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
@@ -14,7 +15,6 @@ import { nextFunction, readBdf } from '../src/pci-bus.js'
 import type { GuestReport, Machine, Spares } from '../src/port.js'
 import { type Fault, faultyBackend, faultyService } from '../src/simulated/faults.js'
 import { Vm } from '../src/vm.js'
-import { SkippingClock } from './skipping-clock.js'
 
 const MIB = 2 ** 20
 /** Deadline of each reply. Where it is meant to pass, it is skipped. */
@@ -149,6 +149,8 @@ export interface Rig extends AsyncDisposable {
   readonly manager: DeviceManager<Arch>
   /** The directory of its sockets. */
   readonly directory: string
+  /** Another client of the same guest, which the rig closes at its end. */
+  readonly connect: () => DeviceManager<Arch>
   /** Waits until the guest is asked the next time, and then lets the deadline of its reply pass. */
   readonly loseReply: () => Promise<void>
 }
@@ -170,6 +172,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
   const address = { transport: 'unix', path: join(temporary.path, 'guest.sock') } as const
   const machine = new RigMachine(arch, cpus, ({ cpus, pci }) =>
     simulatedGuest({
+      pci: [...pci].map((bdf) => parseBdf(bdf)),
       arch,
       cpus: cpus.size,
       maxCpus,
@@ -210,13 +213,19 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     server.accept(stream)
   })
   const clock = new SkippingClock()
-  const manager = new DeviceManager<Arch>({
-    arch,
-    dial: ({ signal }) => connect(address, { signal }),
-    replyTimeouts: { cpuMs: REPLY_MS, otherMs: REPLY_MS },
-    clock,
-    reconnect: { maxDelayMs: 20 },
-  })
+  const managers: DeviceManager<Arch>[] = []
+  const connectTo = () => {
+    const manager = new DeviceManager<Arch>({
+      arch,
+      dial: ({ signal }) => connect(address, { signal }),
+      replyTimeouts: { cpuMs: REPLY_MS, otherMs: REPLY_MS },
+      clock,
+      reconnect: { maxDelayMs: 20 },
+    })
+    managers.push(manager)
+    return manager
+  }
+  const manager = connectTo()
   await manager.ready({ timeoutMs: 20_000 })
   const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: reconcileMs })
   return {
@@ -224,12 +233,13 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     machine,
     manager,
     directory: temporary.path,
+    connect: connectTo,
     async loseReply() {
       await once(requests, 'request')
       clock.skip(REPLY_MS)
     },
     async [Symbol.asyncDispose]() {
-      await manager.close()
+      for (const each of managers) await each.close()
       await machine.cut()
       await port.close()
       temporary[Symbol.dispose]()

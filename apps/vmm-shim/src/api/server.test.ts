@@ -289,7 +289,7 @@ describe('what cannot be done now', () => {
     await using api = await makeApi({ onRequest: (_, { faults }) => (faults.fault = 'refuse') })
     expect(await api.call('PUT', '/vm/resize', { desired_vcpus: 2 })).toEqual({
       status: 502,
-      body: fault('guest-error', /refused with EIO/, -5),
+      body: fault('guest-error', /the guest refused: .* \(EIO\)/, -5),
     })
   })
 

@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { SkippingClock } from '@upcall/foundation/testing/skipping-clock'
 import { FAULTS } from '@upcall/vmm/simulated'
 import { afterAll, describe, expect, inject, it, vi } from 'vitest'
 import { temporaryDirectory } from '../../../../packages/vmm/testing/rig.js'
-import { SkippingClock } from '../../../../packages/vmm/testing/skipping-clock.js'
 import { demo, type Overrides } from '../commands/demo.js'
 import { STEPS } from './steps.js'
 

@@ -1,0 +1,140 @@
+// Prints docs/machines.md from the tables of the state machines. `--check` only says whether it is up to date.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { root, sourceFiles } from './source-files.mjs'
+
+const PAGE = 'docs/machines.md'
+
+/** Every table, in the order of the page; `begins` is the state that the machine starts in. */
+const machines = [
+  {
+    title: "The client's session",
+    file: 'packages/client/src/machine/table.ts',
+    table: 'table',
+    begins: 'Due',
+    text: `From the first dial to the end: one connection at a time, one request at a time. \`Due\` waits for the
+next attempt, \`Failed\` has spent its budget.`,
+  },
+  {
+    title: "The server's connection",
+    file: 'packages/server/src/machine/table.ts',
+    table: 'table',
+    begins: 'Selecting',
+    text: `One accepted connection: the service byte, then one chunk of bytes at a time.`,
+  },
+  {
+    title: 'A relay of two streams',
+    file: 'packages/vsock/src/relay/machine.ts',
+    table: 'relayTable',
+    begins: 'Carrying',
+    text: `What \`relay()\` and \`upcall vsock\` do with two streams: carry, then part with each of them.`,
+  },
+  {
+    title: 'One direction of a relay',
+    file: 'packages/vsock/src/relay/direction.ts',
+    table: 'directionTable',
+    begins: 'Flowing',
+    text: `A relay consists of two of these. \`Refused\`: the sink takes no more, and the source has yet to end.`,
+  },
+  {
+    title: 'A connection of the vhost-user device',
+    file: 'packages/vhost-user/src/machine/life.ts',
+    table: 'connectionTable',
+    begins: ['connecting', 'accepting'],
+    text: `One vsock connection between the guest and the host. It begins as \`connecting\` if the host asked for it,
+and as \`accepting\` if the guest did.`,
+  },
+  {
+    title: 'A ring of the vhost-user device',
+    file: 'packages/vhost-user/src/machine/ring-state.ts',
+    table: 'ringTable',
+    begins: 'stopped',
+    text: `One virtqueue, as the messages of the VMM start, stop and move it.`,
+  },
+  {
+    title: 'A machine under QEMU',
+    file: 'packages/vmm/src/qemu/life.ts',
+    table: 'lifeTable',
+    begins: 'Off',
+    text: `The QEMU process of \`@upcall/vmm/qemu\` and the guest in it, through boots, resets and the end.`,
+  },
+]
+
+// The one that builds the packages.
+const { build } = createRequire(createRequire(import.meta.url).resolve('tsup'))('esbuild')
+
+/** The exports of a module of ours. */
+async function load(file) {
+  // Beside the sources, so that what they import is found.
+  const folder = mkdtempSync(join(root, 'node_modules', '.machines-'))
+  try {
+    const outfile = join(folder, 'module.mjs')
+    const conditions = ['@upcall/source']
+    const options = { bundle: true, format: 'esm', platform: 'node', conditions, logLevel: 'error', packages: 'bundle' }
+    await build({ ...options, entryPoints: [join(root, file)], outfile })
+    return await import(pathToFileURL(outfile).href)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+/** A table as a diagram of what leads from one state to another, and a list of what does not. */
+function drawn(table, begins) {
+  const states = Object.keys(table)
+  const lines = [begins].flat().map((state) => `  [*] --> ${state}`)
+  const rests = []
+  for (const state of states) {
+    const events = new Map()
+    const stays = []
+    for (const [event, { to }] of Object.entries(table[state])) {
+      const others = to.filter((next) => next !== state)
+      for (const next of others) events.set(next, [...(events.get(next) ?? []), event])
+      if (others.length < to.length) stays.push(others.length === 0 ? event : `${event} (or moves)`)
+    }
+    for (const [next, on] of events) lines.push(`  ${state} --> ${next}: ${on.join(', ')}`)
+    if (events.size === 0) lines.push(`  ${state} --> [*]`)
+    if (stays.length > 0) rests.push(`| ${state} | ${stays.join(', ')} |`)
+  }
+  const diagram = ['```mermaid', 'stateDiagram-v2', ...lines, '```']
+  return [...diagram, ...(rests.length === 0 ? [] : ['', '| state | stays on |', '| --- | --- |', ...rests])].join('\n')
+}
+
+/** The tables in the sources, as `file: name`. */
+function tablesInSources() {
+  const sources = sourceFiles().filter((file) => /^(packages|apps)\/.*\/src\/.*[.]ts$/.test(file) && !file.endsWith('.test.ts'))
+  return sources.flatMap((file) =>
+    [...readFileSync(join(root, file), 'utf8').matchAll(/^export const (\w+): Table</gm)].map(([, name]) => `${file}: ${name}`),
+  )
+}
+
+const found = tablesInSources()
+const listed = machines.map(({ file, table }) => `${file}: ${table}`)
+const unlisted = found.filter((name) => !listed.includes(name))
+for (const name of unlisted) console.error(`machines: ${name} is not listed in scripts/machines.mjs`)
+for (const name of listed.filter((name) => !found.includes(name))) console.error(`machines: there is no ${name}`)
+
+const sections = []
+for (const { title, file, table, begins, text } of machines) {
+  if (!found.includes(`${file}: ${table}`)) continue
+  const rules = (await load(file))[table]
+  sections.push(`## ${title}\n\n${text}\nThe table: [${file}](../${file}).\n\n${drawn(rules, begins)}\n`)
+}
+
+const page = `# State machines
+
+These diagrams are printed from the tables in the sources by \`node scripts/machines.mjs\`, and
+\`npm run lint\` fails when they differ. An arrow is named after the events that may lead that way.
+Events that leave the state as it is are listed below each diagram. Any other event is a mistake of
+the driver and throws an \`IllegalEventError\`.
+
+${sections.join('\n')}`
+
+if (process.argv.includes('--check')) {
+  const current = readFileSync(join(root, PAGE), 'utf8')
+  if (current !== page) console.error(`machines: ${PAGE} differs from the tables; run node scripts/machines.mjs`)
+  process.exitCode = current === page && unlisted.length === 0 ? 0 : 1
+} else {
+  writeFileSync(join(root, PAGE), page)
+}
