@@ -3,10 +3,12 @@ import { Socket } from 'node:net'
 import { addAbortSignal, type Readable } from 'node:stream'
 import { promisify } from 'node:util'
 import { textOf } from '@upcall/foundation/error'
+import { ByteLines } from '@upcall/foundation/lines'
 import { UsageError } from './errors.js'
 import type { Io } from './output.js'
 
 const openFd = promisify(open)
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
 
 /** The bytes of a file, or of stdin for none or `-`. Nothing stays open if the reader stops early, or is interrupted. */
 export async function* readInput(file: string | undefined, { stdin, signal }: Io): AsyncGenerator<Buffer> {
@@ -31,7 +33,7 @@ async function openFile(file: string): Promise<Readable> {
   return fstatSync(fd).isFIFO() ? new Socket({ fd, readable: true, writable: false }) : createReadStream(file, { fd })
 }
 
-/** One line of a text, its number counted from 1. `text` is undefined for one that is longer than allowed. */
+/** One line of a text, its number counted from 1. `text` is undefined if the line is longer than allowed. */
 export interface Line {
   number: number
   text: string | undefined
@@ -39,30 +41,14 @@ export interface Line {
 
 /** Cuts bytes into lines without ever holding more than one, or more than `longest` bytes of one. */
 export async function* linesOf(chunks: AsyncIterable<Buffer>, longest: number): AsyncGenerator<Line> {
+  const lines = new ByteLines({ max: longest + 1, longer: 'clip' })
   let number = 1
-  let parts: Buffer[] = []
-  let length = 0
-  const take = (part: Buffer) => {
-    length += part.length
-    if (length <= longest) parts.push(part)
-    else parts = []
-  }
-  const finish = (): Line => {
-    const text = length <= longest ? Buffer.concat(parts).toString('utf8').replace(/\r$/, '') : undefined
-    parts = []
-    length = 0
+  const lineOf = (bytes: Uint8Array): Line => {
+    const text = bytes.length > longest ? undefined : decoder.decode(bytes).replace(/\r$/, '')
     return { number: number++, text }
   }
-  for await (const chunk of chunks) {
-    let at = 0
-    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, at)) {
-      take(chunk.subarray(at, end))
-      yield finish()
-      at = end + 1
-    }
-    if (at < chunk.length) take(chunk.subarray(at))
-  }
-  if (length > 0) yield finish()
+  for await (const chunk of chunks) for (const bytes of lines.push(chunk)) yield lineOf(bytes)
+  if (lines.pending > 0) yield lineOf(lines.take())
 }
 
 function isErrno(error: unknown): error is NodeJS.ErrnoException {

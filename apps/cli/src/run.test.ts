@@ -79,7 +79,9 @@ test('without --json: results on stdout, failures on stderr with a next step', a
   expect(ok.stderr.text).toBe('')
   const refused = await upcall([...argv, 'pci', 'remove', '00:09.0'])
   expect(refused.stdout.text).toBe('')
-  expect(refused.stderr.text).toMatch(/^upcall: guest-error: pci\.remove 00:09\.0 unix:.*: the guest refused: no such device \(ENODEV\).+\n$/)
+  expect(refused.stderr.text).toMatch(
+    /^upcall: guest-error: pci\.remove 00:09\.0 unix:.*: the guest refused: no such device \(ENODEV\).+\n$/,
+  )
   expect(refused.status).toBe(1)
 })
 
