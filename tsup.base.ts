@@ -8,7 +8,7 @@ const foundation = fileURLToPath(new URL('packages/foundation/', import.meta.url
 type Plugin = NonNullable<Options['esbuildPlugins']>[number]
 
 /**
- * The foundation is no package of the registry: each library contains what it uses. Under a name of its own, since a path to its files
+ * The foundation is not published: each library contains what it uses. Under a name of its own, since a path to its files
  * would lead out of the published package.
  */
 const bundledFoundation: Plugin = {

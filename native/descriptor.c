@@ -39,7 +39,7 @@ static void stop_polling(struct up_descriptor* descriptor) {
   forget_callback(descriptor);
   if (!descriptor->polling) return;
   descriptor->polling = false;
-  /* Takes the number out of epoll at once, so that it may be closed right behind; only the memory has to wait. */
+  /* Takes the number out of epoll at once, so that it may be closed right after; only the memory has to wait. */
   uv_close((uv_handle_t*)&descriptor->poll, on_poll_closed);
 }
 
@@ -114,7 +114,7 @@ struct up_descriptor* up_descriptor_get(napi_env env, napi_value value) {
 }
 
 /* Reports what the callback threw as an uncaught exception. Termination (worker.terminate()) shows up as a failed call without an
- * exception, or with undefined: there is nobody left to tell. */
+ * exception, or with undefined: there is no callback left to tell. */
 static void report_exception(napi_env env) {
   bool pending = false;
   napi_value thrown;

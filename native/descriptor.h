@@ -1,10 +1,10 @@
 /*
  * A file descriptor owned by one JavaScript object, and its readiness.
  *
- * JavaScript never holds a bare descriptor number: it holds an opaque object, so a stale one is an EBADF instead of somebody
- * else's file. Three things can end it, in any order: close(), the garbage collector, the end of the environment (process exit,
- * worker.terminate()). Whichever comes first closes the descriptor; memory goes when the JavaScript object and libuv's handle
- * have both let go.
+ * JavaScript never holds a bare descriptor number: it holds an opaque object, so a stale one is an EBADF instead of the
+ * file of another owner. Three things can end it, in any order: close(), the garbage collector, the end of the environment
+ * (process exit, worker.terminate()). Whichever comes first closes the descriptor; memory goes when the JavaScript object and
+ * libuv's handle have both let go.
  *
  * Everything runs on the environment's own loop (napi_get_uv_event_loop), so worker threads work; there are no globals.
  */
@@ -21,7 +21,7 @@ extern const napi_type_tag up_descriptor_tag;
 /* Wraps `fd` and takes it: it is closed if that fails (NULL, exception pending). */
 napi_value up_descriptor_new(napi_env env, int fd);
 
-/* The descriptor behind a JavaScript value: NULL with a TypeError if it is none, with EBADF if it is closed. */
+/* The descriptor behind a JavaScript value: NULL with a TypeError for any other value, with EBADF for a closed one. */
 struct up_descriptor* up_descriptor_get(napi_env env, napi_value value);
 
 int up_descriptor_fd(const struct up_descriptor* descriptor);

@@ -46,7 +46,7 @@ napi_value up_js_listen(napi_env env, napi_callback_info info) {
   return listen(up_descriptor_fd(descriptor), (int)backlog) ? up_throw_errno(env, errno, "listen") : NULL;
 }
 
-/* The next connection, past those that died in the queue. -1 with errno. */
+/* The next connection, without those that died in the queue. -1 with errno. */
 static int accept_one(int fd, struct up_sockaddr* peer) {
   for (;;) {
     peer->length = sizeof(peer->bytes);

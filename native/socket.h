@@ -6,7 +6,7 @@
  *   socket(family) → descriptor
  *   bind(descriptor, sockaddr)
  *   listen(descriptor, backlog)
- *   accept(descriptor) → { descriptor, peer: sockaddr } | undefined       undefined: nobody is waiting
+ *   accept(descriptor) → { descriptor, peer: sockaddr } | undefined       undefined: no connection waits
  *   getsockname(descriptor) → sockaddr, getpeername(descriptor) → sockaddr
  *   setsockopt(descriptor, level, option, bytes), getsockopt(descriptor, level, option, length) → bytes
  */

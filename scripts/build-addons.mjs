@@ -52,7 +52,7 @@ export function localPath(addon) {
   return join(root, addon.package, 'build/Release', `${addon.name}.node`)
 }
 
-/** For this machine; `flags` and `output` are for whoever wants another kind of build, a sanitizer's say. */
+/** For this machine; `flags` and `output` are for another kind of build, such as that of a sanitizer. */
 export function buildLocal(addon, flags = [], output = localPath(addon)) {
   if (process.platform !== 'linux') throw new Unbuildable(`${process.platform} is not Linux`)
   const compiler = [process.env.CC, 'cc', 'gcc', 'clang'].find((name) => name && runs(name, '--version'))
@@ -67,7 +67,7 @@ function buildRelease(addon, target) {
   return output
 }
 
-/** What is published for one of `targets`, unchecked: for whoever has a machine of that kind to check it on. */
+/** What is published for one of `targets`, unchecked: for callers that check it on a machine of that kind. */
 export function buildFor(addon, target) {
   const native = target.arch === process.arch
   const compiler = native && runs('cc', '--version') ? 'cc' : `${target.gnu}-gcc`

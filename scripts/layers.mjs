@@ -64,7 +64,7 @@ function picture(all) {
   return ['```mermaid', 'flowchart TD', ...lines, ...arrows, '```'].join('\n')
 }
 
-const LEGEND = `Left out: \`foundation\`, which every package bundles, and imports of what another arrow leads to anyway.`
+const LEGEND = `Left out: \`foundation\`, which every package bundles, and imports that other arrows lead to anyway.`
 
 const drawn = `${BEGIN}\n\n${picture(imports())}\n\n${LEGEND}\n\n${END}`
 const page = readFileSync(PAGE, 'utf8')

@@ -62,7 +62,7 @@ and as \`accepting\` if the guest did.`,
   },
 ]
 
-// The one that builds the packages.
+// The same esbuild as for the packages.
 const { build } = createRequire(createRequire(import.meta.url).resolve('tsup'))('esbuild')
 
 /** The exports of a module of ours. */

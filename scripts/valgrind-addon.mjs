@@ -2,7 +2,7 @@
 //
 //   node scripts/valgrind-addon.mjs
 //
-// Node itself makes noise under valgrind (V8 scans stacks, libuv leaves things at exit), hence --jitless and a report that is
+// Node itself makes noise under valgrind (V8 scans stacks, libuv leaves things at exit). So it runs with --jitless, and a report that is
 // read instead of an exit status: an error counts if the addon is in one of its stacks. With uninitialised values that is not
 // enough, since all JavaScript that the addon calls back runs on top of its frames: there it must be at the top.
 import { spawnSync } from 'node:child_process'
@@ -36,7 +36,7 @@ function check(addon) {
   const ours = errors.filter((text) => concerns(text, `${addon.name}.node`))
   for (const text of ours) console.error(`${describe(text)}\n`)
   console.log(
-    `valgrind: ${addon.name} ${stdout.trim().split('\n').at(-1)}; ${errors.length - ours.length} errors of Node’s own, ${ours.length} of the addon`,
+    `valgrind: ${addon.name} ${stdout.trim().split('\n').at(-1)}; ${errors.length - ours.length} errors of Node's own, ${ours.length} of the addon`,
   )
   return ours.length
 }

@@ -57,7 +57,7 @@ static int parse(const char *text, struct window *window)
 	window->size = memparse(text, &at);
 	if (sscanf(at, "@%lli:%u %n", &window->base, &window->irq, &end) != 2 || at[end])
 		return -EINVAL;
-	/* The mapping stays: whoever asks for the same line again gets the same number. */
+	/* The mapping stays: a caller that asks for the same line again gets the same number. */
 	window->virq = map_irq(window->irq);
 	if (window->virq < 0)
 		return -EINVAL;

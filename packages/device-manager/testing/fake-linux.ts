@@ -1,5 +1,6 @@
 // A Linux in memory for the tests: the files that the back end reads, and what the kernel does when some are written. Time jumps to the
 // next timer whenever nothing else is left to do.
+import { ManualClock, settle } from '@upcall/foundation/testing/manual-clock'
 import type { Clock } from '@upcall/server'
 import type { Files } from '../src/guest/linux/files.js'
 
@@ -116,37 +117,27 @@ export function dsdt(...processors: readonly (readonly [name: string, uid: numbe
   return Uint8Array.from([...new Array(36).fill(0), ...bytes, 0x5b])
 }
 
-/** Jumps to its next timer as soon as nothing else goes on. */
+/** Jumps to its next timer as soon as nothing else happens. */
 export class JumpingClock implements Clock {
-  #now = 0
-  #timers: { at: number; fn: () => void }[] = []
+  readonly #clock = new ManualClock()
   #scheduled = false
 
   now(): number {
-    return this.#now
+    return this.#clock.now()
   }
 
   setTimer(ms: number, fn: () => void): () => void {
-    const timer = { at: this.#now + ms, fn }
-    this.#timers.push(timer)
     this.#schedule()
-    return () => {
-      this.#timers = this.#timers.filter((each) => each !== timer)
-    }
+    return this.#clock.setTimer(ms, fn)
   }
 
-  /** Everything here is in memory, so by the next turn of the event loop all that can happen without time has happened. */
+  /** Everything here is in memory: by the next turn of the event loop, everything has happened that can happen without time. */
   #schedule(): void {
     if (this.#scheduled) return
     this.#scheduled = true
-    setImmediate(() => {
+    void settle().then(() => {
       this.#scheduled = false
-      const [next] = this.#timers.sort((a, b) => a.at - b.at)
-      if (next === undefined) return
-      this.#timers = this.#timers.filter((each) => each !== next)
-      this.#now = next.at
-      next.fn()
-      if (this.#timers.length > 0) this.#schedule()
+      if (this.#clock.runNext() && this.#clock.pending > 0) this.#schedule()
     })
   }
 }

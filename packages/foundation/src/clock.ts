@@ -1,4 +1,4 @@
-/** Where deadlines and delays come from. Tests pass one that they turn by hand. */
+/** Where deadlines and delays come from. Tests pass a clock that they turn by hand. */
 export interface Clock {
   /** Milliseconds since a fixed point. It never goes back. */
   now(): number

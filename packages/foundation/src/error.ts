@@ -64,7 +64,7 @@ export function brandOf(name: string): { mark(error: Error): void; has(value: un
       try {
         return typeof value === 'object' && value !== null && brand in value
       } catch {
-        // A proxy that throws is no error of ours.
+        // A proxy that throws is not an error of this repository.
         return false
       }
     },

@@ -2,7 +2,7 @@ import { channel } from 'node:diagnostics_channel'
 import { expect, test } from 'vitest'
 import { traceOf } from './trace.js'
 
-test('a trace publishes its messages, and says whether someone looks', () => {
+test('a trace publishes its messages, and says whether there is a subscriber', () => {
   const trace = traceOf('toy')
   const seen: unknown[] = []
   const listener = (message: unknown) => void seen.push(message)

@@ -5,10 +5,10 @@ import { debuglog } from 'node:util'
 export interface Trace {
   /**
    * Publishes `message` on the diagnostics channel `upcall:<package>`, and prints `format` under `NODE_DEBUG=upcall-<package>`.
-   * Costs two tests where no one looks.
+   * Costs two tests where there is no subscriber and no NODE_DEBUG.
    */
   (message: object, format: string, ...args: readonly unknown[]): void
-  /** Whether someone looks, for details that are costly to make. */
+  /** Whether there is a subscriber or NODE_DEBUG, for details that are costly to make. */
   readonly enabled: boolean
 }
 

@@ -141,7 +141,7 @@ export async function exclusively(key: string, taken: TakePathOptions['taken'], 
     try {
       await new Promise<void>((resolve, reject) => {
         lock.once('error', reject)
-        // exclusive: in a worker of a cluster, too, this process is the one that listens.
+        // exclusive: in a worker of a cluster, too, this process listens.
         lock.listen({ path: name, backlog: 1, exclusive: true }, () => {
           lock.off('error', reject)
           resolve()

@@ -106,7 +106,7 @@ describe('backoff', () => {
     expect(backoffDelay({ ...pace, random: () => 0.5 }, 3)).toBe(45)
   })
 
-  test('refuses a random number that is none of the range', () => {
+  test('refuses a random number outside the range', () => {
     expect(() => backoffDelay({ minDelayMs: 1, maxDelayMs: 2, random: () => 2 }, 1)).toThrow(
       new RangeError('random: must return a number from 0 to 1, got 2'),
     )

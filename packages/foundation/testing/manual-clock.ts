@@ -5,7 +5,7 @@ import type { Clock } from '../src/clock.js'
 export interface ManualClockOptions {
   /** What `now()` returns at first, in milliseconds. Default 0. */
   start?: number | undefined
-  /** How many timers one call may run before it fails: two parties that wake each other without end are a fault. Default 10,000. */
+  /** How many timers one call may run before it fails: two sides that wake each other without end are a fault. Default 10,000. */
   limit?: number | undefined
 }
 

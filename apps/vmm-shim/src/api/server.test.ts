@@ -120,7 +120,7 @@ describe('what is wrong in itself', () => {
     ['PUT', '/drives/a%2fb', DISK, 400, /id: must be 1 to 64/],
     ['PUT', '/drives/%zz', DISK, 400, /percent-encoded/],
     ['PUT', '/pci-devices/net1', { bdf: '0001:00:05.0' }, 400, /domain/],
-    ['PUT', '/pci-devices/net1', { bdf: '00:20.0' }, 400, /slot/],
+    ['PUT', '/pci-devices/net1', { bdf: '00:20.0' }, 400, /^bdf 00:20\.0: must be an integer from 0 to 31, got 32/],
     ['PUT', '/pci-devices/net1', { bdf: '01:05.0' }, 400, /bus 00 only/],
     ['PUT', '/pci-devices/net1', { bdf: 5 }, 400, /bdf: must be an address/],
     ['POST', '/vm/reconcile', { force: true }, 400, /^force: is not known here; nothing is$/],

@@ -14,7 +14,7 @@ export interface SocketBinding<Descriptor> {
   socket(family: number): Descriptor
   bind(descriptor: Descriptor, sockaddr: Uint8Array): void
   listen(descriptor: Descriptor, backlog: number): void
-  /** The next connection, or undefined if nobody is waiting. Connections that died in the queue are passed over. */
+  /** The next connection, or undefined if no connection waits. Connections that died in the queue are left out. */
   accept(descriptor: Descriptor): { descriptor: Descriptor; peer: Uint8Array } | undefined
 
   /**

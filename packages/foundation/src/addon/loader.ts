@@ -12,7 +12,7 @@ export interface Addon {
   readonly variable: string
   /** What it is there for; begins a sentence. */
   readonly purpose: string
-  /** What systems other than Linux have not got. */
+  /** What systems other than Linux do not have. */
   readonly needs: string
   /** What else the reader can do. */
   readonly otherWays?: string
@@ -107,7 +107,7 @@ function refuseWhatCannotWork(addon: Addon, { platform, versions: { bun, deno },
   }
   const runtime = bun ? 'Bun' : deno ? 'Deno' : undefined
   if (runtime) {
-    const what = `${purpose} does not work under ${runtime}, which does not run on libuv’s event loop`
+    const what = `${purpose} does not work under ${runtime}, which does not run on libuv's event loop`
     throw new AddonError(what, orElse(addon, 'run it with Node'))
   }
   if (platform !== 'linux') {
@@ -130,7 +130,7 @@ function candidates({ file: name, variable }: Addon, host: Host): string[] {
   return [join(root, 'build/Release', name), join(prebuilds, `${host.platform}-${host.arch}`, name)]
 }
 
-/** A package's own files are in its dist or src/native. A bundle of somebody else's may be in a dist, too, and then has the folder beside that. */
+/** A package's own files are in its dist or src/native. The bundle of an application may be in a dist, too; its folder is beside that dist then. */
 function places({ file }: Host): { isBundle: boolean; root: string; prebuilds: string } {
   const folder = dirname(file)
   const root = folder.endsWith('native') ? join(folder, '../..') : basename(folder) === 'dist' ? join(folder, '..') : folder

@@ -1,4 +1,5 @@
 // What is not about CPUs, and the files of a real directory.
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { getEventListeners } from 'node:events'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -231,6 +232,25 @@ describe('time', () => {
     release(0)
     await new Promise((resolve) => setImmediate(resolve))
     expect(linux.written).toHaveLength(1)
+  })
+
+  test('each operation and its outcome is published', async () => {
+    const published: unknown[] = []
+    const note = (message: unknown) => void published.push(message)
+    subscribe('upcall:device-manager', note)
+    try {
+      const controller = new AbortController()
+      const guest = new LinuxGuest({ arch: 'x86_64', signal: controller.signal }, new FakeLinux())
+      await guest.pci.remove({ type: 'DEL_PCI', bus: 0, devfn: 8 }, connection)
+      controller.abort()
+      await expect(guest.pci.add({ type: 'ADD_PCI', bus: 0, devfn: 8 }, connection)).rejects.toThrow()
+      expect(published).toMatchObject([
+        { type: 'operation', request: 'DEL_PCI', result: -19 },
+        { type: 'failure', request: 'ADD_PCI', error: { code: 'ABORTED' } },
+      ])
+    } finally {
+      unsubscribe('upcall:device-manager', note)
+    }
   })
 
   test('many operations that wait listen to the signal once, and an abort reaches all of them', async () => {

@@ -1,7 +1,11 @@
 import { onAbort } from '@upcall/foundation/abort'
 import type { Clock } from '@upcall/foundation/clock'
+import { textOf } from '@upcall/foundation/error'
+import { traceOf } from '@upcall/foundation/trace'
 import { bounded } from '@upcall/foundation/wait'
 import { LinuxGuestError } from './error.js'
+
+const trace = traceOf('device-manager')
 
 const FIRST_PAUSE_MS = 5
 const LONGEST_PAUSE_MS = 100
@@ -82,7 +86,10 @@ export class Turns {
     this.#timeoutMs = operationTimeoutMs
   }
 
-  /** Rejects with `TIMEOUT` after `operationTimeoutMs`, its turn included. An operation that hangs in the kernel keeps its turn until it returns. */
+  /**
+   * Rejects with `TIMEOUT` after `operationTimeoutMs`, which includes the wait for its turn. An operation that hangs in the kernel keeps its
+   * turn until it returns.
+   */
   run<T>(subject: string, operation: () => Promise<T>): Promise<T> {
     const deadline = this.#waiting.now() + this.#timeoutMs
     const turn = this.#last.then(() => {
@@ -90,6 +97,10 @@ export class Turns {
       if (this.#waiting.now() >= deadline) throw overdue('linuxGuest', subject, 'its turn came too late')
       return operation()
     })
+    turn.then(
+      (result) => trace({ type: 'operation', request: subject, result }, '%s: %o', subject, result),
+      (error) => trace({ type: 'failure', request: subject, error }, '%s failed: %s', subject, textOf(error)),
+    )
     this.#last = turn.catch(() => {})
     return this.#waiting.within(this.#timeoutMs, subject, turn)
   }
