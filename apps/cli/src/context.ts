@@ -21,7 +21,7 @@ export class Context {
     this.timeoutMs = options.timeout
   }
 
-  /** @throws UsageError if there is no target, or one that cannot be used. */
+  /** @throws UsageError if there is no target, or the target cannot be used. */
   get target(): Address {
     return targetOf(this.options, this.io.env)
   }

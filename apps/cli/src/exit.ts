@@ -18,7 +18,7 @@ export const Exit = {
 
 export type Status = (typeof Exit)[keyof typeof Exit]
 
-/** Of several failures the one that matters most to a script is the one it must not overlook. */
+/** Of several failures, the first of these is the exit status: a script must not overlook it. */
 const precedence: readonly Status[] = [Exit.bug, Exit.invalid, Exit.indeterminate, Exit.notSent, Exit.guestError, Exit.ok]
 
 const outcomes: Record<Outcome | 'ok', Status> = {

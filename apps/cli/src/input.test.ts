@@ -33,7 +33,7 @@ test('lines are the same however the bytes arrive', async () => {
   expect(await cut('a\n', 9)).toEqual([{ number: 1, text: 'a' }])
 })
 
-test('a line that is too long is told as such, and those behind it are whole', async () => {
+test('a line that is too long is reported, and the lines after it are whole', async () => {
   for (let size = 1; size < 20; size++) {
     expect(await cut('1234\n12345\n12\n123456', size, 4)).toEqual([
       { number: 1, text: '1234' },

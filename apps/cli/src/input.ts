@@ -1,8 +1,7 @@
 import { createReadStream, fstatSync, open } from 'node:fs'
 import { Socket } from 'node:net'
 import { addAbortSignal, type Readable } from 'node:stream'
-import { promisify } from 'node:util'
-import { textOf } from '@upcall/foundation/error'
+import { getSystemErrorMap, promisify } from 'node:util'
 import { ByteLines } from '@upcall/foundation/lines'
 import { UsageError } from './errors.js'
 import type { Io } from './output.js'
@@ -20,7 +19,7 @@ export async function* readInput(file: string | undefined, { stdin, signal }: Io
     for await (const chunk of stream) yield typeof chunk === 'string' ? Buffer.from(chunk) : chunk
   } catch (error) {
     if (signal.aborted) return
-    if (isErrno(error)) throw new UsageError(file ?? 'stdin', `cannot be read: ${textOf(error)}`)
+    if (isErrno(error)) throw new UsageError(file ?? 'stdin', `cannot be read: ${reasonOf(error)}`)
     throw error
   } finally {
     stream?.destroy()
@@ -39,7 +38,7 @@ export interface Line {
   text: string | undefined
 }
 
-/** Cuts bytes into lines without ever holding more than one, or more than `longest` bytes of one. */
+/** Cuts bytes into lines without ever holding more than a line, or more than about `longest` bytes of it. */
 export async function* linesOf(chunks: AsyncIterable<Buffer>, longest: number): AsyncGenerator<Line> {
   const lines = new ByteLines({ max: longest + 1, longer: 'clip' })
   let number = 1
@@ -49,6 +48,12 @@ export async function* linesOf(chunks: AsyncIterable<Buffer>, longest: number): 
   }
   for await (const chunk of chunks) for (const bytes of lines.push(chunk)) yield lineOf(bytes)
   if (lines.pending > 0) yield lineOf(lines.take())
+}
+
+/** What the errno means, and its name. */
+function reasonOf({ code, errno }: NodeJS.ErrnoException): string {
+  const [, text] = getSystemErrorMap().get(errno ?? 0) ?? []
+  return text === undefined ? `${code}` : `${text} (${code})`
 }
 
 function isErrno(error: unknown): error is NodeJS.ErrnoException {

@@ -10,7 +10,7 @@ test.each([
   ['0.25m', 15_000],
 ])('%s is %d ms', (text, ms) => expect(parseDuration(text)).toBe(ms))
 
-test.each(['5', '', 's', '5 s', '-5s', '0s', '1h', '5S', '1e3ms', '99999m', '.5s'])('%j is no duration', (text) => {
+test.each(['5', '', 's', '5 s', '-5s', '0s', '1h', '5S', '1e3ms', '99999m', '.5s'])('%j is not a duration', (text) => {
   expect(() => parseDuration(text)).toThrow(/unit|24 days/)
 })
 

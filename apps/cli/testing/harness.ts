@@ -29,7 +29,7 @@ class Sink extends Writable {
     return this.text.split('\n').slice(0, -1)
   }
 
-  /** Every line as JSON: throws if one is none. */
+  /** Every line as JSON: throws if a line is not JSON. */
   get json() {
     return this.lines.map((line) => JSON.parse(line))
   }

@@ -21,7 +21,7 @@ interface ServeOptions extends GuestOptions {
 export function addServeCommand(program: Command, action: Action): void {
   program
     .command('serve')
-    .description('play the guest: a simulated one that behaves as the patched kernels do, or the Linux that runs this command')
+    .description('play the guest: a simulated guest that behaves as the patched kernels do, or the Linux that runs this command')
     .addOption(
       new NeededOption('--listen <address>', 'where clients arrive: hvsock://<path>:<port>, unix:<path> or vsock://any:<port>'),
     )

@@ -15,7 +15,7 @@ const messageStart = /^(?:64)?00014d44/i
 
 /**
  * Reads bytes written in hexadecimal, a line at a time: plain digits with any of space, `:`, `,`, `0x` and `#` comments in between, or
- * what `xxd` and `hexdump -C` print, its `*` for repeated lines included. A blank line, or one that begins with the magic, begins
+ * what `xxd` and `hexdump -C` print, its `*` for repeated lines included. A blank line, or a line that begins with the magic, begins
  * a message.
  */
 export class HexReader {

@@ -50,7 +50,7 @@ test.each(vectors.map((vector) => [vector.name, vector] as const))('%s', (_name,
   }
 })
 
-test('CPU requests tell the architecture, also to the replies behind them', () => {
+test('CPU requests tell the architecture, also to the replies after them', () => {
   const reader = new MessageReader({ fallbackArch: 'x86_64' })
   const piece = (bytes: Uint8Array) => ({ kind: 'message' as const, offset: 0, bytes, given: 1024 })
   expect(reader.read(piece(encodeReply({ type: 'ADD_CPU', result: 0, apicIdIndex: 4 }, 'x86_64')))).toMatchObject({

@@ -20,7 +20,7 @@ export interface Program {
 /** A program that cannot be run. */
 export class ExecError extends FieldError {
   override readonly name = 'ExecError'
-  /** As shells and env(1) have it: 127 for a program that does not exist, 126 for one that cannot be started. */
+  /** As shells and env(1) have it: 127 for a program that does not exist, 126 for a program that cannot be started. */
   readonly status: 126 | 127
 
   constructor(file: string, cause: unknown) {

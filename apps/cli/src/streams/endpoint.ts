@@ -7,7 +7,7 @@ import { parseEndpoint } from '../options.js'
 export interface TcpAddress {
   readonly transport: 'tcp'
   readonly host: string
-  /** 0 to listen on one that the kernel chooses. */
+  /** 0 to listen on a port that the kernel chooses. */
   readonly port: number
 }
 

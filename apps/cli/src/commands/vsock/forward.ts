@@ -1,17 +1,15 @@
-import { once, setMaxListeners } from 'node:events'
+import { setMaxListeners } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { relay, socketEnd } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { errorReport, UsageError } from '../../errors.js'
-import { EventLog } from '../../events.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import { DIAL_MS } from '../../session.js'
-import { Admission } from '../../streams/admission.js'
-import { openStream, RETRY_MS, type Stream } from '../../streams/dial.js'
-import { formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
+import { type DialOptions, openStream, RETRY_MS, type Stream } from '../../streams/dial.js'
+import { type Endpoint, formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, openListener } from '../../streams/listener.js'
-import { failureText, lingerOf, logRefused, notSent, relayReport, type StreamReport } from './converse.js'
+import { lingerOf, logRefused, notSent, relayReport, type StreamReport } from './converse.js'
 import {
   addConnectingOptions,
   addListeningOptions,
@@ -24,6 +22,7 @@ import {
   type ListeningOptions,
   vsockOptionsOf,
 } from './options.js'
+import { serveConnections } from './service.js'
 
 interface Options extends ConnectingOptions, ListeningOptions {
   max: number
@@ -81,86 +80,68 @@ async function forward(context: Context, options: Options, fromText: string, toT
   checkStream(options, from, to)
   if (options.max < 1) throw new UsageError('--max', 'must be at least 1')
 
-  const { halfClose, linger: lingerMs, retry, asVmm, profile, mode, grace } = options
-  const vsock = vsockOptionsOf(options)
+  const { asVmm, profile, mode, grace, halfClose, linger: lingerMs, retry } = options
   const peer = formatEndpoint(to)
-  const log = new EventLog(output)
+  const vsock = vsockOptionsOf(options)
   // Ends pending connections when the user says so, and open ones when the grace is over.
   const cut = new AbortController()
   // Each connection adds a listener.
   setMaxListeners(0, cut.signal)
-  let connections = 0
-
-  const admission = new Admission(options.max, async (incoming) => {
-    const connection = ++connections
-    const { remote } = incoming
-    log.event({ event: 'connect', connection, remote }, (paint) => `#${connection} connected ${paint('grey', `(${remote})`)}`)
-    const report = await carry(incoming)
-    log.event({ event: 'disconnect', connection, ...report }, (paint) =>
-      report.error
-        ? `#${connection} ${failureText(report, paint)}`
-        : `#${connection} gone: ${report.sent} bytes sent, ${report.received} received ${paint('grey', `(${report.durationMs} ms)`)}`,
-    )
-  })
-
-  const listener = await openListener(
-    from,
-    '<from>',
-    {
-      asVmm,
-      profile,
-      mode,
-      halfClose,
-      lingerMs,
-      vsock,
-      handshakeTimeoutMs: timeoutMs ?? (retry ? RETRY_MS : DIAL_MS),
-      onRefused: (why) => logRefused(log, why),
+  const timing = { halfClose, lingerMs, vsock }
+  const handshakeTimeoutMs = timeoutMs ?? (retry ? RETRY_MS : DIAL_MS)
+  await serveConnections(context, {
+    output,
+    max: options.max,
+    open: (offer, log) => {
+      const onRefused = (why: string) => logRefused(log, why)
+      return openListener(from, '<from>', { ...timing, asVmm, profile, mode, handshakeTimeoutMs, onRefused }, offer)
     },
-    (incoming) => admission.offer(incoming),
-  )
-  try {
-    const { address } = listener
-    await output.result(
-      { event: 'listening', address, to: peer },
-      (paint) => `${paint('green', 'listening')} on ${address}, to ${peer}`,
-    )
-    context.exit.servesUntilTold = true
-    if (!io.signal.aborted) await once(io.signal, 'abort')
-  } finally {
-    await listener.stop()
-    admission.stop()
-    if (grace !== undefined) await graceful(admission.idle(), grace, io.hurry)
-    cut.abort(io.signal.reason)
-    await admission.idle()
-    await listener.close()
-  }
+    onListening: ({ address }) =>
+      output.result(
+        { event: 'listening', address, to: peer },
+        (paint) => `${paint('green', 'listening')} on ${address}, to ${peer}`,
+      ),
+    serve: (incoming) =>
+      carry(incoming, { to, peer, cut: cut.signal, dial: { ...timing, signal: io.signal, timeoutMs, retry }, lingerMs }),
+    async onStopped(idle) {
+      if (grace !== undefined) await graceful(idle, grace, io.hurry)
+      cut.abort(io.signal.reason)
+    },
+  })
+}
 
-  async function carry(incoming: Incoming): Promise<StreamReport> {
-    const started = performance.now()
-    let stream: Stream
-    try {
-      const signal = AbortSignal.any([io.signal, incoming.signal])
-      stream = await openStream(to, { signal, timeoutMs, retry, halfClose, lingerMs, vsock })
-    } catch (error) {
-      incoming.refuse()
-      return notSent(error)
-    }
-    if (incoming.signal.aborted) {
-      stream.socket.destroy()
-      const what = `the peer closed before ${peer} was connected`
-      const error = errorReport({ code: 'ABORTED', subject: incoming.remote, what, next: 'Nothing was sent.' })
-      return { outcome: 'not-sent', error }
-    }
-    const accepted = incoming.accept()
-    const near = socketEnd(accepted.socket, { ...accepted, silenceMs: lingerMs })
-    const far = socketEnd(stream.socket, { ...stream, silenceMs: lingerMs })
-    const relayed = await relay(near, far, {
-      signal: cut.signal,
-      lingerMs: lingerOf(lingerMs, accepted, stream),
-      stallMs: lingerMs,
-    })
-    return relayReport(relayed, { started, peer, near: incoming.remote, signal: cut.signal })
+interface Route {
+  to: Endpoint
+  /** The same, as `upcall` writes it. */
+  peer: string
+  dial: DialOptions
+  lingerMs: number | undefined
+  /** Cuts off what is open. */
+  cut: AbortSignal
+}
+
+/** Connects for one connection, and carries both to their end. */
+async function carry(incoming: Incoming, { to, peer, dial, lingerMs, cut }: Route): Promise<StreamReport> {
+  const started = performance.now()
+  let stream: Stream
+  try {
+    stream = await openStream(to, { ...dial, signal: AbortSignal.any([dial.signal, incoming.signal]) })
+  } catch (error) {
+    incoming.refuse()
+    return notSent(error)
   }
+  if (incoming.signal.aborted) {
+    stream.socket.destroy()
+    const what = `the peer closed before ${peer} was connected`
+    const error = errorReport({ code: 'ABORTED', subject: incoming.remote, what, next: 'Nothing was sent.' })
+    return { outcome: 'not-sent', error }
+  }
+  const accepted = incoming.accept()
+  const near = socketEnd(accepted.socket, { ...accepted, silenceMs: lingerMs })
+  const far = socketEnd(stream.socket, { ...stream, silenceMs: lingerMs })
+  const limits = { lingerMs: lingerOf(lingerMs, accepted, stream), stallMs: lingerMs }
+  const relayed = await relay(near, far, { ...limits, signal: cut })
+  return relayReport(relayed, { started, peer, near: incoming.remote, signal: cut })
 }
 
 /** Waits for something, but not longer than so many milliseconds, and not when the user is in a hurry. */

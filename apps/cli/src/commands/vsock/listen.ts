@@ -1,13 +1,11 @@
-import { once } from 'node:events'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { errorReport, UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
 import { parseInteger } from '../../options.js'
-import { Admission } from '../../streams/admission.js'
 import { type Endpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, type Listener, openListener } from '../../streams/listener.js'
-import { conclude, converse, failureText, logRefused, notes, sayingOnStderr } from './converse.js'
+import { conclude, converse, logRefused, notes, sayingOnStderr } from './converse.js'
 import {
   addExecOption,
   addListeningOptions,
@@ -19,6 +17,7 @@ import {
   programOf,
   vsockOptionsOf,
 } from './options.js'
+import { serveConnections } from './service.js'
 
 interface Options extends ListeningOptions, ExecOptions {
   keep?: boolean
@@ -111,37 +110,22 @@ async function serveOne(context: Context, options: Options, endpoint: Endpoint, 
 }
 
 async function serveMany(context: Context, options: Options, endpoint: Endpoint, program?: readonly string[]): Promise<void> {
-  const { io, exit } = context
-  if (context.timeoutMs !== undefined)
+  const { io, exit, timeoutMs } = context
+  if (timeoutMs !== undefined)
     throw new UsageError('--timeout', 'bounds the wait for one connection, and --keep takes them without end')
   const output = notes(context)
-  const log = new EventLog(output)
-  let connections = 0
-  // Without programs there is one stdout, and one at a time.
-  const admission = new Admission(program ? (options.max ?? DEFAULT_MAX) : 1, async (incoming) => {
-    const connection = ++connections
-    const { remote } = incoming
-    log.event({ event: 'connect', connection, remote }, (paint) => `#${connection} connected ${paint('grey', `(${remote})`)}`)
-    const stream = incoming.accept()
-    const receiveOnly = program === undefined
-    const report = await converse(io, { ...stream, peer: remote, program, receiveOnly, lingerMs: options.linger })
-    log.event({ event: 'disconnect', connection, ...report }, (paint) =>
-      report.error
-        ? `#${connection} ${failureText(report, paint)}`
-        : `#${connection} gone: ${report.sent} bytes sent, ${report.received} received${report.status ? `, status ${report.status}` : ''}`,
-    )
+  const receiveOnly = program === undefined
+  await serveConnections(context, {
+    output,
+    // Without programs there is one stdout, and one connection at a time.
+    max: receiveOnly ? 1 : (options.max ?? DEFAULT_MAX),
+    open: (offer, log) => open(endpoint, options, log, offer),
+    onListening: (listener) => sayListening(output, listener),
+    serve: (incoming) => {
+      const { remote } = incoming
+      return converse(io, { ...incoming.accept(), peer: remote, program, receiveOnly, lingerMs: options.linger })
+    },
   })
-  const listener = await open(endpoint, options, log, (incoming) => admission.offer(incoming))
-  try {
-    sayListening(output, listener)
-    context.exit.servesUntilTold = true
-    if (!io.signal.aborted) await once(io.signal, 'abort')
-  } finally {
-    await listener.stop()
-    admission.stop()
-    await admission.idle()
-    await listener.close()
-  }
   exit.programStatus = 0
 }
 
