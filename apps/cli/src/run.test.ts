@@ -98,7 +98,7 @@ test('what would harm the guest, or cannot be, is refused with status 2', async 
     [['cpu', 'remove', '2', '2'], /already named/],
     [['cpu', 'remove', '5', '--present', '0-3'], /not present/],
     [['cpu', 'add', '2', '--present', '0-3'], /present already/],
-    [['mmio', 'add', '--base', '0', '--size', '0', '--irq', '5'], /size: must be in 1 … 2\^64 − 1, got 0$/],
+    [['mmio', 'add', '--base', '0', '--size', '0', '--irq', '5'], /size: must be from 1 to 2\^64 − 1, got 0$/],
     [['mmio', 'add', '--base', '0xffffffffffffffff', '--size', '2', '--irq', '5'], /beyond 2\^64/],
     [['mmio', 'add', '--base', '1', '--size', '1', '--irq', '0'], /irq: an x86_64 kernel takes 0 for no interrupt/],
     [['pci', 'add', '00:20.0'], /slot/],

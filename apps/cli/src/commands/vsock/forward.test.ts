@@ -45,7 +45,7 @@ describe('forward', () => {
       // The other end first.
       await server(`unix:${dir}/guest2`, (guest) => {
         guest.end('first')
-        read(guest).then((answer) => answers(String(answer)))
+        void read(guest).then((answer) => answers(String(answer)))
       })
       let answers: (answer: string) => void = () => {}
       const answer = new Promise<string>((resolve) => {
