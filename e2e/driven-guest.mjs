@@ -16,7 +16,7 @@ export class DrivenGuest {
     const guest = new DrivenGuest()
     guest.machine = options.machine
     guest.#run = await startInGuest({
-      ...{ command: ['node', 'main.mjs', ...serve], ports: [PORT], deadlineMs: 300_000, ...options },
+      ...{ command: ['node', 'main.mjs', ...serve], ports: [PORT], timeoutMs: 300_000, ...options },
       onLine: (line) => guest.#answered(JSON.parse(line)),
     })
     guest.#run.result.catch((error) => {
@@ -53,11 +53,11 @@ export class DrivenGuest {
   }
 
   /** Waits for a file to appear. */
-  async sees(path, deadlineMs = 10_000) {
-    for (const deadline = performance.now() + deadlineMs; ; await delay(50)) {
+  async sees(path, timeoutMs = 10_000) {
+    for (const deadline = performance.now() + timeoutMs; ; await delay(50)) {
       const text = await this.read(path).catch(() => undefined)
       if (text) return
-      if (performance.now() > deadline) throw new Error(`guest: no ${path} after ${deadlineMs} ms`)
+      if (performance.now() > deadline) throw new Error(`guest: no ${path} after ${timeoutMs} ms`)
     }
   }
 
@@ -68,7 +68,7 @@ export class DrivenGuest {
   /** Takes a device away and waits until it is gone. */
   async unplug(id) {
     const gone = this.#run.guest.qmp.nextEvent('DEVICE_DELETED', {
-      deadlineMs: UNPLUG_MS,
+      timeoutMs: UNPLUG_MS,
       accepts: ({ data }) => data.device === id,
     })
     gone.catch(() => {})

@@ -16,10 +16,10 @@ const LOGS = fileURLToPath(new URL('../.cache/e2e', import.meta.url))
  * the run itself: a guest that hangs, panics or ends early is a failure of its own, which comes with the test that was running and
  * the end of the console. The whole console is in .cache/e2e/<name>.log.
  *
- * @param options - `name`, `image`, `payload` (see `fillPayload`), `program` at the top of it, `deadlineMs` for all its tests,
+ * @param options - `name`, `image`, `payload` (see `fillPayload`), `program` at the top of it, `timeoutMs` for all its tests,
  * `boot`: more options for the guest.
  */
-export async function runGuestTests(checks, { name, image, payload, program, deadlineMs, boot }) {
+export async function runGuestTests(checks, { name, image, payload, program, timeoutMs, boot }) {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-e2e-'))
   const payloadDir = join(folder, 'payload')
   const log = consoleLog(name)
@@ -28,7 +28,7 @@ export async function runGuestTests(checks, { name, image, payload, program, dea
     try {
       fillPayload(payloadDir, { ...payload, programs: [...HARNESS, ...payload.programs] })
       const { timings, exitStatus, restarts } = await runInGuest({
-        ...{ image, payloadDir, deadlineMs, log, memory: '512M', cpus: 2, bootDeadlineMs: BOOT_DEADLINE_MS },
+        ...{ image, payloadDir, timeoutMs, log, memory: '512M', cpus: 2, bootTimeoutMs: BOOT_DEADLINE_MS },
         command: [
           'node',
           '--import=./progress.mjs',

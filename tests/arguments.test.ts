@@ -112,10 +112,14 @@ const rows: Row[] = [
   ['listenHybrid, nothing', () => listenHybrid(nothing), /./],
   ['listenHybrid, no path', () => listenHybrid(bad({})), /./],
   // vhost-user
-  ['createVsockDevice, nothing', () => createVsockDevice(nothing), /./],
-  ['createVsockDevice, cid', () => createVsockDevice({ socketPath: '/nowhere/vm.sock', guestCid: 2 }), /^guestCid is 2/],
-  ['createVsockDevice, null', () => createVsockDevice(never), /./],
-  ['device.connect, port', () => device().connect(bad('5')), /^port is 5/],
+  ['createVsockDevice, nothing', () => createVsockDevice(nothing), /^options: /],
+  [
+    'createVsockDevice, cid',
+    () => createVsockDevice({ socketPath: '/nowhere/vm.sock', guestCid: 2 }),
+    /^guestCid: must be an integer from 3 to 4294967294, got 2/,
+  ],
+  ['createVsockDevice, null', () => createVsockDevice(never), /^options: /],
+  ['device.connect, port', () => device().connect(bad('5')), /^port: /],
   ['device.connect, null', () => device().connect(5, never), /./],
   ['device.ready, null', () => device().ready(never), /./],
   // qemu
@@ -127,7 +131,7 @@ const rows: Row[] = [
   ['connectQmp, nothing', () => connectQmp(nothing), /./],
   ['connectQmp, null', () => connectQmp('/nowhere/qmp.sock', never), /./],
   ['console.waitFor, nothing', () => new GuestConsole(new ManualClock()).waitFor('x', nothing), /./],
-  ['console.waitFor, pattern', () => new GuestConsole(new ManualClock()).waitFor(nothing, { deadlineMs: 1 }), /./],
+  ['console.waitFor, pattern', () => new GuestConsole(new ManualClock()).waitFor(nothing, { timeoutMs: 1 }), /./],
   // testkit
   ['connection.reply, nothing', () => connection().reply(nothing), /./],
   ['connection.write, nothing', () => connection().write(nothing), /./],

@@ -88,9 +88,9 @@ export class ShimProcess {
   }
 
   /** Resolves with its exit status. */
-  async ended(deadlineMs) {
-    const late = delay(deadlineMs, undefined, { ref: false }).then(() => {
-      throw new Error(`vmm-shim has not ended after ${deadlineMs} ms`)
+  async ended(timeoutMs) {
+    const late = delay(timeoutMs, undefined, { ref: false }).then(() => {
+      throw new Error(`vmm-shim has not ended after ${timeoutMs} ms`)
     })
     const [status] = await Promise.race([this.#ended, late])
     return status

@@ -28,7 +28,7 @@ const OF_THE_TREE = { base: '0xa003a00', size: '0x200', irq: 45 }
 
 export async function run(checks, image, { docs = false } = {}) {
   const payload = { programs: ['guest/vsock'], packages: vsockPackages, prebuilt: true }
-  await runGuestTests(checks, { name: 'aarch64-vsock', image, payload, program: 'without-load.mjs', deadlineMs: 400_000 })
+  await runGuestTests(checks, { name: 'aarch64-vsock', image, payload, program: 'without-load.mjs', timeoutMs: 400_000 })
   await vhostUser(checks, image)
   await linuxGuest(checks, image, docs)
 }

@@ -21,7 +21,7 @@ export async function run(checks, image) {
     const payload = { programs, packages: ['@upcall/vsock'] }
     // The guest's clock counts its instructions, one a nanosecond: what else the host does is not in the figures.
     const boot = { cpus: 1, args: ['-icount', 'shift=0'] }
-    await runGuestTests(checks, { name: 'bench', image, payload, program: 'main.mjs', deadlineMs: 400_000, boot })
+    await runGuestTests(checks, { name: 'bench', image, payload, program: 'main.mjs', timeoutMs: 400_000, boot })
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }

@@ -58,7 +58,7 @@ async function qmp() {
     const { qmp } = run.guest
     assert.equal((await qmp.execute('query-status')).status, 'running')
     assert.equal((await qmp.execute('query-hotpluggable-cpus')).length, 2)
-    const stopped = qmp.nextEvent('STOP', { deadlineMs: 5000 })
+    const stopped = qmp.nextEvent('STOP', { timeoutMs: 5000 })
     await qmp.execute('stop')
     await stopped
     await qmp.execute('cont')
@@ -74,7 +74,7 @@ async function qmp() {
 
 async function hang() {
   const command = ['sh', '-c', 'echo so far; echo to the console >&2; sleep 1000']
-  const run = await startInGuest({ image, command, deadlineMs: 3000 })
+  const run = await startInGuest({ image, command, timeoutMs: 3000 })
   try {
     const error = await run.result.catch((error) => error)
     assert.equal(error.code, 'DEADLINE')

@@ -7,12 +7,12 @@ const payload = { programs: ['guest/vsock'], packages }
 
 export async function run(checks, image) {
   // There is no vsock device: loopback is the one transport that leads anywhere.
-  await runGuestTests(checks, { name: 'loopback', image, payload, program: 'loopback.mjs', deadlineMs: 900_000 })
+  await runGuestTests(checks, { name: 'loopback', image, payload, program: 'loopback.mjs', timeoutMs: 900_000 })
 
   const device = await silentDevice(7)
   try {
     const boot = device.boot
-    await runGuestTests(checks, { name: 'silent', image, payload, program: 'silent.mjs', deadlineMs: 300_000, boot })
+    await runGuestTests(checks, { name: 'silent', image, payload, program: 'silent.mjs', timeoutMs: 300_000, boot })
   } finally {
     device.close()
   }

@@ -160,7 +160,7 @@ async function standstill(read) {
       value = now
       return performance.now() - since > 1000
     },
-    { everyMs: 100, deadlineMs: 60_000 },
+    { everyMs: 100, timeoutMs: 60_000 },
   )
   return value
 }

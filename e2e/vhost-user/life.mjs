@@ -56,7 +56,7 @@ export async function guestReset(scene) {
   told.length = 0
   const { transfers, flowing } = scene.traffic(2, 256 * MIB)
   await flowing()
-  const again = vm.event('ready', { deadlineMs: 120_000 })
+  const again = vm.event('ready', { timeoutMs: 120_000 })
   const started = performance.now()
   await vm.qmp('system_reset')
   await scene.broken(transfers)
@@ -72,7 +72,7 @@ export async function ownerReset(scene) {
   const { vm, device } = scene
   const { transfers, flowing } = scene.traffic(2, 256 * MIB)
   await flowing()
-  const again = vm.event('ready', { deadlineMs: 120_000 })
+  const again = vm.event('ready', { timeoutMs: 120_000 })
   const reset = vm.qmpEvent('RESET')
   await vm.qmp('system_reset')
   await reset
@@ -160,7 +160,7 @@ export class BackEnd {
       socket?.destroy()
       return socket !== undefined
     }
-    await until('a connection', answers, { everyMs: 300, deadlineMs: 60_000 })
+    await until('a connection', answers, { everyMs: 300, timeoutMs: 60_000 })
     await scene.traffic(4, 16 * MIB).done()
     return 'an idle connection of the guest ends with ENOTCONN; the same guest, the same services; every byte right'
   }

@@ -29,7 +29,7 @@ export async function readmeProgram({ folder, image }) {
     const [said] = await once(child.stdout, 'data', { signal: AbortSignal.timeout(120_000) })
     assert.match(String(said), /CONNECT 5000/)
     // Its last line comes when socat starts; whoever types is slower than socat.
-    await until('a connection', () => echoes(`${folder}/readme.vsock`), { everyMs: 200, deadlineMs: 60_000 })
+    await until('a connection', () => echoes(`${folder}/readme.vsock`), { everyMs: 200, timeoutMs: 60_000 })
   } finally {
     const closed = once(child, 'close')
     child.kill()

@@ -100,7 +100,7 @@ export class Scene {
   }
 
   guestExchange(how) {
-    return this.vm.run('exchange', { port: HOST.exchange, ...how }, { deadlineMs: 300_000 })
+    return this.vm.run('exchange', { port: HOST.exchange, ...how }, { timeoutMs: 300_000 })
   }
 
   /**
@@ -147,10 +147,10 @@ export async function serveDevice({ socketPath, guestCid, hybridPath, bufferByte
   return device
 }
 
-export async function until(what, condition, { deadlineMs = 30_000, everyMs = 10 } = {}) {
-  const deadline = performance.now() + deadlineMs
+export async function until(what, condition, { timeoutMs = 30_000, everyMs = 10 } = {}) {
+  const deadline = performance.now() + timeoutMs
   while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within ${deadlineMs} ms`)
+    if (performance.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`)
     await delay(everyMs)
   }
 }
@@ -162,7 +162,7 @@ export function descriptors(pid = 'self') {
 
 /** Everything that a process opened since is closed. */
 export async function settled(before, pid) {
-  await until('descriptors', () => descriptors(pid) <= before, { deadlineMs: 15_000 }).catch(() => {})
+  await until('descriptors', () => descriptors(pid) <= before, { timeoutMs: 15_000 }).catch(() => {})
   assert.ok(descriptors(pid) <= before, `${descriptors(pid)} descriptors are open, ${before} were`)
 }
 

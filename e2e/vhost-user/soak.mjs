@@ -88,7 +88,7 @@ export class Soak {
         this.recoveries[kind] = (this.recoveries[kind] ?? 0) + 1
       })
       const payloadDir = join(this.#folder, 'payload')
-      this.#vm = await Vm.start({ image, payloadDir, socketPath, maxCpus, deadlineMs: ms + 300_000 })
+      this.#vm = await Vm.start({ image, payloadDir, socketPath, maxCpus, timeoutMs: ms + 300_000 })
       await this.#device.ready({ signal: AbortSignal.timeout(10_000) })
       this.#over = false
       const end = performance.now() + ms
@@ -173,7 +173,7 @@ export class Soak {
   /** Its bytes are seen where it is answered. */
   async #fromGuest() {
     const bufferSize = pick([undefined, ...BUFFER_SIZES])
-    await this.#vm.run('exchange', { port: HOST.exchange, bufferSize, ...any() }, { deadlineMs: 300_000 })
+    await this.#vm.run('exchange', { port: HOST.exchange, bufferSize, ...any() }, { timeoutMs: 300_000 })
   }
 
   async #transfer(name, run) {
@@ -229,8 +229,8 @@ export class Soak {
   }
 
   /** Whether the guest's program answers over a virtio port, which has nothing to do with the device. */
-  #guestAnswers(deadlineMs) {
-    return this.#vm.run('state', {}, { deadlineMs }).then(
+  #guestAnswers(timeoutMs) {
+    return this.#vm.run('state', {}, { timeoutMs }).then(
       () => true,
       () => false,
     )

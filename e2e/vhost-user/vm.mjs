@@ -11,9 +11,9 @@ export class Vm {
   #events = new EventEmitter()
   #nextId = 1
 
-  static async start({ image, payloadDir, socketPath, signal, log, maxCpus, deadlineMs = 600_000 }) {
+  static async start({ image, payloadDir, socketPath, signal, log, maxCpus, timeoutMs = 600_000 }) {
     const vm = new Vm()
-    const ready = vm.event('ready', { deadlineMs: 120_000 })
+    const ready = vm.event('ready', { timeoutMs: 120_000 })
     ready.catch(() => {})
     vm.#run = await startInGuest({
       ...{ image, payloadDir, signal, command: ['node', 'main.mjs'], onLine: (line) => vm.#onLine(line) },
@@ -23,7 +23,7 @@ export class Vm {
       // Only devices behind a root port can be plugged, on a q35 and on a virt.
       devices: ['pcie-root-port,id=port1,chassis=1', 'vhost-user-vsock-pci,chardev=vsock,id=vsock0,bus=port1'],
       ports: [CONTROL],
-      ...{ bootDeadlineMs: 120_000, silentMs: 30_000, deadlineMs },
+      ...{ bootTimeoutMs: 120_000, silenceTimeoutMs: 30_000, timeoutMs },
     })
     vm.#port = vm.#run.guest.port(CONTROL)
     vm.#port.on('error', () => {})
@@ -49,20 +49,20 @@ export class Vm {
   }
 
   qmpEvent(name) {
-    return this.#run.guest.qmp.nextEvent(name, { deadlineMs: QMP_MS })
+    return this.#run.guest.qmp.nextEvent(name, { timeoutMs: QMP_MS })
   }
 
   /** Runs a command of the guest program and resolves with its answer. */
-  async run(command, options = {}, { deadlineMs = 120_000 } = {}) {
+  async run(command, options = {}, { timeoutMs = 120_000 } = {}) {
     const id = this.#nextId++
-    const [answer] = await this.#ask(id, { id, run: command, ...options }, deadlineMs)
+    const [answer] = await this.#ask(id, { id, run: command, ...options }, timeoutMs)
     if (answer.error !== undefined) throw Object.assign(new Error(`guest ${command}: ${answer.error}`), { code: answer.code })
     return answer.value
   }
 
   /** The next event that the guest program tells of. */
-  async event(name, { deadlineMs = 60_000 } = {}) {
-    const [event] = await once(this.#events, name, { signal: AbortSignal.timeout(deadlineMs) })
+  async event(name, { timeoutMs = 60_000 } = {}) {
+    const [event] = await once(this.#events, name, { signal: AbortSignal.timeout(timeoutMs) })
     return event
   }
 
@@ -76,8 +76,8 @@ export class Vm {
     await this.#run?.close()
   }
 
-  async #ask(id, message, deadlineMs) {
-    const answer = once(this.#events, `answer ${id}`, { signal: AbortSignal.timeout(deadlineMs) })
+  async #ask(id, message, timeoutMs) {
+    const answer = once(this.#events, `answer ${id}`, { signal: AbortSignal.timeout(timeoutMs) })
     this.#port.write(`${JSON.stringify(message)}\n`)
     return answer
   }

@@ -31,7 +31,7 @@ export default [
   client(
     'fact-16: a connection that ends before the greeting is final',
     'machine/table.ts',
-    "tryAgain(c, 'disconnected', disconnected(c.options, 'before the service greeted', error), conn)",
+    "tryAgain(c, 'disconnected', disconnected(c.options, BEFORE_GREETING, error), conn)",
     'giveUp(c, endedBy(error), conn)',
   ),
   client(

@@ -66,12 +66,7 @@ export default [
     'this.#settledResets = resets',
   ),
   vmm('what a failed reconcile has done is never told', 'reconciler.ts', 'return { ...done,', 'return { restarted, settled: [],'),
-  vmm(
-    'an unplug that is under way is not waited for',
-    'qemu/plugging.ts',
-    '|| !/in the process of unplug/.test(error.message)',
-    '',
-  ),
+  vmm('an unplug that is under way is not waited for', 'qemu/plugging.ts', " || error.reason !== 'unplug-in-progress'", ''),
   vmm(
     'an unplug that nobody heard of is not seen',
     'qemu/plugging.ts',

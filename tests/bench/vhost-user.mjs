@@ -177,7 +177,7 @@ async function startGuest(image, path) {
   const listening = new Promise((resolve) => (ready = resolve))
   const guest = await startInGuest({
     ...{ image, command: ['sh', '-c', SERVICES], onLine: (line) => line === 'ready' && ready() },
-    ...{ machine: 'q35', memory: '512M', sharedMemory: true, cpus: 1, deadlineMs: 600_000, bootDeadlineMs: 120_000 },
+    ...{ machine: 'q35', memory: '512M', sharedMemory: true, cpus: 1, timeoutMs: 600_000, bootTimeoutMs: 120_000 },
     cpu: process.env.UPCALL_BENCH_CPU,
     chardevs: [`socket,id=vsock,path=${path}`],
     devices: ['vhost-user-vsock-pci,chardev=vsock'],

@@ -168,7 +168,12 @@ describe('a dialer that misbehaves', () => {
     const ready = c.ready({ timeoutMs: 77 })
     await once(c, 'reconnect')
     fire()
-    await expect(ready).rejects.toMatchObject({ code: 'TIMEOUT', outcome: 'not-sent', cause: { message: 'boom' } })
+    await expect(ready).rejects.toMatchObject({
+      code: 'TIMEOUT',
+      outcome: 'not-sent',
+      message: 'connect guest: not ready within 77 ms, last attempt: boom. The client goes on trying.',
+      cause: { message: 'boom' },
+    })
     await c.close()
   })
 
@@ -192,6 +197,30 @@ describe('a dialer that misbehaves', () => {
     })
     await expect(c.request('x')).rejects.toMatchObject({ code: 'UNREACHABLE' })
     expect(dials).toBe(1)
+    await c.close()
+  })
+})
+
+describe('an unreachable guest: the first line has the address and the last reason', () => {
+  const remote = 'hybrid:///run/vm.sock:219'
+  const dial = () => Promise.reject(Object.assign(new Error('connect ECONNREFUSED'), { retryable: false }))
+  const [last, next] = ['last attempt: connect ECONNREFUSED', 'Nothing was sent. Call reconnect() to try again.']
+
+  test('of a request that waited, of one that comes later, and of ready()', async () => {
+    const c = new UpcallClient({ service: { ...service, describe: (word) => `say ${word}` }, remote, dial })
+    const cause = expect.objectContaining({ message: 'connect ECONNREFUSED' })
+    const error = { code: 'UNREACHABLE', outcome: 'not-sent', retryable: false, subject: remote, cause }
+    const [waited, ready] = await Promise.allSettled([c.request('hello'), c.ready()])
+    expect(waited).toMatchObject({
+      reason: { ...error, message: `say hello ${remote}: unreachable, ${last}. ${next}` },
+    })
+    const message = `connect ${remote}: unreachable, ${last}. Call reconnect() to try again.`
+    expect(ready).toMatchObject({ reason: { ...error, message } })
+    await expect(c.request('again')).rejects.toMatchObject({
+      ...error,
+      message: `say again ${remote}: unreachable, ${last}. ${next}`,
+    })
+    await expect(c.ready()).rejects.toMatchObject({ ...error, message })
     await c.close()
   })
 })

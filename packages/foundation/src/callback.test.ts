@@ -1,8 +1,6 @@
-import { once } from 'node:events'
-import { afterEach, expect, test, vi } from 'vitest'
+import { expect, test } from 'vitest'
+import { catchUncaught } from '../testing/uncaught.js'
 import { callBack } from './callback.js'
-
-afterEach(() => void vi.restoreAllMocks())
 
 test('a callback is called, if there is one', () => {
   const called: unknown[] = []
@@ -12,17 +10,10 @@ test('a callback is called, if there is one', () => {
 })
 
 test('what a callback throws is uncaught, and not here', async () => {
-  // The test runner listens too, and would call it a failure.
-  const others = process.listeners('uncaughtException')
-  process.removeAllListeners('uncaughtException')
-  try {
-    const uncaught = once(process, 'uncaughtException')
-    const error = new Error('broken')
-    callBack(() => {
-      throw error
-    })
-    expect((await uncaught)[0]).toBe(error)
-  } finally {
-    for (const listener of others) process.on('uncaughtException', listener)
-  }
+  using uncaught = catchUncaught()
+  const error = new Error('broken')
+  callBack(() => {
+    throw error
+  })
+  expect(await uncaught.next()).toBe(error)
 })

@@ -6,7 +6,7 @@ export type GuestArch = 'x86_64' | 'aarch64'
 
 interface ArchFacts {
   qemu: string
-  /** Debian's package of it. */
+  /** The Debian package that holds it. */
   qemuPackage: string
   /** The serial port that the kernel prints to. */
   console: string
@@ -26,10 +26,10 @@ export const ARCHES: Readonly<Record<GuestArch, ArchFacts>> = {
   },
 }
 
-/** Guest images and kernel modules are made on machines of this one. */
+/** The architecture on which guest images and kernel modules are made. */
 export const HOST: GuestArch = 'x86_64'
 
-/** Each machine is of one architecture. */
+/** The architecture of a machine. */
 export function archOf(machine: MachineType): GuestArch {
   return machine === 'virt' ? 'aarch64' : 'x86_64'
 }

@@ -1,10 +1,19 @@
+import {
+  checkObject,
+  checkOneOf,
+  checkOptionalString,
+  checkOptionalStrings,
+  checkString,
+  checkSwitch,
+  integer,
+  wrongType,
+  wrongValue,
+} from '@upcall/foundation/check'
 import { ARCHES, archOf, type GuestArch, type MachineType } from './arch.js'
-import { checkOptions, checkSwitch, checkText, checkTexts, refused } from './check.js'
-import type { QemuError } from './errors.js'
 
 export type Accelerator = 'tcg' | 'kvm'
 
-/** A raw or qcow2 file behind a virtio-blk device. */
+/** A raw or qcow2 file that a virtio-blk device gives to the guest. */
 export interface Drive {
   path: string
   /** Also the virtio serial, which the guest reads from /sys/block/<disk>/serial. At most 20 bytes: a letter, then letters, digits, `.`, `_`, `-`. */
@@ -15,7 +24,7 @@ export interface Drive {
   format?: 'raw' | 'qcow2' | undefined
 }
 
-/** What the machine is made of. Everything here ends up in QEMU's command line, nothing else does. */
+/** What the machine is made of. All of it, and nothing else, ends up in QEMU's command line. */
 export interface MachineOptions {
   /** Default `q35`. microvm sometimes hangs at boot under emulation; `bootGuest` starts those again. */
   machine?: MachineType | undefined
@@ -70,21 +79,21 @@ export interface ArgvDescriptors {
 
 /**
  * x86_64 without ERMS and FSRM: a kernel that finds them copies memory by `rep movsb`, which emulation does byte by byte. Bytes through a
- * vsock took 2 to 4 times as long. aarch64 with a cheaper algorithm for pointer authentication than the one that real ones use.
+ * vsock took 2 to 4 times as long. aarch64 with a cheaper algorithm for pointer authentication than the one of real CPUs.
  */
 const EMULATED_CPU: Record<GuestArch, string> = { x86_64: 'max,-erms,-fsrm', aarch64: 'max,pauth-impdef=on' }
 
-/** Options → QEMU's command line, without the program. Pure; throws QemuError INVALID_OPTION. */
+/** Options → QEMU's command line, without the program. Pure. @throws TypeError, RangeError */
 export function qemuArgv(options: MachineOptions, fds: ArgvDescriptors): string[] {
-  checkOptions('boot', options)
-  for (const name of ['cpu', 'initrd', 'append'] as const) checkText(named(name), options[name])
-  for (const name of ['machineOptions', 'chardevs', 'devices', 'args', 'ports'] as const) checkTexts(named(name), options[name])
-  for (const name of ['sharedMemory', 'reboot'] as const) checkSwitch(named(name), options[name])
+  checkObject('options', options)
+  for (const name of ['cpu', 'initrd', 'append'] as const) checkOptionalString(name, options[name])
+  for (const name of ['machineOptions', 'chardevs', 'devices', 'args', 'ports'] as const)
+    checkOptionalStrings(name, options[name])
+  for (const name of ['sharedMemory', 'reboot'] as const) checkSwitch(name, options[name])
   const { machine = 'q35', accel = 'tcg', chardevs = [], devices = [], args = [] } = options
-  oneOf('machine', machine, ['pc', 'q35', 'microvm', 'virt'])
-  oneOf('accel', accel, ['tcg', 'kvm'])
-  if (typeof options.kernel !== 'string' || options.kernel === '')
-    throw invalid('kernel', options.kernel, 'the path of a kernel image')
+  checkOneOf('machine', machine, ['pc', 'q35', 'microvm', 'virt'])
+  checkOneOf('accel', accel, ['tcg', 'kvm'])
+  checkPath('kernel', options.kernel, 'the path of a kernel image')
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...(options.reboot ? [] : ['-no-reboot']),
@@ -105,18 +114,17 @@ export function qemuArgv(options: MachineOptions, fds: ArgvDescriptors): string[
 function machineArgs(options: MachineOptions, machine: MachineType): string[] {
   const { memory = '256M', maxMemory, cpus = 1, sharedMemory = false, machineOptions = [] } = options
   size('memory', memory)
-  count('cpus', cpus, 1)
+  integer('cpus', cpus, { min: 1 })
   const { maxCpus = options.accel === 'kvm' ? cpus : Math.max(cpus, 2) } = options
-  count('maxCpus', maxCpus, cpus)
+  integer('maxCpus', maxCpus, { min: cpus })
   // Neither device is of use to a server guest, and each costs time when it is emulated.
   const properties = machine === 'pc' || machine === 'q35' ? ['vmport=off', 'hpet=off'] : []
   if (sharedMemory) properties.push('memory-backend=mem0')
   let ram = `size=${memory}`
   if (maxMemory !== undefined) {
-    if (typeof maxMemory !== 'object' || maxMemory === null)
-      throw invalid('maxMemory', maxMemory, 'an object with slots and size')
+    checkObject('maxMemory', maxMemory, 'an object with slots and size')
     size('maxMemory.size', maxMemory.size)
-    count('maxMemory.slots', maxMemory.slots, 1)
+    integer('maxMemory.slots', maxMemory.slots, { min: 1 })
     ram += `,slots=${maxMemory.slots},maxmem=${maxMemory.size}`
   }
   return [
@@ -141,8 +149,8 @@ function virtio(device: string, machine: MachineType): string {
 
 function portArgs(ports: readonly string[], machine: MachineType, fds: readonly number[]): string[] {
   if (ports.length === 0) return []
-  if (ports.length > 30) throw invalid('ports', ports.length, 'at most 30 names')
-  if (new Set(ports).size !== ports.length) throw invalid('ports', ports, 'names that differ')
+  if (ports.length > 30) wrongValue('ports', 'at most 30 names', ports)
+  allDiffer('ports', ports)
   return [
     ...['-device', `${virtio('serial', machine)},id=ports`],
     ...ports.flatMap((name, i) => [
@@ -153,50 +161,43 @@ function portArgs(ports: readonly string[], machine: MachineType, fds: readonly 
 }
 
 function driveArgs(drives: readonly Drive[], machine: MachineType): string[] {
-  if (!Array.isArray(drives)) throw invalid('drives', drives, 'an array of drives')
-  for (const drive of drives)
-    if (typeof drive !== 'object' || drive === null) throw invalid('drives[]', drive, 'an object with id and path')
-  if (new Set(drives.map(({ id }) => id)).size !== drives.length)
-    throw invalid(
-      'drives',
-      drives.map(({ id }) => id),
-      'ids that differ',
-    )
+  if (!Array.isArray(drives)) wrongType('drives', 'an array of drives', drives)
+  for (const drive of drives) checkObject('drives[]', drive, 'an object with id and path')
+  allDiffer(
+    'drives[].id',
+    drives.map(({ id }) => id),
+  )
   return drives.flatMap(({ id, path, readOnly = false, format = 'raw' }: Drive) => {
     token('drives[].id', id)
-    if (typeof path !== 'string' || path === '') throw invalid('drives[].path', path, 'the path of a file')
-    oneOf('drives[].format', format, ['raw', 'qcow2'])
-    checkSwitch(named('drives[].readOnly'), readOnly)
-    if (id.length > 20) throw invalid('drives[].id', id, 'at most 20 bytes')
+    checkPath('drives[].path', path, 'the path of a file')
+    checkOneOf('drives[].format', format, ['raw', 'qcow2'])
+    checkSwitch('drives[].readOnly', readOnly)
+    if (id.length > 20) wrongValue('drives[].id', 'at most 20 bytes', id)
     const node = { driver: format, 'node-name': `drive-${id}`, 'read-only': readOnly, file: { driver: 'file', filename: path } }
     return ['-blockdev', JSON.stringify(node), '-device', `${virtio('blk', machine)},id=${id},drive=drive-${id},serial=${id}`]
   })
 }
 
-function token(what: string, value: string): string {
-  if (typeof value !== 'string' || !/^[A-Za-z][A-Za-z0-9._-]*$/.test(value))
-    throw invalid(what, value, 'a letter, then letters, digits, ".", "_", "-"')
+const TOKEN = 'a letter, then letters, digits, ".", "_", "-"'
+
+function token(name: string, value: string): string {
+  checkString(name, value, TOKEN)
+  if (!/^[A-Za-z][A-Za-z0-9._-]*$/.test(value)) wrongValue(name, TOKEN, value)
   return value
 }
 
-function size(what: string, value: string): void {
-  if (typeof value !== 'string' || !/^[1-9][0-9]*[KMGT]$/.test(value))
-    throw invalid(what, value, 'a number with K, M, G or T, such as 512M')
+function size(name: string, value: string): void {
+  const allowed = 'a number with K, M, G or T, such as 512M'
+  checkString(name, value, allowed)
+  if (!/^[1-9][0-9]*[KMGT]$/.test(value)) wrongValue(name, allowed, value)
 }
 
-function count(what: string, value: number, least: number): void {
-  if (!Number.isInteger(value) || value < least) throw invalid(what, value, `an integer of at least ${least}`)
+function checkPath(name: string, value: unknown, allowed: string): void {
+  checkString(name, value, allowed)
+  if (value === '') wrongValue(name, allowed, value)
 }
 
-function oneOf(what: string, value: string, allowed: readonly string[]): void {
-  if (!allowed.includes(value)) throw invalid(what, value, allowed.join(', '))
-}
-
-function named(option: string): string {
-  return `boot option ${option}`
-}
-
-/** The refusal of an option of a boot. */
-export function invalid(what: string, value: unknown, allowed: string): QemuError {
-  return refused(named(what), value, allowed)
+function allDiffer(name: string, values: readonly string[]): void {
+  const twice = values.find((value, at) => values.indexOf(value) !== at)
+  if (twice !== undefined) wrongValue(name, 'different each time', twice)
 }

@@ -1,45 +1,55 @@
 import { StringDecoder } from 'node:string_decoder'
 import { types } from 'node:util'
-import { type Bounds, bounded, type Clock } from './bounded.js'
-import { checkClock, checkOptions, checkSignal, refused } from './check.js'
-import { QemuError } from './errors.js'
+import { onAbort } from '@upcall/foundation/abort'
+import { checkClock, checkObject, checkSignal, checkTimeout, integer, wrongType } from '@upcall/foundation/check'
+import type { Clock } from '@upcall/foundation/clock'
+import { TextLines } from '@upcall/foundation/lines'
+import { bounded } from '@upcall/foundation/wait'
+import { type About, abortedError, QemuError } from './errors.js'
 
 export interface WaitOptions {
-  deadlineMs: number
+  /** Gives up with the code DEADLINE after so many milliseconds; Infinity for no limit. */
+  timeoutMs: number
   signal?: AbortSignal | undefined
   /** Only lines from this number on count, e.g. the `lineCount` read before a command was sent. Default 0: all there are. */
   fromLine?: number | undefined
 }
 
-/** How much of the console is kept: older lines are dropped (the log file or sink has them all). */
+export interface LinesOptions {
+  signal?: AbortSignal | undefined
+  /** The number of the first line. Default 0: all there are. */
+  fromLine?: number | undefined
+}
+
+/** How much of the console is kept. Older lines are dropped; the log file or sink has them all. */
 const KEPT_LINES = 50_000
 const KEPT_CHARACTERS = 16 << 20
-/** What a guest prints without a line end is broken into lines of so many characters. */
+/** A longer line is cut. */
 const LONGEST_LINE = 64 << 10
 const TAIL_LINES = 25
-/** An expression looks at an unfinished line of so many characters, which a prompt may be, as soon as more of it comes. */
+/** An expression looks at an unfinished line of so many characters, which may be a prompt, each time more of it comes. */
 const SHORT_LINE = 1 << 10
 
 /** A guest's console: the lines so far, the lines to come, and waits for one of them. */
 export class GuestConsole {
   readonly #decoder = new StringDecoder('utf8')
+  readonly #splitter = new TextLines({ max: LONGEST_LINE, longer: 'cut' })
   readonly #clock: Clock
-  /** Before `#first` they are dropped, and empty until they are cut off, many at a time. */
+  /** Lines before `#first` are dropped: they are empty until they are cut off, many at a time. */
   #lines: string[] = []
   #first = 0
   readonly #watchers = new Set<() => void>()
   /** Lines that have been cut off. */
   #cut = 0
-  /** Of the lines that are kept. */
+  /** In the lines that are kept. */
   #characters = 0
-  #partial = ''
-  /** What the last chunk has added to it. */
+  /** What the last chunk has added to the unfinished line. */
   #fresh = ''
   #endReason: QemuError | undefined
 
-  /** @throws QemuError INVALID_OPTION for what is no clock. */
+  /** @throws TypeError if the clock is not one. */
   constructor(clock: Clock) {
-    checkClock('console', clock)
+    checkClock(clock)
     this.#clock = clock
   }
 
@@ -53,14 +63,14 @@ export class GuestConsole {
     return this.#cut + this.#lines.length
   }
 
-  /** Why nothing more will come: EXITED, PANIC, CLOSED or ABORTED; undefined while QEMU runs. */
+  /** Why nothing more comes: EXITED, PANIC, CLOSED or ABORTED; undefined while QEMU runs. */
   get endReason(): QemuError | undefined {
     return this.#endReason
   }
 
   /** The last `count` lines that are not blank, for an error message. */
   tail(count = TAIL_LINES): string[] {
-    checkCount('console tail: count', count)
+    integer('count', count)
     const lines = this.#kept().filter((line) => line.trim() !== '')
     return lines.slice(Math.max(0, lines.length - count))
   }
@@ -68,22 +78,16 @@ export class GuestConsole {
   /** Feeds what the guest printed; returns it as text. */
   push(chunk: Buffer): string {
     const text = this.#decoder.write(chunk)
-    const lines = text.split('\n')
-    this.#fresh = lines.at(-1)!
-    lines[0] = this.#partial + lines[0]
-    this.#partial = lines.pop()!
-    for (const line of lines) this.#keep(withoutReturns(line))
-    while (this.#partial.length > LONGEST_LINE) {
-      this.#keep(this.#partial.slice(0, LONGEST_LINE))
-      this.#partial = this.#partial.slice(LONGEST_LINE)
-      this.#fresh = this.#partial
-    }
+    const before = this.lineCount
+    for (const line of this.#splitter.push(text)) this.#keep(withoutReturns(line))
+    // After a line end in the chunk, all of the unfinished line is fresh.
+    this.#fresh = this.lineCount === before ? text : this.#partial
     this.#dropOldest()
     this.#notify()
     return text
   }
 
-  /** No more will come: waits that are still open reject with `reason`, iterations end. Only the first reason counts. */
+  /** Nothing more comes: open waits reject with `reason`, and iterations end. Only the first reason counts. */
   end(reason: QemuError): void {
     if (this.#endReason) return
     this.#endReason = reason
@@ -95,13 +99,23 @@ export class GuestConsole {
    * as it is. Rejects with DEADLINE, ABORTED, EXITED, PANIC or CLOSED and the last console lines.
    */
   async waitFor(pattern: string | RegExp, options: WaitOptions): Promise<RegExpMatchArray> {
-    checkOptions('console', options)
-    const { deadlineMs, signal, fromLine = 0 } = options
-    if (typeof pattern !== 'string' && !types.isRegExp(pattern)) throw refused('console: pattern', pattern, 'a text or a RegExp')
-    checkCount('console: fromLine', fromLine)
+    checkObject('options', options)
+    const { timeoutMs, signal, fromLine = 0 } = options
+    if (typeof pattern !== 'string' && !types.isRegExp(pattern)) wrongType('pattern', 'a string or a RegExp', pattern)
+    integer('fromLine', fromLine)
+    checkTimeout('timeoutMs', timeoutMs)
+    checkSignal(signal)
     const regexp = typeof pattern === 'string' ? new RegExp(pattern.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')) : stateless(pattern)
-    const what = `console: waiting for ${regexp}`
-    const bounds: Bounds = { deadlineMs, signal, clock: this.#clock, what, tail: () => this.tail() }
+    const about = { op: 'waitFor', subject: String(regexp) }
+    const bounds = {
+      ...{ timeoutMs, signal, clock: this.#clock },
+      late: () =>
+        new QemuError({
+          ...{ ...about, code: 'DEADLINE', what: `no console line matches within ${Math.round(timeoutMs)} ms` },
+          console: this.tail(),
+        }),
+      aborted: (reason: unknown) => abortedError(about, reason, this.tail()),
+    }
     return bounded(bounds, (resolve, reject) => {
       let next = fromLine
       // Of the line `next`, while it is unfinished: a string is not looked for again where it was not found.
@@ -121,10 +135,10 @@ export class GuestConsole {
       const matchInPartial = () => {
         if (typeof pattern !== 'string') return this.#partial.match(regexp)
         // Touching the whole line would make one string of all its pieces each time.
-        const isNext = searched === this.#partial.length - this.#fresh.length
-        const text = isNext ? carry + this.#fresh : this.#partial
+        const length = this.#splitter.pending
+        const text = searched === length - this.#fresh.length ? carry + this.#fresh : this.#partial
         if (text.includes(pattern)) return this.#partial.match(regexp)
-        searched = this.#partial.length
+        searched = length
         carry = text.slice(Math.max(0, text.length - pattern.length + 1))
         return null
       }
@@ -135,8 +149,8 @@ export class GuestConsole {
           if (match) return resolve(match)
         }
         if (next === this.lineCount) {
-          // An expression begins anew each time: with a long line it waits until all that has come for now is there.
-          if (evenIfLong || typeof pattern === 'string' || this.#partial.length <= SHORT_LINE) {
+          // An expression starts again each time: with a long line it waits until all that has come for now is there.
+          if (evenIfLong || typeof pattern === 'string' || this.#splitter.pending <= SHORT_LINE) {
             const match = matchInPartial()
             if (match) return resolve(match)
           } else {
@@ -146,7 +160,7 @@ export class GuestConsole {
             })
           }
         }
-        if (this.#endReason) reject(this.#endError(what, this.#endReason))
+        if (this.#endReason) reject(this.#endError(about, this.#endReason))
       }
       const watcher = () => look(this.#endReason !== undefined)
       this.#watchers.add(watcher)
@@ -158,19 +172,17 @@ export class GuestConsole {
     })
   }
 
-  /** All lines from the first one kept, then those to come; ends when QEMU does, or on abort. */
-  async *lines(
-    options: { signal?: AbortSignal | undefined; fromLine?: number | undefined } = {},
-  ): AsyncGenerator<string, void, void> {
-    checkOptions('console', options)
+  /** All lines from the first one kept, then those to come. Ends when QEMU does, or on abort. */
+  async *lines(options: LinesOptions = {}): AsyncGenerator<string, void, void> {
+    checkObject('options', options)
     const { signal, fromLine = 0 } = options
-    checkSignal('console', signal)
-    checkCount('console: fromLine', fromLine)
+    checkSignal(signal)
+    integer('fromLine', fromLine)
     let next = fromLine
     while (!signal?.aborted) {
       for (next = Math.max(next, this.#dropped); next < this.lineCount; next++) yield this.#lines[next - this.#cut]!
       if (this.#endReason) {
-        if (this.#partial !== '') yield this.#partial
+        if (this.#splitter.pending > 0) yield this.#partial
         return
       }
       await this.#change(signal)
@@ -186,12 +198,17 @@ export class GuestConsole {
       if (signal?.aborted) return resolve()
       const wake = () => {
         this.#watchers.delete(wake)
-        signal?.removeEventListener('abort', wake)
+        unlisten()
         resolve()
       }
+      const unlisten = onAbort(signal, wake)
       this.#watchers.add(wake)
-      signal?.addEventListener('abort', wake, { once: true })
     })
+  }
+
+  /** The line that has not ended yet. */
+  get #partial(): string {
+    return this.#splitter.peek()
   }
 
   #keep(line: string): void {
@@ -210,7 +227,7 @@ export class GuestConsole {
     this.#first = 0
   }
 
-  /** Lines that are no longer there. */
+  /** The number of lines that are no longer kept. */
   get #dropped(): number {
     return this.#cut + this.#first
   }
@@ -223,17 +240,12 @@ export class GuestConsole {
     for (const watcher of [...this.#watchers]) watcher()
   }
 
-  #endError(what: string, { code, summary, cause }: QemuError): QemuError {
-    return new QemuError(code, `${what}: ${summary}`, { cause, console: this.tail() })
+  #endError(about: About, { code, what, next, cause }: QemuError): QemuError {
+    return new QemuError({ ...about, code, what, next, cause, console: this.tail() })
   }
 }
 
-/** @throws QemuError */
-function checkCount(what: string, value: number): void {
-  if (!Number.isInteger(value) || value < 0) throw refused(what, value, 'an integer of at least 0')
-}
-
-/** By hand: an expression for what stands at the end begins anew at each place before it. */
+/** By hand: an expression for the end of a line would start again at each return in it. */
 function withoutReturns(line: string): string {
   let end = line.length
   while (line[end - 1] === '\r') end--

@@ -1,9 +1,10 @@
+export { type Clock, systemClock } from '@upcall/foundation/clock'
 export type { GuestArch, MachineType } from './arch.js'
 export { type Accelerator, type ArgvDescriptors, type Drive, type MachineOptions, qemuArgv } from './argv.js'
-export { type Clock, systemClock } from './bounded.js'
-export { GuestConsole, type WaitOptions } from './console.js'
-export { QemuError, type QemuErrorCode, type QemuErrorOptions, QmpCommandError } from './errors.js'
-export { type BootOptions, type BootRestart, bootGuest, type Guest } from './guest.js'
+export type { BootRestart } from './boot-error.js'
+export { GuestConsole, type LinesOptions, type WaitOptions } from './console.js'
+export { isQemuError, QemuError, type QemuErrorCode, type QemuErrorFields, QmpCommandError } from './errors.js'
+export { type BootOptions, bootGuest, type Guest } from './guest.js'
 export { makeExt4 } from './image/ext4.js'
 export { buildGuestImage, type GuestImage, type ImageOptions } from './image/image.js'
 export { buildKernelModule, type KernelModuleOptions } from './image/kernel-module.js'
@@ -20,3 +21,4 @@ export {
   type QmpEvent,
   type QmpOptions,
 } from './qmp.js'
+export type { QmpReason } from './qmp-text.js'

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { openLogFile } from './log.js'
 
 describe('openLogFile', () => {
-  it('writes anew, and nothing behind its end', () => {
+  it('empties the file first, and writes nothing after its end', () => {
     const directory = mkdtempSync(join(tmpdir(), 'log-'))
     try {
       const path = join(directory, 'console')

@@ -1,4 +1,6 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
+import { callBack } from '@upcall/foundation/callback'
+import { textOf } from '@upcall/foundation/error'
 
 /** Where a console's text goes as it comes. */
 export interface Log extends Disposable {
@@ -6,8 +8,8 @@ export interface Log extends Disposable {
 }
 
 /**
- * A file for what a console prints, written anew and synchronously, so that nothing is lost when the process dies. If it cannot be written to
- * any more, say because the disk is full, that is told once, and the guest goes on without it.
+ * A file for what a console prints, emptied first and written synchronously, so that nothing is lost when the process dies. When it cannot be
+ * written to any more (the disk is full, say), `onFailure` is called once, and the guest goes on without it.
  *
  * @throws if it cannot be opened.
  */
@@ -24,15 +26,15 @@ export function openLogFile(path: string, onFailure: (why: string) => void): Log
         writeSync(fd, text)
       } catch (error) {
         close()
-        onFailure((error as Error).message)
+        callBack(onFailure, textOf(error))
       }
     },
     [Symbol.dispose]: close,
   }
 }
 
-/** A file, whose failure is told by a process warning; or a function; or nothing. */
+/** A file, whose failure becomes a process warning; or a function, whose errors are uncaught exceptions; or nothing. */
 export function openLog(log: string | ((text: string) => void) | undefined): Log {
-  if (typeof log !== 'string') return { write: log ?? (() => {}), [Symbol.dispose]() {} }
-  return openLogFile(log, (why) => process.emitWarning(`console log ${log}: ${why}; nothing more is written to it`))
+  if (typeof log !== 'string') return { write: (text) => callBack(log, text), [Symbol.dispose]() {} }
+  return openLogFile(log, (why) => process.emitWarning(`console log ${log}: ${why}. Nothing more is written to it.`))
 }

@@ -42,8 +42,8 @@ describe('the program that ends QEMU with this process', () => {
     // Asked once.
     expect(await runs(busybox)).toHaveLength(1)
     expect(warn.mock.calls.map(([text]) => text)).toEqual([
-      `no setpriv with --pdeathsig (util-linux 2.33 or later) was found; ${busybox}/setpriv: setpriv: unrecognized option '--pdeathsig'. ` +
-        'QEMU goes on if this process is killed by SIGKILL: install util-linux',
+      `there is no setpriv with --pdeathsig (util-linux 2.33 or later); ${busybox}/setpriv: setpriv: unrecognized option '--pdeathsig'. ` +
+        'QEMU goes on if this process is killed by SIGKILL. Install util-linux.',
     ])
   })
 

@@ -3,9 +3,14 @@ import { EventEmitter, on } from 'node:events'
 import { connect as connectSocket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
-import { abortedError, bounded, type Clock, checkDeadline, systemClock } from './bounded.js'
-import { checkClock, checkOptions, checkSignal, refused } from './check.js'
-import { QemuError, QmpCommandError } from './errors.js'
+import { callBack } from '@upcall/foundation/callback'
+import { checkClock, checkObject, checkSignal, checkString, checkTimeout, wrongType, wrongValue } from '@upcall/foundation/check'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
+import { errnoOf, textOf } from '@upcall/foundation/error'
+import { LineTooLongError, TextLines } from '@upcall/foundation/lines'
+import { traceOf } from '@upcall/foundation/trace'
+import { type Bounds, bounded } from '@upcall/foundation/wait'
+import { type About, abortedError, QemuError, QmpCommandError } from './errors.js'
 
 /** One asynchronous event, as QEMU's QMP reference lists them: `{ event, data, timestamp }`. */
 export interface QmpEvent {
@@ -15,36 +20,42 @@ export interface QmpEvent {
 }
 
 export interface QmpOptions {
-  /** Default deadline of the handshake and of each command; default 5000. */
+  /** Bound on the handshake and on each command, in milliseconds; default 5000. */
   timeoutMs?: number | undefined
   signal?: AbortSignal | undefined
   clock?: Clock | undefined
 }
 
 export interface ExecuteOptions {
+  /** Default: the client's. */
   timeoutMs?: number | undefined
   signal?: AbortSignal | undefined
 }
 
 export interface EventWaitOptions {
-  deadlineMs: number
+  /** Gives up with the code DEADLINE after so many milliseconds; Infinity for no limit. */
+  timeoutMs: number
   signal?: AbortSignal | undefined
-  /** Default: any event of that name will do. */
+  /** Default: any event of that name will do. What it throws rejects the wait. */
   accepts?: ((event: QmpEvent) => boolean) | undefined
 }
 
 export interface HandshakeOptions extends QmpOptions {
-  /** Deadline of the handshake alone. */
-  handshakeMs?: number | undefined
+  /** Bound on the handshake alone, in milliseconds; default `timeoutMs`. */
+  handshakeTimeoutMs?: number | undefined
 }
 
+const trace = traceOf('qemu')
+
 /** Why a monitor that takes a connection does not greet, and why it takes no more. */
-const ONE_CLIENT = 'a monitor serves one client at a time: is another one connected?'
+const ONE_CLIENT = 'A monitor serves one client at a time: check that no other one is connected.'
 /** Of a Unix socket's path, in bytes (Linux, struct sockaddr_un). */
 const LONGEST_PATH = 107
-
-/** The longest answers, such as QEMU's own schema, have a few hundred thousand. */
-const MAX_LINE = 16 << 20
+/** In characters. The longest answers, such as QEMU's own schema, have a few hundred thousand. */
+const LONGEST_LINE = 16 << 20
+const DEFAULT_TIMEOUT_MS = 5000
+/** How much of a line that is not QMP an error shows. */
+const SHOWN = 80
 
 interface Pending {
   command: string
@@ -52,29 +63,38 @@ interface Pending {
   reject(error: QemuError): void
 }
 
+/** A wait for an event. */
+interface Waiter {
+  onEvent(event: QmpEvent): void
+  onEnd(ended: QemuError): void
+}
+
 /**
  * A client of the QEMU Machine Protocol (QEMU, docs/interop/qmp-spec): greeting, capabilities, commands told apart by id, events.
- * Emits `'event'` with each {@link QmpEvent} and `'close'` once, when the connection has ended for whatever reason.
+ * Emits `'event'` with each {@link QmpEvent} and `'close'` once, when the connection has ended, for any reason. What a listener throws
+ * is an uncaught exception, as with any emitter; the connection goes on.
  */
 export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   readonly #stream: Duplex
   readonly #clock: Clock
   readonly #timeoutMs: number
+  readonly #lines = new TextLines({ max: LONGEST_LINE })
   readonly #pending = new Map<number, Pending>()
+  readonly #waiters = new Set<Waiter>()
   /** Not from 1: what the last client of a monitor asked last, QEMU may answer to the next one. */
   #nextId = randomInt(2 ** 32) * 2 ** 16
-  /** The line that has not ended yet, in the pieces that came: they are joined once, when it ends. */
-  #pieces: string[] = []
-  /** Of all pieces together. */
-  #length = 0
   #onGreeting: ((greeting: Greeting) => void) | undefined
   #version = { major: 0, minor: 0, micro: 0 }
   #ended: QemuError | undefined
 
-  /** Greets QEMU over a connected stream, which the client then owns. Rejects with INVALID_OPTION, DEADLINE, ABORTED or QMP_CLOSED. */
+  /**
+   * Greets QEMU over a connected stream, which the client then owns. Rejects with DEADLINE, ABORTED or QMP_CLOSED, or with a TypeError or
+   * RangeError for a wrong argument.
+   */
   static async over(stream: Duplex, options: HandshakeOptions = {}): Promise<QmpClient> {
-    checkOptions('qmp', options)
-    if (!isDuplex(stream)) throw refused('qmp: stream', stream, 'a Duplex stream')
+    if (!isDuplex(stream)) wrongType('stream', 'a Duplex stream', stream)
+    checkQmpOptions(options)
+    if (options.handshakeTimeoutMs !== undefined) checkTimeout('handshakeTimeoutMs', options.handshakeTimeoutMs)
     const client = new QmpClient(stream, options)
     try {
       await client.#handshake(options)
@@ -85,7 +105,7 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     }
   }
 
-  private constructor(stream: Duplex, { timeoutMs = 5000, clock = systemClock }: QmpOptions) {
+  private constructor(stream: Duplex, { timeoutMs = DEFAULT_TIMEOUT_MS, clock = systemClock }: QmpOptions) {
     super()
     this.#stream = stream
     this.#clock = clock
@@ -111,150 +131,183 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
     args?: Readonly<Record<string, unknown>>,
     options: ExecuteOptions = {},
   ): Promise<T> {
+    checkObject('options', options)
     const { timeoutMs = this.#timeoutMs, signal } = options
-    // What JSON does not have is refused before anything waits for an answer.
+    checkTimeout('timeoutMs', timeoutMs)
+    checkSignal(signal)
+    // A value that JSON does not have is refused before anything waits for an answer.
     const id = this.#nextId++
     const message = JSON.stringify({ execute: command, ...(args && { arguments: args }), id })
-    return bounded<T>({ deadlineMs: timeoutMs, signal, clock: this.#clock, what: `qmp ${command}` }, (resolve, reject) => {
+    const about = { op: 'qmp', subject: command }
+    const next = 'QEMU may still carry it out.'
+    return bounded<T>(this.#bounds({ timeoutMs, signal }, about, { awaited: 'answer', next }), (resolve, reject) => {
       if (this.#ended) {
-        reject(closedError(command, this.#ended))
+        reject(closedError(about, this.#ended))
         return undefined
       }
+      trace({ type: 'qmp.sent', line: message }, 'qmp > %s', message)
       this.#pending.set(id, { command, resolve: (value) => resolve(value as T), reject })
       this.#stream.write(`${message}\n`)
       return () => this.#pending.delete(id)
     })
   }
 
-  /** Events from the first call of `next()` on, all or those of one name; ends with the connection, throws ABORTED on abort. */
+  /** Events from the first call of `next()` on, all or those of one name. Ends with the connection; throws ABORTED on abort. */
   async *events(name?: string, { signal }: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<QmpEvent, void, void> {
-    if (signal?.aborted) throw abortedError('qmp events', signal)
+    const about = { op: 'qmp events', subject: name ?? '' }
+    if (signal?.aborted) throw abortedError(about, signal.reason)
     if (this.#ended) return
     const events = on(this, 'event', { close: ['close'], ...(signal && { signal }) }) as AsyncIterable<[QmpEvent]>
     try {
       for await (const [event] of events) if (name === undefined || event.event === name) yield event
     } catch (error) {
-      throw signal?.aborted ? abortedError('qmp events', signal) : error
+      throw signal?.aborted ? abortedError(about, signal.reason) : error
     }
   }
 
   /** Resolves with the next event of that name, e.g. `DEVICE_DELETED`. Call it before the command that brings the event about. */
-  async nextEvent(name: string, { deadlineMs, signal, accepts = () => true }: EventWaitOptions): Promise<QmpEvent> {
-    return bounded<QmpEvent>({ deadlineMs, signal, clock: this.#clock, what: `qmp event ${name}` }, (resolve, reject) => {
-      const onEvent = (event: QmpEvent) => {
-        try {
-          if (event.event === name && accepts(event)) resolve(event)
-        } catch (error) {
-          // It would end in the stream's listener, where nobody waits for it.
-          reject(error)
-        }
+  async nextEvent(name: string, options: EventWaitOptions): Promise<QmpEvent> {
+    checkObject('options', options)
+    const { timeoutMs, signal, accepts = () => true } = options
+    checkTimeout('timeoutMs', timeoutMs)
+    checkSignal(signal)
+    const about = { op: 'qmp event', subject: name }
+    return bounded<QmpEvent>(this.#bounds({ timeoutMs, signal }, about, { awaited: 'such event' }), (resolve, reject) => {
+      const waiter: Waiter = {
+        onEvent(event) {
+          try {
+            if (event.event === name && accepts(event)) resolve(event)
+          } catch (error) {
+            // In the stream's listener, nothing would catch it.
+            reject(error)
+          }
+        },
+        onEnd: (ended) => reject(closedError(about, ended)),
       }
-      const onClose = () => reject(closedError(`event ${name}`, this.#ended!))
-      if (this.#ended) {
-        onClose()
-        return undefined
-      }
-      this.on('event', onEvent).on('close', onClose)
-      return () => this.off('event', onEvent).off('close', onClose)
+      return this.#wait(waiter)
     })
   }
 
-  /** Ends the connection, not QEMU: that is `execute('quit')`. Commands under way reject with QMP_CLOSED. Twice is once. */
+  /** Ends the connection, not QEMU: that is `execute('quit')`. Commands under way reject with QMP_CLOSED. Idempotent. */
   close(): void {
-    this.#end('closed by its owner')
+    this.#end('its owner closed the client')
   }
 
-  async #handshake({ handshakeMs, signal }: HandshakeOptions): Promise<void> {
-    const deadlineMs = handshakeMs ?? this.#timeoutMs
+  async #handshake({ handshakeTimeoutMs, signal }: HandshakeOptions): Promise<void> {
+    const timeoutMs = handshakeTimeoutMs ?? this.#timeoutMs
+    const about = { op: 'qmp', subject: '' }
     // The monitor of a QEMU that was booted here has no other client.
-    const hint = handshakeMs === undefined ? ONE_CLIENT : undefined
-    const bounds = { deadlineMs, signal, clock: this.#clock, what: 'qmp greeting', hint }
+    const next = handshakeTimeoutMs === undefined ? ONE_CLIENT : undefined
+    const bounds = this.#bounds({ timeoutMs, signal }, about, { awaited: 'greeting', next })
     const greeting = await bounded<Greeting>(bounds, (resolve, reject) => {
-      const onClose = () => reject(closedError('greeting', this.#ended!))
       this.#onGreeting = resolve
-      this.once('close', onClose)
-      return () => this.off('close', onClose)
+      return this.#wait({ onEvent() {}, onEnd: (ended) => reject(closedError(about, ended)) })
     })
     this.#version = greeting.QMP.version.qemu
-    await this.execute('qmp_capabilities', undefined, { signal, timeoutMs: deadlineMs })
+    await this.execute('qmp_capabilities', undefined, { signal, timeoutMs })
   }
 
-  #receive(text: string): void {
-    const pieces = text.split('\n')
-    for (const [i, piece] of pieces.entries()) {
-      if (this.#ended) return
-      if (piece !== '') this.#pieces.push(piece)
-      this.#length += piece.length
-      if (this.#length > MAX_LINE) {
-        this.#end(`a line of more than ${MAX_LINE} characters`)
-        return
-      }
-      if (i === pieces.length - 1) return
-      const line = this.#pieces.join('')
-      this.#forget()
-      if (line.trim() !== '') this.#handle(line)
+  #bounds(
+    { timeoutMs, signal }: ExecuteOptions & { timeoutMs: number },
+    about: About,
+    { awaited, next }: { awaited: string; next?: string | undefined },
+  ): Bounds {
+    const what = `there is no ${awaited} within ${Math.round(timeoutMs)} ms`
+    return {
+      ...{ timeoutMs, signal, clock: this.#clock },
+      late: () => new QemuError({ ...about, code: 'DEADLINE', what, next }),
+      aborted: (reason) => abortedError(about, reason),
     }
   }
 
-  #forget(): void {
-    this.#pieces = []
-    this.#length = 0
+  /** Returns how to wait no longer. */
+  #wait(waiter: Waiter): (() => void) | undefined {
+    if (this.#ended) {
+      waiter.onEnd(this.#ended)
+      return undefined
+    }
+    this.#waiters.add(waiter)
+    return () => this.#waiters.delete(waiter)
+  }
+
+  #receive(text: string): void {
+    if (this.#ended) return
+    try {
+      for (const line of this.#lines.push(text)) {
+        if (line.trim() !== '') this.#handle(line)
+        if (this.#ended) return
+      }
+    } catch (error) {
+      if (!(error instanceof LineTooLongError)) throw error
+      this.#end(`QEMU sent a line of more than ${LONGEST_LINE} characters`)
+    }
   }
 
   #handle(line: string): void {
+    trace({ type: 'qmp.received', line }, 'qmp < %s', line)
     const message = parseMessage(line)
-    if (message === undefined) this.#end(`not a QMP message: ${line.slice(0, 80)}`)
+    if (message === undefined) this.#end(`QEMU sent something other than QMP: ${line.slice(0, SHOWN)}`)
     else if (message.QMP !== undefined) this.#greet(message.QMP, line)
-    else if (message.event) this.emit('event', { ...message, data: message.data ?? {} } as QmpEvent)
-    else if (message.id === undefined) this.#end(`an answer without an id: ${message.error?.desc ?? line.slice(0, 80)}`)
+    else if (message.event) this.#announce({ ...message, data: message.data ?? {} } as QmpEvent)
+    else if (message.id === undefined)
+      this.#end(`QEMU sent an answer without an id: ${message.error?.desc ?? line.slice(0, SHOWN)}`)
     else this.#answer(message.id, message)
   }
 
   #greet(greeting: Greeting['QMP'], line: string): void {
     if (typeof greeting?.version?.qemu?.major === 'number') this.#onGreeting?.({ QMP: greeting })
-    else this.#end(`a greeting without a version: ${line.slice(0, 80)}`)
+    else this.#end(`QEMU sent a greeting without a version: ${line.slice(0, SHOWN)}`)
+  }
+
+  #announce(event: QmpEvent): void {
+    for (const waiter of [...this.#waiters]) waiter.onEvent(event)
+    callBack(() => this.emit('event', event))
   }
 
   #answer(id: number, { error, return: value }: QmpMessage): void {
-    // An answer without a waiter belongs to a command whose deadline is over.
+    // An answer without a waiter belongs to a command that was given up.
     const pending = this.#pending.get(id)
     if (error) pending?.reject(new QmpCommandError(pending.command, error.class, error.desc))
     else pending?.resolve(value)
   }
 
-  #end(reason: string, cause?: unknown): void {
+  #end(what: string, cause?: unknown): void {
     if (this.#ended) return
-    this.#ended = new QemuError('QMP_CLOSED', reason, { cause })
+    trace({ type: 'qmp.ended', what, cause }, 'qmp ended: %s', what)
+    const ended = new QemuError({ code: 'QMP_CLOSED', op: 'qmp', subject: '', what, cause })
+    this.#ended = ended
     this.#stream.destroy()
-    this.#forget()
-    for (const { command, reject } of [...this.#pending.values()]) reject(closedError(command, this.#ended))
+    this.#lines.take()
+    for (const { command, reject } of [...this.#pending.values()]) reject(closedError({ op: 'qmp', subject: command }, ended))
     this.#pending.clear()
-    this.emit('close')
+    for (const waiter of [...this.#waiters]) waiter.onEnd(ended)
+    this.#waiters.clear()
+    callBack(() => this.emit('close'))
   }
 }
 
 /** Connects to the Unix socket of a QEMU that runs with `-qmp unix:<path>,server=on,wait=off`, unless another client is connected there. */
 export async function connectQmp(path: string, options: QmpOptions = {}): Promise<QmpClient> {
-  checkOptions('qmp connect', options)
-  if (typeof path !== 'string' || path === '') throw refused('qmp connect: path', path, 'the path of a socket')
-  const { timeoutMs = 5000, clock = systemClock, signal } = options
-  const what = `qmp connect ${path}`
-  if (Buffer.byteLength(path) > LONGEST_PATH)
-    throw new QemuError(
-      'INVALID_OPTION',
-      `${what}: the path of a socket has at most ${LONGEST_PATH} bytes; this one has ${Buffer.byteLength(path)}`,
-    )
-  checkDeadline(what, timeoutMs)
-  checkSignal(what, signal)
-  checkClock(what, clock)
+  checkString('path', path, 'the path of a socket')
+  const bytes = Buffer.byteLength(path)
+  if (bytes === 0 || bytes > LONGEST_PATH) wrongValue('path', `the path of a socket, of at most ${LONGEST_PATH} bytes`, path)
+  checkQmpOptions(options)
+  const { timeoutMs = DEFAULT_TIMEOUT_MS, clock = systemClock, signal } = options
+  const about = { op: 'qmp connect', subject: path }
+  const bounds: Bounds = {
+    ...{ timeoutMs, signal, clock },
+    late() {
+      const what = `there is no connection within ${Math.round(timeoutMs)} ms`
+      return new QemuError({ ...about, code: 'DEADLINE', what, next: ONE_CLIENT, retryable: true })
+    },
+    aborted: (reason) => abortedError(about, reason),
+  }
+  if (signal?.aborted) throw abortedError(about, signal.reason)
   const socket = connectSocket(path).on('error', () => {})
   try {
-    await bounded<void>({ deadlineMs: timeoutMs, signal, clock, what, hint: ONE_CLIENT }, (resolve, reject) => {
+    await bounded<void>(bounds, (resolve, reject) => {
       const onConnect = () => resolve()
-      const onError = (cause: NodeJS.ErrnoException) => {
-        const why = WHY_NOT[cause.code ?? '']
-        reject(new QemuError('QMP_CLOSED', `${what}: ${cause.message}${why === undefined ? '' : `; ${why}`}`, { cause }))
-      }
+      const onError = (cause: Error) => reject(connectError(about, cause))
       socket.once('connect', onConnect).once('error', onError)
       return () => socket.off('connect', onConnect).off('error', onError)
     })
@@ -265,12 +318,29 @@ export async function connectQmp(path: string, options: QmpOptions = {}): Promis
   return QmpClient.over(socket, options)
 }
 
-const WHY_NOT: Readonly<Record<string, string>> = {
-  ENOENT: 'nothing is there; is QEMU running with -qmp unix:<path>,server=on,wait=off?',
-  ECONNREFUSED: 'nobody listens there; is QEMU still running?',
-  EACCES: "this user may not connect there; the socket is QEMU's user's",
-  // Those that wait for the monitor are too many already.
-  EAGAIN: ONE_CLIENT,
+/** @throws TypeError, RangeError */
+function checkQmpOptions(options: QmpOptions): void {
+  checkObject('options', options)
+  const { timeoutMs, signal, clock } = options
+  if (timeoutMs !== undefined) checkTimeout('timeoutMs', timeoutMs)
+  checkSignal(signal)
+  if (clock !== undefined) checkClock(clock)
+}
+
+/** What the errno of a connect means, and what helps. */
+const REFUSALS: Readonly<Record<string, readonly [what: string, next: string]>> = {
+  ENOENT: ['there is no socket', 'Check that QEMU runs with -qmp unix:<path>,server=on,wait=off.'],
+  ECONNREFUSED: ['there is no listener', 'Check that QEMU still runs.'],
+  EACCES: ['this user may not connect', "The socket is QEMU's user's: run this as the same user."],
+  // Too many clients wait for the monitor already.
+  EAGAIN: ['the socket takes no more connections', ONE_CLIENT],
+}
+
+function connectError(about: About, cause: Error): QemuError {
+  const errno = errnoOf(cause)
+  const [meaning, next] = REFUSALS[errno] ?? []
+  const what = meaning === undefined ? textOf(cause) : `${meaning} (${errno})`
+  return new QemuError({ ...about, code: 'QMP_CLOSED', what, next, retryable: next !== undefined && errno !== 'EACCES', cause })
 }
 
 interface Greeting {
@@ -297,6 +367,6 @@ function parseMessage(line: string): QmpMessage | undefined {
   }
 }
 
-function closedError(command: string, { message, cause }: QemuError): QemuError {
-  return new QemuError('QMP_CLOSED', `qmp ${command}: ${message}`, { cause })
+function closedError(about: About, { what, cause }: QemuError): QemuError {
+  return new QemuError({ ...about, code: 'QMP_CLOSED', what, cause })
 }

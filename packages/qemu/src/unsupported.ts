@@ -1,23 +1,35 @@
-// What QEMU says when it does not have what its command line names: another version, or a build without some devices.
+// What QEMU prints when it does not have what its command line names: it is of another version, or was built without some devices. The text is
+// all there is. It is read here and nowhere else.
 
-const COMPLAINTS: readonly (readonly [pattern: RegExp, what: (name: string) => string])[] = [
-  [/'([^']+)' is not a valid device model name/, (name) => `no device ${name}; "-device help" lists what it has`],
-  [/unsupported machine type/, () => 'no machine of that type; "-machine help" lists what it has'],
-  [/invalid accelerator (\S+)/, (name) => `no accelerator ${name}; "-accel help" lists what it has`],
-  [/unable to find CPU model '([^']+)'/, (name) => `no CPU model ${name}; "-cpu help" lists what it has`],
-  [/Property '([^']+)' not found/, (name) => `no property ${name}`],
-  [/: (-[\w-]+): invalid option$/m, (name) => `no option ${name}`],
-  [/Parameter 'qom-type' does not accept value '([^']+)'/, (name) => `no object ${name}; "-object help" lists what it has`],
-  [/'([^']+)' is not a valid char driver name/, (name) => `no chardev ${name}; "-chardev help" lists what it has`],
+/** What this QEMU lacks, and what the reader can do about it. */
+export interface Unsupported {
+  readonly what: string
+  readonly next: string
+}
+
+const COMPLAINTS: readonly (readonly [pattern: RegExp, lacks: (name: string) => string, list?: string])[] = [
+  [/'([^']+)' is not a valid device model name/, (name) => `device ${name}`, '-device help'],
+  [/unsupported machine type/, () => 'machine of that type', '-machine help'],
+  [/invalid accelerator (\S+)/, (name) => `accelerator ${name}`, '-accel help'],
+  [/unable to find CPU model '([^']+)'/, (name) => `CPU model ${name}`, '-cpu help'],
+  [/Property '([^']+)' not found/, (name) => `property ${name}`],
+  [/: (-[\w-]+): invalid option$/m, (name) => `option ${name}`],
+  [/Parameter 'qom-type' does not accept value '([^']+)'/, (name) => `object ${name}`, '-object help'],
+  [/'([^']+)' is not a valid char driver name/, (name) => `chardev ${name}`, '-chardev help'],
 ]
 
-/** What of its command line this QEMU does not know, in words; undefined if it ended for another reason. */
-export function unsupported(output: string): string | undefined {
+/** What of its command line this QEMU does not know; undefined if it ended for another reason. */
+export function unsupported(output: string): Unsupported | undefined {
   if (/Could not access KVM kernel module|failed to initialize kvm/i.test(output))
-    return "KVM cannot be used here: is there a /dev/kvm, and may this user open it? accel: 'tcg' needs neither"
-  for (const [pattern, what] of COMPLAINTS) {
+    return {
+      what: 'KVM cannot be used here',
+      next: "Check that there is a /dev/kvm and that this user may open it, or use accel: 'tcg', which needs neither.",
+    }
+  for (const [pattern, lacks, list] of COMPLAINTS) {
     const [seen, name = ''] = pattern.exec(output) ?? []
-    if (seen !== undefined) return `this QEMU has ${what(name)}. It is of another version, or was built without`
+    if (seen === undefined) continue
+    const lists = list === undefined ? '' : `"${list}" lists what it has. `
+    return { what: `this QEMU has no ${lacks(name)}`, next: `${lists}It is of another version, or was built without.` }
   }
   return undefined
 }

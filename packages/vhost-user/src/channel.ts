@@ -1,5 +1,5 @@
-import { DeviceError } from './machine/errors.js'
-import { decodeMessageHeader, MAX_REGIONS, MESSAGE_HEADER_SIZE, type MessageHeader } from './machine/message.js'
+import { protocolError } from './machine/errors.js'
+import { decodeMessageHeader, MAX_REGIONS, MESSAGE_HEADER_SIZE, type MessageHeader } from './machine/message-format.js'
 import type { Binding, Descriptor } from './native/binding.js'
 
 export interface ChannelHandlers {
@@ -80,11 +80,11 @@ export class Channel {
       if (received === undefined) return 'later'
       this.#descriptors.push(...received.descriptors)
       if (this.#descriptors.length > MAX_REGIONS) {
-        throw new DeviceError('PROTOCOL', `vhost-user: more than ${MAX_REGIONS} descriptors beside one message`)
+        throw protocolError('message', `there are more than ${MAX_REGIONS} descriptors beside it`)
       }
       if (received.bytes.length === 0) {
         if (this.#filled === 0 && this.#header === undefined) return 'end'
-        throw new DeviceError('PROTOCOL', 'vhost-user: the front end closed in the middle of a message')
+        throw protocolError('message', 'the front end closed the socket in the middle of it')
       }
       this.#buffer.set(received.bytes, this.#filled)
       this.#filled += received.bytes.length

@@ -1,13 +1,8 @@
-/** Where time comes from. Milliseconds, monotonic. */
-export interface Clock {
-  now(): number
-  /** Calls `fn` after `ms`, unless the result is called first. */
-  setTimer(ms: number, fn: () => void): () => void
-}
+import { type Clock, systemClock } from '@upcall/foundation/clock'
 
-/** The real one. Its timers do not keep the process alive: whatever they guard does. */
-export const systemClock: Clock = {
-  now: () => performance.now(),
+/** The system's clock. Its timers do not keep the process alive: what they guard does. */
+export const unheldClock: Clock = {
+  now: systemClock.now,
   setTimer(ms, fn) {
     const timer = setTimeout(fn, ms).unref()
     return () => clearTimeout(timer)

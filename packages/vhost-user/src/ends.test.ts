@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { fateOf, LINGER_MS, pair, reading, type World, world } from '../testing/ends.js'
 import type { GuestSocket } from '../testing/guest-sockets.js'
 import { binding } from '../testing/scene.js'
-import type { IncomingConnection } from './attachment.js'
+import type { IncomingConnection } from './connections.js'
 import { SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './machine/packet.js'
 
 // Nothing is cut short silently, nothing broken is called complete, nothing complete is called broken.

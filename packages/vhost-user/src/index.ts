@@ -1,11 +1,13 @@
-export type { ConnectionHandler, DeviceSnapshot, IncomingConnection, Recovery } from './attachment.js'
-export type { Clock } from './clock.js'
+export type { Clock } from '@upcall/foundation/clock'
+export type { DeviceSnapshot } from './attachment.js'
+export type { ConnectionHandler, IncomingConnection } from './connections.js'
 export { isVsockDeviceError, VsockDeviceError, type VsockDeviceErrorCode, type VsockDeviceErrorInit } from './errors.js'
+export type { Recovery } from './lookout.js'
 export type { ConnectionSnapshot, ConnectionState } from './machine/connection.js'
 export { DeviceError, type DeviceErrorCode } from './machine/errors.js'
 export type { RingSnapshot } from './machine/vring.js'
 export { AddonError, type Attempt } from './native/loader.js'
-export { type Callback, VsockStream } from './stream.js'
+export type { Callback, VsockStream } from './stream.js'
 export {
   createVsockDevice,
   type DeviceState,

@@ -1,10 +1,10 @@
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { addonIfBuilt } from '../testing/addon.js'
-import { listenUnix, lock, unixAddress } from './listener.js'
+import { listenUnix, unixAddress } from './listener.js'
 import type { Binding, Descriptor } from './native/binding.js'
 
 const addon = addonIfBuilt()
@@ -44,31 +44,6 @@ describe.runIf(addon !== undefined)('a path', () => {
       await started[0]!.close()
       expect(existsSync(path)).toBe(false)
     }
-  })
-
-  test('whoever finds a dead server’s file leaves it alone while another starter looks at it', async () => {
-    die(binding)
-    const { ino } = lstatSync(path)
-    const unlock = await lock(binding, path)
-    let refusals = 0
-    let waits!: () => void
-    const waiting = new Promise<void>((resolve) => (waits = resolve))
-    const counting: Binding = {
-      ...binding,
-      bind(...args) {
-        try {
-          binding.bind(...args)
-        } catch (error) {
-          if (++refusals === 2) waits()
-          throw error
-        }
-      },
-    }
-    const starting = listen(counting)
-    await Promise.race([waiting, starting])
-    expect(lstatSync(path).ino).toBe(ino)
-    unlock()
-    await (await starting).close()
   })
 
   test('may be as long as a Unix socket’s can, however short its last part is', async () => {

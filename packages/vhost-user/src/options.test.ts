@@ -1,3 +1,4 @@
+import { show } from '@upcall/foundation/show'
 import { expect, it } from 'vitest'
 import { VhostUserVsock, type VhostUserVsockOptions } from './vhost-user-vsock.js'
 
@@ -14,13 +15,13 @@ it.each([
   ['lingerMs', 1, 2 ** 31 - 1, [0, 2 ** 31]],
 ] as const)('%s is an integer from %d to %d', (name, min, max, more) => {
   for (const value of [...NONE, ...more])
-    expect(() => make({ [name]: value })).toThrow(`${name} is ${value}; an integer from ${min} to ${max} is allowed`)
+    expect(() => make({ [name]: value })).toThrow(`${name}: must be an integer from ${min} to ${max}, got ${show(value)}`)
   for (const value of [min, max]) expect(() => make({ [name]: value })).not.toThrow()
 })
 
 it('socketPath is one that a socket can have, before anything is opened', () => {
   for (const socketPath of ['', `/tmp/${'x'.repeat(103)}`, '/tmp/\0', `/tmp/${'ü'.repeat(52)}`])
-    expect(() => make({ socketPath })).toThrow(/^socketPath has \d+ bytes; 1 to 107, none of them zero, are allowed/)
-  expect(() => make({ socketPath: undefined })).toThrow('socketPath is undefined; a path is allowed')
+    expect(() => make({ socketPath })).toThrow(/^socketPath: must be 1 to 107 bytes, none of them zero \(it has \d+\), got /)
+  expect(() => make({ socketPath: undefined })).toThrow('socketPath: must be a path, got undefined')
   expect(() => make({ socketPath: `/tmp/${'x'.repeat(102)}` })).not.toThrow()
 })

@@ -1,4 +1,5 @@
-import { DeviceError } from './machine/errors.js'
+import { textOf } from '@upcall/foundation/error'
+import { DeviceError, protocolError } from './machine/errors.js'
 import { checkRegions, GuestMemory, type MappedRegion, type MemoryRegion, WINDOW_OVERLAP, WINDOW_STEP } from './machine/memory.js'
 import type { Platform } from './machine/session.js'
 import type { Binding, Descriptor, Mapping } from './native/binding.js'
@@ -42,8 +43,8 @@ export class BindingPlatform implements Platform {
     } catch (error) {
       for (const mapping of mappings) this.#binding.unmap(mapping)
       if (error instanceof DeviceError) throw error
-      const what = error instanceof Error ? error.message : String(error)
-      throw new DeviceError('MEMORY_TABLE', `memory table: a region cannot be mapped: ${what}`, { cause: error })
+      const what = `a region cannot be mapped: ${textOf(error)}`
+      throw new DeviceError({ code: 'MEMORY_TABLE', subject: 'memory table', what, cause: error })
     } finally {
       // A mapping outlives its descriptor.
       for (const descriptor of descriptors) this.#binding.close(descriptor)
@@ -97,10 +98,8 @@ export class BindingPlatform implements Platform {
       return true
     } catch (error) {
       this.#replace(map, ring, undefined)
-      const what = error instanceof Error ? error.message : String(error)
-      this.#onBroken(
-        new DeviceError('PROTOCOL', `vhost-user: ${request} for ring ${ring}: not a usable eventfd: ${what}`, { cause: error }),
-      )
+      const what = `the descriptor is not a usable eventfd: ${textOf(error)}`
+      this.#onBroken(protocolError(`${request} for ring ${ring}`, what, error))
       return false
     }
   }

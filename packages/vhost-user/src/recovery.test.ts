@@ -1,13 +1,13 @@
 import { setImmediate as turn } from 'node:timers/promises'
+import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
 import { describe, expect, test } from 'vitest'
 import { opName } from '../testing/fake-guest.js'
-import { ManualTime } from '../testing/manual-time.js'
 import { binding, cleanups, connected, heard, running, say } from '../testing/scene.js'
-import type { Recovery } from './attachment.js'
+import type { Recovery } from './lookout.js'
 import { Op } from './machine/packet.js'
 
 async function scene() {
-  const clock = new ManualTime()
+  const clock = new TurnedClock()
   const { device, vmm } = await running({ clock })
   const recoveries: Recovery[] = []
   device.on('recovery', (recovery) => recoveries.push(recovery))
@@ -25,16 +25,32 @@ async function scene() {
   return { clock, device, vmm, stream, request, recoveries, rest }
 }
 
+/**
+ * The device publishes a packet while it still sees an old wish, and sends no interrupt. What this returns is the arrival of the guest's
+ * store.
+ */
+async function publishUnseen({ vmm, stream }: Awaited<ReturnType<typeof scene>>): Promise<() => void> {
+  const { rx } = vmm.guest
+  const wish = rx.usedIndex
+  rx.usedEvent = (wish - 60) & 0xffff
+  stream.write('first')
+  await turn()
+  expect(rx.usedIndex).toBe(wish + 1)
+  return () => {
+    rx.usedEvent = wish
+  }
+}
+
 /** Counts interrupts of that ring from here on; each call tells of those since the last. */
 function interrupts(vmm: Awaited<ReturnType<typeof scene>>['vmm'], ring: number): () => Promise<number> {
-  const descriptor = vmm.calls[ring]!
+  const call = vmm.calls[ring]!
   let count = 0
-  binding!.drain(descriptor)
-  binding!.watch(descriptor, binding!.READABLE, () => {
-    binding!.drain(descriptor)
+  call.drain()
+  call.watch(() => {
+    call.drain()
     count++
   })
-  cleanups.push(() => binding!.unwatch(descriptor))
+  cleanups.push(() => call.unwatch())
   return async () => {
     // No message of the VMM's: it would be a trip to the rings.
     for (let i = 0; i < 3; i++) await turn()
@@ -46,17 +62,12 @@ function interrupts(vmm: Awaited<ReturnType<typeof scene>>['vmm'], ring: number)
 
 describe.runIf(binding !== undefined)('a guest and a device that wait for each other', () => {
   test('a guest whose wish came too late to be seen is interrupted after 100 ms', async () => {
-    const { clock, vmm, stream, recoveries, rest } = await scene()
-    const { rx } = vmm.guest
+    const guest = await scene()
+    const { clock, vmm, recoveries, rest } = guest
     const interrupted = interrupts(vmm, 0)
-    // The device publishes while it still sees an old wish, and sends no interrupt; then the guest's store arrives.
-    const wish = rx.usedIndex
-    rx.usedEvent = (wish - 60) & 0xffff
-    stream.write('first')
-    await turn()
-    expect(rx.usedIndex).toBe(wish + 1)
+    const arrive = await publishUnseen(guest)
     expect(await interrupted()).toBe(0)
-    rx.usedEvent = wish
+    arrive()
     clock.advance(99)
     expect(await interrupted()).toBe(0)
     clock.advance(1)
@@ -69,14 +80,11 @@ describe.runIf(binding !== undefined)('a guest and a device that wait for each o
   })
 
   test('the next packet heals it at once', async () => {
-    const { vmm, stream, recoveries } = await scene()
-    const { rx } = vmm.guest
+    const guest = await scene()
+    const { vmm, stream, recoveries } = guest
     const interrupted = interrupts(vmm, 0)
-    const wish = rx.usedIndex
-    rx.usedEvent = (wish - 60) & 0xffff
-    stream.write('first')
-    await turn()
-    rx.usedEvent = wish
+    const arrive = await publishUnseen(guest)
+    arrive()
     expect(await interrupted()).toBe(0)
     stream.write('second')
     await turn()

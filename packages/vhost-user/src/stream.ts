@@ -1,25 +1,24 @@
 import { Duplex } from 'node:stream'
 import { outcomeError } from './errors.js'
-import type { ConnectionOutcome, VsockConnection } from './machine/connection.js'
+import type { Connection } from './machine/connection.js'
+import type { ConnectionOutcome } from './machine/life.js'
 
 /** What a stream needs of the VM it leads into. */
 export interface StreamOwner {
-  /** Something was done to the connection: look after it, soon. */
-  touch(connection: VsockConnection): void
   now(): number
   /** Calls `fn` after `ms` unless the result is called first; does not keep the process alive. */
   setTimer(ms: number, fn: () => void): () => void
   /** The stream wants no more news of the connection. */
-  forget(connection: VsockConnection): void
+  forget(): void
 }
 
-export interface VsockStreamOptions {
+export interface GuestStreamOptions {
   readonly subject: string
   readonly highWaterMark: number
   readonly lingerMs: number
 }
 
-/** Behind bytes that wait for their reader, fewer than these stay for a while where they cost no object each. */
+/** After bytes that wait for their reader, fewer than these stay for a while where they cost no object each. */
 const CHUNK = 4096
 /**
  * For how long, in milliseconds, or for one more for each piece that waits for the reader, if those are more: it may look how much is there,
@@ -30,31 +29,39 @@ const HOLD_MS = 20
 export type Callback = (error?: Error | null) => void
 
 /**
- * One connection into the guest. Half-open: `end()` is SHUTDOWN(send) and leaves the way back open; the guest’s half-close is `'end'`.
- * What the guest sent before it closed or reset the connection is delivered before the stream ends or fails. Bytes that were read
- * by nobody yet cost the guest its credit, except those that a `read(n)` waits with until all `n` are there: `n` may be more than
- * `bufferBytes` and more than the guest's own buffer.
+ * One connection into the guest. Half-open: `end()` is SHUTDOWN(send) and leaves the way back open; the guest's half-close is `'end'`.
+ * What the guest sent before it closed or reset the connection is delivered before the stream ends or fails. Bytes that wait for their
+ * reader cost the guest its credit, except those that a `read(n)` waits with until all `n` are there: `n` may be more than `bufferBytes`
+ * and more than the guest's own buffer.
  *
- * **Writing.** The callback of `write()` comes when guest buffers have taken the bytes, or, once `end()` was called, when the
- * connection has them; `'finish'` comes when guest buffers have taken all of them. A guest that takes no more (`shutdown(SHUT_RD)`, or it
- * has closed) may still have something to say, so a write that fails leaves the readable half alone:
+ * **Writing.** The callback of `write()` comes when guest buffers have taken the bytes, or, after `end()`, when the connection has
+ * them. `'finish'` comes when guest buffers have taken all of them. A guest that takes no more (`shutdown(SHUT_RD)`, or it has closed)
+ * may still have something to say, so a write that fails leaves the readable half alone:
  *
  * - Its callback, and that of `end()`, get the error at once: `EPIPE`, or `ECONNRESET` after a reset. Later writes fail alike.
  * - There is no `'finish'`. A `pipe()` into the stream runs on to its end; its bytes are dropped.
- * - When the readable half has ended, the stream is destroyed with that error. So it is `lingerMs` after the failure if nothing has
- *   ever been read from the stream. A reader that has begun may take its time.
+ * - When the readable half has ended, the stream is destroyed with that error. If nothing has ever been read from the stream, this comes
+ *   `lingerMs` after the failure. A reader that has begun may take its time.
  *
  * **Closing.** `destroy()` after `end()` still delivers everything that was written, then closes; what the guest sends meanwhile is
  * dropped. A guest that takes nothing for `lingerMs` is reset. `destroy()` without `end()` closes in order if guest buffers have
  * taken everything, and otherwise resets the connection, as `destroy(error)` always does. A Linux guest cannot tell a reset from an
  * orderly end when it reads: both are its EOF.
  */
-export class VsockStream extends Duplex {
-  readonly #connection: VsockConnection
+export interface VsockStream extends Duplex {
+  /** The port in the guest. */
+  readonly guestPort: number
+  /** The port on the host, which the guest sees as its peer's: 2^30 and up for connections that the host began. */
+  readonly hostPort: number
+}
+
+/** The stream of a connection that is open. */
+export class GuestStream extends Duplex implements VsockStream {
+  readonly #connection: Connection
   readonly #owner: StreamOwner
-  readonly #options: VsockStreamOptions
+  readonly #options: GuestStreamOptions
   #wanted = false
-  /** The reader asked for more than there was, or what waits behind that has waited long enough. */
+  /** The reader asked for more than there was, or what waits after that has waited long enough. */
   #short = false
   /** Pieces handed to the readable side since it was last empty. */
   #pieces = 0
@@ -78,11 +85,10 @@ export class VsockStream extends Duplex {
   #onLost: Callback[] = []
   #cancelLinger: (() => void) | undefined
 
-  /** @internal Called when the connection is over, whatever the stream has yet to yield. */
+  /** Called when the connection is over, whatever the stream has yet to yield. */
   onGone: (() => void) | undefined
 
-  /** @internal Made by the device, for a connection that is open. */
-  constructor(connection: VsockConnection, owner: StreamOwner, options: VsockStreamOptions) {
+  constructor(connection: Connection, owner: StreamOwner, options: GuestStreamOptions) {
     super({ allowHalfOpen: true, readableHighWaterMark: options.highWaterMark, writableHighWaterMark: options.highWaterMark })
     this.#connection = connection
     this.#owner = owner
@@ -93,17 +99,15 @@ export class VsockStream extends Duplex {
     })
   }
 
-  /** The port in the guest. */
   get guestPort(): number {
     return this.#connection.guestPort
   }
 
-  /** The port on the host, which the guest sees as its peer's: 2^30 and up for connections that the host began. */
   get hostPort(): number {
     return this.#connection.hostPort
   }
 
-  /** @internal The connection has changed. */
+  /** The connection has changed. */
   news(): void {
     if (this.#departing) this.#depart()
     if (this.#connection.state === 'closed') this.onGone?.()
@@ -161,7 +165,6 @@ export class VsockStream extends Duplex {
   override _final(done: Callback): void {
     this.#finalDone = done
     this.#connection.end()
-    this.#owner.touch(this.#connection)
     this.#settleWrite()
   }
 
@@ -182,8 +185,7 @@ export class VsockStream extends Duplex {
     } else {
       connection.close(this.#owner.now())
     }
-    this.#owner.touch(connection)
-    if (!this.#departing) this.#owner.forget(connection)
+    if (!this.#departing) this.#owner.forget()
     const reason = error ?? this.#error('aborted')
     this.#writeIsDone(reason)
     this.#finalDone?.(reason)
@@ -194,7 +196,6 @@ export class VsockStream extends Duplex {
   #send(chunks: readonly Buffer[], done: Callback): void {
     this.#writeDone = done
     for (const chunk of chunks) this.#connection.write(chunk)
-    this.#owner.touch(this.#connection)
     if (this.#ending) this.#writeIsDone()
     else this.#settleWrite()
   }
@@ -257,9 +258,8 @@ export class VsockStream extends Duplex {
       this.#departing = false
       this.#cancelLinger?.()
       connection.close(this.#owner.now())
-      this.#owner.forget(connection)
+      this.#owner.forget()
     }
-    this.#owner.touch(connection)
   }
 
   /** @param before bytes that the guest had yet to take when the time began to run. */
@@ -321,10 +321,9 @@ export class VsockStream extends Duplex {
     if (taken <= this.#taken) return
     this.#connection.consumed(taken - this.#taken, this.#owner.now())
     this.#taken = taken
-    this.#owner.touch(this.#connection)
   }
 
   #error(outcome: ConnectionOutcome): Error {
-    return outcomeError(this.#options.subject, outcome)
+    return outcomeError(undefined, this.#options.subject, outcome)
   }
 }

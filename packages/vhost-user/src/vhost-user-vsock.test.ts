@@ -3,16 +3,16 @@ import { createConnection, createServer } from 'node:net'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
-import { describe, expect, test } from 'vitest'
+import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import { describe, expect, test, vi } from 'vitest'
 import { openDescriptors } from '../testing/addon.js'
 import { FakeFrontEnd } from '../testing/fake-front-end.js'
 import { opName } from '../testing/fake-guest.js'
-import { ManualTime } from '../testing/manual-time.js'
 import { binding, cleanups, deviceAt, folder, frontEnd, heard, path, running, say } from '../testing/scene.js'
-import type { ConnectionHandler } from './attachment.js'
+import type { ConnectionHandler } from './connections.js'
 import { unixAddress } from './listener.js'
+import { DEVICE_FEATURES } from './machine/features.js'
 import { Op, SHUTDOWN_BOTH } from './machine/packet.js'
-import { DEVICE_FEATURES } from './machine/session.js'
 import type { Descriptor } from './native/binding.js'
 import { VhostUserVsock } from './vhost-user-vsock.js'
 
@@ -34,7 +34,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
     test('ready() waits for the driver, and can be given up', async () => {
       const device = await deviceAt()
       const given = new AbortController()
-      const waiting = expect(device.ready({ signal: given.signal })).rejects.toBe('enough')
+      const waiting = expect(device.ready({ signal: given.signal })).rejects.toMatchObject({ code: 'ABORTED', cause: 'enough' })
       given.abort('enough')
       await waiting
       const ready = device.ready()
@@ -52,12 +52,12 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
     })
 
     test('one that cannot be let in for now is told of, and let in later', async () => {
-      let exhausted = true
-      const accept = (descriptor: Descriptor) => {
-        if (exhausted) throw Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' })
-        return binding!.accept(descriptor)
-      }
-      const device = new VhostUserVsock({ socketPath: path, guestCid: 42, binding: { ...binding!, accept } })
+      // The binding is the process's one, which the device loads, too.
+      const accepting = vi.spyOn(binding!, 'accept').mockImplementation(() => {
+        throw Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' })
+      })
+      cleanups.push(() => accepting.mockRestore())
+      const device = new VhostUserVsock({ socketPath: path, guestCid: 42 })
       cleanups.push(() => device.close())
       const warned = once(device, 'warning')
       await device.listen()
@@ -65,9 +65,9 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       const [warning] = await warned
       expect(warning).toMatchObject({ code: 'EAGAIN', retryable: true, cause: { code: 'EMFILE' } })
       expect(warning.message).toContain(
-        `listen ${path}: a VMM waits and cannot be let in: accept EMFILE; the next try is in 10 ms`,
+        `listen ${path}: a VMM waits and cannot be let in: accept EMFILE. The next try is in 10 ms.`,
       )
-      exhausted = false
+      accepting.mockRestore()
       await attached
       expect(device.state).toBe('attached')
     })
@@ -156,7 +156,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       const vmm = await frontEnd()
       const before = await openDescriptors()
       const stopped = once(device, 'stopped')
-      vmm.send({ request: 'SET_OWNER' }, { descriptors: Array.from({ length: 9 }, () => vmm.memory) })
+      vmm.send({ request: 'SET_OWNER' }, { descriptors: Array.from({ length: 9 }, () => vmm.memory.descriptor) })
       expect((await stopped)[0]).toMatchObject({ reason: 'protocol', error: { message: expect.stringMatching(/EMSGSIZE/) } })
       expect(await openDescriptors()).toBeLessThanOrEqual(before)
     })
@@ -167,7 +167,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       const before = await openDescriptors()
       const stopped = once(device, 'stopped')
       const message = Buffer.from('020000000100000008000000' + '0000007001000000', 'hex')
-      const eight = Array.from({ length: 8 }, () => vmm.memory)
+      const eight = Array.from({ length: 8 }, () => vmm.memory.descriptor)
       for (const byte of message.subarray(0, -1)) vmm.sendBytes(Uint8Array.of(byte), eight)
       expect((await stopped)[0]).toMatchObject({
         reason: 'protocol',
@@ -254,7 +254,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
         await once(socket, 'connect')
         return socket
       }
-      const { device, vmm } = await running({ onConnection, clock: new ManualTime() })
+      const { device, vmm } = await running({ onConnection, clock: new TurnedClock() })
       request(vmm)
       const [response] = await heard(vmm)
       expect(opName(response!)).toBe('RESPONSE')

@@ -1,14 +1,21 @@
 import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
-import { Attachment, type ConnectionHandler, type DeviceSnapshot, type Recovery } from './attachment.js'
-import { type Clock, systemClock } from './clock.js'
-import { VsockDeviceError } from './errors.js'
+import { onAbort } from '@upcall/foundation/abort'
+import { checkClock, checkObject, checkOptionalFunction, checkSignal, integer } from '@upcall/foundation/check'
+import type { Clock } from '@upcall/foundation/clock'
+import { textOf } from '@upcall/foundation/error'
+import { Attachment, type DeviceSnapshot } from './attachment.js'
+import { unheldClock } from './clock.js'
+import type { ConnectionHandler } from './connections.js'
+import { abortedError, VsockDeviceError } from './errors.js'
 import { type Listener, listenUnix, socketName } from './listener.js'
+import type { Recovery } from './lookout.js'
 import type { DeviceError } from './machine/errors.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT, type MuxerOptions } from './machine/muxer.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
 import type { VsockStream } from './stream.js'
+import { trace } from './trace.js'
 
 export interface VhostUserVsockOptions {
   /** Unix socket that the VMM connects to (`-chardev socket,path=…`), 1 to 107 bytes. */
@@ -25,18 +32,20 @@ export interface VhostUserVsockOptions {
   handshakeTimeoutMs?: number | undefined
   /** How long an orderly close may take before it becomes a reset, in milliseconds: an integer from 1 to 2147483647. Default 8000, as Linux has it. */
   lingerMs?: number | undefined
+  /** Time of the connections and of the rings. Default: the system's, with timers that do not keep the process alive. */
   clock?: Clock | undefined
-  /** @internal */
-  binding?: Binding | undefined
-  /** @internal The host's port of the first connection that it begins. Default: any of 2^30 to 2^32 - 2. */
-  firstHostPort?: number | undefined
 }
+
+const MAX_CID = 0xffff_fffe
+const MAX_PORT = 0xffff_fffe
+/** What setTimeout can wait for. */
+const MAX_TIMER_MS = 2 ** 31 - 1
 
 /**
  * - `waiting`: no VMM on the line
  * - `attached`: a VMM, but no driver in the guest that uses the device (booting, paused, reset)
  * - `running`: connections are possible
- * - `faulted`: the guest broke a rule; its rings are left alone until its driver begins anew, the VMM starts them again, or `restart()`
+ * - `faulted`: the guest broke a rule; its rings are left alone until its driver begins again, the VMM starts them again, or `restart()`
  * - `closed`
  */
 export type DeviceState = 'waiting' | 'attached' | 'running' | 'faulted' | 'closed'
@@ -50,7 +59,7 @@ export type StopReason = 'paused' | 'fault' | 'disconnected' | 'protocol' | 'clo
 export interface VhostUserVsockEvents {
   running: []
   stopped: [info: { reason: StopReason; error?: DeviceError | undefined }]
-  /** The guest's driver began anew; so many connections of the old one were cut. */
+  /** A new driver has begun in the guest, and so many connections of the old one were cut. */
   reset: [info: { connections: number }]
   state: [change: { state: DeviceState; previous: DeviceState }]
   /** The guest and the device seemed to wait for each other, and the device has ended that. A count of these is worth having. */
@@ -69,43 +78,45 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   readonly #options: MuxerOptions
   readonly #clock: Clock
   readonly #onConnection: ConnectionHandler | undefined
-  readonly #givenBinding: Binding | undefined
   /**
    * A guest that outlives a VMM's connection to us, or this process, may still have sockets that belong to ports of before: no port comes
    * again soon.
    */
-  #nextHostPort: number
+  #nextHostPort = randomInt(FIRST_HOST_PORT, LAST_HOST_PORT + 1)
   #listening: Promise<Listener> | undefined
   #attachment: Attachment | undefined
   #state: DeviceState = 'waiting'
   #closing: Promise<void> | undefined
 
-  /** Checks the options (`RangeError`); nothing is opened before `listen`. */
+  /** Checks the options (`TypeError`, `RangeError`); nothing is opened before `listen`. */
   constructor(options: VhostUserVsockOptions) {
     super()
+    checkObject('options', options)
     const {
       socketPath,
       guestCid,
+      onConnection,
       maxConnections = 1023,
       bufferBytes = 256 * 1024,
       handshakeTimeoutMs = 2_000,
       lingerMs = 8_000,
+      clock = unheldClock,
     } = options
     socketName(socketPath)
+    checkOptionalFunction('onConnection', onConnection)
+    checkClock(clock)
     this.socketPath = socketPath
-    this.guestCid = integer('guestCid', guestCid, 3, 0xffff_fffe)
+    this.guestCid = integer('guestCid', guestCid, { min: 3, max: MAX_CID })
     this.#options = {
       guestCid,
-      maxConnections: integer('maxConnections', maxConnections, 1, 1023),
-      bufferBytes: integer('bufferBytes', bufferBytes, 4096, 2 ** 30),
-      handshakeMs: integer('handshakeTimeoutMs', handshakeTimeoutMs, 1, 2 ** 31 - 1),
-      lingerMs: integer('lingerMs', lingerMs, 1, 2 ** 31 - 1),
+      maxConnections: integer('maxConnections', maxConnections, { min: 1, max: 1023 }),
+      bufferBytes: integer('bufferBytes', bufferBytes, { min: 4096, max: 2 ** 30 }),
+      handshakeMs: integer('handshakeTimeoutMs', handshakeTimeoutMs, { min: 1, max: MAX_TIMER_MS }),
+      lingerMs: integer('lingerMs', lingerMs, { min: 1, max: MAX_TIMER_MS }),
       allocate: (size) => Buffer.allocUnsafe(size),
     }
-    this.#clock = options.clock ?? systemClock
-    this.#onConnection = options.onConnection
-    this.#givenBinding = options.binding
-    this.#nextHostPort = options.firstHostPort ?? randomInt(FIRST_HOST_PORT, LAST_HOST_PORT + 1)
+    this.#clock = clock
+    this.#onConnection = onConnection
   }
 
   get state(): DeviceState {
@@ -123,35 +134,37 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   }
 
   /**
-   * Begins to listen. Do this before the VMM starts: QEMU gives up at once if nobody is there. Twice is once.
+   * Begins to listen. Do this before the VMM starts: QEMU gives up at once if there is no listener. Idempotent.
    *
    * @throws {AddonError} where the addon does not load.
    * @throws {VsockDeviceError} `EADDRINUSE`.
    */
   async listen(): Promise<this> {
-    if (this.#closing !== undefined) throw this.#error('listen', 'ABORTED', 'the device is closed', 'make a new one')
-    const binding = this.#givenBinding ?? loadBinding()
+    if (this.#closing !== undefined) throw this.#closedError('listen')
+    const binding = loadBinding()
     this.#listening ??= listenUnix(binding, this.socketPath, {
       onConnection: (descriptor) => this.#attach(binding, descriptor),
       onPause: (error, delayMs) => this.emit('warning', this.#notAccepted(error, delayMs)),
     })
     await this.#listening
+    trace({ type: 'listening', socketPath: this.socketPath }, '%s: listening', this.socketPath)
     return this
   }
 
-  /** Resolves when the guest's driver is there; rejects when the signal aborts or the device is closed. */
+  /** Resolves when the guest's driver is there. Rejects with `ABORTED` when the signal aborts or the device is closed. */
   async ready({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+    checkSignal(signal)
     while (this.#state !== 'running') {
-      signal?.throwIfAborted()
-      if (this.#closing !== undefined) throw this.#error('ready', 'ABORTED', 'the device is closed', 'make a new one')
+      if (signal?.aborted) throw abortedError('ready', this.socketPath, signal.reason)
+      if (this.#closing !== undefined) throw this.#closedError('ready')
       await new Promise<void>((resolve) => {
         const done = () => {
           this.off('state', done)
-          signal?.removeEventListener('abort', done)
+          unlisten()
           resolve()
         }
+        const unlisten = onAbort(signal, done)
         this.once('state', done)
-        signal?.addEventListener('abort', done, { once: true })
       })
     }
   }
@@ -162,12 +175,19 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
    * @throws {VsockDeviceError} see its codes; `retryable` says which are worth another attempt.
    */
   async connect(port: number, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<VsockStream> {
-    integer('port', port, 0, 0xffff_fffe)
-    if (signal?.aborted)
-      throw this.#error(`connect guest ${this.guestCid} port ${port}`, 'ABORTED', 'aborted', 'see the cause', signal.reason)
+    integer('port', port, { max: MAX_PORT })
+    checkSignal(signal)
+    const subject = `guest ${this.guestCid} port ${port}`
+    if (signal?.aborted) throw abortedError('connect', subject, signal.reason)
     if (this.#attachment === undefined || this.#state !== 'running') {
-      const subject = `connect guest ${this.guestCid} port ${port}`
-      throw this.#error(subject, 'ENETDOWN', `the device is ${this.#state}`, 'wait for ready()')
+      throw new VsockDeviceError({
+        code: 'ENETDOWN',
+        op: 'connect',
+        subject,
+        what: `the device is ${this.#state}`,
+        next: this.#state === 'closed' ? 'Make a new one.' : 'Wait for ready().',
+        retryable: this.#state !== 'closed',
+      })
     }
     return this.#attachment.connect(port, signal)
   }
@@ -190,7 +210,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     return this.#attachment?.snapshot() ?? { rx: undefined, tx: undefined, connections: [] }
   }
 
-  /** Stops listening, cuts every connection, hangs up on the VMM, and resolves when the socket file is gone. Twice is once. */
+  /** Stops listening, cuts every connection, hangs up on the VMM, and resolves when the socket file is gone. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#shut()
     return this.#closing
@@ -214,19 +234,28 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       binding.close(descriptor)
       return
     }
+    const { socketPath } = this
     const options = { ...this.#options, firstHostPort: this.#nextHostPort }
     const attachment = new Attachment(binding, descriptor, options, this.#clock, {
       onConnection: this.#onConnection,
       onChange: () => this.#follow(attachment),
-      onReset: (connections) => this.#tell(() => this.emit('reset', { connections })),
-      onRecovery: (recovery) => this.#tell(() => this.emit('recovery', recovery)),
+      onReset: (connections) => {
+        trace({ type: 'reset', socketPath, connections }, '%s: a new driver; connections cut: %d', socketPath, connections)
+        this.#tell(() => this.emit('reset', { connections }))
+      },
+      onRecovery: (recovery) => {
+        trace({ type: 'recovery', socketPath, ...recovery }, '%s: recovery: %o', socketPath, recovery)
+        this.#tell(() => this.emit('recovery', recovery))
+      },
       onEnd: (error) => {
+        trace({ type: 'detached', socketPath, error }, '%s: the front end has gone%s', socketPath, textAfter(error))
         this.#attachment = undefined
         this.#nextHostPort = attachment.nextHostPort
         this.#enter('waiting', error === undefined ? 'disconnected' : 'protocol', error)
       },
     })
     this.#attachment = attachment
+    trace({ type: 'attached', socketPath: this.socketPath }, '%s: a front end has connected', this.socketPath)
     this.#enter('attached', 'paused')
   }
 
@@ -240,6 +269,8 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     const previous = this.#state
     if (state === previous) return
     this.#state = state
+    const change = { socketPath: this.socketPath, state, previous, reason, error }
+    trace({ type: 'state', ...change }, '%s: %s, was %s (%s)%s', this.socketPath, state, previous, reason, textAfter(error))
     this.#tell(() => this.emit('state', { state, previous }))
     if (state === 'running') this.#tell(() => this.emit('running'))
     else if (previous === 'running' || error !== undefined) this.#tell(() => this.emit('stopped', { reason, error }))
@@ -257,13 +288,20 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   }
 
   #notAccepted(cause: unknown, delayMs: number): VsockDeviceError {
-    const what = `a VMM waits and cannot be let in: ${cause instanceof Error ? cause.message : cause}`
-    const next = `the next try is in ${delayMs} ms; close what is not needed, or raise the limit (ulimit -n)`
-    return new VsockDeviceError({ code: 'EAGAIN', subject: `listen ${this.socketPath}`, what, next, retryable: true, cause })
+    return new VsockDeviceError({
+      code: 'EAGAIN',
+      op: 'listen',
+      subject: this.socketPath,
+      what: `a VMM waits and cannot be let in: ${textOf(cause)}`,
+      next: `The next try is in ${delayMs} ms. Close what is not needed, or raise the limit (ulimit -n).`,
+      retryable: true,
+      cause,
+    })
   }
 
-  #error(subject: string, code: 'ABORTED' | 'ENETDOWN', what: string, next: string, cause?: unknown): VsockDeviceError {
-    return new VsockDeviceError({ code, subject, what, next, retryable: code === 'ENETDOWN', cause })
+  #closedError(op: string): VsockDeviceError {
+    const what = 'the device is closed'
+    return new VsockDeviceError({ code: 'ABORTED', op, subject: this.socketPath, what, next: 'Make a new one.' })
   }
 }
 
@@ -272,7 +310,4 @@ export async function createVsockDevice(options: VhostUserVsockOptions): Promise
   return new VhostUserVsock(options).listen()
 }
 
-function integer(name: string, value: number, min: number, max: number): number {
-  if (Number.isInteger(value) && value >= min && value <= max) return value
-  throw new RangeError(`${name} is ${value}; an integer from ${min} to ${max} is allowed`)
-}
+const textAfter = (error: DeviceError | undefined): string => (error === undefined ? '' : `: ${error.code}: ${textOf(error)}`)

@@ -2,11 +2,11 @@ import { readdirSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import type { Binding } from '../src/native/binding.js'
+import type { FrontEndBinding } from '../src/native/binding.js'
 import { AddonError, loadBinding } from '../src/native/loader.js'
 
 /** The addon, or undefined with a word on how to get it. */
-export function addonIfBuilt(): Binding | undefined {
+export function addonIfBuilt(): FrontEndBinding | undefined {
   try {
     return loadBinding()
   } catch (error) {

@@ -1,10 +1,10 @@
 import type { Duplex } from 'node:stream'
-import type { ConnectionHandler } from '../src/attachment.js'
+import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import type { ConnectionHandler } from '../src/connections.js'
 import type { VsockStream } from '../src/stream.js'
 import type { VhostUserVsock, VhostUserVsockOptions } from '../src/vhost-user-vsock.js'
 import type { FakeFrontEnd } from './fake-front-end.js'
 import { type GuestSocket, GuestSockets } from './guest-sockets.js'
-import { ManualTime } from './manual-time.js'
 import { running } from './scene.js'
 
 // Both ends as programs have them: a stream or a socket here, a socket of a guest that behaves as Linux's do there.
@@ -14,12 +14,12 @@ export const LINGER_MS = 8_000
 export interface World {
   device: VhostUserVsock
   guest: GuestSockets
-  time: ManualTime
+  time: TurnedClock
   vmm: FakeFrontEnd
 }
 
 export async function world(onConnection?: ConnectionHandler, options: Partial<VhostUserVsockOptions> = {}): Promise<World> {
-  const time = new ManualTime()
+  const time = new TurnedClock()
   const { device, vmm } = await running({ clock: time, lingerMs: LINGER_MS, onConnection, ...options })
   return { device, vmm, time, guest: new GuestSockets(vmm) }
 }

@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import type { VsockConnection } from '../src/machine/connection.js'
+import type { Connection } from '../src/machine/connection.js'
 import { type Budget, VsockDevice } from '../src/machine/device.js'
 import type { MuxerOptions } from '../src/machine/muxer.js'
 import { Op } from '../src/machine/packet.js'
@@ -28,7 +28,7 @@ export class FakeVm {
     { size = 128, budget, memory }: { size?: number; budget?: Budget; memory?: Uint8Array } = {},
   ) {
     this.guest = new FakeGuest({ size, ...(memory && { memory }) })
-    this.device = new VsockDevice({ ...OPTIONS, ...options }, budget)
+    this.device = new VsockDevice({ ...OPTIONS, ...options }, { ...(budget && { budget }) })
     this.rx = new SplitRing(this.guest.memory, this.guest.rx.layout, this.guest.features, 0)
     this.tx = new SplitRing(this.guest.memory, this.guest.tx.layout, this.guest.features, 0)
   }
@@ -50,7 +50,7 @@ export class FakeVm {
   /** Lets the time pass. */
   advance(ms: number): void {
     this.now += ms
-    this.device.muxer.handleTimeout(this.now)
+    this.device.muxer.wake(this.now)
   }
 }
 
@@ -61,7 +61,7 @@ export function open(
   vm: FakeVm,
   fields: { bufferAllocation?: number; forwardCount?: number } = {},
   { room = 1024 } = {},
-): VsockConnection {
+): Connection {
   vm.guest.supply(20, room)
   const connection = vm.device.muxer.connect(GUEST_PORT, vm.now)!
   vm.run()
@@ -73,13 +73,8 @@ export function open(
   return connection
 }
 
-export const reply = (
-  vm: FakeVm,
-  { hostPort, guestPort }: VsockConnection,
-  op: number,
-  fields = {},
-  payload?: Uint8Array,
-): void => vm.guest.send({ op, sourcePort: guestPort, destinationPort: hostPort, ...fields }, payload)
+export const reply = (vm: FakeVm, { hostPort, guestPort }: Connection, op: number, fields = {}, payload?: Uint8Array): void =>
+  vm.guest.send({ op, sourcePort: guestPort, destinationPort: hostPort, ...fields }, payload)
 
 /** Runs the device and lists what it said. */
 export function heard(vm: FakeVm): GuestPacket[] {
@@ -87,13 +82,7 @@ export function heard(vm: FakeVm): GuestPacket[] {
   return vm.guest.received()
 }
 
-/** Does something to a connection, and has the device look after it. */
-export function call<T extends VsockConnection>(vm: FakeVm, connection: T, action: (connection: T) => void): void {
-  action(connection)
-  vm.device.muxer.touch(connection)
-}
-
-export function readAll(connection: VsockConnection): number[] {
+export function readAll(connection: Connection): number[] {
   const bytes: number[] = []
   for (let chunk = connection.read(); chunk !== undefined; chunk = connection.read()) bytes.push(...chunk)
   return bytes

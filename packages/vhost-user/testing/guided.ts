@@ -1,5 +1,5 @@
 import { Session } from 'node:inspector/promises'
-import type { VsockConnection } from '../src/machine/connection.js'
+import type { Connection } from '../src/machine/connection.js'
 import { Op } from '../src/machine/packet.js'
 import { DESC_INDIRECT, DESC_NEXT, DESC_WRITE } from '../src/machine/vring.js'
 import { GUEST_BASE, MEMORY_SIZE } from './fake-guest.js'
@@ -52,7 +52,7 @@ const descriptor = (input: Reader) => ({
   next: input.u8() % 20,
 })
 
-function host(what: number, vm: FakeVm, connection: VsockConnection): void {
+function host(what: number, vm: FakeVm, connection: Connection): void {
   const acts = [
     () => connection.accept(),
     () => connection.write(new Uint8Array(3000)),
@@ -62,7 +62,6 @@ function host(what: number, vm: FakeVm, connection: VsockConnection): void {
     () => connection.consumed(connection.read()?.length ?? 0, vm.now),
   ]
   acts[what % acts.length]!()
-  vm.device.muxer.touch(connection)
 }
 
 /** Each byte that stands for an act reads its parameters from the bytes behind it. */

@@ -1,4 +1,4 @@
-import type { VsockConnection } from '../src/machine/connection.js'
+import type { Connection } from '../src/machine/connection.js'
 import { Op } from '../src/machine/packet.js'
 import { type FakeVm, reply } from './fake-vm.js'
 
@@ -28,7 +28,7 @@ export class LinuxSocket {
   #peerAllocation: number
   #peerForwarded = 0
   readonly #vm: FakeVm
-  readonly #connection: VsockConnection
+  readonly #connection: Connection
   readonly #kernel: Kernel
   #bufferBytes: number
   /** Another limit than the protocol's, in bytes under way. */
@@ -36,7 +36,7 @@ export class LinuxSocket {
 
   constructor(
     vm: FakeVm,
-    connection: VsockConnection,
+    connection: Connection,
     options: { kernel?: Kernel; bufferBytes: number; peerAllocation: number; limit?: number },
   ) {
     this.#vm = vm
@@ -124,7 +124,7 @@ export function drive(vm: FakeVm, step: () => { moved: boolean; done: boolean })
     if (moved) continue
     vm.run()
     if (vm.rx.snapshot().used !== vm.guest.rx.seen) continue
-    const next = vm.device.muxer.nextTimeout()
+    const next = vm.device.muxer.wakeAt
     if (next === Number.POSITIVE_INFINITY) throw new Error(`stands still: ${JSON.stringify(vm.device.muxer.snapshot())}`)
     waits++
     vm.advance(Math.max(0, next - vm.now))

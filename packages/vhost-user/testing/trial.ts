@@ -1,4 +1,4 @@
-import type { VsockConnection } from '../src/machine/connection.js'
+import type { Connection } from '../src/machine/connection.js'
 import { DeviceError } from '../src/machine/errors.js'
 import { MEMORY_SIZE } from './fake-guest.js'
 import { FakeVm } from './fake-vm.js'
@@ -16,7 +16,7 @@ export function walled(): { memory: Uint8Array; intact: () => boolean } {
 }
 
 /** One thing that a guest or its host does. */
-export type Act = (vm: FakeVm, connections: VsockConnection[]) => void
+export type Act = (vm: FakeVm, connections: Connection[]) => void
 
 const LIMITS = { maxConnections: 8, bufferBytes: 8192 }
 
@@ -24,7 +24,7 @@ const LIMITS = { maxConnections: 8, bufferBytes: 8192 }
 export function trial(acts: Iterable<Act>): DeviceError['code'][] {
   const { memory, intact } = walled()
   const vm = new FakeVm(LIMITS, { size: 16, memory, budget: { bytes: 65536, descriptors: 64 } })
-  const connections: VsockConnection[] = []
+  const connections: Connection[] = []
   const faults: DeviceError['code'][] = []
   for (const act of acts) {
     act(vm, connections)

@@ -65,18 +65,22 @@ export function late({ remote }: SessionOptions, what: string): TimeoutError {
 }
 
 export function notTheGreeting({ remote }: SessionOptions, cause: unknown): ProtocolError {
-  const what = "the greeting is not the service's"
+  const what = because("the greeting is not the service's", cause)
   return new ProtocolError({ outcome: 'not-sent', op: 'connect', subject: remote, what, next: 'Check the port.', cause })
 }
 
+/** When a connection ended that may be too early for the guest. */
+export const BEFORE_GREETING = 'before the service greeted'
+
 export function disconnected({ remote, pace }: SessionOptions, when: string, cause: unknown): UpcallError {
+  const booting = when === BEFORE_GREETING ? 'The guest may still be booting. ' : ''
   return new UpcallError({
     code: 'DISCONNECTED',
     outcome: 'not-sent',
     op: 'connect',
     subject: remote,
-    what: `the connection ended ${when}`,
-    next: pace === undefined ? 'Call reconnect() for a new connection.' : 'The client makes a new connection.',
+    what: because(`the connection ended ${when}`, cause),
+    next: `${booting}${pace === undefined ? 'Call reconnect() for a new connection.' : 'The client makes a new connection.'}`,
     cause,
   })
 }
@@ -91,9 +95,15 @@ export function unasked({ remote }: SessionOptions): ProtocolError {
   })
 }
 
-/** What was wrong with the end of a connection on which a ticket waited for its reply. */
-export function endOfReply(got: number, size: number): string {
-  return got === 0 ? 'the connection ended before the reply' : `the connection ended after ${got} of ${size} bytes of the reply`
+/** How far the reply came on a connection that ended. */
+export function endOfReply(got: number, size: number, cause: unknown): string {
+  const when = got === 0 ? 'before the reply' : `after ${got} of ${size} bytes of the reply`
+  return because(`the connection ended ${when}`, cause)
+}
+
+/** What happened, and the reason that a stream or a service gave for it. */
+export function because(what: string, cause: unknown): string {
+  return cause === undefined ? what : `${what}: ${textOf(cause)}`
 }
 
 export function lateReply(ticket: Ticket, replyBy: number): string {

@@ -391,7 +391,14 @@ describe('giving up', () => {
       if (step === 'Greeting') s.tell({ type: 'dialed', conn: 1 })
       expect(s.machine.wakeAt).toBe(3_000)
       expect(s.wake()).toEqual([...(step === 'Due' ? [] : ['drop 1']), expect.stringMatching(/→ ReconnectError$/)])
-      expect((s.machine.cause as Error).message).toContain('3000 ms')
+      const last = { Due: 'no', Dialing: 'no connection so far', Greeting: 'no greeting so far' }[step]
+      expect(s.machine.failure?.what).toBe(`unreachable within 3000 ms, last attempt: ${last}`)
+      expect(s.machine.cause).toMatchObject({
+        code: 'TIMEOUT',
+        message: `connect guest: not ready within 3000 ms, last attempt: ${last}. Call reconnect() to try again.`,
+      })
+      expect(s.request('a', 1)).toEqual(['fail 1 UNREACHABLE not-sent'])
+      expect(s.errors[0]!.message).toMatch(`ask a guest: unreachable within 3000 ms, last attempt: ${last}. Nothing was sent.`)
     }
   })
 

@@ -7,6 +7,8 @@ import { FrameDecoder, MESSAGE_SIZE } from '@upcall/wire'
 import type { UpcallError } from '../error.js'
 import type { Context } from './context.js'
 import {
+  BEFORE_GREETING,
+  because,
   budgetSpent,
   disconnected,
   endedBy,
@@ -54,7 +56,7 @@ export const table: Table<Session, SessionEvent, Context> = {
   Greeting: {
     bytes: to(['Greeting', 'Ready', 'Due', 'Failed'], readGreeting),
     ended: to(['Due', 'Failed'], (c, { conn }, { error }) =>
-      tryAgain(c, 'disconnected', disconnected(c.options, 'before the service greeted', error), conn),
+      tryAgain(c, 'disconnected', disconnected(c.options, BEFORE_GREETING, error), conn),
     ),
     unsent: to(['Due', 'Failed'], (c, { conn }, { error }) =>
       tryAgain(c, 'disconnected', disconnected(c.options, 'before the service byte was sent', error), conn),
@@ -85,7 +87,7 @@ export const table: Table<Session, SessionEvent, Context> = {
   Busy: {
     bytes: to(['Busy', 'Ready', 'Due', 'Failed'], readReply),
     ended: to(['Due', 'Failed'], (c, { channel, ticket }, { error }) => {
-      const what = endOfReply(channel.decoder.pending, channel.decoder.size)
+      const what = endOfReply(channel.decoder.pending, channel.decoder.size, error)
       fail(c, ticket, { code: 'DISCONNECTED', outcome: 'indeterminate', what, cause: error })
       return lose(c, channel, 'disconnected', disconnected(c.options, 'during a request', error))
     }),
@@ -263,8 +265,9 @@ function readReply(c: Context, state: In<'Busy'>, { chunk }: EventOf<'bytes'>): 
     reply = service.decode(frame, ticket.request)
     clean = state.channel.clean && !service.failed(reply)
   } catch (cause) {
-    const reason: Reason = { code: 'PROTOCOL', outcome: 'indeterminate', what: 'the message is not a reply to it', cause }
-    return lose(c, state.channel, 'protocol', fail(c, ticket, reason))
+    const what = because('the message is not a reply to it', cause)
+    const error = fail(c, ticket, { code: 'PROTOCOL', outcome: 'indeterminate', what, cause })
+    return lose(c, state.channel, 'protocol', error)
   }
   c.effects.push({ type: 'reply', id: ticket.id, reply })
   const channel = { ...state.channel, proven: true, clean }

@@ -1,8 +1,8 @@
 import { rename, rm } from 'node:fs/promises'
 
 /**
- * Puts a folder that was made where it is looked for. What is there already stays if it is whole: somebody else has made the same meanwhile.
- * What is left of a folder that was being deleted is replaced.
+ * Moves a new folder to its place. A whole folder that is there already stays: another process made the same meanwhile. The rest of a folder
+ * that was being deleted is replaced.
  */
 export async function place(made: string, path: string, isWhole: () => Promise<boolean>): Promise<void> {
   try {
@@ -14,7 +14,7 @@ export async function place(made: string, path: string, isWhole: () => Promise<b
   }
 }
 
-/** Deletes a folder that others look for, if it is still there: at no moment do they find a part of it. */
+/** Deletes a folder that other processes look for, if it is still there. They never find a part of it. */
 export async function discard(path: string, under: string): Promise<void> {
   await rm(under, { recursive: true, force: true })
   await rename(path, under).catch((error: NodeJS.ErrnoException) => {

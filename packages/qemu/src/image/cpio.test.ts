@@ -17,7 +17,7 @@ function unpack(archive: Buffer) {
 }
 
 describe('cpio', () => {
-  it('writes directories, files and links that can be read back, whatever their lengths', () => {
+  it('writes directories, files and links that can be read back, of any length', () => {
     const archive = cpio([
       { path: 'bin', type: 'directory' },
       { path: 'bin/a', type: 'file', mode: 0o755, data: '12345' },

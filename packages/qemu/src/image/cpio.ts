@@ -10,7 +10,7 @@ const BLOCK = 512
 /**
  * Writes the "newc" cpio format, the one the kernel unpacks (Linux, Documentation/driver-api/early-userspace/buffer-format): 110
  * bytes of ASCII header, the name, the data, each padded to 4. Owner root, time 0: equal input gives equal bytes. Padded to 512, so
- * that archives can be put one behind the other; of two files with one path the later one counts.
+ * that archives can follow one another. Of two files with one path the later file counts.
  */
 export function cpio(entries: readonly CpioEntry[]): Buffer {
   const records = entries.flatMap((entry, i) => record(i + 1, entry.path, mode(entry), content(entry)))

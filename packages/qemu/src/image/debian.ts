@@ -19,16 +19,19 @@ export interface AptOptions {
   signal?: AbortSignal | undefined
 }
 
-const UPDATE_HINT = 'is the package list there? apt-get update'
+const UPDATE_HINT = 'Update the package list if it is old or missing: apt-get update'
 
-/** `linux-image-cloud-amd64` → the package behind it that holds the kernel. */
+/** `linux-image-cloud-amd64` → the package that holds the kernel. */
 export async function kernelPackage(metaPackage: string, apt: AptOptions = {}): Promise<string> {
   const text = (await askApt('apt-cache', ['depends', '--important'], [metaPackage], apt)).toString()
   const name = /Depends: (linux-image-\S+)/.exec(text)?.[1]
   if (name !== undefined) return name
   // linux-image-6.12-cloud-amd64 is a meta package, linux-image-6.1.0-56-cloud-amd64 a kernel: only what they depend on tells.
   if (/^linux-image-\d/.test(metaPackage)) return metaPackage
-  throw new QemuError('IMAGE', `${metaPackage} does not lead to a kernel; ${UPDATE_HINT}`)
+  throw new QemuError({
+    ...{ code: 'IMAGE', op: 'apt-cache', subject: metaPackage },
+    ...{ what: 'it does not depend on a kernel', next: UPDATE_HINT },
+  })
 }
 
 /** What the package itself depends on. */
@@ -62,7 +65,11 @@ export async function resolvePackages(
   const text = (await askApt('apt-get', ['download', '--print-uris'], names, apt, { cwd: emptyDir })).toString()
   const packages = packageFiles(text)
   const missing = names.filter((name) => !packages.some((found) => found.name === name))
-  if (missing.length > 0) throw new QemuError('IMAGE', `apt knows no file for ${missing.join(', ')}; ${UPDATE_HINT}`)
+  if (missing.length > 0)
+    throw new QemuError({
+      ...{ code: 'IMAGE', op: 'apt-get', subject: missing.join(', ') },
+      ...{ what: 'apt knows no file for it', next: UPDATE_HINT },
+    })
   return packages
 }
 
@@ -92,7 +99,10 @@ async function download(packages: readonly DebianPackage[], cacheDir: string, ap
     await runApt('apt-get', ['download', '-q', ...packages.map(({ name }) => name)], apt, { cwd: dir, timeoutMs: 600_000 })
     for (const { file, sha256 } of packages) {
       if (!(await holds(join(dir, file), sha256)))
-        throw new QemuError('IMAGE', `${file}: the download is not what the package list says`)
+        throw new QemuError({
+          ...{ code: 'IMAGE', op: 'apt-get', subject: file, what: 'the download is not what the package list says' },
+          next: UPDATE_HINT,
+        })
       await rename(join(dir, file), join(cacheDir, file))
     }
   } finally {
@@ -100,7 +110,7 @@ async function download(packages: readonly DebianPackage[], cacheDir: string, ap
   }
 }
 
-/** What apt says of these packages. @throws QemuError which names those that it does not know, and some that it does. */
+/** What apt says of these packages. @throws QemuError that names those which apt does not know, and some that it does */
 async function askApt(
   tool: 'apt-get' | 'apt-cache',
   args: readonly string[],
@@ -128,8 +138,10 @@ async function refuseUnknown(names: readonly string[], apt: AptOptions): Promise
     )
     if (isKnown) continue
     const like = await namesLike(name, apt)
-    const instead = like.length === 0 ? '' : `; it knows ${like.join(', ')}`
-    throw new QemuError('IMAGE', `apt knows no package ${name}${instead}; ${UPDATE_HINT}`)
+    const instead = like.length === 0 ? '' : `It knows ${like.join(', ')}. `
+    throw new QemuError({
+      ...{ code: 'IMAGE', op: 'apt', subject: name, what: 'apt knows no such package', next: `${instead}${UPDATE_HINT}` },
+    })
   }
 }
 

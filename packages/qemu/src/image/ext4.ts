@@ -1,7 +1,9 @@
 import { lstat, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { textOf } from '@upcall/foundation/error'
 import { QemuError } from '../errors.js'
-import { runTool } from './tools.js'
+import { isTooOld } from './tool-text.js'
+import { runTool, ToolError } from './tools.js'
 
 const BLOCK = 4096
 const INODE = 256
@@ -13,7 +15,7 @@ const SPARE = 4 << 20
  */
 export async function makeExt4(dir: string, file: string, signal?: AbortSignal): Promise<void> {
   const { bytes, inodes } = await measure(dir).catch((cause) => {
-    throw new QemuError('IMAGE', `cannot read ${dir}: ${cause.message}`, { cause })
+    throw new QemuError({ code: 'IMAGE', op: 'read', subject: dir, what: textOf(cause), cause })
   })
   const kibibytes = Math.ceil((bytes * 1.02 + inodes * INODE + SPARE) / BLOCK) * (BLOCK / 1024)
   await rm(file, { force: true })
@@ -32,10 +34,10 @@ export async function makeExt4(dir: string, file: string, signal?: AbortSignal):
     'root_owner=0:0',
   ]
   await runTool('mkfs.ext4', ['-q', '-F', ...layout, '-d', dir, file, `${kibibytes}k`], { signal }).catch((error) => {
-    if (!(error instanceof QemuError) || !/invalid option/.test(error.summary)) throw error
-    throw new QemuError('IMAGE', `${error.summary}; e2fsprogs 1.43 or later is needed, whose mkfs.ext4 fills the disk (-d)`, {
-      cause: error,
-    })
+    if (!(error instanceof ToolError) || !isTooOld(error.output)) throw error
+    const { code, op, subject, what } = error
+    const next = 'e2fsprogs 1.43 or later is needed, whose mkfs.ext4 fills the disk (-d).'
+    throw new QemuError({ code, op, subject, what, next, cause: error })
   })
 }
 

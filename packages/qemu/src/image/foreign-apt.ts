@@ -5,13 +5,13 @@ import { QemuError } from '../errors.js'
 import { discard, place } from './cache.js'
 import { runTool } from './tools.js'
 
-/** Lists older than that are fetched anew. */
+/** Older lists are fetched again. */
 const FRESH_MS = 24 * 3_600_000
 
 /**
- * Makes apt answer for another architecture without a change to this machine, as `dpkg --add-architecture` would be one: with package lists
+ * Makes apt answer for another architecture without a change to this machine (`dpkg --add-architecture` would be one): with package lists
  * of its own below `cacheDir`, from the mirrors that apt is configured with, and a dpkg that has nothing installed. Resolves with
- * the arguments that tell apt so. No rights are needed. Lists of an earlier day do when no new ones can be had.
+ * the arguments for apt. No rights are needed. Lists of an earlier day do if no new ones can be had.
  */
 export async function foreignApt(arch: GuestArch, cacheDir: string, signal?: AbortSignal, now = Date.now()): Promise<string[]> {
   const state = resolve(cacheDir, `apt-${ARCHES[arch].debian}`)
@@ -27,20 +27,21 @@ export async function foreignApt(arch: GuestArch, cacheDir: string, signal?: Abo
 }
 
 async function update(arch: GuestArch, state: string, signal: AbortSignal | undefined): Promise<void> {
-  // Beside it, and put in place in one step: somebody else may be reading the old lists.
+  // Beside it, and put in place in one step: another process may be reading the old lists.
   const fresh = await mkdtemp(`${state}-`)
   try {
     await mkdir(join(fresh, 'lists/partial'), { recursive: true })
     await mkdir(join(fresh, 'cache/archives/partial'), { recursive: true })
     await writeFile(join(fresh, 'status'), '')
     await runTool('apt-get', [...configuration(arch, fresh), 'update', '-q'], { signal, timeoutMs: 300_000 })
-    // A mirror that is not there is a warning to apt, and no failure.
+    // To apt, a mirror that does not answer is a warning.
     const lists = await readdir(join(fresh, 'lists'))
     if (!lists.some((name) => name.includes(`binary-${ARCHES[arch].debian}_Packages`)))
-      throw new QemuError(
-        'IMAGE',
-        `apt-get update brought no list of ${ARCHES[arch].debian} packages; is a mirror configured and reachable?`,
-      )
+      throw new QemuError({
+        ...{ code: 'IMAGE', op: 'apt-get update', subject: '' },
+        what: `there is no list of ${ARCHES[arch].debian} packages`,
+        next: 'Check that a mirror is configured and reachable.',
+      })
     await discard(state, `${fresh}-old`)
     await place(fresh, state, async () => (await madeAt(state)) !== Number.NEGATIVE_INFINITY)
   } finally {
@@ -48,7 +49,7 @@ async function update(arch: GuestArch, state: string, signal: AbortSignal | unde
   }
 }
 
-/** As a time; before all times for what is not there. */
+/** When the lists were made; before all times if there are none. */
 async function madeAt(state: string): Promise<number> {
   return stat(join(state, 'status')).then(
     ({ mtimeMs }) => mtimeMs,

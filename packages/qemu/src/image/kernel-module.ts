@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { checkObject, checkOneOf, checkOptionalFunction, checkSignal, checkString, wrongValue } from '@upcall/foundation/check'
 import { type GuestArch, HOST } from '../arch.js'
-import { checkFunction, checkOptions, checkSignal, refused } from '../check.js'
 import { QemuError } from '../errors.js'
 import { findProgram } from '../process.js'
 import { place } from './cache.js'
@@ -21,6 +21,7 @@ export interface KernelModuleOptions {
   /** Where packages and results are kept; may be the guest images' folder. */
   cacheDir: string
   signal?: AbortSignal | undefined
+  /** Called before each step that takes time. What it throws rejects the build. */
   onProgress?: ((step: string) => void) | undefined
 }
 
@@ -29,16 +30,18 @@ const COMPILERS = { x86_64: 'gcc', aarch64: 'aarch64-linux-gnu-gcc' } as const
 /**
  * Builds a kernel module for a Debian kernel against its headers (downloaded and unpacked, not installed), or finds it in the cache, and
  * resolves with the .ko file's path. Needs apt-get, dpkg-deb, make and gcc (for another architecture
- * the one that compiles for it), no rights. Rejects with QemuError.
+ * a cross compiler), no rights. Rejects with QemuError, or with a TypeError or RangeError for a wrong option.
  */
 export async function buildKernelModule(options: KernelModuleOptions): Promise<string> {
-  checkOptions('module', options)
-  const { sourceDir, release, arch = HOST, cacheDir, signal, onProgress = () => {} } = options
-  for (const [name, value] of Object.entries({ sourceDir, release, cacheDir }))
-    if (typeof value !== 'string' || value === '') throw refused(`module option ${name}`, value, 'a text that is not empty')
-  if (!Object.hasOwn(COMPILERS, arch)) throw refused('module option arch', arch, Object.keys(COMPILERS).join(', '))
-  checkFunction('module option onProgress', options.onProgress)
-  checkSignal('module', signal)
+  checkObject('options', options)
+  const { sourceDir, release, arch = HOST, cacheDir, signal, onProgress } = options
+  for (const [name, value] of Object.entries({ sourceDir, release, cacheDir })) {
+    checkString(name, value)
+    if (value === '') wrongValue(name, 'a string that is not empty', value)
+  }
+  checkOneOf('arch', arch, Object.keys(COMPILERS))
+  checkOptionalFunction('onProgress', onProgress)
+  checkSignal(signal)
   await mkdir(cacheDir, { recursive: true })
   const work = await mkdtemp(join(cacheDir, 'build-'))
   try {
@@ -50,13 +53,13 @@ export async function buildKernelModule(options: KernelModuleOptions): Promise<s
     const file = join(result, `${objectName(sources, sourceDir)}.ko`)
     if (await exists(file)) return file
 
-    onProgress('downloading and unpacking kernel headers')
+    onProgress?.('downloading and unpacking kernel headers')
     const root = join(work, 'headers')
     await mkdir(root)
     await unpackPackages(packages, join(cacheDir, 'packages'), root, apt)
     await unpackPackages(tools, join(cacheDir, 'packages'), root, { signal })
     const kernelDir = await relocate(root, release)
-    onProgress('building the kernel module')
+    onProgress?.('building the kernel module')
     const build = join(work, 'module')
     await mkdir(build)
     for (const name of Object.keys(sources)) await cp(join(sourceDir, name), join(build, name))
@@ -79,7 +82,7 @@ interface HeaderPackages {
   apt: AptOptions
 }
 
-/** All that a module is built with but the compiler. */
+/** All that a module is built with, except the compiler. */
 async function headerPackages(options: KernelModuleOptions, work: string): Promise<HeaderPackages> {
   const { release, arch = HOST, cacheDir, signal } = options
   const apt: AptOptions = arch === HOST ? { signal } : { signal, configuration: await foreignApt(arch, cacheDir, signal) }
@@ -102,7 +105,10 @@ async function readSources(sourceDir: string): Promise<Record<string, string>> {
 function objectName(sources: Readonly<Record<string, string>>, sourceDir: string): string {
   const name = /^obj-m\s*[:+]?=\s*(\S+)\.o$/m.exec(sources.Makefile ?? '')?.[1]
   if (name === undefined)
-    throw new QemuError('INVALID_OPTION', `sourceDir ${sourceDir}: its Makefile has no line obj-m := <name>.o`)
+    throw new QemuError({
+      ...{ code: 'INVALID_OPTION', op: 'module option sourceDir', subject: sourceDir },
+      what: 'its Makefile has no line obj-m := <name>.o',
+    })
   return name
 }
 

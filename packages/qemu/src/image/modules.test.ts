@@ -32,20 +32,20 @@ describe('collectModules', () => {
     expect([...files.keys()].sort()).toEqual(['virtio', 'virtio_pci', 'virtio_ring', 'virtio_rng'])
   })
 
-  it('says which module is missing, and who wants it', async () => {
+  it('says which module is missing, and which one needs it', async () => {
     await module('net/vsock_loopback.ko', 'vsock')
     await expect(collectModules(dir, ['vsock_loopback'])).rejects.toMatchObject({
       code: 'IMAGE',
-      message: expect.stringMatching(/kernel module vsock, wanted by vsock_loopback, is not in /),
+      message: expect.stringMatching(/^kernel module vsock: it is not in .*, and vsock_loopback needs it$/),
     })
   })
 
-  it('refuses a circle, and a file that is no module', () => {
+  it('refuses a circle, and a file that is not a module', () => {
     const circle = new Map([
       ['a', ['b']],
       ['b', ['a']],
     ])
     expect(() => loadOrder('a', circle)).toThrow(/a → b → a/)
-    expect(() => moduleDependencies(Buffer.from('hello'))).toThrow(/not a kernel module/)
+    expect(() => moduleDependencies(Buffer.from('hello'))).toThrow(/^kernel module: the file has no depends= entry/)
   })
 })

@@ -23,7 +23,11 @@ export async function collectModules(moduleDir: string, names: readonly string[]
   const read = async (name: string, wantedBy: string): Promise<void> => {
     if (dependencies.has(name) || builtin.has(name)) return
     const path = paths.get(name)
-    if (path === undefined) throw new QemuError('IMAGE', `kernel module ${name}, wanted by ${wantedBy}, is not in ${moduleDir}`)
+    if (path === undefined)
+      throw new QemuError({
+        ...{ code: 'IMAGE', op: 'kernel module', subject: name },
+        what: `it is not in ${moduleDir}, and ${wantedBy} needs it`,
+      })
     const bytes = await decompressed(path)
     const needed = moduleDependencies(bytes)
     files.set(name, bytes)
@@ -34,12 +38,15 @@ export async function collectModules(moduleDir: string, names: readonly string[]
   return { files, order: Object.fromEntries(names.map((name) => [name, loadOrder(canonical(name), dependencies)])) }
 }
 
-/** Depth first, so that each module stands behind everything it needs. What is not in `dependencies` is built in. */
+/** Depth first, so that each module comes after everything it needs. A module that is not in `dependencies` is built in. */
 export function loadOrder(name: string, dependencies: ReadonlyMap<string, readonly string[]>): string[] {
   const order = new Set<string>()
   const visit = (module: string, path: readonly string[]): void => {
     if (path.includes(module))
-      throw new QemuError('IMAGE', `kernel modules depend on each other: ${[...path, module].join(' → ')}`)
+      throw new QemuError({
+        ...{ code: 'IMAGE', op: 'kernel module', subject: module },
+        what: `it depends on itself: ${[...path, module].join(' → ')}`,
+      })
     const needed = dependencies.get(module)
     if (needed === undefined || order.has(module)) return
     for (const dependency of needed) visit(dependency, [...path, module])
@@ -53,12 +60,12 @@ export function loadOrder(name: string, dependencies: ReadonlyMap<string, readon
 export function moduleDependencies(module: Buffer): string[] {
   const key = Buffer.from('\0depends=')
   const start = module.indexOf(key)
-  if (start < 0) throw new QemuError('IMAGE', 'not a kernel module: no depends= in it')
+  if (start < 0) throw new QemuError({ code: 'IMAGE', subject: 'kernel module', what: 'the file has no depends= entry' })
   const value = module.toString('latin1', start + key.length, module.indexOf(0, start + key.length))
   return value.split(',').filter(Boolean).map(canonical)
 }
 
-/** Modules are called by names with underscores; their files may have dashes. */
+/** The kernel's names of modules have underscores; their files may have dashes. */
 function canonical(name: string): string {
   return name.replaceAll('-', '_')
 }

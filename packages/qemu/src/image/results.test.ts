@@ -13,7 +13,7 @@ function read(text: string) {
 }
 
 describe('ResultReader', () => {
-  // The guest puts a line end and then the status behind whatever the command wrote.
+  // The guest writes a line end and then the status after all that the command wrote.
   it.each([
     ['', []],
     ['a\n', ['a']],

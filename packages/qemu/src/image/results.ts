@@ -1,4 +1,4 @@
-/** Lines from the results port → the command's own lines, and its exit status behind them. Pure. */
+/** Lines from the results port → the command's own lines, and then its exit status. Pure. */
 export class ResultReader {
   readonly #prefix: string
   readonly #onLine: (line: string) => void

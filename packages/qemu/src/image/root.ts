@@ -1,8 +1,10 @@
 import { access, copyFile, mkdir, open, realpath, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { textOf } from '@upcall/foundation/error'
 import { ARCHES, type GuestArch } from '../arch.js'
 import { QemuError } from '../errors.js'
-import { runTool } from './tools.js'
+import { isStatic } from './tool-text.js'
+import { runTool, ToolError } from './tools.js'
 
 const DIRECTORIES = ['dev', 'etc', 'payload', 'proc', 'root', 'run', 'sys', 'tmp', 'usr/bin', 'usr/sbin', 'var']
 
@@ -14,7 +16,7 @@ export interface RootParts {
   libraries: ReadonlyMap<string, string>
 }
 
-/** Turns what the packages hold into a root file system: less documentation, more directories, busybox for what is missing, Node. */
+/** Turns the packages' files into a root file system: without documentation, with more directories, with busybox and Node. */
 export async function populateRoot(root: string, { arch, busybox, applets, node, libraries }: RootParts): Promise<void> {
   const libraryDir = `usr/lib/${ARCHES[arch].triplet}`
   for (const path of ['usr/share', `${libraryDir}/gconv`, 'var']) await rm(join(root, path), { recursive: true, force: true })
@@ -35,17 +37,20 @@ const ELF_MACHINES: Readonly<Record<number, GuestArch>> = { 62: 'x86_64', 183: '
 const ELF_HEADER = 20
 
 /**
- * Looks whether the guest can run that `node`: in the guest a wrong one would only fail without a word, and ldd says of it what it says of a
+ * Checks that the guest can run that `node`: in the guest a wrong one would only fail without a word, and ldd says of it what it says of a
  * program that is linked to nothing. @throws QemuError INVALID_OPTION
  */
 export async function checkProgram(node: string, arch: GuestArch): Promise<void> {
   const wrong = (what: string, cause?: unknown) =>
-    new QemuError('INVALID_OPTION', `image option node is ${node}: ${what}; allowed: a program (ELF) for ${arch}`, { cause })
-  const header = await readStart(node, ELF_HEADER).catch((error: Error) => {
-    throw wrong(error.message, error)
+    new QemuError({
+      ...{ code: 'INVALID_OPTION', op: 'image option node', subject: node, what, cause },
+      next: `Give a program (ELF) for ${arch}.`,
+    })
+  const header = await readStart(node, ELF_HEADER).catch((error) => {
+    throw wrong(textOf(error), error)
   })
   if (header.toString('latin1', 0, 2) === '#!') throw wrong('it is a script')
-  if (header.length < ELF_HEADER || header.toString('latin1', 0, 4) !== '\x7fELF') throw wrong('it is no program')
+  if (header.length < ELF_HEADER || header.toString('latin1', 0, 4) !== '\x7fELF') throw wrong('it is not a program')
   const number = header.readUInt16LE(18)
   const machine = ELF_MACHINES[number] ?? `another machine (ELF 0x${number.toString(16)})`
   if (machine !== arch) throw wrong(`it is for ${machine}`)
@@ -64,15 +69,15 @@ async function readStart(path: string, length: number): Promise<Buffer> {
 /** The shared libraries a program of this machine needs: name → path. The dynamic linker itself is not among them. */
 export async function sharedLibraries(program: string, signal?: AbortSignal): Promise<Map<string, string>> {
   const libraries = new Map<string, string>()
-  const text = await runTool('ldd', [program], { signal }).catch((error: Error) => {
-    // A program that is linked to nothing is a failure to ldd.
-    if (/not a dynamic executable|statically linked/.test(error.message)) return ''
+  const text = await runTool('ldd', [program], { signal }).catch((error) => {
+    if (error instanceof ToolError && isStatic(error.output)) return ''
     throw error
   })
   for (const line of text.toString().split('\n')) {
     const [, name, path] = /^\s*(\S+) => (\S+)/.exec(line) ?? []
     if (name === undefined || path === undefined) continue
-    if (path === 'not') throw new QemuError('IMAGE', `${program} needs ${name}, which is not on this machine`)
+    if (path === 'not')
+      throw new QemuError({ code: 'IMAGE', subject: program, what: `it needs ${name}, which is not on this machine` })
     libraries.set(name, path)
   }
   return libraries
@@ -86,7 +91,7 @@ async function addLibrary(root: string, libraryDir: string, name: string, path: 
   if (!held.includes(true)) await copyFile(await realpath(path), join(root, libraryDir, name))
 }
 
-/** A link where nothing stands yet. */
+/** A link, unless there is something already. */
 async function link(target: string, path: string): Promise<void> {
   await symlink(target, path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error

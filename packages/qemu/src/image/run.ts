@@ -2,13 +2,26 @@ import { randomBytes } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
+import { StringDecoder } from 'node:string_decoder'
+import {
+  checkObject,
+  checkOptionalFunction,
+  checkOptionalString,
+  checkOptionalStrings,
+  checkSignal,
+  checkString,
+  checkTimeout,
+  wrongType,
+} from '@upcall/foundation/check'
+import { systemClock } from '@upcall/foundation/clock'
+import { TextLines } from '@upcall/foundation/lines'
+import { bounded } from '@upcall/foundation/wait'
 import { archOf, type MachineType } from '../arch.js'
 import type { Drive } from '../argv.js'
-import { bounded, checkDeadline, systemClock } from '../bounded.js'
-import { checkFunction, checkOptions, checkSignal, checkText, checkTexts, refused } from '../check.js'
-import { QemuError } from '../errors.js'
-import { type BootOptions, type BootRestart, bootGuest, type Guest } from '../guest.js'
+import type { BootRestart } from '../boot-error.js'
+import { abortedError, QemuError } from '../errors.js'
+import { type BootOptions, bootGuest, type Guest } from '../guest.js'
 import { type CpioEntry, cpio } from './cpio.js'
 import { makeExt4 } from './ext4.js'
 import type { GuestImage } from './image.js'
@@ -30,9 +43,9 @@ export interface RunOptions extends Omit<BootOptions, 'kernel' | 'initrd' | 'rea
   early?: string | undefined
   /** Files of this machine that `early` needs: name → path. They are in /early in the initramfs. */
   earlyFiles?: Readonly<Record<string, string>> | undefined
-  /** For the command, from its start to its end; default 120000, infinity for none. The boot has a deadline of its own. */
-  deadlineMs?: number | undefined
-  /** Called for each line the command writes to stdout, as it comes. */
+  /** Bound on the command, from its start to its end, in milliseconds; default 120000, Infinity for no limit. The boot has its own. */
+  timeoutMs?: number | undefined
+  /** Called for each line that the command writes to stdout, as it comes. What it throws rejects the result, and ends the guest. */
   onLine?: ((line: string) => void) | undefined
 }
 
@@ -51,14 +64,17 @@ export interface RunResult {
 /** A guest whose command runs. */
 export interface GuestRun extends AsyncDisposable {
   readonly guest: Guest
-  /** Settles when the command is through, the guest being gone then. Rejects with DEADLINE, EXITED, PANIC, CLOSED or ABORTED. */
+  /** Resolves when the command has ended and the guest is gone. Rejects with DEADLINE, EXITED, PANIC, CLOSED or ABORTED. */
   readonly result: Promise<RunResult>
-  /** Ends the guest. Twice is once. */
+  /** Ends the guest. Idempotent. */
   close(): Promise<void>
 }
 
 const POWER_OFF_MS = 2000
 const RESULT_TAIL = 5
+const TIMEOUT_MS = 120_000
+/** In characters. A longer line of the command's is cut. */
+const LONGEST_LINE = 64 << 20
 
 /** Boots a guest, runs one command in it, and resolves with what it wrote and how it ended. The guest is gone by then. */
 export async function runInGuest(options: RunOptions): Promise<RunResult> {
@@ -70,12 +86,11 @@ export async function runInGuest(options: RunOptions): Promise<RunResult> {
   }
 }
 
-/** The same, for a host that has business with the guest while the command runs. Resolves when the command starts. */
+/** The same, for a host that works with the guest while the command runs. Resolves when the command starts. */
 export async function startInGuest(options: RunOptions): Promise<GuestRun> {
   checkRunOptions(options)
   const { image, payloadDir } = options
   const machine = machineFor(options)
-  checkDeadline('command', options.deadlineMs ?? 0)
   const temporary = await mkdtemp(join(tmpdir(), 'upcall-guest-'))
   try {
     const token = randomBytes(8).toString('hex')
@@ -103,34 +118,41 @@ export async function startInGuest(options: RunOptions): Promise<GuestRun> {
   }
 }
 
-/** @throws QemuError */
+/** @throws TypeError, RangeError */
 function checkRunOptions(options: RunOptions): void {
-  checkOptions('guest', options)
-  const { image, command, env = {}, modules, signal, onLine, payloadDir, cwd } = options
-  if (typeof image !== 'object' || image === null) throw refused('image', image, 'what buildGuestImage() made')
+  checkObject('options', options)
+  const { image, command, env = {}, modules, signal, onLine, payloadDir, cwd, timeoutMs = TIMEOUT_MS } = options
+  checkObject('image', image, 'what buildGuestImage() made')
   if (!Array.isArray(command) || command.length === 0 || command.some((word) => typeof word !== 'string'))
-    throw refused('command', command, 'a program and its arguments, as an array of texts')
-  checkOptions('env', env)
-  for (const [name, value] of Object.entries(env)) if (typeof value !== 'string') throw refused(`env.${name}`, value, 'a text')
-  checkTexts('modules', modules)
-  checkText('payloadDir', payloadDir)
-  checkText('cwd', cwd)
-  checkFunction('onLine', onLine)
-  checkSignal('guest', signal)
+    wrongType('command', 'a program and its arguments, as an array of strings', command)
+  checkObject('env', env)
+  for (const [name, value] of Object.entries(env)) checkString(`env.${name}`, value)
+  checkOptionalStrings('modules', modules)
+  checkOptionalString('payloadDir', payloadDir)
+  checkOptionalString('cwd', cwd)
+  checkOptionalFunction('onLine', onLine)
+  checkSignal(signal)
+  checkTimeout('timeoutMs', timeoutMs)
 }
 
 /** A machine of the image's architecture. */
 function machineFor({ image: { arch }, machine = arch === 'aarch64' ? 'virt' : 'q35' }: RunOptions): MachineType {
   if (archOf(machine) === arch) return machine
-  throw new QemuError('INVALID_OPTION', `boot option machine is "${machine}", of ${archOf(machine)}; the image is for ${arch}`)
+  throw new QemuError({
+    ...{ code: 'INVALID_OPTION', op: 'boot option machine', subject: machine },
+    what: `it is of ${archOf(machine)}, and the image is for ${arch}`,
+  })
 }
 
-/** The image's initramfs with this run's files behind it: the kernel unpacks archives one after the other. */
+/** The image's initramfs, then this run's files: the kernel unpacks archives one after the other. */
 async function composeInitrd(options: RunOptions, token: string): Promise<Buffer> {
   const { image, command, env = {}, payloadDir, ports = [], early = '', earlyFiles = {} } = options
   const badName = Object.keys(env).find((name) => !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name))
   if (badName !== undefined)
-    throw new QemuError('INVALID_OPTION', `env has the name ${JSON.stringify(badName)}; allowed: letters, digits, "_"`)
+    throw new QemuError({
+      ...{ code: 'INVALID_OPTION', op: 'run option env', subject: badName, what: 'it is not the name of a variable' },
+      next: 'Use letters, digits and "_".',
+    })
   const files = startFiles({
     ...{ command, env, token, early },
     modules: modulesToLoad(options),
@@ -149,16 +171,16 @@ function modulesToLoad({ image, modules = VSOCK_MODULES }: RunOptions): string[]
   const order = [...BOOT_MODULES, ...modules].flatMap((name) => {
     const needed = image.modules[name]
     if (needed) return needed
-    throw new QemuError(
-      'INVALID_OPTION',
-      `the image holds no kernel module ${name}; it has ${Object.keys(image.modules).join(', ')}`,
-    )
+    throw new QemuError({
+      ...{ code: 'INVALID_OPTION', op: 'run option modules', subject: name, what: 'the image has no such kernel module' },
+      next: `It has ${Object.keys(image.modules).join(', ')}.`,
+    })
   })
   return [...new Set(order)]
 }
 
 async function follow(guest: Guest, options: RunOptions, token: string): Promise<RunResult> {
-  const { deadlineMs = 120_000, signal, onLine, clock = systemClock } = options
+  const { timeoutMs = TIMEOUT_MS, signal, onLine, clock = systemClock } = options
   const started = clock.now()
   const lines: string[] = []
   let firstLineMs: number | undefined
@@ -167,23 +189,26 @@ async function follow(guest: Guest, options: RunOptions, token: string): Promise
     lines.push(line)
     onLine?.(line)
   })
-  const what = `guest: ${options.command.join(' ')}`
+  const about = { op: 'run', subject: options.command.join(' ') }
   const tail = () => [...guest.console.tail(), ...lines.slice(-RESULT_TAIL).map((line) => `result: ${line}`)]
+  const bounds = {
+    ...{ timeoutMs, signal, clock },
+    late: () =>
+      new QemuError({
+        ...{ ...about, code: 'DEADLINE', what: `the command has not ended within ${Math.round(timeoutMs)} ms` },
+        console: tail(),
+      }),
+    aborted: (reason: unknown) => abortedError(about, reason, tail()),
+  }
   try {
-    const exitStatus = await bounded<number>({ deadlineMs, signal, clock, what, tail }, (resolve, reject) => {
-      const input = createInterface({ input: guest.port(RESULTS_PORT), crlfDelay: Number.POSITIVE_INFINITY })
-      // A port that breaks does not end by itself.
-      input.on('error', () => input.close())
-      input.on('line', (line) => {
-        const status = reader.push(line)
-        if (status !== undefined) resolve(status)
-      })
-      // All that the guest sent has been read when the port ends: what is missing then will not come.
-      input.once('close', async () => {
-        await guest.exited
-        const { code, summary, cause } = guest.console.endReason!
-        reject(new QemuError(code, `${what}: ${summary}, before it told an exit status`, { cause, console: tail() }))
-      })
+    const exitStatus = await bounded<number>(bounds, (resolve, reject) => {
+      const onEnd = () => {
+        void guest.exited.then(() => {
+          const { code, what, next, cause } = guest.console.endReason!
+          reject(new QemuError({ ...about, code, what: `${what}, before the command ended`, next, cause, console: tail() }))
+        })
+      }
+      readLines(guest.port(RESULTS_PORT), { onLine: (line) => reader.push(line), onStatus: resolve, onError: reject, onEnd })
       return undefined
     })
     const commandMs = clock.now() - started
@@ -196,7 +221,40 @@ async function follow(guest: Guest, options: RunOptions, token: string): Promise
   }
 }
 
-/** It powers off by itself, unless something the command left behind keeps the results port open. */
+interface LineReader {
+  /** Returns the exit status with the line that tells it. */
+  onLine(line: string): number | undefined
+  onStatus(status: number): void
+  /** Something that `onLine` threw. Nothing more is read. */
+  onError(error: unknown): void
+  /** All that the guest sent has been read: a status that is missing then will not come. */
+  onEnd(): void
+}
+
+function readLines(port: Readable, { onLine, onStatus, onError, onEnd }: LineReader): void {
+  const decoder = new StringDecoder('utf8')
+  const splitter = new TextLines({ max: LONGEST_LINE, longer: 'cut' })
+  const take = (lines: Iterable<string>) => {
+    try {
+      for (const line of lines) {
+        const status = onLine(line.endsWith('\r') ? line.slice(0, -1) : line)
+        if (status !== undefined) onStatus(status)
+      }
+    } catch (error) {
+      port.off('data', onData).resume()
+      onError(error)
+    }
+  }
+  const onData = (chunk: Buffer) => take(splitter.push(decoder.write(chunk)))
+  port.on('data', onData)
+  // A port that breaks does not end.
+  port.once('close', () => {
+    if (splitter.pending > 0) take([splitter.take()])
+    onEnd()
+  })
+}
+
+/** The guest powers off by itself, unless a process that the command started keeps the results port open. */
 async function poweredOff(guest: Guest, { clock = systemClock }: RunOptions): Promise<void> {
   const cancel = clock.setTimer(POWER_OFF_MS, () => guest.kill())
   await guest.exited

@@ -2,8 +2,9 @@ import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { refused } from '../check.js'
-import { QemuError } from '../errors.js'
+import { checkOneOf } from '@upcall/foundation/check'
+import { textOf } from '@upcall/foundation/error'
+import { abortedError, QemuError } from '../errors.js'
 import { findProgram, hasProgram } from '../process.js'
 
 const execute = promisify(execFile)
@@ -29,33 +30,32 @@ const PACKAGES = {
   zstd: 'zstd',
 }
 
-/** What making and booting a guest image needs of the host; what building a kernel module, and what an aarch64 guest needs besides. */
+/** What the host needs to make and boot a guest image; what it needs besides for a kernel module, and for an aarch64 guest. */
 const NEEDED = {
   image: ['qemu-system-x86_64', 'apt-get', 'apt-cache', 'dpkg-deb', 'ldd', 'mkfs.ext4', 'xz'],
   module: ['gcc', 'make', 'libelf.so.1'],
   aarch64: ['qemu-system-aarch64'],
-  // Programs of one's own for it.
+  // For the caller's own programs in such a guest.
   'aarch64-gcc': ['aarch64-linux-gnu-gcc'],
 } as const
 
 const LIBRARY_PATH = ['/usr/lib/x86_64-linux-gnu', '/lib/x86_64-linux-gnu', '/usr/lib64', '/lib64', '/usr/lib', '/usr/local/lib']
 
-/** What is missing of it all and how to get it, in one sentence; undefined if nothing is. Throws QemuError for a purpose that there is not. */
+/** What is missing and how to get it, in one or two sentences; undefined if nothing is. @throws RangeError for an unknown purpose */
 export function missingTools(...purposes: readonly (keyof typeof NEEDED)[]): string | undefined {
   const isThere = (name: string) =>
     name.includes('.so.') ? LIBRARY_PATH.some((folder) => existsSync(join(folder, name))) : hasProgram(name, SYSTEM_PATH)
-  for (const purpose of purposes)
-    if (!Object.hasOwn(NEEDED, purpose)) throw refused('purpose', purpose, Object.keys(NEEDED).join(', '))
+  for (const purpose of purposes) checkOneOf('purpose', purpose, Object.keys(NEEDED))
   const missing = purposes.flatMap((purpose) => NEEDED[purpose]).filter((name) => !isThere(name))
   if (missing.length === 0) return undefined
-  const notFound = `${missing.join(', ')} not found`
-  if (missing.some(isDebians)) return `${notFound}; ${NO_DEBIAN}`
+  const notInstalled = `${missing.join(', ')} ${missing.length === 1 ? 'is' : 'are'} not installed.`
+  if (missing.some(isDebians)) return `${notInstalled} ${NO_DEBIAN}`
   const packages = [...new Set(missing.map((name) => PACKAGES[name]))]
-  return `${notFound}; on Debian: apt-get install ${packages.join(' ')}`
+  return `${notInstalled} On Debian: apt-get install ${packages.join(' ')}`
 }
 
 const NO_DEBIAN =
-  'guest images are made on Debian, or a system like it (x64), out of its packages; an own kernel and root disk can be booted anywhere'
+  "Guest images are made on Debian, or a system like it (x64), from Debian's packages. Your own kernel and root disk can be booted anywhere."
 
 /** What every Debian has, and what cannot be installed elsewhere. */
 function isDebians(tool: keyof typeof PACKAGES): boolean {
@@ -71,11 +71,25 @@ export interface ToolOptions {
   timeoutMs?: number | undefined
 }
 
-/** Runs one tool to its end and resolves with its stdout. Rejects with QemuError TOOL_MISSING, or IMAGE and what it said on stderr. */
+/** A tool of the system failed. */
+export class ToolError extends QemuError {
+  /** What it said on stderr. */
+  readonly output: string
+
+  constructor(op: string, subject: string, how: string, output: string, cause: unknown) {
+    super({ code: 'IMAGE', op, subject, what: output === '' ? how : `${how}: ${output}`, cause })
+    this.output = output
+  }
+}
+
+/** How many of a tool's arguments its errors show. */
+const SHOWN_ARGUMENTS = 4
+
+/** Runs one tool to its end and resolves with its stdout. Rejects with QemuError TOOL_MISSING or ABORTED, or with ToolError. */
 export async function runTool(tool: keyof typeof PACKAGES, args: readonly string[], options: ToolOptions = {}): Promise<Buffer> {
   const { cwd, signal, program = tool, timeoutMs = 120_000 } = options
-  const hint = isDebians(tool) ? NO_DEBIAN : `guest images are made with Debian's tools: apt-get install ${PACKAGES[tool]}`
-  const path = findProgram(program, hint, SYSTEM_PATH)
+  const next = isDebians(tool) ? NO_DEBIAN : `Guest images are made with Debian's tools: apt-get install ${PACKAGES[tool]}`
+  const path = findProgram(program, next, SYSTEM_PATH)
   try {
     const env = { ...process.env, LC_ALL: 'C' }
     const { stdout } = await execute(path, args, {
@@ -88,9 +102,10 @@ export async function runTool(tool: keyof typeof PACKAGES, args: readonly string
     })
     return stdout
   } catch (cause) {
-    if (signal?.aborted) throw new QemuError('ABORTED', `${tool}: aborted`, { cause: signal.reason })
-    const { stderr = '', killed, code } = cause as { stderr?: Buffer | string; killed?: boolean; code?: number | string }
-    const how = killed ? `no end after ${timeoutMs} ms` : `failed (${code})`
-    throw new QemuError('IMAGE', `${tool} ${args.slice(0, 4).join(' ')}: ${how}: ${stderr.toString().trim()}`, { cause })
+    const subject = args.slice(0, SHOWN_ARGUMENTS).join(' ')
+    if (signal?.aborted) throw abortedError({ op: tool, subject }, signal.reason)
+    const { stderr, killed, code } = cause as { stderr?: Buffer | string; killed?: boolean; code?: number | string }
+    const how = killed ? `it does not end within ${timeoutMs} ms` : `it failed (${code ?? textOf(cause)})`
+    throw new ToolError(tool, subject, how, stderr === undefined ? '' : stderr.toString().trim(), cause)
   }
 }

@@ -1,4 +1,4 @@
-import { DeviceError } from './errors.js'
+import { guestError } from './errors.js'
 
 /**
  * The buffers of one descriptor chain as pieces of guest memory, with a cursor for each direction. One object is used over and
@@ -55,7 +55,7 @@ export class Chain {
     let to = at
     while (left > 0) {
       if (this.#readPiece >= this.#boundary)
-        throw new DeviceError('CHAIN_TOO_SHORT', `descriptor chain ${this.head} ended ${left} bytes early`)
+        throw guestError('CHAIN_TOO_SHORT', `descriptor chain ${this.head}`, `it ends ${left} bytes early`)
       const n = Math.min(left, this.#lengths[this.#readPiece]! - this.#readOffset)
       const from = this.#starts[this.#readPiece]! + this.#readOffset
       copy(this.#windows[this.#readPiece]!, from, target, to, n)
@@ -75,7 +75,7 @@ export class Chain {
     let from = at
     while (left > 0) {
       if (this.#writePiece >= this.#count)
-        throw new DeviceError('CHAIN_TOO_SHORT', `descriptor chain ${this.head} has no room for ${left} more bytes`)
+        throw guestError('CHAIN_TOO_SHORT', `descriptor chain ${this.head}`, `there is no room for ${left} more bytes`)
       const n = Math.min(left, this.#lengths[this.#writePiece]! - this.#writeOffset)
       copy(source, from, this.#windows[this.#writePiece]!, this.#starts[this.#writePiece]! + this.#writeOffset, n)
       left -= n

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { opName } from '../../testing/fake-guest.js'
-import { call, FakeVm, heard, open, reply } from '../../testing/fake-vm.js'
+import { FakeVm, heard, open, reply } from '../../testing/fake-vm.js'
 import { drive, type Kernel, LinuxSocket } from '../../testing/linux-socket.js'
-import type { VsockConnection } from './connection.js'
+import type { Connection } from './connection.js'
 import { Op } from './packet.js'
 
 const KIB = 1024
@@ -30,12 +30,10 @@ function pair({ device, guest, kernel, room = 4000, limit }: Pair) {
 }
 
 /** The host's program reads what there is, and says so in pieces of `piece` bytes. */
-function hostReads(vm: FakeVm, connection: VsockConnection, piece = Number.POSITIVE_INFINITY): number {
+function hostReads(vm: FakeVm, connection: Connection, piece = Number.POSITIVE_INFINITY): number {
   let bytes = 0
-  call(vm, connection, (it) => {
-    for (let chunk = it.read(); chunk !== undefined; chunk = it.read()) bytes += chunk.length
-    for (let left = bytes; left > 0; left -= piece) it.consumed(Math.min(left, piece), vm.now)
-  })
+  for (let chunk = connection.read(); chunk !== undefined; chunk = connection.read()) bytes += chunk.length
+  for (let left = bytes; left > 0; left -= piece) connection.consumed(Math.min(left, piece), vm.now)
   return bytes
 }
 
@@ -53,7 +51,7 @@ function transfer(
     if (written < toGuest && connection.outputPending === 0) {
       const chunk = new Uint8Array(Math.min(write, toGuest - written))
       written += chunk.length
-      call(vm, connection, (it) => it.write(chunk))
+      connection.write(chunk)
       moved = true
     }
     moved = socket.consume(Number.POSITIVE_INFINITY) || moved || bytes > 0
@@ -83,9 +81,9 @@ describe('credit towards the guest', () => {
       reply(vm, connection, Op.RW, { bufferAllocation: guest }, new Uint8Array(4096))
       vm.run()
       connection.read()
-      call(vm, connection, (it) => it.consumed(4095, vm.now))
+      connection.consumed(4095, vm.now)
       expect(heard(vm)).toEqual([])
-      call(vm, connection, (it) => it.consumed(1, vm.now))
+      connection.consumed(1, vm.now)
       expect(heard(vm).map(opName)).toEqual(['CREDIT_UPDATE'])
     }
   })
@@ -109,7 +107,7 @@ describe('credit towards the guest', () => {
     reply(vm, connection, Op.RW, {}, new Uint8Array(10))
     vm.run()
     hostReads(vm, connection)
-    call(vm, connection, (it) => it.write(Uint8Array.of(1)))
+    connection.write(Uint8Array.of(1))
     expect(heard(vm).map(({ header }) => [header.op, header.forwardCount])).toEqual([[Op.RW, 10]])
     vm.advance(1_000)
     expect(heard(vm)).toEqual([])
@@ -147,7 +145,7 @@ describe('a guest that does not read', () => {
     const { vm, connection, socket } = scene
     // Each write has a packet of its own, as long as there is credit: 200 bytes, too long to be joined to the one before.
     for (let i = 0; i < 1000; i++) {
-      call(vm, connection, (it) => it.write(new Uint8Array(200)))
+      connection.write(new Uint8Array(200))
       vm.run()
       socket.receive()
     }
@@ -171,11 +169,11 @@ describe('a guest that does not read', () => {
 
   test('is asked after 10, 20, 40 ms and so on, and then every 500 ms', () => {
     const { vm, connection } = pair({ device: 64 * KIB, guest: 4 * KIB })
-    call(vm, connection, (it) => it.write(new Uint8Array(10_000)))
+    connection.write(new Uint8Array(10_000))
     heard(vm)
     const asked: number[] = []
     for (const end = vm.now + 2_500; vm.now < end; ) {
-      const next = vm.device.muxer.nextTimeout()
+      const next = vm.device.muxer.wakeAt
       asked.push(next - vm.now)
       vm.advance(next - vm.now)
       expect(heard(vm).map(opName)).toEqual(['CREDIT_REQUEST'])
@@ -188,7 +186,7 @@ describe('a guest that does not read', () => {
 
   test('a guest with room for less than one packet gets one all the same', () => {
     const { vm, connection } = pair({ device: 64 * KIB, guest: 500, room: 4000 })
-    call(vm, connection, (it) => it.write(new Uint8Array(10_000)))
+    connection.write(new Uint8Array(10_000))
     expect(heard(vm).map(({ header }) => header.length)).toEqual([500, 0])
   })
 })

@@ -1,15 +1,15 @@
 import { describe, expect, test } from 'vitest'
 import { opName } from '../../testing/fake-guest.js'
-import { call, FakeVm, heard, open, readAll, reply } from '../../testing/fake-vm.js'
-import type { VsockConnection } from './connection.js'
+import { FakeVm, heard, open, readAll, reply } from '../../testing/fake-vm.js'
+import type { Connection } from './connection.js'
 import { Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
 
 describe('the end', () => {
   test('half-close by the host: what was written first, then SHUTDOWN(send), and the guest may go on', () => {
     const vm = new FakeVm()
     const connection = open(vm)
-    call(vm, connection, (it) => it.write(new Uint8Array(1500)))
-    call(vm, connection, (it) => it.end())
+    connection.write(new Uint8Array(1500))
+    connection.end()
     const packets = heard(vm)
     expect(packets.map(opName)).toEqual(['RW', 'RW', 'SHUTDOWN'])
     expect(packets[2]!.header.flags).toBe(SHUTDOWN_SEND)
@@ -26,7 +26,7 @@ describe('the end', () => {
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
     vm.run()
     expect([connection.inputEnded, connection.outputRefused, readAll(connection)]).toEqual([true, false, [5]])
-    call(vm, connection, (it) => it.write(Uint8Array.of(1)))
+    connection.write(Uint8Array.of(1))
     expect(heard(vm).map(opName)).toEqual(['RW'])
   })
 
@@ -34,9 +34,9 @@ describe('the end', () => {
     const vm = new FakeVm()
     const connection = open(vm)
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
-    call(vm, connection, (it) => it.end())
+    connection.end()
     heard(vm)
-    call(vm, connection, (it) => it.close(vm.now))
+    connection.close(vm.now)
     const [packet] = heard(vm)
     expect(packet!.header).toMatchObject({ op: Op.SHUTDOWN, flags: SHUTDOWN_BOTH })
     reply(vm, connection, Op.RST)
@@ -49,7 +49,7 @@ describe('the end', () => {
     const connection = open(vm)
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
     vm.run()
-    call(vm, connection, (it) => it.close(vm.now))
+    connection.close(vm.now)
     expect(heard(vm).map(opName)).toEqual(['SHUTDOWN'])
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
     expect(heard(vm).map(opName)).toEqual(['RST'])
@@ -59,7 +59,7 @@ describe('the end', () => {
   test('a guest that never answers our SHUTDOWN is reset in the end', () => {
     const vm = new FakeVm()
     const connection = open(vm)
-    call(vm, connection, (it) => it.close(vm.now))
+    connection.close(vm.now)
     heard(vm)
     vm.advance(7_999)
     expect(connection.state).toBe('closing')
@@ -75,7 +75,7 @@ describe('the end', () => {
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_BOTH })
     expect(heard(vm)).toEqual([])
     expect(readAll(connection)).toEqual([1, 2, 3])
-    call(vm, connection, (it) => it.consumed(3, vm.now))
+    connection.consumed(3, vm.now)
     expect(heard(vm).map(opName)).toEqual(['RST'])
     expect(connection.outcome).toBe('done')
   })
@@ -114,21 +114,21 @@ describe('the end', () => {
   test('close() with bytes still unsent is a reset', () => {
     const vm = new FakeVm()
     const connection = open(vm, { bufferAllocation: 10 })
-    call(vm, connection, (it) => it.write(new Uint8Array(20)))
+    connection.write(new Uint8Array(20))
     heard(vm)
-    call(vm, connection, (it) => it.close(vm.now))
+    connection.close(vm.now)
     expect(heard(vm).map(opName)).toEqual(['RST'])
   })
 
   test('a guest that shuts its receiving half: what was written and waits is lost, and that shows', () => {
     const vm = new FakeVm()
     const connection = open(vm, { bufferAllocation: 10 })
-    call(vm, connection, (it) => it.write(new Uint8Array(10)))
+    connection.write(new Uint8Array(10))
     heard(vm)
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
     vm.run()
     expect([connection.outputRefused, connection.outputLost]).toEqual([true, false])
-    call(vm, connection, (it) => it.write(Uint8Array.of(1)))
+    connection.write(Uint8Array.of(1))
     expect([connection.outputLost, connection.outputPending]).toEqual([true, 0])
   })
 
@@ -137,11 +137,11 @@ describe('the end', () => {
     const connection = open(vm)
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
     vm.run()
-    call(vm, connection, (it) => it.end())
+    connection.end()
     expect(heard(vm).map(({ header }) => [header.op, header.flags])).toEqual([[Op.SHUTDOWN, SHUTDOWN_SEND]])
   })
 
-  test.each<[string, (vm: FakeVm, connection: VsockConnection) => void]>([
+  test.each<[string, (vm: FakeVm, connection: Connection) => void]>([
     ['RST', (vm, connection) => reply(vm, connection, Op.RST)],
     ['the device gone', (vm) => vm.device.muxer.abandon()],
   ])('both sides have half-closed; then %s cuts nothing short', (_, act) => {
@@ -149,7 +149,7 @@ describe('the end', () => {
     const connection = open(vm)
     reply(vm, connection, Op.RW, {}, Uint8Array.of(1))
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
-    call(vm, connection, (it) => it.end())
+    connection.end()
     heard(vm)
     act(vm, connection)
     vm.run()
@@ -160,10 +160,10 @@ describe('the end', () => {
     const vm = new FakeVm()
     const connection = open(vm)
     for (let i = 0; i < 200 && vm.rx.pending > 0; i++) {
-      call(vm, connection, (it) => it.write(Uint8Array.of(i)))
+      connection.write(Uint8Array.of(i))
       vm.run()
     }
-    call(vm, connection, (it) => it.close(vm.now))
+    connection.close(vm.now)
     vm.run()
     vm.advance(8_000)
     expect(connection.outcome).toBe('timeout')
@@ -185,8 +185,8 @@ describe('the end', () => {
     vm.guest.send(request)
     vm.run()
     const [first] = vm.device.muxer.takeNews()
-    call(vm, first!, (it) => it.accept())
-    call(vm, first!, (it) => it.close(vm.now))
+    first!.accept()
+    first!.close(vm.now)
     heard(vm)
     vm.device.muxer.takeNews()
     vm.guest.send(request)
@@ -197,13 +197,13 @@ describe('the end', () => {
 })
 
 describe('a port used over and over by a guest that does not listen', () => {
-  test.each<[string, (vm: FakeVm, connection: VsockConnection) => void]>([
-    ['refused', (vm, connection) => call(vm, connection, (it) => it.reset())],
+  test.each<[string, (vm: FakeVm, connection: Connection) => void]>([
+    ['refused', (_vm, connection) => connection.reset()],
     [
       'accepted and closed',
       (vm, connection) => {
-        call(vm, connection, (it) => it.accept())
-        call(vm, connection, (it) => it.close(vm.now))
+        connection.accept()
+        connection.close(vm.now)
       },
     ],
   ])('%s each time: what is to be said to it does not grow', (_, answer) => {
@@ -227,7 +227,7 @@ describe('a port used over and over by a guest that does not listen', () => {
     for (let i = 0; i < 100; i++) {
       vm.guest.send({ op: Op.REQUEST, ...packet })
       vm.run()
-      for (const connection of vm.device.muxer.takeNews()) call(vm, connection, (it) => it.accept())
+      for (const connection of vm.device.muxer.takeNews()) connection.accept()
       vm.guest.send({ op: Op.RST, ...packet })
       vm.run()
       vm.guest.tx.takeUsed()

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { opName } from '../../testing/fake-guest.js'
-import { call, FakeVm, GUEST_PORT, heard, open, readAll, reply } from '../../testing/fake-vm.js'
-import type { VsockConnection } from './connection.js'
+import { FakeVm, GUEST_PORT, heard, open, readAll, reply } from '../../testing/fake-vm.js'
+import type { Connection } from './connection.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT } from './muxer.js'
 import { Op } from './packet.js'
 
@@ -42,7 +42,7 @@ describe('a connection from the host', () => {
     heard(vm)
     vm.advance(1_999)
     expect(connection.state).toBe('connecting')
-    expect(vm.device.muxer.nextTimeout()).toBe(3_000)
+    expect(vm.device.muxer.wakeAt).toBe(3_000)
     vm.advance(1)
     expect(connection.outcome).toBe('timeout')
     expect(heard(vm).map(opName)).toEqual(['RST'])
@@ -53,7 +53,7 @@ describe('a connection from the host', () => {
     const vm = new FakeVm()
     const connection = vm.device.muxer.connect(GUEST_PORT, vm.now)!
     vm.run()
-    call(vm, connection, (it) => it.reset())
+    connection.reset()
     vm.guest.supply(4)
     expect(heard(vm)).toEqual([])
     expect(vm.device.muxer.size).toBe(0)
@@ -81,12 +81,12 @@ describe('a connection from the host', () => {
 })
 
 describe('a connection from the guest', () => {
-  const request = (vm: FakeVm): VsockConnection => {
+  const request = (vm: FakeVm): Connection => {
     vm.guest.supply(8)
     vm.guest.send({ op: Op.REQUEST, sourcePort: 1025, destinationPort: 80 })
     vm.run()
     const [connection] = vm.device.muxer.takeNews()
-    expect(connection).toMatchObject({ state: 'accepting', initiator: 'guest', hostPort: 80, guestPort: 1025 })
+    expect(connection).toMatchObject({ state: 'accepting', hostPort: 80, guestPort: 1025 })
     return connection!
   }
 
@@ -94,7 +94,7 @@ describe('a connection from the guest', () => {
     const vm = new FakeVm()
     const connection = request(vm)
     expect(vm.guest.received()).toEqual([])
-    call(vm, connection, (it) => it.accept())
+    connection.accept()
     const [packet] = heard(vm)
     expect(packet!.header).toMatchObject({ op: Op.RESPONSE, sourcePort: 80, destinationPort: 1025 })
     expect(connection.state).toBe('open')
@@ -103,7 +103,7 @@ describe('a connection from the guest', () => {
   test('is refused with a RST', () => {
     const vm = new FakeVm()
     const connection = request(vm)
-    call(vm, connection, (it) => it.reset())
+    connection.reset()
     expect(heard(vm).map(opName)).toEqual(['RST'])
   })
 
@@ -140,8 +140,8 @@ describe('bytes', () => {
     reply(vm, connection, Op.RW, {}, Uint8Array.of(4))
     vm.run()
     expect(readAll(connection)).toEqual([1, 2, 3, 4])
-    call(vm, connection, (it) => it.write(Uint8Array.of(7, 8)))
-    call(vm, connection, (it) => it.write(Uint8Array.of(9)))
+    connection.write(Uint8Array.of(7, 8))
+    connection.write(Uint8Array.of(9))
     const packets = heard(vm)
     expect(packets.map(opName)).toEqual(['RW'])
     expect([...packets[0]!.payload]).toEqual([7, 8, 9])
@@ -152,7 +152,7 @@ describe('bytes', () => {
     const vm = new FakeVm()
     const connection = open(vm)
     const bytes = Uint8Array.from({ length: 10_000 }, (_, i) => i % 253)
-    call(vm, connection, (it) => it.write(bytes))
+    connection.write(bytes)
     const payloads = heard(vm).map(({ payload }) => payload)
     expect(payloads.every((payload) => payload.length <= 1024)).toBe(true)
     expect(Buffer.concat(payloads)).toEqual(Buffer.from(bytes))
@@ -161,7 +161,7 @@ describe('bytes', () => {
   test('the guest’s credit bounds what is under way; its last word is asked for once', () => {
     const vm = new FakeVm()
     const connection = open(vm, { bufferAllocation: 2500 }, { room: 2000 })
-    call(vm, connection, (it) => it.write(new Uint8Array(5000)))
+    connection.write(new Uint8Array(5000))
     expect(heard(vm).map((packet) => [opName(packet), packet.payload.length])).toEqual([
       ['RW', 2000],
       ['RW', 500],
@@ -180,18 +180,15 @@ describe('bytes', () => {
     const vm = new FakeVm()
     // The guest’s counter begins just below the wrap, as if 2^32 - 500 bytes had gone before.
     const connection = open(vm, { bufferAllocation: 1000, forwardCount: 2 ** 32 - 500 })
-    call(vm, connection, (it) => it.write(new Uint8Array(2000)))
+    connection.write(new Uint8Array(2000))
     expect(heard(vm).find((packet) => opName(packet) === 'RW')!.payload.length).toBe(500)
 
     const other = open(vm, { bufferAllocation: 4 })
     let forwarded = 0
     for (let i = 0; i < 70_000; i++) {
       // 61,440 bytes 70,000 times is past 2^32.
-      call(vm, other, (it) => {
-        const internals = 61_440
-        forwarded = (forwarded + internals) >>> 0
-        it.consumed(internals, vm.now)
-      })
+      forwarded = (forwarded + 61_440) >>> 0
+      other.consumed(61_440, vm.now)
     }
     reply(vm, other, Op.CREDIT_REQUEST)
     const update = heard(vm).filter((packet) => packet.header.sourcePort === other.hostPort)
@@ -204,9 +201,9 @@ describe('bytes', () => {
     reply(vm, connection, Op.RW, {}, new Uint8Array(2048))
     vm.run()
     readAll(connection)
-    call(vm, connection, (it) => it.consumed(2047, vm.now))
+    connection.consumed(2047, vm.now)
     expect(heard(vm)).toEqual([])
-    call(vm, connection, (it) => it.consumed(1, vm.now))
+    connection.consumed(1, vm.now)
     const [packet] = heard(vm)
     expect(packet!.header).toMatchObject({ op: Op.CREDIT_UPDATE, forwardCount: 2048, bufferAllocation: 4096 })
   })
@@ -225,7 +222,7 @@ describe('bytes', () => {
     const connection = open(vm)
     reply(vm, connection, Op.CREDIT_UPDATE, { forwardCount: 1, bufferAllocation: 1000 })
     vm.run()
-    call(vm, connection, (it) => it.write(new Uint8Array(10)))
+    connection.write(new Uint8Array(10))
     expect(heard(vm).map(opName)).toEqual(['CREDIT_REQUEST'])
   })
 
@@ -301,11 +298,11 @@ describe('fairness', () => {
     const vm = new FakeVm()
     const connections = [open(vm), open(vm), open(vm)]
     // Whatever buffers are left from the handshakes are used up first.
-    call(vm, connections[0]!, (it) => it.write(new Uint8Array(60_000)))
+    connections[0]!.write(new Uint8Array(60_000))
     while (heard(vm).length > 0);
     reply(vm, connections[0]!, Op.CREDIT_UPDATE, { bufferAllocation: 2 ** 31 })
     vm.run()
-    for (const connection of connections) call(vm, connection, (it) => it.write(new Uint8Array(20_000)))
+    for (const connection of connections) connection.write(new Uint8Array(20_000))
     vm.guest.supply(9)
     const order = heard(vm).map(({ header }) => header.sourcePort)
     expect(new Set(order.slice(0, 3)).size).toBe(3)
@@ -316,7 +313,7 @@ describe('fairness', () => {
   test('a guest that floods one ring is still served on the other', () => {
     const vm = new FakeVm({}, { budget: { bytes: 100_000, descriptors: 1024 } })
     const connection = open(vm)
-    call(vm, connection, (it) => it.write(Uint8Array.of(1, 2, 3)))
+    connection.write(Uint8Array.of(1, 2, 3))
     for (let i = 0; i < 50; i++) vm.guest.send({ op: Op.RST, sourcePort: 1, destinationPort: 1 }, new Uint8Array(4_000))
     expect(vm.device.process(vm.rx, vm.tx, vm.now)).toBe(true)
     expect(vm.guest.received().map(opName)).toEqual(['RW'])
@@ -353,7 +350,7 @@ describe('a driver that has gone', () => {
     expect(connection.outcome).toBe('violation')
     vm.device.muxer.abandon()
     expect(readAll(connection)).toEqual([1])
-    call(vm, connection, (it) => it.consumed(1, vm.now))
+    connection.consumed(1, vm.now)
     expect(heard(vm)).toEqual([])
   })
 })

@@ -49,8 +49,9 @@ export class VsockDevice {
   #bytesLeft = 0
   #descriptorsLeft = 0
 
-  constructor(options: MuxerOptions, budget: Budget = DEFAULT_BUDGET) {
-    this.muxer = new VsockMuxer(options)
+  /** @param onTouch called when the owner of a connection did something to it: `process` may have more to do. */
+  constructor(options: MuxerOptions, { budget = DEFAULT_BUDGET, onTouch }: { budget?: Budget; onTouch?: () => void } = {}) {
+    this.muxer = new VsockMuxer(options, onTouch)
     this.#budget = budget
   }
 

@@ -1,3 +1,5 @@
+import { type ErrorFields, FieldError, textOf } from '@upcall/foundation/error'
+
 /**
  * Why a device stopped.
  *
@@ -7,7 +9,7 @@
  * - `AVAIL_INDEX`: the guest made more chains available than its ring can hold.
  * - `DESCRIPTOR_INDEX`: a descriptor number outside the table.
  * - `DESCRIPTOR_LOOP`: a chain longer than any honest one.
- * - `DESCRIPTOR_ORDER`: a readable descriptor behind a writable one, or one of the wrong direction for its queue.
+ * - `DESCRIPTOR_ORDER`: a readable descriptor after a writable one, or a descriptor of the wrong direction for its queue.
  * - `INDIRECT`: an indirect table that is nested, chained, empty, misaligned in length, or was never negotiated.
  * - `OUT_OF_BOUNDS`: an address range that does not lie inside guest memory.
  * - `CHAIN_TOO_SHORT`: a chain without room for a packet, or a packet that claims more bytes than its chain holds.
@@ -29,21 +31,39 @@ export type DeviceErrorCode =
   | 'INTERNAL'
 
 /** A guest or a front end did something that ends the device. The process and every other device carry on. */
-export class DeviceError extends Error {
+export class DeviceError extends FieldError<DeviceErrorCode> {
   override readonly name = 'DeviceError'
-  readonly code: DeviceErrorCode
 
-  constructor(code: DeviceErrorCode, message: string, options?: { cause?: unknown }) {
-    super(message, options)
-    this.code = code
+  constructor(fields: ErrorFields<DeviceErrorCode>) {
+    super({ ...fields, next: fields.next ?? nextFor(fields.code) })
   }
 }
+
+function nextFor(code: DeviceErrorCode): string {
+  switch (code) {
+    case 'PROTOCOL':
+    case 'MEMORY_TABLE':
+      return 'Check the version and the command line of the VMM.'
+    case 'INTERNAL':
+      return 'This is a defect of @upcall/vhost-user: please report it with its cause.'
+    default:
+      return "Check the guest's virtio-vsock driver, and reset the guest or call restart()."
+  }
+}
+
+/** The guest broke a rule of its rings. */
+export const guestError = (code: DeviceErrorCode, subject: string, what: string): DeviceError =>
+  new DeviceError({ code, subject, what })
+
+/** The front end broke the protocol. @param subject the request, or what else it is about. */
+export const protocolError = (subject: string, what: string, cause?: unknown): DeviceError =>
+  new DeviceError({ code: 'PROTOCOL', op: 'vhost-user', subject, what, cause })
 
 /** Any thrown value as a DeviceError: the boundary of the machine lets nothing else out. */
 export function toDeviceError(error: unknown): DeviceError {
   if (error instanceof DeviceError) return error
-  const what = error instanceof Error ? error.message : String(error)
-  return new DeviceError('INTERNAL', `vhost-user device: unexpected failure: ${what}`, { cause: error })
+  const what = `an unexpected failure: ${textOf(error)}`
+  return new DeviceError({ code: 'INTERNAL', op: 'vhost-user', subject: 'device', what, cause: error })
 }
 
 export const hex = (value: number | bigint): string => `0x${value.toString(16)}`

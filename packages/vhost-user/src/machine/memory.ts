@@ -1,5 +1,5 @@
 import type { Chain } from './chain.js'
-import { DeviceError, hex } from './errors.js'
+import { type DeviceError, guestError, hex } from './errors.js'
 
 /** One region of the memory table, as the front end describes it. Addresses and sizes in bytes. */
 export interface MemoryRegion {
@@ -53,10 +53,8 @@ export class GuestMemory {
       const count = windowCount(region.size, step)
       const fits = region.windows.every((window, i) => window.length === windowLength(region.size, i, step, overlap))
       if (region.windows.length !== count || !fits) {
-        throw new DeviceError(
-          'MEMORY_TABLE',
-          `memory region at ${hex(region.guestAddress)}: its ${count} windows do not cover ${region.size} bytes`,
-        )
+        const what = `its ${count} windows do not cover ${region.size} bytes`
+        throw guestError('MEMORY_TABLE', `memory region at ${hex(region.guestAddress)}`, what)
       }
     }
     this.regions = regions
@@ -119,7 +117,7 @@ export class GuestMemory {
 
 /** Refuses (`MEMORY_TABLE`) a table that is empty, or whose regions are empty, overlap or lie beyond what can be addressed. */
 export function checkRegions(regions: readonly MemoryRegion[]): void {
-  if (regions.length === 0) throw new DeviceError('MEMORY_TABLE', 'memory table: it has no regions')
+  if (regions.length === 0) throw guestError('MEMORY_TABLE', 'memory table', 'it has no regions')
   for (const space of ['guestAddress', 'userAddress'] as const) {
     const sorted = [...regions].sort((a, b) => a[space] - b[space])
     let end = 0
@@ -131,10 +129,8 @@ export function checkRegions(regions: readonly MemoryRegion[]): void {
         !Number.isSafeInteger(start + region.size) ||
         !Number.isSafeInteger(region.fileOffset)
       ) {
-        throw new DeviceError(
-          'MEMORY_TABLE',
-          `memory table: region at ${space} ${hex(start)} of ${region.size} bytes is empty, overlaps another or does not fit`,
-        )
+        const what = `the region at ${space} ${hex(start)} of ${region.size} bytes is empty, overlaps another or does not fit`
+        throw guestError('MEMORY_TABLE', 'memory table', what)
       }
       end = start + region.size
     }
@@ -142,4 +138,4 @@ export function checkRegions(regions: readonly MemoryRegion[]): void {
 }
 
 const outOfBounds = (address: number, length: number): DeviceError =>
-  new DeviceError('OUT_OF_BOUNDS', `descriptor at ${hex(address)} of ${length} bytes does not lie inside guest memory`)
+  guestError('OUT_OF_BOUNDS', `descriptor at ${hex(address)} of ${length} bytes`, 'it does not lie inside guest memory')

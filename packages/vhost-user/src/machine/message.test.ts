@@ -1,16 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { decodeReply, encodeFrontEndMessage } from '../front-end/message.js'
 import { DeviceError } from './errors.js'
-import {
-  decodeFrontEndMessage,
-  decodeMessageHeader,
-  encodeFrontEndMessage,
-  encodeReply,
-  type FrontEndMessage,
-  MAX_PAYLOAD_SIZE,
-  MESSAGE_HEADER_SIZE,
-  Request,
-} from './message.js'
+import { decodeFrontEndMessage, encodeReply } from './message.js'
+import { decodeMessageHeader, type FrontEndMessage, MAX_PAYLOAD_SIZE, MESSAGE_HEADER_SIZE, Request } from './message-format.js'
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
@@ -82,18 +75,18 @@ describe('messages of the front end', () => {
 
   test('another protocol version is refused', () => {
     expect(() => decodeMessageHeader(Buffer.from('010000000200000000000000', 'hex'))).toThrow(
-      /GET_FEATURES in protocol version 2, expected 1/,
+      /GET_FEATURES: the protocol version is 2, not 1/,
     )
   })
 
   test('a payload beyond the cap is refused before anything is read', () => {
-    expect(() => decodeMessageHeader(Buffer.from('0500000001000000ffffffff', 'hex'))).toThrow(/4294967295 bytes of payload/)
+    expect(() => decodeMessageHeader(Buffer.from('0500000001000000ffffffff', 'hex'))).toThrow(/payload has 4294967295 bytes/)
   })
 
   test('more than eight regions are refused', () => {
     const payload = Buffer.from('0900000000000000', 'hex')
     expect(() => decodeFrontEndMessage({ request: 5, reply: false, needReply: false, size: 8 }, payload)).toThrow(
-      /9 regions, at most 8/,
+      /9 regions, and at most 8/,
     )
   })
 
@@ -133,6 +126,17 @@ describe('replies of the back end', () => {
       '180000000500000014000000' + '000000000800000000000000' + '2a00000000000000',
     ],
   ])('%o', (reply, expected) => {
-    expect(hex(encodeReply(reply))).toBe(expected)
+    const bytes = encodeReply(reply)
+    expect(hex(bytes)).toBe(expected)
+    const payload = bytes.subarray(MESSAGE_HEADER_SIZE)
+    const header = decodeMessageHeader(bytes)
+    expect(decodeReply(header, payload)).toEqual(reply)
+    for (let size = 0; size < payload.length; size++)
+      expect(() => decodeReply({ ...header, size }, payload.subarray(0, size))).toThrow(DeviceError)
+  })
+
+  test('a request is not a reply', () => {
+    const header = { request: Request.GET_FEATURES, reply: false, needReply: false, size: 8 }
+    expect(() => decodeReply(header, new Uint8Array(8))).toThrow(/a request, not a reply/)
   })
 })

@@ -1,6 +1,15 @@
 import type { Chain } from './chain.js'
-import { type ConnectionOptions, type ConnectionSnapshot, VsockConnection } from './connection.js'
-import { DeviceError } from './errors.js'
+import {
+  type Connection,
+  type ConnectionOptions,
+  type ConnectionPorts,
+  type ConnectionSnapshot,
+  VsockConnection,
+} from './connection.js'
+import { ConnectionTable } from './connection-table.js'
+import { guestError } from './errors.js'
+import { Handle } from './handle.js'
+import { Line } from './line.js'
 import {
   decodePacketHeader,
   emptyHeader,
@@ -14,7 +23,7 @@ import {
 
 export interface MuxerOptions extends ConnectionOptions {
   readonly guestCid: number
-  /** Entries of the connection table, those still saying goodbye included. */
+  /** Entries of the connection table, connections that are closing included. */
   readonly maxConnections: number
   /**
    * The host's port of the first connection that it begins; the next ones count up. Default 2^30. A guest may remember connections that
@@ -31,9 +40,7 @@ const MAX_ORPHAN_RESETS = 64
 /** The least a receive buffer must hold: a header and one byte. */
 const MIN_RECEIVE_CHAIN = PACKET_HEADER_SIZE + 1
 
-interface OrphanReset {
-  readonly hostPort: number
-  readonly guestPort: number
+interface OrphanReset extends ConnectionPorts {
   readonly type: number
 }
 
@@ -43,20 +50,22 @@ interface OrphanReset {
  */
 export class VsockMuxer {
   readonly #options: MuxerOptions
-  /** By host port, then by guest port. */
-  readonly #table = new Map<number, Map<number, VsockConnection>>()
-  #size = 0
-  #ready: VsockConnection[] = []
-  #news: VsockConnection[] = []
+  readonly #onTouch: () => void
+  readonly #table = new ConnectionTable<Handle>()
+  /** Those with a packet to send, and those with news for their owner. */
+  readonly #ready = new Line<Handle>()
+  readonly #news = new Line<Handle>()
   #orphans: OrphanReset[] = []
-  #wake = Number.POSITIVE_INFINITY
+  #wakeAt = Number.POSITIVE_INFINITY
   #nextHostPort: number
   readonly #header = emptyHeader()
   readonly #bytes = new Uint8Array(PACKET_HEADER_SIZE)
   readonly #view = new DataView(this.#bytes.buffer)
 
-  constructor(options: MuxerOptions) {
+  /** @param onTouch called when the owner of a connection did something to it: `outgoing`, `wakeAt` and `takeNews` may have more to tell. */
+  constructor(options: MuxerOptions, onTouch: () => void = () => {}) {
     this.#options = options
+    this.#onTouch = onTouch
     this.#nextHostPort = options.firstHostPort ?? FIRST_HOST_PORT
   }
 
@@ -66,43 +75,25 @@ export class VsockMuxer {
   }
 
   get size(): number {
-    return this.#size
+    return this.#table.size
   }
 
   /** Connections and resets that wait for a guest buffer. */
   get waiting(): number {
-    return this.#ready.length + this.#orphans.length
+    return this.#ready.size + this.#orphans.length
   }
 
   /** Begins a connection to `guestPort`; undefined when the table is full. */
-  connect(guestPort: number, now: number): VsockConnection | undefined {
-    if (this.#size >= this.#options.maxConnections) return undefined
-    const connection = new VsockConnection({ hostPort: this.#freeHostPort(), guestPort }, this.#options, now)
-    this.#add(connection)
+  connect(guestPort: number, now: number): Connection | undefined {
+    if (this.#table.size >= this.#options.maxConnections) return undefined
+    const connection = this.#add({ hostPort: this.#freeHostPort(), guestPort }, now)
+    this.#onTouch()
     return connection
   }
 
-  /** To be called after every call of a connection's methods: looks what came of it. */
-  touch(connection: VsockConnection): void {
-    if (connection.changed && !connection.listed) {
-      connection.listed = true
-      this.#news.push(connection)
-    }
-    if (!connection.queued && connection.sendable) {
-      connection.queued = true
-      this.#ready.push(connection)
-    }
-    if (connection.deadline < this.#wake) this.#wake = connection.deadline
-    if (connection.state === 'closed' && !connection.sendable) this.#remove(connection)
-  }
-
-  /** The connections with news since the last call; those that a guest began are `accepting` and unknown to the caller. */
-  takeNews(): readonly VsockConnection[] {
-    const news = this.#news
-    if (news.length === 0) return news
-    this.#news = []
-    for (const connection of news) connection.changed = connection.listed = false
-    return news
+  /** The connections with news since the last call. Those that a guest began are `accepting` and unknown to the caller. */
+  takeNews(): readonly Connection[] {
+    return this.#news.takeAll()
   }
 
   /** Whether another packet of the guest may be taken. */
@@ -113,23 +104,18 @@ export class VsockMuxer {
   /** Takes one packet of the guest and returns its length. */
   receive(chain: Chain, now: number): number {
     if (chain.writable > 0) {
-      throw new DeviceError(
-        'DESCRIPTOR_ORDER',
-        `transmit chain ${chain.head} holds ${chain.writable} writable bytes, none are allowed`,
-      )
+      throw guestError('DESCRIPTOR_ORDER', `transmit chain ${chain.head}`, `${chain.writable} of its bytes are writable`)
     }
     if (chain.readable < PACKET_HEADER_SIZE) {
-      throw new DeviceError('CHAIN_TOO_SHORT', `transmit chain ${chain.head} of ${chain.readable} bytes holds no packet header`)
+      throw guestError('CHAIN_TOO_SHORT', `transmit chain ${chain.head}`, `its ${chain.readable} bytes hold no packet header`)
     }
     const header = this.#header
     chain.read(this.#bytes, 0, PACKET_HEADER_SIZE)
     decodePacketHeader(this.#view, header)
     if (header.length > chain.readable - PACKET_HEADER_SIZE) {
       const room = chain.readable - PACKET_HEADER_SIZE
-      throw new DeviceError(
-        'CHAIN_TOO_SHORT',
-        `packet of ${header.length} bytes in transmit chain ${chain.head}, which holds ${room}`,
-      )
+      const what = `its packet claims ${header.length} bytes, and it holds ${room}`
+      throw guestError('CHAIN_TOO_SHORT', `transmit chain ${chain.head}`, what)
     }
     // A guest speaks for itself and to the host alone.
     if (header.sourceCid === this.#options.guestCid && header.destinationCid === HOST_CID) this.#dispatch(header, chain, now)
@@ -142,108 +128,88 @@ export class VsockMuxer {
       this.#owe(header.op, { hostPort, guestPort, type })
       return
     }
-    const known = this.#find(hostPort, guestPort)
+    const known = this.#table.get(hostPort, guestPort)
     if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
-      if (known?.sendable) {
+      if (known?.machine.sendable) {
         // What is still to be said of the old connection would be taken for an answer to this: let it be one.
-        known.reset()
-        this.touch(known)
+        known.machine.reset()
+        this.#follow(known)
         return
       }
-      // The guest has done with the old connection if it uses its port anew.
+      // The guest is through with the old connection if it uses its port again.
       if (known !== undefined) this.#remove(known)
-      if (this.#size >= this.#options.maxConnections) {
+      if (this.#table.size >= this.#options.maxConnections) {
         this.#owe(header.op, { hostPort, guestPort, type })
         return
       }
-      const connection = new VsockConnection({ hostPort, guestPort }, this.#options, now, header)
-      connection.changed = true
-      this.#add(connection)
+      this.#add({ hostPort, guestPort }, now, header)
     } else if (known === undefined) {
       this.#owe(header.op, { hostPort, guestPort, type })
     } else {
-      known.receive(header, chain, now)
-      this.touch(known)
+      known.machine.receive(header, chain, now)
+      this.#follow(known)
     }
   }
 
   /** Whether `fill` has a packet. */
   get outgoing(): boolean {
-    if (this.#orphans.length > 0) return true
-    for (;;) {
-      const first = this.#ready[0]
-      if (first === undefined) return false
-      if (first.sendable) return true
-      first.queued = false
-      this.#ready.shift()
-    }
+    return this.#ready.size > 0 || this.#orphans.length > 0
   }
 
   /** Puts the next packet into `chain` and returns its length. Only to be called while `outgoing`. */
   fill(chain: Chain, now: number): number {
     if (chain.readable > 0) {
-      throw new DeviceError(
-        'DESCRIPTOR_ORDER',
-        `receive chain ${chain.head} holds ${chain.readable} readable bytes, none are allowed`,
-      )
+      throw guestError('DESCRIPTOR_ORDER', `receive chain ${chain.head}`, `${chain.readable} of its bytes are readable`)
     }
     if (chain.writable < MIN_RECEIVE_CHAIN) {
-      throw new DeviceError(
-        'CHAIN_TOO_SHORT',
-        `receive chain ${chain.head} of ${chain.writable} bytes, a packet needs ${MIN_RECEIVE_CHAIN}`,
-      )
+      const what = `it has ${chain.writable} bytes, and a packet needs ${MIN_RECEIVE_CHAIN}`
+      throw guestError('CHAIN_TOO_SHORT', `receive chain ${chain.head}`, what)
     }
     const orphan = this.#orphans.shift()
     if (orphan !== undefined) {
       this.#writeReset(orphan, chain)
       return PACKET_HEADER_SIZE
     }
-    const connection = this.#ready.shift()!
-    connection.queued = false
+    const handle = this.#ready.first!
     const header = this.#header
     header.type = TYPE_STREAM
-    const length = connection.next(header, chain.writable - PACKET_HEADER_SIZE, now)
+    const length = handle.machine.next(header, chain.writable - PACKET_HEADER_SIZE, now)
     this.#writeHeader(chain)
-    if (length > 0) connection.copyOutput(chain, length)
-    this.touch(connection)
+    if (length > 0) handle.machine.copyOutput(chain, length)
+    this.#follow(handle)
+    if (this.#ready.first === handle) this.#ready.turn()
     return PACKET_HEADER_SIZE + length
   }
 
-  /** When `handleTimeout` wants to be called; `Infinity` for never. May be early. */
-  nextTimeout(): number {
-    return this.#wake
+  /** When `wake` wants to be called; `Infinity` for never. May be early. */
+  get wakeAt(): number {
+    return this.#wakeAt
   }
 
   /** Lets every connection see the time. Being called early does nothing. */
-  handleTimeout(now: number): void {
-    if (now < this.#wake) return
-    this.#wake = Number.POSITIVE_INFINITY
-    for (const peers of [...this.#table.values()]) {
-      for (const connection of [...peers.values()]) {
-        connection.handleTimeout(now)
-        this.touch(connection)
-      }
+  wake(now: number): void {
+    if (now < this.#wakeAt) return
+    this.#wakeAt = Number.POSITIVE_INFINITY
+    for (const handle of this.#table.all()) {
+      handle.machine.wake(now)
+      this.#follow(handle)
     }
   }
 
   /** How things stand with every connection, as plain data. */
   snapshot(): ConnectionSnapshot[] {
-    return [...this.#table.values()].flatMap((peers) => [...peers.values()].map((connection) => connection.snapshot()))
+    return this.#table.all().map(({ machine }) => machine.snapshot())
   }
 
   /** The guest's driver has gone: every connection ends without a packet, and nothing of the old guest is kept. */
   abandon(): void {
-    for (const peers of [...this.#table.values()]) {
-      for (const connection of [...peers.values()]) {
-        connection.abandon()
-        connection.queued = false
-        this.touch(connection)
-        this.#remove(connection)
-      }
+    for (const handle of this.#table.all()) {
+      handle.machine.abandon()
+      this.#follow(handle)
+      this.#remove(handle)
     }
-    this.#ready = []
     this.#orphans = []
-    this.#wake = Number.POSITIVE_INFINITY
+    this.#wakeAt = Number.POSITIVE_INFINITY
   }
 
   #writeReset({ hostPort, guestPort, type }: OrphanReset, chain: Chain): void {
@@ -263,34 +229,44 @@ export class VsockMuxer {
     if (op !== Op.RST) this.#orphans.push(reset)
   }
 
-  #find(hostPort: number, guestPort: number): VsockConnection | undefined {
-    return this.#table.get(hostPort)?.get(guestPort)
+  #add(ports: ConnectionPorts, now: number, request?: Readonly<PacketHeader>): Handle {
+    const machine = new VsockConnection(ports, this.#options, now, request)
+    const handle = new Handle(machine, () => {
+      this.#follow(handle)
+      this.#onTouch()
+    })
+    this.#table.add(handle)
+    this.#follow(handle)
+    return handle
   }
 
-  #add(connection: VsockConnection): void {
-    const peers = this.#table.get(connection.hostPort)
-    if (peers === undefined) this.#table.set(connection.hostPort, new Map([[connection.guestPort, connection]]))
-    else peers.set(connection.guestPort, connection)
-    this.#size++
-    this.touch(connection)
+  /** After everything that happens to a connection: sees what came of it. */
+  #follow(handle: Handle): void {
+    const { machine } = handle
+    if (machine.changed) {
+      machine.changed = false
+      this.#news.join(handle)
+    }
+    if (machine.sendable) this.#ready.join(handle)
+    else this.#unready(handle)
+    if (machine.wakeAt < this.#wakeAt) this.#wakeAt = machine.wakeAt
   }
 
-  #remove(connection: VsockConnection): void {
-    const peers = this.#table.get(connection.hostPort)
-    if (peers?.get(connection.guestPort) !== connection) return
-    peers.delete(connection.guestPort)
-    if (peers.size === 0) this.#table.delete(connection.hostPort)
-    this.#size--
-    // What is in line is in the table, and so has its bound.
-    if (connection.queued) this.#ready.splice(this.#ready.indexOf(connection), 1)
-    connection.queued = false
+  #unready(handle: Handle): void {
+    this.#ready.leave(handle)
+    if (handle.state === 'closed') this.#remove(handle)
+  }
+
+  /** What is in line is in the table, and so has its bound. */
+  #remove(handle: Handle): void {
+    if (this.#table.delete(handle)) this.#ready.leave(handle)
   }
 
   #freeHostPort(): number {
     for (;;) {
       const port = this.#nextHostPort
       this.#nextHostPort = port === LAST_HOST_PORT ? FIRST_HOST_PORT : port + 1
-      if (!this.#table.has(port)) return port
+      if (!this.#table.hasHostPort(port)) return port
     }
   }
 }

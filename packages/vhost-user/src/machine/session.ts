@@ -1,21 +1,12 @@
+import { transition } from '@upcall/foundation/machine'
 import { EVENT_RING, RING_COUNT, RX_RING, TX_RING } from './device.js'
-import { DeviceError, hex, toDeviceError } from './errors.js'
+import { type DeviceError, hex, protocolError } from './errors.js'
+import { DEVICE_FEATURES, F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, P_REPLY_ACK, PROTOCOL_FEATURES } from './features.js'
 import type { GuestMemory, MemoryRegion } from './memory.js'
-import { decodeFrontEndMessage, encodeReply, type FrontEndMessage, type MessageHeader, Request } from './message.js'
-import { SplitRing } from './vring.js'
-
-/** Device features (virtio 1.2, 6) that are implemented here, and nothing else. */
-export const F_INDIRECT_DESC = 1n << 28n
-export const F_EVENT_IDX = 1n << 29n
-export const F_VERSION_1 = 1n << 32n
-/** VHOST_USER_F_PROTOCOL_FEATURES: not a feature of the device; QEMU exits without it. */
-export const F_PROTOCOL_FEATURES = 1n << 30n
-export const DEVICE_FEATURES = F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1 | F_PROTOCOL_FEATURES
-
-/** Protocol features: whatever is offered here will be used by QEMU, and must work. */
-export const P_REPLY_ACK = 1n << 3n
-export const P_CONFIG = 1n << 9n
-export const PROTOCOL_FEATURES = P_REPLY_ACK | P_CONFIG
+import { decodeFrontEndMessage, encodeReply } from './message.js'
+import { type FrontEndMessage, type MessageHeader, Request } from './message-format.js'
+import { baseOf, INITIAL_RING, type RingContext, type RingEvent, type RingState, ringTable } from './ring-state.js'
+import type { RingLayout, SplitRing } from './vring.js'
 
 /** A file descriptor, as an object that only the platform can open. */
 export type Descriptor = object
@@ -44,34 +35,26 @@ export interface SessionResult {
   readonly reset?: boolean
 }
 
-interface RingState {
-  size: number
-  base: number
-  desc: number
-  avail: number
-  used: number
-  kicked: boolean
+/** One ring: its state, what the front end has said of it, and whether it may be worked on. */
+interface Ring {
+  readonly number: number
+  state: RingState
+  layout: RingLayout
   enabled: boolean
-  /** Where GET_VRING_BASE found the ring; undefined before the first stop. */
-  stoppedAt: number | undefined
-  /** A chain has been taken since the driver began. */
-  active: boolean
-  /** It stopped and starts at 0, but was in use: an index that came round by chance, or a new driver. */
-  ambiguous: boolean
-  ring: SplitRing | undefined
 }
 
 /**
  * The back end's half of a vhost-user conversation: what the front end said, turned into rings. Its messages are trusted as far as
  * their sender is (the VMM, which could read this process's shared memory anyhow); what the guest could have put into them is not.
  *
- * A ring runs from SET_VRING_KICK to GET_VRING_BASE and is worked on while it is also enabled. GET_VRING_BASE comes both when the VM
- * is paused and when the guest is reset; only the SET_VRING_BASE that follows tells: where the ring stopped, or somewhere else.
+ * A ring runs from SET_VRING_KICK to GET_VRING_BASE and is worked on while it is also enabled (ring-state.ts). GET_VRING_BASE comes both
+ * when the VM is paused and when the guest is reset; only the SET_VRING_BASE that follows tells: where the ring stopped, or somewhere
+ * else.
  */
 export class BackendSession {
   readonly #platform: Platform
   readonly #config: Uint8Array
-  readonly #rings: RingState[]
+  readonly #rings: readonly Ring[]
   #features = 0n
   #protocolFeatures = 0n
   #memory: GuestMemory | undefined
@@ -80,18 +63,11 @@ export class BackendSession {
   constructor(platform: Platform, config: Uint8Array) {
     this.#platform = platform
     this.#config = config
-    this.#rings = Array.from({ length: RING_COUNT }, () => ({
-      size: 0,
-      base: 0,
-      desc: 0,
-      avail: 0,
-      used: 0,
-      kicked: false,
+    this.#rings = Array.from({ length: RING_COUNT }, (_, number) => ({
+      number,
+      state: INITIAL_RING,
+      layout: { size: 0, desc: 0, avail: 0, used: 0 },
       enabled: false,
-      stoppedAt: undefined,
-      active: false,
-      ambiguous: false,
-      ring: undefined,
     }))
   }
 
@@ -132,34 +108,30 @@ export class BackendSession {
 
   /** Stops working on the rings until the driver starts again, or `restart`. */
   halt(): void {
-    for (const state of this.#rings) {
-      if (state.ring !== undefined) Object.assign(state, { base: state.ring.base, active: state.active || state.ring.active })
-      state.ring = undefined
-    }
+    for (const ring of this.#rings) this.#step(ring, { type: 'halt' })
   }
 
   /** Works again on the rings that were halted. */
   restart(): DeviceError | undefined {
-    return this.#derive(this.#rings.filter((state) => state.kicked && state.ring === undefined))
+    return this.#stepAll('halted', { type: 'restart' })
   }
 
   /** The conversation is over: gives back everything that was taken. */
   close(): void {
-    for (const [ring, state] of this.#rings.entries()) {
-      state.ring = undefined
-      state.kicked = false
-      this.#platform.setKick(ring, undefined)
-      this.#platform.setCall(ring, undefined)
-      this.#platform.setError(ring, undefined)
+    for (const ring of this.#rings) {
+      ring.state = INITIAL_RING
+      this.#platform.setKick(ring.number, undefined)
+      this.#platform.setCall(ring.number, undefined)
+      this.#platform.setError(ring.number, undefined)
     }
     if (this.#memory !== undefined) this.#platform.unmapMemory(this.#memory)
     this.#memory = undefined
   }
 
-  #live(ring: number): SplitRing | undefined {
-    const state = this.#rings[ring]!
-    const enabled = state.enabled || (this.#features & F_PROTOCOL_FEATURES) === 0n
-    return enabled ? state.ring : undefined
+  #live(number: number): SplitRing | undefined {
+    const { state, enabled } = this.#rings[number]!
+    if (state.kind !== 'running') return undefined
+    return enabled || (this.#features & F_PROTOCOL_FEATURES) === 0n ? state.ring : undefined
   }
 
   #handle(message: FrontEndMessage, descriptors: Descriptor[]): SessionResult {
@@ -185,127 +157,120 @@ export class BackendSession {
           bytes: this.#readConfig(message),
         })
       case 'SET_CONFIG':
-        throw new DeviceError('PROTOCOL', 'vhost-user: SET_CONFIG: the configuration of a vsock device is read-only')
+        throw protocolError('SET_CONFIG', 'the configuration of a vsock device is read-only')
       case 'SET_MEM_TABLE':
         return this.#setMemory(message.regions, descriptors)
       default:
-        return this.#handleRing(message, this.#ringState(message), descriptors)
+        return this.#handleRing(message, this.#ring(message), descriptors)
     }
   }
 
-  #handleRing(message: RingMessage, state: RingState, descriptors: Descriptor[]): SessionResult {
+  #handleRing(message: RingMessage, ring: Ring, descriptors: Descriptor[]): SessionResult {
     switch (message.request) {
       case 'SET_VRING_NUM':
-        state.size = message.value
+        ring.layout = { ...ring.layout, size: message.value }
         return {}
-      case 'SET_VRING_ADDR':
-        state.desc = message.desc
-        state.avail = message.avail
-        state.used = message.used
-        return state.ring === undefined ? {} : fault(this.#derive([state]))
-      case 'SET_VRING_BASE': {
-        const reset = this.#beginsAnew(state, message.value)
-        state.base = message.value
-        state.stoppedAt = undefined
-        // One new driver is one reset, however many rings it begins.
-        if (reset) for (const each of this.#rings) Object.assign(each, { stoppedAt: undefined, active: false, ambiguous: false })
-        return { reset }
+      case 'SET_VRING_ADDR': {
+        const { desc, avail, used } = message
+        ring.layout = { ...ring.layout, desc, avail, used }
+        return ring.state.kind === 'running' ? this.#step(ring, { type: 'place' }) : {}
       }
-      case 'GET_VRING_BASE': {
-        const base = state.ring?.base ?? state.base
-        const active = state.active || state.ring?.active === true
-        Object.assign(state, { ring: undefined, kicked: false, base, stoppedAt: base, active })
-        this.#platform.setKick(message.ring, undefined)
-        this.#platform.setCall(message.ring, undefined)
-        return reply({ request: Request.GET_VRING_BASE, ring: message.ring, value: base })
-      }
-      case 'SET_VRING_KICK': {
-        if (!message.descriptor)
-          throw new DeviceError('PROTOCOL', 'vhost-user: SET_VRING_KICK without a descriptor: polling is not offered')
-        this.#platform.setKick(message.ring, one(message.request, descriptors))
-        state.kicked = true
-        return state.ring === undefined ? fault(this.#derive([state])) : {}
-      }
+      case 'SET_VRING_BASE':
+        return this.#step(ring, { type: 'base', base: message.value })
+      case 'GET_VRING_BASE':
+        this.#step(ring, { type: 'stop' })
+        this.#platform.setKick(ring.number, undefined)
+        this.#platform.setCall(ring.number, undefined)
+        return reply({ request: Request.GET_VRING_BASE, ring: ring.number, value: baseOf(ring.state) })
+      case 'SET_VRING_KICK':
+        if (!message.descriptor) throw protocolError('SET_VRING_KICK', 'there is no descriptor, and polling is not offered')
+        this.#platform.setKick(ring.number, one(message.request, descriptors))
+        return this.#step(ring, { type: 'start' })
       case 'SET_VRING_CALL':
-        this.#platform.setCall(message.ring, message.descriptor ? one(message.request, descriptors) : undefined)
-        // A running ring may have had nobody to call, or somebody else: an interrupt that was due meanwhile would never come again.
-        if (state.ring !== undefined) this.#platform.notify(message.ring)
+        this.#platform.setCall(ring.number, message.descriptor ? one(message.request, descriptors) : undefined)
+        // A running ring may have had no descriptor, or another: an interrupt that was due meanwhile would never come again.
+        if (ring.state.kind === 'running') this.#platform.notify(ring.number)
         return {}
       case 'SET_VRING_ERR':
-        this.#platform.setError(message.ring, message.descriptor ? one(message.request, descriptors) : undefined)
+        this.#platform.setError(ring.number, message.descriptor ? one(message.request, descriptors) : undefined)
         return {}
       case 'SET_VRING_ENABLE':
-        state.enabled = message.value !== 0
+        ring.enabled = message.value !== 0
         return {}
     }
-  }
-
-  /**
-   * Whether a ring that was stopped starts somewhere else. A used index is back at 0 once in 65536 stops; that both data rings are is
-   * so much rarer than a reset guest that it is taken for one, for a connection kept by mistake would hang and one cut would not.
-   */
-  #beginsAnew(state: RingState, base: number): boolean {
-    if (state.stoppedAt === undefined) return false
-    if (state.stoppedAt !== base) return true
-    state.ambiguous = base === 0 && state.active
-    return [RX_RING, TX_RING].every((ring) => this.#rings[ring]!.ambiguous)
   }
 
   /** A new table replaces the old one under running rings: new views first, then the old ones go. */
   #setMemory(regions: MemoryRegion[], descriptors: Descriptor[]): SessionResult {
-    if (descriptors.length !== regions.length) {
-      throw new DeviceError(
-        'PROTOCOL',
-        `vhost-user: SET_MEM_TABLE with ${regions.length} regions and ${descriptors.length} descriptors`,
-      )
-    }
+    if (descriptors.length !== regions.length)
+      throw protocolError('SET_MEM_TABLE', `there are ${regions.length} regions and ${descriptors.length} descriptors`)
     const memory = this.#platform.mapMemory(regions, descriptors.splice(0))
     const old = this.#memory
     this.#memory = memory
-    const running = this.#rings.filter((state) => state.ring !== undefined)
-    for (const state of running) state.base = state.ring!.base
-    const failure = this.#derive(running)
+    const fault = this.#stepAll('running', { type: 'place' })
     if (old !== undefined) this.#platform.unmapMemory(old)
-    return fault(failure)
+    return fault === undefined ? {} : { fault }
   }
 
-  /**
-   * Makes rings out of what is known about them, and interrupts the guest for each: what it was not told of before is forgotten with
-   * the ring of before. A ring that the guest placed badly stops them all.
-   */
-  #derive(states: readonly RingState[]): DeviceError | undefined {
-    try {
-      for (const state of states) {
-        if (this.#memory === undefined) throw new DeviceError('PROTOCOL', 'vhost-user: a ring was started before SET_MEM_TABLE')
-        const features = {
-          eventIdx: (this.#features & F_EVENT_IDX) !== 0n,
-          indirect: (this.#features & F_INDIRECT_DESC) !== 0n,
-        }
-        state.active ||= state.ring?.active === true
-        state.ring = new SplitRing(this.#memory, state, features, state.ring?.base ?? state.base)
-        this.#platform.notify(this.#rings.indexOf(state))
+  /** One event for each ring in one state, up to the first fault. */
+  #stepAll(kind: RingState['kind'], event: RingEvent): DeviceError | undefined {
+    for (const ring of this.#rings.filter(({ state }) => state.kind === kind)) {
+      const { fault } = this.#step(ring, event)
+      if (fault !== undefined) return fault
+    }
+    return undefined
+  }
+
+  #step(ring: Ring, event: RingEvent): SessionResult {
+    const context: RingContext = {
+      now: 0,
+      effects: [],
+      memory: this.#memory,
+      layout: ring.layout,
+      features: {
+        eventIdx: (this.#features & F_EVENT_IDX) !== 0n,
+        indirect: (this.#features & F_INDIRECT_DESC) !== 0n,
+      },
+    }
+    ring.state = transition(ringTable, context, ring.state, event)
+    let result: SessionResult = {}
+    for (const effect of context.effects) {
+      switch (effect.type) {
+        case 'interrupt':
+          this.#platform.notify(ring.number)
+          break
+        case 'fault':
+          // A ring that the guest placed badly stops them all.
+          this.halt()
+          result = { fault: effect.error }
+          break
+        case 'newDriver':
+          result = this.#newDriver()
+          break
+        case 'ambiguous':
+          if ([RX_RING, TX_RING].every((number) => this.#rings[number]!.state.past.ambiguous)) result = this.#newDriver()
       }
-      return undefined
-    } catch (error) {
-      this.halt()
-      return toDeviceError(error)
     }
+    return result
   }
 
-  #ringState(message: RingMessage): RingState {
-    const state = this.#rings[message.ring]
-    if (state === undefined) {
-      throw new DeviceError('PROTOCOL', `vhost-user: ${message.request} for ring ${message.ring}, the last one is ${EVENT_RING}`)
-    }
-    return state
+  /** One new driver is one reset, however many rings it begins. */
+  #newDriver(): SessionResult {
+    for (const ring of this.#rings) this.#step(ring, { type: 'forget' })
+    return { reset: true }
+  }
+
+  #ring(message: RingMessage): Ring {
+    const ring = this.#rings[message.ring]
+    if (ring === undefined)
+      throw protocolError(message.request, `there is no ring ${message.ring}, and the last one is ${EVENT_RING}`)
+    return ring
   }
 
   #readConfig({ offset, bytes }: { offset: number; bytes: Uint8Array }): Uint8Array {
     if (offset + bytes.length > this.#config.length) {
-      throw new DeviceError(
-        'PROTOCOL',
-        `vhost-user: GET_CONFIG of ${bytes.length} bytes at ${hex(offset)}, the configuration space has ${this.#config.length}`,
-      )
+      const what = `it reads ${bytes.length} bytes at ${hex(offset)}, and the configuration space has ${this.#config.length}`
+      throw protocolError('GET_CONFIG', what)
     }
     return this.#config.slice(offset, offset + bytes.length)
   }
@@ -314,18 +279,14 @@ export class BackendSession {
 type RingMessage = Extract<FrontEndMessage, { ring: number }>
 
 const reply = (value: Parameters<typeof encodeReply>[0]): SessionResult => ({ reply: encodeReply(value) })
-const fault = (error: DeviceError | undefined): SessionResult => (error === undefined ? {} : { fault: error })
 
 function offered(request: string, features: bigint, offer: bigint): bigint {
-  if ((features & ~offer) !== 0n) {
-    throw new DeviceError('PROTOCOL', `vhost-user: ${request} ${hex(features)} goes beyond the offer ${hex(offer)}`)
-  }
+  if ((features & ~offer) !== 0n) throw protocolError(request, `${hex(features)} goes beyond the offer ${hex(offer)}`)
   return features
 }
 
 /** Takes the one descriptor out of the list, so that it is not closed with the rest. */
 function one(request: string, descriptors: Descriptor[]): Descriptor {
-  if (descriptors.length !== 1)
-    throw new DeviceError('PROTOCOL', `vhost-user: ${request} with ${descriptors.length} descriptors, expected 1`)
+  if (descriptors.length !== 1) throw protocolError(request, `there are ${descriptors.length} descriptors, not 1`)
   return descriptors.pop()!
 }

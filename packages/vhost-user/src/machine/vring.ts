@@ -1,5 +1,5 @@
 import type { Chain } from './chain.js'
-import { DeviceError, hex } from './errors.js'
+import { type DeviceError, type DeviceErrorCode, guestError, hex } from './errors.js'
 import type { GuestMemory } from './memory.js'
 
 /** Descriptor flags (virtio 1.2, 2.7.5). */
@@ -85,7 +85,7 @@ export class SplitRing {
   constructor(memory: GuestMemory, layout: RingLayout, features: RingFeatures, base: number) {
     const { size } = layout
     if (!(size > 0 && size <= MAX_RING_SIZE && (size & (size - 1)) === 0)) {
-      throw new DeviceError('RING_SIZE', `ring of ${size} descriptors: the size must be a power of two up to ${MAX_RING_SIZE}`)
+      throw guestError('RING_SIZE', `ring of ${size} descriptors`, `the size must be a power of two up to ${MAX_RING_SIZE}`)
     }
     this.size = size
     this.#memory = memory
@@ -110,7 +110,7 @@ export class SplitRing {
   get pending(): number {
     const pending = (Atomics.load(this.#avail, 1) - this.#lastAvail) & 0xffff
     if (pending > this.size) {
-      throw new DeviceError('AVAIL_INDEX', `available index is ${pending} ahead in a ring of ${this.size} descriptors`)
+      throw guestError('AVAIL_INDEX', 'available ring', `its index is ${pending} ahead, and it has ${this.size} entries`)
     }
     return pending
   }
@@ -119,7 +119,7 @@ export class SplitRing {
   pop(chain: Chain): boolean {
     if (this.pending === 0) return false
     const head = this.#avail[2 + (this.#lastAvail & (this.size - 1))]!
-    if (head >= this.size) throw new DeviceError('DESCRIPTOR_INDEX', `available ring names descriptor ${head} of ${this.size}`)
+    if (head >= this.size) throw guestError('DESCRIPTOR_INDEX', 'available ring', `it names descriptor ${head} of ${this.size}`)
     chain.begin(head)
     this.#walk(head, chain)
     this.#lastAvail = (this.#lastAvail + 1) & 0xffff
@@ -240,19 +240,16 @@ export class SplitRing {
       this.#buffer(address(low, high), length, flags, chain)
       if ((flags & DESC_NEXT) === 0) return
       index = tail >>> 16
-      if (index >= this.size)
-        throw new DeviceError('DESCRIPTOR_INDEX', `descriptor chain ${head} goes on at ${index} of ${this.size}`)
+      if (index >= this.size) throw chainError('DESCRIPTOR_INDEX', head, `it goes on at descriptor ${index} of ${this.size}`)
     }
   }
 
   #walkIndirect(head: number, table: number, length: number, flags: number, limit: number, chain: Chain): void {
-    if (!this.#features.indirect)
-      throw new DeviceError('INDIRECT', `descriptor chain ${head}: indirect descriptors were not negotiated`)
-    if ((flags & DESC_NEXT) !== 0)
-      throw new DeviceError('INDIRECT', `descriptor chain ${head}: an indirect descriptor cannot have a next`)
+    if (!this.#features.indirect) throw chainError('INDIRECT', head, 'indirect descriptors were not negotiated')
+    if ((flags & DESC_NEXT) !== 0) throw chainError('INDIRECT', head, 'an indirect descriptor cannot have a next one')
     const entries = length / DESC_SIZE
     if (entries < 1 || entries > MAX_RING_SIZE || !Number.isInteger(entries)) {
-      throw new DeviceError('INDIRECT', `descriptor chain ${head}: indirect table of ${length} bytes`)
+      throw chainError('INDIRECT', head, `an indirect table cannot have ${length} bytes`)
     }
     const { window, offset } = this.#memory.locate(table, length)
     const view = new DataView(window.buffer, window.byteOffset + offset, length)
@@ -265,12 +262,12 @@ export class SplitRing {
       const size = view.getUint32(at + 8, true)
       const tail = view.getUint32(at + 12, true)
       const entryFlags = tail & 0xffff
-      if ((entryFlags & DESC_INDIRECT) !== 0) throw new DeviceError('INDIRECT', `descriptor chain ${head}: nested indirect table`)
+      if ((entryFlags & DESC_INDIRECT) !== 0) throw chainError('INDIRECT', head, 'its indirect table is nested')
       this.#buffer(address(low, high), size, entryFlags, chain)
       if ((entryFlags & DESC_NEXT) === 0) return
       index = tail >>> 16
       if (index >= entries)
-        throw new DeviceError('DESCRIPTOR_INDEX', `descriptor chain ${head} goes on at ${index} of ${entries} indirect entries`)
+        throw chainError('DESCRIPTOR_INDEX', head, `it goes on at entry ${index} of an indirect table of ${entries}`)
     }
   }
 
@@ -278,26 +275,28 @@ export class SplitRing {
     const writable = (flags & DESC_WRITE) !== 0
     chain.descriptors++
     if (!writable && chain.writable > 0) {
-      throw new DeviceError('DESCRIPTOR_ORDER', `descriptor chain ${chain.head}: a readable descriptor follows a writable one`)
+      throw chainError('DESCRIPTOR_ORDER', chain.head, 'a readable descriptor follows a writable one')
     }
     this.#memory.append(address, length, writable, chain)
   }
 }
 
-const loop = (head: number): DeviceError => new DeviceError('DESCRIPTOR_LOOP', `descriptor chain ${head} does not end`)
+const chainError = (code: DeviceErrorCode, head: number, what: string): DeviceError =>
+  guestError(code, `descriptor chain ${head}`, what)
+const loop = (head: number): DeviceError => chainError('DESCRIPTOR_LOOP', head, 'it does not end')
 
 /** A 64-bit address as a number. Beyond 2^53 it is rounded, which is harmless: no region reaches that far. */
 const address = (low: number, high: number): number => high * 0x1_0000_0000 + low
 
 function part(memory: GuestMemory, name: string, at: number, length: number, alignment: number): Uint8Array {
-  if (at % alignment !== 0) throw new DeviceError('RING_ALIGNMENT', `${name} at ${hex(at)} is not aligned to ${alignment} bytes`)
+  const subject = `${name} at ${hex(at)} of ${length} bytes`
+  if (at % alignment !== 0) throw guestError('RING_ALIGNMENT', subject, `it is not aligned to ${alignment} bytes`)
   const located = memory.locateUser(at, length)
-  if (located === undefined)
-    throw new DeviceError('RING_ADDRESS', `${name} at ${hex(at)} of ${length} bytes does not lie inside guest memory`)
+  if (located === undefined) throw guestError('RING_ADDRESS', subject, 'it does not lie inside guest memory')
   const bytes = located.window.subarray(located.offset, located.offset + length)
   // A region's file is mapped at a page boundary, but nothing says that the front end numbers its addresses the same way.
   if (bytes.byteOffset % Math.min(alignment, 4) !== 0) {
-    throw new DeviceError('RING_ALIGNMENT', `${name} at ${hex(at)} is not aligned to ${alignment} bytes where it is mapped`)
+    throw guestError('RING_ALIGNMENT', subject, `it is not aligned to ${alignment} bytes where it is mapped`)
   }
   return bytes
 }

@@ -10,7 +10,7 @@ export interface Binding extends SocketBinding<Descriptor> {
   receive(descriptor: Descriptor, length: number): { bytes: Uint8Array; descriptors: Descriptor[] } | undefined
   /** How many bytes went, with the descriptors; undefined: none, wait until it is writable. */
   send(descriptor: Descriptor, bytes: Uint8Array, descriptors: readonly Descriptor[]): number | undefined
-  /** Reads an eventfd down to zero. Throws if it is none. */
+  /** Reads an eventfd down to zero. Throws if the descriptor is not an eventfd. */
   drain(descriptor: Descriptor): void
   /** Adds one to an eventfd. */
   signal(descriptor: Descriptor): void
@@ -20,12 +20,15 @@ export interface Binding extends SocketBinding<Descriptor> {
    * EINVAL: the file is shorter.
    */
   map(descriptor: Descriptor, offset: number, size: number, step: number, length: number): Mapped
-  /** Detaches every window and unmaps. Twice is once. */
+  /** Detaches every window and unmaps. Idempotent. */
   unmap(mapping: Mapping): void
+}
 
+/** What a front end needs besides: the same addon has it. */
+export interface FrontEndBinding extends Binding {
   /** A connected AF_UNIX stream; answers at once. */
   connect(sockaddr: Uint8Array): Descriptor
-  /** For tests that play the front end, and for the exercise of the published addon. */
+  /** A new memory file of `size` bytes. */
   memfd(size: number): Descriptor
   eventfd(): Descriptor
 }

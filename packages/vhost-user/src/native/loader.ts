@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { type Addon, findAddon, type Host, thisHost } from '@upcall/foundation/addon/loader'
-import { API_VERSION, type Binding } from './binding.js'
+import { API_VERSION, type FrontEndBinding } from './binding.js'
 
 export { AddonError, type Attempt, type Host } from '@upcall/foundation/addon/loader'
 
@@ -13,20 +13,20 @@ const ADDON: Addon = {
   needs: 'eventfd, which vhost-user needs',
 }
 
-let loaded: Binding | undefined
+let loaded: FrontEndBinding | undefined
 
 /**
  * The addon, loaded on first use.
  *
  * @throws {AddonError} where there is none, or none can be.
  */
-export function loadBinding(): Binding {
+export function loadBinding(): FrontEndBinding {
   loaded ??= findBinding(thisHost(thisFile()))
   return loaded
 }
 
-export function findBinding(host: Host): Binding {
-  return findAddon<Binding>(ADDON, host)
+export function findBinding(host: Host): FrontEndBinding {
+  return findAddon<FrontEndBinding>(ADDON, host)
 }
 
 /** CommonJS has `__filename` and, once bundled, no `import.meta.url`; in a module it is the other way round. */

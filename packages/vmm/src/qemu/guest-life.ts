@@ -16,7 +16,7 @@ export interface GuestLifeOptions {
   launch(signal: AbortSignal): Promise<RunningQemu>
   /** Asks a QEMU that has just been launched what it has, and gives it what it lacks. */
   probe(qmp: QmpClient): Promise<void>
-  /** Another guest than the last one: QEMU's spares are gone. */
+  /** A new QEMU follows: the spares of the last one are gone. */
   onRelaunch(): void
   /** What QEMU says of its devices. */
   onDevice(event: QmpEvent): void
@@ -98,7 +98,7 @@ export class GuestLife {
     return kind === 'Stopping' || kind === 'Stopped'
   }
 
-  /** Not for one that is stopped. */
+  /** Boots another guest. Not allowed once the life {@link isStopped}. */
   boot(): void {
     this.#driver.tell({ type: 'boot' })
   }
@@ -200,7 +200,7 @@ export class GuestLife {
     this.#driver.tell({ type: 'closed', launch })
   }
 
-  /** First of all QEMU is through: an abort would kill it, and it may still write out what it holds. */
+  /** QEMU ends before the abort: that would kill it, and it may still write out what it holds. */
   async #end(): Promise<void> {
     await this.#qemu?.close()
     this.#stop.abort(new Error(STOPPED))

@@ -4,10 +4,10 @@ import type { Accelerator, MachineOptions, MachineType } from '@upcall/qemu'
 import { unpackDevfn } from '@upcall/wire'
 import type { Disk, PciDevice } from '../devices.js'
 
-/** What the shim knows how to plug into: machines of x86_64. */
+/** The machines that devices can be plugged into here: those of x86_64. */
 export type ShimMachine = Exclude<MachineType, 'virt'>
 
-/** What a guest under QEMU is booted with. Bytes where it is about memory. */
+/** What a guest under QEMU is booted with. Memory is in bytes. */
 export interface Hardware {
   readonly machine: ShimMachine
   readonly accel: Accelerator
@@ -20,7 +20,7 @@ export interface Hardware {
   readonly vsockSocket: string
   /** More of QEMU's command line, such as a microvm's slots. */
   readonly args?: readonly string[] | undefined
-  /** Where QEMU is to serve a monitor of its own, for people and other programs. */
+  /** Where QEMU serves a second monitor, for people and other programs. */
   readonly monitor?: string | undefined
 }
 
@@ -28,25 +28,25 @@ export interface Hardware {
 export const MEMORY_BLOCK = 2 * 2 ** 20
 /** QOM id of the device that memory is plugged into. */
 export const MEMORY_DEVICE = 'hotplug-memory'
-/** A q35 takes hotplugged devices behind ports only, one each. */
+/** A q35 takes hotplugged devices on the buses of its ports only, one each. */
 export const ROOT_PORTS = 8
 /** Slots of the ports on the root bus, from here up. */
 const FIRST_PORT_SLOT = 0x10
 
 const MIB = 2 ** 20
 
-/** QEMU's options but for the kernel. Pure. */
+/** QEMU's options, without the kernel. Pure. */
 export function machineOptions(hardware: Hardware): Omit<MachineOptions, 'kernel'> {
   const { machine, accel, cpus, maxCpus, memory, vsockSocket, monitor } = hardware
   const isMicrovm = machine === 'microvm'
   const extensible = !isMicrovm && memory.max > memory.boot
-  // A microvm starts all of them; which of them the guest uses is for its command line to say.
+  // A microvm has all of them. The kernel's command line says how many the guest uses.
   const atBoot = isMicrovm ? maxCpus : contiguous(cpus)
   // A guest that can have one vCPU only would run without memory barriers: see MachineOptions.maxCpus of @upcall/qemu.
   const possible = accel === 'tcg' ? Math.max(maxCpus, 2) : maxCpus
   return {
     machine,
-    // Its windows are told by whoever boots it: some are not for the guest to find.
+    // The kernel's command line tells the guest its windows (launch.ts): the spare ones are not for the guest to find.
     ...(isMicrovm && { machineOptions: ['acpi=off', 'auto-kernel-cmdline=off'] }),
     accel,
     memory: mebibytes(memory.boot),
@@ -108,12 +108,12 @@ export function blockName(id: string): string {
   return `disk-${createHash('sha256').update(id).digest('hex').slice(0, 16)}`
 }
 
-/** The port behind which that bus is. */
+/** The port that leads to that bus. */
 export function rootPort(bus: number): string {
   return `port-${bus}`
 }
 
-/** Where a q35 takes devices: function 0 of slot 0 behind each port. */
+/** Where a q35 takes devices: function 0 of slot 0 on the bus of each port. */
 export function portPlaces(): Bdf[] {
   return Array.from({ length: ROOT_PORTS }, (_, at) => ({ bus: at + 1, devfn: 0 }))
 }
@@ -158,7 +158,7 @@ function contiguous(cpus: readonly number[]): number {
   return count
 }
 
-/** In QEMU's own notation of options a comma ends a value, and two of them are one. */
+/** In QEMU's notation of options a comma ends a value. Two commas stand for a comma in it. */
 function asValue(text: string): string {
   return text.replaceAll(',', ',,')
 }

@@ -18,7 +18,7 @@ import type { RunningQemu } from './guest-life.js'
 import { type Hardware, machineOptions } from './hardware.js'
 import { ownTransports } from './slots.js'
 
-/** A kernel of the user's own, and what it finds. */
+/** The user's own kernel, and its disks. */
 export interface OwnKernel {
   readonly kernel: string
   readonly initrd?: string | undefined
@@ -55,7 +55,7 @@ const BOOT_MS = 180_000
 /** The program in the guest ends when the guest does. */
 const FOR_GOOD = Number.POSITIVE_INFINITY
 const MODULES = ['vsock_loopback', 'vmw_vsock_virtio_transport', 'virtio_mem']
-/** Memory that is plugged in comes into use by itself, and in a way that lets it go again. */
+/** Memory that is plugged in comes online by itself, and can be taken out again. */
 const MEMORY_POLICY = 'memhp_default_state=online_movable'
 
 /** Prepares all that every boot needs, and returns how to boot. @throws QemuError if a tool is missing or the image cannot be made. */
@@ -63,7 +63,7 @@ export async function prepareLaunch(
   options: LaunchOptions,
 ): Promise<(hardware: Hardware, signal: AbortSignal) => Promise<RunningQemu>> {
   const { own } = options
-  // Before an image is made in vain.
+  // Checked before an image is made for nothing.
   const missing =
     own || options.program !== undefined ? undefined : missingTools('image', ...(options.microvm ? (['module'] as const) : []))
   if (missing) throw new Error(missing)
@@ -86,7 +86,7 @@ async function bootOwn(hardware: Hardware, own: OwnKernel, options: LaunchOption
   const windows = hardware.machine === 'microvm' ? ownTransports(drives.length + 1) : []
   const told = windows.map(({ base, size, irq }) => `virtio_mmio.device=${size}@0x${base.toString(16)}:${irq}`)
   const common = commonOptions(hardware, { ...options, append: [options.append ?? '', ...told].join(' ').trim() }, signal)
-  // A kernel that is told to be quiet is not silent because it hangs.
+  // A kernel that was told to be quiet may be silent without hanging.
   const isQuiet = /(^|\s)quiet(\s|$)/.test(common.append)
   return bootGuest({ ...common, kernel, initrd, drives, ...(isQuiet && { ready: false }) })
 }
@@ -103,7 +103,7 @@ async function bootDefault(
     modules: MODULES,
     env: { UPCALL_VSOCK_ADDON: `/payload/${ADDON}` },
     command: ['node', AGENT],
-    deadlineMs: FOR_GOOD,
+    timeoutMs: FOR_GOOD,
   })
   return guest
 }
@@ -125,7 +125,7 @@ function commonOptions(
     onRestart,
     signal,
     reboot: true,
-    bootDeadlineMs: BOOT_MS,
+    bootTimeoutMs: BOOT_MS,
   }
 }
 

@@ -98,7 +98,7 @@ const context = (): LifeContext => ({ now: 0, effects: [], launches: LAUNCH })
 const names = Object.keys(states)
 const pairs = names.flatMap((state) => (Object.keys(events) as EventName[]).map((event) => [state, event] as const))
 
-/** `Booted`, or `=` for the same state, and the effects behind it. */
+/** `Booted`, or `=` for the same state, and then the effects. */
 function outcome(before: Life, after: Life, c: LifeContext): string {
   // A launch has the next number.
   const known = { ...after, ...(launchOf(after) === LAUNCH + 1 && { launch }) }

@@ -1,5 +1,5 @@
 // The life of a machine under QEMU, all of its rules: what each state does with each event. An event without an entry cannot happen in
-// that state and is a mistake of the driver (machine.ts).
+// that state and is a mistake of the driver (guest-life.ts).
 
 import { type Table, type Turn, to, transition } from '@upcall/foundation/machine'
 

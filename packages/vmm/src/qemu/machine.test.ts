@@ -44,7 +44,7 @@ async function start(
       qemus.push(qemu)
       return qemu
     },
-    report: () => Promise.reject(new Error('nobody answers')),
+    report: () => Promise.reject(new Error('no answer')),
     // What is expected of a guest here that neither ejects nor takes memory.
     ejectTimeoutMs: 20,
     memoryTimeoutMs: 20,
@@ -131,7 +131,7 @@ describe('what QEMU or the guest has done already', () => {
     expect(rig.qemu().changes.at(-1)).toBe('blockdev-del')
   })
 
-  it('is seen although nobody heard of it', async () => {
+  it('is seen although the event was missed', async () => {
     await using rig = await plugged({
       'qom-list': () => refuse("Device '/machine/peripheral/pci-data' not found", 'DeviceNotFound'),
     })
@@ -145,7 +145,7 @@ describe('what QEMU or the guest has done already', () => {
     expect(rig.machine.spares.pci).toEqual([DISK.place])
   })
 
-  it('is no failure if the same device was plugged in by a command whose answer was lost', async () => {
+  it('is not a failure if the same device was plugged in by a command whose answer was lost', async () => {
     const net: PciDevice = { id: 'net', place: { bus: 2, devfn: 0 }, status: 'adding' }
     const query = () => [
       {
@@ -165,7 +165,7 @@ describe('what QEMU or the guest has done already', () => {
     await rig.machine.plugPci(net)
     // The same name at another place is another device.
     await expect(rig.machine.plugPci({ ...net, place: { bus: 3, devfn: 0 } })).rejects.toThrow(/Duplicate/)
-    // And of a disk nobody knows whose file it has.
+    // And of a disk it is unknown which file it has.
     await expect(rig.machine.plugPci({ ...net, disk: DISK.disk })).rejects.toThrow(/Duplicate/)
   })
 })
@@ -534,7 +534,7 @@ describe('the life of a guest', () => {
     const qemus: FakeQemu[] = []
     const machine = new QemuMachine({
       hardware: HARDWARE,
-      report: () => Promise.reject(new Error('nobody answers')),
+      report: () => Promise.reject(new Error('no answer')),
       async launch() {
         const qemu = await FakeQemu.start(qemus.length === 0 ? { 'query-pci': refuse } : {})
         if (qemus.length === 0) qemu.onClose = () => held
@@ -572,7 +572,7 @@ describe('the life of a guest', () => {
       launch = resolve
     })
     const hardware: Hardware = { ...HARDWARE, accel: 'kvm', cpus: [0, 1], pci: [] }
-    const report = () => Promise.reject(new Error('nobody answers'))
+    const report = () => Promise.reject(new Error('no answer'))
     const machine = new QemuMachine({ hardware, launch: () => launched, report, ejectTimeoutMs: 20 })
     await machine.stopCpus([1])
     await machine.unplugPci(DISK)
@@ -591,7 +591,7 @@ describe('the life of a guest', () => {
       hardware: HARDWARE,
       launch: (_hardware, signal) =>
         new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })),
-      report: () => Promise.reject(new Error('nobody answers')),
+      report: () => Promise.reject(new Error('no answer')),
       onExit: (why) => expect.unreachable(why),
     })
     await Promise.resolve()
@@ -606,7 +606,7 @@ describe('the life of a guest', () => {
     const launched = new Promise<FakeQemu>((resolve) => {
       up = resolve
     })
-    const report = () => Promise.reject(new Error('nobody answers'))
+    const report = () => Promise.reject(new Error('no answer'))
     const machine = new QemuMachine({ hardware: HARDWARE, launch: () => launched, report })
     await Promise.resolve()
     const stopped = machine.stop()
@@ -622,7 +622,7 @@ describe('the life of a guest', () => {
     const machine = new QemuMachine({
       hardware: HARDWARE,
       launch: () => Promise.reject(new Error('no such kernel')),
-      report: () => Promise.reject(new Error('nobody answers')),
+      report: () => Promise.reject(new Error('no answer')),
       onExit: (why) => exits.push(why),
     })
     await expect(machine.launched).rejects.toThrow('no such kernel')

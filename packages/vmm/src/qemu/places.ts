@@ -33,7 +33,7 @@ function behindPorts({ taken, leaving }: Occupied, place: Bdf | undefined): Bdf 
   const places = portPlaces()
   if (!place) return places.find((each) => !isAmong([...taken, ...leaving], each))
   if (isAmong(places, place)) return place
-  throw refusal('INVALID', place, 'a q35 takes devices behind its ports only', `Choose one of ${listPlaces(places)}.`)
+  throw refusal('INVALID', place, 'a q35 takes devices on the buses of its ports only', `Choose one of ${listPlaces(places)}.`)
 }
 
 function onRootBus({ taken, leaving, fixed }: Occupied, place: Bdf | undefined): Bdf | undefined {

@@ -1,5 +1,5 @@
-// Devices in and out of a running QEMU, over QMP. `device_del` only asks the guest; DEVICE_DELETED says that it has let go, which without
-// ACPI in the guest comes with its next reset, if ever.
+// Devices in and out of a running QEMU, over QMP. `device_del` only asks the guest; DEVICE_DELETED says that the guest has let go. Without
+// ACPI in the guest that comes with its next reset, if ever.
 import { QemuError, type QmpClient, QmpCommandError } from '@upcall/qemu'
 import type { PciDevice } from '../devices.js'
 import { VmError } from '../error.js'
@@ -10,13 +10,13 @@ const PERIPHERAL = '/machine/peripheral'
 interface HotpluggableCpu {
   readonly type: string
   readonly props: Readonly<Record<string, number>>
-  /** Only of those that are plugged in. */
+  /** Only if the CPU is plugged in. */
   readonly 'qom-path'?: string
 }
 
 export async function plugCpu(qmp: QmpClient, id: number): Promise<void> {
   const cpu = await findCpu(qmp, id)
-  // Something of ours that was given up for lost.
+  // An earlier command of ours that was not answered in time has plugged it in.
   if (cpu['qom-path'] !== undefined) return
   await qmp.execute('device_add', { ...cpuDevice(cpu.type, id), ...cpu.props })
 }
@@ -34,7 +34,7 @@ async function findCpu(qmp: QmpClient, id: number): Promise<HotpluggableCpu> {
   return cpu
 }
 
-/** @throws VmError `CONFLICT` if QEMU does not get hold of the disk's file. */
+/** @throws VmError `CONFLICT` if another device or process holds the disk's file. */
 export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMachine): Promise<void> {
   const { id, disk } = device
   if (disk) await addBlockNode(qmp, blockNode(id, disk), disk.pathOnHost)
@@ -43,25 +43,25 @@ export async function plugPci(qmp: QmpClient, device: PciDevice, machine: ShimMa
   } catch (error) {
     if (!disk && isDuplicate(error) && (await isThere(qmp, device))) return
     if (disk) await removeBlockNode(qmp, blockName(id))
-    if (!disk || !(error instanceof QmpCommandError) || !/\block\b/.test(error.message)) throw error
+    if (!disk || !(error instanceof QmpCommandError) || error.reason !== 'lock') throw error
     throw new VmError({
-      ...{ code: 'CONFLICT', subject: disk.pathOnHost, what: `QEMU cannot take hold of the file: ${error.summary}` },
+      ...{ code: 'CONFLICT', subject: disk.pathOnHost, what: `QEMU cannot take hold of the file: ${error.what}` },
       next: 'Another device or another process has it; let go of it there.',
       cause: error,
     })
   }
 }
 
-/** Whether that device is at its place: of a command whose answer was lost. */
+/** Whether that device is at its place: a command whose answer was lost may have plugged it in. */
 async function isThere(qmp: QmpClient, { id, place }: PciDevice): Promise<boolean> {
   return (await listPci(qmp)).some((found) => found.id === pciId(id) && found.bus === place.bus && found.devfn === place.devfn)
 }
 
 function isDuplicate(error: unknown): boolean {
-  return error instanceof QmpCommandError && /Duplicate (device )?ID/i.test(error.message)
+  return error instanceof QmpCommandError && error.reason === 'duplicate-id'
 }
 
-/** Resolves with whether the guest ejected it in time; what is behind it goes with it. */
+/** Resolves with whether the guest ejected it in time. */
 export function unplugPci(qmp: QmpClient, id: string, timeoutMs: number): Promise<boolean> {
   return unplug(qmp, `${PERIPHERAL}/${pciId(id)}`, timeoutMs)
 }
@@ -73,19 +73,19 @@ export async function addBlockNode(qmp: QmpClient, node: Record<string, unknown>
   } catch (cause) {
     if (!(cause instanceof QmpCommandError)) throw cause
     throw new VmError({
-      ...{ code: 'INVALID', subject: pathOnHost, what: `QEMU cannot use the file: ${cause.summary}` },
+      ...{ code: 'INVALID', subject: pathOnHost, what: `QEMU cannot use the file: ${cause.what}` },
       next: 'Give a file that QEMU can open.',
       cause,
     })
   }
 }
 
-/** What is still in use, or is gone already, stays as it is. */
+/** A node that is in use, or gone already, is left alone. */
 export async function removeBlockNode(qmp: QmpClient, name: string): Promise<void> {
   await qmp.execute('blockdev-del', { 'node-name': name }).catch(() => {})
 }
 
-/** BDFs by `bus` and `devfn` of all functions, in buses of bridges too, with the id of those that have one. */
+/** All functions, on the buses of bridges too: where they are, and the id of their device if it has one. */
 export async function listPci(qmp: QmpClient): Promise<{ bus: number; devfn: number; id: string }[]> {
   const buses = await qmp.execute<{ bus: number; devices: PciInfo[] }[]>('query-pci')
   const visit = ({ bus, slot, function: fn, qdev_id: id, pci_bridge: bridge }: PciInfo): Found[] => [
@@ -123,7 +123,7 @@ export async function awaitMemory(qmp: QmpClient, bytes: number, timeoutMs: numb
     const left = deadline - performance.now()
     const looked = new AbortController()
     // QEMU holds events of this kind back for up to a second.
-    const bounds = { deadlineMs: Math.max(1, Math.min(500, left)), signal: looked.signal }
+    const bounds = { timeoutMs: Math.max(1, Math.min(500, left)), signal: looked.signal }
     const changed = qmp.nextEvent('MEMORY_DEVICE_SIZE_CHANGE', bounds).catch(() => {})
     try {
       const size = await pluggedMemory(qmp)
@@ -140,27 +140,27 @@ export function mayBeDone(error: unknown): boolean {
   return error instanceof QemuError && !(error instanceof QmpCommandError)
 }
 
-/** Resolves with whether it is gone. One that never came is, and one that somebody else has unplugged. */
-async function unplug(qmp: QmpClient, path: string, deadlineMs: number): Promise<boolean> {
+/** Resolves with whether the device is gone. It is if it never came, or if another client has unplugged it. */
+async function unplug(qmp: QmpClient, path: string, timeoutMs: number): Promise<boolean> {
   const ended = new AbortController()
   const { signal } = ended
   // Of a vCPU, QEMU 7.2 tells of its local APIC only.
   const accepts = ({ data }: { data: Readonly<Record<string, unknown>> }) =>
     data.path === path || String(data.path).startsWith(`${path}/`)
-  const deleted = qmp.nextEvent('DEVICE_DELETED', { deadlineMs, signal, accepts }).then(() => true)
-  const refused = qmp.nextEvent('DEVICE_UNPLUG_GUEST_ERROR', { deadlineMs, signal, accepts }).then(() => false)
+  const deleted = qmp.nextEvent('DEVICE_DELETED', { timeoutMs, signal, accepts }).then(() => true)
+  const refused = qmp.nextEvent('DEVICE_UNPLUG_GUEST_ERROR', { timeoutMs, signal, accepts }).then(() => false)
   deleted.catch(() => {})
   refused.catch(() => {})
   try {
     await qmp.execute('device_del', { id: path }).catch((error) => {
-      // Somebody has asked before: what there is to wait for is the same.
-      if (!(error instanceof QmpCommandError) || !/in the process of unplug/.test(error.message)) throw error
+      // The guest was asked before: the event to wait for is the same.
+      if (!(error instanceof QmpCommandError) || error.reason !== 'unplug-in-progress') throw error
     })
     return await Promise.race([deleted, refused])
   } catch (error) {
     if (isNotFound(error)) return true
     if (error instanceof QmpCommandError) return false
-    // The event may have come to nobody.
+    // The event may have come before this wait.
     return await qmp.execute('qom-list', { path }).then(() => false, isNotFound)
   } finally {
     ended.abort()

@@ -25,14 +25,14 @@ function transportWindow(transport: number): Window {
 }
 
 /**
- * virtio-mmio block devices that are there from boot on, with nothing in them, and of which the guest is not told: QEMU cannot plug
- * virtio-mmio devices in. A drive is put into one of them, and then its window is announced.
+ * Empty virtio-mmio block devices, which are there from boot on and of which the guest is not told: QEMU cannot plug in virtio-mmio
+ * devices. A drive is put into one of them, and then its window is announced.
  */
 export class Slots {
-  /** The first transports; QEMU gives the machine's own devices the others, from the last one down. */
+  /** The first transports. QEMU gives the others to the machine's own devices, from the last one down. */
   readonly windows: readonly Window[] = Array.from({ length: SPARE_SLOTS }, (_, at) => transportWindow(at))
 
-  /** Arguments of QEMU that make them. */
+  /** The arguments of QEMU that make them. */
   readonly args: readonly string[] = this.windows.flatMap((_, at) => [
     ...['-blockdev', JSON.stringify({ driver: 'null-co', 'node-name': emptyNode(at), 'read-zeroes': true, size: 0 })],
     ...['-device', JSON.stringify(slotDevice(at))],

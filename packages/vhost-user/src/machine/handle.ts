@@ -1,0 +1,80 @@
+import type { Connection, ConnectionState, VsockConnection } from './connection.js'
+import type { ConnectionOutcome } from './life.js'
+
+/** A connection as the muxer hands it out: whatever its owner does, the muxer hears of it. */
+export class Handle implements Connection {
+  readonly hostPort: number
+  readonly guestPort: number
+  /** For the muxer: what is done to it here, nothing hears of. */
+  readonly machine: VsockConnection
+  readonly #onTouch: () => void
+
+  constructor(machine: VsockConnection, onTouch: () => void) {
+    this.machine = machine
+    this.hostPort = machine.hostPort
+    this.guestPort = machine.guestPort
+    this.#onTouch = onTouch
+  }
+
+  get state(): ConnectionState {
+    return this.machine.state
+  }
+  get outcome(): ConnectionOutcome | undefined {
+    return this.machine.outcome
+  }
+  get opened(): boolean {
+    return this.machine.opened
+  }
+  get inputEnded(): boolean {
+    return this.machine.inputEnded
+  }
+  get inputComplete(): boolean {
+    return this.machine.inputComplete
+  }
+  get inputPending(): number {
+    return this.machine.inputPending
+  }
+  get outputRefused(): boolean {
+    return this.machine.outputRefused
+  }
+  get outputPending(): number {
+    return this.machine.outputPending
+  }
+  get outputLost(): boolean {
+    return this.machine.outputLost
+  }
+
+  read(): Uint8Array | undefined {
+    return this.machine.read()
+  }
+
+  accept(): void {
+    this.machine.accept()
+    this.#onTouch()
+  }
+
+  consumed(count: number, now: number): void {
+    this.machine.consumed(count, now)
+    this.#onTouch()
+  }
+
+  write(chunk: Uint8Array): void {
+    this.machine.write(chunk)
+    this.#onTouch()
+  }
+
+  end(): void {
+    this.machine.end()
+    this.#onTouch()
+  }
+
+  close(now: number): void {
+    this.machine.close(now)
+    this.#onTouch()
+  }
+
+  reset(): void {
+    this.machine.reset()
+    this.#onTouch()
+  }
+}

@@ -1,0 +1,48 @@
+import type { Chain } from './chain.js'
+
+/** Bytes for the guest that wait for one of its buffers. Chunks are not copied before that, so they belong to the queue until it is empty. */
+export class OutputQueue {
+  /** Bytes were dropped because the guest takes no more: it has shut its receiving half, or is gone. */
+  lost = false
+  /** Bytes that wait. */
+  length = 0
+  /** `#first` is the oldest chunk that is still needed. (Shifting a long array is slow.) */
+  #chunks: Uint8Array[] = []
+  #first = 0
+  /** How much of the oldest chunk has left. */
+  #offset = 0
+
+  push(chunk: Uint8Array): void {
+    this.#chunks.push(chunk)
+    this.length += chunk.length
+  }
+
+  /** Moves the next `length` bytes into `chain`. */
+  moveTo(chain: Chain, length: number): void {
+    let left = length
+    while (left > 0) {
+      const chunk = this.#chunks[this.#first]!
+      const n = Math.min(left, chunk.length - this.#offset)
+      chain.write(chunk, this.#offset, n)
+      left -= n
+      this.#offset += n
+      if (this.#offset === chunk.length) {
+        this.#first++
+        this.#offset = 0
+      }
+    }
+    this.length -= length
+    if (this.length === 0) this.#clear()
+  }
+
+  /** Drops what waits. If that is anything, it is lost. */
+  drop(): void {
+    if (this.length > 0) this.lost = true
+    this.#clear()
+  }
+
+  #clear(): void {
+    this.#chunks = []
+    this.#first = this.#offset = this.length = 0
+  }
+}

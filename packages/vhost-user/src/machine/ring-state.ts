@@ -1,0 +1,161 @@
+// What becomes of one ring: what each state does with what the front end says. A ring runs from SET_VRING_KICK to GET_VRING_BASE.
+
+import { type Table, type Turn, to } from '@upcall/foundation/machine'
+import { type DeviceError, protocolError, toDeviceError } from './errors.js'
+import type { GuestMemory } from './memory.js'
+import { type RingFeatures, type RingLayout, SplitRing } from './vring.js'
+
+/** What is remembered of the driver that uses the ring. */
+interface Past {
+  /** It has given a chain that was taken. */
+  readonly active: boolean
+  /** Where GET_VRING_BASE found the ring; undefined before the first stop, and once SET_VRING_BASE has said where it starts. */
+  readonly stoppedAt: number | undefined
+  /** The ring stopped and starts at 0, but was in use: an index that came round by chance, or a new driver. */
+  readonly ambiguous: boolean
+}
+
+const FRESH: Past = { active: false, stoppedAt: undefined, ambiguous: false }
+
+/** Waits for SET_VRING_KICK. */
+interface Stopped {
+  readonly kind: 'stopped'
+  /** The available index to go on from. */
+  readonly base: number
+  readonly past: Past
+}
+
+/** Started, and not worked on: the guest has broken a rule, or has placed the ring where it cannot be. */
+interface Halted {
+  readonly kind: 'halted'
+  readonly base: number
+  readonly past: Past
+}
+
+interface Running {
+  readonly kind: 'running'
+  readonly ring: SplitRing
+  readonly past: Past
+}
+
+export type RingState = Stopped | Halted | Running
+
+export type RingEvent =
+  /** SET_VRING_KICK. */
+  | { readonly type: 'start' }
+  /** GET_VRING_BASE. */
+  | { readonly type: 'stop' }
+  /** SET_VRING_BASE. */
+  | { readonly type: 'base'; readonly base: number }
+  /** SET_VRING_ADDR or SET_MEM_TABLE: the ring has another place. */
+  | { readonly type: 'place' }
+  /** The rings are not to be touched any more. */
+  | { readonly type: 'halt' }
+  /** The rings are to be tried once more. */
+  | { readonly type: 'restart' }
+  /** A new driver has begun. */
+  | { readonly type: 'forget' }
+
+export type RingEffect =
+  /** Interrupts the guest: what it was not told of before is forgotten with the ring of before. */
+  | { readonly type: 'interrupt' }
+  /** The ring cannot be where the guest has placed it, and no ring may be worked on. */
+  | { readonly type: 'fault'; readonly error: DeviceError }
+  /** A new driver begins, for certain. */
+  | { readonly type: 'newDriver' }
+  /** A new driver, or an index that came round by chance. */
+  | { readonly type: 'ambiguous' }
+
+export interface RingContext extends Turn<RingEffect> {
+  memory: GuestMemory | undefined
+  features: RingFeatures
+  layout: RingLayout
+}
+
+export const INITIAL_RING: RingState = { kind: 'stopped', base: 0, past: FRESH }
+
+/** The rules. A state without an entry for an event never sees it. */
+export const ringTable: Table<RingState, RingEvent, RingContext> = {
+  stopped: {
+    start: to(['running', 'halted'], run),
+    stop: to(['stopped'], stop),
+    base: to(['stopped'], setBase),
+    halt: to(['stopped'], stay),
+    forget: to(['stopped'], forget),
+  },
+  halted: {
+    start: to(['running', 'halted'], run),
+    restart: to(['running', 'halted'], run),
+    stop: to(['stopped'], stop),
+    base: to(['halted'], setBase),
+    halt: to(['halted'], stay),
+    forget: to(['halted'], forget),
+  },
+  running: {
+    // Another kick descriptor, no more.
+    start: to(['running'], stay),
+    place: to(['running', 'halted'], run),
+    stop: to(['stopped'], stop),
+    // The ring knows better where it is.
+    base: to(['running'], (c, state: Running, { base }) => ({ ...state, past: judgeBase(c, state.past, base) })),
+    halt: to(['halted'], (_c, state: Running) => ({ kind: 'halted', base: baseOf(state), past: pastOf(state) })),
+    forget: to(['running'], forget),
+  },
+}
+
+/** Where the ring goes on: what GET_VRING_BASE answers. */
+export function baseOf(state: RingState): number {
+  return state.kind === 'running' ? state.ring.base : state.base
+}
+
+function pastOf(state: RingState): Past {
+  const { past } = state
+  return state.kind === 'running' && state.ring.active && !past.active ? { ...past, active: true } : past
+}
+
+function stay<State extends RingState>(_c: RingContext, state: State): State {
+  return state
+}
+
+function run(c: RingContext, state: RingState): Running | Halted {
+  const base = baseOf(state)
+  const past = pastOf(state)
+  try {
+    if (c.memory === undefined) throw protocolError('SET_VRING_KICK', 'it came before SET_MEM_TABLE')
+    const ring = new SplitRing(c.memory, c.layout, c.features, base)
+    c.effects.push({ type: 'interrupt' })
+    return { kind: 'running', ring, past }
+  } catch (error) {
+    c.effects.push({ type: 'fault', error: toDeviceError(error) })
+    return { kind: 'halted', base, past }
+  }
+}
+
+function stop(_c: RingContext, state: RingState): Stopped {
+  const base = baseOf(state)
+  return { kind: 'stopped', base, past: { ...pastOf(state), stoppedAt: base } }
+}
+
+function setBase<State extends Stopped | Halted>(c: RingContext, state: State, { base }: { readonly base: number }): State {
+  return { ...state, base, past: judgeBase(c, state.past, base) }
+}
+
+/**
+ * Whether a ring that was stopped starts somewhere else, and so for a new driver. A used index is back at 0 once in 65536 stops; that both
+ * data rings are is so much rarer than a reset guest that it is taken for one, for a connection kept by mistake would hang and one cut
+ * would not.
+ */
+function judgeBase(c: RingContext, past: Past, base: number): Past {
+  if (past.stoppedAt === undefined) return past
+  if (past.stoppedAt !== base) {
+    c.effects.push({ type: 'newDriver' })
+    return { ...past, stoppedAt: undefined }
+  }
+  const ambiguous = base === 0 && past.active
+  if (ambiguous) c.effects.push({ type: 'ambiguous' })
+  return { ...past, stoppedAt: undefined, ambiguous }
+}
+
+function forget<State extends RingState>(_c: RingContext, state: State): State {
+  return { ...state, past: FRESH }
+}
