@@ -24,7 +24,7 @@ export interface Situation {
 export function explain(error: UpcallError, request: string, situation: Situation = {}): ErrorReport {
   const { target, waiting = false, attempts } = situation
   const wait: Wait = (text) => (waiting ? '' : text)
-  const gaveUp = (what: string) => (attempts === undefined ? what : `${what} (gave up after ${attempts} attempts)`)
+  const gaveUp = (what: string) => (attempts === undefined ? what : `${what}; gave up after ${attempts} attempts`)
   const { code, outcome, subject, what } = error
   const own = { code, op: request, subject, what: gaveUp(what) }
   if (outcome !== 'not-sent') return errorReport({ ...own, next: error.next })
@@ -76,7 +76,7 @@ function nextOf(root: UpcallError | VsockError, wait: Wait, target: Address | un
   }
   switch (root.code) {
     case 'DISCONNECTED':
-      return `Does the guest have an upcall service there?${hybridHint(target)}${wait(' `upcall wait` keeps trying.')}`
+      return `Is the guest still booting, or does it have no upcall service there?${hybridHint(target)}${wait(' `upcall wait` keeps trying.')}`
     case 'PROTOCOL':
       return 'Is this the port of the upcall server? It is 219 unless the guest was told otherwise.'
     default:

@@ -152,7 +152,7 @@ describe('connect', () => {
     expect(lost.status).toBe(4)
     expect(lost.stdout.text).toBe('')
     expect(lost.stderr.text).toMatch(
-      /no half-close to tell it\. Let the peer end first, allow more time with --linger, or pass --half-close/,
+      /without half-close the transport cannot tell it\. Let the peer end first, allow more time with --linger, or pass --half-close/,
     )
   })
 
