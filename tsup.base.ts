@@ -25,6 +25,17 @@ const bundledFoundation: Plugin = {
   },
 }
 
+type BuildPlugin = NonNullable<Options['plugins']>[number]
+
+/** esbuild calls a class that names itself `_Vm`, which would show when an instance is logged. */
+const classNames: BuildPlugin = {
+  name: 'class-names',
+  renderChunk(code, { map }) {
+    const renamed = [...code.matchAll(/\b(\w+) = class _\1\b/g)].map(([, name]) => name!)
+    return { code: renamed.reduce((text, name) => text.replace(new RegExp(`\\b_${name}\\b`, 'g'), name), code), map }
+  },
+}
+
 /** The same for libraries and programs. `dist` says `node:fs` as the sources do: bundlers for browsers tell Node's modules by it. */
 const shared: Options = {
   target: 'node20',
@@ -32,6 +43,7 @@ const shared: Options = {
   clean: true,
   removeNodeProtocol: false,
   esbuildPlugins: [bundledFoundation],
+  plugins: [classNames],
   tsconfig: 'tsconfig.build.json',
 }
 

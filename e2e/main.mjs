@@ -11,8 +11,8 @@ import { aarch64Image, guestImage } from './image.mjs'
 import { missing, missingForAarch64 } from './tools.mjs'
 
 /**
- * Each exports `run(checks, image)`; `always` is whether it runs when no suite is named. One that `lacks` something is left out then, with
- * the reason.
+ * Each exports `run(checks, image)`. `always` says whether it runs when no suite is named. A suite that `lacks` something is left out
+ * then, with the reason.
  */
 const suites = {
   smoke: { load: () => import('./suites/smoke.mjs'), always: true },

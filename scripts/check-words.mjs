@@ -10,19 +10,19 @@ import { report, root, sourceFiles, wanted } from './source-files.mjs'
 const MARKDOWN_COLUMNS = 100
 
 /** What is not written, and what is written instead. Where words before or after make it right, the pattern looks at them. */
-const PLACE = String.raw`(?:(?:an?|the|that|this|its|each|every|whose|one of)\s+)?(?:[\w-]+\s+){0,3}?(?:sockets?|dialer|server|path|ports?|proxy|value|descriptor|interface|VMM|connection|\d)`
+const PLACE = String.raw`(?:(?:an?|the|that|this|its|each|every|whose|one of)\s+)?(?:[\w-]+\s+){0,3}?(?:sockets?|dialer|server|path|ports?|proxy|value|descriptor|interface|VMM|connection|vsock|window|\d)`
 const WORDS = [
   [/\bwho(so)?ever\b/gi, 'name who it is: the caller, the peer, the driver, the guest'],
   [/\b(some|every)(body|one)\b/gi, 'name who it is: the caller, the peer, the driver, the guest'],
   [/(?<!['"/-])\bnobody\b(?!['"])|\bno one\b/gi, '"there is no …", or name who does not'],
   [/(?<!\b(first|only|last|same|next|each|every|another) )\bone (that|who|which)\b/gi, 'name it: "a request that …"'],
   [
-    new RegExp(String.raw`(?<!\b(leav|left)\w*\b[^.]{0,40})(?<!\bnothing )(?<!\bis )\bbehind\b(?!\s+${PLACE})`, 'gi'),
+    new RegExp(String.raw`(?<!\b(leav|left)\w*\b[^.]{0,40})(?<!\b(nothing|is|stays?) |#)\bbehind\b(?!\s+${PLACE}|[.(])`, 'gi'),
     '"after", for time and order',
   ],
   [/(?<!\b(go|reach\w*|run) )\bpast\b(?! (the|its|their|an?) end)/gi, '"after" or "beyond", for time and order'],
   [/\b(anew|afresh)\b/gi, '"again", or "a new …"'],
-  [/(?<!\bthere )\b(is|are|was|were) none\b/gi, '"is not a …", or "there is no …"'],
+  [/(?<!\bthere )\b(is|are|was|were) none\b(?! of)/gi, '"is not a …", or "there is no …"'],
   [/(?<!\bthere )\b(is|are) no (?!longer\b|more\b|less\b|later\b|earlier\b|different\b|other than\b)/gi, '"is not a …"'],
   [/\btwice is once\b/gi, '"Idempotent."'],
   [/\b(has|have|had)(n't| not) got\b/gi, '"does not have"'],
@@ -93,14 +93,17 @@ function proseOfScript(file, text) {
     // What is between two tokens is blanks and comments.
     if (node.getStart(source) > node.pos) keep(node.pos, node.getStart(source))
     const isText = ts.isStringLiteral(node) || ts.isTemplateLiteralToken(node)
-    if (isText && !isModuleName(node)) keep(node.getStart(source), node.end)
+    if (isText && !isCode(file, node)) keep(node.getStart(source), node.end)
   }
   visit(source)
   // Code in comments is not English, either.
   return (prose + blanked(text.slice(end))).replace(/`[^`\n]*`/g, (code, at) => (isInComment(prose, at) ? blanked(code) : code))
 }
 
-function isModuleName({ parent }) {
+/** Names of modules, and the lines of code that a fault finds and puts there: of its strings only the first is for people. */
+function isCode(file, node) {
+  const { parent } = node
+  if (file.startsWith('scripts/faults/') && ts.isCallExpression(parent)) return parent.arguments[0] !== node
   return ts.isImportDeclaration(parent) || ts.isExportDeclaration(parent)
 }
 

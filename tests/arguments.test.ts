@@ -29,7 +29,7 @@ import { createVsockDevice, VhostUserVsock } from '@upcall/vhost-user'
 import { connect, listen, listenHybrid } from '@upcall/vsock'
 import { describe, expect, onTestFinished, test } from 'vitest'
 
-// A function that returns a promise rejects: whoever calls it has one place where errors come out. A constructor throws.
+// A function that returns a promise rejects: its caller has one place where errors come out. A constructor throws.
 // Each row: a public function that returns a promise, a call that is wrong, and what the error has to name.
 
 const nothing = undefined as never
@@ -178,7 +178,7 @@ describe('a function that returns a promise rejects', () => {
     await expect(m.resizeCpus(1, resize)).resolves.toMatchObject({ added: [] })
   })
 
-  test('a signal that is none leaves no timer', async () => {
+  test('a signal that is not an AbortSignal leaves no timer', async () => {
     const clock = new ManualClock()
     await expect(connect('unix:/nowhere', { signal: bad({}), clock })).rejects.toThrow('signal')
     expect(clock.pending).toBe(0)

@@ -7,7 +7,7 @@ import { connect, type ListenHybridOptions, listenHybrid, type VsockSocket } fro
 import { describe, expect, it } from 'vitest'
 import { endCases, type PassageKind, runEndCase, type Verdict } from './support/ends.js'
 
-/** The hybrid server, and behind it a guest on a Unix socket: all that joins the two is the library's. */
+/** The hybrid server, with a guest on a Unix socket: all that joins the two is the library's. */
 function hybrid(name: string, options: Partial<ListenHybridOptions>): PassageKind {
   return {
     name,
@@ -54,7 +54,7 @@ describe.skipIf(!socat)('socat as the dialer (skipped where it is not installed)
   it.each([
     ['', 'banner'],
     ['hello', 'banner'],
-  ])('echo CONNECT with %j behind it, to a guest that speaks first', async (more, banner) => {
+  ])('echo CONNECT with %j after it, to a guest that speaks first', async (more, banner) => {
     const dir = mkdtempSync(join(tmpdir(), 'socat-'))
     let heard = ''
     const guest = new Duplex({

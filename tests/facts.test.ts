@@ -19,7 +19,7 @@ describe('1: a short read is taken as a whole message', () => {
   it.each([
     // The load is there: it is carried out. The rest has no magic.
     [512, [0, 0], true],
-    // Nothing of the load is there but four bytes, so irq is 0; the rest finds the first piece’s header still standing.
+    // Nothing of the load is there but four bytes, so irq is 0; the rest finds the first piece's header still standing.
     [20, [-22, -22], false],
   ])('torn at byte %i the guest answers twice', async (at, results, done) => {
     const { guest, raw } = simulate({ arch: 'x86_64' })
@@ -49,7 +49,7 @@ describe('1: a short read is taken as a whole message', () => {
 })
 
 describe('2: the reply buffer is never cleared', () => {
-  it('an index that an earlier success declared stands behind a later reply, and is not read', async () => {
+  it('an index that an earlier success declared stands after a later reply, and is not read', async () => {
     const sim = simulate({ arch: 'x86_64' })
     const connection = await sim.raw()
     await connection.send(x86({ type: 'ADD_CPU', apicIds: [1, 2] }))
@@ -165,14 +165,14 @@ describe('6: a CPU batch stops at the first that fails and does not say how many
   })
 })
 
-describe('7: DEL_CPU can crash the guest’s service thread', () => {
+describe("7: DEL_CPU can crash the guest's service thread", () => {
   it('of an absent id: no reply ever comes', async () => {
     const { guest, raw } = simulate({ arch: 'x86_64', kernel: '6.12', cpus: 4 })
     expect(await (await raw()).reply(x86({ type: 'DEL_CPU', apicIds: [9] }))).toBeUndefined()
     expect(guest.state).toMatchObject({ crashed: true, lockLost: false })
   })
 
-  it('from the bottom up on 6.1: the hotplug lock is gone, and everybody hangs', async () => {
+  it('from the bottom up on 6.1: the hotplug lock is gone, and all CPUs hang', async () => {
     const { guest, raw } = simulate({ arch: 'x86_64', cpus: 4 })
     expect(await (await raw()).reply(x86({ type: 'DEL_CPU', apicIds: [2, 3] }))).toBeUndefined()
     expect(guest.state).toMatchObject({ crashed: true, lockLost: true })
@@ -322,7 +322,7 @@ describe('11: the architecture is not checked', () => {
     expect(onArm.guest.state.cpus.online).toEqual([0, 1, 2])
   })
 
-  it('so the client refuses the other architecture’s arguments, whatever the types said', async () => {
+  it("so the client refuses the other architecture's arguments, whatever the types said", async () => {
     const sim = simulate({ arch: 'x86_64' })
     const untyped = (value: unknown) => value as { apicIds: number[] } & { count: number }
     for (const call of [
@@ -368,7 +368,7 @@ describe('13: irqs', () => {
 })
 
 describe('14: a second connection is served at the same time', () => {
-  it('each client gets its own answers, also while the other one’s takes long', async () => {
+  it("each client gets its own answers, also while the other one's takes long", async () => {
     const hardware = { hasCpu: (id: number) => id === 0, hasPci: () => true }
     const sim = simulate({ arch: 'x86_64', hardware })
     const [one, two] = [sim.manager('x86_64'), sim.manager('x86_64')]
@@ -450,7 +450,7 @@ describe('17: the reply may never come', () => {
     expect(client.reconnects.map(({ reason }) => reason)).toEqual(['request-timeout'])
     sim.guest.resume()
     expect(await sim.settled(client.removeMmio(add(0xd0009000n)))).toMatchObject({ errnoName: 'ENODEV' })
-    // Which is why nobody may call it failed.
+    // Which is why it may not be called failed.
     expect(sim.guest.state.mmio).toEqual([disk])
   })
 })

@@ -28,7 +28,7 @@ describe.each(kernels)('Linux %s', (kernel) => {
         expect(await manager.resizeCpus(2, { ...steps, present: [0, 1, 2, 3] })).toMatchObject({ removed: [3, 2] })
         await manager.addMmio(disk)
         await expect(manager.addMmio(disk)).rejects.toMatchObject({ errnoName: 'EEXIST' })
-        // A failure behind it, so this needs a connection of its own.
+        // A failure follows it, so this needs a connection of its own.
         await manager.addPci('00:05.0')
         expect(guest.state).toMatchObject({ cpus: { online: [0, 1] }, mmio: [disk], pci: [{ bus: 0, devfn: 40 }] })
         await manager.removePci('00:05.0')

@@ -142,8 +142,8 @@ class World {
     const unsettled = this.accepted.filter((token) => this.fates.get(token) !== 'settled')
     expect(this.machine.queued).toBe(waiting.length)
     expect(this.machine.state === 'ServiceBusy', 'busy exactly while one is in flight').toBe(this.inFlight !== undefined)
-    // Whoever waits is waited for: a timer is set, and it lies ahead.
-    if (unsettled.length > 0) expect(Number.isFinite(this.machine.wakeAt), 'somebody waits and no timer is set').toBe(true)
+    // For each request that waits a timer is set, and it lies ahead.
+    if (unsettled.length > 0) expect(Number.isFinite(this.machine.wakeAt), 'a request waits and no timer is set').toBe(true)
     if (this.closed) {
       expect(unsettled, 'unsettled after close').toEqual([])
       expect(this.wire, 'open after close').toBeUndefined()
@@ -153,11 +153,11 @@ class World {
   }
 }
 
-/** The model proper is empty: everything lives in World, which fast-check makes anew for each run. */
+/** The model proper is empty: everything lives in World, which fast-check makes for each run. */
 type Command = fc.Command<object, World>
 const command = (name: string, check: (world: World) => boolean, run: (world: World) => void): Command => ({
   check: () => true,
-  // Whether a command applies depends on the real thing; one that does not is a no-op.
+  // Whether a command applies depends on the real thing; a command that does not is a no-op.
   run: (_model, world) => {
     if (check(world)) run(world)
   },
@@ -351,7 +351,7 @@ it('whatever happens, in whatever order, each request settles once, truthfully, 
     fc.property(mix, fc.infiniteStream(fc.double({ min: 0, max: 0.999, noNaN: true })), (commands, randoms) => {
       const world = new World(() => randoms.next().value as number, seen)
       fc.modelRun(() => ({ model: {}, real: world }), commands)
-      // In the end nobody is left waiting, whether the guest ever comes back or not.
+      // In the end no request is left waiting, whether the guest ever comes back or not.
       for (let turns = 0; world.accepted.some((token) => world.fates.get(token) !== 'settled'); turns++) {
         expect(turns, 'a livelock').toBeLessThan(2_000)
         world.now = Math.max(world.now, world.machine.wakeAt)

@@ -7,7 +7,7 @@ import { mmio, openGuest, openSession, outcomeOf, yes, yesAgain } from './suppor
 const refused = () => Object.assign(new Error('refused'), { code: 'ECONNREFUSED', retryable: true })
 
 describe('dialling', () => {
-  it('is repeated with growing delays until somebody answers, and waiting requests then go out', async () => {
+  it('is repeated with growing delays until the guest answers, and waiting requests then go out', async () => {
     const guest = openGuest(yes)
     const dial = dialSequence(refused(), refused(), refused(), guest.dial)
     const session = openSession(dial)
@@ -135,7 +135,7 @@ describe('the greeting', () => {
     ['eofAt', 'disconnected'],
     ['resetAt', 'disconnected'],
     ['stallAt', 'greeting-timeout'],
-  ] as const)('cut off by %s at any byte is none, and the next connection serves', async (fault, reason) => {
+  ] as const)('cut off by %s at any byte does not count, and the next connection serves', async (fault, reason) => {
     for (let at = 0; at < 1024; at += at < 20 || at > 1015 ? 1 : 31) {
       const guest = openGuest(yes)
       const dial = faultyDial(guest.dial, (number) => (number === 1 ? { read: { [fault]: at } } : undefined))
@@ -168,7 +168,7 @@ describe('the greeting', () => {
     }
   })
 
-  it('with a byte too many is refused, whether it comes along or behind', async () => {
+  it('with a byte too many is refused, whether it comes along or later', async () => {
     for (const every of [undefined, 1024]) {
       const extra = async (connection: Parameters<typeof yes>[0]) => {
         await connection.readService()

@@ -10,7 +10,7 @@ import { encodeConnect, encodeReply, MESSAGE_SIZE } from '@upcall/wire'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { mmio, outcomeOf, success } from './support/session.js'
 
-// The end of one direction is not the end of both, and an end that comes right behind a reply does not take the reply away.
+// The end of one direction is not the end of both, and an end that comes right after a reply does not take the reply away.
 
 type Guest = (connection: FakeConnection, stream: Duplex) => Promise<void>
 
@@ -70,7 +70,7 @@ describe.each(['memory', 'unix'] as const)('over %s', (kind) => {
         stream.end(REPLY.subarray(1000))
       },
     ],
-  ])('a whole reply with %s right behind it is the reply', async (_what, answer) => {
+  ])('a whole reply with %s right after it is the reply', async (_what, answer) => {
     const dial = await guestOver(kind, async (connection, stream) => {
       await connection.handshake()
       await connection.readMessage()
@@ -84,7 +84,7 @@ describe.each(['memory', 'unix'] as const)('over %s', (kind) => {
     }
   })
 
-  test('a reply that is cut off by the end is none', async () => {
+  test('a reply that is cut off by the end does not count', async () => {
     const dial = await guestOver(kind, async (connection, stream) => {
       await connection.handshake()
       await connection.readMessage()
@@ -98,7 +98,7 @@ describe.each(['memory', 'unix'] as const)('over %s', (kind) => {
     ['before a byte of it', (stream) => void stream.end()],
     ['in the middle of it', (stream) => void stream.end(encodeConnect().subarray(0, 100))],
     ['without a word', (stream) => void stream.destroy()],
-  ])('a greeting that ends %s is no connection: the request goes out on the next one', async (_what, end) => {
+  ])('a greeting that ends %s makes no connection: the request goes out on the next one', async (_what, end) => {
     const dial = await guestOver(kind, async (connection, stream) => {
       await connection.readService()
       if (connection.number === 1) return end(stream)

@@ -23,7 +23,7 @@ const insert = fc.record({ at: offset, bytes: fc.uint8Array({ minLength: 1, maxL
 const read: fc.Arbitrary<DirectionPlan> = fc.record({ ...faults, insert }, { requiredKeys: [] })
 const plans: fc.Arbitrary<FaultPlan[]> = fc.array(fc.record({ read, write }, { requiredKeys: [] }), { maxLength: 4 })
 
-/** A whole reply, one that is cut off, one that never ends, one that is none. */
+/** A whole reply, part of a reply, a reply that never ends, bytes that are not a reply. */
 const EXAMPLES: [FaultPlan[], number][] = [
   [[], 1],
   [[{ read: { eofAt: 2 * MESSAGE_SIZE - 1 } }], 1],

@@ -10,7 +10,7 @@ const offsets = Array.from({ length: 1024 }, (_, at) => at).filter((at) => at < 
 const SERVICE_BYTE = 1
 const GREETING = 1024
 
-/** A first connection that answers `answer` to the first request, and guests that say yes behind it. */
+/** A first connection that answers `answer` to the first request, and guests that say yes after it. */
 const firstAnswers = (answer: (connection: FakeConnection) => Promise<unknown>) => [
   async (connection: FakeConnection) => {
     await connection.handshake()
@@ -20,7 +20,7 @@ const firstAnswers = (answer: (connection: FakeConnection) => Promise<unknown>) 
   yes,
 ]
 
-/** What becomes of a request that meets the fault, and of the one behind it. */
+/** What becomes of a request that meets the fault, and of the next one. */
 async function withFault(plan: FaultPlan): Promise<{ first: string; second: string; reasons: string[]; at: number }> {
   const guest = openGuest(yes)
   const session = openSession(faultyDial(guest.dial, (number) => (number === 1 ? plan : undefined)))
@@ -40,7 +40,7 @@ describe('the way there', () => {
     expect(guest.connections.map(({ chunks }) => chunks)).toEqual([[1, 1024, 1024, 1024]])
   })
 
-  it('EOF of the guest’s ears at any byte: indeterminate, and the next request is served', async () => {
+  it("EOF of the guest's ears at any byte: indeterminate, and the next request is served", async () => {
     // The guest ends too, as one does whose peer is gone.
     for (const at of offsets) {
       const script = async (connection: FakeConnection) => {
@@ -54,7 +54,7 @@ describe('the way there', () => {
       await session.ready()
       // At byte 0 the stream is at its end before the request, which therefore waits for the next connection.
       expect(await session.run(mmio(1)), `at byte ${at}`).toBe(at === 0 ? 'ok 0' : 'indeterminate DISCONNECTED')
-      expect(await session.run(mmio(2)), `behind byte ${at}`).toBe('ok 0')
+      expect(await session.run(mmio(2)), `after byte ${at}`).toBe('ok 0')
     }
   })
 
@@ -89,7 +89,7 @@ describe('the way back', () => {
     }
   })
 
-  it('EOF or a reset right behind the reply: the reply counts, and the next request goes out on a new connection', async () => {
+  it('EOF or a reset right after the reply: the reply counts, and the next request goes out on a new connection', async () => {
     for (const fault of ['eofAt', 'resetAt'] as const) {
       const { first, second, reasons } = await withFault({ read: { [fault]: GREETING + 1024 } })
       // The second one was on its way when the end came.
@@ -114,16 +114,16 @@ describe('the way back', () => {
       }
       const guest = openGuest(firstAnswers(damage))
       const session = openSession(guest.dial)
-      // Bytes 12 … 15 are flags, which are reserved; 16 … 19 are the result; behind them nothing is declared.
+      // Bytes 12 … 15 are flags, which are reserved; 16 … 19 are the result; after them nothing is declared.
       const damaged = at < 12
       const result = Buffer.from(reply).readInt32LE(16)
       expect(await session.run(mmio(1)), `byte ${at}`).toBe(damaged ? 'indeterminate PROTOCOL' : `ok ${result}`)
-      expect(await session.run(mmio(2)), `behind byte ${at}`).toBe('ok 0')
+      expect(await session.run(mmio(2)), `after byte ${at}`).toBe('ok 0')
       expect(guest.connections, `connections for byte ${at}`).toHaveLength(damaged ? 2 : 1)
     }
   })
 
-  it('a reply to another type of request is none', async () => {
+  it('a reply to another type of request does not count', async () => {
     for (const type of ['CONNECT', 'DEL_MMIO', 'ADD_PCI', 'ADD_CPU'] as const) {
       const guest = openGuest(firstAnswers((connection) => connection.reply({ type, result: 0 })))
       const session = openSession(guest.dial)
@@ -137,7 +137,7 @@ describe('the way back', () => {
     expect(await withFault({ read: { insert } })).toMatchObject({ reasons: ['protocol'], second: 'ok 0' })
   })
 
-  it('a byte too many behind a reply: the reply counts, the connection does not', async () => {
+  it('a byte too many after a reply: the reply counts, the connection does not', async () => {
     const twice = async (connection: FakeConnection) => {
       const reply = encodeReply({ type: 'ADD_MMIO', result: 0 }, 'x86_64')
       await connection.write(Buffer.concat([reply, reply.subarray(0, 1)]))
@@ -150,7 +150,7 @@ describe('the way back', () => {
     expect(guest.connections.map(({ received }) => received)).toEqual([1025, 1025])
   })
 
-  it('a second reply to one request is nobody’s', async () => {
+  it('a second reply to one request belongs to no request', async () => {
     const twice = async (connection: FakeConnection) => {
       await connection.reply({ type: 'ADD_MMIO', result: -17 })
       await connection.reply({ type: 'ADD_MMIO', result: -22 })
@@ -165,7 +165,7 @@ describe('the way back', () => {
 })
 
 describe('between requests', () => {
-  it.each(['end', 'close', 'reset'] as const)('the guest’s %s is noticed at once, and nothing is lost', async (how) => {
+  it.each(['end', 'close', 'reset'] as const)("the guest's %s is noticed at once, and nothing is lost", async (how) => {
     const guest = openGuest([(connection) => connection.handshake().then(() => connection[how]()), yes])
     const session = openSession(guest.dial)
     await session.ready()
@@ -175,7 +175,7 @@ describe('between requests', () => {
     expect(await session.run(mmio())).toBe('ok 0')
   })
 
-  it('bytes that nobody asked for end the connection', async () => {
+  it('bytes that were not asked for end the connection', async () => {
     const chatty = async (connection: FakeConnection) => {
       await connection.handshake()
       await connection.write(Buffer.of(1))
@@ -292,7 +292,7 @@ describe('the queue', () => {
     expect(await session.clock.drive(Promise.all(outcomes))).toEqual(['ok 0', 'ok 0', 'not-sent QUEUE_FULL'])
   })
 
-  it('is none, if asked for: a second request is refused while the first one is under way', async () => {
+  it('is empty, if asked for: a second request is refused while the first one is under way', async () => {
     const guest = openGuest(yes)
     const session = openSession(guest.dial, { queue: 'busy' })
     const outcomes = [1, 2].map((n) => outcomeOf(session.client.request(mmio(n))))

@@ -38,7 +38,7 @@ export async function resize() {
   await x86.resizeCpus(2, { ...steps, present: 1 })
   // @ts-expect-error on aarch64 this is a count
   await arm.resizeCpus(2, { ...steps, present: [0] })
-  // @ts-expect-error whoever resizes has vCPUs to stop
+  // @ts-expect-error the caller of resize has vCPUs to stop
   await x86.resizeCpus(2, { present: [0], max: 4, start: steps.start })
   return [ids, count]
 }
@@ -67,7 +67,7 @@ export function theWireKnowsTheArchitectureToo() {
   // @ts-expect-error memory has no codec; RAW is the way
   encodeRequest({ type: 'ADD_MEM', base: 0n, size: 1n }, 'x86_64')
   const x86Only: CpuRequest<'x86_64'> = { type: 'ADD_CPU', apicIds: [1] }
-  // @ts-expect-error one architecture’s requests are not the other’s
+  // @ts-expect-error one architecture's requests are not the other's
   const notArm: Request<'aarch64'> = x86Only
   return notArm
 }

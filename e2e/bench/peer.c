@@ -1,5 +1,5 @@
 /*
- * What a plain C program makes of a stream socket: the baseline of the bench in the guest, and the echo that everybody talks to.
+ * What a plain C program makes of a stream socket: the baseline of the bench in the guest, and the echo that every client talks to.
  *
  *   peer serve <address>                echoes every connection, prints "listening"
  *   peer ping <address> <rounds>        1 KiB there and back, one at a time; prints microseconds each

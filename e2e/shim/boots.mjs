@@ -64,12 +64,12 @@ export async function failingBoots({ checks, table, directory, cacheDir }) {
   }
   const started = (shim, standin) => shim.until(async () => standin.pids.length > 0)
   const kernel = join(directory, 'no-kernel')
-  writeFileSync(kernel, 'This is no kernel.\n')
+  writeFileSync(kernel, 'This is not a kernel.\n')
 
   const always = row('every boot stays silent for 10 s: three are tried', { silent: 99 }, async () => {}, {
     ...{ status: 1, says: /vmm-shim: boot: the console went silent in each of 3 attempts/, starts: 3 },
   })
-  await row('a file that is no kernel', { silent: 0, args: ['--kernel', kernel] }, async () => {}, {
+  await row('a file that is not a kernel', { silent: 0, args: ['--kernel', kernel] }, async () => {}, {
     ...{ status: 1, says: /vmm-shim: boot: QEMU exited with status 1: qemu: invalid kernel header/, starts: 1 },
   })
   const killed = async (shim, standin) => {

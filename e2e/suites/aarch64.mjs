@@ -21,7 +21,7 @@ const linuxPackages = ['upcall', '@upcall/device-manager', '@upcall/vsock']
 const VCPUS = 4
 const MEMORY = '256M'
 const MORE_MEMORY = 256 * MIB
-/** virtio-mmio windows of a `virt`, each with a GIC SPI of its own: a disk, nothing, and one that the device tree tells of. */
+/** virtio-mmio windows of a `virt`, each with a GIC SPI of its own: a disk, nothing, and a device of the device tree. */
 const WITH_DISK = { base: '0xa003e00', size: '0x200', irq: 47 }
 const EMPTY = { base: '0xa003c00', size: '0x200', irq: 46 }
 const OF_THE_TREE = { base: '0xa003a00', size: '0x200', irq: 45 }
@@ -49,7 +49,7 @@ async function vhostUser(checks, image) {
     )
     await play('connects and closes', '200, half of them from either end', () => data.manyConnections(scene, 200))
     await play('half-close', 'either end first, from either end', () => data.halfClose(scene))
-    await play('foreign clients', 'CONNECT, to the guest’s socat', () => data.foreignClients(scene))
+    await play('foreign clients', "CONNECT, to the guest's socat", () => data.foreignClients(scene))
     await play('stop and cont', 'twice under traffic', () => life.stopAndCont(scene, 2, 16 * MIB))
     await play('guest reset', 'system_reset under traffic', () => life.guestReset(scene))
     await play('QEMU killed', 'SIGKILL under traffic', () => life.qemuKilled(scene))
@@ -145,8 +145,8 @@ async function cpus(checks, requests, guest) {
   await requests.row(guest, 'a request of x86_64: its count is read, its ids are not', x86Request(7), OK, 3)
   await online('0-2')
   await byHand(1, '0')
-  await add('a CPU, when a hole makes the count lead to one that runs', 1, UNCHANGED)
-  await remove('a CPU, when a hole makes the count lead to one that does not', 1, UNCHANGED)
+  await add('a CPU, when a hole makes the count lead to a CPU that runs', 1, UNCHANGED)
+  await remove('a CPU, when a hole makes the count lead to a CPU that does not', 1, UNCHANGED)
   await online('0,2')
   await byHand(1, '1')
   await remove('down to the last CPU', 2, OK, 1)
@@ -206,7 +206,7 @@ async function windows(checks, requests, guest, disk) {
   await add('a window that overlaps', { ...EMPTY, size: '0x400' }, EEXIST)
   await add('a window on its irq', { ...EMPTY, irq: WITH_DISK.irq }, EEXIST)
   await add('a window that the device tree told of', { ...OF_THE_TREE, irq: EMPTY.irq }, EEXIST)
-  await add('a window on the irq of one that the device tree told of', { ...EMPTY, irq: OF_THE_TREE.irq }, EEXIST)
+  await add('a window on the irq of a device of the device tree', { ...EMPTY, irq: OF_THE_TREE.irq }, EEXIST)
   await add('a window on an irq that no GIC has', { ...EMPTY, irq: 999 }, EINVAL)
   await add('a window with nothing in it', EMPTY, OK)
   await remove('a window by another irq', { ...EMPTY, irq: OF_THE_TREE.irq }, ENODEV)

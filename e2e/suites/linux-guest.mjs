@@ -74,7 +74,7 @@ async function cpus(guest) {
   await plug(1)
   await add('a CPU that was plugged in this moment', [1], OK)
   await online([0, 1])
-  // Out of order: the kernel numbers CPUs as they come. None may run behind a hole, though: QEMU's emulated APICs lose interrupts there.
+  // Out of order: the kernel numbers CPUs as they come. None may run after a hole, though: QEMU's emulated APICs lose interrupts there.
   await plug(3)
   // Before the next one, as the firmware's code looks for all news at once, in the order of the APIC ids.
   await checks.check('q35: the guest finds the one with APIC id 3', () =>
@@ -151,7 +151,7 @@ async function windows(guest) {
   await add('a window', at(base, 0x1000, 5), OK)
   await add('a window beside it on the shared irq', at(base + 0x1000, 0x1000, 5), OK)
   await add('a window that overlaps', at(base + 0xfff, 0x1000, 6), EEXIST)
-  await add('a window within one that is there', at(base + 0x100, 0x10, 6), EEXIST)
+  await add('a window within another window', at(base + 0x100, 0x10, 6), EEXIST)
   await add('a window on an irq of its own', at(base + 0x4000, 0x1000, 6), OK)
   await add('another on that irq', at(base + 0x8000, 0x1000, 6), EEXIST)
   await requests.row(guest, 'a window without bytes', { op: 'request', type: 5, load: mmioLoad(base + 0x8000, 0, 7) }, EBUSY)
@@ -190,7 +190,7 @@ async function memory(guest) {
   })
 }
 
-/** A real disk behind a virtio-mmio window: a slot made at boot, of which the guest was told nothing. */
+/** A real disk behind a virtio-mmio window: a slot made at boot, which the guest does not know. */
 async function mmioDisk(guest) {
   const window = { base: '0xfeb00000', size: '0x200', irq: 5 }
   const there = (expected) =>

@@ -89,7 +89,7 @@ async function disks(scene, { path_on_host, sha256 }) {
   await scene.row('another at the same address', putDisk(scene, 'other', { path_on_host, bdf: '01:00.0' }), {
     ...{ status: 409, outcome: 'not-sent' },
   })
-  await scene.row('a disk at an address that is no port', putDisk(scene, 'other', { path_on_host, bdf: '00:05.0' }), {
+  await scene.row('a disk at an address that is not a port', putDisk(scene, 'other', { path_on_host, bdf: '00:05.0' }), {
     ...{ status: 400, outcome: 'not-sent' },
   })
   await scene.row('a disk whose file is not there', putDisk(scene, 'other', { path_on_host: `${path_on_host}.gone` }), {
@@ -124,7 +124,7 @@ async function memory(scene) {
   await scene.row('memory over --max-memory', to(4096), { status: 400, outcome: 'not-sent' })
 }
 
-/** What the guest itself says no to: told to another client as errno, and to the API's user as 502. What is so already is no refusal. */
+/** What the guest itself refuses: another client gets the errno, and the user of the API gets 502. A state that is so already is not refused. */
 async function refusals(scene, { path_on_host }) {
   const { shim } = scene
   const other = new DeviceManager({ arch: 'x86_64', dial: ({ signal }) => connect(shim.target, { signal, timeoutMs: 10_000 }) })
@@ -309,7 +309,7 @@ async function withReadOnly(scene, file, ask) {
   }
 }
 
-/** The guest's program stops in its tracks, so that a request is read by nobody. It cannot answer for itself any more: the console tells. */
+/** The guest's program stops in its tracks, so that it reads no request. It cannot answer for itself any more: the console tells. */
 async function silence({ shim }) {
   const stop =
     'p=$(pidof node); kill -STOP $p; until grep -q "^State:.T" /proc/$p/status; do sleep 0.1; done; echo node is stopped >/dev/console'

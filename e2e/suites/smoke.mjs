@@ -1,4 +1,4 @@
-// The ground under the other end-to-end tests: the image is made, guests boot, results and failures come back, nothing stays behind.
+// The ground under the other end-to-end tests: the image is made, guests boot, results and failures come back, nothing is left behind.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
@@ -20,7 +20,7 @@ export async function run(checks, guestImage) {
   await checks.check('a command that hangs ends at its deadline, with the console', hang)
   await checks.check('a command that is not there gives status 127', notFound)
   await checks.check('a kernel panic ends the wait at once, with the console', panic)
-  await checks.check('QEMU dies with its owner, even one that is killed', killedOwner)
+  await checks.check('QEMU dies with its owner, even when the owner is killed', killedOwner)
   console.log('\nboot times under tcg, in milliseconds from the start of QEMU:')
   console.table(boots)
 }

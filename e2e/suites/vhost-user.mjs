@@ -40,7 +40,7 @@ async function exercises(scene, exercise) {
   await exercise('half-deaf guest', 'shutdown(SHUT_RD), then 12 s of bytes from it', halfDeaf)
   await exercise('slow guest', '4 MiB to a guest that does not read', () => data.slowGuest(scene, 4 * MIB))
   await exercise('slow host', '4 MiB to a host that does not read', () => data.slowHost(scene, 4 * MIB))
-  await exercise('foreign clients', 'CONNECT, to the guest’s socat', () => data.foreignClients(scene))
+  await exercise('foreign clients', "CONNECT, to the guest's socat", () => data.foreignClients(scene))
   await exercise('stop and cont', '5 times under traffic', () => life.stopAndCont(scene, 5))
   await exercise('memory hotplug', '2 DIMMs under traffic: SET_MEM_TABLE on running rings', () => life.hotplug(scene, 2))
   await exercise('guest reset', 'system_reset under traffic', () => life.guestReset(scene))
@@ -58,7 +58,7 @@ async function exercises(scene, exercise) {
 
   await scene.startDevice({ bufferBytes: 4 * MIB })
   await exercise('boot', 'a device with a buffer of 4 MiB', boot)
-  await exercise('buffers of the guest', 'the same, all smaller than the device’s', () => data.guestBuffers(scene, MIB))
+  await exercise('buffers of the guest', "the same, all smaller than the device's", () => data.guestBuffers(scene, MIB))
   await scene.vm.close()
   await scene.stopDevice()
 
@@ -74,5 +74,5 @@ async function exercises(scene, exercise) {
   } finally {
     await backEnd.kill()
   }
-  await exercise('the README’s program', 'from nothing to CONNECT 5000', () => readmeProgram(scene))
+  await exercise("the README's program", 'from nothing to CONNECT 5000', () => readmeProgram(scene))
 }

@@ -148,7 +148,7 @@ export class BackEnd {
     const deleted = scene.vm.qmpEvent('DEVICE_DELETED')
     await scene.vm.qmp('device_del', { id: 'vsock0' })
     await deleted
-    // Linux resets its sockets when the device goes. Whoever waits by epoll, as Node does, finds the socket unconnected.
+    // Linux resets its sockets when the device goes. A program that waits by epoll, as Node does, finds the socket unconnected.
     assert.deepEqual(await this.#fate, { ended: false, code: 'ENOTCONN', syscall: 'read' })
     await scene.vm.qmp('chardev-remove', { id: 'vsock' })
     await this.start()

@@ -28,7 +28,7 @@ export async function readmeProgram({ folder, image }) {
   try {
     const [said] = await once(child.stdout, 'data', { signal: AbortSignal.timeout(120_000) })
     assert.match(String(said), /CONNECT 5000/)
-    // Its last line comes when socat starts; whoever types is slower than socat.
+    // Its last line comes when socat starts; a person who types is slower than socat.
     await until('a connection', () => echoes(`${folder}/readme.vsock`), { everyMs: 200, timeoutMs: 60_000 })
   } finally {
     const closed = once(child, 'close')
@@ -38,7 +38,7 @@ export async function readmeProgram({ folder, image }) {
   return `${lines.length} lines, and the guest echoes`
 }
 
-/** False if nobody listens in the guest: then the connection ends without a word. */
+/** False if there is no listener in the guest: then the connection ends without a word. */
 async function echoes(path) {
   const socket = netConnect(path).on('error', () => {})
   try {

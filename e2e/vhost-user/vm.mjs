@@ -4,7 +4,7 @@ import { startInGuest } from '@upcall/qemu'
 const CONTROL = 'org.upcall.control'
 const QMP_MS = 30_000
 
-/** A guest whose vsock is the vhost-user device behind `socketPath`, with the services of guest/vhost-user.mjs running in it. */
+/** A guest whose vsock is the vhost-user device at `socketPath`, with the services of guest/vhost-user.mjs running in it. */
 export class Vm {
   #run
   #port

@@ -20,7 +20,7 @@ export default [
     'return part(c, state)',
   ),
   relay(
-    'bytes for an end that has gone are no loss',
+    'bytes for an end that has gone do not count as lost',
     'relay/machine.ts',
     'return c[otherSide(side)].mustBeHeard ? unlessOver(c, next) : part(c, next)',
     'return part(c, next)',

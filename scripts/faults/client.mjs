@@ -21,7 +21,12 @@ export default [
     'clean = state.channel.clean && !service.failed(reply)',
     'clean = !service.failed(reply)',
   ),
-  client('fact-3: nobody asks for a clean channel', 'machine/table.ts', 'if (ticket.needsClean && !channel.clean)', 'if (false)'),
+  client(
+    'fact-3: a clean channel is never asked for',
+    'machine/table.ts',
+    'if (ticket.needsClean && !channel.clean)',
+    'if (false)',
+  ),
   client(
     'fact-15: a guest that hangs up is called at full speed',
     'machine/table.ts',
@@ -53,13 +58,13 @@ export default [
     'bytes: to([], stay),',
   ),
   client(
-    'bytes behind a reply are ignored',
+    'bytes after a reply are ignored',
     'machine/table.ts',
     "if (more.length > 0 || channel.decoder.pending > 0) return lose(c, channel, 'protocol', unasked(c.options))",
     '',
   ),
   client(
-    'bytes behind the greeting are ignored',
+    'bytes after the greeting are ignored',
     'machine/table.ts',
     "if (more.length > 0 || decoder.pending > 0) return tryAgain(c, 'protocol', unasked(c.options), conn)",
     '',
@@ -122,7 +127,7 @@ export default [
     'if (connection.controller.signal.aborted) {\n      stream.destroy()\n      return\n    }',
     'if (connection.controller.signal.aborted) return',
   ),
-  client('close() does not see a dial that begins behind it', 'connections.ts', '    await undefined\n    while (', '    if ('),
+  client('close() does not see a dial that begins after it', 'connections.ts', '    await undefined\n    while (', '    if ('),
   client(
     'a stream that has ended when it is delivered is waited for',
     'connections.ts',

@@ -18,7 +18,7 @@ export default [
     '    if (this.#deadline',
   ),
   manager(
-    'a resize takes a time that is none',
+    'a resize takes a time that is not a number',
     'resize.ts',
     "duration('timeoutMs', options.timeoutMs, Number.POSITIVE_INFINITY)",
     'options.timeoutMs ?? Number.POSITIVE_INFINITY',
@@ -36,7 +36,7 @@ export default [
     'first',
   ),
   manager('a resize error does not tell that going back failed', 'resize-error.ts', '...more.map(', '...[].map('),
-  manager('the refusal behind an error is not found', 'guest-error.ts', 'each = each.cause', 'each = undefined'),
+  manager('the refusal that caused an error is not found', 'guest-error.ts', 'each = each.cause', 'each = undefined'),
   manager(
     'a hole among the present vCPUs is not seen',
     'resize.ts',

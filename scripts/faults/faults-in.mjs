@@ -1,4 +1,4 @@
-/** Faults in one package, which the tests of these projects have to notice. One that `hangs` blocks the process that runs the test. */
+/** Faults in one package, which the tests of these projects have to notice. A fault that `hangs` blocks the process that runs the test. */
 export const faultsIn =
   (folder, projects = [folder], parent = 'packages') =>
   (name, file, find, replace, { hangs = false } = {}) => ({

@@ -7,7 +7,7 @@ export default [
   qemu('a line without an end is kept whole', 'console.ts', "{ max: LONGEST_LINE, longer: 'cut' }", ''),
   qemu('long lines are kept all', 'console.ts', '|| this.#characters > KEPT_CHARACTERS', ''),
   qemu('a greeting may be anything', 'qmp.ts', "if (typeof greeting?.version?.qemu?.major === 'number') this", 'if (true) this'),
-  qemu('any setpriv is taken for one that can', 'process.ts', 'if (status === 0) return undefined', 'return undefined'),
+  qemu('any setpriv is taken for a capable one', 'process.ts', 'if (status === 0) return undefined', 'return undefined'),
   qemu('each start asks setpriv again', 'process.ts', 'if (!probed.has(setpriv))', ''),
   qemu('what a QEMU lacks is not named', 'boot-error.ts', 'if (lacks)', 'if (false)'),
   qemu(

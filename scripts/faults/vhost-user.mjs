@@ -36,7 +36,7 @@ export default [
   vhostUser(
     'the guest looked meanwhile and is interrupted all the same',
     'machine/vring.ts',
-    'this.#behind(this.#wish) <= this.#uninterrupted',
+    'this.#publishedSince(this.#wish) <= this.#uninterrupted',
     'true',
   ),
   vhostUser('credit is told by quarters', 'machine/credit.ts', 'const CREDIT_PART = 2', 'const CREDIT_PART = 4'),
@@ -155,9 +155,9 @@ export default [
     '    return false\n',
   ),
   vhostUser(
-    'a guest that is behind is not interrupted again',
+    'a guest that is late is not interrupted again',
     'lookout.ts',
-    'if (behind.rx) this.#interruptAgain(RX_RING, behind.rx)',
+    'if (overdue.rx) this.#interruptAgain(RX_RING, overdue.rx)',
     '',
   ),
   vhostUser('a lost kick stays lost', 'lookout.ts', 'if (unkicked !== undefined) this.#lookTwice(unkicked)', ''),
@@ -215,5 +215,10 @@ export default [
     "    wake: to(['closed'], done),\n",
     "    wake: to(['draining'], stay),\n",
   ),
-  vhostUser('a halted ring forgets that it was used', 'machine/ring-state.ts', '{ ...past, active: true } : past', 'past : past'),
+  vhostUser(
+    'a halted ring forgets that it was used',
+    'machine/ring-state.ts',
+    '{ ...driver, active: true } : driver',
+    'driver : driver',
+  ),
 ]

@@ -68,7 +68,7 @@ export default [
   vmm('what a failed reconcile has done is never told', 'reconciler.ts', 'return { ...done,', 'return { restarted, settled: [],'),
   vmm('an unplug that is under way is not waited for', 'qemu/plugging.ts', " || error.reason !== 'unplug-in-progress'", ''),
   vmm(
-    'an unplug that nobody heard of is not seen',
+    'an unplug without an event is not seen',
     'qemu/plugging.ts',
     "return await qmp.execute('qom-list', { path }).then(() => false, isNotFound)",
     'return false',

@@ -10,7 +10,7 @@ const all = { codec, transport, adopted, session, 'vhost-user': vhostUser }
 const wanted = process.argv.slice(2)
 for (const name of wanted) {
   if (!Object.hasOwn(all, name)) {
-    console.error(`bench: ${JSON.stringify(name)} is none of ${Object.keys(all).join(', ')}`)
+    console.error(`bench: ${JSON.stringify(name)} is not one of ${Object.keys(all).join(', ')}`)
     process.exit(2)
   }
 }

@@ -35,7 +35,7 @@ export async function bench() {
   }
   const rows = []
   try {
-    // Once without measuring, so that the first row does not pay for everybody's warm-up.
+    // Once without measuring, so that the first row does not pay for the warm-up of all.
     for (const dial of Object.values(dials)) {
       const socket = await dial()
       await pingPong(socket, ROUNDS)

@@ -7,7 +7,7 @@ import { expect, test } from 'vitest'
 interface Esbuild {
   build(options: object): Promise<{ outputFiles: { text: string }[] }>
 }
-// The one that builds our own packages.
+// The esbuild that builds our own packages.
 const { build } = createRequire(createRequire(import.meta.url).resolve('tsup'))('esbuild') as Esbuild
 
 /** Entry point → a program that leaves its result in `result`. */

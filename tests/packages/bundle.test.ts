@@ -1,4 +1,4 @@
-// A program of somebody else's that a bundler has put @upcall/vsock into: where its addon is looked for then.
+// A bundler has put @upcall/vsock into a program: where its addon is looked for then.
 import { execFile } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -18,7 +18,7 @@ const addon = [join(vsock, 'build/Release'), join(vsock, `prebuilds/linux-${proc
 interface Esbuild {
   build(options: object): Promise<unknown>
 }
-// The one that builds our own packages.
+// The esbuild that builds our own packages.
 const { build } = createRequire(createRequire(import.meta.url).resolve('tsup'))('esbuild') as Esbuild
 
 // Where there is no /dev/vsock, that is said by the addon, too.

@@ -1,10 +1,21 @@
 // What a consumer gets: each package is packed and judged by publint and arethetypeswrong; each library is installed alone (with what it
-// depends on) into an empty project, loaded as ESM and as CJS, and the programs in its README run as printed. Needs dist/, which `npm
-// test` builds first.
+// depends on) into an empty project, loaded as ESM and as CJS, and the programs in its README run as printed. Its declarations compile
+// with the oldest TypeScript that the README states, and with the newest. Needs dist/, which `npm test` builds first.
 import { execFile } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { isBuiltin } from 'node:module'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -16,19 +27,29 @@ const { packageManager } = JSON.parse(readFileSync(join(root, 'package.json'), '
 
 interface Manifest {
   name: string
+  private?: boolean
   version: string
   exports: Record<string, unknown>
   dependencies?: Record<string, string>
   peerDependencies?: Record<string, string>
 }
 
-const libraries = ['wire', 'vsock', 'client', 'server', 'device-manager', 'testkit']
-/** Their READMEs' programs need QEMU, so only their tarballs are looked at. */
+const manifestOf = (name: string) => JSON.parse(readFileSync(join(packages, name, 'package.json'), 'utf8')) as Manifest
+const manifests = new Map(
+  readdirSync(packages)
+    .map((name) => [name, manifestOf(name)] as const)
+    .filter(([, { private: unpublished }]) => unpublished !== true),
+)
+const libraries = [...manifests.keys()]
+/** The programs in their READMEs need QEMU. */
 const machines = ['qemu', 'vhost-user']
 const apps = ['cli', 'vmm-shim']
-const manifests = new Map(
-  libraries.map((name) => [name, JSON.parse(readFileSync(join(packages, name, 'package.json'), 'utf8')) as Manifest]),
-)
+
+/** What a library can be imported by. */
+const entriesOf = (name: string) =>
+  Object.keys(manifests.get(name)!.exports)
+    .filter((entry) => entry !== './package.json')
+    .map((entry) => `@upcall/${name}${entry.slice(1)}`)
 
 /** A library and all of ours that it needs, itself first. */
 function closure(name: string): string[] {
@@ -37,7 +58,7 @@ function closure(name: string): string[] {
   return [...new Set([name, ...ours.flatMap(closure)])]
 }
 
-/** The programs of a README: each ```js block that imports something, with the ```text block right behind it as the output it promises. */
+/** The programs of a README: each ```js block that imports something, with the ```text block right after it as the output it promises. */
 function programs(readme: string): { code: string; output: string | undefined }[] {
   return [...readme.matchAll(/```js\n(.*?)```\n(?:\s*```text\n(.*?)```)?/gs)]
     .map(([, code, output]) => ({ code: code!, output }))
@@ -59,25 +80,27 @@ async function pack(folder: string): Promise<string> {
 }
 
 beforeAll(async () => {
-  for (const name of [...libraries, ...machines]) tarballs.set(name, await pack(join(packages, name)))
+  for (const name of libraries) tarballs.set(name, await pack(join(packages, name)))
   for (const name of apps) tarballs.set(name, await pack(join(root, 'apps', name)))
 }, 120_000)
+
+/** An empty project with these libraries in it. */
+async function projectWith(name: string, needed: readonly string[]): Promise<string> {
+  const project = join(scratch, name)
+  mkdirSync(project)
+  writeFileSync(join(project, 'package.json'), '{ "private": true }\n')
+  const files = needed.map((library) => tarballs.get(library)!)
+  await run('npm', ['install', '--offline', '--no-audit', '--no-fund', '--ignore-scripts', ...files], { cwd: project })
+  return project
+}
 
 afterAll(() => rmSync(scratch, { recursive: true, force: true }))
 
 describe.each(libraries)('@upcall/%s', (name) => {
   const project = join(scratch, name)
-  const entries = Object.keys(manifests.get(name)!.exports)
-    .filter((entry) => entry !== './package.json')
-    .map((entry) => `@upcall/${name}${entry.slice(1)}`)
   const node = async (file: string) => (await run(process.execPath, [file], { cwd: project, timeout: 20_000 })).stdout
 
-  beforeAll(async () => {
-    await run('mkdir', ['-p', project])
-    writeFileSync(join(project, 'package.json'), '{ "private": true }\n')
-    const files = closure(name).map((needed) => tarballs.get(needed)!)
-    await run('npm', ['install', '--offline', '--no-audit', '--no-fund', '--ignore-scripts', ...files], { cwd: project })
-  }, 60_000)
+  beforeAll(async () => void (await projectWith(name, closure(name))), 60_000)
 
   test('brings the licence, its sources and no test', async () => {
     const { stdout } = await run('tar', ['-tzf', tarballs.get(name)!])
@@ -94,7 +117,7 @@ describe.each(libraries)('@upcall/%s', (name) => {
     expect(files.filter((file) => /[.]test[.]|\/test-|tsconfig|vitest/.test(file))).toEqual([])
   })
 
-  test.each(entries)('%s exports the same names to import and to require', async (entry) => {
+  test.each(entriesOf(name))('%s exports the same names to import and to require', async (entry) => {
     // A bundler may rename a class, and inspecting or logging an instance would show that name.
     const print = `const list = (all) => console.log(Object.entries(all).filter(([n]) => n !== 'default')
       .map(([n, v]) => (typeof v === 'function' && v.name !== n ? n + ' calls itself ' + v.name : n)).sort().join())\n`
@@ -106,7 +129,15 @@ describe.each(libraries)('@upcall/%s', (name) => {
     expect(esm).not.toContain(' calls itself ')
   })
 
-  const examples = programs(readFileSync(join(packages, name, 'README.md'), 'utf8'))
+  test('nothing in its dist leads out of it', () => {
+    const folder = join(project, 'node_modules/@upcall', name)
+    const files = readdirSync(join(folder, 'dist'), { recursive: true, encoding: 'utf8' }).filter((file) => /[.]\w+$/.test(file))
+    expect(files.flatMap((file) => waysOut(folder, join(folder, 'dist', file)))).toEqual([])
+  })
+
+  if (machines.includes(name)) return
+  const readme = join(packages, name, 'README.md')
+  const examples = programs(existsSync(readme) ? readFileSync(readme, 'utf8') : '')
 
   test('its README has a program', () => expect(examples.length).toBeGreaterThan(0))
 
@@ -120,6 +151,54 @@ describe.each(libraries)('@upcall/%s', (name) => {
   )
 })
 
+/** Paths and names in a published file that a consumer has nothing under, and modules of Node without `node:`. */
+function waysOut(folder: string, file: string): string[] {
+  const found = (what: string) => `${relative(folder, file)}: ${what}`
+  const text = readFileSync(file, 'utf8')
+  const isOutside = (path: string) => relative(folder, join(dirname(file), path)).startsWith('..')
+  if (file.endsWith('.map')) {
+    const { sources, sourceRoot = '' } = JSON.parse(text) as { sources: string[]; sourceRoot?: string }
+    return sources.filter((source) => /^[/]|^file:/.test(source) || isOutside(join(sourceRoot, source))).map(found)
+  }
+  const { name, dependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest
+  const known = [name, ...Object.keys(dependencies ?? {})]
+  const paths = [...text.matchAll(/(?:[.]{1,2}\/)+\w[^\s'"`,;)]*/g)].map(([path]) => path)
+  const modules = [...text.matchAll(/(?:^(?:import|export)\b[^'"]*|\b(?:require|import)\()(["'])([^."'][^"'\s]*)\1/gm)].map(
+    ([, , module]) => module!,
+  )
+  const isKnown = (module: string) => known.some((other) => module === other || module.startsWith(`${other}/`))
+  return [
+    ...paths.filter(isOutside),
+    ...modules.filter((module) => (isBuiltin(module) ? !module.startsWith('node:') : !isKnown(module))),
+    ...(/[.]d[.]c?ts$/.test(file) && text.includes('@internal') ? ['@internal'] : []),
+  ].map((what) => found(String(what)))
+}
+
+describe('the declarations of all libraries', () => {
+  const project = join(scratch, 'types')
+
+  beforeAll(async () => {
+    await projectWith('types', libraries)
+    const all = libraries.flatMap(entriesOf).map((entry, i) => `export * as entry${i} from '${entry}'\n`)
+    for (const file of ['all.mts', 'all.cts']) writeFileSync(join(project, file), all.join(''))
+    const compilerOptions = { target: 'ES2022', module: 'node16', strict: true, noEmit: true, types: ['node'] }
+    writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['all.mts', 'all.cts'] }))
+    const node = realpathSync(join(root, 'node_modules/@types/node'))
+    mkdirSync(join(project, 'node_modules/@types'))
+    symlinkSync(node, join(project, 'node_modules/@types/node'))
+  }, 60_000)
+
+  test.each(['lowest', 'newest'])(
+    'compile with the %s TypeScript, to import and to require',
+    { timeout: 120_000 },
+    async (which) => {
+      const bin = join(root, `tests/node_modules/typescript-${which}`, 'bin/tsc')
+      const { stdout } = await run(process.execPath, [bin, '-p', project]).catch((error: { stdout: string }) => error)
+      expect(stdout).toBe('')
+    },
+  )
+})
+
 describe('the tarballs', () => {
   // Each tool exits with 1 when it finds something, and what it says is then in the message of the rejection.
   const judge = (name: string, bin: string, ...argv: string[]) =>
@@ -127,11 +206,11 @@ describe('the tarballs', () => {
       throw new Error(`${bin} on ${name}:\n${stdout}${stderr}`)
     })
 
-  test.each([...libraries, ...machines, ...apps])('publint: %s', async (name) => {
+  test.each([...libraries, ...apps])('publint: %s', async (name) => {
     expect((await judge(name, 'publint', '--strict')).stdout).toContain('All good!')
   })
 
-  test.each([...libraries, ...machines])('import and require both find the types of %s', async (name) => {
+  test.each(libraries)('import and require both find the types of %s', async (name) => {
     expect((await judge(name, 'attw', '--profile', 'node16')).stdout).toMatch(/🟢 \(CJS\)/)
   })
 })

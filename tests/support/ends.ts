@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { expect } from 'vitest'
 
-// One table of how a stream can end, for everything that carries streams between two peers: who ends it, how, when, behind how many
+// One table of how a stream can end, for everything that carries streams between two peers: who ends it, how, when, after how many
 // bytes, and what the other one has to see of it. Both peers are real Unix sockets.
 
 /** How a connection ended, as what carried it tells. `refused`: it was not made. */
@@ -23,7 +23,7 @@ export interface Passage {
 }
 
 /**
- * Something that carries streams from `near`, where it listens, to `far`, where it connects, for up to 30 s if nobody listens there
+ * Something that carries streams from `near`, where it listens, to `far`, where it connects, for up to 30 s if there is no listener
  * yet. Silence, where it is bounded at all, is allowed for minutes: what needs that to end fails here.
  */
 export interface PassageKind {
@@ -89,7 +89,7 @@ export function endCases(kind: PassageKind): EndCase[] {
           const breaks = act === 'reset' || act === 'error'
           cases.push({
             ...{ side, act, moment, bytes },
-            name: `${side}, ${moment}, ${act} behind ${bytes} bytes`,
+            name: `${side}, ${moment}, ${act} after ${bytes} bytes`,
             heard: act === 'reset' ? 'some' : 'all',
             verdicts: breaks ? ['broken'] : vain ? ['ok', 'refused'] : ['ok'],
           })
@@ -380,7 +380,7 @@ class Peer {
     this.socket.write(Buffer.alloc(bytes))
   }
 
-  /** Says more than anything on the way holds, to one who does not read, until it stands still: the rest waits before the other. */
+  /** Says more than anything on the way holds, to a peer that does not read, until it stands still: the rest waits before the other. */
   async overwhelm(): Promise<void> {
     this.say(UNREAD)
     let last = 0
@@ -393,7 +393,7 @@ class Peer {
     })
   }
 
-  /** What it does when the other one has ended. Of one that has gone it waits to be told, if it is. */
+  /** What it does when the other one has ended. If the other one has gone, it waits to be told. */
   respond(act: Act, closesAtOnce = false): void {
     if (closesAtOnce && act !== 'end' && act !== 'half-close') return
     const answer = () => {

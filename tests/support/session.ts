@@ -47,7 +47,7 @@ export async function yes(connection: FakeConnection): Promise<void> {
   await yesAgain(connection)
 }
 
-/** The same, behind the greeting. */
+/** The same, after the greeting. */
 export async function yesAgain(connection: FakeConnection): Promise<void> {
   for (;;) await connection.reply(success(await connection.readRequest()))
 }

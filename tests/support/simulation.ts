@@ -12,7 +12,7 @@ interface Read {
   bytes: Uint8Array
 }
 
-/** A simulated guest in virtual time, and whoever wants to talk to it. The test closes all of it. */
+/** A simulated guest in virtual time, and its clients. The test closes all of it. */
 export function simulate(options: SimulatedGuestOptions) {
   const clock = new ManualClock()
   const guest = simulatedGuest(options)
@@ -32,7 +32,7 @@ export function simulate(options: SimulatedGuestOptions) {
     clock,
     guest,
     dial,
-    /** Everything the guest has read behind the service bytes. */
+    /** Everything the guest has read after the service bytes. */
     reads,
     /** The requests that the guest has read, in order. */
     requests: (): Request[] => reads.map(({ bytes }) => decodeRequest(bytes, options.arch)),

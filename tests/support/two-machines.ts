@@ -107,7 +107,7 @@ export class TwoMachines {
     for (const effect of this.client.step(event, this.now)) {
       switch (effect.type) {
         case 'dial':
-          // Some dials succeed only after the client has given them up: nobody will ever speak on those.
+          // Some dials succeed only after the client has given them up: neither side will ever speak on those.
           this.#after(this.#latency() * (this.#happens(this.#weather.dawdles) ? 50 : 1), () => this.#dial(effect.conn))
           break
         case 'write':

@@ -30,7 +30,7 @@ const manager = new DeviceManager({
 })
 const actions = {
   ready: () => manager.ready({ timeoutMs: 20_000 }).then(() => ({ log })),
-  // Past the checks of DeviceManager, so that each refusal is the guest's own.
+  // Without the checks of DeviceManager, so that each refusal is the guest's own.
   request: async ({ operation }) => {
     const started = performance.now()
     const { result, apicIdIndex, cpuId } = await manager.client.request(parseOperation(operation, guestArch))

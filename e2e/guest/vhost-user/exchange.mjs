@@ -1,5 +1,5 @@
-// A transfer that proves itself, the same code on both ends. Whoever connects says in one JSON line how it is to go; then each end sends
-// its bytes and their MD5 behind them, and ends. (MD5, because in an emulated guest it is the fastest there is.)
+// A transfer that proves itself, the same code on both ends. The side that connects says in one JSON line how it is to go. Then each end sends
+// its bytes and their MD5, and ends. (MD5, because in an emulated guest it is the fastest there is.)
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 

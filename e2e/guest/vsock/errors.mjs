@@ -34,7 +34,7 @@ test('a full backlog: ECONNREFUSED, as for nobody', TIMEOUT, async (t) => {
   assert.equal(child.exitCode, null)
 })
 
-test('a listener of SOCK_SEQPACKET is nobody for a stream', TIMEOUT, async (t) => {
+test('a listener of SOCK_SEQPACKET does not accept a stream', TIMEOUT, async (t) => {
   await start(t, ['socat', '-d', '-d', 'VSOCK-LISTEN:4324,type=5', 'PIPE'], { ready: /listening/, stream: 'stderr' })
   await assert.rejects(connect('vsock://local:4324'), vsockError('ECONNREFUSED', 'ECONNRESET'))
 })
@@ -63,7 +63,7 @@ test('listening on a CID that is not ours: EADDRNOTAVAIL', TIMEOUT, async () => 
   await assert.rejects(listen('vsock://77:5000'), refused)
 })
 
-test('listening where somebody listens: EADDRINUSE', TIMEOUT, async (t) => {
+test('listening on a port that is in use: EADDRINUSE', TIMEOUT, async (t) => {
   const server = await listen('vsock://local:5001')
   t.after(() => server.close())
   await assert.rejects(listen('vsock://local:5001'), vsockError('EADDRINUSE', 'EADDRINUSE', { op: 'listen', retryable: true }))

@@ -67,7 +67,7 @@ test('undici: fetch through an Agent, requests through a Pool', TIMEOUT, async (
   )
 })
 
-test('http to nobody fails with the VsockError', TIMEOUT, async () => {
+test('http fails with the VsockError where there is no listener', TIMEOUT, async () => {
   const request = http.get({ createConnection: createConnection('vsock://local:4321') })
   const error = await new Promise((resolve) => request.once('error', resolve))
   assert.equal(error.code, 'ECONNREFUSED')

@@ -11,7 +11,7 @@ const OWN = 7
 /** A deadline that never comes: what ends a connect is the kernel's own timeout. */
 const never = { now: () => 0, setTimer: () => () => {} }
 
-test('localCid() is the device’s', TIMEOUT, () => assert.equal(localCid(), OWN))
+test("localCid() is the device's", TIMEOUT, () => assert.equal(localCid(), OWN))
 
 test('the host is silent: ETIMEDOUT by the deadline', TIMEOUT, async () => {
   const started = performance.now()
@@ -26,7 +26,7 @@ for (const [name, address] of [
   ['the host', 'vsock://host:5000'],
   ['another guest', 'vsock://77:5000'],
 ]) {
-  test(`${name} is silent: the kernel’s ETIMEDOUT after the connect timeout`, TIMEOUT, async () => {
+  test(`${name} is silent: the kernel's ETIMEDOUT after the connect timeout`, TIMEOUT, async () => {
     const started = performance.now()
     await assert.rejects(
       connect(address, { timeoutMs: 700, clock: never }),
@@ -58,7 +58,7 @@ test('socat: SOCK_SEQPACKET that was not negotiated is ESOCKTNOSUPPORT', TIMEOUT
   assert.match(stderr, /Socket type not supported/)
 })
 
-test('loopback works beside the device, by CID 1 and by the guest’s own', TIMEOUT, async (t) => {
+test("loopback works beside the device, by CID 1 and by the guest's own", TIMEOUT, async (t) => {
   const server = await listen('vsock://any:any')
   t.after(() => server.close())
   server.on('connection', (socket) => socket.end(String(socket.remote.cid)))

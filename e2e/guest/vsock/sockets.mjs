@@ -47,7 +47,7 @@ test('buffer sizes reach the kernel, on connecting, listening and accepted socke
   })
 })
 
-test('the defaults are the kernel’s, and the deadline is the connect timeout', TIMEOUT, async (t) => {
+test("the defaults are the kernel's, and the deadline is the connect timeout", TIMEOUT, async (t) => {
   const server = await echoServer(t)
   sockets.length = 0
   const client = await connect(server.address, { timeoutMs: 1_234 })

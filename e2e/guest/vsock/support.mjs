@@ -25,7 +25,7 @@ export async function start(t, command, { ready, stream = 'stdout', ...options }
 
 async function spoken(stream, pattern, said) {
   for await (const line of createInterface({ input: stream })) if (pattern.test(line)) break
-  // Nobody reads it line by line any more, but it has to flow.
+  // It is no longer read line by line, but it has to flow.
   stream.resume()
   if (!pattern.test(String(said()))) throw new Error(`the program ended before it said ${pattern}: ${said()}`)
 }

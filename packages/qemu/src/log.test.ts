@@ -1,8 +1,9 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { catchUncaught } from '@upcall/foundation/testing/uncaught'
 import { describe, expect, it } from 'vitest'
-import { openLogFile } from './log.js'
+import { openLog, openLogFile } from './log.js'
 
 describe('openLogFile', () => {
   it('empties the file first, and writes nothing after its end', () => {
@@ -31,5 +32,24 @@ describe('openLogFile', () => {
 
   it('throws if there can be no such file', () => {
     expect(() => openLogFile('/no/such/file', () => {})).toThrow(/ENOENT/)
+  })
+})
+
+describe('openLog', () => {
+  it('calls a function, and does not throw what that throws', async () => {
+    using uncaught = catchUncaught()
+    const broken = new Error('broken')
+    const written: string[] = []
+    using log = openLog((text) => {
+      written.push(text)
+      throw broken
+    })
+    expect(() => log.write('x')).not.toThrow()
+    expect([written, await uncaught.next()]).toEqual([['x'], broken])
+  })
+
+  it('may go nowhere', () => {
+    using log = openLog(undefined)
+    expect(() => log.write('x')).not.toThrow()
   })
 })

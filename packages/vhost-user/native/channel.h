@@ -9,7 +9,7 @@
  *
  * send(descriptor, bytes, descriptors) → number | undefined: how many bytes went; undefined: none, wait until writable.
  *
- * drain(descriptor): reads an eventfd down to zero; fine if it is. EINVAL: it is none.
+ * drain(descriptor): reads an eventfd down to zero; fine if it is. EINVAL: it is not an eventfd.
  *
  * signal(descriptor): adds one to an eventfd.
  */

@@ -109,7 +109,7 @@ const checks = {
     for (const call of [binding.drain, binding.signal]) assert.throws(() => call(bell), { code: 'EBADF' })
   },
 
-  async 'what hangs up is no bell'() {
+  async 'what hangs up cannot be a bell'() {
     const [client, server] = await pair()
     binding.close(client)
     assert.throws(() => binding.drain(server), { code: 'EINVAL', syscall: 'read' })

@@ -138,7 +138,7 @@ napi_value vu_js_unmap(napi_env env, napi_callback_info info) {
   for (size_t i = 0; i < mapping->count; i++) {
     if (!mapping->windows[i]) continue;
     UP_TRY(env, napi_get_reference_value(env, mapping->windows[i], &window));
-    /* One that stays attached must keep its memory; and none here is ever refused, for they are all external. */
+    /* A buffer that stays attached must keep its memory. None here is ever refused, for they are all external. */
     if (window) UP_TRY(env, napi_detach_arraybuffer(env, window));
     UP_TRY(env, napi_delete_reference(env, mapping->windows[i]));
     mapping->windows[i] = NULL;

@@ -5,7 +5,7 @@
  *
  * map(descriptor, offset, size, step, length) → { mapping, windows: ArrayBuffer[] }: maps `size` bytes from `offset` of the file.
  * Window i begins `i * step` bytes into them and is `length` long, or to the end. A file that is shorter is refused (EINVAL):
- * touching what lies behind its end would be a SIGBUS.
+ * touching what lies after its end would be a SIGBUS.
  *
  * unmap(mapping): detaches every window (length 0 from then on, for every view of it), then unmaps. Again is a no-op.
  *

@@ -34,7 +34,7 @@ export class Channel {
     this.#watch()
   }
 
-  /** Twice is once. */
+  /** Idempotent. */
   close(): void {
     this.#closed = true
     for (const descriptor of this.#descriptors.splice(0)) this.#binding.close(descriptor)

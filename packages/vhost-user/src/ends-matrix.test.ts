@@ -7,7 +7,7 @@ import type { GuestSocket } from '../testing/guest-sockets.js'
 import { binding, cleanups } from '../testing/scene.js'
 import { SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './machine/packet.js'
 
-// Every way to end, by either side, at every time, through a stream of the device's and through one that is joined. Both sides count
+// Every way to end, by either side, at every time, through a stream of the device's and through a joined stream. Both sides count
 // their bytes; the clock is the test's, and how far it had to go is part of what is expected.
 
 const BYTES = 150_000
@@ -152,7 +152,7 @@ function open({ near, socket, fate }: Ends): void {
   near.resume()
 }
 
-/** Both are honest: one that sees the other's end ends as well. Returns how far the clock had to go. */
+/** Both are honest: a side that sees the other's end ends as well. Returns how far the clock had to go. */
 async function toTheEnd({ it, socket, near, fate }: Ends): Promise<number> {
   near.once('end', () => near.end())
   if (fate.ended) near.end()

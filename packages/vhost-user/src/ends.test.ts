@@ -268,7 +268,7 @@ describe.runIf(binding !== undefined)('the end of one side', () => {
     })
   })
 
-  test('end() right behind accept(), and a guest that half-closes as soon as it is let in', async () => {
+  test('end() right after accept(), and a guest that half-closes as soon as it is let in', async () => {
     let fate: ReturnType<typeof fateOf> | undefined
     const it = await world((_port, { accept }) => {
       const stream = accept()

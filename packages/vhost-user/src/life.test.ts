@@ -76,7 +76,7 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
     expect(device.resetConnections()).toBe(0)
   })
 
-  test('what came while a ring had nobody to call is told when it has', async () => {
+  test('what came while a ring had no call descriptor is told when it has one', async () => {
     const { device, vmm } = await running()
     const { stream } = await connected(device, vmm)
     const bases = await vmm.stop()
@@ -183,7 +183,7 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
       await connected(device, vmm)
     })
 
-    test('gets back what it gave before it broke the rule, and is told; restart() goes on behind that', async () => {
+    test('gets back what it gave before it broke the rule, and is told; restart() goes on after that', async () => {
       const { device, vmm } = await running()
       const { request } = await connected(device, vmm)
       await vmm.sync()
@@ -247,7 +247,7 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
       expect(await openDescriptors()).toBe(before)
     })
 
-    test('a path in use is refused, a dead process’s is taken over, something else is left alone', async () => {
+    test("a path in use is refused, a dead process's is taken over, something else is left alone", async () => {
       await deviceAt()
       await expect(createVsockDevice({ socketPath: path, guestCid: 3 })).rejects.toMatchObject({ code: 'EADDRINUSE' })
       const dead = join(folder, 'dead.sock')

@@ -18,7 +18,7 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(folder, { recursive: true }))
 
-/** Leaves a file with nobody behind it. */
+/** Leaves the file of a process that is gone. */
 function die(binding: Binding): void {
   const dead = binding.socket(binding.AF_UNIX)
   const address = Buffer.alloc(3 + path.length)
@@ -32,7 +32,7 @@ describe.runIf(addon !== undefined)('a path', () => {
   const binding = addon!
   const listen = (by: Binding = binding) => listenUnix(by, path, { onConnection: (it) => binding.close(it) })
 
-  test('of several that find a dead server’s file, one gets it, and keeps it', async () => {
+  test("of several that find a dead server's file, one gets it, and keeps it", async () => {
     for (let round = 0; round < 20; round++) {
       die(binding)
       const starts = await Promise.allSettled(Array.from({ length: 5 }, () => listen()))
@@ -46,7 +46,7 @@ describe.runIf(addon !== undefined)('a path', () => {
     }
   })
 
-  test('may be as long as a Unix socket’s can, however short its last part is', async () => {
+  test("may be as long as a Unix socket's can, however short its last part is", async () => {
     const directory = join(folder, 'd'.repeat(107 - folder.length - 3))
     mkdirSync(directory)
     path = join(directory, 's')
@@ -93,7 +93,7 @@ describe.runIf(addon !== undefined)('out of descriptors', () => {
     return { listener, pauses, told, seen, until }
   }
 
-  test('it pauses longer and longer instead of spinning, loses nobody, and begins anew with the shortest pause', async () => {
+  test('it pauses longer and longer instead of spinning, loses no VMM, and begins again with the shortest pause', async () => {
     const { listener, pauses, told, seen, until } = await starved()
     const vmm = binding.connect(unixAddress(binding, path))
     for (let i = 1; i <= 9; i++) {

@@ -88,12 +88,12 @@ export class Lookout {
     const at = this.#lookAt
     const due = { rx: now >= at.rx, tx: now >= at.tx, kick: now >= at.kick }
     try {
-      const behind = device.look(due.rx ? rx : undefined, due.tx ? tx : undefined)
+      const overdue = device.look(due.rx ? rx : undefined, due.tx ? tx : undefined)
       const unkicked = due.kick && !isTripPlanned() ? device.unkicked(rx, tx) : undefined
-      if (behind.rx) this.#interruptAgain(RX_RING, behind.rx)
-      if (behind.tx) this.#interruptAgain(TX_RING, behind.tx)
+      if (overdue.rx) this.#interruptAgain(RX_RING, overdue.rx)
+      if (overdue.tx) this.#interruptAgain(TX_RING, overdue.tx)
       if (unkicked !== undefined) this.#lookTwice(unkicked)
-      const again = behind.rx || behind.tx || device.muxer.size > 0 || !(due.rx && due.tx && due.kick)
+      const again = overdue.rx || overdue.tx || device.muxer.size > 0 || !(due.rx && due.tx && due.kick)
       for (const each of WATCHED) if (due[each]) at[each] = now + LOOK_MS
       if (again) this.#lookIn(Math.min(at.rx, at.tx, at.kick) - now)
     } catch (error) {

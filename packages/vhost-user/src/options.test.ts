@@ -19,7 +19,7 @@ it.each([
   for (const value of [min, max]) expect(() => make({ [name]: value })).not.toThrow()
 })
 
-it('socketPath is one that a socket can have, before anything is opened', () => {
+it('socketPath has to fit into a socket address, before anything is opened', () => {
   for (const socketPath of ['', `/tmp/${'x'.repeat(103)}`, '/tmp/\0', `/tmp/${'ü'.repeat(52)}`])
     expect(() => make({ socketPath })).toThrow(/^socketPath: must be 1 to 107 bytes, none of them zero \(it has \d+\), got /)
   expect(() => make({ socketPath: undefined })).toThrow('socketPath: must be a path, got undefined')

@@ -4,7 +4,7 @@ import { RX_RING, TX_RING, type VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
 import type { SplitRing } from './machine/vring.js'
 
-/** How long an interrupt for used transmit buffers may wait for one that has packets to tell of. A shorter timer costs more than it saves. */
+/** How long an interrupt for used transmit buffers may wait for an interrupt that has packets to tell of. A shorter timer costs more than it saves. */
 const SETTLE_MS = 10
 
 /** Trips to the rings that callbacks may bring about, one after the other, before the event loop has to turn. */

@@ -79,7 +79,7 @@ describe.runIf(binding !== undefined)('a guest and a device that wait for each o
     expect(recoveries).toHaveLength(1)
   })
 
-  test('the next packet heals it at once', async () => {
+  test('the next packet ends the wait at once', async () => {
     const guest = await scene()
     const { vmm, stream, recoveries } = guest
     const interrupted = interrupts(vmm, 0)
@@ -92,7 +92,7 @@ describe.runIf(binding !== undefined)('a guest and a device that wait for each o
     expect(recoveries).toEqual([])
   })
 
-  test('one that was interrupted and takes nothing is interrupted again, ever more rarely', async () => {
+  test('a guest that was interrupted and takes nothing is interrupted again, ever more rarely', async () => {
     const { clock, vmm, stream, recoveries } = await scene()
     const interrupted = interrupts(vmm, 0)
     stream.write('first')
@@ -186,7 +186,7 @@ describe.runIf(binding !== undefined)('a guest and a device that wait for each o
     expect(recoveries).toContainEqual({ ring: 'rx', by: 'kick', lost: true })
   })
 
-  test('a kick that is on its way is no lost one', async () => {
+  test('a kick that is on its way does not count as lost', async () => {
     const { clock, vmm, stream, request, recoveries } = await scene()
     say(vmm, request, Op.RW, {}, Buffer.from('in time'))
     clock.advance(100)

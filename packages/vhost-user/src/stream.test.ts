@@ -21,7 +21,7 @@ describe.runIf(binding !== undefined)('streams', () => {
     expect(String((await once(stream, 'data'))[0])).toBe('pong')
   })
 
-  test('nobody listens', async () => {
+  test('there is no listener', async () => {
     const { device, vmm } = await running()
     const connecting = device.connect(5000)
     const refused = expect(connecting).rejects.toMatchObject({ code: 'ECONNREFUSED', retryable: true })
@@ -109,7 +109,7 @@ describe.runIf(binding !== undefined)('streams', () => {
   })
 
   test.each([
-    ['the guest’s window', 262144, 8192],
+    ['the window of the guest', 262144, 8192],
     ['bufferBytes', 8192, 262144],
   ])(
     'a reader gets as many bytes at once as it asks for, though they are more than %s',
@@ -159,13 +159,13 @@ describe.runIf(binding !== undefined)('streams', () => {
     expect(packet!.header).toMatchObject({ op: Op.RW, forwardCount: 14 })
   })
 
-  test('small packets that nobody reads cost their bytes, not an object each', async () => {
+  test('small packets without a reader cost their bytes, not an object each', async () => {
     const { device, vmm } = await running({ clock: new TurnedClock() })
     const { stream, request } = await connected(device, vmm)
     for (let i = 0; i < 5_000; i++) {
       say(vmm, request, Op.RW, {}, Uint8Array.of(i & 0xff))
       if (i === 0) {
-        // Somebody looked, and then went away.
+        // A reader looked, and then went away.
         await once(stream, 'readable')
         stream.read(0)
       }
@@ -198,7 +198,7 @@ describe.runIf(binding !== undefined)('streams', () => {
     expect([...(await reading)]).toEqual(Array.from({ length: 50 }, (_, i) => i))
   })
 
-  test('and so does one who looks how much is there, and asks for nothing before it is enough', async () => {
+  test('and so does a reader that looks how much is there, and asks for nothing before it is enough', async () => {
     const clock = new TurnedClock()
     const { device, vmm } = await running({ clock })
     const { stream, request } = await connected(device, vmm)
@@ -303,7 +303,7 @@ describe.runIf(binding !== undefined)('a stream that one of its own listeners de
     say(vmm, request, Op.RW, {}, Buffer.alloc(4_000))
     await vmm.sync()
     expect(device.snapshot().connections).toMatchObject([{ host: { received: 4_000, taken: 4_000 } }])
-    // What was on its way from the guest is no violation.
+    // What was on its way from the guest breaks no rule.
     say(vmm, request, Op.RW, {}, Buffer.alloc(1_000))
     await vmm.sync()
     expect(device.snapshot().connections).toMatchObject([{ state: 'open', host: { received: 5_000, taken: 5_000 } }])

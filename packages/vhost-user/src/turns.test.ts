@@ -9,7 +9,7 @@ describe.runIf(binding !== undefined)('a device among others in the event loop',
   test('a guest with always more to say costs one budget a turn, however often it kicks', async () => {
     const { vmm } = await running()
     const { tx, memoryBytes } = vmm.guest
-    // Resets of no connection, which nobody answers, 60,000 bytes each: some 17 of them are a budget.
+    // Resets of no connection, which are not answered, 60,000 bytes each: some 17 of them are a budget.
     const header = { ...emptyHeader(), op: Op.RST, sourceCid: GUEST_CID, destinationCid: HOST_CID, length: 60_000 }
     encodePacketHeader(header, new DataView(memoryBytes.buffer, memoryBytes.byteOffset + 0x8_0000))
     const packet = [{ address: GUEST_BASE + 0x8_0000, length: 60_044, writable: false }]

@@ -51,7 +51,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       })
     })
 
-    test('one that cannot be let in for now is told of, and let in later', async () => {
+    test('a VMM that cannot be let in for now brings a warning, and is let in later', async () => {
       // The binding is the process's one, which the device loads, too.
       const accepting = vi.spyOn(binding!, 'accept').mockImplementation(() => {
         throw Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' })
@@ -187,7 +187,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
         'SET_VRING_CALL',
         (vmm, descriptor) => vmm.send({ request: 'SET_VRING_CALL', ring: 0, descriptor: true }, { descriptors: [descriptor] }),
       ],
-    ])('a %s descriptor that is no eventfd ends the conversation, and nothing else', async (_, request, spoil) => {
+    ])('a %s descriptor that is not an eventfd ends the conversation, and nothing else', async (_, request, spoil) => {
       const target = join(folder, 'other.sock')
       const server = createServer((socket) => socket.destroy())
       await new Promise<void>((resolve) => server.listen(target, resolve))
@@ -204,7 +204,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
       expect(device.state).toBe('running')
     })
 
-    test('a listener that throws is its owner’s affair: the VMM stays on the line', async () => {
+    test('a listener that throws does not end the conversation with the VMM', async () => {
       const device = await deviceAt()
       device.on('running', () => {
         throw new Error('listener')

@@ -69,7 +69,7 @@ export class DriverRing {
   get availEvent(): number {
     return this.view.getUint16(this.usedAt + 4 + 8 * this.size, true)
   }
-  /** The available index behind all that was offered, whether or not the device has been shown it. */
+  /** The available index after all that was offered, whether or not the device has been shown it. */
   get next(): number {
     return this.#availIndex
   }

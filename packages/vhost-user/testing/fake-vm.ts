@@ -56,7 +56,7 @@ export class FakeVm {
 
 export const GUEST_PORT = 5000
 
-/** A connection from the host, past its handshake. */
+/** A connection from the host, after its handshake. */
 export function open(
   vm: FakeVm,
   fields: { bufferAllocation?: number; forwardCount?: number } = {},

@@ -36,7 +36,7 @@ class Reader {
   u16(): number {
     return this.u8() | (this.u8() << 8)
   }
-  /** Mostly one of `choices`, at times a number that nobody chose. */
+  /** Mostly one of `choices`, at times another number. */
   of(choices: readonly number[]): number {
     const pick = this.u8()
     return pick < 224 ? choices[pick % choices.length]! : this.u16() * (pick - 223)
@@ -64,7 +64,7 @@ function host(what: number, vm: FakeVm, connection: Connection): void {
   acts[what % acts.length]!()
 }
 
-/** Each byte that stands for an act reads its parameters from the bytes behind it. */
+/** Each byte that stands for an act reads its parameters from the bytes after it. */
 const ACTS: ((input: Reader) => Act)[] = [
   (input) => {
     const count = input.u8() % 20

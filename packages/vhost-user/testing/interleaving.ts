@@ -70,109 +70,155 @@ export interface Outcome {
 const memory = new Uint8Array(MEMORY_SIZE)
 const RING_SIZE = 8
 
-/** A device and its guest, both one atomic access at a time, in one order of all. Throws if looks at the rings do not end a wait. */
+/** A device and its guest, both one atomic access at a time, in one of all orders. Throws if looks at the rings do not end a wait. */
 export function play({ toGuest, toHost, reaps, late, from }: Play, choose: Choose): Outcome {
   memory.fill(0, 0, 0x1_2000)
   const fake = new FakeGuest({ size: RING_SIZE, memory })
   for (const ring of [fake.rx, fake.tx]) ring.startAt(from)
-  const device = new VsockDevice(OPTIONS)
-  const rx = new SplitRing(fake.memory, fake.rx.layout, fake.features, from)
-  const tx = new SplitRing(fake.memory, fake.tx.layout, fake.features, from)
-  // One word for one packet: resets of no connection are answered by nothing, requests with one reset each.
-  for (let i = 0; i < toGuest; i++) fake.rx.add([{ address: GUEST_BASE + 0x2_0000 + 0x100 * i, length: 64, writable: true }])
-  tx.enableKicks()
-
-  const stores: (() => void)[] = []
-  const store = (write: () => void) => void (late ? stores.push(write) : write())
-  const guest = [new Reaper(fake.rx, store), ...(reaps ? [new Reaper(fake.tx, store)] : [])]
-  const sender = new Sender(fake, toHost, store)
-  const steps = () => [...guest, sender].flatMap((each) => each.step() ?? [])
-  const step = (among: (() => void)[], at: number) => void among[at]!()
-  const enabled = () => {
-    const [oldest] = stores
-    return oldest === undefined ? steps() : [...steps(), () => void stores.shift()!()]
-  }
-  /** The guest does some of what it can. */
-  const interleave = () => {
-    for (;;) {
-      const can = enabled()
-      const choice = can.length === 0 ? 0 : choose(can.length + 1)
-      if (choice === 0) return
-      step(can, choice - 1)
-    }
-  }
-
-  let written = 0
-  let owed = false
-  const interrupt = (ring: 'rx' | 'tx') => {
-    const reaper = guest[ring === 'rx' ? 0 : 1]
-    if (reaper !== undefined) reaper.interrupted = true
-  }
-  const trip = () => {
-    device.process(rx, tx, 0)
-    const announcement = device.announce(rx, tx)
-    if (announcement.rx) interrupt('rx')
-    if (announcement.tx) interrupt('tx')
-    owed = announcement.owed
-  }
-  /** What the device may do next, one of them. */
-  const events = () => [
-    ...(sender.kicked
-      ? [
-          () => {
-            sender.kicked = false
-            trip()
-          },
-        ]
-      : []),
-    ...(written < toGuest
-      ? [
-          () => {
-            written++
-            device.muxer.connect(5000 + written, 0)
-            trip()
-          },
-        ]
-      : []),
-    ...(owed
-      ? [
-          () => {
-            owed = false
-            if (device.settle(tx)) interrupt('tx')
-          },
-        ]
-      : []),
-  ]
+  const guest = new GuestSide(fake, { toHost, reaps, late })
+  const device = new DeviceSide(fake, { toGuest, from }, guest)
+  const interleave = () => guest.doSome(choose)
 
   const untilNothingMoves = () => {
     for (let turns = 0; turns < 1_000; turns++) {
-      const device = events()
-      if (device.length > 0) {
-        const event = device[device.length === 1 ? 0 : choose(device.length)]!
-        beforeEachAccess(interleave, event)
+      const events = device.events()
+      if (events.length > 0) {
+        beforeEachAccess(interleave, events[events.length === 1 ? 0 : choose(events.length)]!)
         continue
       }
-      const can = enabled()
-      if (can.length === 0) return
-      step(can, can.length === 1 ? 0 : choose(can.length))
+      const steps = guest.steps()
+      if (steps.length === 0) return
+      steps[steps.length === 1 ? 0 : choose(steps.length)]!()
     }
     throw new Error('does not come to rest')
   }
-  const waits = () =>
-    guest.some(({ behind }) => behind) || !sender.done || tx.snapshot().taken !== fake.tx.availIndex || device.muxer.outgoing
 
   untilNothingMoves()
+  const waits = () => guest.waits || device.waits
   const stalled = waits()
   let looks = 0
   for (; waits(); looks++) {
     if (looks === 3) throw new Error('looks do not help')
-    const look = device.look(rx, tx)
-    if (look.rx) interrupt('rx')
-    if (look.tx) interrupt('tx')
-    if (device.unkicked(rx, tx) !== undefined) beforeEachAccess(interleave, trip)
+    if (device.look()) beforeEachAccess(interleave, () => device.trip())
     untilNothingMoves()
   }
   return { stalled, looks }
+}
+
+/** The device, and what it may do next. */
+class DeviceSide {
+  readonly #device = new VsockDevice(OPTIONS)
+  readonly #rx: SplitRing
+  readonly #tx: SplitRing
+  readonly #fake: FakeGuest
+  readonly #guest: GuestSide
+  readonly #toGuest: number
+  #written = 0
+  #owed = false
+
+  constructor(fake: FakeGuest, { toGuest, from }: Pick<Play, 'toGuest' | 'from'>, guest: GuestSide) {
+    this.#fake = fake
+    this.#guest = guest
+    this.#toGuest = toGuest
+    this.#rx = new SplitRing(fake.memory, fake.rx.layout, fake.features, from)
+    this.#tx = new SplitRing(fake.memory, fake.tx.layout, fake.features, from)
+    // One word for one packet: resets of no connection are answered by nothing, requests with one reset each.
+    for (let i = 0; i < toGuest; i++) fake.rx.add([{ address: GUEST_BASE + 0x2_0000 + 0x100 * i, length: 64, writable: true }])
+    this.#tx.enableKicks()
+  }
+
+  get waits(): boolean {
+    return this.#tx.snapshot().taken !== this.#fake.tx.availIndex || this.#device.muxer.outgoing
+  }
+
+  /** What it may do next, one of them. */
+  events(): (() => void)[] {
+    const events: (() => void)[] = []
+    if (this.#guest.hasKicked) events.push(() => this.#kicked())
+    if (this.#written < this.#toGuest) events.push(() => this.#connect())
+    if (this.#owed) events.push(() => this.#settle())
+    return events
+  }
+
+  trip(): void {
+    this.#device.process(this.#rx, this.#tx, 0)
+    const { rx, tx, owed } = this.#device.announce(this.#rx, this.#tx)
+    if (rx) this.#guest.interrupt('rx')
+    if (tx) this.#guest.interrupt('tx')
+    this.#owed = owed
+  }
+
+  /** A look at the rings after a while; true if there has to be a trip. */
+  look(): boolean {
+    const { rx, tx } = this.#device.look(this.#rx, this.#tx)
+    if (rx) this.#guest.interrupt('rx')
+    if (tx) this.#guest.interrupt('tx')
+    return this.#device.unkicked(this.#rx, this.#tx) !== undefined
+  }
+
+  #kicked(): void {
+    this.#guest.takeKick()
+    this.trip()
+  }
+
+  #connect(): void {
+    this.#written++
+    this.#device.muxer.connect(5000 + this.#written, 0)
+    this.trip()
+  }
+
+  #settle(): void {
+    this.#owed = false
+    if (this.#device.settle(this.#tx)) this.#guest.interrupt('tx')
+  }
+}
+
+/** The guest: its interrupt handlers, its transmitter, and the stores of theirs that are yet to be seen. */
+class GuestSide {
+  readonly #rx: Reaper
+  readonly #tx: Reaper | undefined
+  readonly #sender: Sender
+  readonly #stores: (() => void)[] = []
+
+  constructor(fake: FakeGuest, { toHost, reaps, late }: Pick<Play, 'toHost' | 'reaps' | 'late'>) {
+    const store = (write: () => void) => void (late ? this.#stores.push(write) : write())
+    this.#rx = new Reaper(fake.rx, store)
+    this.#tx = reaps ? new Reaper(fake.tx, store) : undefined
+    this.#sender = new Sender(fake, toHost, store)
+  }
+
+  get waits(): boolean {
+    return this.#rx.late || this.#tx?.late === true || !this.#sender.done
+  }
+
+  get hasKicked(): boolean {
+    return this.#sender.kicked
+  }
+
+  takeKick(): void {
+    this.#sender.kicked = false
+  }
+
+  interrupt(ring: 'rx' | 'tx'): void {
+    const reaper = ring === 'rx' ? this.#rx : this.#tx
+    if (reaper !== undefined) reaper.interrupted = true
+  }
+
+  /** What it may do next, one of them. */
+  steps(): (() => void)[] {
+    const steps = [this.#rx, this.#tx, this.#sender].flatMap((each) => each?.step() ?? [])
+    return this.#stores.length === 0 ? steps : [...steps, () => void this.#stores.shift()!()]
+  }
+
+  /** It does some of what it can. */
+  doSome(choose: Choose): void {
+    for (;;) {
+      const steps = this.steps()
+      const choice = steps.length === 0 ? 0 : choose(steps.length + 1)
+      if (choice === 0) return
+      steps[choice - 1]!()
+    }
+  }
 }
 
 type Doing = 'asleep' | 'draining' | 'arming' | 'checking'
@@ -193,7 +239,7 @@ class Reaper {
     this.#store = store
   }
 
-  get behind(): boolean {
+  get late(): boolean {
     return this.#seen !== this.#ring.usedIndex
   }
 
@@ -203,7 +249,7 @@ class Reaper {
       case 'asleep':
         return this.interrupted ? () => this.#wake() : undefined
       case 'draining':
-        return () => (this.behind ? this.#take() : this.#to('arming'))
+        return () => (this.late ? this.#take() : this.#to('arming'))
       case 'arming':
         return () => {
           const wish = this.#seen
@@ -213,7 +259,7 @@ class Reaper {
           this.#to('checking')
         }
       case 'checking':
-        return () => this.#to(this.behind ? 'draining' : 'asleep')
+        return () => this.#to(this.late ? 'draining' : 'asleep')
     }
   }
 

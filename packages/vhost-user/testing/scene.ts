@@ -66,7 +66,7 @@ export async function heard(vmm: FakeFrontEnd): Promise<GuestPacket[]> {
   throw new Error('the device says nothing')
 }
 
-/** A packet from the guest in answer to one that it got. */
+/** A packet from the guest in answer to a packet that it got. */
 export function say(vmm: FakeFrontEnd, to: GuestPacket, op: number, fields = {}, payload?: Uint8Array): void {
   const { sourcePort, destinationPort } = to.header
   vmm.guest.send({ op, sourcePort: destinationPort, destinationPort: sourcePort, ...fields }, payload)

@@ -111,7 +111,7 @@ export class VsockServer
   }
 
   /** Yields sockets as they are taken, ends with `close()`. Leaving the loop does not close the server. */
-  [Symbol.asyncIterator](): AsyncIterableIterator<VsockSocket, undefined> {
+  [Symbol.asyncIterator](): AsyncIterableIterator<VsockSocket> {
     let done = false
     return {
       next: () => {

@@ -60,7 +60,7 @@ function payloadOf(message: FrontEndMessage): Uint8Array {
   }
 }
 
-/** Decodes a back end's answer. Throws `PROTOCOL` if it is none, or too short. */
+/** Decodes a back end's answer. Throws `PROTOCOL` if it is a request, or too short. */
 export function decodeReply({ request, reply, size }: MessageHeader, payload: Uint8Array): BackEndReply {
   const subject = requestName(request)
   if (!reply) throw protocolError(subject, 'the back end sent a request, not a reply')

@@ -330,7 +330,7 @@ export class VsockConnection implements Connection {
     }
   }
 
-  /** The device has gone, and every connection with it. No packet is sent, not even one that was due before. */
+  /** The device has gone, and every connection with it. No packet is sent, not even a packet that was due before. */
   abandon(): void {
     this.#step({ type: 'abandoned' })
   }

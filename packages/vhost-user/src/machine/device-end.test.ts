@@ -30,7 +30,7 @@ describe('the end', () => {
     expect(heard(vm).map(opName)).toEqual(['RW'])
   })
 
-  test('both halves closed, then close(): SHUTDOWN(both), and the guest’s RST ends it', () => {
+  test('both halves closed, then close(): SHUTDOWN(both), and the RST of the guest ends it', () => {
     const vm = new FakeVm()
     const connection = open(vm)
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
@@ -80,7 +80,7 @@ describe('the end', () => {
     expect(connection.outcome).toBe('done')
   })
 
-  test('SHUTDOWN(both) and nobody who reads: the RST comes by the timer, the bytes stay', () => {
+  test('SHUTDOWN(both) and no reader: the RST comes by the timer, the bytes stay', () => {
     const vm = new FakeVm()
     const connection = open(vm)
     reply(vm, connection, Op.RW, {}, Uint8Array.of(1, 2, 3))
@@ -156,7 +156,7 @@ describe('the end', () => {
     expect([connection.outcome, connection.inputComplete, readAll(connection)]).toEqual(['done', true, [1]])
   })
 
-  test('SHUTDOWN that the guest has had no buffer for: a linger that ends then is no orderly end', () => {
+  test('SHUTDOWN that the guest has had no buffer for: a linger that ends then is a timeout', () => {
     const vm = new FakeVm()
     const connection = open(vm)
     for (let i = 0; i < 200 && vm.rx.pending > 0; i++) {
@@ -169,7 +169,7 @@ describe('the end', () => {
     expect(connection.outcome).toBe('timeout')
   })
 
-  test('bytes behind the guest’s own SHUTDOWN(send) break the rules', () => {
+  test("bytes after the guest's own SHUTDOWN(send) break the rules", () => {
     const vm = new FakeVm()
     const connection = open(vm)
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_SEND })
@@ -178,7 +178,7 @@ describe('the end', () => {
     expect(connection.outcome).toBe('violation')
   })
 
-  test('the guest may use its port anew while the old connection says goodbye', () => {
+  test('the guest may use its port again while the old connection is closing', () => {
     const vm = new FakeVm()
     vm.guest.supply(8)
     const request = { op: Op.REQUEST, sourcePort: 1025, destinationPort: 80 }
@@ -220,7 +220,7 @@ describe('a port used over and over by a guest that does not listen', () => {
     expect(vm.device.muxer.size).toBeLessThanOrEqual(1)
   })
 
-  test('or left again: nobody stays in line behind one who waits', () => {
+  test('or left again: no connection that is gone stays in line', () => {
     const vm = new FakeVm()
     vm.device.muxer.connect(5000, vm.now)
     const packet = { sourcePort: 1025, destinationPort: 80 }

@@ -6,7 +6,7 @@ import { FIRST_HOST_PORT, LAST_HOST_PORT } from './muxer.js'
 import { Op } from './packet.js'
 
 describe('a connection from the host', () => {
-  test('REQUEST carries our port, our credit and the guest’s CID', () => {
+  test("REQUEST carries our port, our credit and the guest's CID", () => {
     const vm = new FakeVm()
     vm.guest.supply(4)
     vm.device.muxer.connect(GUEST_PORT, vm.now)
@@ -123,7 +123,7 @@ describe('a connection from the guest', () => {
     expect(connection.outcome).toBe('violation')
   })
 
-  test('beyond the table’s end gets a RST', () => {
+  test('beyond the end of the table gets a RST', () => {
     const vm = new FakeVm({ maxConnections: 1 })
     request(vm)
     vm.guest.send({ op: Op.REQUEST, sourcePort: 1026, destinationPort: 80 })
@@ -148,7 +148,7 @@ describe('bytes', () => {
     expect(connection.outputPending).toBe(0)
   })
 
-  test('a write goes out in pieces of the guest’s buffers, in order', () => {
+  test("a write goes out in pieces of the guest's buffers, in order", () => {
     const vm = new FakeVm()
     const connection = open(vm)
     const bytes = Uint8Array.from({ length: 10_000 }, (_, i) => i % 253)
@@ -158,7 +158,7 @@ describe('bytes', () => {
     expect(Buffer.concat(payloads)).toEqual(Buffer.from(bytes))
   })
 
-  test('the guest’s credit bounds what is under way; its last word is asked for once', () => {
+  test('the credit of the guest bounds what is under way; its last word is asked for once', () => {
     const vm = new FakeVm()
     const connection = open(vm, { bufferAllocation: 2500 }, { room: 2000 })
     connection.write(new Uint8Array(5000))
@@ -178,7 +178,7 @@ describe('bytes', () => {
 
   test('counters wrap at 2^32, in both directions', () => {
     const vm = new FakeVm()
-    // The guest’s counter begins just below the wrap, as if 2^32 - 500 bytes had gone before.
+    // The guest's counter begins just below the wrap, as if 2^32 - 500 bytes had gone before.
     const connection = open(vm, { bufferAllocation: 1000, forwardCount: 2 ** 32 - 500 })
     connection.write(new Uint8Array(2000))
     expect(heard(vm).find((packet) => opName(packet) === 'RW')!.payload.length).toBe(500)
@@ -186,7 +186,7 @@ describe('bytes', () => {
     const other = open(vm, { bufferAllocation: 4 })
     let forwarded = 0
     for (let i = 0; i < 70_000; i++) {
-      // 61,440 bytes 70,000 times is past 2^32.
+      // 61,440 bytes 70,000 times is more than 2^32.
       forwarded = (forwarded + 61_440) >>> 0
       other.consumed(61_440, vm.now)
     }
@@ -208,7 +208,7 @@ describe('bytes', () => {
     expect(packet!.header).toMatchObject({ op: Op.CREDIT_UPDATE, forwardCount: 2048, bufferAllocation: 4096 })
   })
 
-  test('more than its credit resets the guest’s connection, and nothing of it is kept', () => {
+  test('more than its credit resets the connection of the guest, and nothing of it is kept', () => {
     const vm = new FakeVm({ bufferBytes: 4096 })
     const connection = open(vm)
     reply(vm, connection, Op.RW, {}, new Uint8Array(4096))
@@ -341,7 +341,7 @@ describe('a driver that has gone', () => {
     expect([vm.device.muxer.size, vm.device.muxer.outgoing]).toEqual([0, false])
   })
 
-  test('nor does the next one hear of what the old one was owed, whoever reads on', () => {
+  test('nor does the next driver hear of what the old one was owed, even if a reader goes on', () => {
     const vm = new FakeVm()
     const connection = open(vm)
     reply(vm, connection, Op.RW, {}, Uint8Array.of(1))

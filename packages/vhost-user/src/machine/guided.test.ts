@@ -3,7 +3,7 @@ import { Coverage, mutate, program, seeded } from '../../testing/guided.js'
 import { trial } from '../../testing/trial.js'
 import { Op } from './packet.js'
 
-/** Where the search begins: a guest that answers a host's connection, one that begins its own, one that is broken. */
+/** Where the search begins: a guest that answers a host's connection, a guest that begins its own, a broken guest. */
 const SEEDS = [
   [0, 16, 6, 2, 1, Op.RESPONSE, 0, 2, 3, 7, 0, 2, 1, Op.RW, 0, 2, 3, 7, 0, 2, 7, 0, 5],
   [0, 16, 1, Op.REQUEST, 0, 1, 2, 8, 0, 0, 7, 0, 0, 7, 0, 1, 1, Op.SHUTDOWN, 3, 1, 2, 8, 0, 0, 8, 200],

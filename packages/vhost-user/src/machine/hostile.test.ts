@@ -100,7 +100,7 @@ describe('whatever the guest does', () => {
       }),
       { numRuns: Number(process.env.FUZZ_RUNS ?? 3_000), ...(process.env.FUZZ_RUNS === undefined && { seed: 1 }) },
     )
-    // The fuzzing is worth something only if it gets behind the first check.
+    // The fuzzing is worth something only if it gets beyond the first check.
     for (const code of [
       'AVAIL_INDEX',
       'DESCRIPTOR_INDEX',
@@ -199,7 +199,7 @@ describe('attacks by name, through the whole device', () => {
     expect(vm.guest.tx.takeUsed()).toHaveLength(2)
   })
 
-  test('a loop of descriptors ends after as many as the ring has, whatever the ring’s size', () => {
+  test('a loop of descriptors ends after as many as the ring has, whatever its size', () => {
     for (const size of [1, 16, 1024]) {
       const vm = new FakeVm({}, { size: Math.max(size, 2) })
       for (let i = 0; i < vm.guest.tx.size; i++) {

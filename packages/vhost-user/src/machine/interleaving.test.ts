@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { type Choose, everyOrder, type Play, play } from '../../testing/interleaving.js'
 
-// Either side stores an index of its own and then looks at the other's; only if each sees the other's store or is seen does nobody wait for
+// Either side stores an index of its own and then looks at the other's; unless each sees the other's store or is seen, both wait for
 // ever. Here are all orders of these accesses, with the product's own ring and device at one end.
 
 const NOTHING = { toGuest: 0, toHost: 0, reaps: false, late: false, from: 0 }

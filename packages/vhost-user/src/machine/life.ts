@@ -63,7 +63,7 @@ export type LifeEvent =
   | { readonly type: 'shutdown'; readonly flags: number; readonly taken: boolean }
   /** Bytes or credit outside of `open` and `draining`. */
   | { readonly type: 'data' }
-  /** More bytes than the credit allows, bytes after the end, or an operation that no one knows. */
+  /** More bytes than the credit allows, bytes after the end, or an unknown operation. */
   | { readonly type: 'violation' }
   // The owner's acts.
   | { readonly type: 'accept' }

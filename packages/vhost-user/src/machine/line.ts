@@ -11,7 +11,7 @@ export class Line<T> {
     return this.#order[0]
   }
 
-  /** A new member goes to the end; one that is in the line keeps its place. */
+  /** A new member goes to the end. A member that is in the line keeps its place. */
   join(member: T): void {
     if (this.#members.has(member)) return
     this.#members.add(member)

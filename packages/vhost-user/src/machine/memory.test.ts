@@ -41,7 +41,7 @@ describe('GuestMemory', () => {
 
   test.each([
     ['before the region', 0x0_ffff, 1],
-    ['behind the region', 0x1_0000 + 10_000, 1],
+    ['after the region', 0x1_0000 + 10_000, 1],
     ['past the end', 0x1_0000 + 9_999, 2],
     ['all of the address space', 0, 0xffff_ffff],
     ['the top of the 64-bit space', 2 ** 64, 16],

@@ -30,7 +30,7 @@ export const SHUTDOWN_RECEIVE = 1
 export const SHUTDOWN_SEND = 2
 export const SHUTDOWN_BOTH = SHUTDOWN_RECEIVE | SHUTDOWN_SEND
 
-/** Numbers as on the wire, unsigned. A CID that does not fit 32 bits is given as `Infinity`: it is nobody's. */
+/** Numbers as on the wire, unsigned. A CID that does not fit 32 bits is given as `Infinity`: no endpoint has it. */
 export interface PacketHeader {
   sourceCid: number
   destinationCid: number

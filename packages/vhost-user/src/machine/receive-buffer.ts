@@ -11,7 +11,7 @@ interface Block {
 }
 
 /**
- * Bytes from the guest that nobody has taken yet. What it costs is bounded by bytes, not by packets: a guest that sends its
+ * Bytes from the guest that wait for their reader. What they cost is bounded by bytes, not by packets: a guest that sends its
  * whole credit in packets of one byte fills blocks of 4 KiB, not one object each.
  */
 export class ReceiveBuffer {
@@ -34,7 +34,7 @@ export class ReceiveBuffer {
       chain.read(last.bytes, last.used, length)
       last.used += length
     } else {
-      // Somebody who keeps up gets blocks of exactly the packet's size; behind a backlog, small packets share one.
+      // A reader that keeps up gets blocks of exactly the packet's size. After a backlog, small packets share a block.
       const bytes = this.#allocate(last === undefined ? length : Math.max(length, BLOCK_SIZE))
       chain.read(bytes, 0, length)
       this.#blocks.push({ bytes, used: length })

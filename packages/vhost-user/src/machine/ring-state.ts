@@ -6,7 +6,7 @@ import type { GuestMemory } from './memory.js'
 import { type RingFeatures, type RingLayout, SplitRing } from './vring.js'
 
 /** What is remembered of the driver that uses the ring. */
-interface Past {
+interface Driver {
   /** It has given a chain that was taken. */
   readonly active: boolean
   /** Where GET_VRING_BASE found the ring; undefined before the first stop, and once SET_VRING_BASE has said where it starts. */
@@ -15,27 +15,27 @@ interface Past {
   readonly ambiguous: boolean
 }
 
-const FRESH: Past = { active: false, stoppedAt: undefined, ambiguous: false }
+const FRESH: Driver = { active: false, stoppedAt: undefined, ambiguous: false }
 
 /** Waits for SET_VRING_KICK. */
 interface Stopped {
   readonly kind: 'stopped'
   /** The available index to go on from. */
   readonly base: number
-  readonly past: Past
+  readonly driver: Driver
 }
 
 /** Started, and not worked on: the guest has broken a rule, or has placed the ring where it cannot be. */
 interface Halted {
   readonly kind: 'halted'
   readonly base: number
-  readonly past: Past
+  readonly driver: Driver
 }
 
 interface Running {
   readonly kind: 'running'
   readonly ring: SplitRing
-  readonly past: Past
+  readonly driver: Driver
 }
 
 export type RingState = Stopped | Halted | Running
@@ -72,7 +72,7 @@ export interface RingContext extends Turn<RingEffect> {
   layout: RingLayout
 }
 
-export const INITIAL_RING: RingState = { kind: 'stopped', base: 0, past: FRESH }
+export const INITIAL_RING: RingState = { kind: 'stopped', base: 0, driver: FRESH }
 
 /** The rules. A state without an entry for an event never sees it. */
 export const ringTable: Table<RingState, RingEvent, RingContext> = {
@@ -97,8 +97,8 @@ export const ringTable: Table<RingState, RingEvent, RingContext> = {
     place: to(['running', 'halted'], run),
     stop: to(['stopped'], stop),
     // The ring knows better where it is.
-    base: to(['running'], (c, state: Running, { base }) => ({ ...state, past: judgeBase(c, state.past, base) })),
-    halt: to(['halted'], (_c, state: Running) => ({ kind: 'halted', base: baseOf(state), past: pastOf(state) })),
+    base: to(['running'], (c, state: Running, { base }) => ({ ...state, driver: judgeBase(c, state.driver, base) })),
+    halt: to(['halted'], (_c, state: Running) => ({ kind: 'halted', base: baseOf(state), driver: driverOf(state) })),
     forget: to(['running'], forget),
   },
 }
@@ -108,9 +108,9 @@ export function baseOf(state: RingState): number {
   return state.kind === 'running' ? state.ring.base : state.base
 }
 
-function pastOf(state: RingState): Past {
-  const { past } = state
-  return state.kind === 'running' && state.ring.active && !past.active ? { ...past, active: true } : past
+function driverOf(state: RingState): Driver {
+  const { driver } = state
+  return state.kind === 'running' && state.ring.active && !driver.active ? { ...driver, active: true } : driver
 }
 
 function stay<State extends RingState>(_c: RingContext, state: State): State {
@@ -119,25 +119,25 @@ function stay<State extends RingState>(_c: RingContext, state: State): State {
 
 function run(c: RingContext, state: RingState): Running | Halted {
   const base = baseOf(state)
-  const past = pastOf(state)
+  const driver = driverOf(state)
   try {
     if (c.memory === undefined) throw protocolError('SET_VRING_KICK', 'it came before SET_MEM_TABLE')
     const ring = new SplitRing(c.memory, c.layout, c.features, base)
     c.effects.push({ type: 'interrupt' })
-    return { kind: 'running', ring, past }
+    return { kind: 'running', ring, driver }
   } catch (error) {
     c.effects.push({ type: 'fault', error: toDeviceError(error) })
-    return { kind: 'halted', base, past }
+    return { kind: 'halted', base, driver }
   }
 }
 
 function stop(_c: RingContext, state: RingState): Stopped {
   const base = baseOf(state)
-  return { kind: 'stopped', base, past: { ...pastOf(state), stoppedAt: base } }
+  return { kind: 'stopped', base, driver: { ...driverOf(state), stoppedAt: base } }
 }
 
 function setBase<State extends Stopped | Halted>(c: RingContext, state: State, { base }: { readonly base: number }): State {
-  return { ...state, base, past: judgeBase(c, state.past, base) }
+  return { ...state, base, driver: judgeBase(c, state.driver, base) }
 }
 
 /**
@@ -145,17 +145,17 @@ function setBase<State extends Stopped | Halted>(c: RingContext, state: State, {
  * data rings are is so much rarer than a reset guest that it is taken for one, for a connection kept by mistake would hang and one cut
  * would not.
  */
-function judgeBase(c: RingContext, past: Past, base: number): Past {
-  if (past.stoppedAt === undefined) return past
-  if (past.stoppedAt !== base) {
+function judgeBase(c: RingContext, driver: Driver, base: number): Driver {
+  if (driver.stoppedAt === undefined) return driver
+  if (driver.stoppedAt !== base) {
     c.effects.push({ type: 'newDriver' })
-    return { ...past, stoppedAt: undefined }
+    return { ...driver, stoppedAt: undefined }
   }
-  const ambiguous = base === 0 && past.active
+  const ambiguous = base === 0 && driver.active
   if (ambiguous) c.effects.push({ type: 'ambiguous' })
-  return { ...past, stoppedAt: undefined, ambiguous }
+  return { ...driver, stoppedAt: undefined, ambiguous }
 }
 
 function forget<State extends RingState>(_c: RingContext, state: State): State {
-  return { ...state, past: FRESH }
+  return { ...state, driver: FRESH }
 }

@@ -150,7 +150,7 @@ describe('rings', () => {
     expect(platform.kicks.get(1)).toBeUndefined()
   })
 
-  test('stop and cont: the same base is no reset, and the ring goes on', () => {
+  test('stop and cont: the same base does not reset, and the ring goes on', () => {
     start()
     turnTx()
     tell({ request: 'GET_VRING_BASE', ring: 1, value: 0 })
@@ -187,13 +187,13 @@ describe('rings', () => {
     expect(tell({ request: 'SET_VRING_BASE', ring: 1, value: 0 }).reset).toBe(true)
   })
 
-  test('a pause before anything was sent is no reset', () => {
+  test('a pause before anything was sent does not reset', () => {
     start()
     for (const ring of [0, 1]) tell({ request: 'GET_VRING_BASE', ring, value: 0 })
     for (const ring of [0, 1]) expect(tell({ request: 'SET_VRING_BASE', ring, value: 0 }).reset).toBeUndefined()
   })
 
-  test('a first base is no reset, whatever it is', () => {
+  test('a first base does not reset, whatever it is', () => {
     expect(tell({ request: 'SET_VRING_BASE', ring: 1, value: 77 }).reset).toBeUndefined()
   })
 

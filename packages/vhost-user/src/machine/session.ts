@@ -248,7 +248,7 @@ export class BackendSession {
           result = this.#newDriver()
           break
         case 'ambiguous':
-          if ([RX_RING, TX_RING].every((number) => this.#rings[number]!.state.past.ambiguous)) result = this.#newDriver()
+          if ([RX_RING, TX_RING].every((number) => this.#rings[number]!.state.driver.ambiguous)) result = this.#newDriver()
       }
     }
     return result

@@ -135,7 +135,7 @@ describe('notification', () => {
     expect(guest.tx.availEvent).toBe(1)
   })
 
-  test('without EVENT_IDX the used ring’s flag is set and cleared', () => {
+  test('without EVENT_IDX the flag of the used ring is set and cleared', () => {
     const ring = ringOf({ eventIdx: false, indirect: false })
     ring.disableKicks()
     expect(guest.tx.view.getUint16(guest.tx.usedAt, true)).toBe(1)
@@ -218,7 +218,7 @@ describe('a hostile driver', () => {
     expect(() => pop()).toThrow(failsWith('OUT_OF_BOUNDS'))
   })
 
-  test('a readable buffer behind a writable one', () => {
+  test('a readable buffer after a writable one', () => {
     guest.tx.setDescriptor(1, { address: GUEST_BASE, length: 8, flags: 0, next: 0 })
     offerOne(GUEST_BASE, 8, DESC_WRITE | DESC_NEXT, 1)
     expect(() => pop()).toThrow(failsWith('DESCRIPTOR_ORDER'))

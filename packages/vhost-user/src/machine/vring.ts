@@ -76,7 +76,7 @@ export class SplitRing {
   #usedIndex: number
   #published: number
   #announced: number
-  /** Chains published since the last interrupt, as far as the ring can hold them: the guest cannot be further behind. */
+  /** Chains published since the last interrupt, as far as the ring can hold them: the guest cannot have missed more. */
   #uninterrupted = 0
   /** What `overdue` found, and how often in a row. */
   #lag = { published: -1, wish: -1, looks: 0 }
@@ -157,7 +157,7 @@ export class SplitRing {
     if (fresh === 0) return false
     this.#announced = this.#published
     this.#uninterrupted = Math.min(this.#uninterrupted + fresh, this.size)
-    const due = this.#features.eventIdx ? this.#behind(this.#wish) <= this.#uninterrupted : !this.#masked
+    const due = this.#features.eventIdx ? this.#publishedSince(this.#wish) <= this.#uninterrupted : !this.#masked
     if (due) this.#uninterrupted = 0
     return due
   }
@@ -171,10 +171,10 @@ export class SplitRing {
    */
   overdue(): Overdue | undefined {
     const wish = this.#features.eventIdx ? this.#wish : this.#published
-    const behind = this.#behind(wish)
-    const lost = this.#features.eventIdx ? behind <= this.#uninterrupted : this.#uninterrupted > 0 && !this.#masked
-    // Linux wishes for index 0 while it wants no interrupt: that, too, is mostly further behind than a ring is long.
-    if (this.#features.eventIdx ? behind > this.size : !lost) return undefined
+    const missed = this.#publishedSince(wish)
+    const lost = this.#features.eventIdx ? missed <= this.#uninterrupted : this.#uninterrupted > 0 && !this.#masked
+    // Linux wishes for index 0 while it wants no interrupt: that, too, is mostly more than the ring holds.
+    if (this.#features.eventIdx ? missed > this.size : !lost) return undefined
     const { published, wish: lastWish, looks } = this.#lag
     const same = published === this.#published && lastWish === wish
     this.#lag = { published: this.#published, wish, looks: same ? looks + 1 : 1 }
@@ -192,8 +192,8 @@ export class SplitRing {
     return (Atomics.load(this.#avail, 0) & NO_INTERRUPT) !== 0
   }
 
-  /** How many chains were published at and after the one that the guest waits for; 65536 for a wish that lies ahead: none yet. */
-  #behind(wish: number): number {
+  /** How many chains were published from the chain on that the guest waits for. 65536 for a wish that lies ahead: no chain yet. */
+  #publishedSince(wish: number): number {
     return ((this.#published - wish - 1) & 0xffff) + 1
   }
 
