@@ -59,7 +59,11 @@ test('root may bind them', TIMEOUT, async (t) => {
 })
 
 test('listening on a CID that is not ours: EADDRNOTAVAIL', TIMEOUT, async () => {
-  const refused = vsockError('EADDRNOTAVAIL', 'EADDRNOTAVAIL', { op: 'listen', retryable: false, says: /does not belong to this machine/ })
+  const refused = vsockError('EADDRNOTAVAIL', 'EADDRNOTAVAIL', {
+    op: 'listen',
+    retryable: false,
+    says: /does not belong to this machine/,
+  })
   await assert.rejects(listen('vsock://77:5000'), refused)
 })
 
