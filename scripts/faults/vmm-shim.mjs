@@ -9,10 +9,9 @@ export default [
     'if (result.success) return result.output',
     'return value as AgentReport',
   ),
-  shim(
-    'a connection is idle although a request is under way',
-    'api/server.ts',
-    'if (--this.#requests === 0) this.#wait()',
-    'this.#wait()',
-  ),
+  shim('a request may trickle in for ever', 'api/app.ts', 'requestTimeout: requestTimeoutMs,', 'requestTimeout: 0,'),
+  shim('what is not UTF-8 is replaced', 'api/app.ts', 'fatal: true', 'fatal: false'),
+  shim('an answer leaves out why a guest is given up', 'api/fault.ts', "error.code !== 'ABORTED'", 'true'),
+  shim('an early request finds no VM', 'api/app.ts', 'vm = await served', 'void served.then((each) => (vm = each))'),
+  shim('the first error of a dial is final', 'shim.ts', 'retryable: true', 'retryable: false'),
 ]

@@ -177,3 +177,9 @@ describe('vmm-shim run', () => {
     expect(run.output.stderr).toContain('another server listens there')
   })
 })
+
+it('prints the OpenAPI document of its control API', async () => {
+  await using printed = launch(['openapi'])
+  expect(await printed.ended).toBe(0)
+  expect(JSON.parse(printed.output.stdout)).toMatchObject({ openapi: '3.1.0', paths: { '/vm': {} } })
+})

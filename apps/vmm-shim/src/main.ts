@@ -2,6 +2,7 @@
 import { hybridProfiles } from '@upcall/vsock'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import packageJson from '../package.json' with { type: 'json' }
+import { openApiDocument } from './api/app.js'
 import { demo } from './commands/demo.js'
 import { type RunFlags, run, UsageError } from './commands/run.js'
 import { LOG_LEVELS } from './log.js'
@@ -69,6 +70,13 @@ program
   .option('--record <file.svg>', 'write what is seen as an animated SVG')
   .action(async (flags) => {
     process.exitCode = await demo(flags)
+  })
+
+program
+  .command('openapi')
+  .description('print the OpenAPI document of the control API')
+  .action(async () => {
+    process.stdout.write(`${JSON.stringify(await openApiDocument(), null, 2)}\n`)
   })
 
 function integer(min: number, max: number): (text: string) => number {

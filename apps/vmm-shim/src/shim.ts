@@ -4,18 +4,11 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '@upcall/client'
 import { DeviceManager, type ReplyTimeouts } from '@upcall/device-manager'
-import { type Machine, Vm } from '@upcall/vmm'
-import {
-  connect,
-  formatAddress,
-  type HvsockAddress,
-  type HybridProfile,
-  type HybridServer,
-  listen,
-  listenHybrid,
-} from '@upcall/vsock'
+import { textOf } from '@upcall/foundation/error'
+import { type Machine, Vm, VmError } from '@upcall/vmm'
+import { formatAddress, type HvsockAddress, type HybridProfile, type HybridServer, listenHybrid } from '@upcall/vsock'
 import { type Arch, UPCALL_PORT } from '@upcall/wire'
-import { serveApi } from './api/server.js'
+import { openApi } from './api/app.js'
 import { type Log, silentLog } from './log.js'
 
 /** What every shim is made with, whatever its guest is. */
@@ -85,10 +78,9 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     const directory = mkdtempSync(join(tmpdir(), 'vmm-'))
     closers.push(() => rmSync(directory, { recursive: true, force: true }))
 
-    // Both sockets first: if somebody else has one of the paths, no guest is started in vain. Connections wait until they are served.
-    const apiSocket =
-      options.api === undefined ? undefined : await listen({ transport: 'unix', path: options.api }, { mode: 0o600 })
-    if (apiSocket) closers.push(() => apiSocket.close())
+    // Both sockets first: if one of the paths is in use, no guest is started in vain. Requests wait until the VM is there.
+    const api = options.api === undefined ? undefined : await openApi({ transport: 'unix', path: options.api }, { log })
+    if (api) closers.push(() => api.close())
     let machine: M | undefined
     const hybrid = await listenHybrid({
       path: uds,
@@ -98,11 +90,14 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     })
     closers.push(() => hybrid.close())
     logConnections(hybrid, log)
-    machine = await parts.start({ directory, closers, log })
+    const guest = await parts.start({ directory, closers, log })
+    machine = guest
 
     const manager = new DeviceManager<Arch>({
       arch,
-      dial: ({ signal }) => connect(address, { signal, timeoutMs: parts.handshakeMs }),
+      // The guest's end directly: this program need not dial its own socket.
+      dial: ({ signal }) => dialGuest(() => parts.route(guest, UPCALL_PORT, signal)),
+      timeouts: { dialMs: parts.handshakeMs },
       remote: formatAddress(address),
       replyTimeouts: options.replyTimeouts,
       ...(options.clock && { clock: options.clock }),
@@ -114,10 +109,7 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
 
     const { reconcileMs } = options
     const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: reconcileMs, readyTimeoutMs: parts.readyMs })
-    if (apiSocket) {
-      const api = serveApi({ server: apiSocket, vm, log })
-      closers.push(() => api.close())
-    }
+    api?.serve(vm)
     return { vm, machine, manager, address, close, [Symbol.asyncDispose]: close }
   } catch (error) {
     await close().catch((failed: AggregateError) => {
@@ -125,6 +117,19 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     })
     throw error
   }
+}
+
+/** The guest may boot or restart, so that a later attempt may succeed whatever the reason was. */
+async function dialGuest(route: () => Promise<Duplex | undefined> | Duplex | undefined): Promise<Duplex> {
+  const fields = { code: 'NOT_READY', op: 'connect', subject: `port ${UPCALL_PORT}`, retryable: true } as const
+  let stream: Duplex | undefined
+  try {
+    stream = await route()
+  } catch (cause) {
+    throw new VmError({ ...fields, what: textOf(cause), cause })
+  }
+  if (stream === undefined) throw new VmError({ ...fields, what: 'there is no listener in the guest' })
+  return stream
 }
 
 /** The other way round than they were opened, all of them, whatever becomes of one. */

@@ -1,155 +1,152 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { formatBdf } from '@upcall/device-manager'
 import type { Vm } from '@upcall/vmm'
-import * as v from 'valibot'
-import { HttpError } from './fault-message.js'
+import type { FastifyBaseLogger, FastifyInstance, FastifyTypeProvider, RawServerDefault } from 'fastify'
+import type * as v from 'valibot'
+import { HttpError } from './fault.js'
+import {
+  Fault,
+  Id,
+  NoContent,
+  Nothing,
+  PluggedDrive,
+  PluggedPciDevice,
+  PutDrive,
+  PutPciDevice,
+  Reconciled,
+  Resize,
+  Resized,
+  VmDescription,
+} from './schemas.js'
 import { vmBody, windowBody } from './view.js'
 
-/** A success: 204 where there is nothing to say, else 200. */
-type Answer = { readonly status: 204 } | { readonly status: 200; readonly body: unknown }
-
-type Handler = (vm: Vm, request: { id: string; body: unknown }) => Promise<Answer>
-
-interface Route {
-  /** Segments; `:id` stands for any one. */
-  readonly path: readonly string[]
-  readonly methods: Readonly<Record<string, Handler>>
+/** Handlers see what the schemas of their routes let through. */
+export interface SchemaTypes extends FastifyTypeProvider {
+  validator: this['schema'] extends v.GenericSchema ? v.InferOutput<this['schema']> : unknown
+  serializer: this['schema'] extends v.GenericSchema ? v.InferOutput<this['schema']> : unknown
 }
 
-const Id = v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,64}$/, 'must be 1 to 64 letters, digits, dots, dashes or underscores'))
-const Count = v.pipe(v.number('must be a number'), v.safeInteger('must be an integer'), v.minValue(1, 'must be at least 1'))
+export type App = FastifyInstance<RawServerDefault, IncomingMessage, ServerResponse, FastifyBaseLogger, SchemaTypes>
 
-/** A body with these keys, some of them optional, and no others. */
-function body<E extends v.ObjectEntries>(entries: E) {
-  const known = Object.keys(entries)
-  return v.strictObject(entries, ({ expected, path }) => {
-    if (expected === 'never')
-      return known.length > 0 ? `is not known here; there are ${known.join(', ')}` : 'is not known here; nothing is'
-    return path ? 'is missing' : 'must be a JSON object'
+/** The routes of the control API. A change that has begun is carried through, even if the client hangs up. */
+export function addRoutes(app: App, vm: () => Vm): void {
+  const fails = { '4xx': Fault, '5xx': Fault }
+
+  app.get(
+    '/vm',
+    {
+      schema: {
+        summary: 'The VM: what the VMM believes, and what the guest reports',
+        response: { 200: VmDescription, ...fails },
+      },
+    },
+    async () => vmBody(await vm().view()),
+  )
+
+  app.put(
+    '/vm/resize',
+    {
+      schema: {
+        summary: 'Changes the number of vCPUs, the memory, or both as one change',
+        body: Resize,
+        response: { 200: Resized, 204: NoContent, ...fails },
+      },
+    },
+    async ({ body: { desired_vcpus, desired_ram } }, reply) => {
+      if (desired_ram !== undefined) vm().checkMemory(desired_ram)
+      if (desired_vcpus !== undefined)
+        return desired_ram === undefined ? vm().resize(desired_vcpus) : vm().resizeBoth(desired_vcpus, desired_ram)
+      if (desired_ram !== undefined) await vm().resizeMemory(desired_ram)
+      return reply.code(204).send()
+    },
+  )
+
+  app.post(
+    '/vm/reconcile',
+    {
+      schema: {
+        summary: 'Settles what is unknown, and tells where the VMM and the guest differ',
+        body: Nothing,
+        response: { 200: Reconciled, ...fails },
+      },
+    },
+    async () => vm().reconcile(),
+  )
+
+  app.put(
+    '/drives/:id',
+    {
+      schema: {
+        summary: 'Plugs a virtio-mmio disk in',
+        params: Id,
+        body: PutDrive,
+        response: { 200: PluggedDrive, ...fails },
+      },
+    },
+    async ({ params: { id }, body: { path_on_host: pathOnHost, is_read_only: isReadOnly } }) => {
+      const { window } = await vm().addDrive(id, { pathOnHost, isReadOnly })
+      return { id, ...windowBody(window) }
+    },
+  )
+
+  app.delete(
+    '/drives/:id',
+    { schema: { summary: 'Removes a disk', params: Id, body: Nothing, response: { 204: NoContent, ...fails } } },
+    async ({ params: { id } }, reply) => {
+      await vm().removeDrive(id)
+      return reply.code(204).send()
+    },
+  )
+
+  app.put(
+    '/pci-devices/:id',
+    {
+      schema: {
+        summary: 'Plugs a PCI device in: a disk if it has a path_on_host',
+        params: Id,
+        body: PutPciDevice,
+        response: { 200: PluggedPciDevice, ...fails },
+      },
+    },
+    async ({ params: { id }, body: { bdf, path_on_host: pathOnHost, is_read_only: isReadOnly = false } }) => {
+      const disk = pathOnHost === undefined ? undefined : { pathOnHost, isReadOnly }
+      const { place } = await vm().addPci(id, { bdf, disk })
+      return { id, bdf: formatBdf(place) }
+    },
+  )
+
+  app.delete(
+    '/pci-devices/:id',
+    { schema: { summary: 'Removes a PCI device', params: Id, body: Nothing, response: { 204: NoContent, ...fails } } },
+    async ({ params: { id } }, reply) => {
+      await vm().removePci(id)
+      return reply.code(204).send()
+    },
+  )
+}
+
+/** Answers every other method of a resource with 405, and every other path with 404. Call it before the routes are added. */
+export function refuseOthers(app: App): void {
+  const resources = new Map<string, string[]>()
+  app.addHook('onRoute', ({ url, method }) => {
+    resources.set(url, [...(resources.get(url) ?? []), ...[method].flat()])
+  })
+  app.setNotFoundHandler(({ method, url }) => {
+    const path = url.split('?', 1)[0]!
+    const segments = path.split('/')
+    const found = [...resources].find(([pattern]) => matches(pattern.split('/'), segments))
+    if (found === undefined) {
+      const next = `The resources are ${[...resources.keys()].join(', ')}.`
+      throw new HttpError(404, path, 'there is no such resource', { next })
+    }
+    const allow = found[1].join(', ')
+    throw new HttpError(405, `${method} ${path}`, 'the resource does not have this method', {
+      next: `It takes ${allow}.`,
+      headers: { allow },
+    })
   })
 }
 
-const Resize = v.pipe(
-  body({ desired_vcpus: v.optional(Count), desired_ram: v.optional(Count) }),
-  v.check(
-    ({ desired_vcpus, desired_ram }) => desired_vcpus !== undefined || desired_ram !== undefined,
-    'must have desired_vcpus, desired_ram or both',
-  ),
-)
-const Path = v.pipe(
-  v.string('must be a string'),
-  v.regex(/^[^\0]{1,4095}$/, 'must be a path of 1 to 4095 characters, without NUL'),
-)
-const Flag = v.boolean('must be true or false')
-const PutDrive = body({ path_on_host: Path, is_read_only: v.optional(Flag, false) })
-const PutPciDevice = v.pipe(
-  body({
-    bdf: v.optional(v.string('must be an address such as "00:05.0"')),
-    path_on_host: v.optional(Path),
-    is_read_only: v.optional(Flag),
-  }),
-  v.check(
-    ({ path_on_host, is_read_only }) => path_on_host !== undefined || is_read_only === undefined,
-    'is_read_only is for a disk, which has a path_on_host',
-  ),
-)
-const Nothing = v.optional(body({}))
-
-const NO_CONTENT: Answer = { status: 204 }
-const ok = (body: unknown): Answer => ({ status: 200, body })
-
-const ROUTES: readonly Route[] = [
-  {
-    path: ['vm'],
-    methods: { GET: async (vm) => ok(vmBody(await vm.view())) },
-  },
-  {
-    path: ['vm', 'resize'],
-    methods: {
-      async PUT(vm, { body }) {
-        const { desired_vcpus, desired_ram } = read(Resize, body)
-        if (desired_ram !== undefined) vm.checkMemory(desired_ram)
-        if (desired_vcpus !== undefined && desired_ram !== undefined) return ok(await vm.resizeBoth(desired_vcpus, desired_ram))
-        if (desired_vcpus !== undefined) return ok(await vm.resize(desired_vcpus))
-        if (desired_ram !== undefined) await vm.resizeMemory(desired_ram)
-        return NO_CONTENT
-      },
-    },
-  },
-  {
-    path: ['vm', 'reconcile'],
-    methods: {
-      async POST(vm, { body }) {
-        read(Nothing, body)
-        return ok(await vm.reconcile())
-      },
-    },
-  },
-  {
-    path: ['drives', ':id'],
-    methods: {
-      async PUT(vm, { id, body }) {
-        const { path_on_host: pathOnHost, is_read_only: isReadOnly } = read(PutDrive, body)
-        const drive = await vm.addDrive(id, { pathOnHost, isReadOnly })
-        return ok({ id, ...windowBody(drive.window) })
-      },
-      async DELETE(vm, { id, body }) {
-        read(Nothing, body)
-        await vm.removeDrive(id)
-        return NO_CONTENT
-      },
-    },
-  },
-  {
-    path: ['pci-devices', ':id'],
-    methods: {
-      async PUT(vm, { id, body }) {
-        const { bdf, path_on_host: pathOnHost, is_read_only: isReadOnly = false } = read(PutPciDevice, body ?? {})
-        const { place } = await vm.addPci(id, { bdf, disk: pathOnHost === undefined ? undefined : { pathOnHost, isReadOnly } })
-        return ok({ id, bdf: formatBdf(place) })
-      },
-      async DELETE(vm, { id, body }) {
-        read(Nothing, body)
-        await vm.removePci(id)
-        return NO_CONTENT
-      },
-    },
-  },
-]
-
-/** Who answers this request. @throws HttpError 404, 405 or 400 for a path, a method or an id that is not there. */
-export function findRoute(method: string, url: string): { handle: Handler; id: string } {
-  const path = url.split('?', 1)[0]!
-  const segments = path.split('/').slice(1)
-  const route = ROUTES.find((route) => matches(route, segments))
-  if (!route) {
-    const known = ROUTES.map((route) => `/${route.path.join('/')}`).join(', ')
-    throw new HttpError(404, `${path}: there is no such resource; there are ${known}`)
-  }
-  const handle = Object.hasOwn(route.methods, method) ? route.methods[method] : undefined
-  if (!handle) {
-    const allow = Object.keys(route.methods).join(', ')
-    throw new HttpError(405, `${method} ${path}: this resource takes ${allow}`, { allow })
-  }
-  const at = route.path.indexOf(':id')
-  return { handle, id: at < 0 ? '' : read(Id, decode(segments[at]!), 'id') }
-}
-
-function matches({ path }: Route, segments: readonly string[]): boolean {
-  return path.length === segments.length && path.every((name, at) => name === ':id' || name === segments[at])
-}
-
-function decode(segment: string): string {
-  try {
-    return decodeURIComponent(segment)
-  } catch {
-    throw new HttpError(400, `id: ${segment} is not percent-encoded as it should be`)
-  }
-}
-
-/** @throws HttpError 400 that names the first thing that is wrong, and what is allowed. */
-function read<S extends v.GenericSchema>(schema: S, value: unknown, name = 'body'): v.InferOutput<S> {
-  const result = v.safeParse(schema, value)
-  if (result.success) return result.output
-  const issue = result.issues[0]
-  throw new HttpError(400, `${v.getDotPath(issue) ?? name}: ${issue.message}`)
+function matches(pattern: readonly string[], segments: readonly string[]): boolean {
+  return pattern.length === segments.length && pattern.every((name, at) => name.startsWith(':') || name === segments[at])
 }

@@ -1,41 +1,16 @@
 import { formatBdf } from '@upcall/device-manager'
-import type { BlockDevice, DeviceStatus, GuestReport, VmBelief, VmState, VmView, Window } from '@upcall/vmm'
-import type { Arch } from '@upcall/wire'
+import type { GuestReport, VmBelief, VmView, Window } from '@upcall/vmm'
+import type * as v from 'valibot'
+import type { VmDescription } from './schemas.js'
 
-/** A window as JSON has it: hexadecimal strings, since JSON's numbers are not exact beyond 2^53. */
+/** The body of `GET /vm`. */
+export type VmBody = v.InferOutput<typeof VmDescription>
+
+/** A window in JSON: hexadecimal strings, since JSON numbers are not exact above 2^53. */
 export interface WindowBody {
   base: string
   size: string
   irq: number
-}
-
-/** The machine, as `GET /vm` shows it. */
-export interface VmBody {
-  state: VmState
-  arch: Arch
-  /** What the VMM believes. `memory` in bytes. */
-  believed: {
-    cpus: { present: number[]; unknown: number[]; max: number }
-    memory: number
-    mmio: (WindowBody & { id: string; path_on_host: string; is_read_only: boolean; status: DeviceStatus })[]
-    pci: { id: string; bdf: string; path_on_host?: string; is_read_only?: boolean; status: DeviceStatus }[]
-    /** Plugged in, and not in use: the guest let go of them and has not ejected them. */
-    spares: { cpus: number[]; pci: string[] }
-  }
-  /** What the guest says it has; null if it cannot tell. */
-  guest: {
-    booted: boolean
-    paused: boolean
-    crashed: boolean
-    /** A real guest does not say which are `present`. */
-    cpus: { online: number[]; present?: number[] }
-    mmio: WindowBody[]
-    pci: string[]
-    /** Of a real guest: bytes, as /proc/meminfo has them. */
-    memory?: number
-    /** Of a real guest. */
-    blocks?: BlockDevice[]
-  } | null
 }
 
 export function vmBody({ state, arch, believed, guest }: VmView): VmBody {

@@ -1,5 +1,5 @@
 import { request } from 'node:http'
-import type { FaultBody } from '../api/fault-message.js'
+import type { FaultBody } from '../api/fault.js'
 
 export interface ApiReply {
   readonly status: number

@@ -1,0 +1,170 @@
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import swagger from '@fastify/swagger'
+import { textOf } from '@upcall/foundation/error'
+import type { Vm } from '@upcall/vmm'
+import { type Address, bindServer } from '@upcall/vsock'
+import { type FastifyError, type FastifyReply, fastify } from 'fastify'
+import type * as v from 'valibot'
+import packageJson from '../../package.json' with { type: 'json' }
+import { type Log, silentLog } from '../log.js'
+import { faultOf, HttpError } from './fault.js'
+import { type App, addRoutes, refuseOthers, type SchemaTypes } from './routes.js'
+import { jsonSchemaOf, read } from './schemas.js'
+
+const MAX_BODY = 64 * 1024
+/** Throws for bytes that are not UTF-8, instead of replacing them. */
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+export interface ApiOptions {
+  log: Log
+  /** How long a client may take to send a request, and how long a connection may be without one, in milliseconds. Default 5000. */
+  requestTimeoutMs?: number | undefined
+}
+
+export interface ApiServer {
+  /** The VM that the API controls. Requests that arrive before wait for it. */
+  serve(vm: Vm): void
+  /** Stops listening, removes the socket file and closes every connection. */
+  close(): Promise<void>
+}
+
+/** Opens the control API: HTTP on a Unix socket. */
+export async function openApi(address: Address, { log, requestTimeoutMs = 5_000 }: ApiOptions): Promise<ApiServer> {
+  let serve!: (vm: Vm) => void
+  const served = new Promise<Vm>((resolve) => {
+    serve = resolve
+  })
+  const app = makeApp(log, requestTimeoutMs, served)
+  await app.ready()
+  const bound = await bindServer(app.server, address, { mode: 0o600 })
+  app.server.on('error', (error) => log.warn({ error: textOf(error) }, 'API accept failed'))
+  return {
+    serve,
+    async close() {
+      const closed = bound.close()
+      app.server.closeAllConnections()
+      await closed
+    },
+  }
+}
+
+/** The OpenAPI document of the control API. */
+export async function openApiDocument(): Promise<object> {
+  const app = makeApp(silentLog, 1, new Promise(() => {}))
+  await app.ready()
+  return app.swagger()
+}
+
+function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
+  let vm!: Vm
+  const app: App = fastify({
+    logger: false,
+    bodyLimit: MAX_BODY,
+    exposeHeadRoutes: false,
+    requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: requestTimeoutMs,
+    // An id that is too long is a wrong id, and its resource exists.
+    routerOptions: { maxParamLength: 20_000 },
+    http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.min(1_000, requestTimeoutMs) },
+    clientErrorHandler: refuse,
+    frameworkErrors: (error, _request, reply: FastifyReply) => {
+      const { status, body } = faultOf(frameworkFault(error))
+      return reply.code(status).send(body)
+    },
+  }).withTypeProvider<SchemaTypes>()
+  app.setReplySerializer((payload) => `${JSON.stringify(payload)}\n`)
+  app.setSerializerCompiler(() => (payload) => JSON.stringify(payload))
+  app.setValidatorCompiler(({ schema, httpPart }) => (value) => {
+    try {
+      // Fastify passes null for a body that is missing. A body that is null does not get this far.
+      return { value: read(schema as v.GenericSchema, value ?? undefined, httpPart ?? 'body') }
+    } catch (error) {
+      return { error: error as Error }
+    }
+  })
+  // As curl sends it: the body is JSON, whatever its content type says.
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, async (_request: IncomingMessage | object, bytes: Buffer) => parse(bytes))
+  app.setErrorHandler((error: FastifyError, { method, url }, reply) => {
+    const fault = faultOf(frameworkFault(error))
+    if (fault.status === 500) log.error({ method, url, error: error.stack ?? textOf(error) }, 'bug')
+    return reply
+      .code(fault.status)
+      .headers(fault.headers ?? {})
+      .send(fault.body)
+  })
+  app.addHook('onResponse', async ({ method, url }, { statusCode: status, elapsedTime }) => {
+    log.info({ method, url, status, ms: Math.round(elapsedTime) }, 'API request')
+  })
+  app.addHook('onRequest', async () => {
+    vm = await served
+  })
+  refuseOthers(app)
+  void app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'vmm-shim', description: 'The control API of a demo VMM', version: packageJson.version },
+    },
+    transform: ({ schema, url }) => ({ schema: schema && jsonSchemas(schema), url }),
+  })
+  void app.register(async (routes) => {
+    addRoutes(routes as App, () => vm)
+    routes.get('/openapi.json', { schema: { hide: true } as object }, async () => app.swagger())
+  })
+  return app
+}
+
+/** Every schema of a route as JSON Schema. */
+function jsonSchemas(schema: object): object {
+  const { body, params, response, ...rest } = schema as Record<string, unknown>
+  const responses = Object.entries(response ?? {}).map(([status, each]) => [status, jsonSchemaOf(each)])
+  return {
+    ...rest,
+    ...(body !== undefined && { body: jsonSchemaOf(body as v.GenericSchema) }),
+    ...(params !== undefined && { params: jsonSchemaOf(params as v.GenericSchema) }),
+    response: Object.fromEntries(responses),
+  }
+}
+
+/** The framework's own errors, in the API's words. */
+function frameworkFault(error: unknown): unknown {
+  const { code, statusCode } = error as Partial<FastifyError>
+  if (error instanceof HttpError || typeof statusCode !== 'number' || statusCode >= 500) return error
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new HttpError(413, 'body', `must have at most ${MAX_BODY} bytes`)
+  if (code === 'FST_ERR_BAD_URL') return new HttpError(400, 'id', 'must be percent-encoded correctly')
+  return new HttpError(statusCode, 'request', textOf(error))
+}
+
+/** Bytes that are not HTTP do not become a request. */
+function refuse(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (!socket.writable) return void socket.destroy()
+  const [status, reason] = STATUS_OF[error.code ?? ''] ?? [400, 'Bad Request']
+  const what = status === 408 ? 'it did not arrive in time' : `malformed HTTP: ${textOf(error)}`
+  const text = `${JSON.stringify(faultOf(new HttpError(status, 'request', what)).body)}\n`
+  const head = `HTTP/1.1 ${status} ${reason}\r\nconnection: close\r\ncontent-type: application/json`
+  socket.end(`${head}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`, () => socket.destroy())
+}
+
+const STATUS_OF: Readonly<Record<string, readonly [number, string]>> = {
+  HPE_HEADER_OVERFLOW: [431, 'Request Header Fields Too Large'],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'Request Timeout'],
+}
+
+function parse(bytes: Buffer): unknown {
+  let text: string
+  try {
+    text = utf8.decode(bytes)
+  } catch {
+    throw new HttpError(400, 'body', 'is not UTF-8')
+  }
+  if (text.trim() === '') return undefined
+  let body: unknown
+  try {
+    body = JSON.parse(text)
+  } catch (error) {
+    throw new HttpError(400, 'body', `is not JSON: ${textOf(error)}`)
+  }
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) throw new HttpError(400, 'body', 'must be a JSON object')
+  return body
+}
