@@ -9,7 +9,7 @@ import { addons } from './build-addons.mjs'
 
 const MAX_LINES = 60
 const root = fileURLToPath(new URL('..', import.meta.url))
-const folders = [...new Set([...addons.flatMap(({ sources }) => sources), 'e2e/bench'])]
+const folders = [...new Set([...addons.flatMap(({ sources }) => sources), 'e2e', 'e2e/bench', 'e2e/vhost-user'])]
 const files = folders
   .flatMap((folder) => readdirSync(join(root, folder)).map((file) => join(folder, file)))
   .filter((file) => /\.[ch]$/.test(file))

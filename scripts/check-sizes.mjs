@@ -1,4 +1,5 @@
-// Is a file one thought? No source file has more than 400 lines, no test or script more than 600, no function more than 80.
+// Is a file one thought? No source file has more than 400 lines, no test or script more than 600, no function more than 80. (The
+// functions of C are check-c's.)
 // `node scripts/check-sizes.mjs packages/client` looks at one folder.
 import { readFileSync } from 'node:fs'
 import ts from 'typescript'
@@ -17,7 +18,7 @@ for (const file of sourceFiles().filter(wanted(process.argv.slice(2)))) {
   const text = readFileSync(`${root}${file}`, 'utf8')
   const lines = text.trimEnd().split('\n')
   if (lines.length > MOST[kind]) findings.push({ file, line: 1, text: `${lines.length} lines; at most ${MOST[kind]}` })
-  for (const { name, line, length } of /[.][ch]$/.test(file) ? functionsOfC(lines) : functionsOf(file, text))
+  for (const { name, line, length } of /[.][ch]$/.test(file) ? [] : functionsOf(file, text))
     if (length > MOST.function) findings.push({ file, line, text: `${name} has ${length} lines; at most ${MOST.function}` })
 }
 report('check-sizes', findings)
@@ -45,18 +46,4 @@ function isGroupOfTests({ parent }) {
 function nameOf({ name, parent }) {
   const named = name ?? (ts.isVariableDeclaration(parent) || ts.isPropertyAssignment(parent) ? parent.name : undefined)
   return named === undefined ? 'a function' : `${named.getText()}()`
-}
-
-/** By the style of .clang-format: a function begins and ends in the first column. */
-function functionsOfC(lines) {
-  const found = []
-  let begin
-  lines.forEach((text, index) => {
-    if (/^\w.*\)\s*\{$/.test(text) || (text === '{' && begin === undefined)) begin = index
-    if (!text.startsWith('}') || begin === undefined) return
-    const name = /(\w+)\(/.exec(lines[begin])?.[1] ?? 'a function'
-    found.push({ name: `${name}()`, line: begin + 1, length: index - begin + 1 })
-    begin = undefined
-  })
-  return found
 }

@@ -1,3 +1,4 @@
+import { seededRandom } from '@upcall/foundation/testing/seeded-random'
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { TwoMachines, type Weather } from './support/two-machines.js'
@@ -22,21 +23,10 @@ const requests = fc.array(
   { minLength: 1, maxLength: 15 },
 )
 
-/** mulberry32 */
-function randomFrom(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-}
-
 it('in calm weather every request is answered, in order, over one connection', () => {
   fc.assert(
     fc.property(fc.array(fc.nat(3_000), { minLength: 1, maxLength: 30 }), fc.integer(), (times, seed) => {
-      const both = new TwoMachines(CALM, randomFrom(seed))
+      const both = new TwoMachines(CALM, seededRandom(seed))
       for (const ms of times) both.request(ms)
       both.run()
       expect(new Set(both.outcomes.values())).toEqual(new Set(['ok']))
@@ -56,7 +46,7 @@ it('in any weather each request settles once, truthfully, is done at most once, 
   let reconnected = 0
   fc.assert(
     fc.property(weather, requests, fc.integer(), (weather, requests, seed) => {
-      const both = new TwoMachines(weather, randomFrom(seed))
+      const both = new TwoMachines(weather, seededRandom(seed))
       const tokens = requests.map(({ at, ...options }) => both.request(at, options))
       both.run()
       for (const token of tokens) {
@@ -76,7 +66,7 @@ it('in any weather each request settles once, truthfully, is done at most once, 
       both.run()
       expect(both.client.state).toBe('Closed')
       expect(both.client.wakeAt).toBe(Number.POSITIVE_INFINITY)
-      for (const { server } of both.links) expect(['Ended', 'Handling']).toContain(server.state.name)
+      for (const { server } of both.links) expect(['Ended', 'Handling']).toContain(server.state.kind)
     }),
     // Always the same ones: what they bring about is looked at below.
     { numRuns: 500, seed: 1 },

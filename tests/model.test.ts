@@ -1,7 +1,7 @@
 import { type Effect, type OutsideEvent, SessionMachine, type SessionOptions } from '@upcall/client'
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { isToyRequest, tokenOf, toyGreeting, toyReply, toyService } from './support/toy-service.js'
+import { isToyRequest, tokenOf, toyGreeting, toyReply, toyService, toyTicket } from './support/toy-service.js'
 
 // Commands in any order against the client's machine. The model knows the wire and every promise made to a caller, not the machine's
 // inside: what must hold is checked on each effect.
@@ -176,17 +176,7 @@ const commands = [
         const token = world.nextToken++
         world.fates.set(token, 'waiting')
         if (clean) world.clean.add(token)
-        const request = { token, clean }
-        const bytes = toyService.encode(request, new Uint8Array(8))
-        const ticket = {
-          id: token,
-          request,
-          bytes,
-          op: `request ${token}`,
-          needsClean: clean,
-          replyTimeoutMs: toyService.replyTimeoutMs(request),
-          deadline: world.now + (timeoutMs ?? Number.POSITIVE_INFINITY),
-        }
+        const ticket = toyTicket({ token, clean }, world.now + (timeoutMs ?? Number.POSITIVE_INFINITY))
         world.accepted.push(token)
         world.tell({ type: 'request', ticket })
       },

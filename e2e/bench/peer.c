@@ -1,5 +1,6 @@
 /*
- * What a plain C program makes of a stream socket: the baseline of the bench in the guest, and the echo that every client talks to.
+ * What a plain C program makes of a stream socket: the baseline of the bench in the guest, and the echo that every client talks
+ * to.
  *
  *   peer serve <address>                echoes every connection, prints "listening"
  *   peer ping <address> <rounds>        1 KiB there and back, one at a time; prints microseconds each
@@ -17,10 +18,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <linux/vm_sockets.h>
+
+#include "../program.h"
 
 enum { MESSAGE = 1024, BLOCK = 65536, BACKLOG = 16 };
 
@@ -29,17 +31,6 @@ union address {
   struct sockaddr_vm vsock;
   struct sockaddr_un unix_path;
 };
-
-static void fail(const char* what) {
-  perror(what);
-  exit(1);
-}
-
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
 
 static socklen_t parse(const char* text, union address* address) {
   memset(address, 0, sizeof(*address));

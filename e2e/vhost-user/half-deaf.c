@@ -1,31 +1,21 @@
 /*
  * A program in the guest that says "no more" and talks on: half-deaf <vsock port> <seconds>
  *
- * Accepts one connection, shuts its receiving half, and streams for that long: bytes that count up from 0 to 250 and begin again. Prints
- * "listening", and at the end how many bytes it has sent.
+ * Accepts one connection, shuts its receiving half, and streams for that long: bytes that count up from 0 to 250 and begin again.
+ * Prints "listening", and at the end how many bytes it has sent.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <linux/vm_sockets.h>
 
+#include "../program.h"
+
 enum { PERIOD = 251, BLOCK = 64 * PERIOD };
-
-static void fail(const char* what) {
-  perror(what);
-  exit(1);
-}
-
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
 
 int main(int argc, char** argv) {
   if (argc != 3) {
@@ -48,7 +38,8 @@ int main(int argc, char** argv) {
   if (connection < 0) fail("accept");
   if (shutdown(connection, SHUT_RD) < 0) fail("shutdown");
   static unsigned char block[BLOCK];
-  for (int i = 0; i < BLOCK; i++) block[i] = (unsigned char)(i % PERIOD);
+  for (int i = 0; i < BLOCK; i++)
+    block[i] = (unsigned char)(i % PERIOD);
   unsigned long long sent = 0;
   for (double end = now() + strtod(argv[2], NULL); now() < end;) {
     ssize_t n = send(connection, block + sent % PERIOD, (size_t)(BLOCK - (int)(sent % PERIOD)), MSG_NOSIGNAL);

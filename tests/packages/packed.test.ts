@@ -163,9 +163,9 @@ function waysOut(folder: string, file: string): string[] {
   const { name, dependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest
   const known = [name, ...Object.keys(dependencies ?? {})]
   const paths = [...text.matchAll(/(?:[.]{1,2}\/)+\w[^\s'"`,;)]*/g)].map(([path]) => path)
-  const modules = [...text.matchAll(/(?:^(?:import|export)\b[^'"]*|\b(?:require|import)\()(["'])([^."'][^"'\s]*)\1/gm)].map(
-    ([, , module]) => module!,
-  )
+  const modules = [
+    ...text.matchAll(/(?:^(?:import|export)\b[^'"]*|\b(?:require|import)\()(["'])([^."'][^"'\s]*)\1(?=[);\n])/gm),
+  ].map(([, , module]) => module!)
   const isKnown = (module: string) => known.some((other) => module === other || module.startsWith(`${other}/`))
   return [
     ...paths.filter(isOutside),

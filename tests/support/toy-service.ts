@@ -48,3 +48,17 @@ function message(kind: number, token: number, flag: number, into: Uint8Array = n
   into[5] = flag
   return into
 }
+
+/** A request of the toy service as a session takes it; `deadline` is a time. */
+export function toyTicket({ token, clean }: ToyRequest, deadline: number) {
+  const request: ToyRequest = { token, clean }
+  return {
+    id: token,
+    request,
+    bytes: toyService.encode(request, new Uint8Array(TOY_MESSAGE_SIZE)),
+    op: `request ${token}`,
+    needsClean: clean,
+    replyTimeoutMs: toyService.replyTimeoutMs(request),
+    deadline,
+  }
+}

@@ -1,11 +1,8 @@
 import { SessionMachine, type SessionOptions } from '@upcall/client'
 import { FrameDecoder } from '@upcall/wire'
-import {
-  ConnectionMachine,
-  type Effect as ServerEffect,
-  type Event as ServerEvent,
-} from '../../packages/server/src/machine/connection.js'
-import { TOY_MESSAGE_SIZE, type ToyReply, type ToyRequest, tokenOf, toyGreeting, toyReply, toyService } from './toy-service.js'
+import { ConnectionMachine } from '../../packages/server/src/machine/connection-machine.js'
+import type { Effect as ServerEffect, ConnectionEvent as ServerEvent } from '../../packages/server/src/machine/event.js'
+import { TOY_MESSAGE_SIZE, type ToyReply, tokenOf, toyGreeting, toyReply, toyService, toyTicket } from './toy-service.js'
 
 /** How badly the world behaves: each the probability (0 … 1) that one thing goes wrong. */
 export interface Weather {
@@ -29,6 +26,8 @@ interface Link {
   readonly frames: FrameDecoder
   /** Read from the network and not taken by the server yet; null is EOF. */
   readonly inbox: (Uint8Array | null)[]
+  /** What the service has to say to the chunk that it took. */
+  readonly replies: Uint8Array[]
   lastToClient: number
   lastToServer: number
   over: boolean
@@ -68,17 +67,7 @@ export class TwoMachines {
   /** A request, `ms` from now. Returns its token. */
   request(ms: number, { clean = false, deadlineMs = Number.POSITIVE_INFINITY } = {}): number {
     const token = this.#next++
-    const request: ToyRequest = { token, clean }
-    const bytes = toyService.encode(request, new Uint8Array(TOY_MESSAGE_SIZE))
-    const ticket = {
-      id: token,
-      request,
-      bytes,
-      op: `request ${token}`,
-      needsClean: clean,
-      replyTimeoutMs: toyService.replyTimeoutMs(request),
-      deadline: this.now + ms + deadlineMs,
-    }
+    const ticket = toyTicket({ token, clean }, this.now + ms + deadlineMs)
     this.#after(ms, () => this.#tellClient({ type: 'request', ticket }))
     return token
   }
@@ -97,7 +86,7 @@ export class TwoMachines {
       this.now = Math.max(this.now, at)
       while (this.#agenda[0] !== undefined && this.#agenda[0].at <= this.now) this.#agenda.shift()!.run()
       if (this.client.wakeAt <= this.now) this.#tellClient({ type: 'wake' })
-      for (const link of this.links) if (deadlineOf(link) <= this.now) this.#tellServer(link, { name: 'tick' })
+      for (const link of this.links) if (deadlineOf(link) <= this.now) this.#tellServer(link, { type: 'wake' })
     }
   }
 
@@ -146,7 +135,7 @@ export class TwoMachines {
     }
     const server = new ConnectionMachine({ serviceByteTimeoutMs: 400, writeTimeoutMs: 1_000 }, this.now)
     const frames = new FrameDecoder(TOY_MESSAGE_SIZE)
-    const link: Link = { conn, server, frames, inbox: [], lastToClient: 0, lastToServer: 0, over: false }
+    const link: Link = { conn, server, frames, inbox: [], replies: [], lastToClient: 0, lastToServer: 0, over: false }
     this.links.push(link)
     if (this.#happens(this.#weather.cutOff)) this.#after(this.#random() * 2_000, () => this.#cutOff(link))
     this.#tellClient({ type: 'dialed', conn })
@@ -178,7 +167,7 @@ export class TwoMachines {
   #cutOff(link: Link): void {
     const error = new Error('reset')
     this.#tellClient({ type: 'ended', conn: link.conn, error })
-    this.#tellServer(link, { name: 'error', error })
+    this.#tellServer(link, { type: 'error', error })
   }
 
   #pieces(bytes: Uint8Array | null): (Uint8Array | null)[] {
@@ -192,37 +181,42 @@ export class TwoMachines {
   #feedServer(link: Link): void {
     while (link.server.reads && link.inbox.length > 0) {
       const piece = link.inbox.shift()!
-      this.#tellServer(link, piece === null ? { name: 'eof' } : { name: 'chunk', chunk: piece })
+      this.#tellServer(link, piece === null ? { type: 'eof' } : { type: 'chunk', chunk: piece })
     }
   }
 
   #tellServer(link: Link, event: ServerEvent): void {
     if (link.over) return
-    for (const effect of link.server.on(event, this.now)) this.#perform(link, effect)
+    for (const effect of link.server.step(event, this.now)) this.#perform(link, effect)
     this.#feedServer(link)
   }
 
   #perform(link: Link, effect: ServerEffect): void {
-    switch (effect.do) {
+    switch (effect.type) {
       case 'open':
         if (this.#happens(this.#weather.unavailable))
-          this.#tellServer(link, { name: 'refused', end: { reason: 'unavailable', byte: effect.byte } })
-        else this.#tellServer(link, { name: 'opened', greeting: toyGreeting() })
+          this.#tellServer(link, { type: 'refused', end: { reason: 'unavailable', byte: effect.byte } })
+        else this.#tellServer(link, { type: 'opened', greeting: toyGreeting() })
         break
       case 'receive':
         this.#serve(link, effect.chunk)
         break
       case 'write':
-        for (const bytes of effect.chunks) this.#toClient(link, bytes)
-        this.#tellServer(link, { name: 'flushed' })
+        this.#toClient(link, effect.bytes)
+        this.#tellServer(link, { type: 'taken' })
         break
+      case 'next': {
+        const bytes = link.replies.shift()
+        this.#tellServer(link, bytes === undefined ? { type: 'replied' } : { type: 'reply', bytes })
+        break
+      }
       case 'end':
         this.#toClient(link, null)
-        this.#tellServer(link, { name: 'finished' })
+        this.#tellServer(link, { type: 'finished' })
         break
       case 'destroy':
         this.#toClient(link, null)
-        this.#tellServer(link, { name: 'closed' })
+        this.#tellServer(link, { type: 'closed' })
         link.over = true
         break
     }
@@ -237,7 +231,10 @@ export class TwoMachines {
     })
     if (replies.length > 0 && this.#happens(this.#weather.crashes)) return
     const ms = this.#happens(this.#weather.dawdles) ? this.#random() * LONGEST_ANSWER_MS : 0
-    this.#after(ms, () => this.#tellServer(link, { name: 'replied', replies }))
+    this.#after(ms, () => {
+      link.replies.push(...replies)
+      this.#tellServer(link, { type: 'answered' })
+    })
   }
 
   // ---- time and chance
@@ -265,5 +262,5 @@ export class TwoMachines {
 }
 
 function deadlineOf({ server, over }: Link): number {
-  return over ? Number.POSITIVE_INFINITY : (server.deadline ?? Number.POSITIVE_INFINITY)
+  return over ? Number.POSITIVE_INFINITY : server.wakeAt
 }

@@ -6,8 +6,22 @@ export const GIB = 1 << 30
 /** A number in each block makes it differ from all others; not a power of two, so that it falls out of step with every buffer. */
 const BLOCK = 61_440
 
+/** Sends 1 GiB and reads to the end at the same time. Resolves with the MD5 of both, and with how many bytes came. */
+export async function bothWays(socket, words) {
+  const hash = createHash('md5')
+  let length = 0
+  socket.on('data', (chunk) => {
+    hash.update(chunk)
+    length += chunk.length
+  })
+  const ended = once(socket, 'end')
+  const sent = await patterned(socket, words)
+  await ended
+  return { length, received: hash.digest('hex'), sent }
+}
+
 /** Writes 1 GiB, ends, and resolves with its MD5. */
-export async function patterned(socket, words) {
+async function patterned(socket, words) {
   const hash = createHash('md5')
   const block = Buffer.alloc(BLOCK, words)
   for (let sent = 0, number = 0; sent < GIB; number++) {

@@ -26,7 +26,11 @@ export function setUp(options: Partial<SimulatedGuestOptions> = {}) {
   const connect = () => {
     const connection = new Connection(++connections)
     const session: GuestSession = service.open(connection)
-    const receive = (chunk: Uint8Array) => session.receive(chunk, 0)
+    const receive = async (chunk: Uint8Array) => {
+      const replies: Uint8Array[] = []
+      for await (const reply of await session.receive(chunk, 0)) replies.push(reply)
+      return replies
+    }
     /** The one reply to a request. */
     const ask = async (request: Request): Promise<Reply | typeof NO_REPLY> => {
       const [reply, more] = await receive(encodeUnchecked(request, arch))
@@ -43,7 +47,7 @@ export function setUp(options: Partial<SimulatedGuestOptions> = {}) {
       session,
       /** Everything that a chunk brings back. */
       async send(chunk: Uint8Array): Promise<Uint8Array[]> {
-        return [...(await receive(chunk))]
+        return receive(chunk)
       },
       ask,
       result,

@@ -1,35 +1,33 @@
 import type { Duplex } from 'node:stream'
-import { debuglog } from 'node:util'
-import { checkFunction, ignoreRejection, isPromise, show } from './check.js'
-import type { Clock } from './clock.js'
-import { ConnectionMachine, type Effect, type Event, type Limits } from './machine/connection.js'
+import type { Clock } from '@upcall/foundation/clock'
+import { Driver } from '@upcall/foundation/driver'
+import { isPromise } from '@upcall/foundation/returned'
+import { show } from '@upcall/foundation/show'
+import { traceOf } from '@upcall/foundation/trace'
+import { greetingOf, isAvailable, openSession, repliesOf } from './checked-service.js'
+import { Delays } from './delays.js'
+import { ConnectionMachine } from './machine/connection-machine.js'
 import type { Disconnect } from './machine/end.js'
+import type { ConnectionEvent, Effect } from './machine/event.js'
+import type { Limits } from './machine/table.js'
+import type { Next, ReplySource } from './replies.js'
 import type { GuestConnection, GuestService, GuestSession } from './service.js'
 
 /** One accepted connection, as the server's user sees it. */
 export interface ServerConnection {
-  /** Counts the server's connections, from 1. */
+  /** The server numbers its connections from 1. */
   readonly id: number
-  /** Who is at the other end, as `accept` was told; otherwise empty. */
+  /** The other end, as `accept` was told; otherwise empty. */
   readonly remote: string
-  /** The byte of the service that has the connection; undefined before one does. */
+  /** The byte of the service that has the connection; undefined before that. */
   readonly service: number | undefined
   /** Resolves when the stream has closed; never rejects. */
   readonly closed: Promise<Disconnect>
-  /** Ends the connection at once; what the service still works on is dropped. Resolves when the stream has closed. Twice is once. */
+  /** Ends the connection at once; what the service still works on is dropped. Resolves when the stream has closed. Idempotent. */
   close(): Promise<Disconnect>
 }
 
-/** What all connections of a server share. */
-export interface Shared {
-  readonly clock: Clock
-  readonly limits: Limits
-  service(byte: number): GuestService | undefined
-  /** A service failed a connection, which ends for it. */
-  onServiceError(connection: ServerConnection, fault: ServiceFault): void
-}
-
-/** What a service did wrong: threw, rejected, or gave what it may not give. */
+/** What a service did wrong: it threw, rejected, or returned a value that is not allowed. */
 export interface ServiceFault {
   /** The service's byte. */
   readonly service: number
@@ -38,12 +36,18 @@ export interface ServiceFault {
   readonly error: unknown
 }
 
-const log = debuglog('upcall')
+/** What all connections of a server share. */
+export interface Shared {
+  /** For the diagnostics channel. */
+  readonly server: object
+  readonly clock: Clock
+  readonly limits: Limits
+  service(byte: number): GuestService | undefined
+}
 
-// setTimeout fires at once beyond this; an early tick is harmless.
-const LONGEST_TIMER_MS = 0x7fff_ffff
+const trace = traceOf('server')
 
-/** Drives one {@link ConnectionMachine} over one stream, and owns both: the stream, its listeners, the timers and the session end here. */
+/** Drives one {@link ConnectionMachine} over one stream, and owns both: the stream, its listeners and the session end here. */
 export class Connection implements ServerConnection, GuestConnection {
   readonly id: number
   readonly remote: string
@@ -51,14 +55,15 @@ export class Connection implements ServerConnection, GuestConnection {
   readonly #shared: Shared
   readonly #stream: Duplex
   readonly #machine: ConnectionMachine
-  readonly #delays = new Set<() => void>()
+  readonly #driver: Driver<ConnectionEvent, Effect>
+  readonly #delays: Delays
   #resolveClosed!: (end: Disconnect) => void
   #session: GuestSession | undefined
   #service: number | undefined
   /** The byte that the client sent. */
   #asked = 0
-  #writing: Iterator<Uint8Array> | undefined
-  #timer: { readonly at: number; cancel(): void } | undefined
+  #replies: ReplySource | undefined
+  #awaitsDrain = false
   #flowing = true
   #eof: boolean
   #finished: boolean
@@ -69,7 +74,10 @@ export class Connection implements ServerConnection, GuestConnection {
     this.remote = remote
     this.#shared = shared
     this.#stream = stream
-    this.#machine = new ConnectionMachine(shared.limits, shared.clock.now())
+    const { clock, limits } = shared
+    this.#machine = new ConnectionMachine(limits, clock.now())
+    this.#driver = new Driver({ machine: this.#machine, clock, perform: (effect) => this.#perform(effect) })
+    this.#delays = new Delays(clock, id)
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve
     })
@@ -84,34 +92,27 @@ export class Connection implements ServerConnection, GuestConnection {
   /** Begins to read. */
   start(): void {
     const stream = this.#stream
-    // Stays for good: an error behind the end is nobody's concern, but must not be unhandled.
-    stream.on('error', (error) => this.#run({ name: 'error', error }))
+    // Stays for good: an error after the end means nothing, but must not be unhandled.
+    stream.on('error', (error) => this.#tell({ type: 'error', error }))
     stream.on('close', () => this.#onClose())
     stream.on('finish', () => {
       this.#finished = true
-      this.#sync()
+      this.#follow()
     })
-    stream.on('drain', () => this.#onDrain())
+    stream.on('drain', () => {
+      if (!this.#awaitsDrain) return
+      this.#awaitsDrain = false
+      this.#tell({ type: 'taken' })
+    })
     stream.on('end', () => {
       this.#eof = true
-      this.#sync()
+      this.#follow()
     })
-    stream.on('data', (chunk: unknown) => {
-      if (!(chunk instanceof Uint8Array)) {
-        stream.destroy(
-          new TypeError(`accept: the stream must give bytes, got ${show(chunk)}; leave out setEncoding and objectMode`),
-        )
-        return
-      }
-      // Paused before anything else: a stream in memory may bring the next chunk while this one is being answered.
-      this.#flowing = false
-      stream.pause()
-      this.#run({ name: 'chunk', chunk })
-    })
+    stream.on('data', (chunk: unknown) => this.#onData(chunk))
     if (stream.closed) queueMicrotask(() => this.#onClose())
     else {
       stream.resume()
-      this.#sync()
+      this.#tell({ type: 'wake' })
     }
   }
 
@@ -121,291 +122,184 @@ export class Connection implements ServerConnection, GuestConnection {
   }
 
   stop(end: Disconnect): void {
-    this.#run({ name: 'stop', end })
+    this.#tell({ type: 'stop', end })
   }
 
   delay(ms: number): Promise<void> {
-    const { clock } = this.#shared
-    const promise = new Promise<void>((resolve, reject) => {
-      // Beyond its range setTimeout fires at once.
-      if (typeof ms !== 'number' || !(ms >= 0 && ms <= LONGEST_TIMER_MS))
-        throw new RangeError(`ms: must be a number of milliseconds in 0 … ${LONGEST_TIMER_MS}, got ${show(ms)}`)
-      const over = () => reject(new Error(`connection ${this.id}: ended during a delay of ${ms} ms`))
-      if (this.#gone) {
-        over()
-        return
-      }
-      const drop = () => {
-        cancel()
-        over()
-      }
-      const cancel = clock.setTimer(ms, () => {
-        this.#delays.delete(drop)
-        resolve()
-      })
-      this.#delays.add(drop)
-    })
-    // A service may have stopped waiting; that is no unhandled rejection.
-    promise.catch(() => {})
-    return promise
+    return this.#delays.start(ms)
   }
 
-  #run(event: Event): void {
-    for (const effect of this.#machine.on(event, this.#shared.clock.now())) this.#perform(effect)
-    this.#sync()
+  #tell(event: ConnectionEvent): void {
+    this.#driver.tell(event)
+    this.#follow()
+  }
+
+  /** Brings the stream in line with the machine's state. */
+  #follow(): void {
+    if (this.#gone) return
+    if (this.#machine.state.kind === 'Ending' && this.#finished) this.#driver.tell({ type: 'finished' })
+    if (!this.#machine.reads) return
+    if (this.#eof) this.#tell({ type: 'eof' })
+    else if (!this.#flowing) {
+      this.#flowing = true
+      this.#stream.resume()
+    }
+  }
+
+  #onData(chunk: unknown): void {
+    if (!(chunk instanceof Uint8Array)) {
+      this.#stream.destroy(
+        new TypeError(`accept: the stream must deliver bytes, got ${show(chunk)}. Leave out setEncoding and objectMode.`),
+      )
+      return
+    }
+    // Paused before anything else: a stream in memory may deliver the next chunk while this one is answered.
+    this.#flowing = false
+    this.#stream.pause()
+    this.#tell({ type: 'chunk', chunk })
   }
 
   #perform(effect: Effect): void {
-    switch (effect.do) {
+    trace({ server: this.#shared.server, connection: this, effect }, 'connection %d %s: %o', this.id, this.remote, effect)
+    switch (effect.type) {
       case 'open':
         this.#open(effect.byte)
-        return
+        break
       case 'receive':
         this.#receive(effect.chunk)
-        return
+        break
+      case 'next':
+        this.#next()
+        break
       case 'write':
-        this.#beginWriting(effect.chunks)
-        return
+        this.#write(effect.bytes)
+        break
       case 'end':
         this.#stream.end()
-        return
+        break
       case 'destroy':
         this.#stream.destroy()
-        return
+        break
     }
   }
 
   #open(byte: number): void {
     this.#asked = byte
     const service = this.#shared.service(byte)
+    const refuse = (reason: 'unknown-service' | 'unavailable') => this.#tell({ type: 'refused', end: { reason, byte } })
     if (service === undefined) {
-      this.#run({ name: 'refused', end: { reason: 'unknown-service', byte } })
+      refuse('unknown-service')
       return
     }
-    let available: boolean
-    try {
-      available = service.available === undefined || checkAvailable(service.available(this.#shared.clock.now()))
-    } catch (error) {
-      this.#fail('available', error)
-      return
+    const open = () => {
+      this.#session = openSession(service, this)
+      return greetingOf(this.#session)
     }
-    if (!available) {
-      this.#run({ name: 'refused', end: { reason: 'unavailable', byte } })
-      return
+    const opened = (greeting: Uint8Array) => {
+      this.#service = byte
+      this.#tell({ type: 'opened', greeting })
     }
-    let greeting: Uint8Array
-    try {
-      const session: unknown = service.open(this)
-      if (isPromise(session)) {
-        ignoreRejection(session)
-        throw new TypeError('open: must not return a promise')
-      }
-      checkSession(session)
-      // From here on it is closed with the connection, whatever else is wrong with it.
-      this.#session = session
-      greeting = checkBytes('greeting', session.greeting)
-      checkFunction('receive', session.receive)
-    } catch (error) {
-      this.#fail('open', error)
-      return
-    }
-    this.#service = byte
-    this.#run({ name: 'opened', greeting })
-  }
-
-  /** The service failed: the connection ends for it, and the server's owner learns of it. */
-  #fail(where: ServiceFault['where'], error: unknown): void {
-    if (this.#machine.state.name === 'Ended') {
-      log('connection %d %s: the service failed in %s, behind the end: %o', this.id, this.remote, where, error)
-      return
-    }
-    this.#tell(where, error)
-    this.#run({ name: 'failed', error })
-  }
-
-  #tell(where: ServiceFault['where'], error: unknown): void {
-    log('connection %d %s: the service failed in %s: %o', this.id, this.remote, where, error)
-    this.#shared.onServiceError(this, { service: this.#asked, where, error })
+    this.#ask(
+      'available',
+      () => isAvailable(service, this.#shared.clock.now()),
+      (available) => (available ? this.#ask('open', open, opened) : refuse('unavailable')),
+    )
   }
 
   #receive(chunk: Uint8Array): void {
-    let replies: unknown
-    let promised: Promise<unknown> | undefined
+    const answered = (replies: ReplySource) => {
+      this.#replies = replies
+      if (this.#gone) this.#stopReplies((error) => this.#report('reply', error, true))
+      this.#tell({ type: 'answered' })
+    }
+    this.#ask('receive', () => repliesOf(this.#session!, chunk, this.#shared.clock.now()), answered)
+  }
+
+  #next(): void {
+    this.#ask(
+      'reply',
+      () => this.#replies!.next(),
+      (reply: Next) => {
+        if (reply === undefined) this.#replies = undefined
+        this.#tell(reply === undefined ? { type: 'replied' } : { type: 'reply', bytes: reply })
+      },
+    )
+  }
+
+  /** Asks the service for a value, which may come later. What fails is a fault of the service. */
+  #ask<T>(where: ServiceFault['where'], ask: () => T | Promise<T>, got: (value: T) => void): void {
+    const failed = (error: unknown) => this.#fail(where, error)
+    let answer: T | Promise<T>
     try {
-      replies = this.#session!.receive(chunk, this.#shared.clock.now())
-      if (isPromise(replies)) promised = Promise.resolve(replies)
+      answer = ask()
     } catch (error) {
-      this.#fail('receive', error)
+      failed(error)
       return
     }
-    if (promised === undefined) this.#replied(replies)
-    else
-      promised.then(
-        (replies) => this.#replied(replies),
-        (error: unknown) => this.#fail('receive', error),
-      )
+    if (answer instanceof Promise) answer.then(got, failed)
+    else got(answer)
   }
 
-  #replied(replies: unknown): void {
+  #write(bytes: Uint8Array): void {
     try {
-      checkIterable(replies)
+      this.#awaitsDrain = bytes.length > 0 && !this.#stream.write(bytes)
     } catch (error) {
-      this.#fail('receive', error)
+      this.#stream.destroy(error instanceof Error ? error : new Error(`write: ${show(error)}`))
       return
     }
-    this.#run({ name: 'replied', replies })
+    if (!this.#awaitsDrain) this.#tell({ type: 'taken' })
   }
 
-  #beginWriting(chunks: Iterable<Uint8Array>): void {
+  /** The service failed: its connection ends, and the server's user learns of it. */
+  #fail(where: ServiceFault['where'], error: unknown): void {
+    if (where === 'reply') this.#stopReplies((second) => this.#report('reply', second, true))
+    const late = this.#machine.state.kind === 'Ended'
+    this.#report(where, error, late)
+    if (!late) this.#tell({ type: 'failed', error })
+  }
+
+  /** `late`: it comes after another end of the connection, and so changes nothing. */
+  #report(where: ServiceFault['where'], error: unknown, late = false): void {
+    const fault = { server: this.#shared.server, connection: this, service: this.#asked, where, error, ...(late && { late }) }
+    const text = `connection %d %s: the service failed in %s${late ? ', after the end' : ''}: %o`
+    trace(fault, text, this.id, this.remote, where, error)
+  }
+
+  /** No more replies are wanted. */
+  #stopReplies(onError: (error: unknown) => void): void {
+    const replies = this.#replies
+    this.#replies = undefined
     try {
-      const writing: unknown = chunks[Symbol.iterator]()
-      if (typeof writing !== 'object' || writing === null)
-        throw new TypeError(`receive: must give an iterable of replies, whose iterator is ${show(writing)}`)
-      this.#writing = writing as Iterator<Uint8Array>
+      replies?.stop((error) => this.#report('reply', error, true))
     } catch (error) {
-      this.#fail('receive', error)
-      return
+      onError(error)
     }
-    this.#write()
-  }
-
-  /** Pulls replies only as fast as the client takes them. */
-  #write(): void {
-    while (this.#writing !== undefined) {
-      let reply: Uint8Array | undefined
-      try {
-        reply = replyOf(this.#writing.next())
-      } catch (error) {
-        try {
-          this.#stopWriting()
-        } catch (second) {
-          // The first error is the one to tell.
-          log('connection %d %s: the service failed in what makes the replies, too: %o', this.id, this.remote, second)
-        }
-        this.#fail('reply', error)
-        return
-      }
-      // What makes the replies may have ended the connection.
-      if (this.#writing === undefined) return
-      if (reply === undefined) {
-        this.#writing = undefined
-        this.#run({ name: 'flushed' })
-        return
-      }
-      try {
-        if (reply.length > 0 && !this.#stream.write(reply)) return
-      } catch (error) {
-        this.#stream.destroy(error instanceof Error ? error : new Error(`write: ${show(error)}`))
-        return
-      }
-    }
-  }
-
-  /** No more replies are wanted: a generator that makes them comes to its `finally`. */
-  #stopWriting(): void {
-    const writing = this.#writing
-    this.#writing = undefined
-    ignoreRejection(writing?.return?.())
-  }
-
-  #onDrain(): void {
-    if (this.#writing === undefined) return
-    this.#run({ name: 'progress' })
-    this.#write()
-  }
-
-  /** Brings the stream and the timer in line with the machine's state. */
-  #sync(): void {
-    if (this.#gone) return
-    if (this.#machine.state.name === 'Ending' && this.#finished) {
-      this.#run({ name: 'finished' })
-      return
-    }
-    if (this.#machine.reads) {
-      if (this.#eof) {
-        this.#run({ name: 'eof' })
-        return
-      }
-      if (!this.#flowing) {
-        this.#flowing = true
-        this.#stream.resume()
-      }
-    }
-    this.#arm(this.#machine.deadline)
-  }
-
-  #arm(deadline: number | undefined): void {
-    if (this.#timer?.at === deadline) return
-    this.#timer?.cancel()
-    this.#timer = undefined
-    if (deadline === undefined || deadline === Number.POSITIVE_INFINITY) return
-    const { clock } = this.#shared
-    const cancel = clock.setTimer(Math.min(Math.max(0, deadline - clock.now()), LONGEST_TIMER_MS), () => {
-      this.#timer = undefined
-      this.#run({ name: 'tick' })
-    })
-    this.#timer = { at: deadline, cancel }
   }
 
   #onClose(): void {
     if (this.#gone) return
-    this.#run({ name: 'closed' })
+    this.#driver.tell({ type: 'closed' })
+    this.#driver.stop()
     this.#gone = true
-    this.#arm(undefined)
-    for (const drop of this.#delays) drop()
-    this.#delays.clear()
+    this.#delays.end()
     const { state } = this.#machine
-    let end: Disconnect = state.name === 'Ended' ? state.end : { reason: 'client' }
-    for (const stop of [() => this.#stopWriting(), () => this.#closeSession()]) {
-      try {
-        stop()
-      } catch (error) {
-        this.#tell('close', error)
-        // The first fault is the one that ended it.
-        if (end.reason !== 'service-error') end = { reason: 'service-error', error }
-      }
+    let end: Disconnect = state.kind === 'Ended' ? state.end : { reason: 'client' }
+    const failed = (error: unknown) => {
+      this.#report('close', error)
+      // The first fault is the one that ended it.
+      if (end.reason !== 'service-error') end = { reason: 'service-error', error }
+    }
+    this.#stopReplies(failed)
+    try {
+      this.#closeSession()
+    } catch (error) {
+      failed(error)
     }
     this.#resolveClosed(end)
   }
 
   #closeSession(): void {
     const closed: unknown = this.#session?.close()
-    if (!isPromise(closed)) return
-    Promise.resolve(closed).catch((error: unknown) =>
-      log('connection %d %s: the service failed in close, behind the end: %o', this.id, this.remote, error),
-    )
+    if (isPromise(closed)) Promise.resolve(closed).catch((error: unknown) => this.#report('close', error, true))
   }
-}
-
-// Services come from outside, some of them without types: what they give is looked at before it can do harm to others.
-
-function checkAvailable(value: unknown): boolean {
-  ignoreRejection(value)
-  if (isPromise(value)) throw new TypeError('available: must not return a promise')
-  if (typeof value !== 'boolean') throw new TypeError(`available: must return true or false, got ${show(value)}`)
-  return value
-}
-
-/** A session that cannot be told of the end is none; the rest of it is looked at once it can. */
-function checkSession(session: unknown): asserts session is GuestSession {
-  if (typeof session !== 'object' || session === null) throw new TypeError(`open: must return a session, got ${show(session)}`)
-  checkFunction('close', (session as Partial<GuestSession>).close)
-}
-
-function checkIterable(value: unknown): asserts value is Iterable<Uint8Array> {
-  if (typeof value !== 'object' || typeof (value as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] !== 'function')
-    throw new TypeError(`receive: must give an iterable of replies, got ${value === null ? null : typeof value}`)
-}
-
-/** Undefined behind the last one. */
-function replyOf(result: IteratorResult<Uint8Array>): Uint8Array | undefined {
-  ignoreRejection(result)
-  if (typeof result !== 'object' || result === null || isPromise(result))
-    throw new TypeError(`reply: an iterator must give { done, value }, got ${show(result)}`)
-  return result.done === true ? undefined : checkBytes('reply', result.value)
-}
-
-function checkBytes(name: string, value: Uint8Array): Uint8Array {
-  if (!(value instanceof Uint8Array)) throw new TypeError(`${name}: must be a Uint8Array, got ${typeof value}`)
-  return value
 }

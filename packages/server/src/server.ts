@@ -1,8 +1,16 @@
-import { channel } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
-import { checkFunction, checkObject, positive, show } from './check.js'
-import { type Clock, systemClock } from './clock.js'
+import {
+  checkClock,
+  checkFunction,
+  checkObject,
+  checkString,
+  duration,
+  integer,
+  wrongType,
+  wrongValue,
+} from '@upcall/foundation/check'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { Connection, type ServerConnection, type Shared } from './connection.js'
 import type { Disconnect } from './machine/end.js'
 import type { GuestService } from './service.js'
@@ -15,11 +23,11 @@ export interface UpcallServerOptions {
   /** How long a client may take to send its service byte, in milliseconds. Default 10,000, as in the guest kernel. */
   serviceByteTimeoutMs?: number | undefined
   /**
-   * How long a client may leave what is written to it unread once the stream's buffers are full, in milliseconds. Also the bound on
-   * closing a connection in peace. Default 30,000.
+   * How long a client may leave a reply unread when the stream's buffers are full, in milliseconds. It also bounds how long a
+   * connection may take to end in order. Default 30,000.
    */
   writeTimeoutMs?: number | undefined
-  /** How many connections may be open at once, an integer; one more is closed unread. Default: Infinity, any number, as in the guest kernel. */
+  /** How many connections may be open at once, an integer; one more is closed unread. Default: Infinity, as in the guest kernel. */
   maxConnections?: number | undefined
 }
 
@@ -30,15 +38,14 @@ export interface UpcallServerEvents {
   disconnect: [connection: ServerConnection, end: Disconnect]
 }
 
-const diagnostics = channel('upcall:server')
-
 /**
- * The guest's end of the upcall channel: takes connected streams, reads the service byte, and hands each connection to its service.
- * Connections are served concurrently. It never emits `'error'`: what goes wrong on a connection ends that connection, and
- * `'disconnect'` says why.
+ * The guest's end of the upcall channel: it takes connected streams, reads the service byte, and hands each connection to its service.
+ * Connections are served concurrently. It never emits `'error'`: a failure on a connection ends that connection, and `'disconnect'`
+ * says why.
  *
- * What a service does wrong is also published on the diagnostics channel `upcall:server`, as
- * `{ server, connection, service, where, error }`, and logged with its stack under `NODE_DEBUG=upcall`.
+ * Everything that it does to its connections is published on the diagnostics channel `upcall:server`, as `{ server, connection, effect }`,
+ * and printed under `NODE_DEBUG=upcall-server`. So is a fault of a service, with its stack, as
+ * `{ server, connection, service, where, error }`.
  */
 export class UpcallServer extends EventEmitter<UpcallServerEvents> implements AsyncDisposable {
   readonly #shared: Shared
@@ -47,27 +54,24 @@ export class UpcallServer extends EventEmitter<UpcallServerEvents> implements As
   #accepted = 0
   #closing: Promise<void> | undefined
 
-  /** @throws TypeError or RangeError that names the option: a service that is none, a byte that is none or is taken twice, a timeout or limit that is not positive. */
+  /** @throws TypeError or RangeError that names the wrong option. */
   constructor(options: UpcallServerOptions) {
     super()
     checkObject('options', options)
     const services = byByte(options.services)
-    const { clock = systemClock, serviceByteTimeoutMs = 10_000, writeTimeoutMs = 30_000 } = options
-    const { maxConnections = Number.POSITIVE_INFINITY } = options
-    checkObject('clock', clock, 'an object with now and setTimer')
-    checkFunction('clock.now', clock.now)
-    checkFunction('clock.setTimer', clock.setTimer)
+    const { clock = systemClock, maxConnections = Number.POSITIVE_INFINITY } = options
+    checkClock(clock)
     this.#shared = {
+      server: this,
       clock,
       limits: {
-        serviceByteTimeoutMs: positive('serviceByteTimeoutMs', serviceByteTimeoutMs),
-        writeTimeoutMs: positive('writeTimeoutMs', writeTimeoutMs),
+        serviceByteTimeoutMs: duration('serviceByteTimeoutMs', options.serviceByteTimeoutMs, 10_000),
+        writeTimeoutMs: duration('writeTimeoutMs', options.writeTimeoutMs, 30_000),
       },
       service: (byte) => services.get(byte),
-      onServiceError: (connection, fault) => diagnostics.publish({ server: this, connection, ...fault }),
     }
     if (maxConnections !== Number.POSITIVE_INFINITY && !(Number.isInteger(maxConnections) && maxConnections > 0))
-      throw new RangeError(`maxConnections: must be a positive integer or Infinity, got ${show(maxConnections)}`)
+      wrongValue('maxConnections', 'an integer above 0 or Infinity', maxConnections)
     this.#maxConnections = maxConnections
   }
 
@@ -80,14 +84,14 @@ export class UpcallServer extends EventEmitter<UpcallServerEvents> implements As
    * Takes over a connected stream: from here on the server reads, writes, ends and destroys it. After `close()` it is destroyed at once.
    *
    * @param stream - With `allowHalfOpen: true` a client that ends its half still gets the replies to what it sent.
-   * @param options - `remote`: who is at the other end, for messages.
-   * @throws TypeError if the stream is none.
+   * @param options - `remote`: the other end, for messages.
+   * @throws TypeError if it is not a Duplex stream.
    */
   accept(stream: Duplex, options: { remote?: string | undefined } = {}): ServerConnection {
-    if (!isDuplex(stream)) throw new TypeError(`stream: must be a Duplex stream, got ${show(stream)}`)
+    if (!isDuplex(stream)) wrongType('stream', 'a Duplex stream', stream)
     checkObject('options', options)
     const { remote = '' } = options
-    if (typeof remote !== 'string') throw new TypeError(`remote: must be a string, got ${show(remote)}`)
+    checkString('remote', remote)
     this.#accepted += 1
     const connection = new Connection(stream, this.#accepted, remote, this.#shared)
     const full = this.#connections.size >= this.#maxConnections
@@ -103,7 +107,7 @@ export class UpcallServer extends EventEmitter<UpcallServerEvents> implements As
     return connection
   }
 
-  /** Ends every connection at once. Resolves when each stream has closed. Twice is once. */
+  /** Ends every connection at once. Resolves when each stream has closed. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= Promise.all([...this.#connections].map((connection) => connection.close())).then(() => {})
     return this.#closing
@@ -116,15 +120,13 @@ export class UpcallServer extends EventEmitter<UpcallServerEvents> implements As
 
 function byByte(services: Iterable<GuestService>): Map<number, GuestService> {
   if (typeof services !== 'object' || typeof services?.[Symbol.iterator] !== 'function')
-    throw new TypeError(`services: must be an iterable of services, got ${show(services)}`)
+    wrongType('services', 'an iterable of services', services)
   const found = new Map<number, GuestService>()
   for (const service of services) {
     const path = `services[${found.size}]`
     checkObject(path, service, 'a GuestService object')
-    const { byte } = service
-    if (!Number.isInteger(byte) || byte < 0 || byte > 0xff)
-      throw new RangeError(`${path}.byte: must be an integer in 0 … 255, got ${show(byte)}`)
-    if (found.has(byte)) throw new RangeError(`${path}.byte: 0x${byte.toString(16)} already belongs to another service`)
+    const byte = integer(`${path}.byte`, service.byte, { max: 0xff })
+    if (found.has(byte)) throw new RangeError(`${path}.byte: must be free, but 0x${byte.toString(16)} belongs to another service`)
     checkFunction(`${path}.open`, service.open)
     if (service.available !== undefined) checkFunction(`${path}.available`, service.available, 'a function or left out')
     found.set(byte, service)

@@ -1,30 +1,22 @@
 import { channel } from 'node:diagnostics_channel'
 import { Duplex } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
+import { printed } from '@upcall/foundation/testing/printed'
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { type GuestConnection, type GuestService, type GuestSession, UpcallServer } from './index.js'
 
 // Services and streams come from outside, some of them without types. The connection bears what they do wrong, not the process, and the
 // server's owner learns of it.
 
-// NODE_DEBUG is read when Node starts: what would be printed is caught here.
-const printed = vi.hoisted(() => [] as string[])
-vi.mock('node:util', async (original) => {
-  const util = await original<typeof import('node:util')>()
-  return {
-    ...util,
-    debuglog:
-      (section: string) =>
-      (text: string, ...values: unknown[]) =>
-        void printed.push(`${section}: ${util.format(text, ...values)}`),
-  }
-})
+vi.mock('node:util', async (original) => (await import('@upcall/foundation/testing/printed')).catchDebug(original))
+/** What is printed of faults. */
+const faults = () => printed.filter((line) => line.includes('the service failed'))
 
 const unhandled: unknown[] = []
 const note = (error: unknown) => unhandled.push(error)
 beforeEach(() => {
   unhandled.length = 0
-  printed.length = 0
+  printed.splice(0)
   process.on('unhandledRejection', note)
 })
 afterEach(async () => {
@@ -70,9 +62,9 @@ describe('services are checked when they are given', () => {
     [5, 'services: must be an iterable of services, got 5'],
     [service, 'services: must be an iterable of services'],
     [[service, undefined], 'services[1]: must be a GuestService object, got undefined'],
-    [[{ ...service, byte: -1 }], 'services[0].byte: must be an integer in 0 … 255, got -1'],
-    [[{ ...service, byte: '1' }], "services[0].byte: must be an integer in 0 … 255, got '1'"],
-    [[service, service], 'services[1].byte: 0x65 already belongs to another service'],
+    [[{ ...service, byte: -1 }], 'services[0].byte: must be an integer from 0 to 255, got -1'],
+    [[{ ...service, byte: '1' }], 'services[0].byte: must be an integer from 0 to 255, got "1"'],
+    [[service, service], 'services[1].byte: must be free, but 0x65 belongs to another service'],
     [[{ ...service, open: undefined }], 'services[0].open: must be a function, got undefined'],
     [[{ ...service, available: true }], 'services[0].available: must be a function or left out, got true'],
   ])('%j', (services, message) => {
@@ -86,9 +78,11 @@ describe('services are checked when they are given', () => {
     expect(make(null)).toThrow('options: must be an object, got null')
     expect(make({ clock: { now: () => 0 } })).toThrow('clock.setTimer: must be a function, got undefined')
     expect(make({ clock: null })).toThrow('clock: must be an object with now and setTimer, got null')
-    expect(make({ maxConnections: 1.5 })).toThrow('maxConnections: must be a positive integer or Infinity, got 1.5')
+    expect(make({ maxConnections: 1.5 })).toThrow('maxConnections: must be an integer above 0 or Infinity, got 1.5')
     expect(make({ maxConnections: Number.NaN })).toThrow('maxConnections')
-    expect(make({ serviceByteTimeoutMs: null })).toThrow('serviceByteTimeoutMs: must be a positive number, got null')
+    expect(make({ serviceByteTimeoutMs: null })).toThrow(
+      'serviceByteTimeoutMs: must be a number of milliseconds above 0, got null',
+    )
     expect(make({ maxConnections: Number.POSITIVE_INFINITY })).not.toThrow()
   })
 
@@ -114,23 +108,23 @@ describe('the connection ends, and says why, when a service', () => {
     ['cannot receive', { open: () => ({ ...session, receive: undefined }) }, 'receive: must be a function, got undefined'],
     ['cannot close', { open: () => ({ ...session, close: undefined }) }, 'close: must be a function, got undefined'],
     ['is neither there nor not', { available: () => undefined }, 'available: must return true or false, got undefined'],
-    ['is there later', { available: async () => true }, 'available: must not return a promise'],
-    ['cannot say whether it is there', { available: refusing }, 'available: must not return a promise'],
+    ['is there later', { available: async () => true }, 'available: must return true or false, got a promise'],
+    ['cannot say whether it is there', { available: refusing }, 'available: must return true or false, got a promise'],
     ['cannot be asked whether it is there', { available: faultOfTheService }, 'broken'],
     [
       'gives an iterator that gives nothing',
       { open: () => ({ ...session, receive: () => ({ [Symbol.iterator]: () => ({ next() {} }) }) }) },
-      'reply: an iterator must give { done, value }, got undefined',
+      'reply: an iterator must return { done, value }, got undefined',
     ],
     [
       'gives an iterator that is none',
       { open: () => ({ ...session, receive: () => ({ [Symbol.iterator]() {} }) }) },
-      'receive: must give an iterable of replies',
+      'receive: must return an iterable of replies',
     ],
     [
       'gives replies later, each of them',
       { open: () => ({ ...session, receive: () => ({ [Symbol.iterator]: () => ({ next: refusing }) }) }) },
-      'reply: an iterator must give { done, value }, got a promise',
+      'reply: an iterator must return { done, value }, got a promise',
     ],
     [
       'gives a promise that throws',
@@ -220,9 +214,9 @@ test.each<[string, object]>([
     },
   ],
   ['close', { open: () => ({ ...session, close: faultOfTheService }) }],
-])('a fault of a service in %s is printed with its stack, published and told to whoever asks', async (where, wrong) => {
-  const published: unknown[] = []
-  const listen = (message: unknown) => void published.push(message)
+])('a fault of a service in %s is printed with its stack, published and told to the listener', async (where, wrong) => {
+  const published: object[] = []
+  const listen = (message: unknown) => void published.push(message as object)
   const diagnostics = channel('upcall:server')
   diagnostics.subscribe(listen)
   onTestFinished(() => void diagnostics.unsubscribe(listen))
@@ -235,20 +229,22 @@ test.each<[string, object]>([
   expect(end).toEqual({ reason: 'service-error', error: new TypeError('broken') })
   await settle()
   expect(told).toHaveBeenCalledWith(connection, end)
-  expect(published).toEqual([{ server, connection, service: 0x65, where, error: new TypeError('broken') }])
-  expect(printed).toEqual([expect.stringMatching(/^upcall: .*TypeError: broken\s+at .*faultOfTheService/s)])
+  expect(published.filter((message) => 'where' in message)).toEqual([
+    { server, connection, service: 0x65, where, error: new TypeError('broken') },
+  ])
+  expect(faults()).toEqual([expect.stringMatching(/^upcall-server: .*TypeError: broken\s+at .*faultOfTheService/s)])
 })
 
-test('what fails behind the end of its connection is printed, and no more than that', async () => {
+test('what fails after the end of its connection is printed, and no more than that', async () => {
   let fail!: (error: Error) => void
   const receive = () => new Promise<never>((_resolve, reject) => (fail = reject))
   const { connection } = connect({ open: () => ({ ...session, receive }) })
   await settle()
   await expect(connection.close()).resolves.toEqual({ reason: 'server-closed' })
-  expect(printed).toEqual([])
+  expect(faults()).toEqual([])
   fail(new Error('too late'))
   await settle()
-  expect(printed).toEqual([expect.stringContaining('too late')])
+  expect(faults()).toEqual([expect.stringContaining('too late')])
 })
 
 test('a stream that gives text is no stream of bytes', async () => {
@@ -259,7 +255,7 @@ test('a stream that gives text is no stream of bytes', async () => {
   stream.push('ex')
   await expect(connection.closed).resolves.toMatchObject({
     reason: 'stream-error',
-    error: { name: 'TypeError', message: expect.stringContaining('must give bytes') },
+    error: { name: 'TypeError', message: expect.stringContaining('must deliver bytes') },
   })
 })
 
@@ -284,7 +280,7 @@ describe('a delay', () => {
         },
       })
       await settle()
-      await expect(opened.delay(ms as never)).rejects.toThrow(/^ms: must be a number of milliseconds in 0 … 2147483647, got /)
+      await expect(opened.delay(ms as never)).rejects.toThrow(/^ms: must be a number of milliseconds from 0 to 2147483647, got /)
     },
   )
 })

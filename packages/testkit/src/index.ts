@@ -7,7 +7,8 @@
 
 export { ManualClock, type ManualClockOptions, settle } from '@upcall/foundation/testing/manual-clock'
 export { SkippingClock } from '@upcall/foundation/testing/skipping-clock'
-export { type ComplianceOptions, type ComplianceTest, transportCompliance } from './compliance/index.js'
+export type { ComplianceOptions, ComplianceTest } from './compliance/bounded-test.js'
+export { transportCompliance } from './compliance/index.js'
 export { memoryTransport } from './compliance/memory-transport.js'
 export { guestInitiatedTransport, hybridTransport, unixTransport } from './compliance/socket-transports.js'
 export type {

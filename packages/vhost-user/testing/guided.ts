@@ -190,17 +190,6 @@ export class Coverage {
   }
 }
 
-/** Numbers from 0 to 1, the same for the same seed. */
-export function seeded(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-}
-
 /** A child of two programs: spliced, with a few bytes changed, put in or left out. */
 export function mutate(parent: Uint8Array, other: Uint8Array, random: () => number): Uint8Array {
   const below = (limit: number) => Math.floor(random() * limit)

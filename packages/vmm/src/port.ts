@@ -2,7 +2,7 @@ import type { Bdf } from '@upcall/device-manager'
 import type { Drive, PciDevice } from './devices.js'
 import type { Window } from './mmio-space.js'
 
-/** A block device as the guest has it. `size` in bytes; `serial` is null where the device tells none. */
+/** A block device as the guest has it. `size` in bytes; `serial` is null where the device has none. */
 export interface BlockDevice {
   readonly name: string
   readonly serial: string | null
@@ -21,44 +21,51 @@ export interface GuestReport {
   readonly pci: readonly Bdf[]
   /** Bytes in use, if it says so. */
   readonly memory?: number | undefined
-  /** All it has, whatever they are plugged into; if it says so. */
+  /** All its block devices, whatever they are plugged into, if it says so. */
   readonly blocks?: readonly BlockDevice[] | undefined
 }
 
-/** Plugged in although the books do not have them: the guest let go of them, and has not ejected them. */
+/** What is plugged in and not in use: the guest has let go of it, and has not ejected it. */
 export interface Spares {
   readonly cpus: readonly number[]
   readonly pci: readonly Bdf[]
 }
 
 /**
- * The hardware under the guest. Nothing here sends an upcall. Starting and plugging resolve once the guest would find the change, so that
- * an upcall sent next does not come too early, and change nothing if they reject. Stopping and unplugging never reject: what does not
- * come out is a spare, and is used again when it is asked for.
+ * The hardware under the guest: a port, which you implement for your VMM. `machineCompliance` of `@upcall/testkit/vmm` tests yours.
+ *
+ * - A machine sends no upcall. `Vm` asks the guest, before or after it calls the machine.
+ * - Starting and plugging resolve once the guest would find the change, so that an upcall sent next does not come too early. If they
+ *   reject, nothing was changed.
+ * - Stopping and unplugging do not reject, whether or not the thing is there. What does not come out is a spare, and is used again when
+ *   it is asked for.
+ * - Memory is the machine's alone: there is no upcall for it.
  */
 export interface Machine {
-  /** `paused`: its vCPUs are stopped. `dead`: there is no guest any more. */
+  /** `paused`: its vCPUs are stopped. `dead`: there is no guest. */
   readonly guest: 'booting' | 'booted' | 'paused' | 'dead'
-  /** Aborts when this guest is gone, dead or started afresh. */
+  /** Aborts when this guest is gone: dead, or reset. The next guest has another signal. */
   readonly guestGone: AbortSignal
   /** Bytes that are plugged in. */
   readonly memory: number
   readonly spares: Spares
-  /** How often a guest has started afresh on the same hardware, and forgotten what it was told. */
+  /** How often a guest was reset or booted again on the same hardware, and has forgotten what it was told. */
   readonly resets: number
+  /** Starts vCPUs, for the guest to bring online. */
   startCpus(ids: readonly number[]): Promise<void>
+  /** Stops vCPUs that the guest has taken offline, or has never brought online. */
   stopCpus(ids: readonly number[]): Promise<void>
-  /** @throws VmError `INVALID` unless it can have so many bytes. */
+  /** @throws VmError `INVALID` unless the machine can have so many bytes. */
   checkMemory(bytes: number): void
-  /** Whether it has so many bytes, and was asked for no others since. */
+  /** Whether the machine has so many bytes, and was asked for no others since. */
   hasMemory(bytes: number): boolean
-  /** Resolves when the guest has taken or given all of it. @throws VmError `UNFINISHED` if it has been asked, and is not through. */
+  /** Resolves when the guest has taken or given all of it. @throws VmError `UNFINISHED` if the guest was asked and has not done it in time. */
   resizeMemory(bytes: number): Promise<void>
-  /** A window for one more drive, or undefined if none is left. @throws VmError `INVALID` for a machine that has no windows at all. */
+  /** A window for one more drive, which overlaps none of `taken`; undefined if none is free. @throws VmError `INVALID` if this machine has no windows. */
   chooseWindow(taken: readonly Window[]): Window | undefined
   attachDrive(drive: Drive): Promise<void>
   detachDrive(drive: Drive): Promise<void>
-  /** The place of that address, or without one a free place, if there is any. @throws VmError `INVALID` for an address that it has not. */
+  /** The place of that address, or without one a place that is free; undefined if none is. @throws VmError `INVALID` if this machine has no such place. */
   choosePlace(taken: readonly Bdf[], bdf: string | undefined): Bdf | undefined
   plugPci(device: PciDevice): Promise<void>
   unplugPci(device: PciDevice): Promise<void>

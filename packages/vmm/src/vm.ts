@@ -207,7 +207,7 @@ export class Vm {
       if (!place) throw new VmError({ ...about, code: 'EXHAUSTED', what: 'no slot is free', next: 'Remove a device first.' })
       if (taken.some((other) => sameFunction(other, place)))
         throw conflict(about, `${formatBdf(place)} is taken`, 'Choose another address, or none.')
-      const entry: PciDevice = { id, place, disk, status: 'adding' }
+      const entry: PciDevice = { id, place, ...(disk && { disk }), status: 'adding' }
       return {
         entry,
         plug: () => this.#machine.plugPci(entry),

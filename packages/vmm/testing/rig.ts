@@ -46,7 +46,8 @@ class RigMachine implements Machine {
   onPlug: (() => Promise<void>) | undefined
   guest: Machine['guest'] = 'booted'
   cut: () => Promise<void> = async () => {}
-  guestGone = new AbortController().signal
+  #gone = new AbortController()
+  guestGone = this.#gone.signal
   kernel: SimulatedGuest
   readonly #boot: (machine: RigMachine) => SimulatedGuest
 
@@ -126,7 +127,17 @@ class RigMachine implements Machine {
   boot(): void {
     this.events.push('boot')
     this.guest = 'booted'
+    this.resets++
+    this.#gone = new AbortController()
+    this.guestGone = this.#gone.signal
     this.kernel = this.#boot(this)
+  }
+
+  /** Ends the guest as a crash would. */
+  async kill(): Promise<void> {
+    this.guest = 'dead'
+    this.#gone.abort(new Error('the guest was killed'))
+    await this.cut()
   }
 
   /** The same hardware, a fresh guest. Resolves when all connections to the last one are cut. */

@@ -1,6 +1,6 @@
 import { errnoName, formatOperation, type Operation } from '@upcall/device-manager'
 import { messageFor } from '@upcall/foundation/error'
-import type { GuestConnection, GuestService, GuestSession } from '@upcall/server'
+import type { GuestConnection, GuestService, GuestSession, Replies } from '@upcall/server'
 import { type Arch, decodeReply, decodeRequest, FrameDecoder, isWireError, MESSAGE_SIZE } from '@upcall/wire'
 import { rounded } from '../report.js'
 
@@ -47,11 +47,11 @@ class LoggedSession implements GuestSession {
   receive(chunk: Uint8Array, now: number): ReturnType<GuestSession['receive']> {
     const pieces = this.#options.framed ? this.#frames.push(chunk) : piecesOf(chunk)
     const started = performance.now()
-    const told = (replies: Iterable<Uint8Array>): Iterable<Uint8Array> => {
-      const answers = [...replies]
+    const tell = (answers: Uint8Array[]) => {
       this.#tell(pieces, answers, performance.now() - started)
       return answers
     }
+    const told = (replies: Replies) => (Symbol.asyncIterator in replies ? collect(replies).then(tell) : tell([...replies]))
     const replies = this.#inner.receive(chunk, now)
     if (!(replies instanceof Promise)) return told(replies)
     return replies.then(told, (error) => {
@@ -78,6 +78,12 @@ class LoggedSession implements GuestSession {
       })
     })
   }
+}
+
+async function collect(replies: AsyncIterable<Uint8Array>): Promise<Uint8Array[]> {
+  const all: Uint8Array[] = []
+  for await (const reply of replies) all.push(reply)
+  return all
 }
 
 /** As the kernel's session does: whatever one read of at most 1024 bytes brings. */

@@ -1,9 +1,9 @@
 /**
  * Why a connection ended:
- * - `client`: the client closed it, or ended its half and got every reply.
- * - `service-byte-timeout`: no service byte came in time. `write-timeout`: the client did not read what was written to it.
+ * - `client`: the client closed it, or ended its half and received every reply.
+ * - `service-byte-timeout`: no service byte arrived in time. `write-timeout`: the client did not read what was written to it.
  * - `unknown-service`: no service has that byte. `unavailable`: the service is not registered yet.
- * - `service-error`: the service threw or rejected. `stream-error`: the stream did.
+ * - `service-error`: the service threw or rejected. `stream-error`: the stream failed.
  * - `limit`: as many connections as allowed were open. `server-closed`: the server, or this connection, was closed on this side.
  */
 export type Disconnect =

@@ -1,5 +1,6 @@
+import { seededRandom } from '@upcall/foundation/testing/seeded-random'
 import { expect, test } from 'vitest'
-import { Coverage, mutate, program, seeded } from '../../testing/guided.js'
+import { Coverage, mutate, program } from '../../testing/guided.js'
 import { trial } from '../../testing/trial.js'
 import { Op } from './packet.js'
 
@@ -17,7 +18,7 @@ const SEED = Number(process.env.GUIDED_SEED ?? 1)
 test(
   'programs that reach new code are kept and varied; none does the device harm',
   async () => {
-    const random = seeded(SEED)
+    const random = seededRandom(SEED)
     const coverage = await Coverage.start((url) => /\/src\/machine\/(?!.*\.test\.)[\w-]+\.ts/.test(url))
     const corpus: Uint8Array[] = []
     const pick = () => corpus[Math.floor(random() * corpus.length)]!

@@ -498,7 +498,7 @@ describe('a directory', () => {
     })
     const session = deviceManagerGuest(backend).open(connection)
     const ask = async (request: Request) => {
-      const [reply] = await session.receive(encodeRequest(request, 'aarch64'), 0)
+      const [reply] = (await session.receive(encodeRequest(request, 'aarch64'), 0)) as Uint8Array[]
       return decodeReply(reply!, 'aarch64')
     }
     expect(await ask({ type: 'ADD_CPU', count: 1 })).toEqual({ type: 'ADD_CPU', result: 0, cpuId: 1 })
