@@ -35,4 +35,10 @@ export default [
     'Promise.resolve(value).catch(() => {})',
     'void value',
   ),
+  foundation(
+    'a live server loses its path',
+    'unix-path.ts',
+    "if (answer === 'ECONNREFUSED') return unlink",
+    "if (answer !== 'ENOENT') return unlink",
+  ),
 ]

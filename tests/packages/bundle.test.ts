@@ -57,7 +57,7 @@ describe.runIf(addon)('a bundle', { timeout: 60_000 }, () => {
       mkdirSync(folder)
       const lacking = await start(folder)
       expect(lacking).toContain(
-        `this is a bundle, without the addon of @upcall/vsock: copy the package's prebuilds/ to ${folder}/prebuilds, or set UPCALL_VSOCK_ADDON`,
+        `This is a bundle, without the addon of @upcall/vsock: copy the package's prebuilds/ to ${folder}/prebuilds, or set UPCALL_VSOCK_ADDON`,
       )
       expect(await start(folder, { UPCALL_VSOCK_ADDON: addon! })).toBe('loaded\n')
       const prebuilds = join(folder, `prebuilds/linux-${process.arch}`)

@@ -168,8 +168,8 @@ test('a target that cannot be reached is not-sent, status 3, and the message say
   await using guest = await serveGuest('hvsock')
   for (const [target, message] of [
     ['unix:/nonexistent/socket', /no such file \(ENOENT\); .*`upcall wait`/],
-    [`hvsock://${guest.path}:1`, /nobody listens on port 1 in the guest.*; is the guest still booting/],
-    ['vsock://3', /vsock:\/\/3:219: native AF_VSOCK is switched off by .*; unset it/],
+    [`hvsock://${guest.path}:1`, /there is no listener on port 1 in the guest.*; is the guest still booting/],
+    ['vsock://3', /vsock:\/\/3:219: native AF_VSOCK is switched off by .*; Unset it/],
   ] as const) {
     const { status, stdout } = await upcall(['--target', target, '--json', 'pci', 'add', '00:05.0'])
     expect(status).toBe(3)
@@ -298,7 +298,7 @@ test('status takes a booting guest for what it is; wait outlasts whatever is not
     {
       attempts: 1,
       error: {
-        message: expect.stringMatching(/^wait: connect unix:.*: the path is a directory, not a socket; check the path[^(]*$/),
+        message: expect.stringMatching(/^wait: connect unix:.*: the path is a directory, not a socket; Check the path[^(]*$/),
       },
     },
   ])

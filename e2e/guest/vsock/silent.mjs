@@ -15,7 +15,7 @@ test("localCid() is the device's", TIMEOUT, () => assert.equal(localCid(), OWN))
 
 test('the host is silent: ETIMEDOUT by the deadline', TIMEOUT, async () => {
   const started = performance.now()
-  const late = vsockError('ETIMEDOUT', undefined, { retryable: true, says: /no answer within 400 ms; check the CID/ })
+  const late = vsockError('ETIMEDOUT', undefined, { retryable: true, says: /no answer within 400 ms\. Check the CID/ })
   await assert.rejects(connect('vsock://host:5000', { timeoutMs: 400 }), (error) =>
     error.cause ? vsockError('ETIMEDOUT', 'ETIMEDOUT')(error) : late(error),
   )

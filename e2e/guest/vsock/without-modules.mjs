@@ -25,7 +25,7 @@ test('without the module vsock: ENOTSUP, and no /dev/vsock', TIMEOUT, async () =
     vsockError('ENOTSUP', 'EAFNOSUPPORT', { retryable: false, says: /module vsock/ }),
   )
   await assert.rejects(listen('vsock://any:any'), vsockError('ENOTSUP', 'EAFNOSUPPORT', { op: 'listen', retryable: false }))
-  assert.throws(() => localCid(), vsockError('ENOENT', 'ENOENT', { op: 'localCid', says: /load the module vsock/ }))
+  assert.throws(() => localCid(), vsockError('ENOENT', 'ENOENT', { op: 'localCid', says: /Load the module vsock/ }))
 })
 
 /** The kernel closes a connection for good some seconds after its descriptors. */

@@ -1,14 +1,24 @@
 import { createServer, type ServerOpts } from 'node:net'
-import { checkOptions, checkSignal } from './abort.js'
-import { type Address, guestInitiatedPath, type HvsockAddress, type UnixAddress, type VsockAddress } from './address.js'
+import { onAbort } from '@upcall/foundation/abort'
+import { checkClock, checkObject, checkSignal, duration } from '@upcall/foundation/check'
+import type { Clock } from '@upcall/foundation/clock'
+import { textOf } from '@upcall/foundation/error'
+import {
+  type Address,
+  formatAddress,
+  guestInitiatedPath,
+  type HvsockAddress,
+  type UnixAddress,
+  type VsockAddress,
+} from './address.js'
 import { type BindOptions, bindUnix, checkBindOptions, DEFAULT_BACKLOG } from './bind.js'
-import { type Clock, checkDuration } from './clock.js'
 import { abortedError } from './errors.js'
 import type { VsockOptions } from './native/options.js'
 import { listenNative } from './native/vsock.js'
 import { VsockSocket } from './socket.js'
+import { trace } from './trace.js'
 
-/** The options of accepting that `listen` and `bindServer` share. */
+/** What `listen` and `bindServer` have in common. */
 export interface AcceptOptions extends BindOptions {
   /** As for `connect`, for every accepted socket. */
   halfClose?: boolean | undefined
@@ -21,7 +31,7 @@ export interface AcceptOptions extends BindOptions {
 
 export interface AcceptHandlers {
   readonly onConnection: (socket: VsockSocket) => void
-  /** Accepting failed. With `closed` the acceptor is closed; otherwise connections wait in the backlog and are tried again. */
+  /** Accepting failed. With `closed` the acceptor is closed; otherwise connections wait in the backlog until the next try. */
   readonly onError: (error: Error, closed: boolean) => void
 }
 
@@ -40,15 +50,22 @@ export interface Acceptor {
 
 /** @throws {RangeError} or {TypeError} for an option that is wrong. */
 export function checkAcceptOptions(options: AcceptOptions): void {
-  checkOptions(options)
+  checkObject('options', options)
   checkSignal(options.signal)
   checkBindOptions(options)
-  if (options.lingerMs !== undefined) checkDuration('lingerMs', options.lingerMs)
+  if (options.clock !== undefined) checkClock(options.clock)
+  duration('lingerMs', options.lingerMs, 1)
 }
 
-/** Binds an address. The signal of the options gives up the binding, and is not looked at afterwards. */
+/** Binds an address. The signal of the options gives up the binding; `closeOnAbort` obeys it afterwards. */
 export async function openAcceptor(local: Address, options: AcceptOptions, socketOptions: ServerOpts = {}): Promise<Acceptor> {
-  return local.transport === 'vsock' ? openVsock(local, options, socketOptions) : openUnix(local, options, socketOptions)
+  const { signal } = options
+  if (signal?.aborted) throw abortedError('listen', local, signal.reason)
+  const acceptor = await (local.transport === 'vsock'
+    ? openVsock(local, options, socketOptions)
+    : openUnix(local, options, socketOptions))
+  trace({ type: 'listening', local: acceptor.address }, 'listen %s: listening', formatAddress(acceptor.address))
+  return acceptor
 }
 
 async function openUnix(
@@ -59,36 +76,30 @@ async function openUnix(
   const { lingerMs, clock } = options
   const halfClose = options.halfClose ?? local.transport !== 'hvsock'
   const path = local.transport === 'hvsock' ? guestInitiatedPath(local) : local.path
-  const handover = new Handover()
+  const handover = new Handover(local)
   const server = createServer({ allowHalfOpen: true, ...socketOptions })
   server.on('connection', (socket) => handover.connection(VsockSocket.adopt(socket, { local, halfClose, lingerMs, clock })))
   server.on('error', (error) => handover.error(error, false))
   try {
     const release = await bindUnix(server, local, path, options)
-    let stopped: Promise<void> | undefined
     return {
       address: local,
       path,
       start: (handlers) => handover.start(handlers),
-      stop() {
-        handover.stop()
-        stopped ??= release()
-        return stopped
-      },
+      stop: () => handover.stop(release),
       ref: () => void server.ref(),
       unref: () => void server.unref(),
     }
   } catch (error) {
     // There may be connections already.
-    handover.stop()
+    await handover.stop(async () => {})
     throw error
   }
 }
 
-function openVsock(local: VsockAddress, options: AcceptOptions, { allowHalfOpen = true }: ServerOpts): Acceptor {
-  const { signal, lingerMs, clock, backlog = DEFAULT_BACKLOG, halfClose = true, vsock } = options
-  if (signal?.aborted) throw abortedError('listen', local, signal.reason)
-  const handover = new Handover()
+async function openVsock(local: VsockAddress, options: AcceptOptions, { allowHalfOpen = true }: ServerOpts): Promise<Acceptor> {
+  const { lingerMs, clock, backlog = DEFAULT_BACKLOG, halfClose = true, vsock } = options
+  const handover = new Handover(local)
   const listener = listenNative(
     local,
     { backlog, halfClose, lingerMs, clock, vsock },
@@ -104,10 +115,7 @@ function openVsock(local: VsockAddress, options: AcceptOptions, { allowHalfOpen 
     address: listener.address,
     path: undefined,
     start: (handlers) => handover.start(handlers),
-    async stop() {
-      handover.stop()
-      listener.close()
-    },
+    stop: () => handover.stop(async () => listener.close()),
     ref: listener.ref,
     unref: listener.unref,
   }
@@ -118,15 +126,22 @@ function openVsock(local: VsockAddress, options: AcceptOptions, { allowHalfOpen 
  * some turns of the event loop later.
  */
 class Handover {
+  readonly #local: Address
   #handlers: AcceptHandlers | undefined
   #early: (() => void)[] = []
-  #stopped = false
+  #stopped: Promise<void> | undefined
+
+  constructor(local: Address) {
+    this.#local = local
+  }
 
   connection(socket: VsockSocket): void {
     if (this.#stopped) {
       socket.on('error', ignore).destroy()
       return
     }
+    const { local, remote } = socket
+    trace({ type: 'accepted', local, remote }, 'listen %s: accepted', formatAddress(this.#local))
     if (this.#handlers) {
       this.#handlers.onConnection(socket)
       return
@@ -139,7 +154,8 @@ class Handover {
   }
 
   error(error: Error, closed: boolean): void {
-    if (this.#stopped) return
+    const local = this.#local
+    trace({ type: 'accept-failed', local, error, closed }, 'listen %s: accepting failed: %s', formatAddress(local), textOf(error))
     if (this.#handlers) this.#handlers.onError(error, closed)
     else this.#early.push(() => !this.#stopped && this.#handlers?.onError(error, closed))
   }
@@ -149,9 +165,12 @@ class Handover {
     this.#flush()
   }
 
-  stop(): void {
-    this.#stopped = true
+  stop(release: () => Promise<void>): Promise<void> {
+    if (this.#stopped) return this.#stopped
+    this.#stopped = release()
     this.#flush()
+    trace({ type: 'closed', local: this.#local }, 'listen %s: closed', formatAddress(this.#local))
+    return this.#stopped
   }
 
   #flush(): void {
@@ -160,3 +179,15 @@ class Handover {
 }
 
 function ignore(): void {}
+
+/** Ties a server's life to its caller's signal, for as long as the server is open. */
+export function closeOnAbort(
+  server: { close(): Promise<void>; once(event: 'close', listener: () => void): unknown },
+  signal: AbortSignal | undefined,
+): void {
+  const unlisten = onAbort(signal, () => {
+    // Only a file that cannot be removed makes this fail, and there is no caller to tell.
+    server.close().catch((error: unknown) => trace({ type: 'close-failed', error }, 'close: %s', textOf(error)))
+  })
+  server.once('close', unlisten)
+}

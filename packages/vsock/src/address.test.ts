@@ -6,6 +6,7 @@ import {
   Cid,
   formatAddress,
   guestInitiatedPath,
+  isAddressError,
   PORT_ANY,
   parseAddress,
   toAddress,
@@ -35,17 +36,17 @@ describe('parseAddress', () => {
   })
 
   const refused: [text: string, message: RegExp][] = [
-    ['', /unknown form; write hvsock:\/\/<path>:<port>, unix:<path> or vsock:\/\/<cid>:<port>$/],
-    ['/run/vm.sock', /did you mean "unix:\/run\/vm.sock"\?$/],
-    ['tcp://localhost:80', /unknown form/],
-    ['HVSOCK:///run/vm.sock:1', /unknown form/],
-    [' unix:/run/vm.sock', /unknown form/],
-    ['hvsock:/run/vm.sock:1', /unknown form/],
-    ['hvsock:///run/vm.sock', /no port; add :<port>/],
+    ['', /the form is unknown\. Write hvsock:\/\/<path>:<port>, unix:<path> or vsock:\/\/<cid>:<port>\.$/],
+    ['/run/vm.sock', /Did you mean "unix:\/run\/vm.sock"\?$/],
+    ['tcp://localhost:80', /the form is unknown/],
+    ['HVSOCK:///run/vm.sock:1', /the form is unknown/],
+    [' unix:/run/vm.sock', /the form is unknown/],
+    ['hvsock:/run/vm.sock:1', /the form is unknown/],
+    ['hvsock:///run/vm.sock', /there is no port\. Add :<port>/],
     ['hvsock:///run:9/vm.sock', /no port/],
     ['hvsock://:219', /no path/],
     ['hvsock:///run/vm.sock:', /port "" is not allowed/],
-    ['hvsock:///run/vm.sock:0219', /port "0219".*without leading zeros$/],
+    ['hvsock:///run/vm.sock:0219', /port "0219".*without leading zeros\.$/],
     ['hvsock:///run/vm.sock:+1', /port "\+1"/],
     ['hvsock:///run/vm.sock:-1', /port "-1"/],
     ['hvsock:///run/vm.sock:0x10', /port "0x10"/],
@@ -57,13 +58,13 @@ describe('parseAddress', () => {
     ['hvsock:///run/\0vm.sock:1', /NUL at offset 5/],
     ['unix:', /no path/],
     ['unix:\0abstract', /NUL at offset 0/],
-    ['unix://host/run/vm.sock', /has no host; write unix:<path>/],
+    ['unix://host/run/vm.sock', /has no host\. Write unix:<path>/],
     ['vsock://3', /no port/],
     ['vsock://:1', /cid "" is not allowed/],
-    ['vsock://guest:1', /cid "guest".*any, hypervisor, local, host$/],
+    ['vsock://guest:1', /the cid "guest".*any, hypervisor, local, host\.$/],
     ['vsock://toString:1', /cid "toString"/],
     ['vsock://03:1', /cid "03"/],
-    ['vsock://3:anything', /port "anything".*, or any$/],
+    ['vsock://3:anything', /the port "anything".*, or any\.$/],
   ]
   it.each(refused)('refuses %j', (text, message) => {
     expect(() => parseAddress(text)).toThrow(message)
@@ -80,8 +81,14 @@ describe('parseAddress', () => {
       throw new Error('accepted')
     })()
     expect(error).toBeInstanceOf(TypeError)
-    expect(error.code).toBe('ERR_INVALID_ADDRESS')
-    expect(error.message).toContain('"vsock://guest:1"')
+    expect(error).toMatchObject({
+      code: 'ERR_INVALID_ADDRESS',
+      subject: 'address "vsock://guest:1"',
+      what: 'the cid "guest" is not allowed',
+      retryable: false,
+    })
+    expect(error.message).toBe(`${error.subject}: ${error.what}. ${error.next}`)
+    expect([error, new TypeError('x'), null].map(isAddressError)).toEqual([true, false, false])
   })
 
   it('fills in a default port only where one is missing', () => {
@@ -95,7 +102,7 @@ describe('parseAddress', () => {
   })
 
   it('refuses what is not text', () => {
-    expect(() => parseAddress(219 as unknown as string)).toThrow(/expected a string, got number/)
+    expect(() => parseAddress(219 as unknown as string)).toThrow('address: must be a string, got 219. Write hvsock://')
   })
 })
 
@@ -105,19 +112,19 @@ describe('path length', () => {
   it('allows 107 bytes and refuses 108, with both lengths', () => {
     for (const scheme of [(p: string) => `unix:${p}`, (p: string) => `hvsock://${p}:1`]) {
       expect(parseAddress(scheme(path(UNIX_PATH_MAX)))).toMatchObject({ path: path(107) })
-      expect(() => parseAddress(scheme(path(108)))).toThrow(/108 bytes, 1 over the 107 bytes/)
+      expect(() => parseAddress(scheme(path(108)))).toThrow(/has 108 bytes, 1 more than the 107 /)
     }
   })
 
   it('counts UTF-8 bytes', () => {
-    expect(() => parseAddress(`unix:/${'ü'.repeat(54)}`)).toThrow(/109 bytes, 2 over the 107 bytes/)
+    expect(() => parseAddress(`unix:/${'ü'.repeat(54)}`)).toThrow(/has 109 bytes, 2 more than the 107 /)
     expect(parseAddress(`unix:/${'ü'.repeat(53)}`)).toBeDefined()
   })
 
   it('counts the suffix of the path that is bound for the guest’s own connections', () => {
     expect(guestInitiatedPath({ transport: 'hvsock', path: path(103), port: 219 })).toBe(`${path(103)}_219`)
     expect(() => guestInitiatedPath({ transport: 'hvsock', path: path(104), port: 219 })).toThrow(
-      /108 bytes with its suffix "_219", 1 over the 107 bytes/,
+      /has 108 bytes with its suffix "_219", 1 more than the 107 /,
     )
   })
 })
@@ -131,8 +138,8 @@ describe('toAddress', () => {
   })
 
   it.each([
-    [{ transport: 'tcp' }, /unknown transport/],
-    [null, /unknown transport/],
+    [{ transport: 'tcp' }, /the transport is unknown/],
+    [null, /the transport is unknown/],
     [{ transport: 'unix', path: '' }, /no path/],
     [{ transport: 'unix' }, /no path/],
     [{ transport: 'hvsock', path: '/x', port: 1.5 }, /port 1.5/],
@@ -144,7 +151,12 @@ describe('toAddress', () => {
   })
 })
 
-it('reads back whatever it writes', () => {
+it('refuses a value that JSON cannot show', () => {
+  const value = { transport: 'vsock', cid: 3n, port: 1 } as unknown as Address
+  expect(() => toAddress(value)).toThrow('address an object: the cid 3n is not allowed')
+})
+
+it('reads back what it writes', () => {
   const u32 = fc.integer({ min: 0, max: 0xffffffff })
   const path = fc.string({ minLength: 1, maxLength: 107, unit: 'binary-ascii' }).filter((p) => !p.includes('\0'))
   const address: fc.Arbitrary<Address> = fc.oneof(

@@ -1,3 +1,6 @@
+import { brandOf, type ErrorFields, messageOf } from '@upcall/foundation/error'
+import { show } from '@upcall/foundation/show'
+
 /** Well-known context ids (CIDs), as in the kernel's linux/vm_sockets.h. */
 export const Cid = {
   /** Any CID: bind to whatever CID this machine has. */
@@ -10,10 +13,10 @@ export const Cid = {
   host: 2,
 } as const
 
-/** Any port: the kernel chooses one at bind. Written `any`. */
+/** Any port: the kernel chooses one when it binds. Written `any`. */
 export const PORT_ANY = 0xffffffff
 
-/** Longest Unix socket path: `sun_path` holds 108 bytes, the last of them NUL. */
+/** The longest path of a Unix socket: `sun_path` holds 108 bytes, the last of them NUL. */
 export const UNIX_PATH_MAX = 107
 
 /** Hybrid vsock: a guest's port behind the VMM's Unix socket. Written `hvsock://<path>:<port>`. */
@@ -27,27 +30,50 @@ export type VsockAddress = { readonly transport: 'vsock'; readonly cid: number; 
 
 export type Address = HvsockAddress | UnixAddress | VsockAddress
 
-/** An address that cannot be used as written. The message says what was wrong, where, and what is allowed. */
-export class AddressError extends TypeError {
+const brand = brandOf('vsock.AddressError')
+
+/** An address that cannot be used as written. The fields say what is wrong, where, and what is allowed. */
+export class AddressError extends TypeError implements ErrorFields<'ERR_INVALID_ADDRESS'> {
   override readonly name = 'AddressError'
   readonly code = 'ERR_INVALID_ADDRESS'
+  /** The address as it was given: `address "hvsock://x"`. */
+  readonly subject: string
+  /** What is wrong with it. */
+  readonly what: string
+  /** What is allowed instead. */
+  readonly next: string
+  /** The same address never becomes a good one. */
+  readonly retryable = false
+
+  constructor(subject: string, what: string, next: string) {
+    super(messageOf({ subject, what, next }))
+    this.subject = subject
+    this.what = what
+    this.next = next
+    brand.mark(this)
+  }
+}
+
+/** `instanceof` that also holds between the ESM and the CommonJS copy of this package, and between its entry points. */
+export function isAddressError(value: unknown): value is AddressError {
+  return brand.has(value)
 }
 
 const FORMS = 'hvsock://<path>:<port>, unix:<path> or vsock://<cid>:<port>'
 
 export interface ParseAddressOptions {
-  /** The port an `hvsock://` or `vsock://` address means if it names none. Without it, a missing port is refused. */
+  /** The port of an `hvsock://` or `vsock://` address that names none. Without this option such an address is refused. */
   defaultPort?: number | undefined
 }
 
 /**
- * Reads an address. The port is what follows the last colon (unless a `/` comes behind that colon), paths are taken literally,
- * without percent-decoding, and may be relative. `unix:///run/x` is the same as `unix:/run/x`.
+ * Reads an address. The port is what follows the last colon, unless a `/` comes after that colon. Paths are taken literally, without
+ * percent-decoding, and may be relative. `unix:///run/x` is the same as `unix:/run/x`.
  *
- * @throws {AddressError} for anything else than the three forms, with numbers as plain decimal u32.
+ * @throws {AddressError} for anything but the three forms, with numbers as plain decimal u32.
  */
 export function parseAddress(text: string, options: ParseAddressOptions = {}): Address {
-  if (typeof text !== 'string') throw new AddressError(`address: expected a string, got ${typeof text}; write ${FORMS}`)
+  if (typeof text !== 'string') throw new AddressError('address', `must be a string, got ${show(text)}`, `Write ${FORMS}.`)
   if (text.startsWith('hvsock://')) {
     const { host, port } = splitPort(text, text.slice('hvsock://'.length), options)
     return checkAddress({ transport: 'hvsock', path: host, port: parseU32(text, 'port', port) }, text)
@@ -57,8 +83,8 @@ export function parseAddress(text: string, options: ParseAddressOptions = {}): A
     const { host, port } = splitPort(text, text.slice('vsock://'.length), options)
     return checkAddress({ transport: 'vsock', cid: parseCid(text, host), port: parseVsockPort(text, port) }, text)
   }
-  const hint = text.startsWith('/') ? `; did you mean ${quote(`unix:${text}`)}?` : ''
-  throw new AddressError(`address ${quote(text)}: unknown form; write ${FORMS}${hint}`)
+  const hint = text.startsWith('/') ? ` Did you mean ${quote(`unix:${text}`)}?` : ''
+  throw new AddressError(subjectOf(text), 'the form is unknown', `Write ${FORMS}.${hint}`)
 }
 
 /** Writes an address so that `parseAddress` reads the same one back. */
@@ -67,35 +93,35 @@ export function formatAddress(address: Address): string {
     case 'hvsock':
       return `hvsock://${address.path}:${address.port}`
     case 'unix':
-      // A path with two leading slashes would read as an authority.
+      // A path with two leading slashes would look like an authority.
       return address.path.startsWith('//') ? `unix://${address.path}` : `unix:${address.path}`
     case 'vsock':
       return `vsock://${CID_NAMES.get(address.cid) ?? address.cid}:${address.port === PORT_ANY ? 'any' : address.port}`
   }
 }
 
-/** Text or value in, checked value out. */
+/** Checks an address, given as text or as a value. */
 export function toAddress(address: Address | string): Address {
   return typeof address === 'string' ? parseAddress(address) : checkAddress(address)
 }
 
 /** Checks a value that did not come through `parseAddress`, and gives back a frozen copy with the known fields only. */
 export function checkAddress(address: Address, text?: string): Address {
-  const shown = text === undefined ? JSON.stringify(address) : quote(text)
+  const subject = text === undefined ? `address ${shownValue(address)}` : subjectOf(text)
   switch (address?.transport) {
     case 'hvsock':
-      checkU32(shown, 'port', address.port)
-      checkPath(shown, address.path)
+      checkU32(subject, 'port', address.port)
+      checkPath(subject, address.path)
       return Object.freeze({ transport: 'hvsock', path: address.path, port: address.port })
     case 'unix':
-      checkPath(shown, address.path)
+      checkPath(subject, address.path)
       return Object.freeze({ transport: 'unix', path: address.path })
     case 'vsock':
-      checkU32(shown, 'cid', address.cid)
-      checkU32(shown, 'port', address.port)
+      checkU32(subject, 'cid', address.cid)
+      checkU32(subject, 'port', address.port)
       return Object.freeze({ transport: 'vsock', cid: address.cid, port: address.port })
     default:
-      throw new AddressError(`address ${shown}: unknown transport; allowed are 'hvsock', 'unix' and 'vsock'`)
+      throw new AddressError(subject, 'the transport is unknown', "Allowed are 'hvsock', 'unix' and 'vsock'.")
   }
 }
 
@@ -103,13 +129,7 @@ export function checkAddress(address: Address, text?: string): Address {
 export function guestInitiatedPath(address: HvsockAddress): string {
   const suffix = `_${address.port}`
   const path = address.path + suffix
-  const length = Buffer.byteLength(path)
-  if (length > UNIX_PATH_MAX) {
-    throw new AddressError(
-      `address ${quote(formatAddress(address))}: the path is ${length} bytes with its suffix ${quote(suffix)}, ` +
-        `${length - UNIX_PATH_MAX} over the ${UNIX_PATH_MAX} bytes of a Unix socket path; use a shorter path`,
-    )
-  }
+  checkLength(subjectOf(formatAddress(address)), path, ` with its suffix ${quote(suffix)}`)
   return path
 }
 
@@ -120,14 +140,14 @@ function unixPath(text: string): string {
   if (!rest.startsWith('//')) return rest
   const path = rest.slice(2)
   if (path.startsWith('/')) return path
-  throw new AddressError(`address ${quote(text)}: a Unix address has no host; write unix:<path> or unix:///<absolute path>`)
+  throw new AddressError(subjectOf(text), 'a Unix address has no host', 'Write unix:<path> or unix:///<absolute path>.')
 }
 
 function splitPort(text: string, rest: string, { defaultPort }: ParseAddressOptions): { host: string; port: string } {
   const colon = rest.lastIndexOf(':')
   if (colon >= 0 && !rest.includes('/', colon)) return { host: rest.slice(0, colon), port: rest.slice(colon + 1) }
-  if (defaultPort === undefined) throw new AddressError(`address ${quote(text)}: no port; add :<port> (0 to 4294967295)`)
-  checkU32(quote(text), 'default port', defaultPort)
+  if (defaultPort === undefined) throw new AddressError(subjectOf(text), 'there is no port', 'Add :<port> (0 to 4294967295).')
+  checkU32(subjectOf(text), 'default port', defaultPort)
   return { host: rest, port: String(defaultPort) }
 }
 
@@ -144,29 +164,46 @@ function parseU32(text: string, what: string, digits: string, alternatives = '')
   const value = /^(0|[1-9]\d{0,9})$/.test(digits) ? Number(digits) : Number.NaN
   if (value <= 0xffffffff) return value
   throw new AddressError(
-    `address ${quote(text)}: ${what} ${quote(digits)} is not allowed; ` +
-      `write a decimal number from 0 to 4294967295 without leading zeros${alternatives}`,
+    subjectOf(text),
+    `the ${what} ${quote(digits)} is not allowed`,
+    `Write a decimal number from 0 to 4294967295 without leading zeros${alternatives}.`,
   )
 }
 
-function checkU32(shown: string, what: string, value: number): void {
+function checkU32(subject: string, what: string, value: number): void {
   if (Number.isInteger(value) && value >= 0 && value <= 0xffffffff) return
-  throw new AddressError(`address ${shown}: ${what} ${value} is not allowed; it is an integer from 0 to 4294967295`)
+  throw new AddressError(subject, `the ${what} ${show(value)} is not allowed`, 'It is an integer from 0 to 4294967295.')
 }
 
-function checkPath(shown: string, path: string): void {
-  if (typeof path !== 'string' || path === '') throw new AddressError(`address ${shown}: no path; write ${FORMS}`)
+function checkPath(subject: string, path: string): void {
+  if (typeof path !== 'string' || path === '') throw new AddressError(subject, 'there is no path', `Write ${FORMS}.`)
   // A leading NUL would name Linux's abstract namespace, which has no file to protect or take over; no VMM listens there.
   const nul = path.indexOf('\0')
-  if (nul >= 0) {
-    throw new AddressError(`address ${shown}: NUL at offset ${nul} of the path; a path is a file's name, without NUL`)
-  }
-  const length = Buffer.byteLength(path)
-  if (length > UNIX_PATH_MAX) {
-    throw new AddressError(
-      `address ${shown}: the path is ${length} bytes, ${length - UNIX_PATH_MAX} over the ${UNIX_PATH_MAX} bytes ` +
-        `of a Unix socket path; use a shorter path`,
-    )
+  if (nul >= 0)
+    throw new AddressError(subject, `NUL at offset ${nul} of the path`, 'A path is the name of a file, which contains no NUL.')
+  checkLength(subject, path, '')
+}
+
+function checkLength(subject: string, path: string, suffix: string): void {
+  const length = new TextEncoder().encode(path).length
+  if (length <= UNIX_PATH_MAX) return
+  throw new AddressError(
+    subject,
+    `the path has ${length} bytes${suffix}, ${length - UNIX_PATH_MAX} more than the ${UNIX_PATH_MAX} of a Unix socket path`,
+    'Use a shorter path.',
+  )
+}
+
+function subjectOf(text: string): string {
+  return `address ${quote(text)}`
+}
+
+function shownValue(address: unknown): string {
+  try {
+    return JSON.stringify(address)
+  } catch {
+    // A bigint or a circle.
+    return show(address)
   }
 }
 

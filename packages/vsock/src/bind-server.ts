@@ -1,9 +1,10 @@
 import type { Server, ServerOpts } from 'node:net'
-import { type AcceptOptions, type Acceptor, checkAcceptOptions, openAcceptor } from './acceptor.js'
+import { textOf } from '@upcall/foundation/error'
+import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
 import { type Address, formatAddress, toAddress } from './address.js'
-import { abortedError, VsockError } from './errors.js'
-import { closeOnAbort, debug } from './listen.js'
+import { VsockError } from './errors.js'
 import type { VsockSocket } from './socket.js'
+import { trace } from './trace.js'
 
 export interface BindServerOptions extends AcceptOptions {
   /** Closes the server; before it is bound, `bindServer` rejects with code `ABORTED`. */
@@ -41,15 +42,14 @@ export async function bindServer(
   const local = toAddress(address)
   checkServer(server)
   checkAcceptOptions(options)
-  const { signal } = options
   if (server.listening) throw listensAlready(local)
   const acceptor = await openAcceptor(local, options, waysOf(server))
-  if (signal?.aborted || server.listening) {
+  if (server.listening) {
     await acceptor.stop()
-    throw signal?.aborted ? abortedError('listen', local, signal.reason) : listensAlready(local)
+    throw listensAlready(local)
   }
   const bound = attach(server, acceptor)
-  closeOnAbort({ close: () => bound.close(), once: (event, listener) => server.once(event, listener) }, signal)
+  closeOnAbort({ close: () => bound.close(), once: (event, listener) => server.once(event, listener) }, options.signal)
   return bound
 }
 
@@ -90,7 +90,7 @@ function attach(server: Server, acceptor: Acceptor): BoundServer {
       internals._connections++
       removing = acceptor.stop().finally(() => release(internals))
       // close() below tells its caller. Here, only a file that cannot be removed makes this fail.
-      removing.catch((error: Error) => debug('close: %s', error.message))
+      removing.catch((error: unknown) => trace({ type: 'close-failed', error }, 'close: %s', textOf(error)))
     },
     ref: acceptor.ref,
     unref: acceptor.unref,
@@ -101,7 +101,6 @@ function attach(server: Server, acceptor: Acceptor): BoundServer {
   acceptor.start({
     onConnection: (socket) => accept(server, internals, socket),
     onError(error, closed) {
-      debug('accept: %s', error.message)
       if (server.listenerCount('error') > 0) server.emit('error', error)
       if (closed && internals._handle === handle) server.close()
     },
@@ -120,6 +119,7 @@ function attach(server: Server, acceptor: Acceptor): BoundServer {
 function accept(server: Server, internals: Internals, socket: VsockSocket): void {
   if (typeof server.maxConnections === 'number' && internals._connections >= server.maxConnections) {
     socket.on('error', () => {}).destroy()
+    trace({ type: 'dropped', local: socket.local }, 'dropped a connection: maxConnections are open')
     server.emit('drop')
     return
   }
@@ -145,6 +145,6 @@ function listensAlready(local: Address): VsockError {
     op: 'listen',
     local,
     what: 'the server listens already',
-    next: 'close it first; a server has one address',
+    next: 'Close it first: a server has one address.',
   })
 }

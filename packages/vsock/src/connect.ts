@@ -1,12 +1,15 @@
-import { inspect } from 'node:util'
-import { checkOptions, checkSignal, onAbort } from './abort.js'
-import { type Address, toAddress } from './address.js'
-import { type Clock, checkDuration, systemClock } from './clock.js'
+import { onAbort } from '@upcall/foundation/abort'
+import { type Backoff, backoffDelay } from '@upcall/foundation/backoff'
+import { checkClock, checkObject, checkOptionalFunction, checkSignal, duration, wrongValue } from '@upcall/foundation/check'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
+import { textOf } from '@upcall/foundation/error'
+import { type Address, formatAddress, toAddress } from './address.js'
 import { dial } from './dial.js'
 import { abortedError, isVsockError, VsockError } from './errors.js'
 import { explain } from './native/errno.js'
 import type { VsockConnectOptions } from './native/options.js'
 import type { VsockSocket } from './socket.js'
+import { trace } from './trace.js'
 
 /** Overall deadline of a `connect` without retry. */
 export const DEFAULT_TIMEOUT_MS = 5_000
@@ -18,11 +21,11 @@ export interface RetryOptions {
   minDelayMs?: number | undefined
   /** Longest delay between two attempts. Default 1000 ms. */
   maxDelayMs?: number | undefined
-  /** How long to keep trying. Default: `timeoutMs`, or 30 s; the shorter one counts. */
+  /** How long to keep trying, Infinity for no limit. Default: `timeoutMs`, or 30 s; the shorter one counts. */
   budgetMs?: number | undefined
   /**
-   * Deadline of each attempt, the handshake included. Default 2000 ms, after which Firecracker, Cloud Hypervisor and Dragonball
-   * forget a request anyway.
+   * Deadline of each attempt, the handshake included. Default 2000 ms: Firecracker, Cloud Hypervisor and Dragonball forget a request
+   * after that time.
    */
   attemptTimeoutMs?: number | undefined
   /** A number in [0, 1) for the jitter. Default `Math.random`. */
@@ -49,70 +52,84 @@ export interface ConnectOptions {
 }
 
 /**
- * Connects to an address and resolves with a socket that is past any handshake.
+ * Connects to an address and resolves with a socket after any handshake.
  *
- * @throws {AddressError} for an address that cannot be used; {RangeError} for a duration that cannot, {TypeError} for a `retry` or a `signal` that is none.
+ * @throws {AddressError} for an address that cannot be used; {RangeError} or {TypeError} for an option that is wrong.
  * @throws {VsockError} `retryable` for a missing or unattended socket (ENOENT, ECONNREFUSED), EOF or ECONNRESET in place of the
- * VMM's reply (all code `ECONNREFUSED`) and a passed deadline (`ETIMEDOUT`); not for EACCES or a malformed reply (`EPROTO`).
+ * VMM's reply (all code `ECONNREFUSED`) and a deadline that has passed (`ETIMEDOUT`); not for EACCES or a malformed reply (`EPROTO`).
+ * With `retry`, one that gave up says `attempts` and `elapsedMs`, and its `cause` is the error of the last attempt.
  */
 export async function connect(address: Address | string, options: ConnectOptions = {}): Promise<VsockSocket> {
   const remote = toAddress(address)
-  checkOptions(options)
+  const { timeoutMs, retry } = planOf(options)
   const { signal, clock = systemClock } = options
-  checkSignal(signal)
-  if (options.lingerMs !== undefined) checkDuration('lingerMs', options.lingerMs)
-  const retry = retryPlan(options)
-  const timeoutMs = checkDuration('timeoutMs', retry?.budgetMs ?? options.timeoutMs ?? DEFAULT_TIMEOUT_MS)
   const started = clock.now()
 
   for (let attempts = 1; ; attempts++) {
     const left = timeoutMs - (clock.now() - started)
+    let delayMs: number | undefined
     try {
-      return await attempt(remote, options, Math.max(1, Math.min(left, retry?.attemptTimeoutMs ?? left)), clock)
+      const socket = await attempt(remote, options, Math.max(1, Math.min(left, retry?.attemptTimeoutMs ?? left)), clock)
+      trace({ type: 'connected', remote, attempts }, 'connect %s: connected, attempt %d', formatAddress(remote), attempts)
+      return socket
     } catch (error) {
-      if (!retry || !isVsockError(error) || !error.retryable) throw error
-      const rest = timeoutMs - (clock.now() - started)
+      const elapsedMs = clock.now() - started
+      const again = retry !== undefined && isVsockError(error) && error.retryable
       // A delay that would eat the whole rest is cut so that a last attempt still has a moment.
-      const delayMs = Math.min(backoff(attempts, retry), rest - retry.minDelayMs)
-      if (delayMs <= 0) throw gaveUp(remote, attempts, timeoutMs, error)
-      await sleep(delayMs, remote, signal, clock)
+      if (again) delayMs = Math.min(backoffDelay(retry, attempts), timeoutMs - elapsedMs - retry.minDelayMs)
+      if (delayMs !== undefined && delayMs <= 0) delayMs = undefined
+      tellFailure(remote, attempts, error, delayMs)
+      if (!again) throw error
+      if (delayMs === undefined) throw gaveUp(remote, attempts, elapsedMs, error)
     }
+    await sleep(delayMs, remote, signal, clock)
   }
 }
 
-interface RetryPlan {
-  minDelayMs: number
-  maxDelayMs: number
-  budgetMs: number
-  attemptTimeoutMs: number
-  random: () => number
+interface Plan {
+  readonly timeoutMs: number
+  readonly retry: (Backoff & { readonly attemptTimeoutMs: number }) | undefined
 }
 
-function retryPlan({ retry, timeoutMs }: ConnectOptions): RetryPlan | undefined {
-  if (retry === undefined || retry === false) return undefined
+/** @throws {RangeError} or {TypeError} for an option that is wrong. */
+function planOf(options: ConnectOptions): Plan {
+  checkObject('options', options)
+  const { signal, clock, timeoutMs, retry } = options
+  checkSignal(signal)
+  if (clock !== undefined) checkClock(clock)
+  duration('lingerMs', options.lingerMs, 1)
+  if (retry === undefined || retry === false)
+    return { timeoutMs: duration('timeoutMs', timeoutMs, DEFAULT_TIMEOUT_MS), retry: undefined }
   // A number, say, would otherwise be an object without any of the options.
-  if (retry !== true && (typeof retry !== 'object' || retry === null || Array.isArray(retry)))
-    throw new TypeError(
-      `retry is ${inspect(retry)}; allowed are true, false and an object with budgetMs, attemptTimeoutMs, minDelayMs, maxDelayMs, random`,
-    )
+  if (retry !== true) checkObject('retry', retry, 'true, false or an object')
   const given = retry === true ? {} : retry
-  const minDelayMs = checkDuration('retry.minDelayMs', given.minDelayMs ?? 10)
+  checkOptionalFunction('retry.random', given.random)
+  const minDelayMs = duration('retry.minDelayMs', given.minDelayMs, 10)
+  const maxDelayMs = duration('retry.maxDelayMs', given.maxDelayMs, Math.max(1_000, minDelayMs))
+  if (maxDelayMs < minDelayMs) wrongValue('retry.maxDelayMs', `at least retry.minDelayMs (${minDelayMs})`, maxDelayMs)
   return {
-    minDelayMs,
-    maxDelayMs: checkDuration('retry.maxDelayMs', given.maxDelayMs ?? Math.max(1_000, minDelayMs), minDelayMs),
-    budgetMs: Math.min(
-      checkDuration('retry.budgetMs', given.budgetMs ?? timeoutMs ?? DEFAULT_RETRY_BUDGET_MS),
-      checkDuration('timeoutMs', timeoutMs ?? given.budgetMs ?? DEFAULT_RETRY_BUDGET_MS),
+    timeoutMs: Math.min(
+      duration('retry.budgetMs', given.budgetMs, timeoutMs ?? DEFAULT_RETRY_BUDGET_MS),
+      duration('timeoutMs', timeoutMs, given.budgetMs ?? DEFAULT_RETRY_BUDGET_MS),
     ),
-    attemptTimeoutMs: checkDuration('retry.attemptTimeoutMs', given.attemptTimeoutMs ?? 2_000),
-    random: given.random ?? Math.random,
+    retry: {
+      minDelayMs,
+      maxDelayMs,
+      attemptTimeoutMs: duration('retry.attemptTimeoutMs', given.attemptTimeoutMs, 2_000),
+      random: given.random ?? Math.random,
+    },
   }
 }
 
-/** Jitter over the whole of [minDelayMs, ceiling], the ceiling doubling with each attempt up to maxDelayMs. */
-function backoff(attempts: number, { minDelayMs, maxDelayMs, random }: RetryPlan): number {
-  const ceiling = Math.min(maxDelayMs, minDelayMs * 2 ** Math.min(attempts, 30))
-  return minDelayMs + random() * (ceiling - minDelayMs)
+function tellFailure(remote: Address, attempts: number, error: unknown, retryInMs: number | undefined): void {
+  trace(
+    { type: 'connect-failed', remote, attempts, error, retryInMs },
+    'connect %s: attempt %d failed: %s; %s',
+    formatAddress(remote),
+    attempts,
+    textOf(error),
+    retryInMs === undefined ? 'the last one' : `the next one in ${Math.round(retryInMs)} ms`,
+  )
 }
 
 /** Puts the caller's signal and the deadline into one signal, so that a transport has one thing to obey. */
@@ -122,7 +139,7 @@ async function attempt(remote: Address, options: ConnectOptions, timeoutMs: numb
   const halfClose = options.halfClose ?? remote.transport !== 'hvsock'
   const stop = new AbortController()
   const cancel = clock.setTimer(timeoutMs, () => stop.abort(timedOut(remote, timeoutMs)))
-  const unlisten = onAbort(signal, () => stop.abort(abortedError('connect', remote, signal?.reason)))
+  const unlisten = onAbort(signal, (reason) => stop.abort(abortedError('connect', remote, reason)))
   try {
     return await dial(remote, { signal: stop.signal, timeoutMs, halfClose, lingerMs, clock, vsock })
   } finally {
@@ -138,9 +155,9 @@ function sleep(ms: number, remote: Address, signal: AbortSignal | undefined, clo
       unlisten()
       resolve()
     })
-    const unlisten = onAbort(signal, () => {
+    const unlisten = onAbort(signal, (reason) => {
       cancel()
-      reject(abortedError('connect', remote, signal?.reason))
+      reject(abortedError('connect', remote, reason))
     })
   })
 }
@@ -155,18 +172,20 @@ function timedOut(remote: Address, timeoutMs: number): VsockError {
     next:
       remote.transport === 'vsock'
         ? explain('connect', 'ETIMEDOUT').next
-        : 'check that the guest has booted and is not paused, or allow more time with timeoutMs',
+        : 'Check that the guest has booted and is not paused, or allow more time with timeoutMs.',
   })
 }
 
-function gaveUp(remote: Address, attempts: number, budgetMs: number, last: VsockError): VsockError {
+function gaveUp(remote: Address, attempts: number, elapsedMs: number, last: VsockError): VsockError {
   return new VsockError({
     code: 'ETIMEDOUT',
     op: 'connect',
     remote,
     retryable: true,
     cause: last,
-    what: `gave up after ${attempts} attempt${attempts === 1 ? '' : 's'} within ${Math.round(budgetMs)} ms, the last one: ${last.code}`,
-    next: "the cause is the last attempt's error; allow more time with timeoutMs",
+    attempts,
+    elapsedMs,
+    what: `gave up after ${attempts} attempt${attempts === 1 ? '' : 's'} in ${Math.round(elapsedMs)} ms: ${last.what}`,
+    next: 'Allow more time with timeoutMs. The cause is the error of the last attempt.',
   })
 }

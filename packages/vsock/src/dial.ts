@@ -1,5 +1,5 @@
+import type { Clock } from '@upcall/foundation/clock'
 import type { Address, HvsockAddress, UnixAddress } from './address.js'
-import type { Clock } from './clock.js'
 import { connectError, refusedByVmm, VsockError } from './errors.js'
 import { connectCommand, parseReply } from './handshake.js'
 import type { VsockConnectOptions } from './native/options.js'
@@ -17,7 +17,7 @@ export interface DialOptions {
   vsock: VsockConnectOptions | undefined
 }
 
-/** One attempt, past any handshake. Whatever it opened is closed before it rejects. */
+/** One attempt, any handshake included. Everything that it opened is closed before it rejects. */
 export function dial(address: Address, options: DialOptions): Promise<VsockSocket> {
   return address.transport === 'vsock' ? connectNative(address, options) : dialUnix(address, options)
 }
@@ -38,7 +38,7 @@ function dialUnix(address: HvsockAddress | UnixAddress, options: DialOptions): P
     }
     const fail = (error: unknown) => {
       settle()
-      // Nobody else will ever listen on this socket.
+      // This socket never gets another listener.
       socket.on('error', () => {})
       socket.destroy()
       reject(error)
@@ -78,6 +78,6 @@ function malformed(remote: Address, text: string): VsockError {
     op: 'connect',
     remote,
     what: `the reply to CONNECT is ${JSON.stringify(text)}, not "OK <n>"`,
-    next: 'check that a hybrid vsock VMM listens on this path; a socket without CONNECT is written unix:<path>',
+    next: 'Check that a hybrid vsock VMM listens on this path. For a socket without CONNECT write unix:<path>.',
   })
 }

@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs'
+import { brandOf, type ErrorFields, errnoOf, FieldError } from '@upcall/foundation/error'
 import { type Address, formatAddress } from './address.js'
 
 /** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
@@ -7,13 +8,14 @@ export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'r
 /**
  * Codes that mean the same on every transport:
  *
- * - `ECONNREFUSED`: nobody listens there, or its backlog is full
- * - `ETIMEDOUT`: a deadline passed
+ * - `ECONNREFUSED`: there is no listener, or its backlog is full
+ * - `ETIMEDOUT`: a deadline has passed
  * - `EPROTO`: the other end does not speak the hybrid vsock handshake
- * - `ENOTSOCK`: the path to connect to is that of something that is not a socket
- * - `EADDRINUSE`: the path is taken, by a live socket or by something that is not a socket
+ * - `ENOTSOCK`: the path to connect to is not that of a socket
+ * - `EADDRINUSE`: a live socket, or a file that is not a socket, has the path
+ * - `ERR_SERVER_ALREADY_LISTEN`: the server given to `bindServer` has an address already
  * - `ENOTSUP`: this transport is not available here
- * - `ABORTED`: the caller's signal; its reason is the `cause`
+ * - `ABORTED`: the caller's signal has aborted; its reason is the `cause`
  *
  * Every other code is the kernel's own errno, `EACCES` for instance.
  */
@@ -23,66 +25,58 @@ export type VsockErrorCode =
   | 'EPROTO'
   | 'ENOTSOCK'
   | 'EADDRINUSE'
+  | 'ERR_SERVER_ALREADY_LISTEN'
   | 'ENOTSUP'
   | 'ABORTED'
   | (string & {})
 
-export interface VsockErrorInit {
-  code: VsockErrorCode
-  op: VsockOperation
-  /** What happened; the rest of the message is made from the other fields. */
-  what: string
-  /** What the reader can do about it. */
-  next: string
-  local?: Address | undefined
-  remote?: Address | undefined
-  retryable?: boolean | undefined
-  cause?: unknown
+export interface VsockErrorInit extends Omit<ErrorFields<VsockErrorCode>, 'op' | 'subject'> {
+  readonly op: VsockOperation
+  readonly next: string
+  readonly local?: Address | undefined
+  readonly remote?: Address | undefined
+  readonly attempts?: number | undefined
+  readonly elapsedMs?: number | undefined
 }
 
-const BRAND = Symbol.for('@upcall/vsock.VsockError')
+const brand = brandOf('vsock.VsockError')
 
-/** Whatever goes wrong with a socket. Messages read `<op> <address>: <what>; <next step>`. */
-export class VsockError extends Error {
+/** An error of a socket or a server. Messages read `<op> <address>: <what>. <Next step.>` */
+export class VsockError extends FieldError<VsockErrorCode> {
   override readonly name = 'VsockError'
-  readonly code: VsockErrorCode
-  readonly op: VsockOperation
+  declare readonly op: VsockOperation
+  declare readonly next: string
   readonly local: Address | undefined
   readonly remote: Address | undefined
-  /** Whether the same call may succeed later without anybody changing it. */
-  readonly retryable: boolean
+  /** How many attempts a `connect` with `retry` made before it gave up; the `cause` is the error of the last one. */
+  readonly attempts: number | undefined
+  /** How long a `connect` with `retry` tried before it gave up, in milliseconds. */
+  readonly elapsedMs: number | undefined
 
-  constructor({ code, op, what, next, local, remote, retryable = false, cause }: VsockErrorInit) {
-    const address = remote ?? local
-    super(`${address ? `${op} ${formatAddress(address)}` : op}: ${what}; ${next}`, cause === undefined ? undefined : { cause })
-    this.code = code
-    this.op = op
-    this.local = local
-    this.remote = remote
-    this.retryable = retryable
-    Object.defineProperty(this, BRAND, { value: true })
+  constructor(init: VsockErrorInit) {
+    const address = init.remote ?? init.local
+    super({ ...init, subject: address === undefined ? '' : formatAddress(address) })
+    this.local = init.local
+    this.remote = init.remote
+    this.attempts = init.attempts
+    this.elapsedMs = init.elapsedMs
+    brand.mark(this)
   }
 }
 
 /** `instanceof` that also holds between the ESM and the CommonJS copy of this package. */
 export function isVsockError(value: unknown): value is VsockError {
-  return typeof value === 'object' && value !== null && BRAND in value
+  return brand.has(value)
 }
 
-/** The errno of a Node error, or `UNKNOWN`. */
-export function errnoOf(error: unknown): string {
-  const code = (error as NodeJS.ErrnoException | null)?.code
-  return typeof code === 'string' ? code : 'UNKNOWN'
-}
-
-export function abortedError(op: VsockOperation, address: Address, reason: unknown): VsockError {
-  const which = op === 'listen' ? { local: address } : { remote: address }
+/** The caller's signal has aborted. */
+export function abortedError(op: 'connect' | 'listen', address: Address, reason: unknown): VsockError {
   return new VsockError({
     code: 'ABORTED',
     op,
-    ...which,
-    what: 'aborted',
-    next: "the cause is the signal's reason",
+    ...(op === 'listen' ? { local: address } : { remote: address }),
+    what: "the caller's signal aborted it",
+    next: "The cause is the signal's reason.",
     cause: reason,
   })
 }
@@ -97,34 +91,19 @@ export function connectError(remote: Address, cause: unknown): VsockError {
         ...init,
         code: 'ECONNREFUSED',
         retryable: true,
-        what: 'nobody listens, there is no such file (ENOENT)',
-        next: 'check the path, start its owner, or pass retry',
+        what: 'there is no listener, and no such file (ENOENT)',
+        next: 'Check the path, start the process that makes the socket, or pass retry.',
       })
-    case 'ECONNREFUSED': {
-      const kind = remote.transport === 'vsock' ? undefined : kindOfOther(remote.path)
-      if (kind !== undefined)
-        return new VsockError({
-          ...init,
-          code: 'ENOTSOCK',
-          what: `the path is ${kind}, not a socket`,
-          next: 'check the path: it is that of the socket that a VMM or a server made',
-        })
-      return new VsockError({
-        ...init,
-        code: 'ECONNREFUSED',
-        retryable: true,
-        what: 'nobody listens, the file has no live socket behind it',
-        next: 'start its owner, or pass retry',
-      })
-    }
-    // A full backlog: the Unix sockets' word for what AF_VSOCK answers with a reset.
+    case 'ECONNREFUSED':
+      return refusedByKernel(remote, cause)
+    // A full backlog: AF_VSOCK answers with a reset in this case.
     case 'EAGAIN':
       return new VsockError({
         ...init,
         code: 'ECONNREFUSED',
         retryable: true,
-        what: 'the backlog is full (EAGAIN)',
-        next: "raise the server's backlog, or pass retry",
+        what: 'the backlog of the listener is full (EAGAIN)',
+        next: "Raise the server's backlog, or pass retry.",
       })
     case 'ECONNRESET':
     case 'EPIPE':
@@ -134,22 +113,44 @@ export function connectError(remote: Address, cause: unknown): VsockError {
       return new VsockError({
         ...init,
         code: errno,
-        what: `not permitted (${errno})`,
-        next: 'a Unix socket needs write permission on the file and search permission on its directories',
+        what: `access is denied (${errno})`,
+        next: 'A Unix socket needs write permission on the file and search permission on its directories.',
       })
     default:
-      return new VsockError({ ...init, code: errno, what: `failed with ${errno}`, next: 'see the cause' })
+      return new VsockError({ ...init, code: errno, what: `connecting failed (${errno})`, next: 'See the cause.' })
   }
 }
 
-/** What is at a path where connect(2) found nobody, unless it is a socket. */
+function refusedByKernel(remote: Address, cause: unknown): VsockError {
+  const kind = remote.transport === 'vsock' ? undefined : kindOfOther(remote.path)
+  if (kind !== undefined)
+    return new VsockError({
+      op: 'connect',
+      remote,
+      cause,
+      code: 'ENOTSOCK',
+      what: `the path is ${kind}, not a socket`,
+      next: 'Check the path: it must be the socket of a VMM or a server.',
+    })
+  return new VsockError({
+    op: 'connect',
+    remote,
+    cause,
+    code: 'ECONNREFUSED',
+    retryable: true,
+    what: 'there is no listener: the process that made the socket file is gone',
+    next: 'Start it again, or pass retry.',
+  })
+}
+
+/** What is at a path where connect(2) found no listener, unless it is a socket. */
 function kindOfOther(path: string): string | undefined {
   try {
     const found = statSync(path)
     if (found.isSocket()) return undefined
     return found.isDirectory() ? 'a directory' : found.isFile() ? 'a plain file' : 'something else'
   } catch {
-    // Gone by now, for one.
+    // The file may be gone by now.
     return undefined
   }
 }
@@ -163,7 +164,7 @@ export function refusedByVmm(remote: Address, cause?: unknown): VsockError {
     remote,
     cause,
     retryable: true,
-    what: `nobody listens${port}, the connection was closed before it was accepted`,
-    next: 'start the server in the guest, or pass retry',
+    what: `there is no listener${port}: the connection was closed before it was accepted`,
+    next: 'Start the server in the guest, or pass retry.',
   })
 }

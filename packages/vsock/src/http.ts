@@ -60,6 +60,6 @@ function plainOnly(remote: Address, protocol: string): VsockError {
     op: 'connect',
     remote,
     what: `the connector speaks http:, not ${protocol}`,
-    next: 'use an http: origin, or wrap the socket of connect() with tls.connect({ socket })',
+    next: 'Use an http: origin, or wrap the socket of connect() with tls.connect({ socket }).',
   })
 }

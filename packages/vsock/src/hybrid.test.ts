@@ -4,8 +4,8 @@ import { connect as netConnect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Duplex, PassThrough } from 'node:stream'
+import type { Clock } from '@upcall/foundation/clock'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Clock } from './clock.js'
 import { connect } from './connect.js'
 import { type HybridServer, type ListenHybridOptions, listenHybrid, type Refusal } from './hybrid.js'
 import { listen, type VsockServer } from './listen.js'
@@ -87,7 +87,7 @@ describe('as Firecracker does', () => {
     },
   )
 
-  it('closes without text where nobody listens', async () => {
+  it('closes without text where there is no listener', async () => {
     const server = await serve()
     const dialer = await raw()
     dialer.write('CONNECT 53\n')
@@ -303,7 +303,7 @@ describe('before the reply', () => {
     dialer.write('CONNECT 52\n')
     await dialer.ended
     expect(dialer.heard()).toBe('')
-    const cause = new TypeError('route: must give a Duplex, or undefined')
+    const cause = new TypeError('route: must return a Duplex or undefined')
     expect(server.refusals).toEqual([{ port: 52, reason: 'route-failed', cause }])
     expect(server.size).toBe(0)
   })
@@ -503,7 +503,9 @@ it('refuses what it cannot work with', async () => {
   await expect(serve({ path: '' })).rejects.toMatchObject({ code: 'ERR_INVALID_ADDRESS' })
   await expect(serve({ path: `/${'a'.repeat(107)}` })).rejects.toThrow(/108 bytes/)
   await expect(serve({ maxPending: 0 })).rejects.toThrow(RangeError)
-  await expect(serve({ handshakeTimeoutMs: -1 })).rejects.toThrow(/handshakeTimeoutMs is -1/)
+  await expect(serve({ handshakeTimeoutMs: -1 })).rejects.toThrow(
+    /handshakeTimeoutMs: must be a number of milliseconds above 0, got -1/,
+  )
   await serve()
   await expect(serve()).rejects.toMatchObject({ code: 'EADDRINUSE' })
 })

@@ -1,14 +1,15 @@
 import { EventEmitter } from 'node:events'
-import { createServer } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { checkFunction, duration, integer, wrongValue } from '@upcall/foundation/check'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
+import { type Acceptor, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
 import { checkAddress, type UnixAddress } from './address.js'
-import { type BindOptions, bindUnix } from './bind.js'
-import { type Clock, checkDuration, systemClock } from './clock.js'
+import type { BindOptions } from './bind.js'
 import { watchPeer } from './ends.js'
 import { FIRST_HOST_PORT, okReply, parseCommand } from './handshake.js'
 import { join } from './join.js'
-import { closeOnAbort } from './listen.js'
-import { VsockSocket } from './socket.js'
+import type { VsockSocket } from './socket.js'
+import { trace } from './trace.js'
 
 /** A VMM whose ways `listenHybrid` can follow. */
 export type HybridProfile = 'firecracker' | 'cloud-hypervisor' | 'dragonball'
@@ -30,7 +31,7 @@ export const hybridProfiles = Object.keys(PROFILES) as readonly HybridProfile[]
 
 function waysOf({ profile, halfClose }: ListenHybridOptions): Ways {
   if (profile !== undefined && !Object.hasOwn(PROFILES, profile))
-    throw new RangeError(`profile is ${JSON.stringify(profile)}; allowed are ${hybridProfiles.join(', ')}`)
+    wrongValue('profile', `one of ${hybridProfiles.join(', ')}`, profile)
   const ways = profile === undefined ? { pieces: true, halfClose: true } : PROFILES[profile]
   return { ...ways, halfClose: halfClose ?? ways.halfClose }
 }
@@ -46,26 +47,26 @@ export interface ListenHybridOptions extends BindOptions {
   /** Path of the Unix socket, at most 107 bytes. */
   path: string
   /**
-   * Finds the guest's end of `port`, ready for use. `undefined`, a rejection or a deadline that passes closes the dialer's
-   * connection without text, as VMMs do. The stream then belongs to the server, which ends or destroys it.
+   * Finds the guest's end of `port`, ready for use. After `undefined`, a rejection or a deadline that has passed, the server closes
+   * the dialer's connection without text, as VMMs do. The stream then belongs to the server, which ends or destroys it.
    */
   route: (port: number, context: RouteContext) => Promise<Duplex | undefined> | Duplex | undefined
   /** Closes the server; before it listens, `listenHybrid` rejects with code `ABORTED`. */
   signal?: AbortSignal | undefined
   /**
-   * Follows one VMM to the letter, for tests. Default: none, with the pieces of a command waited for and half-close.
+   * Follows one VMM to the letter, for tests. Default: none; the server waits for the pieces of a command and has half-close.
    *
-   * - `firecracker`, `dragonball`: a command that is not there whole at the first look is closed; no half-close.
-   * - `cloud-hypervisor`: pieces of a command are waited for; half-close, as it has since 2026-06.
+   * - `firecracker`, `dragonball`: close a connection whose command is incomplete at the first look; no half-close.
+   * - `cloud-hypervisor`: waits for the pieces of a command; half-close, as it has since 2026-06.
    */
   profile?: HybridProfile | undefined
-  /** From accept to the reply, `route` included. Default 2000 ms, as the VMMs have it. */
+  /** From accept to the reply, `route` included. Default 2000 ms, as in the VMMs. */
   handshakeTimeoutMs?: number | undefined
-  /** Connections that may be before their reply at once; any beyond are closed at once. Default 128. */
+  /** Connections that may wait for their reply at the same time; the server closes any more at once. Default 128. */
   maxPending?: number | undefined
   /**
-   * Whether a dialer's EOF leaves the way back open. false: it shuts both ways down, and before the reply it is the dialer's end.
-   * Default what `profile` has, else true.
+   * Whether a dialer's EOF leaves the way back open. false: EOF shuts both ways down, and before the reply it means that the dialer
+   * has gone. Default: what `profile` has, else true.
    */
   halfClose?: boolean | undefined
   clock?: Clock | undefined
@@ -83,7 +84,7 @@ export interface HybridServerEvents {
   /** A handshake succeeded, the reply is on its way. */
   connection: [info: { port: number; hostPort: number }]
   refused: [refusal: Refusal]
-  /** Accepting one connection failed; the server goes on. Never thrown if nobody listens. */
+  /** Accepting one connection failed; the server goes on. Never thrown if there is no listener for it. */
   error: [error: Error]
   close: []
 }
@@ -95,31 +96,40 @@ export interface HybridServerEvents {
  * @throws {VsockError} `EADDRINUSE`, `ABORTED`, or the kernel's errno.
  */
 export async function listenHybrid(options: ListenHybridOptions): Promise<HybridServer> {
+  checkAcceptOptions(options)
+  const settings = settingsOf(options)
   const local = checkAddress({ transport: 'unix', path: options.path }, `unix:${options.path}`) as UnixAddress
-  const acceptor = createServer({ allowHalfOpen: true })
-  let release = async () => {}
-  const server = new HybridServer(options, () => release())
-  acceptor.on('connection', (socket) => server.accept(VsockSocket.adopt(socket, { local, halfClose: true })))
-  acceptor.on('error', (error) => server.report(error))
-  try {
-    release = await bindUnix(acceptor, local, local.path, options)
-  } catch (error) {
-    // Somebody may have connected already.
-    await server.close()
-    throw error
-  }
+  const acceptor = await openAcceptor(local, { ...options, halfClose: true })
+  const server = new HybridServer(local.path, settings, acceptor)
   closeOnAbort(server, options.signal)
   return server
 }
 
-/** Owns every connection of its dialers, and every stream `route` gave for one. */
+interface Settings {
+  readonly route: ListenHybridOptions['route']
+  readonly ways: Ways
+  readonly clock: Clock
+  readonly handshakeTimeoutMs: number
+  readonly maxPending: number
+}
+
+function settingsOf(options: ListenHybridOptions): Settings {
+  checkFunction('route', options.route)
+  return {
+    route: options.route,
+    ways: waysOf(options),
+    clock: options.clock ?? systemClock,
+    handshakeTimeoutMs: duration('handshakeTimeoutMs', options.handshakeTimeoutMs, 2_000),
+    maxPending: integer('maxPending', options.maxPending ?? 128, { min: 1 }),
+  }
+}
+
+/** Owns every connection of its dialers, and every stream that `route` gave for one. */
 export class HybridServer extends EventEmitter<HybridServerEvents> implements AsyncDisposable {
-  readonly #options: ListenHybridOptions
-  readonly #ways: Ways
-  readonly #clock: Clock
-  readonly #handshakeTimeoutMs: number
-  readonly #maxPending: number
-  readonly #stop: () => Promise<void>
+  /** The path of the Unix socket. */
+  readonly path: string
+  readonly #settings: Settings
+  readonly #acceptor: Acceptor
   readonly #sockets = new Set<VsockSocket>()
   readonly #guests = new Set<Duplex>()
   readonly #hostPorts = new Set<number>()
@@ -127,21 +137,16 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
   #nextHostPort = FIRST_HOST_PORT
   #closed: Promise<void> | undefined
 
-  /** Made by `listenHybrid`. */
-  constructor(options: ListenHybridOptions, stop: () => Promise<void>) {
+  /** @internal Made by `listenHybrid`. */
+  constructor(path: string, settings: Settings, acceptor: Acceptor) {
     super()
-    this.#options = options
-    this.#ways = waysOf(options)
-    this.#clock = options.clock ?? systemClock
-    this.#handshakeTimeoutMs = checkDuration('handshakeTimeoutMs', options.handshakeTimeoutMs ?? 2_000)
-    this.#maxPending = options.maxPending ?? 128
-    if (!Number.isInteger(this.#maxPending) || this.#maxPending < 1)
-      throw new RangeError(`maxPending is ${this.#maxPending}; at least 1`)
-    this.#stop = stop
-  }
-
-  get path(): string {
-    return this.#options.path
+    this.path = path
+    this.#settings = settings
+    this.#acceptor = acceptor
+    acceptor.start({
+      onConnection: (socket) => this.#accept(socket),
+      onError: (error) => void (this.listenerCount('error') > 0 && this.emit('error', error)),
+    })
   }
 
   /** Connections that are open now, those before their reply included. */
@@ -149,7 +154,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     return this.#sockets.size
   }
 
-  /** Stops listening, removes the socket file, destroys every connection, and resolves when they are gone. Twice is once. */
+  /** Stops listening, removes the socket file, destroys every connection, and resolves when they are gone. Idempotent. */
   close(): Promise<void> {
     this.#closed ??= this.#shut()
     return this.#closed
@@ -159,23 +164,18 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     return this.close()
   }
 
-  /** @internal */
-  report(error: Error): void {
-    if (this.listenerCount('error') > 0) this.emit('error', error)
-  }
-
-  /** @internal One dialer, from its first byte to the close of both ends. */
-  accept(socket: VsockSocket): void {
+  /** One dialer, from its first byte to the close of both ends. */
+  #accept(socket: VsockSocket): void {
     this.#sockets.add(socket)
     const gone = new AbortController()
     socket.once('close', () => {
       this.#sockets.delete(socket)
       gone.abort(new Error("the dialer's connection is closed"))
     })
-    // 'close' follows, and tells everybody who has to know.
+    // 'close' follows, and tells all that depend on it.
     socket.on('error', () => {})
     if (this.#closed) socket.destroy()
-    else if (this.#pending >= this.#maxPending) this.#refuse(socket, { port: undefined, reason: 'too-many' })
+    else if (this.#pending >= this.#settings.maxPending) this.#refuse(socket, { port: undefined, reason: 'too-many' })
     else this.#shakeHands(socket, gone.signal)
   }
 
@@ -188,13 +188,13 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     }
     const onGone = () => refuse('dialer-gone')
     let unwatch = () => {}
-    // Only without bytes for the guest: those it will have, even if their dialer has gone. The reply is for one that still listens.
+    // Only without bytes for the guest: the guest gets those even if their dialer has gone. The reply is for a dialer that still listens.
     const onEnd = () => {
-      if (!this.#ways.halfClose) return onGone()
+      if (!this.#settings.ways.halfClose) return onGone()
       // 'close' follows.
-      unwatch = watchPeer(socket, this.#clock)
+      unwatch = watchPeer(socket, this.#settings.clock)
     }
-    const cancelTimer = this.#clock.setTimer(this.#handshakeTimeoutMs, () => refuse('timeout'))
+    const cancelTimer = this.#settings.clock.setTimer(this.#settings.handshakeTimeoutMs, () => refuse('timeout'))
     const leave = () => {
       this.#pending--
       cancelTimer()
@@ -208,14 +208,14 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
       port = result
       socket.once('end', onEnd)
       const hostPort = this.#takeHostPort(socket)
-      // Inside a promise, so that a route that throws is a route that rejects.
+      // Inside a promise, so that a route that throws counts as one that rejects.
       Promise.resolve()
-        .then(() => this.#options.route(result, { signal, hostPort }))
+        .then(() => this.#settings.route(result, { signal, hostPort }))
         .then(
           (stream) => {
             // Checked here, where it costs one connection: streams come from outside, some of them without types.
             if (stream && typeof stream.pipe !== 'function') {
-              if (!socket.destroyed) refuse('route-failed', new TypeError('route: must give a Duplex, or undefined'))
+              if (!socket.destroyed) refuse('route-failed', new TypeError('route: must return a Duplex or undefined'))
             } else if (socket.destroyed) {
               stream?.on('error', () => {}).destroy()
             } else if (!stream || stream.destroyed) {
@@ -224,7 +224,18 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
               leave()
               this.#guests.add(stream)
               stream.once('close', () => this.#guests.delete(stream))
-              join(socket, stream, { halfClose: this.#ways.halfClose, clock: this.#clock, reply: okReply(hostPort) })
+              join(socket, stream, {
+                halfClose: this.#settings.ways.halfClose,
+                clock: this.#settings.clock,
+                reply: okReply(hostPort),
+              })
+              trace(
+                { type: 'handshake', path: this.path, port: result, hostPort },
+                '%s: CONNECT %d: OK %d',
+                this.path,
+                result,
+                hostPort,
+              )
               this.emit('connection', { port: result, hostPort })
             }
           },
@@ -237,8 +248,8 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
   }
 
   /**
-   * Calls back once, with the port, with what is wrong with the command, or with nothing if the dialer ended before it had said
-   * anything; gives bytes behind the command back to the socket.
+   * Calls back once: with the port, with what is wrong with the command, or with nothing if the dialer ended before it sent a byte.
+   * Gives the bytes after the command back to the socket.
    */
   #readCommand(socket: VsockSocket, done: (result: number | string | undefined) => void): () => void {
     let received: Buffer = Buffer.alloc(0)
@@ -247,7 +258,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
       if (chunk === null) return
       received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
       const command = parseCommand(received)
-      if (command.kind === 'incomplete' && this.#ways.pieces) return
+      if (command.kind === 'incomplete' && this.#settings.ways.pieces) return
       stop()
       if (command.kind === 'incomplete') return done('the command came in more than one piece')
       if (command.kind === 'invalid') return done(command.why)
@@ -263,7 +274,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     return stop
   }
 
-  /** Counts within [2^30, 2^31), past those still in use. */
+  /** Counts within [2^30, 2^31), and skips the ports that are still in use. */
   #takeHostPort(socket: VsockSocket): number {
     while (this.#hostPorts.has(this.#nextHostPort)) this.#nextHostPort = after(this.#nextHostPort)
     const hostPort = this.#nextHostPort
@@ -275,6 +286,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
 
   #refuse(socket: VsockSocket, refusal: Refusal): void {
     socket.destroy()
+    trace({ type: 'refused', path: this.path, ...refusal }, '%s: CONNECT %s refused: %s', this.path, refusal.port, refusal.reason)
     if (!this.#closed) this.emit('refused', refusal)
   }
 
@@ -282,11 +294,10 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     await undefined
     const closing = [...this.#sockets].map((socket) => new Promise((resolve) => socket.once('close', resolve)))
     for (const socket of this.#sockets) socket.destroy()
-    // Those that outlive their dialer to let the guest read to the end, too.
-    // A cut in the middle, which must not pass for an end.
-    for (const guest of this.#guests) guest.destroy(new Error('the server of its connection was closed'))
+    // Also the ends that outlive their dialer so that the guest can read everything. An error, since a cut must not look like an end.
+    for (const guest of this.#guests) guest.destroy(new Error('the hybrid vsock server was closed'))
     try {
-      await this.#stop()
+      await this.#acceptor.stop()
       await Promise.all(closing)
     } finally {
       this.emit('close')

@@ -5,6 +5,7 @@
  * @packageDocumentation
  */
 
+export type { Clock } from '@upcall/foundation/clock'
 export { keepReadable } from '@upcall/foundation/streams'
 export type { AcceptOptions } from './acceptor.js'
 export {
@@ -13,6 +14,7 @@ export {
   Cid,
   formatAddress,
   type HvsockAddress,
+  isAddressError,
   type ParseAddressOptions,
   PORT_ANY,
   parseAddress,
@@ -22,7 +24,6 @@ export {
 } from './address.js'
 export type { BindOptions } from './bind.js'
 export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
-export type { Clock } from './clock.js'
 export { type ConnectOptions, connect, type RetryOptions } from './connect.js'
 export { watchPeer } from './ends.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'

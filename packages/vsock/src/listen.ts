@@ -1,34 +1,31 @@
 import { EventEmitter } from 'node:events'
-import { debuglog } from 'node:util'
-import { onAbort } from './abort.js'
-import { type AcceptOptions, type Acceptor, checkAcceptOptions, openAcceptor } from './acceptor.js'
-import { type Address, toAddress } from './address.js'
-import { abortedError } from './errors.js'
+import { integer } from '@upcall/foundation/check'
+import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
+import { type Address, formatAddress, toAddress } from './address.js'
 import type { VsockSocket } from './socket.js'
+import { trace } from './trace.js'
 
-export const debug = debuglog('upcall-vsock')
-
-/** Accepted connections that may wait for somebody to take them. */
-export const DEFAULT_MAX_PENDING = 128
+/** Accepted connections that may wait until they are taken. */
+const DEFAULT_MAX_PENDING = 128
 
 export interface ListenOptions extends AcceptOptions {
   /** Closes the server; before it listens, `listen` rejects with code `ABORTED`. */
   signal?: AbortSignal | undefined
-  /** Accepted connections that wait for an iterator or a listener; any beyond are closed at once. Default 128. */
+  /** Accepted connections that wait for an iterator or a listener; the server closes any more at once. Default 128. */
   maxPending?: number | undefined
 }
 
 export interface VsockServerEvents {
   connection: [socket: VsockSocket]
-  /** Accepting one connection failed (too many descriptors, say); the server goes on. Never thrown if nobody listens. */
+  /** Accepting one connection failed (too many descriptors, say); the server goes on. Never thrown if there is no listener for it. */
   error: [error: Error]
   close: []
 }
 
 /**
  * Listens on `unix:<path>`, on `vsock://<cid>:<port>` (both may be `any`), or on `hvsock://<path>:<port>` for what the guest itself
- * connects to host port `<port>`: the VMM brings it to `<path>_<port>`, without a handshake. A dead server's socket file is taken
- * over, never one in use nor another file.
+ * connects to host port `<port>`: the VMM brings it to `<path>_<port>`, without a handshake. The socket file of a dead server is taken
+ * over; a live server's, or another file, never.
  *
  * @throws {AddressError} for an address that cannot be bound; {RangeError} or {TypeError} for an option that is wrong.
  * @throws {VsockError} `EADDRINUSE`, `ABORTED`, or the kernel's errno.
@@ -36,33 +33,15 @@ export interface VsockServerEvents {
 export async function listen(address: Address | string, options: ListenOptions = {}): Promise<VsockServer> {
   const local = toAddress(address)
   checkAcceptOptions(options)
-  const { maxPending = DEFAULT_MAX_PENDING, signal } = options
-  if (!Number.isInteger(maxPending) || maxPending < 1) throw new RangeError(`maxPending is ${maxPending}; at least 1`)
-  const acceptor = await openAcceptor(local, options)
-  if (signal?.aborted) {
-    await acceptor.stop()
-    throw abortedError('listen', local, signal.reason)
-  }
-  const server = new VsockServer(acceptor, maxPending)
-  closeOnAbort(server, signal)
+  const maxPending = integer('maxPending', options.maxPending ?? DEFAULT_MAX_PENDING, { min: 1 })
+  const server = new VsockServer(await openAcceptor(local, options), maxPending)
+  closeOnAbort(server, options.signal)
   return server
 }
 
-/** Ties a server's life to its caller's signal, for as long as it is open. */
-export function closeOnAbort(
-  server: { close(): Promise<void>; once(event: 'close', listener: () => void): unknown },
-  signal: AbortSignal | undefined,
-): void {
-  const unlisten = onAbort(signal, () => {
-    // Only a file that cannot be removed makes this fail, and nobody is left to be told.
-    server.close().catch((error: Error) => debug('close: %s', error.message))
-  })
-  server.once('close', unlisten)
-}
-
 /**
- * Accepted sockets go to `'connection'` listeners if there are any, else to whoever iterates, else they wait (at most `maxPending`,
- * unread, so that the kernel holds their senders back). A socket that was handed over belongs to its taker.
+ * Accepted sockets go to `'connection'` listeners if there are any, otherwise to an iterator. Until there is one they wait, at most
+ * `maxPending` of them, unread, so that the kernel holds their senders back. A socket that was handed over belongs to its taker.
  */
 export class VsockServer
   extends EventEmitter<VsockServerEvents & { newListener: [event: string | symbol] }>
@@ -77,7 +56,7 @@ export class VsockServer
   readonly #connections = new Set<VsockSocket>()
   #closed: Promise<void> | undefined
 
-  /** Made by `listen`. */
+  /** @internal Made by `listen`. */
   constructor(acceptor: Acceptor, maxPending: number) {
     super()
     this.address = acceptor.address
@@ -90,7 +69,7 @@ export class VsockServer
     acceptor.start({
       onConnection: (socket) => this.#offer(socket),
       onError: (error, closed) => {
-        this.#report(error)
+        if (this.listenerCount('error') > 0) this.emit('error', error)
         if (closed) void this.close()
       },
     })
@@ -102,8 +81,8 @@ export class VsockServer
   }
 
   /**
-   * Stops listening, removes the socket file and closes connections that nobody took. Those handed over live on, until their
-   * owner or `closeAllConnections` ends them. Iterators finish. Twice is once.
+   * Stops listening, removes the socket file and closes connections that were not taken. Those handed over live on, until their
+   * owner or `closeAllConnections` ends them. Iterators finish. Idempotent.
    */
   close(): Promise<void> {
     this.#closed ??= this.#shut()
@@ -153,10 +132,11 @@ export class VsockServer
     this.#connections.add(socket)
     socket.once('close', () => this.#connections.delete(socket))
     if (this.#closed || this.#pending.size >= this.#maxPending) {
+      trace({ type: 'dropped', local: this.address }, 'listen %s: dropped a connection', formatAddress(this.address))
       socket.destroy()
       return
     }
-    // Until somebody takes it, its errors are nobody's, and one that goes away leaves the line.
+    // Until it is taken, its errors have no reader, and a connection that goes away leaves the line.
     const ignoreError = () => {}
     const forget = () => this.#pending.delete(socket)
     socket.on('error', ignoreError).once('close', forget)
@@ -165,11 +145,6 @@ export class VsockServer
       this.#pending.delete(socket)
     })
     this.#drain()
-  }
-
-  #report(error: Error): void {
-    debug('accept: %s', error.message)
-    if (this.listenerCount('error') > 0) this.emit('error', error)
   }
 
   #drain(): void {

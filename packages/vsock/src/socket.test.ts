@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { connect as connectHttp2, createServer as createHttp2Server } from 'node:http2'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Clock } from '@upcall/foundation/clock'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Clock } from './clock.js'
 import { type ConnectOptions, connect } from './connect.js'
 import { listen, type VsockServer } from './listen.js'
 import type { VsockSocket } from './socket.js'
@@ -122,7 +122,7 @@ describe('end() without half-close', () => {
     const error = once(near, 'error')
     clock.fire()
     expect(await error).toMatchObject({ code: 'ETIMEDOUT', op: 'shutdown', remote: { transport: 'unix', path: `${dir}/s` } })
-    expect(String(await error)).toMatch(/neither sent nor ended within 250 ms of end\(\).*; let the guest end first/)
+    expect(String(await error)).toMatch(/neither sent nor ended within 250 ms after end\(\).*\. Let the guest end first/)
     expect(clock.pending).toBe(0)
   })
 

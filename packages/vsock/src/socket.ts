@@ -1,10 +1,10 @@
 import { Socket, type SocketConstructorOpts } from 'node:net'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
 import type { Address } from './address.js'
-import { type Clock, systemClock } from './clock.js'
 import { concealing, withHandle } from './conceal.js'
 import { VsockError } from './errors.js'
 
-/** Silence after `end()` that a peer is granted on a transport without half-close. */
+/** How long a peer may stay silent after `end()` on a transport without half-close. */
 export const DEFAULT_LINGER_MS = 5_000
 
 export interface VsockSocketInit {
@@ -28,24 +28,24 @@ interface Linger {
 }
 
 /**
- * A `net.Socket` with addresses, `allowHalfOpen: true`, whatever the transport is.
+ * A `net.Socket` with addresses and `allowHalfOpen: true`, the same on every transport.
  *
  * `end()` with `halfClose: true` is Node's own: the peer sees EOF and may go on sending.
  * With `halfClose: false` an EOF sent early would make the VMM drop what the guest still has to say. So `end()` flushes, and sends
  * EOF once the guest has ended its side; until then the guest sees none, and `'finish'` waits. A guest that stays silent for
- * `lingerMs` without ending destroys the socket with a `VsockError` `ETIMEDOUT` (op `shutdown`): loud, never a silent loss.
+ * `lingerMs` without ending makes the socket fail with a `VsockError` `ETIMEDOUT` (op `shutdown`), so that no byte is lost in silence.
  * `destroy()` and `destroySoon()` do not wait.
  *
- * The same holds for whatever wraps such a socket. TLS would otherwise end it below JavaScript, so a connected socket with
+ * The same holds for a stream that wraps such a socket. TLS would otherwise end it below JavaScript, so a connected socket with
  * `halfClose: false` shows no `_handle`: `tls.connect({ socket })` works on its methods. HTTP/2 ends it by `end()` and takes the handle.
  * It cannot be the stdio of a child process.
  */
 export class VsockSocket extends Socket {
-  /** This end, where it has a name: the listening address of an accepted socket. */
+  /** This end's address, if it has one: the listening address of an accepted socket. */
   declare readonly local: Address | undefined
-  /** The other end, where it has a name: the address that was dialled. */
+  /** The other end's address, if it has one: the address that was dialled. */
   declare readonly remote: Address | undefined
-  /** Whether EOF in one direction leaves the other one open on this transport, as declared by whoever made the socket. */
+  /** Whether EOF in one direction leaves the other one open on this transport, as the maker of the socket declared. */
   declare readonly halfClose: boolean
   declare private readonly [LINGER]: Linger
 
@@ -100,7 +100,7 @@ export class VsockSocket extends Socket {
   }
 }
 
-// Outside of the class: one that names itself leaves the bundler with another name, which inspecting a socket would show.
+// Outside of the class: the bundler renames a class that names itself, and `inspect(socket)` would show the new name.
 function become(socket: Socket, init: VsockSocketInit): VsockSocket {
   // net.Server has no way to choose the class of its sockets. Nothing here is a private field, so the prototype is all it takes.
   Object.setPrototypeOf(socket, VsockSocket.prototype)
@@ -141,7 +141,7 @@ function lingerError({ local, remote }: VsockSocket, ms: number): VsockError {
     op: 'shutdown',
     local,
     remote,
-    what: `the peer neither sent nor ended within ${ms} ms of end(), and this transport has no half-close to tell it`,
-    next: 'let the guest end first, call destroy(), or pass halfClose: true if the VMM has it (Cloud Hypervisor since 2026-06)',
+    what: `the peer neither sent nor ended within ${ms} ms after end(), and without half-close the transport cannot tell it`,
+    next: 'Let the guest end first, call destroy(), or pass halfClose: true if the VMM has half-close (Cloud Hypervisor since 2026-06).',
   })
 }

@@ -52,8 +52,7 @@ export function isStreamError(error: unknown): error is VsockError | TcpError {
 /** The error's message with a next step for whoever stands at a shell. */
 export function explainStreamError(error: VsockError | TcpError): string {
   if (error instanceof TcpError) return error.message
-  const gaveUp = /gave up after .*? ms/.exec(error.message)
-  if (gaveUp !== null && isVsockError(error.cause)) return `${whatOf(error.cause)}; ${gaveUp[0]}, --timeout allows more`
+  if (error.attempts !== undefined) return `${whatOf(error)}; --timeout allows more`
   return `${whatOf(error)}; ${nextOf(error)}`
 }
 
@@ -66,5 +65,5 @@ function nextOf(error: VsockError): string {
     const check = remote?.transport === 'vsock' ? 'the CID (local needs the module vsock_loopback)' : 'that the guest runs'
     return `check ${check}, allow more with --timeout, or let --retry keep trying`
   }
-  return error.message.slice(whatOf(error).length + 2)
+  return error.next
 }

@@ -1,43 +1,42 @@
 import { basename, dirname, join } from 'node:path'
+import { FieldError, textOf } from '../error.js'
 
-// Finds the addon of a package, for all that have one: each puts this file into its bundle.
+// Finds the addon of a package. Each package that has an addon puts this file into its bundle.
 
-/** A package's addon, and what is said where there is none. */
+/** A package's addon, and what an error says where there is none. */
 export interface Addon {
   readonly npmPackage: string
   /** Its file's name. */
   readonly file: string
   readonly apiVersion: number
-  /** Environment variable that names a file to load instead of the two usual places: for bundlers, and for builds with a sanitizer. `none` is off. */
+  /**
+   * Environment variable that names a file to load instead of the two usual places: for bundlers, and for builds with a sanitizer.
+   * `none` switches the addon off.
+   */
   readonly variable: string
-  /** What it is there for; begins a sentence. */
+  /** What it is there for, e.g. `native AF_VSOCK`. */
   readonly purpose: string
-  /** What systems other than Linux do not have. */
+  /** What only Linux has, e.g. `AF_VSOCK`. */
   readonly needs: string
-  /** What else the reader can do. */
+  /** What else the reader can do: a clause such as `use unix:<path>`. */
   readonly otherWays?: string
 }
 
-/** One file that was tried, and why it did not do. */
+/** A file that was tried, and why it is of no use. */
 export interface Attempt {
   readonly path: string
   readonly reason: string
 }
 
-/** Why there is no addon here. The message reads `<what>; <next>`. */
-export class AddonError extends Error {
+/** Why there is no addon here. */
+export class AddonError extends FieldError<'ERR_ADDON_UNAVAILABLE'> {
   override readonly name = 'AddonError'
-  readonly code = 'ERR_ADDON_UNAVAILABLE'
-  readonly what: string
-  /** What the reader can do about it. */
-  readonly next: string
+  declare readonly next: string
   /** In the order of trying; empty where the platform rules the addon out. */
   readonly tried: readonly Attempt[]
 
-  constructor(what: string, next: string, tried: readonly Attempt[] = [], cause?: unknown) {
-    super(`${what}; ${next}`, cause === undefined ? undefined : { cause })
-    this.what = what
-    this.next = next
+  constructor(npmPackage: string, what: string, next: string, tried: readonly Attempt[] = [], cause?: unknown) {
+    super({ code: 'ERR_ADDON_UNAVAILABLE', subject: npmPackage, what, next, cause })
     this.tried = tried
   }
 }
@@ -48,7 +47,7 @@ export interface Host {
   readonly arch: string
   readonly versions: Readonly<Record<string, string | undefined>>
   readonly env: Readonly<Record<string, string | undefined>>
-  /** The package's file that asks, in its src/native or in dist. */
+  /** The file of the package that asks, in its src/native or in dist. */
   readonly file: string
   readonly dlopen: (module: { exports: unknown }, path: string) => void
 }
@@ -59,7 +58,7 @@ export interface Host {
  * @throws {AddonError} where there is none, or none can be.
  */
 export function findAddon<Binding extends { readonly API_VERSION: number }>(addon: Addon, host: Host): Binding {
-  const { apiVersion, purpose, otherWays } = addon
+  const { npmPackage, apiVersion, purpose, otherWays } = addon
   refuseWhatCannotWork(addon, host)
   const tried: Attempt[] = []
   for (const path of candidates(addon, host)) {
@@ -75,53 +74,53 @@ export function findAddon<Binding extends { readonly API_VERSION: number }>(addo
     if (version === apiVersion) return module.exports as Binding
     tried.push({ path, reason: `has API version ${version}, this package needs ${apiVersion}` })
   }
+  const reasons = tried.map(({ path, reason }) => `${path}: ${reason}`).join('; ')
   throw new AddonError(
-    [
-      `the ${purpose} addon for ${host.platform}-${host.arch} did not load; tried`,
-      ...tried.map(({ path, reason }) => `  ${path}: ${reason}`),
-    ].join('\n'),
-    `${howToGetIt(addon, host)}${otherWays === undefined ? '' : `; without it ${otherWays}`}`,
+    npmPackage,
+    `the ${purpose} addon for ${host.platform}-${host.arch} did not load (tried ${reasons})`,
+    howToGetIt(addon, host) + (otherWays === undefined ? '' : ` Without it, ${otherWays}.`),
     tried,
   )
 }
 
 function howToGetIt({ npmPackage, file, variable }: Addon, host: Host): string {
-  if (host.env[variable]) return `${variable} names it: set it to the path of ${file}, or unset it`
+  if (host.env[variable]) return `Set ${variable} to the path of ${file}, or unset it.`
   const { isBundle, prebuilds } = places(host)
-  const bring = `copy the package's prebuilds/ to ${prebuilds}, or set ${variable} to the path of ${file}`
-  if (isBundle) return `this is a bundle, without the addon of ${npmPackage}: ${bring}`
+  const bring = `copy the package's prebuilds/ to ${prebuilds}, or set ${variable} to the path of ${file}.`
+  if (isBundle) return `This is a bundle, without the addon of ${npmPackage}: ${bring}`
   return (
-    `reinstall ${npmPackage} (its package brings the addon for linux-x64 and linux-arm64), or in a checkout install a C compiler ` +
-    `and run "npm run build"; in a bundle ${bring}`
+    `Reinstall ${npmPackage} (its package brings the addon for linux-x64 and linux-arm64), or in a checkout install a C compiler ` +
+    `and run "npm run build". In a bundle, ${bring}`
   )
 }
 
 /**
- * Comes before any dlopen: neither Bun nor Deno runs on libuv, on whose event loop the addon watches descriptors, and what stands in for
- * it there (functions that abort, shims for single addons) may take the process along.
+ * Comes before any dlopen. Neither Bun nor Deno runs on libuv, on whose event loop the addon watches descriptors, and their
+ * substitutes (functions that abort, shims for single addons) may kill the process.
  */
 function refuseWhatCannotWork(addon: Addon, { platform, versions: { bun, deno }, env }: Host): void {
-  const { variable, purpose, needs, otherWays = 'run it on Linux' } = addon
-  if (env[variable] === 'none') {
-    throw new AddonError(`${purpose} is switched off by ${variable}=none`, orElse(addon, 'unset it'))
-  }
+  const { npmPackage, variable, purpose, needs } = addon
+  if (env[variable] === 'none')
+    throw new AddonError(npmPackage, `${purpose} is switched off by ${variable}=none`, orElse(addon, 'Unset it'))
   const runtime = bun ? 'Bun' : deno ? 'Deno' : undefined
   if (runtime) {
     const what = `${purpose} does not work under ${runtime}, which does not run on libuv's event loop`
-    throw new AddonError(what, orElse(addon, 'run it with Node'))
+    throw new AddonError(npmPackage, what, orElse(addon, 'Run it with Node'))
   }
   if (platform !== 'linux') {
     const system = { darwin: 'macOS', win32: 'Windows' }[platform] ?? platform
-    throw new AddonError(`${system} has no ${needs}`, otherWays)
+    throw new AddonError(npmPackage, `${system} has no ${needs}`, orElse(addon, 'Run it on Linux'))
   }
 }
 
 function addonsDisabled(addon: Addon, cause: unknown): AddonError {
   const what = `${addon.purpose} needs an addon, and this process may not load any (permission model or --no-addons)`
-  return new AddonError(what, orElse(addon, 'start Node with --allow-addons and without --no-addons'), [], cause)
+  const next = orElse(addon, 'Start Node with --allow-addons and without --no-addons')
+  return new AddonError(addon.npmPackage, what, next, [], cause)
 }
 
-const orElse = ({ otherWays }: Addon, next: string): string => (otherWays === undefined ? next : `${next}, or ${otherWays}`)
+const orElse = ({ otherWays }: Addon, next: string): string =>
+  otherWays === undefined ? `${next}.` : `${next}, or ${otherWays}.`
 
 function candidates({ file: name, variable }: Addon, host: Host): string[] {
   const chosen = host.env[variable]
@@ -130,18 +129,18 @@ function candidates({ file: name, variable }: Addon, host: Host): string[] {
   return [join(root, 'build/Release', name), join(prebuilds, `${host.platform}-${host.arch}`, name)]
 }
 
-/** A package's own files are in its dist or src/native. The bundle of an application may be in a dist, too; its folder is beside that dist then. */
+/** A package's own files are in its dist or src/native. Another program's bundle may be in a dist, too: then the folder is beside that. */
 function places({ file }: Host): { isBundle: boolean; root: string; prebuilds: string } {
   const folder = dirname(file)
   const root = folder.endsWith('native') ? join(folder, '../..') : basename(folder) === 'dist' ? join(folder, '..') : folder
   return { isBundle: root === folder, root, prebuilds: join(root, 'prebuilds') }
 }
 
-/** What dlopen said, without the path it starts with. */
+/** What dlopen said, which has no code, without the path that it starts with. */
 function dlopenReason(path: string, error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error)
-  if (message.includes('No such file or directory')) return 'no such file'
-  return message.startsWith(`${path}: `) ? message.slice(path.length + 2) : message
+  const text = textOf(error)
+  if (text.includes('No such file or directory')) return 'no such file'
+  return text.startsWith(`${path}: `) ? text.slice(path.length + 2) : text
 }
 
 /** The machine that this process runs on. */

@@ -6,8 +6,8 @@ describe('errno of AF_VSOCK', () => {
     expect(explain('connect', 'ECONNRESET')).toEqual({
       code: 'ECONNREFUSED',
       retryable: true,
-      what: 'nobody listens on that port, or its backlog is full (the kernel said ECONNRESET)',
-      next: 'start the server at the other end, or pass retry',
+      what: 'there is no listener on that port, or its backlog is full (the kernel said ECONNRESET)',
+      next: 'Start the server at the other end, or pass retry.',
     })
   })
 
@@ -42,8 +42,8 @@ describe('errno of AF_VSOCK', () => {
       expect(explain('connect', errno)).toEqual({
         code: errno,
         retryable: false,
-        what: `failed with ${errno}`,
-        next: 'see the cause',
+        what: `the kernel said ${errno}`,
+        next: 'See the cause.',
       })
     }
   })

@@ -74,8 +74,11 @@ describe('finding the addon', () => {
       { path: LOCAL, reason: `has API version undefined, this package needs ${API_VERSION}` },
       { path: PREBUILD, reason: 'version GLIBC_2.99 not found' },
     ])
-    expect(error.message).toContain(`linux-x64 did not load; tried\n  ${LOCAL}: has API`)
-    expect(error.message).toMatch(/; reinstall @upcall\/vsock .* hvsock:\/\/<path>:<port>/)
+    expect(error.what).toMatch(
+      /^the native AF_VSOCK addon for linux-x64 did not load \(tried \/pkg\/.*: has API .*; .* not found\)$/,
+    )
+    expect(error.message).toBe(`@upcall/vsock: ${error.what}. ${error.next}`)
+    expect(error.next).toMatch(/^Reinstall @upcall\/vsock .* Without it, use hvsock:\/\/<path>:<port> .*\.$/)
     expect(refusal(host({})).tried.map(({ reason }) => reason)).toEqual(['no such file', 'no such file'])
   })
 })
@@ -96,21 +99,21 @@ describe('in a bundle', () => {
     expect(next).toContain(
       "copy the package's prebuilds/ to /app/prebuilds, or set UPCALL_VSOCK_ADDON to the path of upcall_vsock.node",
     )
-    expect(next).not.toContain('reinstall')
-    expect(next).toMatch(/; without it use hvsock:/)
+    expect(next).not.toContain('Reinstall')
+    expect(next).toMatch(/ Without it, use hvsock:/)
   })
 
   it('says so too where it may be one', () => {
     const { next } = refusal(host({}, { file: '/app/dist/server.js' }))
     expect(next).toMatch(
-      /^reinstall @upcall\/vsock .*; in a bundle copy the package's prebuilds\/ to \/app\/prebuilds, or set UPCALL_VSOCK_ADDON/,
+      /^Reinstall @upcall\/vsock .* In a bundle, copy the package's prebuilds\/ to \/app\/prebuilds, or set UPCALL_VSOCK_ADDON/,
     )
   })
 
   it('says what is wrong with the file that UPCALL_VSOCK_ADDON names, and nothing of others', () => {
     const { message } = refusal(host({}, { env: { UPCALL_VSOCK_ADDON: '/elsewhere.node' }, file: '/app/server.mjs' }))
     expect(message).toContain(
-      '/elsewhere.node: no such file; UPCALL_VSOCK_ADDON names it: set it to the path of upcall_vsock.node, or unset it',
+      '/elsewhere.node: no such file). Set UPCALL_VSOCK_ADDON to the path of upcall_vsock.node, or unset it. Without it, use hvsock:',
     )
   })
 })
@@ -124,14 +127,14 @@ describe('where no addon can work', () => {
     ['Deno', { versions: { deno: '2.5.0', node: '24.0.0' } }],
   ])('%s is refused by name, before anything is opened', (name, overrides) => {
     const machine = host({ [LOCAL]: good }, overrides)
-    expect(refusal(machine).message).toMatch(new RegExp(`${name}.*; .*hvsock://`))
+    expect(refusal(machine).message).toMatch(new RegExp(`${name}.*\\. .*hvsock://`))
     expect(machine.opened).toEqual([])
   })
 
   it('can be switched off', () => {
     const machine = host({ [LOCAL]: good }, { env: { UPCALL_VSOCK_ADDON: 'none' } })
     expect(refusal(machine).message).toMatch(
-      /^native AF_VSOCK is switched off by UPCALL_VSOCK_ADDON=none; unset it, or use hvsock/,
+      /^@upcall\/vsock: native AF_VSOCK is switched off by UPCALL_VSOCK_ADDON=none\. Unset it, or use hvsock/,
     )
     expect(machine.opened).toEqual([])
   })

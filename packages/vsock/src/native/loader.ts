@@ -10,7 +10,7 @@ const ADDON: Addon = {
   apiVersion: API_VERSION,
   variable: 'UPCALL_VSOCK_ADDON',
   purpose: 'native AF_VSOCK',
-  needs: 'AF_VSOCK, which is Linux only',
+  needs: 'AF_VSOCK, which only Linux has',
   otherWays: "use hvsock://<path>:<port> through the VMM's Unix socket, or unix:<path>",
 }
 

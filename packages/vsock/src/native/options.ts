@@ -1,3 +1,4 @@
+import { integer } from '@upcall/foundation/check'
 import type { Binding, Descriptor } from './binding.js'
 import { AF_VSOCK, LITTLE_ENDIAN } from './sockaddr.js'
 
@@ -28,22 +29,23 @@ const SO_VM_SOCKETS_CONNECT_TIMEOUT_NEW = 8
 
 /** Credit is a u32 on the wire, and the kernel would cut a larger buffer to it without a word. */
 const MAX_CREDIT = 0xffff_ffff
+/** 24 days. */
+const LONGEST_TIMEOUT_MS = 0x7fff_ffff
 const DEFAULT_MIN_SIZE = 128
 const DEFAULT_MAX_SIZE = 262_144
 
 /** Kernels before 5.1 know only the old timeout option, whose `long`s are the same 64 bits on 64-bit machines. */
 const LONGS_OF_64_BITS: ReadonlySet<string> = new Set(['x64', 'arm64', 'ppc64', 's390x', 'riscv64', 'loong64'])
 
-/** @throws {RangeError} for sizes that contradict each other or are none. */
+/** @throws {RangeError} for a size that is out of range, and for sizes that contradict each other. */
 export function checkVsockOptions({ bufferSize, bufferMinSize, bufferMaxSize }: VsockOptions): void {
   for (const [name, value] of Object.entries({ bufferSize, bufferMinSize, bufferMaxSize })) {
-    if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= MAX_CREDIT)) continue
-    throw new RangeError(`${name} is ${value}; it is a number of bytes, at least 1 and at most ${MAX_CREDIT}`)
+    if (value !== undefined) integer(`vsock.${name}`, value, { min: 1, max: MAX_CREDIT })
   }
   const ordered = [bufferMinSize ?? 0, bufferSize, bufferMaxSize ?? MAX_CREDIT].filter((size) => size !== undefined)
   if (ordered.some((size, i) => i > 0 && size < ordered[i - 1]!)) {
     throw new RangeError(
-      `bufferMinSize ${bufferMinSize}, bufferSize ${bufferSize}, bufferMaxSize ${bufferMaxSize}: must not decrease`,
+      `vsock: must have bufferMinSize <= bufferSize <= bufferMaxSize, got ${bufferMinSize}, ${bufferSize}, ${bufferMaxSize}`,
     )
   }
 }
@@ -68,7 +70,8 @@ export function setConnectTimeout(
   timeoutMs: number,
   arch: string = process.arch,
 ): void {
-  const timeval = encodeTimeval(timeoutMs)
+  // The kernel refuses a time that it cannot count in ticks, and Infinity is no time at all.
+  const timeval = encodeTimeval(Math.min(timeoutMs, LONGEST_TIMEOUT_MS))
   try {
     binding.setsockopt(descriptor, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT_NEW, timeval)
   } catch (error) {

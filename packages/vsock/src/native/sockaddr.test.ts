@@ -28,13 +28,13 @@ describe('sockaddr_vm', () => {
     expect(decodeSockaddrVm(bytes)).toEqual({ cid: 3, port: 4, toHost: false })
   })
 
-  it('refuses what is no sockaddr_vm', () => {
-    expect(() => decodeSockaddrVm(new Uint8Array(15))).toThrow('sockaddr_vm has 15 bytes; 16 are needed')
-    expect(() => decodeSockaddrVm(new Uint8Array(16))).toThrow('sockaddr_vm at offset 0: family 0 is not AF_VSOCK (40)')
+  it('refuses bytes that are not a sockaddr_vm', () => {
+    expect(() => decodeSockaddrVm(new Uint8Array(15))).toThrow('sockaddr_vm: must be 16 bytes, got 15')
+    expect(() => decodeSockaddrVm(new Uint8Array(16))).toThrow('sockaddr_vm: the family must be AF_VSOCK (40), got 0')
   })
 
   it.each([-1, 0x100000000, 1.5, Number.NaN, '3' as unknown as number])('refuses %s as CID and as port', (value) => {
-    expect(() => encodeSockaddrVm({ cid: value, port: 1 })).toThrow(`cid is ${value}; it is an integer from 0 to 4294967295`)
-    expect(() => encodeSockaddrVm({ cid: 1, port: value })).toThrow(`port is ${value}; it is an integer from 0 to 4294967295`)
+    expect(() => encodeSockaddrVm({ cid: value, port: 1 })).toThrow('cid: must be an integer from 0 to 4294967295, got ')
+    expect(() => encodeSockaddrVm({ cid: 1, port: value })).toThrow('port: must be an integer from 0 to 4294967295, got ')
   })
 })

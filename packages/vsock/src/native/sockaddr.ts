@@ -1,3 +1,5 @@
+import { integer } from '@upcall/foundation/check'
+
 /**
  * `struct sockaddr_vm` (linux/vm_sockets.h) as bytes: u16 family 40, u16 reserved, u32 port, u32 CID, u8 flags, 3 zero bytes, in
  * the machine's own byte order.
@@ -28,8 +30,8 @@ export interface SockaddrVm {
 
 /** @throws {RangeError} for a CID or port that is not a u32. */
 export function encodeSockaddrVm({ cid, port, toHost = false }: SockaddrVm, littleEndian = LITTLE_ENDIAN): Uint8Array {
-  checkU32('cid', cid)
-  checkU32('port', port)
+  integer('cid', cid, { max: 0xffffffff })
+  integer('port', port, { max: 0xffffffff })
   const bytes = new Uint8Array(SOCKADDR_VM_SIZE)
   const view = new DataView(bytes.buffer)
   view.setUint16(OFFSET.family, AF_VSOCK, littleEndian)
@@ -39,23 +41,17 @@ export function encodeSockaddrVm({ cid, port, toHost = false }: SockaddrVm, litt
   return bytes
 }
 
-/** @throws {RangeError} for bytes that are no `sockaddr_vm`: shorter than 16 or of another family. Unknown flags are ignored. */
+/** @throws {RangeError} for bytes that are not a `sockaddr_vm`: fewer than 16, or of another family. Unknown flags are ignored. */
 export function decodeSockaddrVm(bytes: Uint8Array, littleEndian = LITTLE_ENDIAN): Required<SockaddrVm> {
   if (bytes.length < SOCKADDR_VM_SIZE) {
-    throw new RangeError(`sockaddr_vm has ${bytes.length} bytes; ${SOCKADDR_VM_SIZE} are needed`)
+    throw new RangeError(`sockaddr_vm: must be ${SOCKADDR_VM_SIZE} bytes, got ${bytes.length}`)
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, SOCKADDR_VM_SIZE)
   const family = view.getUint16(OFFSET.family, littleEndian)
-  if (family !== AF_VSOCK)
-    throw new RangeError(`sockaddr_vm at offset ${OFFSET.family}: family ${family} is not AF_VSOCK (${AF_VSOCK})`)
+  if (family !== AF_VSOCK) throw new RangeError(`sockaddr_vm: the family must be AF_VSOCK (${AF_VSOCK}), got ${family}`)
   return {
     cid: view.getUint32(OFFSET.cid, littleEndian),
     port: view.getUint32(OFFSET.port, littleEndian),
     toHost: (view.getUint8(OFFSET.flags) & FLAG_TO_HOST) !== 0,
   }
-}
-
-function checkU32(name: string, value: number): void {
-  if (Number.isInteger(value) && value >= 0 && value <= 0xffffffff) return
-  throw new RangeError(`${name} is ${value}; it is an integer from 0 to 4294967295`)
 }

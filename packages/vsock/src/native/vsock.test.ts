@@ -56,13 +56,15 @@ async function failure(promise: Promise<unknown>) {
 
 describe('without the addon', () => {
   it('connect, listen and localCid say why, and what else there is', async () => {
-    const missing = new loader.AddonError('the addon is not here', 'get it', [{ path: '/x.node', reason: 'no such file' }])
+    const missing = new loader.AddonError('@upcall/vsock', 'the addon is not here', 'Get it.', [
+      { path: '/x.node', reason: 'no such file' },
+    ])
     use(missing)
     const error = await failure(connect('vsock://local:219'))
     expect(error).toMatchObject({ code: 'ENOTSUP', op: 'connect', retryable: false, cause: missing })
-    expect(error.message).toBe('connect vsock://local:219: the addon is not here; get it')
+    expect(error.message).toBe('connect vsock://local:219: the addon is not here. Get it.')
     expect(await failure(listen('vsock://any:219'))).toMatchObject({ code: 'ENOTSUP', op: 'listen', cause: missing })
-    expect(() => localCid()).toThrow('localCid: the addon is not here; get it')
+    expect(() => localCid()).toThrow('localCid: the addon is not here. Get it.')
   })
 
   it('passes on what is a bug and not a missing addon', async () => {
@@ -119,7 +121,7 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
     expect((await connect('vsock://local:9')).local).toMatchObject({ cid: 1 })
   })
 
-  it('says ECONNREFUSED for a port where nobody listens, with the kernel’s errno in the cause', async () => {
+  it('says ECONNREFUSED for a port without a listener, with the kernel’s errno in the cause', async () => {
     const error = await failure(connect('vsock://local:77'))
     expect(error).toMatchObject({
       code: 'ECONNREFUSED',
@@ -129,8 +131,8 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
       cause: { code: 'ECONNRESET', errno: -104 },
     })
     expect(error.message).toBe(
-      'connect vsock://local:77: nobody listens on that port, or its backlog is full (the kernel said ECONNRESET); ' +
-        'start the server at the other end, or pass retry',
+      'connect vsock://local:77: there is no listener on that port, or its backlog is full (the kernel said ECONNRESET). ' +
+        'Start the server at the other end, or pass retry.',
     )
   })
 
@@ -170,11 +172,13 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
 
   it('refuses buffer sizes that make no sense, before it opens anything', async () => {
     for (const vsock of [{ bufferSize: 0 }, { bufferSize: 1.5 }, { bufferMaxSize: Number.NaN }]) {
-      await expect(connect('vsock://local:9', { vsock })).rejects.toThrow(/is .*; it is a number of bytes, at least 1/)
+      await expect(connect('vsock://local:9', { vsock })).rejects.toThrow(
+        /^vsock.buffer.*: must be an integer from 1 to 4294967295, got /,
+      )
     }
     const vsock = { bufferMinSize: 9, bufferSize: 8, bufferMaxSize: 10 }
     await expect(listen('vsock://any:9', { vsock })).rejects.toThrow(
-      /bufferMinSize 9, bufferSize 8, bufferMaxSize 10: must not decrease/,
+      'vsock: must have bufferMinSize <= bufferSize <= bufferMaxSize, got 9, 8, 10',
     )
     await expect(listen('vsock://any:9', { vsock: { bufferMinSize: 9, bufferMaxSize: 8 } })).rejects.toThrow(RangeError)
   })
@@ -212,7 +216,7 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
     fire()
     const error = await connecting
     expect(error).toMatchObject({ code: 'ETIMEDOUT', retryable: true })
-    expect(error.message).toMatch(/^connect vsock:\/\/3:9: no answer within 250 ms; .*vsock_loopback/)
+    expect(error.message).toMatch(/^connect vsock:\/\/3:9: no answer within 250 ms\. .*vsock_loopback/)
   })
 
   it('reports what listening fails with, and closes with its signal', async () => {
@@ -273,26 +277,28 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
       },
     })
     expect(() => localCid()).toThrow(
-      'localCid: /dev/vsock cannot be asked (EACCES); this process needs read permission on /dev/vsock',
+      'localCid: /dev/vsock cannot be asked (EACCES). This process needs read permission on /dev/vsock.',
     )
   })
 
   it.each([0xffffffff, -1])('has no CID where the kernel answers %d, its word for any: there is no transport', async (any) => {
     use({ ...standIn.binding, localCid: () => any })
     expect(() => localCid()).toThrow(
-      "localCid: this machine has no CID; load a vsock transport: vhost_vsock (host), vsock_loopback, or the VM's vsock device",
+      "localCid: this machine has no CID. Load a vsock transport: vhost_vsock (host), vsock_loopback, or the VM's vsock device.",
     )
     expect(caught(() => localCid())).toMatchObject({ code: 'ENODEV', retryable: false })
   })
 
   it.each([0, -1, 1.5, Number.NaN, 2 ** 31])('refuses a backlog of %d', async (backlog) => {
-    await expect(listen('vsock://any:9', { backlog })).rejects.toThrow(`backlog is ${backlog}; an integer from 1 to 2147483647`)
+    await expect(listen('vsock://any:9', { backlog })).rejects.toThrow(
+      `backlog: must be an integer from 1 to 2147483647, got ${backlog}`,
+    )
   })
 
   it('refuses buffers that credit, a u32, cannot tell', async () => {
     for (const name of ['bufferSize', 'bufferMinSize', 'bufferMaxSize'])
       await expect(listen('vsock://any:9', { vsock: { [name]: 2 ** 32 } })).rejects.toThrow(
-        `${name} is 4294967296; it is a number of bytes, at least 1 and at most 4294967295`,
+        `vsock.${name}: must be an integer from 1 to 4294967295, got 4294967296`,
       )
     const server = await serve('vsock://any:9', { vsock: { bufferSize: 2 ** 32 - 1 } })
     await server.close()

@@ -1,6 +1,7 @@
+import type { Clock } from '@upcall/foundation/clock'
+import { errnoOf } from '@upcall/foundation/error'
 import { Cid, type VsockAddress } from '../address.js'
-import type { Clock } from '../clock.js'
-import { errnoOf, isVsockError, VsockError, type VsockOperation } from '../errors.js'
+import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
 import { VsockSocket } from '../socket.js'
 import type { Binding, Descriptor } from './binding.js'
 import { connectSocket } from './connect.js'
@@ -17,7 +18,7 @@ interface NativeSocketOptions {
 }
 
 export interface NativeConnectOptions extends NativeSocketOptions {
-  /** Ends the attempt; it rejects with the signal's reason, whatever that is. */
+  /** Ends the attempt, which rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined
   /** How long the kernel waits for an answer. Default 2000 ms, the kernel's. */
   readonly timeoutMs?: number | undefined
@@ -31,7 +32,7 @@ export interface NativeListenOptions extends NativeSocketOptions {
 
 export interface NativeListenHandlers {
   readonly onConnection: (socket: VsockSocket) => void
-  /** Connections could not be accepted. With `closed` for good; else they wait in the backlog and are tried again. */
+  /** Accepting failed. With `closed` the listener is closed; otherwise connections wait in the backlog until the next try. */
   readonly onError: (error: VsockError, closed: boolean) => void
 }
 
@@ -43,7 +44,7 @@ export interface NativeListener {
   close(): void
 }
 
-/** One attempt over AF_VSOCK. Rejects with the signal's reason or with a `VsockError`; whatever was opened is closed by then. */
+/** One attempt over AF_VSOCK. Rejects with the signal's reason or with a `VsockError`, after everything that it opened is closed. */
 export async function connectNative(remote: VsockAddress, options: NativeConnectOptions): Promise<VsockSocket> {
   const { signal, halfClose, lingerMs, clock, timeoutMs, vsock = {} } = options
   checkVsockOptions(vsock)
@@ -119,25 +120,25 @@ export function localCid(): number {
     const code = errnoOf(cause)
     const next =
       {
-        ENOENT: "load the module vsock and a transport (vhost_vsock, vsock_loopback, or the VM's vsock device)",
-        EACCES: 'this process needs read permission on /dev/vsock',
-        EPERM: 'this process needs read permission on /dev/vsock',
-      }[code] ?? 'see the cause'
+        ENOENT: "Load the module vsock and a transport (vhost_vsock, vsock_loopback, or the VM's vsock device).",
+        EACCES: 'This process needs read permission on /dev/vsock.',
+        EPERM: 'This process needs read permission on /dev/vsock.',
+      }[code] ?? 'See the cause.'
     throw new VsockError({ code, op: 'localCid', what: `/dev/vsock cannot be asked (${code})`, next, cause })
   }
   const { next } = explain('listen', 'ENODEV')
   throw new VsockError({ code: 'ENODEV', op: 'localCid', what: 'this machine has no CID', next })
 }
 
-/** undefined where the kernel has no CID to tell, for which its word is VMADDR_CID_ANY. */
+/** undefined where this machine has no CID: the kernel says VMADDR_CID_ANY. */
 function ownCid(binding: Binding): number | undefined {
   const cid = binding.localCid() >>> 0
   return cid === Cid.any ? undefined : cid
 }
 
 /**
- * A connecting socket is bound to any CID, and the kernel leaves it at that. This is the CID the peer sees: over loopback, which
- * also serves this machine's own CID, that is 1.
+ * The kernel binds a connecting socket to any CID and never says more. This is the CID that the peer sees: 1 over loopback, which also
+ * serves this machine's own CID.
  */
 function seenByPeer(binding: Binding, local: VsockAddress, remote: VsockAddress): VsockAddress {
   if (local.cid !== Cid.any) return local
@@ -150,7 +151,7 @@ function tryLocalCid(binding: Binding): number | undefined {
   try {
     return ownCid(binding)
   } catch {
-    // Not readable for this user, say: then the local CID stays unknown, which is all that is lost.
+    // Not readable for this user, for example: then only the local CID stays unknown.
     return undefined
   }
 }
@@ -167,7 +168,7 @@ function needBinding(op: VsockOperation, ends: Ends): Binding {
     return loadBinding()
   } catch (error) {
     if (!(error instanceof AddonError)) throw error
-    throw new VsockError({ code: 'ENOTSUP', op, ...ends, what: error.what, next: error.next, cause: error })
+    throw new VsockError({ code: 'ENOTSUP', op, ...ends, what: error.what, next: error.next ?? 'See the cause.', cause: error })
   }
 }
 
