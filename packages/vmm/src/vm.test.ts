@@ -557,7 +557,7 @@ describe('one change at a time', () => {
 })
 
 describe('a guest that is gone', () => {
-  it('is replaced by one that finds what was certain', async () => {
+  it('is replaced by a guest that finds what was certain', async () => {
     await using rig = await makeRig()
     const { vm, machine } = rig
     await vm.resize(2)

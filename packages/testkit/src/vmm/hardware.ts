@@ -96,7 +96,7 @@ function drives(): Test[] {
       async ({ machine }) => {
         const taken: Window[] = []
         for (let window = machine.chooseWindow(taken); window && taken.length < 200; window = machine.chooseWindow(taken)) {
-          for (const other of taken) ok(!overlaps(window, other), 'a window overlaps one that is taken')
+          for (const other of taken) ok(!overlaps(window, other), 'a window overlaps a window that is taken')
           taken.push(window)
         }
         ok(taken.length > 0, 'there is no window')
