@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { duplexPair, PassThrough, Readable, Writable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
-import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { relay, socketEnd } from '@upcall/vsock'
 import { expect, test } from 'vitest'
 import { stdioEnd } from './stdio.js'
@@ -19,7 +19,7 @@ test('what breaks only as it is closed is told, too', async () => {
       fail = () => done(new Error('full'))
     },
   }).on('error', () => {})
-  const clock = new TurnedClock()
+  const clock = new ManualClock()
   const [peer, near] = duplexPair()
   const result = relay(stdioEnd({ stdin: new PassThrough(), stdout: stuck }), socketEnd(near, { halfClose: false }), { clock })
   peer.resume().end('lost')
