@@ -4,7 +4,7 @@
 import ts from 'typescript'
 
 const MARK = /^\s*(prints|reads the text of )/
-const TEXTS = new Set(['message', 'stack'])
+const TEXTS = new Set(['message'])
 
 /** @type {import('eslint').Rule.RuleModule} */
 export const noMessageRead = {

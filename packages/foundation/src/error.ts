@@ -86,6 +86,7 @@ export function textOf(error: unknown): string {
   const fields = fieldsOf(error)
   if (fields !== undefined) return fields.what
   try {
+    // reads the text of anything foreign
     return error instanceof Error ? error.message || error.name : String(error)
   } catch {
     return 'a value that cannot be shown'
@@ -95,6 +96,7 @@ export function textOf(error: unknown): string {
 /** The whole message of any error, for a printer. */
 export function messageFor(error: unknown): string {
   const fields = fieldsOf(error)
+  // prints
   return fields === undefined ? textOf(error) : (fields as FieldError).message
 }
 

@@ -32,7 +32,7 @@ export interface AttachmentHandlers {
   readonly onEnd: (error: DeviceError | undefined) => void
 }
 
-/** One VMM on the line, from its first message to its last: the conversation with it, the pump for the rings, and the connections. */
+/** One VMM, from its first message to its last: the conversation with it, the pump for the rings, and the connections. */
 export class Attachment {
   /** Why the rings are left alone, until a new driver begins or the front end starts them again. */
   fault: DeviceError | undefined

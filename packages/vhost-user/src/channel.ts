@@ -14,7 +14,7 @@ const BATCH = 32
 
 /**
  * The vhost-user socket as messages. Reads never go past the end of a message: the kernel hands descriptors over with the bytes
- * they came with, so a read of exactly one header gets that message's and no other's.
+ * that they came with, so a read of exactly one header gets the descriptors of that message alone.
  */
 export class Channel {
   readonly #binding: Binding
@@ -41,7 +41,7 @@ export class Channel {
     this.#binding.close(this.#descriptor)
   }
 
-  /** While a reply waits to be sent no further message is read: a front end that does not listen does not make us buffer. */
+  /** While a reply waits to be sent no further message is read: a front end that does not read cannot make us buffer. */
   #watch(): void {
     if (this.#closed) return
     const events = this.#unsent === undefined ? this.#binding.READABLE : this.#binding.WRITABLE

@@ -141,7 +141,7 @@ export class Connections {
     })
     const accept = (): GuestStream => {
       if (stream !== undefined) return stream
-      // It may have ended a moment ago, and the signal does not tell of it yet.
+      // It may have ended a moment ago, before the signal tells of it.
       if (connection.state !== 'accepting') throw ended()
       connection.accept()
       stream = this.#open(connection)

@@ -4,7 +4,7 @@ import { checkRegions, GuestMemory, type MappedRegion, type MemoryRegion, WINDOW
 import type { Platform } from './machine/session.js'
 import type { Binding, Descriptor, Mapping } from './native/binding.js'
 
-/** The session's hands: maps memory, watches kicks, rings the guest's bell. */
+/** What the session needs done, by the addon: maps memory, watches kicks, interrupts the guest. */
 export class BindingPlatform implements Platform {
   readonly #binding: Binding
   readonly #onKick: () => void
@@ -14,7 +14,7 @@ export class BindingPlatform implements Platform {
   readonly #calls = new Map<number, Descriptor>()
   readonly #errors = new Map<number, Descriptor>()
 
-  /** @param onBroken told of a descriptor of the front end that cannot be what it is for; it is closed by then. */
+  /** @param onBroken called for a descriptor of the front end that is not what it should be. It is closed by then. */
   constructor(binding: Binding, onKick: () => void, onBroken: (error: DeviceError) => void) {
     this.#binding = binding
     this.#onKick = onKick
@@ -91,7 +91,7 @@ export class BindingPlatform implements Platform {
     }
   }
 
-  /** Uses a descriptor of the front end as an eventfd, which it need not be. */
+  /** Uses a descriptor of the front end as an eventfd. It may be anything else. */
   #try(request: string, map: Map<number, Descriptor>, ring: number, use: () => void): boolean {
     try {
       use()

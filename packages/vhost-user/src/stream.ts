@@ -21,8 +21,8 @@ export interface GuestStreamOptions {
 /** After bytes that wait for their reader, fewer than these stay for a while where they cost no object each. */
 const CHUNK = 4096
 /**
- * For how long, in milliseconds, or for one more for each piece that waits for the reader, if those are more: it may look how much is there,
- * and ask for nothing before it is enough.
+ * For so many milliseconds, or for one millisecond for each piece that waits for the reader, whichever is more. Then they are handed on: a
+ * reader may look how much there is, and ask for nothing before it is enough.
  */
 const HOLD_MS = 20
 
@@ -122,7 +122,7 @@ export class GuestStream extends Duplex implements VsockStream {
     this.#pull()
   }
 
-  /** As in Readable; besides, what it returns has left our hands. (`_read` is not called for that once it has nothing to give.) */
+  /** As in Readable. Besides, the guest gets credit for what it returns. (`_read` is not called for that once it has nothing to give.) */
   override read(size?: number): unknown {
     if (size !== 0) this.#reading = true
     const chunk: unknown = super.read(size)
@@ -179,7 +179,7 @@ export class GuestStream extends Duplex implements VsockStream {
       this.#departing = true
       this.#armLinger(connection.outputPending)
       connection.consumed(this.#pushed - this.#taken, this.#owner.now())
-      // It may be one of its own listeners that destroys it, and what that was called for goes on.
+      // A listener of the stream may be destroying it, and the call that it was called from goes on.
       this.#taken = this.#pushed
       this.#depart()
     } else {
@@ -297,7 +297,7 @@ export class GuestStream extends Duplex implements VsockStream {
     }
   }
 
-  /** A guest that sends byte by byte to a reader who is elsewhere would make the readable side a list of as many chunks. */
+  /** A guest that sends byte by byte to a reader that is busy would make the readable side a list of as many chunks. */
   #mayWait(): boolean {
     const { inputPending, inputEnded } = this.#connection
     return this.readableLength > 0 && !this.#short && inputPending < CHUNK && !inputEnded

@@ -20,7 +20,7 @@ import { trace } from './trace.js'
 export interface VhostUserVsockOptions {
   /** Unix socket that the VMM connects to (`-chardev socket,path=…`), 1 to 107 bytes. */
   socketPath: string
-  /** The guest's CID: 3 to 4294967294. Two guests of one host may share one; they never hear of each other. */
+  /** The guest's CID: 3 to 4294967294. Two guests of one host may have the same CID: they do not notice each other. */
   guestCid: number
   /** Answers connections that the guest begins. Default: every one is refused. */
   onConnection?: ConnectionHandler | undefined
@@ -42,11 +42,11 @@ const MAX_PORT = 0xffff_fffe
 const MAX_TIMER_MS = 2 ** 31 - 1
 
 /**
- * - `waiting`: no VMM on the line
- * - `attached`: a VMM, but no driver in the guest that uses the device (booting, paused, reset)
+ * - `waiting`: there is no VMM
+ * - `attached`: there is a VMM, and no driver in the guest that uses the device (booting, paused, reset)
  * - `running`: connections are possible
  * - `faulted`: the guest broke a rule; its rings are left alone until its driver begins again, the VMM starts them again, or `restart()`
- * - `closed`
+ * - `closed`: by `close()`
  */
 export type DeviceState = 'waiting' | 'attached' | 'running' | 'faulted' | 'closed'
 
@@ -79,7 +79,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   readonly #clock: Clock
   readonly #onConnection: ConnectionHandler | undefined
   /**
-   * A guest that outlives a VMM's connection to us, or this process, may still have sockets that belong to ports of before: no port comes
+   * A guest may outlive a VMM's connection to us, or this process, and still have sockets that belong to old ports. So no port comes
    * again soon.
    */
   #nextHostPort = randomInt(FIRST_HOST_PORT, LAST_HOST_PORT + 1)
@@ -228,7 +228,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     await listener?.close()
   }
 
-  /** One VMM at a time: a second one is hung up on. */
+  /** One VMM at a time: the connection of a second one is closed. */
   #attach(binding: Binding, descriptor: Descriptor): void {
     if (this.#attachment !== undefined || this.#closing !== undefined) {
       binding.close(descriptor)

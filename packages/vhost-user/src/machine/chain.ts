@@ -4,7 +4,7 @@ import { guestError } from './errors.js'
  * The buffers of one descriptor chain as pieces of guest memory, with a cursor for each direction. One object is used over and
  * over: a chain costs no allocation.
  *
- * Every byte is copied once: what has been read here cannot be changed by the guest any more.
+ * Every byte is copied once: the guest cannot change what has been read here.
  */
 export class Chain {
   /** Number of the chain's first descriptor, which goes back into the used ring. */

@@ -5,13 +5,13 @@ import type { Overdue, SplitRing } from './vring.js'
 /** The queues of a virtio-vsock device (virtio 1.2, 5.10.2), as seen from the guest's driver. */
 export const RX_RING = 0
 export const TX_RING = 1
-/** Carries events of which we have none to tell: it is accepted and left alone. */
+/** Carries events. This device has none to tell: the ring is accepted and left alone. */
 export const EVENT_RING = 2
 export const RING_COUNT = 3
 
 /**
- * How much one call of `process` does before it lets others have a turn: bytes moved and descriptors visited. Chains are not
- * counted: one may hold a single byte or a thousand descriptors.
+ * How much one call of `process` does before other work gets its turn: bytes moved and descriptors visited. Chains are not
+ * counted: a chain may hold a single byte or a thousand descriptors.
  */
 export interface Budget {
   readonly bytes: number
@@ -20,7 +20,7 @@ export interface Budget {
 
 const DEFAULT_BUDGET: Budget = { bytes: 1 << 20, descriptors: 1024 }
 
-/** Whom to interrupt. */
+/** For which rings the guest has to be interrupted. */
 export interface Announcement {
   readonly rx: boolean
   readonly tx: boolean
@@ -36,8 +36,8 @@ export interface Look {
 }
 
 /**
- * A driver waits for packets, and hardly for its used transmit buffers: an interrupt for these alone, which costs an emulated guest
- * more than the packet did, is put off until so large a part of the ring is used up. (`Infinity`: never put off.)
+ * A driver waits for packets, and hardly ever for its used transmit buffers. An interrupt for these alone costs an emulated guest more
+ * than the packet did, so it is put off until this part of the ring is used up: 1/4. (`Infinity`: never put off.)
  */
 const UNANNOUNCED_PART = 4
 
@@ -57,7 +57,7 @@ export class VsockDevice {
 
   /**
    * Does what there is to do on the rings that run, and shows the guest what was done. True if the budget ran out: call again soon. Throws
-   * `DeviceError` if the guest broke a rule; what was done before that is shown all the same.
+   * `DeviceError` if the guest broke a rule. The guest sees what was done before that all the same.
    */
   process(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): boolean {
     this.#bytesLeft = this.#budget.bytes
@@ -94,23 +94,23 @@ export class VsockDevice {
   }
 
   /**
-   * To be called for rings on which nothing was published for a while: what the guest was not told, or did not hear. An interrupt and a kick are both
-   * lost if one side looks at the other's wish before it is there to be seen, and then both wait for ever.
+   * To be called for rings on which nothing was published for a while: what the guest was not told, or did not hear. An interrupt and a kick
+   * are both lost if one side looks at the other's wish before it can be seen, and then both wait for ever.
    */
   look(rx: SplitRing | undefined, tx: SplitRing | undefined): Look {
     return { rx: rx?.overdue(), tx: tx?.overdue() }
   }
 
   /**
-   * To be called when `process` was not called for a while: a ring into which the guest has put something that `process` would work on. Unless its
-   * kick is on its way, call `process`.
+   * To be called when `process` was not called for a while: a ring into which the guest has put something that `process` would work on.
+   * Unless its kick is on its way, call `process`.
    */
   unkicked(rx: SplitRing | undefined, tx: SplitRing | undefined): typeof RX_RING | typeof TX_RING | undefined {
     if (tx !== undefined && this.muxer.accepting && tx.pending > 0) return TX_RING
     return this.#deliverable(rx) ? RX_RING : undefined
   }
 
-  /** Asks for kicks where we wait for the guest. True if it was faster and there is work already. */
+  /** Asks for kicks where we wait for the guest. True if the guest was faster and there is work already. */
   #armed(rx: SplitRing | undefined, tx: SplitRing | undefined): boolean {
     if (tx !== undefined && this.muxer.accepting && tx.enableKicks()) return true
     return rx !== undefined && this.muxer.outgoing && rx.enableKicks()
@@ -120,7 +120,7 @@ export class VsockDevice {
     return rx !== undefined && this.muxer.outgoing && rx.pending > 0
   }
 
-  /** Leaves one part in `reserve` of the budget alone. */
+  /** Leaves 1/`reserve` of the budget alone. */
   #transmit(tx: SplitRing, reserve: number, now: number): void {
     const chain = this.#chain
     const bytes = this.#budget.bytes / reserve

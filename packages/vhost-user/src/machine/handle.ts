@@ -1,11 +1,11 @@
 import type { Connection, ConnectionState, VsockConnection } from './connection.js'
 import type { ConnectionOutcome } from './life.js'
 
-/** A connection as the muxer hands it out: whatever its owner does, the muxer hears of it. */
+/** A connection as the muxer hands it out: the muxer hears of everything that its owner does. */
 export class Handle implements Connection {
   readonly hostPort: number
   readonly guestPort: number
-  /** For the muxer: what is done to it here, nothing hears of. */
+  /** For the muxer alone, which follows up on what it does. */
   readonly machine: VsockConnection
   readonly #onTouch: () => void
 

@@ -126,6 +126,6 @@ export function words(size: number, fill: (view: DataView) => void): Uint8Array 
 
 export const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 
-/** A 64-bit address as a number. One beyond 2^53 is rounded, and refused where regions are checked. */
+/** A 64-bit address as a number. An address beyond 2^53 is rounded, and refused where regions are checked. */
 export const address = (view: DataView, at: number): number =>
   view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true)

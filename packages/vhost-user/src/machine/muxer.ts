@@ -32,7 +32,7 @@ export interface MuxerOptions extends ConnectionOptions {
   readonly firstHostPort?: number | undefined
 }
 
-/** Host ports count from here: below are the ports that people choose. */
+/** Host ports count from here: the ports below are chosen by people. */
 export const FIRST_HOST_PORT = 2 ** 30
 export const LAST_HOST_PORT = 2 ** 32 - 2
 /** Resets owed to packets of no connection. While that many wait for a guest buffer, no packet is taken from the guest. */
@@ -45,7 +45,7 @@ interface OrphanReset extends ConnectionPorts {
 }
 
 /**
- * All connections of one guest. Packets from the guest find their connection; connections with something to say take turns, one
+ * All connections of one guest. Packets from the guest find their connection; connections with something to send take turns, one
  * packet each. Everything that the guest can make grow has a bound: the table, the buffers (by credit), the resets owed.
  */
 export class VsockMuxer {
@@ -117,7 +117,7 @@ export class VsockMuxer {
       const what = `its packet claims ${header.length} bytes, and it holds ${room}`
       throw guestError('CHAIN_TOO_SHORT', `transmit chain ${chain.head}`, what)
     }
-    // A guest speaks for itself and to the host alone.
+    // A guest sends as itself, and to the host alone.
     if (header.sourceCid === this.#options.guestCid && header.destinationCid === HOST_CID) this.#dispatch(header, chain, now)
     return PACKET_HEADER_SIZE + header.length
   }
@@ -131,7 +131,7 @@ export class VsockMuxer {
     const known = this.#table.get(hostPort, guestPort)
     if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
       if (known?.machine.sendable) {
-        // What is still to be said of the old connection would be taken for an answer to this: let it be one.
+        // The guest would take the old connection's last packet for an answer to this REQUEST. So it gets an answer: a reset.
         known.machine.reset()
         this.#follow(known)
         return

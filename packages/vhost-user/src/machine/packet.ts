@@ -25,7 +25,7 @@ export const Op = {
   CREDIT_REQUEST: 7,
 } as const
 
-/** Flags of SHUTDOWN: its sender will receive, or send, no more. */
+/** Flags of SHUTDOWN: its sender receives no more, or sends no more. */
 export const SHUTDOWN_RECEIVE = 1
 export const SHUTDOWN_SEND = 2
 export const SHUTDOWN_BOTH = SHUTDOWN_RECEIVE | SHUTDOWN_SEND
@@ -73,7 +73,7 @@ export function encodePacketHeader(header: Readonly<PacketHeader>, into: DataVie
   into.setUint32(40, header.forwardCount, true)
 }
 
-/** Reads 44 bytes into `header`. Judges nothing: every value is possible. */
+/** Reads 44 bytes into `header`. It checks nothing: every value is possible. */
 export function decodePacketHeader(from: DataView, header: PacketHeader): void {
   header.sourceCid = from.getUint32(4, true) === 0 ? from.getUint32(0, true) : Number.POSITIVE_INFINITY
   header.destinationCid = from.getUint32(12, true) === 0 ? from.getUint32(8, true) : Number.POSITIVE_INFINITY

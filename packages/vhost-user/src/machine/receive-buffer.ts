@@ -1,6 +1,6 @@
 import type { Chain } from './chain.js'
 
-/** Makes room for received bytes. The contents need not be cleared: every byte is written before anyone sees it. */
+/** Makes room for received bytes. The contents need not be cleared: every byte is written before it can be seen. */
 export type Allocate = (size: number) => Uint8Array
 
 const BLOCK_SIZE = 4096

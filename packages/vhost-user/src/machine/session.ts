@@ -45,11 +45,11 @@ interface Ring {
 
 /**
  * The back end's half of a vhost-user conversation: what the front end said, turned into rings. Its messages are trusted as far as
- * their sender is (the VMM, which could read this process's shared memory anyhow); what the guest could have put into them is not.
+ * their sender is (the VMM, which could read this process's shared memory in any case). What the guest could have put into them is not trusted.
  *
  * A ring runs from SET_VRING_KICK to GET_VRING_BASE and is worked on while it is also enabled (ring-state.ts). GET_VRING_BASE comes both
- * when the VM is paused and when the guest is reset; only the SET_VRING_BASE that follows tells: where the ring stopped, or somewhere
- * else.
+ * when the VM is paused and when the guest is reset. Only the SET_VRING_BASE that follows tells: it names the place where the ring
+ * stopped, or another.
  */
 export class BackendSession {
   readonly #platform: Platform
@@ -188,7 +188,7 @@ export class BackendSession {
         return this.#step(ring, { type: 'start' })
       case 'SET_VRING_CALL':
         this.#platform.setCall(ring.number, message.descriptor ? one(message.request, descriptors) : undefined)
-        // A running ring may have had no descriptor, or another: an interrupt that was due meanwhile would never come again.
+        // A running ring may have had no call descriptor, or another: an interrupt that was due meanwhile would never come again.
         if (ring.state.kind === 'running') this.#platform.notify(ring.number)
         return {}
       case 'SET_VRING_ERR':

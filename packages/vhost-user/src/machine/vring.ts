@@ -55,8 +55,8 @@ export interface RingSnapshot {
  * The device's side of a split virtqueue (virtio 1.2, 2.7). Whatever lies in guest memory is read once into a local and checked
  * before use; a violation throws `DeviceError` and leaves the ring as it was.
  *
- * Guest and host are taken to be little-endian. That is the law for VIRTIO_F_VERSION_1, and what legacy x86-64 and arm64
- * guests do; the layout is otherwise the same, because vhost-user hands over each part's address.
+ * Guest and host are taken to be little-endian. VIRTIO_F_VERSION_1 demands it, and legacy x86-64 and arm64
+ * guests do it; the layout is otherwise the same, because vhost-user hands over each part's address.
  */
 export class SplitRing {
   readonly size: number
@@ -150,7 +150,7 @@ export class SplitRing {
 
   /**
    * Whether the guest wants to be interrupted for what was published since the last interrupt. May be asked late: a guest that has
-   * looked meanwhile says no. Asked again for every publication: a wish that came too late to be seen at the last one is seen at this.
+   * looked meanwhile says no. To be asked again for every publication: a wish that came too late to be seen at the last publication is seen now.
    */
   interruptDue(): boolean {
     const fresh = (this.#published - this.#announced) & 0xffff
@@ -163,11 +163,11 @@ export class SplitRing {
   }
 
   /**
-   * Whether the guest has yet to take what was published, although it wants to hear of it, whether or not it was interrupted: to be asked
-   * when nothing was published for a while. The caller interrupts it.
+   * Whether the guest has yet to take what was published, although it wants to hear of it, and whether or not it was interrupted. To be
+   * asked when nothing was published for a while. The caller interrupts the guest.
    *
-   * With EVENT_IDX, a guest that has caught up wishes for the next chain. Without, it does not say; so it is interrupted once more
-   * if it was not for the last chains, as it may have asked for that too late.
+   * With EVENT_IDX, a guest that has caught up wishes for the next chain. Without, it does not say. So it is interrupted once more
+   * if it was not interrupted for the last chains, as it may have asked for that too late.
    */
   overdue(): Overdue | undefined {
     const wish = this.#features.eventIdx ? this.#wish : this.#published

@@ -1,7 +1,7 @@
 import type { SocketBinding } from '@upcall/foundation/addon/binding'
 import type { Descriptor as SessionDescriptor } from '../machine/session.js'
 
-/** What this package's addon exports: what all have, descriptors that travel, eventfds and mapped memory. */
+/** What this package's addon exports: what every addon has, descriptors that travel, eventfds and mapped memory. */
 export interface Binding extends SocketBinding<Descriptor> {
   /**
    * Up to `length` bytes and the descriptors beside them. No bytes: the end of the stream. Undefined: nothing there yet.

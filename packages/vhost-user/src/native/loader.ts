@@ -18,7 +18,7 @@ let loaded: FrontEndBinding | undefined
 /**
  * The addon, loaded on first use.
  *
- * @throws {AddonError} where there is none, or none can be.
+ * @throws {AddonError} where the addon is missing, or cannot work.
  */
 export function loadBinding(): FrontEndBinding {
   loaded ??= findBinding(thisHost(thisFile()))
