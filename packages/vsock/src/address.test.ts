@@ -127,7 +127,7 @@ describe('path length', () => {
     }
   })
 
-  it('counts the suffix of the path that is bound for the guest’s own connections', () => {
+  it("counts the suffix of the path that is bound for the guest's own connections", () => {
     expect(guestInitiatedPath({ transport: 'hvsock', path: path(103), port: 219 })).toBe(`${path(103)}_219`)
     expect(() => guestInitiatedPath({ transport: 'hvsock', path: path(104), port: 219 })).toThrow(
       /has 108 bytes with its suffix "_219", 1 more than the 107 /,
