@@ -4,8 +4,8 @@ const qemu = faultsIn('qemu')
 
 export default [
   qemu('a guest is emulated without memory barriers', 'argv.ts', 'Math.max(cpus, 2)', 'cpus'),
-  qemu('a line without an end is kept whole', 'console.ts', "{ max: LONGEST_LINE, longer: 'cut' }", ''),
-  qemu('long lines are kept all', 'console.ts', '|| this.#characters > KEPT_CHARACTERS', ''),
+  qemu('a line without an end is kept whole', 'console-lines.ts', "{ max: LONGEST_LINE, longer: 'cut' }", ''),
+  qemu('long lines are kept all', 'console-lines.ts', '|| this.#characters > KEPT_CHARACTERS', ''),
   qemu('a greeting may be anything', 'qmp.ts', "if (typeof greeting?.version?.qemu?.major === 'number') this", 'if (true) this'),
   qemu('any setpriv is taken for a capable one', 'process.ts', 'if (status === 0) return undefined', 'return undefined'),
   qemu('each start asks setpriv again', 'process.ts', 'if (!probed.has(setpriv))', ''),

@@ -12,6 +12,10 @@ import { callApi } from './demo/api-client.js'
 
 const main = fileURLToPath(inject('programs').main)
 
+/** The name of a path in /tmp where there is nothing. */
+const name = `vmm-shim-test-${process.pid}`
+const X = `/tmp/${name}`
+
 function launch(args: string[], { TMPDIR = process.env.TMPDIR }: { TMPDIR?: string | undefined } = {}) {
   const child: ChildProcess = spawn(process.execPath, [main, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -131,36 +135,36 @@ describe('vmm-shim run', () => {
 
   it.each([
     [['run'], /--uds/],
-    [['run', '--uds', '/tmp/x', '--cpus', '0'], /1 to 255/],
-    [['run', '--uds', '/tmp/x', '--cpus', '9'], /--max-cpus, which is 8/],
-    [['run', '--uds', '/tmp/x', '--api', '/tmp/x'], /another path/],
-    [['run', '--uds', '/tmp/x', '--api', '/tmp/./x'], /--api .*where --uds is/],
-    [['run', '--uds', '/tmp/x', '--api', ''], /--api: it is empty/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--api', '/tmp/y', '--monitor', '/tmp/y'], /--monitor .*where --api is/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--console', '/tmp/x'], /--console .*where --uds is/],
+    [['run', '--uds', X, '--cpus', '0'], /1 to 255/],
+    [['run', '--uds', X, '--cpus', '9'], /--max-cpus, which is 8/],
+    [['run', '--uds', X, '--api', X], /another path/],
+    [['run', '--uds', X, '--api', `/tmp/./${name}`], /--api .*where --uds is/],
+    [['run', '--uds', X, '--api', ''], /--api: it is empty/],
+    [['run', '--uds', X, '--qemu', '--api', `${X}.other`, '--monitor', `${X}.other`], /--monitor .*where --api is/],
+    [['run', '--uds', X, '--qemu', '--console', X], /--console .*where --uds is/],
     [['run', '--uds', '/no/such/directory/vm'], /--uds .*its directory does not exist/],
     [['run', '--uds', main], /--uds .*something that is not a socket/],
-    [['run', '--uds', '/tmp/x', '--api', '/tmp'], /--api \/tmp: there is something that is not a socket/],
+    [['run', '--uds', X, '--api', '/tmp'], /--api \/tmp: there is something that is not a socket/],
     [['run', '--uds', `/tmp/${'x'.repeat(103)}`], /it has 108 bytes; a socket's path has 107 at most/],
-    [['run', '--uds', '/tmp/x', '--memory', '12Q'], /512M/],
-    [['run', '--uds', '/tmp/x', '--vsock-profile', 'qemu'], /firecracker, cloud-hypervisor, dragonball/],
-    [['run', '--uds', '/tmp/x', '--arch', 'mips'], /x86_64, aarch64/],
-    [['run', '--uds', '/tmp/x', '--machine', 'pc'], /--machine: is for a guest under --qemu/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--boot-ms', '5'], /--boot-ms: is for a simulated guest/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--initrd', 'i'], /--initrd: needs --kernel/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--memory', '1000000'], /even number of MiB/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--memory', '3M'], /even number of MiB/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--max-memory', '256M'], /at least --memory/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--machine', 'microvm', '--max-cpus', '2'], /microvm has no ACPI table of CPUs/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--machine', 'microvm', '--max-memory', '1G'], /microvm's memory stays/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--kernel', '/no/such/kernel'], /--kernel \/no\/such\/kernel: there is nothing/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--kernel', '/'], /--kernel \/: it is a directory/],
+    [['run', '--uds', X, '--memory', '12Q'], /512M/],
+    [['run', '--uds', X, '--vsock-profile', 'qemu'], /firecracker, cloud-hypervisor, dragonball/],
+    [['run', '--uds', X, '--arch', 'mips'], /x86_64, aarch64/],
+    [['run', '--uds', X, '--machine', 'pc'], /--machine: is for a guest under --qemu/],
+    [['run', '--uds', X, '--qemu', '--boot-ms', '5'], /--boot-ms: is for a simulated guest/],
+    [['run', '--uds', X, '--qemu', '--initrd', 'i'], /--initrd: needs --kernel/],
+    [['run', '--uds', X, '--qemu', '--memory', '1000000'], /even number of MiB/],
+    [['run', '--uds', X, '--qemu', '--memory', '3M'], /even number of MiB/],
+    [['run', '--uds', X, '--qemu', '--max-memory', '256M'], /at least --memory/],
+    [['run', '--uds', X, '--qemu', '--machine', 'microvm', '--max-cpus', '2'], /microvm has no ACPI table of CPUs/],
+    [['run', '--uds', X, '--qemu', '--machine', 'microvm', '--max-memory', '1G'], /microvm's memory stays/],
+    [['run', '--uds', X, '--qemu', '--kernel', '/no/such/kernel'], /--kernel \/no\/such\/kernel: there is nothing/],
+    [['run', '--uds', X, '--qemu', '--kernel', '/'], /--kernel \/: it is a directory/],
     [
-      ['run', '--uds', '/tmp/x', '--qemu', '--kernel', main, '--profile', 'dragonball', '--cpus', '2', '--max-cpus', '4'],
+      ['run', '--uds', X, '--qemu', '--kernel', main, '--profile', 'dragonball', '--cpus', '2', '--max-cpus', '4'],
       /all of --max-cpus run/,
     ],
-    [['run', '--uds', '/tmp/x', '--qemu', '--console', '/no/such/file'], /--console \/no\/such\/file: ENOENT/],
-    [['run', '--uds', '/tmp/x', '--qemu', '--profile', 'dragonball'], /needs --kernel/],
+    [['run', '--uds', X, '--qemu', '--console', '/no/such/file'], /--console \/no\/such\/file: ENOENT/],
+    [['run', '--uds', X, '--qemu', '--profile', 'dragonball'], /needs --kernel/],
     [['fly'], /fly/],
   ])('%j: status 2, and says why', async (args, why) => {
     await using run = launch(args)

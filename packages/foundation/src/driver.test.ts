@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest'
-import { TurnedClock } from '../testing/turned-clock.js'
+import { ManualClock } from '../testing/manual-clock.js'
 import { Driver, type Machine } from './driver.js'
 
 type Event = { type: 'say'; text: string } | { type: 'sleep'; ms: number } | { type: 'boom' } | { type: 'wake' }
@@ -20,7 +20,7 @@ class Toy implements Machine<Event, string> {
 }
 
 function rig(perform: (effect: string, driver: Driver<Event, string>) => void = () => {}) {
-  const [clock, machine, done] = [new TurnedClock(), new Toy(), [] as string[]]
+  const [clock, machine, done] = [new ManualClock(), new Toy(), [] as string[]]
   const driver: Driver<Event, string> = new Driver<Event, string>({
     machine,
     clock,
@@ -53,11 +53,11 @@ test('one timer wakes the machine when it is due, and moves with it', () => {
   const { driver, clock, done } = rig()
   driver.tell({ type: 'sleep', ms: 50 })
   driver.tell({ type: 'sleep', ms: 20.5 })
-  expect(clock.timers).toBe(1)
+  expect(clock.pending).toBe(1)
   clock.advance(20)
   expect(done).toEqual([])
   clock.advance(1)
-  expect([done, clock.timers]).toEqual([['woke at 21'], 0])
+  expect([done, clock.pending]).toEqual([['woke at 21'], 0])
 })
 
 test('what fails is thrown, and the next event is handled', () => {
@@ -77,12 +77,12 @@ test('after stop() there is no timer and no event', () => {
   driver.stop()
   driver.tell({ type: 'say', text: 'a' })
   clock.advance(10)
-  expect([clock.timers, vi.mocked(machine.onStep).mock.calls.length]).toEqual([0, 0])
+  expect([clock.pending, vi.mocked(machine.onStep).mock.calls.length]).toEqual([0, 0])
 })
 
 test('a stop while an effect is performed sets no timer', () => {
   const { driver, machine, clock } = rig((_effect, driver) => driver.stop())
   machine.wakeAt = 5
   driver.tell({ type: 'say', text: 'a' })
-  expect(clock.timers).toBe(0)
+  expect(clock.pending).toBe(0)
 })

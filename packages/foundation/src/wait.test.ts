@@ -1,13 +1,13 @@
 import { getEventListeners } from 'node:events'
 import { describe, expect, test, vi } from 'vitest'
-import { TurnedClock } from '../testing/turned-clock.js'
+import { ManualClock } from '../testing/manual-clock.js'
 import { onAbort } from './abort.js'
 import { backoffDelay } from './backoff.js'
 import { setLongTimer, systemClock } from './clock.js'
 import { bounded } from './wait.js'
 
 const rig = ({ timeoutMs = 100, signal }: { timeoutMs?: number; signal?: AbortSignal } = {}) => {
-  const clock = new TurnedClock()
+  const clock = new ManualClock()
   const withdrawn = vi.fn()
   let settle: { resolve(value: string): void; reject(error: unknown): void } | undefined
   const promise = bounded<string>(
@@ -27,7 +27,7 @@ describe('a bounded wait', () => {
     settle!.resolve('it')
     settle!.reject(new Error('too late'))
     await expect(promise).resolves.toBe('it')
-    expect([clock.timers, withdrawn.mock.calls.length]).toEqual([0, 1])
+    expect([clock.pending, withdrawn.mock.calls.length]).toEqual([0, 1])
   })
 
   test('ends when its time is up', async () => {
@@ -43,7 +43,7 @@ describe('a bounded wait', () => {
     const { clock, withdrawn, promise } = rig({ signal: abort.signal })
     abort.abort('enough')
     await expect(promise).rejects.toMatchObject({ message: 'aborted', cause: 'enough' })
-    expect([clock.timers, withdrawn.mock.calls.length, getEventListeners(abort.signal, 'abort').length]).toEqual([0, 1, 0])
+    expect([clock.pending, withdrawn.mock.calls.length, getEventListeners(abort.signal, 'abort').length]).toEqual([0, 1, 0])
   })
 
   test('does not begin with a signal that has aborted', async () => {
@@ -53,7 +53,7 @@ describe('a bounded wait', () => {
   })
 
   test('that settles or fails while it begins is withdrawn all the same', async () => {
-    const clock = new TurnedClock()
+    const clock = new ManualClock()
     const bounds = { timeoutMs: 5, clock, late: () => new Error('late'), aborted: () => new Error('aborted') }
     const withdrawn = vi.fn()
     await expect(
@@ -68,7 +68,7 @@ describe('a bounded wait', () => {
         throw new Error('at once')
       }),
     ).rejects.toThrow('at once')
-    expect(clock.timers).toBe(0)
+    expect(clock.pending).toBe(0)
   })
 })
 
@@ -115,7 +115,7 @@ describe('backoff', () => {
 
 describe('a long timer', () => {
   const after = (ms: number) => {
-    const [clock, fn] = [new TurnedClock(), vi.fn()]
+    const [clock, fn] = [new ManualClock(), vi.fn()]
     return { clock, fn, cancel: setLongTimer(clock, ms, fn) }
   }
 
@@ -134,13 +134,13 @@ describe('a long timer', () => {
     const { clock, fn } = after(2 ** 31 + 1000)
     clock.advance(2 ** 31 - 1)
     clock.advance(1000)
-    expect([fn.mock.calls.length, clock.timers]).toEqual([0, 1])
+    expect([fn.mock.calls.length, clock.pending]).toEqual([0, 1])
     clock.advance(1)
-    expect([fn.mock.calls.length, clock.timers]).toEqual([1, 0])
+    expect([fn.mock.calls.length, clock.pending]).toEqual([1, 0])
     const cancelled = after(2 ** 31 + 1000)
     cancelled.clock.advance(2 ** 31 - 1)
     cancelled.cancel()
-    expect(cancelled.clock.timers).toBe(0)
+    expect(cancelled.clock.pending).toBe(0)
   })
 })
 

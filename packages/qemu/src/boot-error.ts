@@ -54,7 +54,7 @@ export function silentError(restarts: readonly BootRestart[]): QemuError {
   return new QemuError({
     ...{ code: 'BOOT_SILENT', op: 'boot', subject: '', retryable: true },
     what: `the console went silent in each of ${restarts.length} attempts, given up after ${times}`,
-    next: 'A busy host may need a longer silenceTimeoutMs. The console lines show how far the kernel came.',
+    next: 'A busy host may need a longer silenceTimeoutMs.',
     console: restarts.at(-1)!.lastLines,
   })
 }

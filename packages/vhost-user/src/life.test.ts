@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
-import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { describe, expect, test } from 'vitest'
 import { openDescriptors } from '../testing/addon.js'
 import { GUEST_BASE } from '../testing/fake-guest.js'
@@ -44,7 +44,7 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
     })
 
     test('SET_MEM_TABLE and SET_VRING_CALL under running rings lose nothing', async () => {
-      const { device, vmm } = await running({ clock: new TurnedClock() })
+      const { device, vmm } = await running({ clock: new ManualClock() })
       const { stream, request } = await connected(device, vmm)
       for (let i = 0; i < 20; i++) {
         await vmm.setMemory({ needReply: i % 2 === 0 })
@@ -95,7 +95,7 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
 
   describe('interrupts for used transmit buffers', () => {
     test('are put off by 10 ms, and come all the same', async () => {
-      const clock = new TurnedClock()
+      const clock = new ManualClock()
       const { device, vmm } = await running({ clock })
       const { request } = await connected(device, vmm)
       await vmm.sync()

@@ -1,5 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { describe, expect, test } from 'vitest'
 import { opName } from '../testing/fake-guest.js'
 import { binding, cleanups, connected, heard, running, say } from '../testing/scene.js'
@@ -7,7 +7,7 @@ import type { Recovery } from './lookout.js'
 import { Op } from './machine/packet.js'
 
 async function scene() {
-  const clock = new TurnedClock()
+  const clock = new ManualClock()
   const { device, vmm } = await running({ clock })
   const recoveries: Recovery[] = []
   device.on('recovery', (recovery) => recoveries.push(recovery))
@@ -137,7 +137,7 @@ describe.runIf(binding !== undefined)('a guest and a device that wait for each o
     await turn()
     clock.advance(100)
     expect(device.state).toBe('closed')
-    expect(clock.timers).toBe(0)
+    expect(clock.pending).toBe(0)
   })
 
   test('a guest that waits for its transmit buffers is interrupted again, too', async () => {
@@ -207,7 +207,7 @@ describe.runIf(binding !== undefined)('a guest and a device that wait for each o
     clock.advance(1_000)
     await turn()
     clock.advance(10_000)
-    expect(clock.timers).toBe(0)
+    expect(clock.pending).toBe(0)
   })
 
   test('a snapshot shows both rings and the credit of each connection', async () => {

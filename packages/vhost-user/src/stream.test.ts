@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
-import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { describe, expect, test } from 'vitest'
 import { opName } from '../testing/fake-guest.js'
 import { binding, connected, heard, running, say } from '../testing/scene.js'
@@ -114,7 +114,7 @@ describe.runIf(binding !== undefined)('streams', () => {
   ])(
     'a reader gets as many bytes at once as it asks for, though they are more than %s',
     async (_, bufferBytes, bufferAllocation) => {
-      const clock = new TurnedClock()
+      const clock = new ManualClock()
       const { device, vmm } = await running({ bufferBytes, clock })
       const { stream, request } = await connected(device, vmm)
       const said = Buffer.from(Array.from({ length: 20_000 }, (_, i) => i % 251))
@@ -145,7 +145,7 @@ describe.runIf(binding !== undefined)('streams', () => {
   )
 
   test('what is put back with unshift() is taken once', async () => {
-    const { device, vmm } = await running({ clock: new TurnedClock() })
+    const { device, vmm } = await running({ clock: new ManualClock() })
     const { stream, request } = await connected(device, vmm)
     say(vmm, request, Op.RW, {}, Buffer.from('head body'))
     await once(stream, 'readable')
@@ -160,7 +160,7 @@ describe.runIf(binding !== undefined)('streams', () => {
   })
 
   test('small packets without a reader cost their bytes, not an object each', async () => {
-    const { device, vmm } = await running({ clock: new TurnedClock() })
+    const { device, vmm } = await running({ clock: new ManualClock() })
     const { stream, request } = await connected(device, vmm)
     for (let i = 0; i < 5_000; i++) {
       say(vmm, request, Op.RW, {}, Uint8Array.of(i & 0xff))
@@ -199,7 +199,7 @@ describe.runIf(binding !== undefined)('streams', () => {
   })
 
   test('and so does a reader that looks how much is there, and asks for nothing before it is enough', async () => {
-    const clock = new TurnedClock()
+    const clock = new ManualClock()
     const { device, vmm } = await running({ clock })
     const { stream, request } = await connected(device, vmm)
     const read: number[][] = []
@@ -219,13 +219,13 @@ describe.runIf(binding !== undefined)('streams', () => {
     await vmm.sync()
     say(vmm, request, Op.RW, {}, Uint8Array.of(21))
     await vmm.sync()
-    const { timers } = clock
+    const { pending: timers } = clock
     stream.destroy()
-    expect(clock.timers).toBe(timers - 1)
+    expect(clock.pending).toBe(timers - 1)
   })
 
   test('what waits for a reader is held back the longer the more pieces wait before it', async () => {
-    const clock = new TurnedClock()
+    const clock = new ManualClock()
     const { device, vmm } = await running({ clock })
     const { stream, request } = await connected(device, vmm)
     stream.on('readable', () => {})

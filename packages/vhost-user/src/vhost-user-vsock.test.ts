@@ -3,7 +3,7 @@ import { createConnection, createServer } from 'node:net'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
-import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { describe, expect, test, vi } from 'vitest'
 import { openDescriptors } from '../testing/addon.js'
 import { FakeFrontEnd } from '../testing/fake-front-end.js'
@@ -254,7 +254,7 @@ describe.runIf(binding !== undefined)('VhostUserVsock', () => {
         await once(socket, 'connect')
         return socket
       }
-      const { device, vmm } = await running({ onConnection, clock: new TurnedClock() })
+      const { device, vmm } = await running({ onConnection, clock: new ManualClock() })
       request(vmm)
       const [response] = await heard(vmm)
       expect(opName(response!)).toBe('RESPONSE')

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import type { ConnectionHandler } from '../src/connections.js'
 import type { VsockStream } from '../src/stream.js'
 import type { VhostUserVsock, VhostUserVsockOptions } from '../src/vhost-user-vsock.js'
@@ -14,12 +14,12 @@ export const LINGER_MS = 8_000
 export interface World {
   device: VhostUserVsock
   guest: GuestSockets
-  time: TurnedClock
+  time: ManualClock
   vmm: FakeFrontEnd
 }
 
 export async function world(onConnection?: ConnectionHandler, options: Partial<VhostUserVsockOptions> = {}): Promise<World> {
-  const time = new TurnedClock()
+  const time = new ManualClock()
   const { device, vmm } = await running({ clock: time, lingerMs: LINGER_MS, onConnection, ...options })
   return { device, vmm, time, guest: new GuestSockets(vmm) }
 }

@@ -266,7 +266,7 @@ const checks = {
   },
 }
 
-/** In the thread: a listener that waits, a connect that waits, a descriptor nobody watches; then the thread ends. */
+/** In the thread: a listener that waits, a connect that waits, a descriptor without a watcher; then the thread ends. */
 async function beEnded() {
   const listener = listening(families.tcp, 0)
   const address = binding.getsockname(listener)

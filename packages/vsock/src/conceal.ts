@@ -86,7 +86,7 @@ export function concealing<T extends Socket>(shown: T): T {
         return null
       },
     }
-  // TLS takes a socket without a handle for one that is still connecting, and waits for the event.
+  // For TLS a socket without a handle is still connecting: it waits for the event.
   members.once = hidden(function (this: Socket, event: string, listener: () => void) {
     once.call(this, event, listener)
     if (event === 'connect' && asked.has(this)) {

@@ -201,7 +201,7 @@ it.each([
   expect(server.refusals).toEqual([])
 })
 
-it('tells a guest that its answer reached nobody, after it has had all bytes', async () => {
+it('tells a guest that its answer did not arrive, after it has had all bytes', async () => {
   const guest = new Guest(true)
   await serve({ route: () => guest })
   const dialer = await dial()

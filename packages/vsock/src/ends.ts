@@ -13,12 +13,12 @@ const LONGEST_PAUSE_MS = 500
 const EMPTY = Buffer.alloc(0)
 
 /**
- * Tells a peer that has closed from one that has only ended its own direction: both are EOF to a reader. From the socket's `'end'`
+ * Tells whether a peer has closed or has only ended its own direction: both are EOF to a reader. From the socket's `'end'`
  * on, an empty write asks now and then. It costs a peer that half-closed nothing, and fails with EPIPE after a close, and after the
  * peer has shut down its reading side. The socket is then destroyed, without an error: its peer wants nothing more, and nothing is lost.
  *
  * Over TCP a close is the same FIN as a half-close, and its EPIPE means that bytes were lost: TCP is not asked, nor is TLS, nor a
- * stream that is no socket. The looks count as activity for `socket.setTimeout()`. Bytes that the kernel has taken count as taken:
+ * stream that is not a socket. The looks count as activity for `socket.setTimeout()`. Bytes that the kernel has taken count as taken:
  * whether a Unix socket's peer had read them, nothing tells.
  *
  * @returns stops asking.

@@ -125,7 +125,7 @@ describe('as Firecracker does', () => {
     expect(server.refusals.every(({ reason }) => reason === 'bad-command')).toBe(true)
   })
 
-  it('keeps the bytes pipelined behind the newline', async () => {
+  it('keeps the bytes pipelined after the newline', async () => {
     await serve()
     let said = ''
     guest.on('connection', (socket) => socket.on('data', (chunk) => (said += chunk)))
@@ -145,7 +145,7 @@ describe('as Firecracker does', () => {
     expect(dialer.heard()).toBe('OK 1073741824\nhello')
   })
 
-  it('keeps a megabyte pipelined behind the newline, whole and in order', async () => {
+  it('keeps a megabyte pipelined after the newline, whole and in order', async () => {
     await serve()
     const bytes = Buffer.alloc(1 << 20, Buffer.from(Array.from({ length: 251 }, (_, i) => i)))
     const chunks: Buffer[] = []
@@ -297,16 +297,19 @@ describe('before the reply', () => {
     expect(server.refusals).toMatchObject([{ port: 52, reason: 'route-failed', cause: { message: 'no guest' } }])
   })
 
-  it.each([{}, 'x', 5, new Uint8Array(1)])('closes without text if the route gives %o, which is no stream', async (nonsense) => {
-    const server = await serve({ route: () => nonsense as never })
-    const dialer = await raw()
-    dialer.write('CONNECT 52\n')
-    await dialer.ended
-    expect(dialer.heard()).toBe('')
-    const cause = new TypeError('route: must return a Duplex or undefined')
-    expect(server.refusals).toEqual([{ port: 52, reason: 'route-failed', cause }])
-    expect(server.size).toBe(0)
-  })
+  it.each([{}, 'x', 5, new Uint8Array(1)])(
+    'closes without text if the route gives %o, which is not a stream',
+    async (nonsense) => {
+      const server = await serve({ route: () => nonsense as never })
+      const dialer = await raw()
+      dialer.write('CONNECT 52\n')
+      await dialer.ended
+      expect(dialer.heard()).toBe('')
+      const cause = new TypeError('route: must return a Duplex or undefined')
+      expect(server.refusals).toEqual([{ port: 52, reason: 'route-failed', cause }])
+      expect(server.size).toBe(0)
+    },
+  )
 
   it('closes a dialer whose guest has gone by the time of the answer', async () => {
     const server = await serve({ route: () => new PassThrough().destroy() })
@@ -347,7 +350,7 @@ describe('afterwards', () => {
     expect(answer).toBe('asked, answered after EOF')
   })
 
-  it('shuts both ways down on the dialer’s EOF with halfClose: false, as Firecracker does', async () => {
+  it("shuts both ways down on the dialer's EOF with halfClose: false, as Firecracker does", async () => {
     await serve({ halfClose: false })
     let asked = ''
     guest.on('connection', (socket) => {
@@ -364,7 +367,7 @@ describe('afterwards', () => {
     expect(dialer.heard()).toBe('OK 1073741824\n')
   })
 
-  it('destroys the guest’s end when the dialer breaks off', async () => {
+  it("destroys the guest's end when the dialer breaks off", async () => {
     const end = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
     const server = await serve({ route: () => end })
     const connected = new Promise((resolve) => server.once('connection', resolve))
@@ -378,7 +381,7 @@ describe('afterwards', () => {
     await until(() => server.size === 0)
   })
 
-  it('carries the guest’s reset to the dialer, and the dialer’s to the guest', async () => {
+  it("carries the guest's reset to the dialer, and the dialer's to the guest", async () => {
     const server = await serve()
     const accepted = acceptOne()
     const near = await connect(`hvsock://${path}:52`)
@@ -397,7 +400,7 @@ describe('afterwards', () => {
     await until(() => server.size === 0)
   })
 
-  it('survives errors on the guest’s stream', async () => {
+  it("survives errors on the guest's stream", async () => {
     const streams: Duplex[] = []
     const server = await serve({
       route: () => {
@@ -426,7 +429,7 @@ describe('afterwards', () => {
       [far, near],
     ] as const) {
       let written = 0
-      // Until the pipe is full: nobody reads at the other end.
+      // Until the pipe is full: there is no reader at the other end.
       for (;;) {
         const free = from.write(chunk)
         written += chunk.length

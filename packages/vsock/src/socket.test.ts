@@ -126,7 +126,7 @@ describe('end() without half-close', () => {
     expect(clock.pending).toBe(0)
   })
 
-  it('does not count a peer as silent that goes on sending, or whose bytes nobody has read', async () => {
+  it('does not count a peer as silent that goes on sending, or whose bytes are still unread', async () => {
     const clock = manualClock()
     const { near, far } = await pair({ halfClose: false, clock })
     near.end('question')

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { duplexPair, PassThrough, Readable, Writable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
-import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { relay, socketEnd } from '@upcall/vsock'
 import { expect, test } from 'vitest'
 import { stdioEnd } from './stdio.js'
@@ -19,7 +19,7 @@ test('what breaks only as it is closed is told, too', async () => {
       fail = () => done(new Error('full'))
     },
   }).on('error', () => {})
-  const clock = new TurnedClock()
+  const clock = new ManualClock()
   const [peer, near] = duplexPair()
   const result = relay(stdioEnd({ stdin: new PassThrough(), stdout: stuck }), socketEnd(near, { halfClose: false }), { clock })
   peer.resume().end('lost')
@@ -90,7 +90,7 @@ test('stdout is left open, stdin that has ended already is EOF', async () => {
 test.each([
   ['says something', 'late', 'EPIPE'],
   ['ends', undefined, undefined],
-])('stdin behind a peer that has gone: %s', async (_, late, code) => {
+])('stdin after the peer has gone: %s', async (_, late, code) => {
   const stdin = new PassThrough()
   const [peer, near] = duplexPair()
   const result = relay(stdioEnd({ stdin, stdout: new PassThrough() }), socketEnd(near, { halfClose: true }))

@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs'
+import { messageFor } from '@upcall/foundation/error'
 import { type DemoOptions, runDemo } from '../demo/demo.js'
 import { runRealDemo } from '../demo/real.js'
 import { type RecordedLine, toSvg } from '../demo/recording.js'
@@ -57,7 +58,7 @@ export async function demo(
       })
     const { failed } = await (qemu ? real() : simulated())
     if (failed) {
-      stderr.write(`vmm-shim demo: step "${failed.step}" does not hold: ${failed.error.message}\n`)
+      stderr.write(`vmm-shim demo: step "${failed.step}" does not hold: ${messageFor(failed.error)}\n`)
       return 1
     }
     if (record !== undefined) writeFileSync(record, toSvg(recording, qemu ? 'npm run demo -- --qemu' : 'npm run demo'))

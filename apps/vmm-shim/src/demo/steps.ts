@@ -1,29 +1,31 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ReconnectEvent, StateEvent } from '@upcall/client'
-import { DeviceManager, GuestError } from '@upcall/device-manager'
+import { DeviceManager, isGuestError } from '@upcall/device-manager'
 import type { Reconciled } from '@upcall/vmm'
+import type { SimulatedMachine } from '@upcall/vmm/simulated'
 import { connect, formatAddress } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
 import type { WindowBody } from '../api/view.js'
+import type { Shim } from '../shim.js'
 import { isFault } from './api-client.js'
-import { json, type Stage } from './stage.js'
+import { json, type Stage, type Step } from './stage.js'
 
-export interface Step {
-  readonly name: string
-  /** Plays it and checks what it shows. Resolves with what happened, for the table. */
-  run(stage: Stage): Promise<string>
+/** What each step plays with. */
+interface Scene {
+  readonly stage: Stage
+  readonly shim: Shim<SimulatedMachine>
 }
 
-/** How long the guest has to keep silent before it counts as being in the middle of something, in milliseconds. */
+/** How long the guest has to be silent before it counts as busy with the request, in milliseconds. */
 const SILENCE_MS = 150
 
 const DISK = { path_on_host: '/srv/images/data.img', is_read_only: false }
 
-/** The story, in order. Each step starts from where the one before it ended. */
-export const STEPS: readonly Step[] = [
+/** The steps in order. Each begins where the one before it ended. */
+export const STEPS: readonly Step<Scene>[] = [
   { name: 'connect to a guest that still boots', run: connectWhileBooting },
-  { name: 'resize 1 → 4 vCPUs', run: (stage) => resize(stage, 4, [0, 1, 2, 3]) },
-  { name: 'resize 4 → 2 vCPUs', run: (stage) => resize(stage, 2, [0, 1]) },
+  { name: 'resize 1 → 4 vCPUs', run: (scene) => resize(scene, 4, [0, 1, 2, 3]) },
+  { name: 'resize 4 → 2 vCPUs', run: (scene) => resize(scene, 2, [0, 1]) },
   { name: 'add a disk', run: addDisk },
   { name: 'remove the disk', run: removeDisk },
   { name: 'add a PCI device', run: addPciDevice },
@@ -32,8 +34,7 @@ export const STEPS: readonly Step[] = [
   { name: 'reconcile with a fresh guest', run: reconcile },
 ]
 
-async function connectWhileBooting(stage: Stage): Promise<string> {
-  const { shim } = stage
+async function connectWhileBooting({ stage, shim }: Scene): Promise<string> {
   const { client } = shim.manager
   let attempts = 0
   let shown: ReconnectEvent['reason'] | undefined
@@ -41,14 +42,14 @@ async function connectWhileBooting(stage: Stage): Promise<string> {
     attempts = attempt
     if (reason === shown) return
     shown = reason
-    const what = reason === 'dial-failed' ? 'nobody listens on port 219 yet' : 'accepted and closed: the service is not there yet'
+    const what =
+      reason === 'dial-failed' ? 'there is no listener on port 219 yet' : 'accepted and closed: the service is not there yet'
     stage.note('upcall', `attempt ${attempt}: ${what}; next in ${Math.round(delayMs)} ms`)
   }
   client.on('reconnect', onReconnect)
   try {
     await stage.say('vmm', `guest process ${shim.machine.pid} boots a 6.1 kernel with 1 of 8 vCPUs`)
-    const early = await stage.call('PUT', '/vm/resize', { desired_vcpus: 4 })
-    stage.expect('status of a resize while the guest boots', early.status, 503)
+    await stage.call('PUT', '/vm/resize', { desired_vcpus: 4 }, 503)
     await stage.within('boot', shim.machine.booted())
     await stage.within('connect', client.ready())
   } finally {
@@ -62,9 +63,8 @@ async function connectWhileBooting(stage: Stage): Promise<string> {
   return `503 at first; ready after ${attempts} reconnects`
 }
 
-async function resize(stage: Stage, target: number, ids: number[]): Promise<string> {
-  const { status } = await stage.call('PUT', '/vm/resize', { desired_vcpus: target })
-  stage.expect('status', status, 200)
+async function resize({ stage }: Scene, target: number, ids: number[]): Promise<string> {
+  await stage.call('PUT', '/vm/resize', { desired_vcpus: target }, 200)
   const { believed, guest } = await stage.look()
   stage.expect('vCPUs, as the VMM believes', believed.cpus, { present: ids, unknown: [], max: 8 })
   stage.expect("the guest's vCPUs", guest?.cpus.online, ids)
@@ -72,37 +72,33 @@ async function resize(stage: Stage, target: number, ids: number[]): Promise<stri
   return `vCPUs ${ids.join(' ')} online in the guest`
 }
 
-async function addDisk(stage: Stage): Promise<string> {
-  const { status, body } = await stage.call('PUT', '/drives/vdb', DISK)
-  stage.expect('status', status, 200)
-  const { base, size, irq } = body as WindowBody
+async function addDisk({ stage }: Scene): Promise<string> {
+  const { base, size, irq } = (await stage.call('PUT', '/drives/vdb', DISK, 200)) as WindowBody
   const { guest } = await stage.look()
   stage.expect("the guest's windows", guest?.mmio, [{ base, size, irq }])
   await stage.say('guest', `virtio-mmio at ${base}, ${size} bytes, irq ${irq}`, 'green')
   return `window ${base}, irq ${irq}`
 }
 
-async function removeDisk(stage: Stage): Promise<string> {
-  const { status } = await stage.call('DELETE', '/drives/vdb')
-  stage.expect('status', status, 204)
+async function removeDisk({ stage }: Scene): Promise<string> {
+  await stage.call('DELETE', '/drives/vdb', undefined, 204)
   const { believed, guest } = await stage.look()
   stage.expect("the guest's windows", guest?.mmio, [])
   stage.expect('windows, as the VMM believes', believed.mmio, [])
-  await stage.say('guest', 'let go of it; only then the VMM tore its device down', 'green')
-  return 'the guest let go first; window free again'
+  await stage.say('guest', 'has removed it; only then the VMM tore its device down', 'green')
+  return 'the guest first; the window is free again'
 }
 
-async function addPciDevice(stage: Stage): Promise<string> {
-  const { status } = await stage.call('PUT', '/pci-devices/net1', { bdf: '00:05.0' })
-  stage.expect('status', status, 200)
+async function addPciDevice({ stage }: Scene): Promise<string> {
+  await stage.call('PUT', '/pci-devices/net1', { bdf: '00:05.0' }, 200)
   const { guest } = await stage.look()
   stage.expect("the guest's PCI functions", guest?.pci, ['00:05.0'])
   await stage.say('guest', 'found 00:05.0 on its bus', 'green')
   return '00:05.0 found by the guest'
 }
 
-async function refusal(stage: Stage): Promise<string> {
-  const { shim, patienceMs: timeoutMs } = stage
+async function refusal({ stage, shim }: Scene): Promise<string> {
+  const { patienceMs: timeoutMs } = stage
   const other = new DeviceManager<Arch>({
     arch: shim.manager.arch,
     dial: ({ signal }) => connect(shim.address, { signal }),
@@ -112,15 +108,14 @@ async function refusal(stage: Stage): Promise<string> {
     const window = { base: 0xd000_0000n, size: 0x2000n, irq: 6 }
     await other.addMmio(window, { timeoutMs })
     await stage.say('upcall', 'another client has taken the window 0xd0000000, irq 6')
-    const { status, body } = await stage.call('PUT', '/drives/vdb', DISK)
-    stage.expect('status', status, 502)
+    const body = await stage.call('PUT', '/drives/vdb', DISK, 502)
     stage.expect('errno', isFault(body) ? body.errno : undefined, -17)
     const { believed } = await stage.look()
     stage.expect('drives, as the VMM believes', believed.mmio, [])
-    await stage.say('vmm', 'rolled back: no trace of the disk is left', 'green')
+    await stage.say('vmm', 'rolled back: there is no trace of the disk', 'green')
     await other.removeMmio(window, { timeoutMs })
   } catch (error) {
-    if (error instanceof GuestError) stage.expect('errno for the other client', error.errno, 0)
+    if (isGuestError(error)) stage.expect('errno for the other client', error.errno, 0)
     throw error
   } finally {
     await other.close()
@@ -128,10 +123,10 @@ async function refusal(stage: Stage): Promise<string> {
   return 'guest-error EEXIST (−17), rolled back'
 }
 
-async function dieInTheMiddle(stage: Stage): Promise<string> {
-  const { machine, manager } = stage.shim
+async function dieInTheMiddle({ stage, shim }: Scene): Promise<string> {
+  const { machine, manager } = shim
   await machine.pause(true)
-  await stage.say('guest', 'stands still (its vCPUs are stopped)')
+  await stage.say('guest', 'is paused: its vCPUs are stopped')
   let onState = (_: StateEvent) => {}
   const sent = new Promise<void>((resolve) => {
     onState = ({ state }) => {
@@ -142,13 +137,12 @@ async function dieInTheMiddle(stage: Stage): Promise<string> {
   try {
     await stage.say('api', `PUT /drives/vdc${json(DISK)}`)
     const reply = stage.send('PUT', '/drives/vdc', DISK)
-    // The failure of either is told by the other.
+    // A failure is seen where the reply is awaited.
     reply.catch(() => {})
     await stage.within('the request leaves', sent)
-    // A guest that answers after all is not killed, and the step fails for its answer.
-    if ((await Promise.race([reply, delay(SILENCE_MS)])) === undefined) await killGuest(stage)
-    const { status, body } = await stage.answered(reply)
-    stage.expect('status', status, 504)
+    // A guest that answers is not killed, and the step fails for its answer.
+    if ((await Promise.race([reply, delay(SILENCE_MS)])) === undefined) await killGuest({ stage, shim })
+    const body = await stage.answered(reply, 504)
     stage.expect('outcome', isFault(body) ? body.outcome : undefined, 'indeterminate')
   } finally {
     manager.client.off('state', onState)
@@ -157,35 +151,27 @@ async function dieInTheMiddle(stage: Stage): Promise<string> {
   stage.expect('state', state, 'dead')
   stage.expect('the guest', guest, null)
   stage.expect('what the VMM believes of vdc', believed.mmio.find(({ id }) => id === 'vdc')?.status, 'unknown')
-  await stage.say('vmm', 'vdc is kept as unknown: nobody guesses', 'yellow')
-  return 'indeterminate; vdc kept as unknown'
+  await stage.say('vmm', 'vdc stays unknown: the VMM does not guess', 'yellow')
+  return 'indeterminate; vdc stays unknown'
 }
 
-async function killGuest(stage: Stage): Promise<void> {
-  const { machine } = stage.shim
-  await stage.say('upcall', 'the request is with the guest, no reply yet')
+async function killGuest({ stage, shim }: Scene): Promise<void> {
+  const { machine } = shim
+  await stage.say('upcall', 'the guest has the request, there is no reply yet')
   await stage.say('guest', `process ${machine.pid} is killed`, 'red')
   await machine.kill()
 }
 
-async function reconcile(stage: Stage): Promise<string> {
-  const { status, body } = await stage.call('POST', '/vm/reconcile')
-  stage.expect('status', status, 200)
+async function reconcile({ stage, shim }: Scene): Promise<string> {
+  const body = await stage.call('POST', '/vm/reconcile', undefined, 200)
   const expected: Reconciled = { restarted: true, settled: [{ kind: 'mmio', id: 'vdc', now: 'absent' }], differences: [] }
   stage.expect('what was settled', body, expected)
   const { believed, guest } = await stage.look()
-  stage.expect(
-    'vCPUs on both sides',
-    [believed.cpus.present, guest?.cpus.online],
-    [
-      [0, 1],
-      [0, 1],
-    ],
-  )
+  stage.expect('vCPUs, as the VMM believes', believed.cpus.present, [0, 1])
+  stage.expect("the fresh guest's vCPUs", guest?.cpus.online, [0, 1])
   stage.expect("the fresh guest's PCI functions", guest?.pci, ['00:05.0'])
-  const again = await stage.call('PUT', '/drives/vdc', DISK)
-  stage.expect('status of another try', again.status, 200)
+  await stage.call('PUT', '/drives/vdc', DISK, 200)
   stage.expect("the fresh guest's windows", (await stage.look()).guest?.mmio.length, 1)
-  await stage.say('guest', `process ${stage.shim.machine.pid}: vCPUs 0 1, 00:05.0 and the disk are all there`, 'green')
+  await stage.say('guest', `process ${shim.machine.pid}: vCPUs 0 1, 00:05.0 and the disk are all there`, 'green')
   return 'vdc settled as absent, then added'
 }

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { duplexPair, type Readable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
-import { TurnedClock } from '@upcall/foundation/testing/turned-clock'
+import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { expect, test } from 'vitest'
 import { socketEnd } from './end.js'
 import { relay } from './relay.js'
@@ -10,7 +10,7 @@ import { relay } from './relay.js'
 function joined(halfClose = true, lingerMs?: number) {
   const [left, nearLeft] = duplexPair()
   const [right, nearRight] = duplexPair()
-  const clock = new TurnedClock()
+  const clock = new ManualClock()
   const cut = new AbortController()
   const result = relay(socketEnd(nearLeft, { halfClose: true }), socketEnd(nearRight, { halfClose }), {
     signal: cut.signal,
