@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import type { Duplex, Readable } from 'node:stream'
+import { textOf } from '@upcall/foundation/error'
 import { connect } from '@upcall/vsock'
 import type { GuestReport } from '../port.js'
 import type { Command, CommandMessage, GuestConfig, GuestMessage } from './messages.js'
@@ -131,7 +132,7 @@ function exitOf(child: ChildProcess): Promise<string> {
     child.once('exit', (code, signal) => resolve(signal ? `ended by ${signal}` : `ended with status ${code}`))
     child.on('error', (error) => {
       // An exit follows, unless there never was a process.
-      if (child.pid === undefined) resolve(`could not be started: ${error.message}`)
+      if (child.pid === undefined) resolve(`could not be started: ${textOf(error)}`)
     })
   })
 }

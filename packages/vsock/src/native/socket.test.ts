@@ -193,8 +193,9 @@ describe.runIf(addon)('the addon', () => {
       const [unix] = FAMILIES
       const target = { family: unix.family, sockaddr: unix.fresh(), backlog: 0 }
       const { listener } = listen(target, {}, undefined, { ...binding, accept: () => undefined })
-      const attempts = Array.from({ length: 3 }, () =>
-        connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep),
+      const attempts = Array.from(
+        { length: 3 },
+        () => void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep),
       )
       const results = await Promise.allSettled(attempts)
       expect(results.map((result) => (result.status === 'rejected' ? result.reason.code : 'connected'))).toEqual([
@@ -281,7 +282,8 @@ describe.runIf(addon)('the addon', () => {
             },
           },
         )
-        for (let i = 0; i < 3; i++) connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
+        for (let i = 0; i < 3; i++)
+          void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
       })
       await done
       expect(sockets).toHaveLength(1)
@@ -363,7 +365,7 @@ describe.runIf(addon)('the addon', () => {
           () => () => cancelled++,
           poor,
         )
-        connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
+        void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
       })
       expect(cancelled).toBe(1)
     })
@@ -377,7 +379,7 @@ describe.runIf(addon)('the addon', () => {
       }
       const failed = new Promise<unknown>((resolve) => {
         const { listener } = listen({ family: unix.family, sockaddr: unix.fresh() }, { onError: resolve }, undefined, broken)
-        connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
+        void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
       })
       expect(await failed).toMatchObject({ code: 'EIO' })
     })
