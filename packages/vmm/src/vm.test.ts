@@ -35,7 +35,7 @@ describe('the order of things', () => {
     expect(await rig.vm.resize(1)).toEqual({ added: [], removed: [2, 1], present: [0] })
   })
 
-  it('asks nobody for what is there already', async () => {
+  it('sends nothing for what is there already', async () => {
     await using rig = await makeRig({ cpus: 2 })
     expect(await rig.vm.resize(2)).toEqual({ added: [], removed: [], present: [0, 1] })
     expect(rig.machine.events).toEqual([])
@@ -246,7 +246,7 @@ describe('a guest that refuses', () => {
   })
 })
 
-it('does not try a window again of which the guest says that somebody has it, before a reconcile', async () => {
+it('does not try a window again that the guest has from another client, before a reconcile', async () => {
   await using rig = await makeRig()
   const { vm, manager } = rig
   const foreign = { base: 0xd000_0000n, size: 0x1000n, irq: 6 }
@@ -557,7 +557,7 @@ describe('one change at a time', () => {
 })
 
 describe('a guest that is gone', () => {
-  it('is replaced by one that finds what was certain', async () => {
+  it('is replaced by a guest that finds what was certain', async () => {
     await using rig = await makeRig()
     const { vm, machine } = rig
     await vm.resize(2)
