@@ -43,7 +43,9 @@ describe('the client owns what its dialer delivers', () => {
     })
     await c.request('fails')
     let closed: Promise<void> | undefined
-    c.on('reconnect', () => (closed = c.close()))
+    c.on('reconnect', () => {
+      closed = c.close()
+    })
     await expect(c.request('needs another connection')).rejects.toMatchObject({ code: 'CLOSED', outcome: 'not-sent' })
     let done = false
     void closed!.then(() => (done = true))
