@@ -12,6 +12,14 @@ const { build } = createRequire(createRequire(import.meta.url).resolve('tsup'))(
 
 /** Entry point → a program that leaves its result in `result`. */
 const programs: Record<string, { program: string; result: unknown }> = {
+  '@upcall/vsock/address': {
+    program: `
+      import { formatAddress, isAddressError, parseAddress } from '@upcall/vsock/address'
+      const refused = () => { try { parseAddress('vsock://3') } catch (error) { return isAddressError(error) && error.what } }
+      globalThis.result = [parseAddress('hvsock:///run/vm.sock:219'), formatAddress(parseAddress('vsock://2:any')), refused()]
+    `,
+    result: [{ transport: 'hvsock', path: '/run/vm.sock', port: 219 }, 'vsock://host:any', 'there is no port'],
+  },
   '@upcall/device-manager/simulated': {
     program: `
       import { deviceManagerGuest, simulatedGuest } from '@upcall/device-manager/simulated'
