@@ -1,7 +1,7 @@
 import { type ComplianceTransport, transportCompliance, vsockTransport } from '@upcall/testkit'
 import { describe, it, vi } from 'vitest'
 import * as loader from '../packages/vsock/src/native/loader.js'
-import { addonIfBuilt, standInForVsock } from '../packages/vsock/src/native/test-support.js'
+import { addonIfBuilt, standInForVsock } from '../packages/vsock/testing/addon.js'
 
 // All of vsock:// but the kernel's AF_VSOCK, which only guests connect over: the addon is handed AF_UNIX in its place.
 

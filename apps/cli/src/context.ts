@@ -21,12 +21,12 @@ export class Context {
     this.timeoutMs = options.timeout
   }
 
-  /** @throws UsageError where there is none, or one that cannot be used. */
+  /** @throws UsageError if there is no target, or the target cannot be used. */
   get target(): Address {
     return targetOf(this.options, this.io.env)
   }
 
-  /** @throws UsageError on a machine that is neither. */
+  /** @throws UsageError on a machine of another architecture, without --arch. */
   get arch(): Arch {
     return archOf(this.options)
   }

@@ -1,6 +1,6 @@
 import type { Output, Paint } from './output.js'
 
-/** What happens while a command serves, one line each with its time, in order. A reader that is slow does not slow whom it serves. */
+/** What happens while a command serves: one line each, with its time, in order. A slow reader of the log does not slow the service. */
 export class EventLog {
   readonly #output: Output
 

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { Exit, ExitStatus, Interrupted, interruptedStatus, type Status, statusOf } from './exit.js'
+import { Interrupted } from './errors.js'
+import { Exit, ExitStatus, interruptedStatus, type Status, statusOf } from './exit.js'
 
 test('outcomes have the statuses that the help lists', () => {
   expect(['ok', 'guest-error', 'not-sent', 'indeterminate'].map((outcome) => statusOf(outcome as 'ok'))).toEqual([0, 1, 3, 4])

@@ -1,4 +1,5 @@
 import type { Outcome } from '@upcall/client'
+import { Interrupted, OutputError } from './errors.js'
 
 /** What the process ends with, and what of a guest's requests each of them means. */
 export const Exit = {
@@ -9,7 +10,7 @@ export const Exit = {
   invalid: 2,
   /** Nothing was sent: safe to repeat. */
   notSent: 3,
-  /** Sent, and never answered: nobody knows. */
+  /** Sent, and never answered: the outcome is unknown. */
   indeterminate: 4,
   /** A mistake in upcall itself (EX_SOFTWARE of sysexits.h). */
   bug: 70,
@@ -17,7 +18,7 @@ export const Exit = {
 
 export type Status = (typeof Exit)[keyof typeof Exit]
 
-/** Of several failures the one that matters most to a script is the one it must not overlook. */
+/** Of several failures, the first of these is the exit status: a script must not overlook it. */
 const precedence: readonly Status[] = [Exit.bug, Exit.invalid, Exit.indeterminate, Exit.notSent, Exit.guestError, Exit.ok]
 
 const outcomes: Record<Outcome | 'ok', Status> = {
@@ -50,33 +51,9 @@ export class ExitStatus {
 
 const signalNumbers = { SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 } as const
 
-/** Why a command was aborted, as the reason of its AbortSignal. */
-export class Interrupted extends Error {
-  override readonly name = 'Interrupted'
-
-  constructor(readonly signal: keyof typeof signalNumbers) {
-    super(`interrupted by ${signal}`)
-  }
-}
-
-/** Why a command was aborted that cannot tell its result: stdout took no more, for another reason than that its reader left. */
-export class OutputError extends Error {
-  override readonly name = 'OutputError'
-
-  constructor(cause: Error) {
-    super(`stdout: ${cause.message}; what came of it is not known, nor is what was not written`, { cause })
-  }
-}
-
 /** 130 for SIGINT, and for anything else that aborts; 143 for SIGTERM, 0 if that is how the command ends. */
 export function interruptedStatus(reason: unknown, { servesUntilTold }: ExitStatus): number {
   if (servesUntilTold && reason instanceof Interrupted && reason.signal === 'SIGTERM') return Exit.ok
   if (reason instanceof OutputError) return Exit.indeterminate
   return 128 + signalNumbers[reason instanceof Interrupted ? reason.signal : 'SIGINT']
-}
-
-/** What was asked of upcall cannot be understood or done as it was written. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError'
-  readonly code = 'USAGE'
 }

@@ -33,7 +33,7 @@ test('lines are the same however the bytes arrive', async () => {
   expect(await cut('a\n', 9)).toEqual([{ number: 1, text: 'a' }])
 })
 
-test('a line that is too long is told as such, and those behind it are whole', async () => {
+test('a line that is too long is reported, and the lines after it are whole', async () => {
   for (let size = 1; size < 20; size++) {
     expect(await cut('1234\n12345\n12\n123456', size, 4)).toEqual([
       { number: 1, text: '1234' },
@@ -56,8 +56,8 @@ test('input is a file, or stdin for none and for -', async () => {
   expect(await read(file)).toBe('from the file')
   expect(await read(undefined)).toBe('from stdin')
   expect(await read('-')).toBe('from stdin')
-  await expect(read(join(directory, 'none'))).rejects.toThrow(/none: cannot be read: ENOENT/)
-  await expect(read(directory)).rejects.toThrow(/cannot be read: EISDIR/)
+  await expect(read(join(directory, 'none'))).rejects.toThrow(/none: cannot be read: no such file or directory \(ENOENT\)/)
+  await expect(read(directory)).rejects.toThrow(/cannot be read: .* \(EISDIR\)/)
 })
 
 test('an interruption ends the reading and closes what was read', async () => {

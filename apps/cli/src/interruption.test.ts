@@ -11,7 +11,7 @@ const abortedAfter = (...signals: [at: number, signal: 'SIGINT' | 'SIGTERM'][]) 
   return [interruption.signal.reason?.signal, interruption.hurry.aborted]
 }
 
-test('the first signal counts, and one that comes twice is one', () => {
+test('the first signal counts, and a signal that is sent twice counts as one', () => {
   expect(abortedAfter()).toEqual([undefined, false])
   expect(abortedAfter([7, 'SIGINT'])).toEqual(['SIGINT', false])
   expect(abortedAfter([7, 'SIGTERM'], [7, 'SIGINT'], [506, 'SIGINT'])).toEqual(['SIGTERM', false])

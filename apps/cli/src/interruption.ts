@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events'
-import { Interrupted } from './exit.js'
+import { Interrupted } from './errors.js'
 
-/** Two signals within so short a time are one that came twice; after it a Ctrl-C is from a person who does not want to wait. */
+/** Two signals within this time are a single signal that was sent twice. A Ctrl-C after it comes from a person who does not want to wait. */
 const TWICE_MS = 500
 
 /** What the signals of a process mean for what it does. */

@@ -78,7 +78,7 @@ test('a reader that leaves ends it as SIGPIPE would', async () => {
   expect([await ended, stderr()]).toEqual([141, ''])
 })
 
-test.runIf(existsSync('/dev/full'))('a stdout that cannot be written is told, and is no success', async () => {
+test.runIf(existsSync('/dev/full'))('a stdout that cannot be written is reported, and is not a success', async () => {
   server = await listen(`unix:${dir}/s`)
   server.on('connection', (socket) =>
     socket
@@ -93,7 +93,7 @@ test.runIf(existsSync('/dev/full'))('a stdout that cannot be written is told, an
   expect(stderr()).toContain('ENOSPC')
 })
 
-test.runIf(existsSync('/dev/full'))('nor is help that nobody gets', async () => {
+test.runIf(existsSync('/dev/full'))('nor is help that is not delivered', async () => {
   const stdout = openSync('/dev/full', 'w')
   const { ended, stderr } = launch(['--help'], { stdout })
   closeSync(stdout)

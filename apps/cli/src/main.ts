@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 import process from 'node:process'
-import { Exit, Interrupted, OutputError } from './exit.js'
+import { messageFor } from '@upcall/foundation/error'
+import { Interrupted, OutputError } from './errors.js'
+import { Exit } from './exit.js'
 import { Interruption } from './interruption.js'
 import { run } from './run.js'
 
@@ -11,7 +13,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => in
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') return interruption.end(new Interrupted('SIGPIPE'))
   const failure = new OutputError(error)
-  process.stderr.write(`upcall: ${failure.message}\n`)
+  process.stderr.write(`upcall: ${messageFor(failure)}\n`)
   interruption.end(failure)
   // Told of the last write only when the command is through, as with --help: otherwise `run` comes to the same.
   process.exitCode = Exit.indeterminate

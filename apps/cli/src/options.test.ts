@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { UsageError } from './exit.js'
+import { UsageError } from './errors.js'
 import { archOf, parseDuration, parseIds, parseInteger, parseMessageType, parseSize, targetOf } from './options.js'
 
 test.each([
@@ -10,7 +10,7 @@ test.each([
   ['0.25m', 15_000],
 ])('%s is %d ms', (text, ms) => expect(parseDuration(text)).toBe(ms))
 
-test.each(['5', '', 's', '5 s', '-5s', '0s', '1h', '5S', '1e3ms', '99999m', '.5s'])('%j is no duration', (text) => {
+test.each(['5', '', 's', '5 s', '-5s', '0s', '1h', '5S', '1e3ms', '99999m', '.5s'])('%j is not a duration', (text) => {
   expect(() => parseDuration(text)).toThrow(/unit|24 days/)
 })
 

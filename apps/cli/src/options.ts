@@ -1,7 +1,7 @@
 import { type Address, AddressError, formatAddress, parseAddress } from '@upcall/vsock'
 import { type Arch, MessageType, UPCALL_PORT } from '@upcall/wire'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { UsageError } from './exit.js'
+import { UsageError } from './errors.js'
 
 /** The options that every command takes. */
 export interface GlobalOptions {
@@ -13,12 +13,12 @@ export interface GlobalOptions {
 }
 
 /**
- * An option that a command cannot do without. Commander's own mandatory ones are missed before an unknown option is looked at, so that of
- * `--bse` it would say that `--base` is missing, and nothing of the typo.
+ * An option that a command needs. Commander checks its own mandatory options before unknown ones: of `--bse` it would say that `--base` is
+ * missing, and nothing of the typo.
  */
 export class NeededOption extends Option {}
 
-/** Ends the command as commander does where one is missing. */
+/** Ends the command, as commander does, if one is missing. */
 export function checkNeeded(command: Command): void {
   const missing = command.options.find(
     (option) => option instanceof NeededOption && command.getOptionValue(option.attributeName()) === undefined,
@@ -36,11 +36,11 @@ export function parseDuration(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m)$/.exec(text)
   if (match === null) throw new InvalidArgumentError('Write a number and its unit: 500ms, 5s or 2m.')
   const ms = Number(match[1]) * units[match[2] as keyof typeof units]
-  if (!(ms > 0 && ms <= LONGEST_MS)) throw new InvalidArgumentError('It is more than 0 and at most 24 days.')
+  if (!(ms > 0 && ms <= LONGEST_MS)) throw new InvalidArgumentError('It must be more than 0 and at most 24 days.')
   return ms
 }
 
-/** A whole number, decimal or hexadecimal behind 0x. */
+/** A whole number, decimal or hexadecimal after 0x. */
 export function parseInteger(text: string): number {
   if (!/^(?:\d{1,10}|0x[0-9a-f]{1,8})$/i.test(text)) throw new InvalidArgumentError('Write a whole number, as in 5 or 0x1f.')
   return Number(text)
@@ -48,13 +48,13 @@ export function parseInteger(text: string): number {
 
 const sizeUnits = { K: 10n, M: 20n, G: 30n } as const
 
-/** A number of bytes, as an operation takes it: decimal, hexadecimal behind 0x, or decimal with K, M or G behind it. */
+/** A number of bytes, as an operation takes it: decimal, hexadecimal after 0x, or decimal with K, M or G after it. */
 export function parseSize(text: string): string {
   const [, count, unit] = /^(\d{1,12})([KMG])$/i.exec(text) ?? []
   if (count !== undefined && unit !== undefined)
     return `0x${(BigInt(count) << sizeUnits[unit.toUpperCase() as keyof typeof sizeUnits]).toString(16)}`
   if (/^(?:\d{1,20}|0x[0-9a-f]{1,16})$/i.test(text)) return text
-  throw new InvalidArgumentError('Write a number of bytes, as in 0x1000 or 4096, or one with K, M or G behind it, as in 4K.')
+  throw new InvalidArgumentError('Write a number of bytes, as in 0x1000 or 4096, or a number with K, M or G after it, as in 4K.')
 }
 
 /** A message type by number or name. */
@@ -68,7 +68,7 @@ export function parseMessageType(text: string): number {
   }
 }
 
-/** Ids of vCPUs in any of the forms `2`, `2,3` and `4-7`. What they may be is the protocol's to say. */
+/** Ids of vCPUs in any of the forms `2`, `2,3` and `4-7`. The protocol says which ids are allowed. */
 export function parseIds(texts: readonly string[]): number[] {
   return texts
     .flatMap((text) => text.split(','))
@@ -76,7 +76,11 @@ export function parseIds(texts: readonly string[]): number[] {
       const match = /^(\d{1,3})(?:-(\d{1,3}))?$/.exec(text)
       const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])]
       if (match === null || last < first)
-        throw new UsageError(`vCPU ids ${JSON.stringify(text)}: write ids as in 2, 2,3 or 4-7 (low to high)`)
+        throw new UsageError(
+          `vCPU ids ${JSON.stringify(text)}`,
+          'not a list of ids',
+          'Write ids as in 2, 2,3 or 4-7 (low to high).',
+        )
       return Array.from({ length: last - first + 1 }, (_, i) => first + i)
     })
 }
@@ -86,7 +90,7 @@ export function parseEndpoint(text: string, source: string): Address {
   try {
     return parseAddress(text, { defaultPort: UPCALL_PORT })
   } catch (error) {
-    if (error instanceof AddressError) throw new UsageError(`${source}: ${error.message}`)
+    if (error instanceof AddressError) throw UsageError.of(source, error)
     throw error
   }
 }
@@ -97,15 +101,17 @@ export function targetOf({ target }: GlobalOptions, env: Record<string, string |
   const { UPCALL_TARGET } = env
   if (UPCALL_TARGET) return parseEndpoint(UPCALL_TARGET, 'UPCALL_TARGET')
   const example = formatAddress({ transport: 'hvsock', path: '/run/vm.sock', port: UPCALL_PORT })
-  throw new UsageError(`no target: pass --target <address> or set UPCALL_TARGET, for example --target ${example}`)
+  throw new UsageError('', 'no target', `Pass --target <address> or set UPCALL_TARGET, for example --target ${example}.`)
 }
 
-/** The guest's architecture, which the wire does not tell: `--arch`, or else this machine's, as a VM mostly has its host's. */
+/** The guest's architecture, which the wire does not tell: `--arch`, or this machine's, since most VMs have the architecture of their host. */
 export function archOf({ arch }: GlobalOptions, hostArch: string = process.arch): Arch {
   const found = arch ?? hostArchOf(hostArch)
   if (found === undefined)
     throw new UsageError(
-      `no architecture: this machine's (${hostArch}) is none of the guest's; pass --arch x86_64 or --arch aarch64`,
+      '',
+      `no guest has the architecture of this machine (${hostArch})`,
+      'Pass --arch x86_64 or --arch aarch64.',
     )
   return found
 }

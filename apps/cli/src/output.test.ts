@@ -36,7 +36,7 @@ test('a failure goes to stderr, and to stdout under --json', async () => {
   }
 })
 
-test('nothing spins where nobody looks', () => {
+test('nothing spins without a terminal', () => {
   for (const [stderr, json, env] of [
     [new PassThrough(), false, {}],
     [terminal(), true, {}],

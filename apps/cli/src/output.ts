@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 import spinner from 'yocto-spinner'
-import { Interrupted } from './exit.js'
+import { Interrupted } from './errors.js'
 
 /** The process as a command sees it. */
 export interface Io {

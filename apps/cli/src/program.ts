@@ -26,7 +26,7 @@ const commands: readonly AddCommand[] = [
   addVsockCommands,
 ]
 
-/** The command line: what can be asked, and which function answers. */
+/** The command line: the commands, and the functions that answer them. */
 export function createProgram(io: Io, exit: ExitStatus): Command {
   const { version } = createRequire(import.meta.url)('../package.json') as { version: string }
   const program = new Command('upcall')
@@ -35,7 +35,9 @@ export function createProgram(io: Io, exit: ExitStatus): Command {
     .addOption(new Option('-t, --target <address>', 'the guest; a missing port is 219 (default: $UPCALL_TARGET)'))
     .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))
     .addOption(
-      new Option('--timeout <duration>', 'bounds each operation, dialling included: 500ms, 5s, 2m').argParser(parseDuration),
+      new Option('--timeout <duration>', 'time limit of each operation, connecting included: 500ms, 5s, 2m').argParser(
+        parseDuration,
+      ),
     )
     .addOption(new Option('--json', 'one JSON object per operation on stdout'))
     .helpOption('-h, --help', 'print this help')

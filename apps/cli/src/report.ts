@@ -3,7 +3,8 @@ import { GuestError } from '@upcall/device-manager'
 import type { Address } from '@upcall/vsock'
 import { isWireError, type Reply } from '@upcall/wire'
 import { explain, explainRefusal } from './advice.js'
-import { Exit, type Status, statusOf, UsageError } from './exit.js'
+import { type ErrorReport, errorReport, UsageError } from './errors.js'
+import { Exit, type Status, statusOf } from './exit.js'
 import type { Colour, Paint } from './output.js'
 import { replyTexts } from './text.js'
 
@@ -21,16 +22,9 @@ export interface Report {
   cpuId?: number
   /** What a reply without a codec carried, in hexadecimal. */
   load?: string
-  error?: ErrorReport
+  error?: ErrorReport & { errno?: number; errnoName?: string }
   /** From the call to the answer, dialling included. */
   durationMs?: number
-}
-
-interface ErrorReport {
-  code: string
-  errno?: number
-  errnoName?: string
-  message: string
 }
 
 export function succeeded(op: string, reply: Reply, durationMs: number): Report {
@@ -40,19 +34,26 @@ export function succeeded(op: string, reply: Reply, durationMs: number): Report 
 interface Attempt {
   target?: Address | undefined
   durationMs?: number | undefined
+  /** How many connections were tried before it gave up. */
+  attempts?: number | undefined
 }
 
-/** @throws What is none of the errors that an operation may end with: a mistake in upcall, and not to be reported as anything else. */
-export function failed(op: string | undefined, subject: string, error: unknown, { target, durationMs }: Attempt = {}): Report {
+/** @throws Any other error than those that an operation may end with: it is a mistake in upcall, and must not be reported as anything else. */
+export function failed(
+  op: string | undefined,
+  subject: string,
+  error: unknown,
+  { target, durationMs, attempts }: Attempt = {},
+): Report {
   const head = { ...(op !== undefined && { op }) }
   const tail = { ...(durationMs !== undefined && { durationMs: rounded(durationMs) }) }
   if (error instanceof GuestError) {
-    const { code, errno, errnoName } = error
+    const { errno, errnoName } = error
     return {
       ...head,
       outcome: 'guest-error',
       ...replyFields(error.reply),
-      error: { code, errno, errnoName, message: explainRefusal(error) },
+      error: { ...explainRefusal(error), errno, errnoName },
       ...tail,
     }
   }
@@ -60,12 +61,16 @@ export function failed(op: string | undefined, subject: string, error: unknown, 
     return {
       ...head,
       outcome: error.outcome,
-      error: { code: error.code, message: explain(error, subject, { target, waiting: op === 'wait' }) },
+      error: explain(error, subject, { target, attempts, waiting: op === 'wait' }),
       ...tail,
     }
   if (isWireError(error))
-    return { ...head, outcome: 'not-sent', error: { code: error.code, message: `${subject}: ${error.message}` } }
-  if (error instanceof UsageError) return { ...head, outcome: 'not-sent', error: { code: error.code, message: error.message } }
+    return {
+      ...head,
+      outcome: 'not-sent',
+      error: errorReport({ code: error.code, op: subject, subject: error.subject, what: error.what }),
+    }
+  if (error instanceof UsageError) return { ...head, outcome: 'not-sent', error: errorReport(error) }
   throw error
 }
 
@@ -87,13 +92,13 @@ export function reportText(report: Report, subject: string, paint: Paint): strin
   const { outcome, error, durationMs } = report
   if (error !== undefined) {
     const label = reportStatus(report) === Exit.invalid ? 'invalid' : outcome
-    return `${paint(outcomeColours[outcome], label)}: ${error.message}`
+    return `${paint(outcomeColours[outcome], label)}: ${error.message}` // prints
   }
   const duration = durationMs === undefined ? '' : ` ${paint('grey', `(${durationMs} ms)`)}`
   return `${paint(outcomeColours[outcome], outcome)} ${[subject, ...replyTexts(report)].join(', ')}${duration}`
 }
 
-/** To the microsecond: what lies behind that is noise. */
+/** To the microsecond: the digits after that are noise. */
 export function rounded(ms: number): number {
   return Math.round(ms * 1000) / 1000
 }

@@ -44,7 +44,12 @@ test.each(['unix', 'hvsock'] as const)('each operation over %s, as JSON and with
     op: 'mmio.add',
     outcome: 'guest-error',
     result: -17,
-    error: { code: 'GUEST_ERROR', errno: -17, errnoName: 'EEXIST', message: expect.stringContaining('EEXIST (-17)') },
+    error: {
+      ...{ code: 'GUEST_ERROR', errno: -17, errnoName: 'EEXIST', op: 'mmio.add 0xd0000000+0x1000 irq 5', subject: guest.target },
+      what: 'the guest refused: the window or the irq is in use (EEXIST)',
+      next: 'Choose a free window and a free irq.',
+      message: expect.stringMatching(/^mmio\.add .*: the guest refused: .* \(EEXIST\)\. Choose a free/),
+    },
     durationMs,
   })
   expect(await json('mmio', 'remove', ...mmio)).toMatchObject({ status: 0, op: 'mmio.remove', outcome: 'ok' })
@@ -67,7 +72,7 @@ test('an aarch64 guest takes a count', async () => {
   const withIds = await upcall([...argv, 'cpu', 'add', '2'])
   expect(withIds.status).toBe(2)
   expect(withIds.stdout.json).toEqual([
-    { outcome: 'not-sent', error: { code: 'USAGE', message: expect.stringContaining('--count') } },
+    { outcome: 'not-sent', error: expect.objectContaining({ code: 'USAGE', message: expect.stringContaining('--count') }) },
   ])
 })
 
@@ -94,10 +99,10 @@ test('what would harm the guest, or cannot be, is refused with status 2', async 
     [['cpu', 'remove', '5', '--present', '0-3'], /not present/],
     [['cpu', 'add', '2', '--present', '0-3'], /present already/],
     [['mmio', 'add', '--base', '0', '--size', '0', '--irq', '5'], /size: must be from 1 to 2\^64 − 1, got 0$/],
-    [['mmio', 'add', '--base', '0xffffffffffffffff', '--size', '2', '--irq', '5'], /after 2\^64/],
+    [['mmio', 'add', '--base', '0xffffffffffffffff', '--size', '2', '--irq', '5'], /ends after 2\^64/],
     [
       ['mmio', 'add', '--base', '1', '--size', '1', '--irq', '0'],
-      /irq: must be from 1 to 4294967295: an x86_64 kernel takes 0 for no interrupt/,
+      /irq: must be from 1 .*: an x86_64 kernel takes 0 for no interrupt/,
     ],
     [['pci', 'add', '00:20.0'], /slot/],
     [['pci', 'add', '0001:00:05.0'], /domain/],
@@ -111,7 +116,7 @@ test('what would harm the guest, or cannot be, is refused with status 2', async 
           .join('.')
           .replace(/^request.*/, 'request'),
         outcome: 'not-sent',
-        error: { code: 'ARGUMENT', message: expect.stringMatching(message) },
+        error: expect.objectContaining({ code: 'ARGUMENT', message: expect.stringMatching(message) }),
       },
     ])
     expect(status).toBe(2)
@@ -120,9 +125,9 @@ test('what would harm the guest, or cannot be, is refused with status 2', async 
 })
 
 test.each([
-  [['bogus'], /unknown command 'bogus'; `upcall --help` lists/],
-  [['stauts'], /unknown command 'stauts'\n\(Did you mean status\?\); `upcall --help` lists/],
-  [['cpu', 'bogus'], /unknown command 'bogus'; `upcall cpu --help` lists/],
+  [['bogus'], /unknown command 'bogus'\. `upcall --help` lists/],
+  [['stauts'], /unknown command 'stauts'\n\(Did you mean status\?\)\. `upcall --help` lists/],
+  [['cpu', 'bogus'], /unknown command 'bogus'\. `upcall cpu --help` lists/],
   [['--target', 'cpu', 'bogus'], /unknown command/],
   [[], /no command/],
   [['cpu'], /no command/],
@@ -161,15 +166,17 @@ test.each([
   expect(stderr.text).not.toBe('')
   const json = await upcall([...argv, '--json'])
   expect(json.status).toBe(2)
-  expect(json.stdout.json).toEqual([{ outcome: 'not-sent', error: { code: 'USAGE', message: expect.stringMatching(message) } }])
+  expect(json.stdout.json).toEqual([
+    { outcome: 'not-sent', error: expect.objectContaining({ code: 'USAGE', message: expect.stringMatching(message) }) },
+  ])
 })
 
 test('a target that cannot be reached is not-sent, status 3, and the message says what to look at', async () => {
   await using guest = await serveGuest('hvsock')
   for (const [target, message] of [
-    ['unix:/nonexistent/socket', /no such file \(ENOENT\); .*`upcall wait`/],
-    [`hvsock://${guest.path}:1`, /there is no listener on port 1 in the guest.*; is the guest still booting/],
-    ['vsock://3', /vsock:\/\/3:219: native AF_VSOCK is switched off by .*; Unset it/],
+    ['unix:/nonexistent/socket', /no such file \(ENOENT\)\. .*`upcall wait`/],
+    [`hvsock://${guest.path}:1`, /no listener on port 1 in the guest.*\. Is the guest still booting/],
+    ['vsock://3', /vsock:\/\/3:219: native AF_VSOCK is switched off by .*\. Unset it/],
   ] as const) {
     const { status, stdout } = await upcall(['--target', target, '--json', 'pci', 'add', '00:05.0'])
     expect(status).toBe(3)
@@ -196,14 +203,19 @@ test('unix: at a hybrid vsock socket, and the other architecture, are told by wh
     const { status, stdout } = await upcall(argv)
     expect(status).toBe(1)
     expect(stdout.json).toMatchObject([
-      { error: { errnoName: 'EINVAL', message: expect.stringMatching(/or the guest is x86_64 .*: then pass --arch x86_64$/) } },
+      {
+        error: {
+          errnoName: 'EINVAL',
+          message: expect.stringMatching(/an x86_64 guest reads a count as APIC ids\. If it is one, pass --arch x86_64\.$/),
+        },
+      },
     ])
   }
 })
 
-test('--timeout bounds an operation: not-sent before the greeting, indeterminate behind it', async () => {
+test('--timeout bounds an operation: not-sent before the greeting, indeterminate after it', async () => {
   await using guest = await serveGuest('unix', ['--cpus', '4'])
-  // Nothing accepts behind the handshake of a plain socket: the service byte goes unanswered.
+  // Nothing accepts the connection of a plain socket: the service byte is not answered.
   const silent = createServer().listen(`${guest.path}.silent`)
   try {
     const waiting = await upcall([
@@ -240,15 +252,13 @@ test('an interruption says how it stands and ends with 130', async () => {
   const early = start(['--target', guest.target, 'pci', 'add', '00:05.0'])
   early.interrupt()
   expect(await early.status).toBe(130)
-  expect(early.stderr.text).toMatch(/not-sent: pci\.add 00:05\.0 unix:.*nothing was sent/)
+  expect(early.stderr.text).toMatch(/not-sent: pci\.add 00:05\.0 unix:.*\. Nothing was sent\./)
 
   const target = `unix:${guest.path}.none`
   const waiting = start(['--target', target, 'wait'])
   waiting.interrupt()
   expect(await waiting.status).toBe(130)
-  expect(waiting.stderr.text).toBe(
-    `upcall: not-sent: wait: connect ${target}: aborted before the session was ready; nothing was sent\n`,
-  )
+  expect(waiting.stderr.text).toBe(`upcall: not-sent: wait ${target}: aborted before the session was ready. Nothing was sent.\n`)
 })
 
 test('status and wait tell how far it got, how long it took, and to whom', async () => {
@@ -261,8 +271,8 @@ test('status and wait tell how far it got, how long it took, and to whom', async
   expect((await upcall(['status'], { env: { UPCALL_TARGET: guest.target } })).stdout.text).toMatch(
     /^ServiceConnected hvsock:.*:219 \(dial [\d.]+ ms, greeting [\d.]+ ms, total [\d.]+ ms\)\n$/,
   )
-  const nobody = await upcall(['--target', 'unix:/nonexistent/socket', '--json', 'status'])
-  expect(nobody.stdout.json).toMatchObject([
+  const none = await upcall(['--target', 'unix:/nonexistent/socket', '--json', 'status'])
+  expect(none.stdout.json).toMatchObject([
     { op: 'status', outcome: 'not-sent', state: 'WaitingServer', error: { code: 'UNREACHABLE' } },
   ])
 })
@@ -298,7 +308,7 @@ test('status takes a booting guest for what it is; wait outlasts whatever is not
     {
       attempts: 1,
       error: {
-        message: expect.stringMatching(/^wait: connect unix:.*: the path is a directory, not a socket; Check the path[^(]*$/),
+        message: expect.stringMatching(/^wait: connect unix:.*: the path is a directory, not a socket\. Check the path[^(]*$/),
       },
     },
   ])
@@ -307,7 +317,7 @@ test('status takes a booting guest for what it is; wait outlasts whatever is not
   ])
 })
 
-test('batch: a PCI success behind a failure is ok, although the guest repeats the failure on that connection', async () => {
+test('batch: a PCI success after a failure is ok, although the guest repeats the failure on that connection', async () => {
   await using guest = await serveGuest('hvsock', ['--quirks', 'none,stalePciResult'])
   const stdin = lines({ op: 'pci.remove', bdf: '00:09.0' }, { op: 'pci.add', bdf: '00:05.0' })
   const { status, stdout } = await upcall(['--target', guest.target, 'batch'], { stdin })
@@ -318,7 +328,7 @@ test('batch: a PCI success behind a failure is ok, although the guest repeats th
   expect(status).toBe(1)
 })
 
-test('batch: a bad line is answered in its place, and those behind it run', async () => {
+test('batch: a bad line is answered in its place, and the lines after it run', async () => {
   await using guest = await serveGuest('unix')
   const input = [
     { op: 'pci.add', bdf: '00:05.0' },
@@ -351,7 +361,7 @@ test('batch: a bad line is answered in its place, and those behind it run', asyn
   expect(stopped.status).toBe(2)
 })
 
-test('batch: answers while its input is still open, and goes on behind a guest that hung up', async () => {
+test('batch: answers while its input is still open, and goes on after a guest hung up', async () => {
   await using guest = await serveGuest('unix', ['--cpus', '4'])
   const stdin = new PassThrough()
   const running = start(['--target', guest.target, '--arch', 'x86_64', '--timeout', '4s', 'batch'], { stdin })
@@ -405,13 +415,13 @@ test('decode: from stdin, status 2 if something was not understood, and its requ
   })
   expect(raw.stdout.json).toEqual([
     { offset: 0, direction: 'reply', handshake: 'OK 1' },
-    { offset: 5, error: { code: 'LENGTH', message: expect.stringContaining('14 of the 1024') } },
+    { offset: 5, error: expect.objectContaining({ code: 'LENGTH', what: expect.stringContaining('14 of the 1024') }) },
   ])
   expect(raw.status).toBe(2)
   expect((await upcall(['decode', '--format', 'hex'], { stdin: Readable.from([Buffer.from('d\0')]) })).status).toBe(2)
 })
 
-test('every command has help with examples, and the version is the package’s', async () => {
+test("every command has help with examples, and the version is the package's", async () => {
   const commands = [
     '',
     'status',
@@ -438,7 +448,7 @@ test('every command has help with examples, and the version is the package’s',
     expect(stdout.text.includes('--target <address>')).toBe(!ofStreams)
     expect(stdout.text.includes('--arch <arch>')).toBe(!ofStreams)
     expect(stdout.text).toContain('--timeout <duration>')
-    expect(stdout.text).not.toContain('’')
+    expect(stdout.text).not.toMatch(/[\u2018\u2019]/)
     expect(stdout.text).toMatch(/Examples:\n( {2}\$ .*upcall .*\n)+$/)
   }
   const { stdout } = await upcall(['--version'])

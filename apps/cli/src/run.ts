@@ -1,6 +1,8 @@
+import { messageFor } from '@upcall/foundation/error'
 import { type Command, CommanderError } from 'commander'
 import { separateExec } from './commands/vsock/options.js'
-import { Exit, ExitStatus, interruptedStatus, UsageError } from './exit.js'
+import { UsageError } from './errors.js'
+import { Exit, ExitStatus, interruptedStatus } from './exit.js'
 import { type Io, Output } from './output.js'
 import { createProgram } from './program.js'
 import { failed, reportText } from './report.js'
@@ -8,11 +10,11 @@ import { failed, reportText } from './report.js'
 /**
  * Runs one command.
  *
- * @param argv - The arguments behind the program's name.
+ * @param argv - The arguments after the program's name.
  * @returns The exit status. Nothing that the command opened is open then; it never rejects.
  */
 export async function run(argv: readonly string[], io: Io): Promise<number> {
-  // As early as this, because what cannot be parsed is answered in JSON too.
+  // Before parsing, because its errors are answered in JSON too.
   const { argv: words, own } = separateExec(argv)
   const json = own.includes('--json')
   const exit = new ExitStatus()
@@ -23,16 +25,16 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return Exit.ok
       exit.add(Exit.invalid)
-      const message = messageOf(error, program, own)
-      if (json) await invalid(io, json, new UsageError(message))
-      // Of no command at all commander has said what it is for.
-      else if (error.code !== 'commander.help') io.stderr.write(`upcall: ${message}\n`)
+      const usage = usageOf(error, program, own)
+      if (json) await invalid(io, json, usage)
+      // Without a command, commander has printed the help.
+      else if (error.code !== 'commander.help') io.stderr.write(`upcall: ${messageFor(usage)}\n`)
     } else if (error instanceof UsageError) {
       exit.add(Exit.invalid)
       await invalid(io, json, error)
     } else {
       exit.add(Exit.bug)
-      io.stderr.write(`upcall: this is a mistake in upcall itself: ${(error as Error)?.stack ?? error}\n`)
+      io.stderr.write(`upcall: this is a mistake in upcall itself: ${(error as Error)?.stack ?? error}\n`) // prints
     }
   }
   return io.signal.aborted && exit.status !== Exit.bug ? interruptedStatus(io.signal.reason, exit) : exit.status
@@ -43,11 +45,12 @@ async function invalid(io: Io, json: boolean, error: UsageError): Promise<void> 
   await new Output(io, json).failure(report, (paint) => reportText(report, '', paint))
 }
 
-function messageOf({ code, message }: CommanderError, program: Command, words: readonly string[]): string {
-  if (code === 'commander.help') return 'no command; `upcall --help` lists them'
-  const text = message.replace(/^error: /, '')
-  if (code !== 'commander.unknownCommand') return text
+function usageOf(error: CommanderError, program: Command, words: readonly string[]): UsageError {
+  if (error.code === 'commander.help') return new UsageError('', 'no command', '`upcall --help` lists the commands.')
+  // reads the text of commander
+  const text = error.message.replace(/^error: /, '')
+  if (error.code !== 'commander.unknownCommand') return new UsageError('', text)
   const before = words[words.findIndex((word) => text.startsWith(`unknown command '${word}'`)) - 1]
   const group = program.commands.find((command) => command.name() === before)
-  return `${text}; \`upcall ${group ? `${before} ` : ''}--help\` lists those there are`
+  return new UsageError('', text, `\`upcall ${group ? `${before} ` : ''}--help\` lists the commands.`)
 }

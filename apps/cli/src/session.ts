@@ -4,18 +4,18 @@ import type { Arch, Request } from '@upcall/wire'
 import type { Context } from './context.js'
 import { failed, type Report, succeeded } from './report.js'
 
-/** One dial, where `--timeout` says nothing else. */
+/** The time for one dial, without `--timeout`. */
 export const DIAL_MS = 5_000
 
 export interface Connecting {
   target: Address
   arch: Arch
-  /** What `--timeout` says: it then takes the place of every default, those for replies included. */
+  /** The time of `--timeout`. It replaces every default, also those for replies. */
   timeoutMs: number | undefined
 }
 
 /**
- * The session of a command. It does not reconnect by itself: who stands at a shell wants to know at once that nobody listens, and has
+ * The session of a command. It does not reconnect by itself: a person at a shell wants to know at once that there is no listener, and has
  * `upcall wait` for waiting.
  */
 export function openManager({ target, arch, timeoutMs }: Connecting): DeviceManager<Arch> {
@@ -38,7 +38,7 @@ export interface PerformOptions {
   present?: readonly number[] | number | undefined
 }
 
-/** One operation, whatever becomes of it. */
+/** One operation, and its report, however it ends. */
 export async function perform(manager: DeviceManager<Arch>, request: Request, options: PerformOptions): Promise<Report> {
   const { op } = formatOperation(request)
   const { target, signal, timeoutMs, present } = options

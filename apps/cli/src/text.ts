@@ -1,6 +1,6 @@
 import { errnoName, type Operation } from '@upcall/device-manager'
 
-/** What an operation is about, behind its name: `0xd0000000+0x1000 irq 5`. */
+/** What an operation is about, after its name: `0xd0000000+0x1000 irq 5`. */
 export function argumentsText(operation: Operation): string {
   if ('apicIds' in operation) return `ids ${idsText(operation.apicIds)}`
   if ('count' in operation) return `count ${operation.count}`

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
-import { Interrupted } from '../src/exit.js'
+import { Interrupted } from '../src/errors.js'
 import { run } from '../src/run.js'
 
 /** What a command wrote, and a way to wait for it. */
@@ -29,7 +29,7 @@ class Sink extends Writable {
     return this.text.split('\n').slice(0, -1)
   }
 
-  /** Every line as JSON: throws if one is none. */
+  /** Every line as JSON: throws if a line is not JSON. */
   get json() {
     return this.lines.map((line) => JSON.parse(line))
   }

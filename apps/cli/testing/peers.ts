@@ -36,7 +36,7 @@ export async function serving(argv: string[], stdin?: Readable): Promise<Running
 }
 
 /** A server that does this with each connection. */
-export async function server(address: string, serve: (socket: VsockSocket) => void): Promise<VsockServer> {
+export async function server(address: string, serve: (socket: VsockSocket) => unknown): Promise<VsockServer> {
   const listening = await listen(address)
   listening.on('connection', (socket) => {
     socket.on('error', () => {})

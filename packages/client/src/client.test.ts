@@ -54,7 +54,7 @@ describe('the client owns what its dialer delivers', () => {
     expect(signal?.aborted).toBe(true)
   })
 
-  test('close() waits for a dial that begins behind the listener that calls it', async () => {
+  test('close() waits for a dial that begins after the listener that calls it', async () => {
     const streams: Duplex[] = []
     let second!: (stream: Duplex) => void
     const failing: Service<string, string> = { ...service, failed: () => true, needsCleanChannel: () => true }
@@ -64,7 +64,9 @@ describe('the client owns what its dialer delivers', () => {
     })
     await c.request('fails')
     let closed: Promise<void> | undefined
-    c.on('reconnect', () => (closed = c.close()))
+    c.on('reconnect', () => {
+      closed = c.close()
+    })
     await expect(c.request('needs another connection')).rejects.toMatchObject({ code: 'CLOSED', outcome: 'not-sent' })
     let done = false
     void closed!.then(() => (done = true))
@@ -77,7 +79,7 @@ describe('the client owns what its dialer delivers', () => {
     expect(late.destroyed).toBe(true)
   })
 
-  test('an error of the stream after close() is nobody’s', async () => {
+  test('an error of the stream after close() means nothing', async () => {
     const stream = silent()
     const c = client(async () => stream)
     await once(c, 'state')
@@ -90,7 +92,7 @@ describe('a stream that ends by itself', () => {
   /** No timer ever ends: what is noticed is noticed without one. */
   const still = { now: () => 0, setTimer: () => () => {} }
 
-  test('one that is gone when it is delivered is tried again, and close() does not wait for it', async () => {
+  test('a stream that has closed when it is delivered is tried again, and close() does not wait for it', async () => {
     const gone = silent()
     gone.destroy()
     await once(gone, 'close')
@@ -100,7 +102,7 @@ describe('a stream that ends by itself', () => {
     await c.close()
   })
 
-  test('one that has ended when it is delivered is tried again at once', async () => {
+  test('a stream that has ended when it is delivered is tried again at once', async () => {
     const ended = silent()
     ended.push(null)
     await once(ended.resume(), 'end')
@@ -110,7 +112,7 @@ describe('a stream that ends by itself', () => {
     await c.close()
   })
 
-  test('one that is destroyed without a word while idle is noticed', async () => {
+  test('a stream that is destroyed without an error while idle is noticed', async () => {
     const streams: Duplex[] = []
     const c = new UpcallClient({ service, clock: still, dial: async () => answering(streams) })
     await c.ready()
@@ -147,7 +149,7 @@ describe('a dialer that misbehaves', () => {
       },
     ],
     ['rejects', () => Promise.reject(new Error('boom'))],
-  ])('one that %s is one that failed', async (_name, dial) => {
+  ])('a dialer that %s has failed', async (_name, dial) => {
     await expect(client(dial).ready()).rejects.toMatchObject({
       code: 'UNREACHABLE',
       outcome: 'not-sent',
@@ -177,7 +179,7 @@ describe('a dialer that misbehaves', () => {
     await c.close()
   })
 
-  test('one that delivers no stream is final', async () => {
+  test('a value that is not a stream is final', async () => {
     const c = new UpcallClient({ service, dial: async () => ({}) as Duplex })
     await expect(c.ready()).rejects.toMatchObject({
       code: 'UNREACHABLE',
@@ -206,7 +208,7 @@ describe('an unreachable guest: the first line has the address and the last reas
   const dial = () => Promise.reject(Object.assign(new Error('connect ECONNREFUSED'), { retryable: false }))
   const [last, next] = ['last attempt: connect ECONNREFUSED', 'Nothing was sent. Call reconnect() to try again.']
 
-  test('of a request that waited, of one that comes later, and of ready()', async () => {
+  test('of a request that waited, of a later request, and of ready()', async () => {
     const c = new UpcallClient({ service: { ...service, describe: (word) => `say ${word}` }, remote, dial })
     const cause = expect.objectContaining({ message: 'connect ECONNREFUSED' })
     const error = { code: 'UNREACHABLE', outcome: 'not-sent', retryable: false, subject: remote, cause }
@@ -237,7 +239,7 @@ test.each<[object, string]>([
   expect(() => new UpcallClient({ service, dial: async () => silent(), ...options } as never)).toThrow(message)
 })
 
-test('a timeout that is none is refused before anything is queued', async () => {
+test('a timeout of 0 or less is refused before anything is queued', async () => {
   const c = client(async () => silent())
   await expect(c.request('x', { timeoutMs: 0 })).rejects.toThrow('timeoutMs: must be a number of milliseconds above 0')
   await expect(c.ready({ timeoutMs: -1 })).rejects.toThrow('timeoutMs')

@@ -36,7 +36,7 @@ export class Connections {
       this.#open.delete(conn)
       gone()
     }
-    // Inside the promise, so that a dialer that throws is treated like one that rejects.
+    // Inside the promise, so that a dialer may throw instead of rejecting.
     new Promise<Duplex>((resolve) => resolve(this.#dial({ signal: controller.signal }))).then(
       (stream) => {
         if (!isDuplex(stream)) {

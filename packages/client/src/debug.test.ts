@@ -52,7 +52,7 @@ test('each attempt and each failure is printed and published', async () => {
   const client = new UpcallClient({
     service,
     remote: 'vm 7',
-    dial: () => (++attempts === 1 ? Promise.reject(new Error('no one is there')) : dial()),
+    dial: () => (++attempts === 1 ? Promise.reject(new Error('no guest')) : dial()),
   })
   await client.request('x')
   await client.close()
@@ -60,5 +60,5 @@ test('each attempt and each failure is printed and published', async () => {
   expect(published).toEqual(types.map((type) => ({ client, remote: 'vm 7', effect: expect.objectContaining({ type }) })))
   expect(printed).toHaveLength(types.length)
   expect(printed[0]).toMatch(/^upcall-client: vm 7: { type: 'dial', conn: 1 }/)
-  expect(printed[1]).toMatch(/^upcall-client: vm 7: .*'dial-failed'.*no one is there/s)
+  expect(printed[1]).toMatch(/^upcall-client: vm 7: .*'dial-failed'.*no guest/s)
 })

@@ -78,7 +78,7 @@ describe('a service is checked when it is given', () => {
     expect(() => open({ service: { ...service, ...wrong } })).toThrow(message)
   })
 
-  test.each([undefined, null, 5])('%j is none', (value) => {
+  test.each([undefined, null, 5])('%j is not a service', (value) => {
     expect(() => open({ service: value })).toThrow(`service: must be a Service object, got ${value}`)
   })
 
@@ -204,7 +204,7 @@ describe('a reply that the service cannot read costs the request, not the proces
     expect(sent()).toHaveLength(1)
   })
 
-  test('a request that waits behind it is none of that', async () => {
+  test('a request that waits for its turn is not affected', async () => {
     let replies = 0
     const { client } = open({ service: { ...service, decode: () => (replies++ === 0 ? undefined : 'reply') } })
     const both = [client.request('x'), client.request('y')]
@@ -212,7 +212,7 @@ describe('a reply that the service cannot read costs the request, not the proces
     await expect(both[1]).resolves.toBe('reply')
   })
 
-  test('one that closes the client while it reads has closed it', async () => {
+  test('a service that closes the client while it reads has closed it', async () => {
     const { client } = open({
       service: {
         ...service,
@@ -231,7 +231,7 @@ describe('a reply that the service cannot read costs the request, not the proces
 test.each<[string, object]>([
   ['throws', { checkGreeting: broken }],
   ['promises', { checkGreeting: async () => broken() }],
-])('a greeting whose check %s is no greeting', async (_what, wrong) => {
+])('a greeting whose check %s is refused', async (_what, wrong) => {
   const { client, sent } = open({ service: { ...service, ...wrong }, reconnect: false })
   await expect(client.request('x')).rejects.toMatchObject({
     code: 'UNREACHABLE',
@@ -275,7 +275,7 @@ describe('a dialer that delivers', () => {
     expect(stream.destroyed).toBe(true)
   })
 
-  test('an error that cannot be looked at is one that may be tried again', async () => {
+  test('after an error that cannot be inspected, another attempt is made', async () => {
     let dials = 0
     const failing = Object.defineProperty(new Error('gone'), 'retryable', { get: broken })
     const { client } = open({ dial: async () => (dials++ === 0 ? Promise.reject(failing) : answering()) })

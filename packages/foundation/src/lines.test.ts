@@ -70,3 +70,9 @@ describe('lines of bytes', () => {
 
   test('may be empty at the end', () => expect(new ByteLines().take()).toHaveLength(0))
 })
+
+test('a line that is too long can be clipped, and costs the lines around it nothing', () => {
+  const lines = new TextLines({ max: 3, longer: 'clip' })
+  const pushed = ['ab\nabcd', 'ef', 'g\nabc\nab', 'cd'].flatMap((piece) => [...lines.push(piece)])
+  expect([...pushed, lines.take()]).toEqual(['ab', 'abc', 'abc', 'abc'])
+})

@@ -4,8 +4,8 @@ type Piece = string | Uint8Array
 export interface LineOptions {
   /** How long a line may be, in characters or bytes, without its end. Default: any length. */
   readonly max?: number | undefined
-  /** What becomes of a longer line: an error, or it is cut into lines of `max`. Default `'error'`. */
-  readonly longer?: 'error' | 'cut' | undefined
+  /** What becomes of a longer line: an error, it is cut into lines of `max`, or clipped: the rest of it is dropped. Default `'error'`. */
+  readonly longer?: 'error' | 'cut' | 'clip' | undefined
 }
 
 /** A line that is longer than allowed. The splitter has forgotten what it held of it. */
@@ -22,13 +22,13 @@ export class LineTooLongError extends Error {
  */
 abstract class Splitter<T extends Piece> {
   readonly #max: number
-  readonly #cuts: boolean
+  readonly #longer: 'error' | 'cut' | 'clip'
   #pieces: T[] = []
   #length = 0
 
   constructor({ max = Number.POSITIVE_INFINITY, longer = 'error' }: LineOptions = {}) {
     this.#max = max
-    this.#cuts = longer === 'cut'
+    this.#longer = longer
   }
 
   /** How much of a line that has not ended is held. */
@@ -49,12 +49,13 @@ abstract class Splitter<T extends Piece> {
     for (let from = 0; ; ) {
       const end = this.newlineFrom(piece, from)
       const upTo = end < 0 ? piece.length : end
-      for (; this.#cuts && this.#length + upTo - from > this.#max; yield this.take()) {
+      for (; this.#longer === 'cut' && this.#length + upTo - from > this.#max; yield this.take()) {
         const room = this.#max - this.#length
         this.#hold(this.part(piece, from, from + room))
         from += room
       }
-      if (from < upTo) this.#hold(this.part(piece, from, upTo))
+      const held = this.#longer === 'clip' ? Math.min(upTo, from + this.#max - this.#length) : upTo
+      if (from < held) this.#hold(this.part(piece, from, held))
       if (end < 0) return
       from = end + 1
       yield this.take()

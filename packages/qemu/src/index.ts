@@ -9,7 +9,7 @@ export { makeExt4 } from './image/ext4.js'
 export { buildGuestImage, type GuestImage, type ImageOptions } from './image/image.js'
 export { buildKernelModule, type KernelModuleOptions } from './image/kernel-module.js'
 export { type GuestRun, type RunOptions, type RunResult, runInGuest, startInGuest } from './image/run.js'
-export { missingTools } from './image/tools.js'
+export { missingTools, requireTools } from './image/tools.js'
 export { type Log as ConsoleLog, openLogFile } from './log.js'
 export { findQemu, type QemuExit } from './process.js'
 export {

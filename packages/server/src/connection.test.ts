@@ -93,7 +93,7 @@ describe('a connection', () => {
     await connection.close()
   })
 
-  test('is served beside others: one that waits holds up no other connection', async () => {
+  test('is served beside others: a service that takes its time holds up no other connection', async () => {
     const { connect } = setUp({
       session: replying((chunk, { id }) => (id === 1 ? new Promise<never>(() => {}) : [chunk])),
     })
@@ -160,7 +160,7 @@ describe('delay', () => {
       session: (connection) => {
         held = connection
         waiting = connection.delay(1_000)
-        // One that no other connection waits for is no unhandled rejection.
+        // A delay that nothing waits for is not an unhandled rejection.
         void connection.delay(2_000)
         return new Echo(connection)
       },

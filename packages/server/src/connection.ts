@@ -286,7 +286,7 @@ export class Connection implements ServerConnection, GuestConnection {
     let end: Disconnect = state.kind === 'Ended' ? state.end : { reason: 'client' }
     const failed = (error: unknown) => {
       this.#report('close', error)
-      // The first fault is the one that ended it.
+      // Unless an earlier fault ended it.
       if (end.reason !== 'service-error') end = { reason: 'service-error', error }
     }
     this.#stopReplies(failed)

@@ -109,7 +109,7 @@ describe('a connection ends', () => {
       'receive: must return an iterable of replies, got an object',
     ],
     ['what cannot begin', { receive: () => ({ [Symbol.iterator]: () => failing('no beginning') }) }, 'no beginning'],
-    ['a reply that is no bytes', { receive: () => [Buffer.from('part'), 'text'] }, 'reply: must be a Uint8Array, got "text"'],
+    ['a reply that is not bytes', { receive: () => [Buffer.from('part'), 'text'] }, 'reply: must be a Uint8Array, got "text"'],
     ['one among them that is nothing', { receive: () => [undefined] }, 'reply: must be a Uint8Array, got undefined'],
   ])('when the service gives %s', async (_what, session, message) => {
     const { connect, server } = setUp({
@@ -195,7 +195,7 @@ describe('a connection ends', () => {
     host.write('ex')
     await settle()
     expect(over).toBe(0)
-    end(host, connection)
+    void end(host, connection)
     await connection.closed
     expect(over).toBe(1)
   })

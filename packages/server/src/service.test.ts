@@ -86,7 +86,7 @@ describe('services are checked when they are given', () => {
     expect(make({ maxConnections: Number.POSITIVE_INFINITY })).not.toThrow()
   })
 
-  test('so is what accept() is given, and such a thing is no connection', () => {
+  test('so is what accept() is given, and a wrong value makes no connection', () => {
     const server = new UpcallServer({ services: [service] })
     for (const value of [undefined, null, 5, {}, { pipe() {} }])
       expect(() => server.accept(value as never)).toThrow('stream: must be a Duplex stream')
@@ -117,7 +117,7 @@ describe('the connection ends, and says why, when a service', () => {
       'reply: an iterator must return { done, value }, got undefined',
     ],
     [
-      'gives an iterator that is none',
+      'gives an iterator that is not an object',
       { open: () => ({ ...session, receive: () => ({ [Symbol.iterator]() {} }) }) },
       'receive: must return an iterable of replies',
     ],
@@ -166,7 +166,7 @@ describe('the connection ends, and says why, when a service', () => {
     expect(close).toHaveBeenCalledTimes(1)
   })
 
-  test('makes replies by what fails, and fails later as it is stopped, which is no unhandled rejection', async () => {
+  test('makes replies by what fails, and fails later as it is stopped, which is not an unhandled rejection', async () => {
     const replies = { next: faultOfTheService, return: refusing }
     const { connection, stream } = connect({
       open: () => ({ ...session, receive: () => ({ [Symbol.iterator]: () => replies }) }),
@@ -186,7 +186,7 @@ describe('the connection ends, and says why, when a service', () => {
     expect(written).toEqual(['hi', 'x'])
   })
 
-  test('closes by a promise that fails, which is printed and is no unhandled rejection', async () => {
+  test('closes by a promise that fails, which is printed and is not an unhandled rejection', async () => {
     const { connection, stream } = connect({ open: () => ({ ...session, close: refusing }) })
     await settle()
     stream.push(null)
@@ -247,7 +247,7 @@ test('what fails after the end of its connection is printed, and no more than th
   expect(faults()).toEqual([expect.stringContaining('too late')])
 })
 
-test('a stream that gives text is no stream of bytes', async () => {
+test('a stream that gives text has failed', async () => {
   const server = new UpcallServer({ services: [service] })
   onTestFinished(() => server.close())
   const stream = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() }).setEncoding('latin1')

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { onAbort } from '@upcall/foundation/abort'
 import type { Clock } from '@upcall/foundation/clock'
 import { outcomeError, tableFullError } from './errors.js'
-import { Leavers } from './join.js'
+import { HostStreams } from './join.js'
 import type { Connection } from './machine/connection.js'
 import type { MuxerOptions, VsockMuxer } from './machine/muxer.js'
 import { GuestStream, type VsockStream } from './stream.js'
@@ -40,12 +40,12 @@ interface Watcher {
 /** The connections of one guest as a program has them: promises and streams. */
 export class Connections {
   readonly #options: ConnectionsOptions
-  readonly #leavers: Leavers
+  readonly #hosts: HostStreams
   readonly #watchers = new Map<Connection, Watcher>()
 
   constructor(options: ConnectionsOptions) {
     this.#options = options
-    this.#leavers = new Leavers(options.limits.maxConnections)
+    this.#hosts = new HostStreams(options.limits.maxConnections)
   }
 
   /** The connection opens, or the promise rejects with `VsockDeviceError`. The handshake has a deadline of its own. */
@@ -157,7 +157,7 @@ export class Connections {
         if (host === undefined) connection.reset()
         else if (connection.state !== 'accepting') this.#refuse(host, ended())
         else if (host.destroyed) connection.reset()
-        else this.#leavers.join(accept(), host)
+        else this.#hosts.join(accept(), host)
       })
       .catch((error: unknown) => {
         if (stream === undefined) connection.reset()
@@ -168,7 +168,7 @@ export class Connections {
   /** The guest has gone while the handler was getting this stream. */
   #refuse(host: Duplex, error: Error): void {
     host.on('error', () => {})
-    this.#leavers.breakOff(host, error)
+    this.#hosts.breakOff(host, error)
   }
 
   #subject(port: number): string {

@@ -1,7 +1,7 @@
 import { Duplex, PassThrough } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { Leavers } from './join.js'
+import { HostStreams } from './join.js'
 
 /** A host that takes a write only when told to. */
 function slowHost(): { host: Duplex; take: () => void } {
@@ -16,10 +16,10 @@ function slowHost(): { host: Duplex; take: () => void } {
 }
 
 describe('a guest is gone', () => {
-  const spoken = async (leavers: Leavers) => {
+  const spoken = async (streams: HostStreams) => {
     const guest = new PassThrough()
     const { host, take } = slowHost()
-    leavers.join(guest, host)
+    streams.join(guest, host)
     for (let i = 0; i < 3; i++) guest.write(Buffer.alloc(100))
     await turn()
     guest.destroy(new Error('reset'))
@@ -27,8 +27,8 @@ describe('a guest is gone', () => {
     return { host, take }
   }
 
-  test('a host that takes its last words slowly gets them all', async () => {
-    const { host, take } = await spoken(new Leavers(2))
+  test('a host that takes the last bytes slowly gets them all', async () => {
+    const { host, take } = await spoken(new HostStreams(2))
     for (let i = 0; i < 3; i++) {
       expect(host.destroyed).toBe(false)
       take()
@@ -37,10 +37,10 @@ describe('a guest is gone', () => {
     expect([host.destroyed, host.writableFinished, host.errored?.message]).toEqual([true, false, 'reset'])
   })
 
-  test('of hosts that take nothing so many are kept, and the oldest is let go of', async () => {
-    const leavers = new Leavers(2)
+  test('of hosts that take nothing at most max are kept: the oldest is broken off', async () => {
+    const streams = new HostStreams(2)
     const hosts: Duplex[] = []
-    for (let i = 0; i < 5; i++) hosts.push((await spoken(leavers)).host)
+    for (let i = 0; i < 5; i++) hosts.push((await spoken(streams)).host)
     expect(hosts.map(({ destroyed }) => destroyed)).toEqual([true, true, true, false, false])
   })
 })

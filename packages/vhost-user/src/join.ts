@@ -3,34 +3,34 @@ import type { Duplex } from 'node:stream'
 import { joinStreams } from '@upcall/foundation/join'
 import { VsockDeviceError } from './errors.js'
 
-/** A stream into the guest, as `Leavers` needs it. */
+/** A stream into the guest, as it is joined with a host's. */
 export interface Guest extends Duplex {
   /** Set by `join`: called when the connection is over, which may be long before the stream has yielded its last bytes. */
   onGone?: (() => void) | undefined
 }
 
 /**
- * Joins streams into the guest with streams on the host, and remembers the hosts whose guest is gone and that have its last words yet to
- * take: a guest must not be able to leave ever more of them behind.
+ * Joins streams into the guest with streams on the host. It remembers the host streams that drain: their guest is gone, and they have its
+ * last bytes yet to take. Their number is limited, or a guest could leave ever more of them.
  */
-export class Leavers {
+export class HostStreams {
   readonly #max: number
-  readonly #hosts = new Set<Duplex>()
+  readonly #draining = new Set<Duplex>()
 
-  /** @param max beyond so many, the oldest is broken off. */
+  /** @param max beyond so many that drain, the oldest is broken off. */
   constructor(max: number) {
     this.#max = max
   }
 
   /**
-   * Both ways, with backpressure. EOF of one ends the writing to the other and leaves the way back open.
+   * Joins both ways, with backpressure. EOF of one side ends the writing to the other and leaves the way back open.
    *
-   * - A host that ends in order and closes: the guest gets everything, however slowly it reads. What the guest still says goes nowhere.
-   *   So it is for a host of which only a failed write (`EPIPE`) tells that it has closed.
+   * - A host that ends in order and closes: the guest gets everything, however slowly it reads. What the guest still sends is dropped.
+   *   The same holds for a host of which only a failed write (`EPIPE`) tells that it has closed.
    * - A host that fails, or closes before its end was read: the guest's connection is reset.
-   * - A guest that closes: the host gets everything and its end. What the host still says goes nowhere, and if anything did, the
+   * - A guest that closes: the host gets everything and its end. What the host still sends is dropped, and if there was any of it, the
    *   host is destroyed with `EPIPE` after that.
-   * - A guest that is reset, breaks the rules, or is gone before its end: the host gets what came, then it is broken off.
+   * - A guest that is reset, breaks the rules, or is gone before its end: the host gets what arrived, then it is broken off.
    */
   join(guest: Guest, host: Duplex): void {
     guest.onGone = () => this.#keep(host)
@@ -46,9 +46,9 @@ export class Leavers {
   }
 
   /**
-   * Destroys a stream so that its other end can see that this is no orderly end: a TCP socket is reset, whatever it has yet to deliver.
-   * On a Unix socket there is no such thing; its other end sees the same EOF either way, unless it has written what was not read
-   * here (`ECONNRESET`).
+   * Destroys a stream so that its other end can see that it did not end in order: a TCP socket is reset, whatever it has yet to deliver.
+   * A Unix socket cannot be reset. Its other end sees the same EOF either way, unless it has written bytes that were not read here
+   * (`ECONNRESET`).
    */
   breakOff(host: Duplex, error: Error | undefined): void {
     // libuv refuses a reset while an end is under way, and Node then never closes the socket.
@@ -61,11 +61,11 @@ export class Leavers {
   }
 
   #keep(host: Duplex): void {
-    if (host.destroyed || this.#hosts.has(host)) return
-    this.#hosts.add(host)
-    host.once('close', () => this.#hosts.delete(host))
-    const [oldest] = this.#hosts
-    if (this.#hosts.size > this.#max && oldest !== undefined) this.breakOff(oldest, tooMany(this.#max))
+    if (host.destroyed || this.#draining.has(host)) return
+    this.#draining.add(host)
+    host.once('close', () => this.#draining.delete(host))
+    const [oldest] = this.#draining
+    if (this.#draining.size > this.#max && oldest !== undefined) this.breakOff(oldest, tooMany(this.#max))
   }
 }
 
@@ -74,7 +74,7 @@ const lostError = () =>
     code: 'EPIPE',
     subject: 'joined stream',
     what: 'the guest has closed, and bytes for it were dropped',
-    next: 'end before the guest does',
+    next: 'End the stream before the guest closes.',
   })
 
 const tooMany = (max: number) =>
@@ -82,5 +82,5 @@ const tooMany = (max: number) =>
     code: 'ECONNRESET',
     subject: 'joined stream',
     what: `the guest has gone, and ${max} streams joined later have its last bytes yet to take as well`,
-    next: 'read faster, or raise maxConnections',
+    next: 'Read faster, or raise maxConnections.',
   })

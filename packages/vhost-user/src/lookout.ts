@@ -1,7 +1,6 @@
 import type { Clock } from '@upcall/foundation/clock'
-import { RX_RING, TX_RING, type VsockDevice } from './machine/device.js'
+import { type Rings, RX_RING, TX_RING, type VsockDevice } from './machine/device.js'
 import type { Overdue } from './machine/vring.js'
-import type { Rings } from './pump.js'
 
 /**
  * How long a guest may take to catch up before it is interrupted again, and how often the rings are looked at without a kick while

@@ -1,20 +1,13 @@
 import type { Clock } from '@upcall/foundation/clock'
 import { Lookout, type Recovery } from './lookout.js'
-import { RX_RING, TX_RING, type VsockDevice } from './machine/device.js'
+import { type Rings, RX_RING, TX_RING, type VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
-import type { SplitRing } from './machine/vring.js'
 
 /** How long an interrupt for used transmit buffers may wait for an interrupt that has packets to tell of. A shorter timer costs more than it saves. */
 const SETTLE_MS = 10
 
 /** Trips to the rings that callbacks may bring about, one after the other, before the event loop has to turn. */
 const TRIPS_PER_TURN = 4
-
-/** The rings that may be worked on now. */
-export interface Rings {
-  readonly rx: SplitRing | undefined
-  readonly tx: SplitRing | undefined
-}
 
 export interface PumpOptions {
   readonly device: VsockDevice

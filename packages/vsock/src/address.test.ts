@@ -119,9 +119,15 @@ describe('path length', () => {
   it('counts UTF-8 bytes', () => {
     expect(() => parseAddress(`unix:/${'ü'.repeat(54)}`)).toThrow(/has 109 bytes, 2 more than the 107 /)
     expect(parseAddress(`unix:/${'ü'.repeat(53)}`)).toBeDefined()
+    for (const character of ['ü', '€', '😀', '\ud800']) {
+      const fitting = character.repeat(Math.floor(UNIX_PATH_MAX / Buffer.byteLength(character)))
+      expect(parseAddress(`unix:${fitting}`)).toBeDefined()
+      const bytes = Buffer.byteLength(fitting + character)
+      expect(() => parseAddress(`unix:${fitting}${character}`)).toThrow(`the path has ${bytes} bytes, `)
+    }
   })
 
-  it('counts the suffix of the path that is bound for the guest’s own connections', () => {
+  it("counts the suffix of the path that is bound for the guest's own connections", () => {
     expect(guestInitiatedPath({ transport: 'hvsock', path: path(103), port: 219 })).toBe(`${path(103)}_219`)
     expect(() => guestInitiatedPath({ transport: 'hvsock', path: path(104), port: 219 })).toThrow(
       /has 108 bytes with its suffix "_219", 1 more than the 107 /,

@@ -185,13 +185,23 @@ function checkPath(subject: string, path: string): void {
 }
 
 function checkLength(subject: string, path: string, suffix: string): void {
-  const length = new TextEncoder().encode(path).length
+  const length = utf8Length(path)
   if (length <= UNIX_PATH_MAX) return
   throw new AddressError(
     subject,
     `the path has ${length} bytes${suffix}, ${length - UNIX_PATH_MAX} more than the ${UNIX_PATH_MAX} of a Unix socket path`,
     'Use a shorter path.',
   )
+}
+
+/** Counted here, since neither Buffer nor TextEncoder is part of the language. */
+function utf8Length(text: string): number {
+  let length = 0
+  for (const character of text) {
+    const point = character.codePointAt(0)!
+    length += point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x1_0000 ? 3 : 4
+  }
+  return length
 }
 
 function subjectOf(text: string): string {

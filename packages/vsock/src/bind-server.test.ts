@@ -6,13 +6,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { addonIfBuilt, standInForVsock } from '../testing/addon.js'
 import { type BindServerOptions, bindServer } from './bind-server.js'
 import { connect } from './connect.js'
 import { createConnection } from './http.js'
 import { listen } from './listen.js'
 import type { Binding } from './native/binding.js'
 import * as loader from './native/loader.js'
-import { addonIfBuilt, standInForVsock } from './native/test-support.js'
 import { VsockSocket } from './socket.js'
 
 vi.mock('./native/loader.js', { spy: true })
@@ -195,7 +195,7 @@ describe.each([
     second.destroy()
   })
 
-  it('has its own way with the peer’s EOF', async () => {
+  it("has its own way with the peer's EOF", async () => {
     const server = owned(createServer((socket) => socket.resume()))
     await bind(server)
     const socket = await connect(at.dialled)
@@ -224,7 +224,7 @@ describe('the socket file of a server', () => {
     expect(readdirSync(dir)).toEqual([])
   })
 
-  it('is no other file, and no file of listen()', async () => {
+  it('replaces neither another file nor that of listen()', async () => {
     writeFileSync(path, 'precious')
     await expect(bindServer(webServer(), `unix:${path}`)).rejects.toMatchObject({ code: 'EADDRINUSE' })
     expect(readFileSync(path, 'utf8')).toBe('precious')
@@ -251,7 +251,7 @@ describe('arguments', () => {
   })
 })
 
-it('lets the process exit if the server was unref’d, before or after', async () => {
+it("lets the process exit if the server was unref'd, before or after", async () => {
   const pipes = () => process.getActiveResourcesInfo().filter((name) => name.startsWith('Pipe')).length
   const server = owned(createServer())
   server.unref()

@@ -53,7 +53,7 @@ export async function bindUnix(server: Server, local: Address, path: string, opt
 function listenOn(server: Server, path: string, backlog: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject)
-    // exclusive: in a worker of a cluster, too, this process is the one that listens.
+    // exclusive: in a worker of a cluster, too, this process listens itself.
     server.listen({ path, backlog, exclusive: true }, () => {
       server.off('error', reject)
       resolve()

@@ -72,7 +72,7 @@ async function readExactly(socket: Socket, length: number): Promise<string> {
   return text
 }
 
-/** Time that passes only when somebody waits for it: each timer fires in the next turn, in order of its due time. */
+/** Time that passes only when a timer waits for it: each timer fires in the next turn, in order of its due time. */
 function eagerClock(): Clock & { waits: number[] } {
   let now = 0
   const waits: number[] = []
@@ -122,7 +122,7 @@ describe('the handshake', () => {
   const whole = 'OK 1073741824\nhello from the guest\nOK 2\n'
   const greeting = whole.slice(whole.indexOf('\n') + 1)
 
-  it('reads the reply at every split, and hands on every byte behind it', async () => {
+  it('reads the reply at every split, and hands on every byte after it', async () => {
     let split = 0
     await vmm((socket) =>
       onCommand(socket, () => {
@@ -138,7 +138,7 @@ describe('the handshake', () => {
     }
   })
 
-  it('hands on what comes behind the reply, however much comes at once', async () => {
+  it('hands on what comes after the reply, however much comes at once', async () => {
     const length = 1 << 20
     await vmm((socket) => onCommand(socket, () => socket.write(`OK 1\n${'x'.repeat(length)}`)))
     expect(await readExactly(await dial(), length)).toBe('x'.repeat(length))
@@ -455,7 +455,7 @@ describe('abort', () => {
     const control = new AbortController()
     const clock: Clock = { now: () => 0, setTimer: () => () => {} }
     const dialling = Array.from({ length: 12 }, () => aborted(dial({ signal: control.signal, retry: true, clock })))
-    // Nobody listens on the path, and the clock stands still.
+    // There is no listener on the path, and the clock stands still.
     for (let i = 0; i < 20; i++) await new Promise(setImmediate)
     expect(getEventListeners(control.signal, 'abort')).toHaveLength(1)
     control.abort(reason)

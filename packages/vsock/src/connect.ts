@@ -57,7 +57,7 @@ export interface ConnectOptions {
  * @throws {AddressError} for an address that cannot be used; {RangeError} or {TypeError} for an option that is wrong.
  * @throws {VsockError} `retryable` for a missing or unattended socket (ENOENT, ECONNREFUSED), EOF or ECONNRESET in place of the
  * VMM's reply (all code `ECONNREFUSED`) and a deadline that has passed (`ETIMEDOUT`); not for EACCES or a malformed reply (`EPROTO`).
- * With `retry`, one that gave up says `attempts` and `elapsedMs`, and its `cause` is the error of the last attempt.
+ * With `retry`, the error of a connect that gave up says `attempts` and `elapsedMs`, and its `cause` is the error of the last attempt.
  */
 export async function connect(address: Address | string, options: ConnectOptions = {}): Promise<VsockSocket> {
   const remote = toAddress(address)

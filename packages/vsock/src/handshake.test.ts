@@ -4,7 +4,7 @@ import { connectCommand, okReply, parseCommand, parseReply } from './handshake.j
 const bytes = (text: string) => Buffer.from(text, 'latin1')
 
 describe('parseReply', () => {
-  it('is incomplete for every true prefix, and ends right behind the newline', () => {
+  it('is incomplete for every true prefix, and ends right after the newline', () => {
     const reply = okReply(1073741824)
     for (let n = 0; n < reply.length; n++) expect(parseReply(bytes(reply.slice(0, n)))).toEqual({ kind: 'incomplete' })
     expect(parseReply(bytes(reply))).toEqual({ kind: 'accepted', end: 14 })
@@ -48,7 +48,7 @@ describe('parseCommand', () => {
   })
 
   it.each(['CONNECT 52\n', 'connect 52\n', 'CoNnEcT 52\n', 'CONNECT  52 \r\n', 'CONNECT 0052\n'])('takes %j', (text) => {
-    expect(parseCommand(bytes(`${text}behind`))).toEqual({ kind: 'connect', port: 52, end: text.length })
+    expect(parseCommand(bytes(`${text}after`))).toEqual({ kind: 'connect', port: 52, end: text.length })
   })
 
   it.each([

@@ -23,7 +23,7 @@ export function okReply(hostPort: number): string {
 
 export type Reply =
   | { readonly kind: 'incomplete' }
-  /** The handshake ends before offset `end`; what is behind it is the guest's. */
+  /** The handshake ends before offset `end`; what comes after it is the guest's. */
   | { readonly kind: 'accepted'; readonly end: number }
   | { readonly kind: 'malformed'; readonly text: string }
 
@@ -38,13 +38,13 @@ export function parseReply(bytes: Buffer): Reply {
 
 export type Command =
   | { readonly kind: 'incomplete' }
-  /** The command ends before offset `end`; what is behind it is for the guest. */
+  /** The command ends before offset `end`; what comes after it is for the guest. */
   | { readonly kind: 'connect'; readonly port: number; readonly end: number }
   | { readonly kind: 'invalid'; readonly why: string }
 
 /**
  * Reads a dialer's command from all bytes received so far, as generously as Firecracker's parser: the first word in any case, the
- * port the second, words behind it ignored. Dragonball's `passfd` is invalid here.
+ * port the second, words after it ignored. Dragonball's `passfd` is invalid here.
  */
 export function parseCommand(bytes: Buffer): Command {
   const newline = bytes.subarray(0, COMMAND_MAX).indexOf(NEWLINE)

@@ -62,7 +62,7 @@ describe('createConnection', () => {
     agent.destroy()
   })
 
-  it('gives the request the connection’s error', async () => {
+  it("gives the request the connection's error", async () => {
     const error = request({ createConnection: createConnection(`hvsock://${dir}/vm:81`) })
     await expect(error).rejects.toMatchObject({ code: 'ECONNREFUSED', op: 'connect', remote: { port: 81 } })
   })

@@ -4,8 +4,8 @@ import { connect as netConnect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Duplex, PassThrough } from 'node:stream'
-import type { Clock } from '@upcall/foundation/clock'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { FiredClock } from '../testing/fired-clock.js'
 import { connect } from './connect.js'
 import { type HybridServer, type ListenHybridOptions, listenHybrid, type Refusal } from './hybrid.js'
 import { listen, type VsockServer } from './listen.js'
@@ -125,7 +125,7 @@ describe('as Firecracker does', () => {
     expect(server.refusals.every(({ reason }) => reason === 'bad-command')).toBe(true)
   })
 
-  it('keeps the bytes pipelined behind the newline', async () => {
+  it('keeps the bytes pipelined after the newline', async () => {
     await serve()
     let said = ''
     guest.on('connection', (socket) => socket.on('data', (chunk) => (said += chunk)))
@@ -145,7 +145,7 @@ describe('as Firecracker does', () => {
     expect(dialer.heard()).toBe('OK 1073741824\nhello')
   })
 
-  it('keeps a megabyte pipelined behind the newline, whole and in order', async () => {
+  it('keeps a megabyte pipelined after the newline, whole and in order', async () => {
     await serve()
     const bytes = Buffer.alloc(1 << 20, Buffer.from(Array.from({ length: 251 }, (_, i) => i)))
     const chunks: Buffer[] = []
@@ -192,23 +192,8 @@ it('waits for the pieces of a command as Cloud Hypervisor does', async () => {
 })
 
 describe('before the reply', () => {
-  const manualClock = (): Clock & { fire(): void; pending: () => number } => {
-    const timers = new Set<() => void>()
-    return {
-      now: () => 0,
-      setTimer(_ms, fn) {
-        timers.add(fn)
-        return () => timers.delete(fn)
-      },
-      fire() {
-        for (const fn of [...timers]) if (timers.delete(fn)) fn()
-      },
-      pending: () => timers.size,
-    }
-  }
-
   it('closes a dialer that says nothing by the deadline, and one whose guest stays silent', async () => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     let routed: AbortSignal | undefined
     const server = await serve({
       clock,
@@ -228,17 +213,17 @@ describe('before the reply', () => {
       { port: 52, reason: 'timeout' },
     ])
     await until(() => routed?.aborted === true)
-    expect(clock.pending()).toBe(0)
+    expect(clock.pending).toBe(0)
   })
 
   it('has no deadline any more once it has answered', async () => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     await serve({ clock })
     guest.on('connection', (socket) => socket.pipe(socket))
     const dialer = await raw()
     dialer.write('CONNECT 52\n')
     await until(() => dialer.heard() !== '')
-    expect(clock.pending()).toBe(0)
+    expect(clock.pending).toBe(0)
   })
 
   it('aborts the route when the dialer goes away, and destroys what comes too late', async () => {
@@ -297,16 +282,19 @@ describe('before the reply', () => {
     expect(server.refusals).toMatchObject([{ port: 52, reason: 'route-failed', cause: { message: 'no guest' } }])
   })
 
-  it.each([{}, 'x', 5, new Uint8Array(1)])('closes without text if the route gives %o, which is no stream', async (nonsense) => {
-    const server = await serve({ route: () => nonsense as never })
-    const dialer = await raw()
-    dialer.write('CONNECT 52\n')
-    await dialer.ended
-    expect(dialer.heard()).toBe('')
-    const cause = new TypeError('route: must return a Duplex or undefined')
-    expect(server.refusals).toEqual([{ port: 52, reason: 'route-failed', cause }])
-    expect(server.size).toBe(0)
-  })
+  it.each([{}, 'x', 5, new Uint8Array(1)])(
+    'closes without text if the route gives %o, which is not a stream',
+    async (nonsense) => {
+      const server = await serve({ route: () => nonsense as never })
+      const dialer = await raw()
+      dialer.write('CONNECT 52\n')
+      await dialer.ended
+      expect(dialer.heard()).toBe('')
+      const cause = new TypeError('route: must return a Duplex or undefined')
+      expect(server.refusals).toEqual([{ port: 52, reason: 'route-failed', cause }])
+      expect(server.size).toBe(0)
+    },
+  )
 
   it('closes a dialer whose guest has gone by the time of the answer', async () => {
     const server = await serve({ route: () => new PassThrough().destroy() })
@@ -347,7 +335,7 @@ describe('afterwards', () => {
     expect(answer).toBe('asked, answered after EOF')
   })
 
-  it('shuts both ways down on the dialer’s EOF with halfClose: false, as Firecracker does', async () => {
+  it("shuts both ways down on the dialer's EOF with halfClose: false, as Firecracker does", async () => {
     await serve({ halfClose: false })
     let asked = ''
     guest.on('connection', (socket) => {
@@ -364,7 +352,7 @@ describe('afterwards', () => {
     expect(dialer.heard()).toBe('OK 1073741824\n')
   })
 
-  it('destroys the guest’s end when the dialer breaks off', async () => {
+  it("destroys the guest's end when the dialer breaks off", async () => {
     const end = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
     const server = await serve({ route: () => end })
     const connected = new Promise((resolve) => server.once('connection', resolve))
@@ -378,7 +366,7 @@ describe('afterwards', () => {
     await until(() => server.size === 0)
   })
 
-  it('carries the guest’s reset to the dialer, and the dialer’s to the guest', async () => {
+  it("carries the guest's reset to the dialer, and the dialer's to the guest", async () => {
     const server = await serve()
     const accepted = acceptOne()
     const near = await connect(`hvsock://${path}:52`)
@@ -397,7 +385,7 @@ describe('afterwards', () => {
     await until(() => server.size === 0)
   })
 
-  it('survives errors on the guest’s stream', async () => {
+  it("survives errors on the guest's stream", async () => {
     const streams: Duplex[] = []
     const server = await serve({
       route: () => {
@@ -426,7 +414,7 @@ describe('afterwards', () => {
       [far, near],
     ] as const) {
       let written = 0
-      // Until the pipe is full: nobody reads at the other end.
+      // Until the pipe is full: there is no reader at the other end.
       for (;;) {
         const free = from.write(chunk)
         written += chunk.length

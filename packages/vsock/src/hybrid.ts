@@ -208,7 +208,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
       port = result
       socket.once('end', onEnd)
       const hostPort = this.#takeHostPort(socket)
-      // Inside a promise, so that a route that throws counts as one that rejects.
+      // Inside a promise, so that throwing counts as rejecting.
       Promise.resolve()
         .then(() => this.#settings.route(result, { signal, hostPort }))
         .then(

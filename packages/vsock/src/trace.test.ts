@@ -59,7 +59,7 @@ it('a server is seen from its listening to its close', async () => {
   for (const socket of sockets) socket.destroy()
 })
 
-it('a server of the caller’s, too', async () => {
+it("a server of the caller's, too", async () => {
   const server = http.createServer()
   await bindServer(server, `unix:${path}`)
   await new Promise((resolve) => server.close(resolve))

@@ -46,7 +46,7 @@ export type MessageTypeName = keyof typeof MessageType
 
 const names = Object.keys(MessageType) as MessageTypeName[]
 
-/** The name of a `msg_type`, or undefined for one that the protocol does not declare (9 and above). */
+/** The name of a `msg_type`, or undefined for a type that the protocol does not declare (9 and above). */
 export function messageTypeName(messageType: number): MessageTypeName | undefined {
   return names[messageType]
 }

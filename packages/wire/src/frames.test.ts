@@ -51,7 +51,7 @@ test('a message stays as it was when the chunk or the decoder goes on', () => {
   expect(frame).toEqual(Uint8Array.of(1, 2, 3, 4))
 })
 
-test('a message inside a chunk is copied once, one that began earlier in its pieces', () => {
+test('a message inside a chunk is copied once, a message that began earlier in its pieces', () => {
   // What is copied is read from the chunk: a message that is whole by one copy, the rest by its pieces.
   const { set, subarray } = Uint8Array.prototype
   const copies = { pieces: 0, whole: 0 }
@@ -88,7 +88,7 @@ test.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 30 + 1, '8', n
 )
 
 test.each([undefined, null, 'text', [1, 2], new ArrayBuffer(8)])(
-  'a chunk that is no bytes is refused and changes nothing',
+  'a chunk that is not bytes is refused and changes nothing',
   (chunk) => {
     const decoder = new FrameDecoder(2)
     decoder.push(Uint8Array.of(1))

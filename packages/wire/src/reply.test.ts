@@ -116,7 +116,7 @@ test.each([Uint8Array, Buffer])('what is decoded from a %o does not change with 
 })
 
 describe('the greeting', () => {
-  test('stale bytes behind the header do not matter', () => {
+  test('stale bytes after the header do not matter', () => {
     const bytes = encodeConnect()
     bytes.fill(0xff, 16)
     expect(() => checkConnect(bytes)).not.toThrow()

@@ -256,7 +256,7 @@ test.each<[string, unknown]>([
   ['a text of that length', 'x'.repeat(1024)],
   ['an array', []],
   ['an array of other numbers', new Uint16Array(1024)],
-])('%s is no message, whoever reads it', (_what, value) => {
+])('%s is refused by every reader', (_what, value) => {
   const bytes = value as never
   for (const read of [
     () => decodeRequest(bytes, 'x86_64'),

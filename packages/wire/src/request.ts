@@ -68,7 +68,7 @@ const PCI_SIZE = 2
  * Writes a request as one message of 1024 bytes, zero-padded.
  *
  * A request that no guest can handle is refused here: 0 or more than 255 vCPUs, an APIC id that is out of range or named twice (a
- * duplicate crashes the guest's service thread), an empty window or one that ends after 2^64, irq 0 on x86_64, a bus or devfn beyond a
+ * duplicate crashes the guest's service thread), an empty window or a window that ends after 2^64, irq 0 on x86_64, a bus or devfn beyond a
  * byte, a load that does not fit. A RAW request bypasses these checks.
  *
  * @param into - Where to write, at least 1024 bytes, of which the first 1024 are written. Default: a new array.

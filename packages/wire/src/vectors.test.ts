@@ -43,7 +43,7 @@ function messageOf({ direction, type, fields }: Vector): Request | Reply {
   return { type, ...numbers } as unknown as Request | Reply
 }
 
-/** Bytes behind the declared load: the message was not laid out from zeros and cannot be encoded again. */
+/** Bytes after the declared load: the message was not laid out from zeros and cannot be encoded again. */
 function isStale(vector: Vector): boolean {
   const declared = 20 + Number.parseInt(vector.hex.slice(8, 10), 16)
   return (
@@ -61,8 +61,8 @@ const cases = vectors.flatMap((vector) =>
 test('there are vectors, stale ones among them', () => {
   expect(vectors.length).toBeGreaterThan(20)
   expect(vectors.filter(isStale).map(({ name }) => name)).toEqual([
-    'cpu add failed, stale index behind an empty load',
-    'arm64 refused, cpu_id behind an empty load',
+    expect.stringContaining('stale index'),
+    expect.stringContaining('arm64 refused'),
   ])
 })
 

@@ -3,7 +3,8 @@ import { formatAddress } from '@upcall/vsock'
 import type { Arch, Request } from '@upcall/wire'
 import type { Command } from 'commander'
 import type { Action, Context } from '../context.js'
-import { Exit, UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
+import { Exit } from '../exit.js'
 import { type Line, linesOf, readInput } from '../input.js'
 import { Output } from '../output.js'
 import { failed, type Report, reportStatus, reportText } from '../report.js'
@@ -19,9 +20,9 @@ interface BatchOptions {
 export function addBatchCommand(program: Command, action: Action): void {
   program
     .command('batch')
-    .description('JSON lines in, one operation each, through one client; one JSON object per operation out, in the same order')
+    .description('read operations as JSON lines and run them through one client; print one JSON object for each, in order')
     .argument('[file]', 'where the operations are; without it, or for -, stdin')
-    .option('--stop-on-error', 'do not go on behind the first operation that is not ok')
+    .option('--stop-on-error', 'stop after the first operation that is not ok')
     .addHelpText(
       'after',
       `
@@ -30,7 +31,7 @@ Operations:
   {"op":"mmio.add","base":"0xd0000000","size":"0x1000","irq":5}                  {"op":"mmio.remove",…}
   {"op":"pci.add","bdf":"00:05.0"}        {"op":"pci.remove","bdf":"00:05.0"}    {"op":"request","type":3,"load":"00"}
 
-Each answer names its line. --timeout bounds each operation. A connection that is lost is made anew for the next line.
+Each answer names its line. --timeout limits each operation. If the connection is lost, the next line makes a new one.
 Exit status of several failures: the first of 2 (bad line), 4 (indeterminate), 3 (not-sent), 1 (guest-error).
 
 Examples:
@@ -61,14 +62,15 @@ async function batch(context: Context, { stopOnError = false }: BatchOptions, fi
   async function answer(line: Line): Promise<Report> {
     let request: Request
     try {
-      if (line.text === undefined) throw new UsageError(`longer than ${LONGEST_LINE} bytes; write one operation per line`)
+      if (line.text === undefined)
+        throw new UsageError(`line ${line.number}`, `longer than ${LONGEST_LINE} bytes`, 'Write one operation per line.')
       request = parseOperation(line.text, arch)
     } catch (error) {
       return failed(opIn(line), `line ${line.number}`, error)
     }
     using _progress = context.output.progress(`line ${line.number}: ${describeRequest(request)} ${formatAddress(target)}`)
     manager ??= openManager({ target, arch, timeoutMs })
-    // One attempt per operation: none hangs on a guest that is gone, and all find one that came back.
+    // One attempt per operation: none waits for a guest that is gone, and all find a guest that came back.
     if (manager.state === 'ReconnectError') manager.client.reconnect()
     return perform(manager, request, { target, signal: io.signal, timeoutMs })
   }

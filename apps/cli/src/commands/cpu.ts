@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
-import { UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
 import { parseIds, parseInteger } from '../options.js'
 import { operate } from '../session.js'
 
@@ -13,7 +13,7 @@ interface CpuOptions {
 export function addCpuCommands(program: Command, action: Action): void {
   const cpu = program
     .command('cpu')
-    .description('bring vCPUs online in the guest, or take them away')
+    .description('bring vCPUs of the guest online, or take them offline')
     .addHelpText(
       'after',
       `
@@ -25,14 +25,14 @@ Examples:
   cpu
     .command('add')
     .description('bring vCPUs online that the VMM has started')
-    .argument('[ids...]', 'x86_64: APIC ids, as in 2 3, 2,3 or 4-7; they go out ascending')
+    .argument('[ids...]', 'x86_64: APIC ids, as in 2 3, 2,3 or 4-7; sent in ascending order')
     .addOption(new Option('--count <n>', 'aarch64: how many; the guest counts up from those online').argParser(parseInteger))
     .addOption(new Option('--apic-version <n>', 'x86_64: version of the local APICs (default: 0x14)').argParser(parseInteger))
     .addOption(present())
     .addHelpText(
       'after',
       `
-On x86_64 a batch that fails stops at the first id that does; those before it are online then.
+On x86_64 a batch stops at the first id that fails. The ids before it are online then.
 
 Examples:
   $ upcall --target hvsock:///run/vm.sock:219 cpu add 2 3
@@ -42,15 +42,15 @@ Examples:
 
   cpu
     .command('remove')
-    .description('take vCPUs offline; the VMM stops them after the yes')
-    .argument('[ids...]', 'x86_64: APIC ids, as in 3, 2,3 or 4-7; they go out descending')
+    .description('take vCPUs offline; the VMM stops them after the guest agrees')
+    .argument('[ids...]', 'x86_64: APIC ids, as in 3, 2,3 or 4-7; sent in descending order')
     .addOption(new Option('--count <n>', 'aarch64: how many, from the highest down').argParser(parseInteger))
     .addOption(present())
     .addHelpText(
       'after',
       `
-An id that is not present crashes the guest's service thread: say which ones are with --present, and it is refused instead.
-CPU 0, the boot CPU, stays.
+An id that is not present crashes the guest's service thread. Pass the ids that are present with --present, and such
+a request is refused. CPU 0, the boot CPU, stays.
 
 Examples:
   $ upcall --target hvsock:///run/vm.sock:219 cpu remove 3
@@ -63,7 +63,7 @@ Examples:
 function present(): Option {
   return new Option(
     '--present <cpus>',
-    'the vCPUs there are now, to refuse what would harm the guest: ids (0-3), on aarch64 a count',
+    'the vCPUs that are present, to refuse what would harm the guest: ids (0-3), on aarch64 a count',
   )
 }
 
@@ -72,12 +72,17 @@ async function resize(context: Context, op: 'cpu.add' | 'cpu.remove', texts: str
   const ids = parseIds(texts)
   if (context.arch === 'aarch64') {
     if (ids.length > 0 || apicVersion !== undefined || count === undefined)
-      throw new UsageError(`${op}: an aarch64 guest takes --count <n> and chooses the vCPUs itself; for ids pass --arch x86_64`)
+      throw new UsageError(
+        op,
+        'an aarch64 guest chooses the vCPUs itself',
+        'Pass --count <n>; for an x86_64 guest, which takes ids, pass --arch x86_64.',
+      )
     await operate(context, { op, count }, options.present === undefined ? undefined : presentCount(op, options.present))
     return
   }
-  if (count !== undefined) throw new UsageError(`${op}: an x86_64 guest takes vCPU ids, not --count; or pass --arch aarch64`)
-  if (ids.length === 0) throw new UsageError(`${op}: no vCPU ids; write them as in \`upcall ${op.replace('.', ' ')} 2 3\``)
+  if (count !== undefined)
+    throw new UsageError(op, 'an x86_64 guest takes vCPU ids, not --count', 'For an aarch64 guest pass --arch aarch64.')
+  if (ids.length === 0) throw new UsageError(op, 'no vCPU ids', `Write them as in \`upcall ${op.replace('.', ' ')} 2 3\`.`)
   await operate(
     context,
     { op, apicIds: ids, ...(apicVersion !== undefined && { apicVersion }) },
@@ -86,7 +91,6 @@ async function resize(context: Context, op: 'cpu.add' | 'cpu.remove', texts: str
 }
 
 function presentCount(op: string, text: string): number {
-  if (!/^\d{1,3}$/.test(text))
-    throw new UsageError(`${op}: --present is a count of vCPUs on aarch64, got ${JSON.stringify(text)}`)
+  if (!/^\d{1,3}$/.test(text)) throw new UsageError(op, `--present is a count of vCPUs on aarch64, got ${JSON.stringify(text)}`)
   return Number(text)
 }

@@ -3,7 +3,8 @@ import type { Action, Context } from '../context.js'
 import { BOUNDARY, HexReader, looksLikeHex, SNIFF_BYTES } from '../decode/hex.js'
 import { type Direction, decodedText, MessageReader } from '../decode/message.js'
 import { type Piece, StreamCutter } from '../decode/stream.js'
-import { Exit, UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
+import { Exit } from '../exit.js'
 import { linesOf, readInput } from '../input.js'
 import { hostArchOf } from '../options.js'
 
@@ -14,28 +15,28 @@ interface DecodeOptions {
   direction: 'auto' | Direction
 }
 
-/** A message has 2048 digits; a line of a dump with everything around them is far shorter than this. */
+/** A message has 2048 digits. A line of a dump, with everything around its digits, is far shorter than this. */
 const LONGEST_LINE = 1 << 20
 
 export function addDecodeCommand(program: Command, action: Action): void {
   program
     .command('decode')
-    .description('hex text or a raw stream in, one readable line per message out')
+    .description('print each message of a hex text or a raw stream in one readable line')
     .argument('[file]', 'what to read; without it, or for -, stdin')
     .addOption(new Option('--format <format>', 'how the input is written').choices(['auto', 'hex', 'raw']).default('auto'))
     .addOption(
-      new Option('--direction <direction>', 'whose messages they are; auto: each tells by its type and size')
+      new Option('--direction <direction>', 'whose messages they are; auto: each message tells by its type and size')
         .choices(['auto', 'request', 'reply'])
         .default('auto'),
     )
     .addHelpText(
       'after',
       `
-Hex text is plain digits, or what xxd and hexdump -C print. A message written short has zeros behind it.
-A raw stream may begin with the CONNECT or OK line of hybrid vsock and the service byte. --arch is needed only for CPU replies
-on another architecture than this machine's, and where CPU requests do not tell.
+Hex text is plain digits, or the output of xxd or hexdump -C. A message that is written short is filled up with zeros.
+A raw stream may begin with the CONNECT or OK line of hybrid vsock, and with the service byte. --arch is needed only for
+CPU replies of another architecture than this machine's, if no CPU request comes before them.
 
-Exit status: 0 everything was read, 2 something was not.
+Exit status: 0 everything was read, 2 a part could not be read.
 
 Examples:
   $ upcall decode capture.bin
@@ -73,7 +74,7 @@ async function* piecesOf(input: AsyncGenerator<Buffer>, format: Format): AsyncGe
   const reader = new HexReader()
   for await (const { number, text } of linesOf(prepend(start, rest), LONGEST_LINE)) {
     if (text === undefined)
-      throw new UsageError(`line ${number}: longer than ${LONGEST_LINE} bytes; for a raw stream pass --format raw`)
+      throw new UsageError(`line ${number}`, `longer than ${LONGEST_LINE} bytes`, 'For a raw stream pass --format raw.')
     for (const bytes of reader.read(text, number)) yield* bytes === BOUNDARY ? cutter.end(true) : cutter.push(bytes)
   }
   yield* cutter.end(true)

@@ -12,7 +12,7 @@ interface MmioOptions {
 export function addMmioCommands(program: Command, action: Action): void {
   const mmio = program
     .command('mmio')
-    .description('register virtio-mmio windows in the guest, or take them away')
+    .description('register virtio-mmio windows in the guest, or remove them')
     .addHelpText(
       'after',
       `
@@ -22,11 +22,11 @@ Examples:
     )
 
   windowCommand(mmio, 'add')
-    .description('register a window; success means the platform device exists, not that a driver bound to it')
+    .description('register a window; success means that the platform device exists, not that a driver is bound to it')
     .addHelpText(
       'after',
       `
-Irq 5 may be shared by several windows; any other line belongs to one. On aarch64 the irq is the GIC SPI number.
+Several windows may share irq 5; any other irq belongs to one window. On aarch64 the irq is the GIC SPI number.
 
 Examples:
   $ upcall --target hvsock:///run/vm.sock:219 mmio add --base 0xd0000000 --size 0x1000 --irq 5
@@ -35,11 +35,11 @@ Examples:
     .action(action((context: Context, options: MmioOptions) => operate(context, { op: 'mmio.add', ...options })))
 
   windowCommand(mmio, 'remove')
-    .description('take a window away, named exactly as it was added')
+    .description('remove a window, with the base, size and irq of its add')
     .addHelpText(
       'after',
       `
-Tear the device down after the yes, not before.
+Tear the device down after the guest agrees, not before.
 
 Examples:
   $ upcall --target hvsock:///run/vm.sock:219 mmio remove --base 0xd0000000 --size 0x1000 --irq 5`,

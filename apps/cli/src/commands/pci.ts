@@ -5,7 +5,7 @@ import { operate } from '../session.js'
 export function addPciCommands(program: Command, action: Action): void {
   const pci = program
     .command('pci')
-    .description('have the guest look at PCI functions, or let go of them')
+    .description('have the guest probe PCI functions, or release them')
     .addHelpText(
       'after',
       `
@@ -16,7 +16,7 @@ Examples:
 
   pci
     .command('add')
-    .description('have the guest look at a function that the VMM has plugged in')
+    .description('have the guest probe a function that the VMM has plugged in')
     .argument('<bdf>', 'bus:slot.function in hexadecimal, as in 00:05.0; the domain can only be 0000')
     .addHelpText(
       'after',
@@ -29,7 +29,7 @@ Examples:
 
   pci
     .command('remove')
-    .description('have the guest let go of a function; the VMM unplugs it after the yes')
+    .description('have the guest release a function; the VMM unplugs it after the guest agrees')
     .argument('<bdf>', 'as in 00:05.0')
     .addHelpText(
       'after',

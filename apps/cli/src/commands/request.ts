@@ -13,11 +13,11 @@ export function addRequestCommand(program: Command, action: Action): void {
     .command('request')
     .description('send any message, unchecked, and print the result')
     .addOption(new NeededOption('--type <type>', 'message type, a number or a name such as ADD_MEM').argParser(parseMessageType))
-    .addOption(new Option('--load <hex>', 'what stands behind the header, at most 1008 bytes, in hexadecimal'))
+    .addOption(new Option('--load <hex>', 'the bytes after the header, at most 1008, in hexadecimal'))
     .addHelpText(
       'after',
       `
-A load that the guest's kernel does not expect can crash it: the checks of the other commands do not apply.
+The checks of the other commands do not apply: a load that the guest's kernel does not expect can crash it.
 
 Examples:
   $ upcall --target hvsock:///run/vm.sock:219 request --type 3

@@ -4,8 +4,8 @@ import { UpcallServer } from '@upcall/server'
 import { type HybridProfile, hybridProfiles } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
+import { UsageError } from '../errors.js'
 import { EventLog } from '../events.js'
-import { UsageError } from '../exit.js'
 import { NeededOption, parseDuration, parseEndpoint, parseInteger } from '../options.js'
 import type { Paint } from '../output.js'
 import { openEndpoint } from '../serve/endpoint.js'
@@ -21,7 +21,7 @@ interface ServeOptions extends GuestOptions {
 export function addServeCommand(program: Command, action: Action): void {
   program
     .command('serve')
-    .description("the guest's end: a simulated guest that behaves as the patched kernels do, or the Linux that it runs in")
+    .description('play the guest: a simulated guest that behaves as the patched kernels do, or the Linux that runs this command')
     .addOption(
       new NeededOption('--listen <address>', 'where clients arrive: hvsock://<path>:<port>, unix:<path> or vsock://any:<port>'),
     )
@@ -29,7 +29,7 @@ export function addServeCommand(program: Command, action: Action): void {
       new Option('--profile <vmm>', 'hvsock: read CONNECT and pass EOF on exactly as this VMM does').choices(hybridProfiles),
     )
     .addOption(new Option('--backend <backend>', 'what the guest is').choices(['simulated', 'linux']).default('simulated'))
-    .addOption(new Option('--no-roll-back', 'linux: a batch of CPUs that fails half-way stays as far as it has come'))
+    .addOption(new Option('--no-roll-back', 'linux: a batch of CPUs that fails half-way is left as far as it has come'))
     .addOption(new Option('--kernel <version>', 'simulated: which kernel it behaves like (default: 6.1)').choices(kernels))
     .addOption(new Option('--cpus <n>', 'simulated: CPUs online at boot (default: 1)').argParser(parseInteger))
     .addOption(
@@ -43,19 +43,19 @@ export function addServeCommand(program: Command, action: Action): void {
       ),
     )
     .addOption(
-      new Option('--boot <duration>', 'simulated: how long it boots first, accepting and closing connections').argParser(
+      new Option('--boot <duration>', 'simulated: how long it boots, while it accepts and closes connections').argParser(
         parseDuration,
       ),
     )
     .addHelpText(
       'after',
       `
-hvsock:// means here: as a VMM would, answering CONNECT <port> on <path>. vsock:// is the real thing, inside a guest.
-Each request is a line on stdout, a JSON object with --json.
-SIGINT and SIGTERM end it and remove its socket.
+hvsock://<path>:<port> answers CONNECT <port> on <path>, as a VMM does. vsock:// is the guest's own port, inside a
+guest. Each request is one line on stdout, or one JSON object with --json. SIGINT and SIGTERM end the command and
+remove its socket file.
 
---backend linux is for inside a guest, as root: CPUs and PCI through sysfs, virtio-mmio through the kernel module upcall_mmio where that is
-loaded. The kernel needs no patch.
+--backend linux runs inside a guest, as root. CPUs and PCI functions go through sysfs, virtio-mmio windows through
+the kernel module upcall_mmio where it is loaded. The kernel needs no patch.
 
 Quirks: tornRequests, staleReplyBytes, stalePciResult, wrongMagicSucceeds, partialCpuAdd, slowAbsentCpu, resetWhileBooting
 
@@ -73,7 +73,7 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
   const { signal } = io
   const address = parseEndpoint(options.listen, '--listen')
   if (options.profile !== undefined && address.transport !== 'hvsock')
-    throw new UsageError('--profile: only an hvsock:// address to listen on can use it')
+    throw new UsageError('--profile', 'only an hvsock:// address to listen on can use it')
   const guest = makeGuest(arch, options, signal)
   const log = new EventLog(output)
   const service = logged(deviceManagerGuest(guest.backend), {

@@ -1,5 +1,6 @@
 import { isUpcallError, type StateName, UpcallClient } from '@upcall/client'
 import { deviceManagerProtocol } from '@upcall/device-manager'
+import { textOf } from '@upcall/foundation/error'
 import { connect, formatAddress } from '@upcall/vsock'
 import type { Command } from 'commander'
 import type { Action, Context } from '../context.js'
@@ -26,7 +27,7 @@ interface ConnectionReport extends Report {
 export function addStatusCommands(program: Command, action: Action): void {
   program
     .command('status')
-    .description('connect once and say how far it got, how long it took, and to whom')
+    .description('connect once; print how far that got, how long it took, and the peer')
     .addHelpText(
       'after',
       `
@@ -40,11 +41,11 @@ Examples:
 
   program
     .command('wait')
-    .description('keep trying until the guest is ready, 30s or what --timeout says')
+    .description('keep trying until the guest is ready, for 30s or the time of --timeout')
     .addHelpText(
       'after',
       `
-Exit status: 0 ready, 3 not ready in time, or never going to be.
+Exit status: 0 ready, 3 not ready in time, or an error that waiting does not mend.
 
 Examples:
   $ upcall --target hvsock:///run/vm.sock:219 wait
@@ -82,8 +83,7 @@ async function check(context: Context, op: 'status' | 'wait'): Promise<void> {
     if (state !== 'ReconnectError' && state !== 'Closed') reached = state
   })
   client.on('reconnect', ({ cause }) => {
-    const why = cause instanceof Error ? cause.message.split('; ')[0] : ''
-    progress.update(`${op} ${peer}: attempt ${attempt.number} failed: ${why}`)
+    progress.update(`${op} ${peer}: attempt ${attempt.number} failed: ${textOf(cause)}`)
   })
 
   let report: Report
@@ -92,9 +92,8 @@ async function check(context: Context, op: 'status' | 'wait'): Promise<void> {
     await client.ready({ signal: io.signal, timeoutMs: repeat ? undefined : limitMs })
     report = { op, outcome: 'ok' }
   } catch (error) {
-    report = failed(op, op, error, { target })
-    if (attempt.number > 1 && isUpcallError(error) && reportStatus(report) === 3 && !io.signal.aborted && report.error)
-      report.error.message += ` (gave up after ${attempt.number} attempts)`
+    const gaveUp = attempt.number > 1 && isUpcallError(error) && error.outcome === 'not-sent' && !io.signal.aborted
+    report = failed(op, op, error, { target, attempts: gaveUp ? attempt.number : undefined })
   } finally {
     progress[Symbol.dispose]()
     await client.close()

@@ -39,8 +39,8 @@ test('what hexdump -C prints, lines left out included', () => {
   expect(read(dump)).toBe(`|00014d4402000000070000000000000000${'28'}${'00'.repeat(0x44 - 0x12)}`)
 })
 
-test('what is no hexadecimal is refused by line and character', () => {
-  expect(() => read('00\n0g')).toThrow('line 2: "g" is no hexadecimal digit')
+test('text that is not hexadecimal is refused by line and character', () => {
+  expect(() => read('00\n0g')).toThrow('line 2: "g" is not a hexadecimal digit')
   expect(() => read('000')).toThrow('line 1: 3 hexadecimal digits are not whole bytes')
 })
 
@@ -50,13 +50,13 @@ test('hex text and raw streams are told apart', () => {
     expect(looksLikeHex(Buffer.from(raw))).toBe(false)
 })
 
-test('a long line that is no dump is refused at once', () => {
+test('a long line that is not a dump is refused at once', () => {
   const digits = 'a'.repeat(60_000)
-  expect(() => read(`00000000: ${digits}!`)).toThrow('line 1: "!" is no hexadecimal digit')
-  expect(() => read(`00000000  ${'aa '.repeat(20_000)}!`)).toThrow('line 1: "!" is no hexadecimal digit')
+  expect(() => read(`00000000: ${digits}!`)).toThrow('line 1: "!" is not a hexadecimal digit')
+  expect(() => read(`00000000  ${'aa '.repeat(20_000)}!`)).toThrow('line 1: "!" is not a hexadecimal digit')
 })
 
-test('what stands behind a dump of xxd is left out, however the digits are grouped', () => {
+test('the text column of a dump of xxd is left out, however the digits are grouped', () => {
   for (const digits of ['0a0b0c', '0a0b 0c', '0a 0b 0c', '0a 0b 0c ', '0a0b0c0d0a0b0c0d0a0b'])
     expect(read(`00000000: ${digits}  0d 0e`)).toBe(`|${digits.replaceAll(' ', '')}`)
   expect(read('00000000: 0a')).toBe('|0a')

@@ -1,6 +1,6 @@
-import { UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
 
-/** A place in a hex text at which a message that was written short ends: the rest of it is zeros that nobody wrote down. */
+/** A place in a hex text at which a message that was written short ends: the rest of it is zeros. */
 export const BOUNDARY = Symbol('boundary')
 
 // `xxd`: offset, colon, groups, two spaces, text. `hexdump -C`: offset, two spaces, bytes, bar, text, bar.
@@ -15,7 +15,7 @@ const messageStart = /^(?:64)?00014d44/i
 
 /**
  * Reads bytes written in hexadecimal, a line at a time: plain digits with any of space, `:`, `,`, `0x` and `#` comments in between, or
- * what `xxd` and `hexdump -C` print, its `*` for repeated lines included. A blank line, or one that begins with the magic, begins
+ * what `xxd` and `hexdump -C` print, its `*` for repeated lines included. A blank line, or a line that begins with the magic, begins
  * a message.
  */
 export class HexReader {
@@ -53,7 +53,7 @@ export class HexReader {
     if (missing === 0 || !before.repeat || before.last.length === 0) return [bytes]
     if (missing > MAX_FILLER) {
       const limit = `at most ${MAX_FILLER} are filled in`
-      throw new UsageError(`line ${line}: the "*" before it stands for ${missing} bytes; ${limit}`)
+      throw new UsageError(`line ${line}`, `the "*" before it stands for ${missing} bytes; ${limit}`)
     }
     const filler = new Uint8Array(missing)
     for (let at = 0; at < missing; at += before.last.length) filler.set(before.last.subarray(0, missing - at), at)
@@ -65,8 +65,12 @@ function bytesOf(text: string, line: number): Uint8Array {
   const digits = text.replace(/\s/g, '')
   const wrong = /[^0-9a-f]/i.exec(digits)
   if (wrong)
-    throw new UsageError(`line ${line}: ${JSON.stringify(wrong[0])} is no hexadecimal digit; for a raw stream pass --format raw`)
-  if (digits.length % 2 !== 0) throw new UsageError(`line ${line}: ${digits.length} hexadecimal digits are not whole bytes`)
+    throw new UsageError(
+      `line ${line}`,
+      `${JSON.stringify(wrong[0])} is not a hexadecimal digit`,
+      'For a raw stream pass --format raw.',
+    )
+  if (digits.length % 2 !== 0) throw new UsageError(`line ${line}`, `${digits.length} hexadecimal digits are not whole bytes`)
   return Uint8Array.from(Buffer.from(digits, 'hex'))
 }
 

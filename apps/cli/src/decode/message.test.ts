@@ -50,7 +50,7 @@ test.each(vectors.map((vector) => [vector.name, vector] as const))('%s', (_name,
   }
 })
 
-test('CPU requests tell the architecture, also to the replies behind them', () => {
+test('CPU requests tell the architecture, also to the replies after them', () => {
   const reader = new MessageReader({ fallbackArch: 'x86_64' })
   const piece = (bytes: Uint8Array) => ({ kind: 'message' as const, offset: 0, bytes, given: 1024 })
   expect(reader.read(piece(encodeReply({ type: 'ADD_CPU', result: 0, apicIdIndex: 4 }, 'x86_64')))).toMatchObject({
@@ -74,7 +74,7 @@ test('types without a codec are taken for what came before them, unless a result
 test('a message that breaks the protocol is told with what is wrong', () => {
   const mmio = encodeRequest({ type: 'ADD_MMIO', base: 0n, size: 1n, irq: 5 }, 'x86_64')
   mmio[4] = 23
-  expect(read(mmio)).toMatchObject({ error: { code: 'SIZE', message: expect.stringContaining('request ADD_MMIO: msg_size') } })
+  expect(read(mmio)).toMatchObject({ error: { code: 'SIZE', message: expect.stringContaining('request ADD_MMIO msg_size') } })
   expect(read(encodeReply({ type: 'CONNECT', result: -1 }, 'x86_64'), { direction: 'request' })).toMatchObject({
     error: { code: 'TYPE' },
   })

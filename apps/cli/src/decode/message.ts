@@ -12,6 +12,7 @@ import {
   type Reply,
   readHeader,
 } from '@upcall/wire'
+import { type ErrorReport, errorReport } from '../errors.js'
 import type { Paint } from '../output.js'
 import { argumentsText, replyTexts, resultText } from '../text.js'
 import type { Piece } from './stream.js'
@@ -26,7 +27,7 @@ export type Decoded = { offset: number } & (
   /** A request, in the form that `batch` takes. */
   | { direction: 'request'; type: MessageTypeName | number; operation: Operation; given?: number }
   | ({ direction: 'reply'; type: MessageTypeName | number; result: number; errnoName?: string; given?: number } & ReplyLoad)
-  | { error: { code: string; message: string } }
+  | { error: ErrorReport }
 )
 
 interface ReplyLoad {
@@ -84,7 +85,8 @@ export class MessageReader {
       return { offset, direction: 'request', type, operation: formatOperation(decodeRequest(bytes, this.#arch)), ...short }
     } catch (error) {
       if (!isWireError(error)) throw error
-      return failure(offset, error.code, `${this.#direction} ${type}: ${error.message}`)
+      const { code, subject, what } = error
+      return { offset, error: errorReport({ code, op: `${this.#direction} ${type}`, subject, what }) }
     }
   }
 }
@@ -125,14 +127,14 @@ function replyFields(reply: Reply): { result: number; errnoName?: string } & Rep
   return { ...named, ...(apicIdIndex !== undefined && { apicIdIndex }), ...(cpuId !== undefined && { cpuId }) }
 }
 
-function failure(offset: number, code: string, message: string): Decoded {
-  return { offset, error: { code, message } }
+function failure(offset: number, code: string, what: string): Decoded {
+  return { offset, error: errorReport({ code, subject: '', what }) }
 }
 
 /** One line for people. */
 export function decodedText(decoded: Decoded, paint: Paint): string {
   const at = paint('grey', String(decoded.offset).padStart(8))
-  if ('error' in decoded) return `${at}  ${paint('red', '!')} ${decoded.error.message}`
+  if ('error' in decoded) return `${at}  ${paint('red', '!')} ${decoded.error.message}` // prints
   const arrow = decoded.direction === 'request' ? paint('green', '→') : paint('yellow', '←')
   return `${at}  ${arrow} ${bodyOf(decoded)}`
 }

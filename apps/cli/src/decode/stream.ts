@@ -34,7 +34,7 @@ export class StreamCutter {
   /**
    * The input, or a part of it that stands for itself, is complete.
    *
-   * @param padded - Whether a last message that is short means zeros behind it (hex texts leave them out), or was cut off.
+   * @param padded - Whether a short last message is filled up with zeros (hex texts leave them out), or was cut off.
    */
   end(padded: boolean): Piece[] {
     return this.#cut(true, padded)

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type Address, AddressError, formatAddress, type HybridProfile, isVsockError, listen, listenHybrid } from '@upcall/vsock'
-import { UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
 import { refusalText } from '../streams/listener.js'
 import { joinedPair } from '../streams/pair.js'
 
@@ -12,8 +12,8 @@ export interface OpenEndpoint {
 }
 
 /**
- * Where clients arrive. `hvsock://<path>:<port>` is the path itself, served as a VMM does: whoever says `CONNECT <port>` is through to
- * the guest, whoever asks for another port is closed. On `unix:` every connection is the guest's.
+ * Where clients arrive. `hvsock://<path>:<port>` is served on the path itself, as a VMM does: a client that says `CONNECT <port>` reaches
+ * the guest, and one with another port is closed. On `unix:` every connection is the guest's.
  *
  * @param accept - Takes a stream over.
  * @param refused - Hears of each client that was closed before.
@@ -50,7 +50,7 @@ export async function openEndpoint(
       },
     }
   } catch (error) {
-    if (isVsockError(error) || error instanceof AddressError) throw new UsageError(`--listen: ${error.message}`)
+    if (isVsockError(error) || error instanceof AddressError) throw UsageError.of('--listen', error)
     throw error
   }
 }

@@ -8,10 +8,10 @@ import {
   simulatedGuest,
 } from '@upcall/device-manager/guest'
 import { type Arch, isWireError } from '@upcall/wire'
-import { UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
 import { hostArchOf } from '../options.js'
 
-/** What `upcall serve` can be told of a simulated guest. */
+/** The options of `upcall serve` for a simulated guest. */
 export interface SimulatedOptions {
   /** Default 6.1. */
   kernel?: KernelVersion | undefined
@@ -38,7 +38,7 @@ export interface MadeGuest {
   backend: GuestBackend
   /** Ends a simulated guest's boot. */
   boot(): void
-  /** For those who look at the log. */
+  /** For the log. */
   about: { backend: string; kernel: string; cpus?: number; maxCpus?: number }
 }
 
@@ -57,7 +57,7 @@ const simulatedOnly: Record<keyof SimulatedOptions, string> = {
 export function makeGuest(arch: Arch, options: GuestOptions, signal: AbortSignal): MadeGuest {
   if (options.backend === 'linux') return thisGuest(arch, options, signal)
   if (!options.rollBack)
-    throw new UsageError('--no-roll-back: is for --backend linux; a simulated guest has --quirks no-partialCpuAdd')
+    throw new UsageError('--no-roll-back', 'is for --backend linux', 'A simulated guest has --quirks no-partialCpuAdd.')
   const guest = makeSimulatedGuest(arch, options)
   const { kernel, cpus } = guest.state
   const { maxCpus = 256 } = options
@@ -67,10 +67,10 @@ export function makeGuest(arch: Arch, options: GuestOptions, signal: AbortSignal
 /** The Linux that this program runs in. */
 function thisGuest(arch: Arch, options: GuestOptions, signal: AbortSignal): MadeGuest {
   const given = Object.entries(simulatedOnly).find(([name]) => options[name as keyof SimulatedOptions] !== undefined)
-  if (given) throw new UsageError(`${given[1]}: is for --backend simulated; the Linux guest is what it is`)
-  if (process.platform !== 'linux') throw new UsageError(`--backend linux: runs in a Linux guest, not on ${process.platform}`)
-  if (arch !== hostArchOf()) throw new UsageError(`--arch ${arch}: the Linux guest is this machine, ${hostArchOf()}`)
-  if (process.getuid?.() !== 0) throw new UsageError('--backend linux: needs root, to switch CPUs and devices on and off')
+  if (given) throw new UsageError(given[1], 'is for --backend simulated')
+  if (process.platform !== 'linux') throw new UsageError('--backend linux', `runs in a Linux guest, not on ${process.platform}`)
+  if (arch !== hostArchOf()) throw new UsageError(`--arch ${arch}`, `the Linux guest is this machine, which is ${hostArchOf()}`)
+  if (process.getuid?.() !== 0) throw new UsageError('--backend linux', 'needs root, to switch CPUs and devices on and off')
   const backend = linuxGuest({ arch, rollBack: options.rollBack, signal })
   return { backend, boot() {}, about: { backend: 'linux', kernel: release() } }
 }
@@ -89,7 +89,7 @@ function makeSimulatedGuest(arch: Arch, options: SimulatedOptions): SimulatedGue
       ...(functions && { hardware: { hasCpu: () => true, hasPci: (bus, devfn) => functions.has((bus << 8) | devfn) } }),
     })
   } catch (error) {
-    if (error instanceof RangeError) throw new UsageError(`serve: ${error.message}`)
+    if (error instanceof RangeError) throw UsageError.of('serve', error)
     throw error
   }
 }
@@ -104,7 +104,9 @@ export function quirksOf(text: string): Record<string, boolean> {
     else if (names.includes(name!)) quirks[name!] = off === undefined
     else
       throw new UsageError(
-        `--quirks: ${JSON.stringify(word)} is not known; use all, none, or ${names.join(', ')}, each also behind no-`,
+        '--quirks',
+        `${JSON.stringify(word)} is not known`,
+        `Use all, none, or a list of ${names.join(', ')}; no- before a name turns it off.`,
       )
   }
   return quirks
@@ -115,7 +117,7 @@ function functionOf(bdf: string): number {
     const { bus, devfn } = parseBdf(bdf)
     return (bus << 8) | devfn
   } catch (error) {
-    if (isWireError(error)) throw new UsageError(`--pci: ${error.message}`)
+    if (isWireError(error)) throw UsageError.of('--pci', error)
     throw error
   }
 }

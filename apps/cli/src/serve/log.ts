@@ -1,4 +1,5 @@
 import { errnoName, formatOperation, type Operation } from '@upcall/device-manager'
+import { messageFor } from '@upcall/foundation/error'
 import type { GuestConnection, GuestService, GuestSession, Replies } from '@upcall/server'
 import { type Arch, decodeReply, decodeRequest, FrameDecoder, isWireError, MESSAGE_SIZE } from '@upcall/wire'
 import { rounded } from '../report.js'
@@ -97,7 +98,7 @@ function read(piece: Uint8Array, arch: Arch): Pick<Served, 'operation' | 'malfor
   try {
     return { operation: formatOperation(decodeRequest(piece, arch)) }
   } catch (error) {
-    if (isWireError(error)) return { malformed: error.message }
+    if (isWireError(error)) return { malformed: messageFor(error) }
     throw error
   }
 }

@@ -114,5 +114,5 @@ test('quirks are read left to right', () => {
   expect(Object.values(quirksOf('none')).every((on) => !on)).toBe(true)
   expect(quirksOf('none,stalePciResult')).toMatchObject({ stalePciResult: true, tornRequests: false })
   expect(quirksOf('no-slowAbsentCpu')).toEqual({ slowAbsentCpu: false })
-  expect(() => quirksOf('slow')).toThrow(/"slow" is not known; use all, none, or .*slowAbsentCpu/)
+  expect(() => quirksOf('slow')).toThrow(/"slow" is not known. Use all, none, or a list of .*slowAbsentCpu/)
 })

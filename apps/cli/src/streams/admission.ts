@@ -1,9 +1,9 @@
 import type { Incoming } from './listener.js'
 
-/** Connections that may wait for their turn; any beyond are refused. */
+/** How many connections may wait for their turn. More are refused. */
 const MAX_WAITING = 128
 
-/** At most so many connections at once. More wait, unread, so that nothing of theirs is held here. */
+/** Limits the connections that are served at once. More wait, unread, so that nothing of theirs is held here. */
 export class Admission {
   readonly #max: number
   readonly #serve: (incoming: Incoming) => Promise<void>
@@ -25,7 +25,7 @@ export class Admission {
     this.#admit()
   }
 
-  /** Refuses those that wait and any that still come. */
+  /** Refuses the connections that wait, and all that still arrive. */
   stop(): void {
     this.#stopped = true
     for (const incoming of this.#waiting.splice(0)) incoming.refuse()

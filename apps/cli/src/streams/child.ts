@@ -10,7 +10,7 @@ import { never } from './stdio.js'
 /** How long a program may take to end after each of the ways to tell it. */
 const CLOSING_MS = 2_000
 
-/** A program that `--exec` runs, its stdin and stdout in our hands. */
+/** A program that `--exec` runs; its stdin and stdout are the end of a relay. */
 export interface Program {
   readonly end: RelayEnd
   /** Its exit status; 128 and the signal's number if one killed it. */
@@ -20,7 +20,7 @@ export interface Program {
 /** A program that cannot be run. */
 export class ExecError extends FieldError {
   override readonly name = 'ExecError'
-  /** As shells and env(1) have it: 127 for a program that does not exist, 126 for one that cannot be started. */
+  /** As shells and env(1) have it: 127 for a program that does not exist, 126 for a program that cannot be started. */
   readonly status: 126 | 127
 
   constructor(file: string, cause: unknown) {
@@ -41,13 +41,13 @@ export class ExecError extends FieldError {
 /** @throws ExecError */
 export async function startProgram(argv: readonly string[], io: Io, env: Record<string, string>): Promise<Program> {
   const [file = '', ...args] = argv
-  // A terminal stays one for it. In a test there is none to inherit.
+  // A program keeps its terminal. A test has no terminal to inherit.
   const inherits = 'fd' in io.stderr && io.stderr.fd === 2
   let child: ReturnType<typeof spawn>
   try {
     child = spawn(file, args, { stdio: ['pipe', 'pipe', inherits ? 'inherit' : 'pipe'], env: { ...process.env, ...env } })
   } catch (error) {
-    // E2BIG or ENOTDIR, say: only what it expects to happen does Node emit.
+    // E2BIG or ENOTDIR, for example: Node emits only the errors that it expects.
     throw new ExecError(file, error)
   }
   child.stderr?.on('data', (chunk) => io.stderr.write(chunk))
@@ -64,7 +64,7 @@ export async function startProgram(argv: readonly string[], io: Io, env: Record<
 
 function programEnd(child: ChildProcessByStdio<Writable, Readable, Readable | null>, closed: Promise<void>): RelayEnd {
   const { stdin, stdout } = child
-  // It need not read all that it is sent.
+  // It may end without having read everything.
   stdin.on('error', () => {})
   stdout.on('error', () => {})
   let ending: Promise<void> | undefined
@@ -75,7 +75,7 @@ function programEnd(child: ChildProcessByStdio<Writable, Readable, Readable | nu
         setTimeout(() => child.kill('SIGTERM'), graceMs),
         setTimeout(() => {
           child.kill('SIGKILL')
-          // What it left running may hold them for ever.
+          // Processes that it left running may hold it open for ever.
           child.stderr?.destroy()
         }, graceMs + CLOSING_MS),
       ]
@@ -97,7 +97,7 @@ function programEnd(child: ChildProcessByStdio<Writable, Readable, Readable | nu
     broken: never(),
     end: () => ended(stdin),
     async close() {
-      // Nobody takes what it still has to say: its writing is SIGPIPE from here on.
+      // Its output has no reader from here on: a write is SIGPIPE.
       stdout.destroy()
       await ended(stdin)
       await closed

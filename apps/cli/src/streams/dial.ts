@@ -24,7 +24,7 @@ export interface Stream {
   readonly halfClose: boolean
 }
 
-/** Past any handshake. Rejects with a VsockError or a TcpError, also when the signal aborts. */
+/** Resolves after any handshake. Rejects with a VsockError or a TcpError, also when the signal aborts. */
 export async function openStream(endpoint: Endpoint, options: DialOptions): Promise<Stream> {
   if (endpoint.transport === 'tcp') return { socket: await dialTcp(endpoint, options), halfClose: true }
   const { retry = false, timeoutMs = retry ? RETRY_MS : DIAL_MS, ...rest } = options

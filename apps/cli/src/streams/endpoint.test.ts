@@ -29,8 +29,8 @@ test.each([
   ['tcp:::1:80', /IPv6 host in brackets/],
   ['tcp:[host]:80', /IPv6 host in brackets/],
   ['tcp:a/b:80', /tcp:<host>:<port>/],
-  ['http://x:80', /unknown form.*hvsock.*unix.*vsock.*tcp/],
-  ['/run/x', /did you mean "unix:\/run\/x"/],
+  ['http://x:80', /the form is unknown.*hvsock.*unix.*vsock.*tcp/],
+  ['/run/x', /Did you mean "unix:\/run\/x"/],
   ['vsock://guest:1', /cid "guest"/],
 ])('%s is refused', (text, message) => {
   expect(() => parseStreamEndpoint(text, '<from>')).toThrow(message)

@@ -1,20 +1,20 @@
 import { isIPv6 } from 'node:net'
 import { type Address, formatAddress } from '@upcall/vsock'
-import { UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
 import { parseEndpoint } from '../options.js'
 
 /** A port of TCP, where `vsock forward` leads out of the world of guests. */
 export interface TcpAddress {
   readonly transport: 'tcp'
   readonly host: string
-  /** 0 to listen on one that the kernel chooses. */
+  /** 0 to listen on a port that the kernel chooses. */
   readonly port: number
 }
 
 /** Where a stream comes from or goes to. */
 export type Endpoint = Address | TcpAddress
 
-/** Nobody else's business unless the user says so. */
+/** Other machines do not reach it unless the user names a host. */
 const LOOPBACK = '127.0.0.1'
 
 /**
@@ -27,10 +27,11 @@ export function parseStreamEndpoint(text: string, source: string): Endpoint {
   const tcp = /^tcp:(?:\/\/)?(.*)$/s.exec(text)
   if (tcp !== null) return parseTcp(tcp[1]!, text, source)
   if (/^(?:hvsock:\/\/|unix:|vsock:\/\/)/.test(text)) return parseEndpoint(text, source)
-  const hint = text.startsWith('/') ? `; did you mean "unix:${text}"?` : ''
+  const hint = text.startsWith('/') ? ` Did you mean "unix:${text}"?` : ''
   throw new UsageError(
-    `${source}: address ${JSON.stringify(text)}: unknown form; ` +
-      `write hvsock://<path>:<port>, unix:<path>, vsock://<cid>:<port> or tcp:<host>:<port>${hint}`,
+    source,
+    `address ${JSON.stringify(text)}: the form is unknown`,
+    `Write hvsock://<path>:<port>, unix:<path>, vsock://<cid>:<port> or tcp:<host>:<port>.${hint}`,
   )
 }
 
@@ -47,8 +48,10 @@ function parseTcp(rest: string, text: string, source: string): TcpAddress {
   const [, bracketed, plain] = match ?? []
   if (match === null || port > 0xffff || (bracketed !== undefined && !isIPv6(bracketed)))
     throw new UsageError(
-      `${source}: address ${JSON.stringify(text)}: write tcp:<host>:<port>, an IPv6 host in brackets, the port from 1 to 65535 ` +
-        "(any: one that is free); without a host it is this machine's loopback",
+      source,
+      `address ${JSON.stringify(text)}: not a tcp address`,
+      'Write tcp:<host>:<port>, with an IPv6 host in brackets and a port from 1 to 65535, or any for a free one. ' +
+        "Without a host it is this machine's loopback.",
     )
   return { transport: 'tcp', host: bracketed ?? (plain || LOOPBACK), port }
 }

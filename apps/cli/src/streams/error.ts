@@ -1,22 +1,17 @@
+import { errnoOf, FieldError } from '@upcall/foundation/error'
 import { isVsockError, type VsockError } from '@upcall/vsock'
-import { whatOf } from '../advice.js'
+import { type ErrorReport, errorReport } from '../errors.js'
 import { formatEndpoint, type TcpAddress } from './endpoint.js'
 
 /** What a tcp endpoint fails with; a VsockError for TCP. */
-export class TcpError extends Error {
+export class TcpError extends FieldError {
   override readonly name = 'TcpError'
-  readonly code: string
-  readonly op: 'connect' | 'listen'
-  /** Whether the same may succeed later without anybody changing it. */
-  readonly retryable: boolean
+  declare readonly op: 'connect' | 'listen'
 
   constructor(op: 'connect' | 'listen', address: TcpAddress, cause: unknown) {
-    const code = (cause as NodeJS.ErrnoException | undefined)?.code ?? 'UNKNOWN'
-    const [what, next] = (op === 'connect' ? connecting : listening)[code] ?? [`failed with ${code}`, 'see tcp(7)']
-    super(`${op} ${formatEndpoint(address)}: ${what}; ${next}`, { cause })
-    this.code = code
-    this.op = op
-    this.retryable = op === 'connect' && transient.has(code)
+    const code = errnoOf(cause)
+    const [what, next] = (op === 'connect' ? connecting : listening)[code] ?? [`failed (${code})`, 'See tcp(7).']
+    super({ code, op, subject: formatEndpoint(address), what, next, retryable: op === 'connect' && transient.has(code), cause })
   }
 }
 
@@ -32,38 +27,44 @@ const transient: ReadonlySet<string> = new Set([
 ])
 
 const connecting: Texts = {
-  ECONNREFUSED: ['nobody listens', 'start the server, or let --retry wait for it'],
-  ABORTED: ['aborted', 'nothing was sent'],
-  ETIMEDOUT: ['no answer in time', 'check the host, or allow more with --timeout'],
-  ENOTFOUND: ['no such host (ENOTFOUND)', 'check its name'],
-  EAI_AGAIN: ['the name server does not answer (EAI_AGAIN)', 'use an IP address, or try again'],
+  ECONNREFUSED: ['there is no listener', 'Start the server, or let --retry wait for it.'],
+  ABORTED: ['aborted', 'Nothing was sent.'],
+  ETIMEDOUT: ['no answer in time', 'Check the host, or allow more time with --timeout.'],
+  ENOTFOUND: ['no such host (ENOTFOUND)', 'Check its name.'],
+  EAI_AGAIN: ['the name server does not answer (EAI_AGAIN)', 'Use an IP address, or try again.'],
 }
 
 const listening: Texts = {
-  EADDRINUSE: ['the port is taken', 'stop the other server, or choose another port (any for a free one)'],
-  EACCES: ['ports below 1024 are privileged', 'use a higher port'],
-  EADDRNOTAVAIL: ['that is no address of this machine', 'use 127.0.0.1, 0.0.0.0 for every interface, or leave the host out'],
+  EADDRINUSE: ['the port is taken', 'Stop the other server, or choose another port (any for a free one).'],
+  EACCES: ['ports below 1024 are privileged', 'Use a higher port.'],
+  EADDRNOTAVAIL: [
+    'this machine does not have that address',
+    'Use 127.0.0.1, 0.0.0.0 for every interface, or leave the host out.',
+  ],
 }
 
 export function isStreamError(error: unknown): error is VsockError | TcpError {
   return isVsockError(error) || error instanceof TcpError
 }
 
-/** The error's message with a next step for whoever stands at a shell. */
-export function explainStreamError(error: VsockError | TcpError): string {
-  if (error instanceof TcpError) return error.message
-  if (error.attempts !== undefined) return `${whatOf(error)}; --timeout allows more`
-  return `${whatOf(error)}; ${nextOf(error)}`
+/** The error with a next step for a person at a shell. */
+export function explainStreamError(error: VsockError | TcpError): ErrorReport {
+  if (error instanceof TcpError) return errorReport(error)
+  const { code, op, subject, what, cause, attempts, elapsedMs } = error
+  if (attempts !== undefined && isVsockError(cause)) {
+    const bounds = `gave up after ${attempts} attempt${attempts === 1 ? '' : 's'} within ${Math.round(elapsedMs ?? 0)} ms`
+    return errorReport({ code, op, subject, what: `${cause.what}; ${bounds}`, next: 'Allow more time with --timeout.' })
+  }
+  return errorReport({ code, op, subject, what, next: nextOf(error) })
 }
 
-function nextOf(error: VsockError): string {
-  const { code, op, remote } = error
-  if (op === 'shutdown') return 'let the peer end first, allow more with --linger, or pass --half-close if the VMM has it'
-  if (code === 'ABORTED') return 'nothing was sent'
-  if (op === 'connect' && code === 'ECONNREFUSED') return 'start the server there, or let --retry wait for it'
+function nextOf({ code, op, remote, next }: VsockError): string {
+  if (op === 'shutdown') return 'Let the peer end first, allow more time with --linger, or pass --half-close if the VMM has it.'
+  if (code === 'ABORTED') return 'Nothing was sent.'
+  if (op === 'connect' && code === 'ECONNREFUSED') return 'Start the server there, or let --retry wait for it.'
   if (op === 'connect' && code === 'ETIMEDOUT') {
     const check = remote?.transport === 'vsock' ? 'the CID (local needs the module vsock_loopback)' : 'that the guest runs'
-    return `check ${check}, allow more with --timeout, or let --retry keep trying`
+    return `Check ${check}, allow more time with --timeout, or let --retry keep trying.`
   }
-  return error.next
+  return next
 }

@@ -11,14 +11,14 @@ import {
   type VsockOptions,
   VsockSocket,
 } from '@upcall/vsock'
-import { UsageError } from '../exit.js'
+import { UsageError } from '../errors.js'
 import { type Endpoint, formatEndpoint, type TcpAddress } from './endpoint.js'
 import { TcpError } from './error.js'
 import { joinedPair } from './pair.js'
 
 /** A connection that waits to be taken. Nothing of it has been read. */
 export interface Incoming {
-  /** Who it is, as far as the transport tells. */
+  /** Its address, as far as the transport tells. */
   readonly remote: string
   /** Aborts when it is known to have gone. */
   readonly signal: AbortSignal
@@ -38,7 +38,7 @@ export interface Listener {
 export interface ListenerOptions {
   /** `hvsock://<path>:<port>` is the path itself: a VMM's end, answering CONNECT. Otherwise what the guest initiates: `<path>_<port>`. */
   asVmm?: boolean | undefined
-  /** As a VMM: which one to follow to the letter. */
+  /** As a VMM: which VMM to follow to the letter. */
   profile?: HybridProfile | undefined
   /** As a VMM: how long a dialer may wait for its OK. */
   handshakeTimeoutMs?: number | undefined
@@ -47,7 +47,7 @@ export interface ListenerOptions {
   /** Permissions of the socket file. */
   mode?: number | undefined
   vsock?: VsockOptions | undefined
-  /** As a VMM: a dialer was closed that asked for another port, or for none. */
+  /** As a VMM: a dialer was closed that asked for another port, or sent no CONNECT. */
   onRefused?: ((why: string) => void) | undefined
 }
 
@@ -68,8 +68,7 @@ export async function openListener(
     const stop = () => server.close()
     return { address: formatAddress(server.address), stop, close: stop }
   } catch (error) {
-    if (isVsockError(error) || error instanceof AddressError || error instanceof TcpError)
-      throw new UsageError(`${source}: ${error.message}`)
+    if (isVsockError(error) || error instanceof AddressError || error instanceof TcpError) throw UsageError.of(source, error)
     throw error
   }
 }
@@ -104,7 +103,7 @@ async function listenAsVmm(
     },
   })
   server.on('refused', (refusal) => {
-    // The command itself reports what becomes of a dialer that it was offered.
+    // The command reports the dialers that it was offered.
     if (refusal.port !== guestPort) onRefused?.(refusalText(refusal))
   })
   return {
@@ -116,7 +115,7 @@ async function listenAsVmm(
   }
 }
 
-/** Why a dialer was closed, and the port it asked for, if it came so far. */
+/** Why a dialer was closed, and the port that it asked for, if it asked for one. */
 export function refusalText({ port, reason }: Refusal): string {
   return port === undefined ? reason : `port ${port}: ${reason}`
 }
@@ -133,7 +132,7 @@ function listenTcp(address: TcpAddress, onIncoming: (incoming: Incoming) => void
     server.once('error', onError)
     server.listen({ host: address.host, port: address.port, exclusive: true }, () => {
       server.off('error', onError)
-      // Out of descriptors, say: the connection waits, and the server goes on.
+      // Out of descriptors, for example: the connection waits, and the server goes on.
       server.on('error', () => {})
       const { port } = server.address() as { port: number }
       const stop = async () => void server.close()
@@ -152,7 +151,7 @@ function incomingOf(socket: Socket, halfClose: boolean, remote: string): Incomin
     signal: gone.signal,
     accept: () => ({ socket, halfClose }),
     refuse() {
-      // So that the other end does not take it for a stream that ended in order.
+      // The other end must not take it for a stream that ended in order.
       if (socket instanceof VsockSocket) socket.destroy()
       else socket.resetAndDestroy()
     },

@@ -90,7 +90,7 @@ test('stdout is left open, stdin that has ended already is EOF', async () => {
 test.each([
   ['says something', 'late', 'EPIPE'],
   ['ends', undefined, undefined],
-])('stdin behind a peer that has gone: %s', async (_, late, code) => {
+])('stdin after the peer has gone: %s', async (_, late, code) => {
   const stdin = new PassThrough()
   const [peer, near] = duplexPair()
   const result = relay(stdioEnd({ stdin, stdout: new PassThrough() }), socketEnd(near, { halfClose: true }))

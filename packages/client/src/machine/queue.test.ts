@@ -15,7 +15,7 @@ test('first in, first out; what is put back is next, what is removed does not co
   expect(ids([queue.shift(), queue.shift(), queue.shift(), queue.shift()])).toEqual([1, 2, 4, undefined])
 })
 
-test('the next deadline is that of one that waits; what has expired comes in its order', () => {
+test('the next deadline is that of a waiting ticket; expired tickets come in their order', () => {
   const queue = new TicketQueue()
   for (const [id, deadline] of [
     [1, 50],
@@ -102,7 +102,7 @@ test('a deadline is looked at as often as the logarithm says, and those that hav
   expect(queue.takeExpired(1_000_000)).toHaveLength(count)
 })
 
-test('one that waits for ever does not keep those that have gone', () => {
+test('a ticket that waits for ever does not keep those that have gone', () => {
   const queue = new TicketQueue()
   queue.push(ticket(0))
   for (let id = 1; id <= 10_000; id++) {
@@ -112,7 +112,7 @@ test('one that waits for ever does not keep those that have gone', () => {
   expect([queue.length, queue.entries <= 20]).toEqual([1, true])
 })
 
-test('one that is taken and put back again and again has one deadline', () => {
+test('a ticket that is taken and put back again and again has one deadline', () => {
   const queue = new TicketQueue()
   queue.push(ticket(1, 5))
   for (let i = 0; i < 1_000; i++) queue.unshift(queue.shift()!)

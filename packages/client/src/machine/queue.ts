@@ -44,7 +44,7 @@ export class TicketQueue {
     this.#remember(ticket)
   }
 
-  /** Puts one that was taken back to the head. */
+  /** Puts a taken ticket back at the head. */
   unshift(ticket: Ticket): void {
     if (this.#first === 0) this.#compact(1 + this.length)
     this.#slots[--this.#first] = ticket
@@ -87,7 +87,7 @@ export class TicketQueue {
     return all
   }
 
-  /** Moves those that wait together, behind so many free slots. */
+  /** Moves the waiting tickets together, after `free` free slots. */
   #compact(free: number): void {
     const waiting = this.#slots.filter((ticket) => ticket !== undefined)
     this.#slots = [...new Array<undefined>(free), ...waiting]

@@ -239,13 +239,13 @@ describe('requests', () => {
     )
   })
 
-  test('bytes behind a reply spoil the channel but not the reply', () => {
+  test('bytes after a reply spoil the channel but not the reply', () => {
     const s = new Session().connect()
     s.request('a', 1)
     expect(s.chunk(1, 'a0__!')).toEqual(['reply 1 a0__', 'drop 1', 'reconnect 1 in 10 (protocol)', 'ServiceBusy → WaitingServer'])
   })
 
-  test('bytes that nobody asked for make a new connection', () => {
+  test('bytes that no request asked for make a new connection', () => {
     const s = new Session().connect()
     expect(s.chunk(1, '!')).toEqual(['drop 1', 'reconnect 1 in 10 (protocol)', 'ServiceConnected → WaitingServer'])
   })
@@ -273,7 +273,7 @@ describe('requests', () => {
     expect(s.chunk(2, 'HELO')).toContain('write 2 ra__')
   })
 
-  test('one that waits can be aborted or run out of time, and nothing else notices', () => {
+  test('a waiting request can be aborted or run out of time, and nothing else changes', () => {
     const s = new Session().connect()
     s.request('a', 1)
     s.request('b', 2, 50)
@@ -361,7 +361,7 @@ describe('a clean channel', () => {
 })
 
 describe('giving up', () => {
-  test('a final dial error ends it: waiting requests are not-sent, later ones too, reconnect() starts afresh', () => {
+  test('a final dial error ends it: waiting requests are not-sent, later ones too, reconnect() starts again', () => {
     const s = new Session()
     s.tell({ type: 'wake' })
     s.request('a', 1)
@@ -446,7 +446,7 @@ describe('the pace', () => {
   test.each<[string, (s: Session) => unknown]>([
     ['a reply', (s) => [s.request('a', 1), s.chunk(2, 'a0__')]],
     ['lasting as long as the greatest delay', (s) => (s.now += 100)],
-  ])('%s proves a connection, and the count begins anew', (_name, prove) => {
+  ])('%s proves a connection, and the count begins again', (_name, prove) => {
     const s = new Session()
     s.tell({ type: 'wake' })
     s.tell({ type: 'dialFailed', conn: 1, error: undefined, final: false })

@@ -25,6 +25,7 @@ export async function populateRoot(root: string, { arch, busybox, applets, node,
   await copyFile(busybox, join(root, 'usr/bin/busybox'))
   for (const name of applets) await link('busybox', join(root, 'usr/bin', name))
   await link('/usr/bin/busybox', join(root, 'bin/sh'))
+  // words: nobody
   await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n')
   await writeFile(join(root, 'etc/group'), 'root:x:0:\nnogroup:x:65534:\n')
   await writeFile(join(root, 'etc/hosts'), '127.0.0.1 localhost guest\n')

@@ -7,7 +7,7 @@ import { kernelPackage, resolvePackages, withDependencies } from './debian.js'
 import { makeExt4 } from './ext4.js'
 import { buildGuestImage } from './image.js'
 import { sharedLibraries } from './root.js'
-import { missingTools, runTool } from './tools.js'
+import { missingTools, requireTools, runTool } from './tools.js'
 
 let dir: string
 beforeEach(async () => {
@@ -100,6 +100,15 @@ describe('a machine', () => {
     vi.stubEnv('PATH', join(dir, 'bin'))
     for (const name of ['apt-get', 'apt-cache', 'dpkg-deb', 'ldd', 'qemu-system-x86_64', 'mkfs.ext4']) await tool(name, '')
     expect(missingTools('image')).toBe('xz is not installed. On Debian: apt-get install xz-utils')
+    expect(() => requireTools('image')).toThrow(
+      expect.objectContaining({
+        ...{ code: 'TOOL_MISSING', what: 'xz is not installed', next: 'On Debian: apt-get install xz-utils' },
+        message: missingTools('image'),
+      }),
+    )
+    await tool('xz', '')
+    expect(() => requireTools('image')).not.toThrow()
+    await rm(join(dir, 'bin', 'xz'))
     await expect(runTool('xz', [])).rejects.toMatchObject({ message: expect.stringMatching(/apt-get install xz-utils/) })
   })
 

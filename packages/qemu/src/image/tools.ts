@@ -41,17 +41,30 @@ const NEEDED = {
 
 const LIBRARY_PATH = ['/usr/lib/x86_64-linux-gnu', '/lib/x86_64-linux-gnu', '/usr/lib64', '/lib64', '/usr/lib', '/usr/local/lib']
 
+type Purpose = keyof typeof NEEDED
+
 /** What is missing and how to get it, in one or two sentences; undefined if nothing is. @throws RangeError for an unknown purpose */
-export function missingTools(...purposes: readonly (keyof typeof NEEDED)[]): string | undefined {
+export function missingTools(...purposes: readonly Purpose[]): string | undefined {
+  const missing = missingFor(purposes)
+  return missing === undefined ? undefined : `${missing.what}. ${missing.next}`
+}
+
+/** @throws QemuError TOOL_MISSING, which says what is missing and how to get it; RangeError for an unknown purpose */
+export function requireTools(...purposes: readonly Purpose[]): void {
+  const missing = missingFor(purposes)
+  if (missing !== undefined) throw new QemuError({ code: 'TOOL_MISSING', subject: '', ...missing })
+}
+
+function missingFor(purposes: readonly Purpose[]): { what: string; next: string } | undefined {
   const isThere = (name: string) =>
     name.includes('.so.') ? LIBRARY_PATH.some((folder) => existsSync(join(folder, name))) : hasProgram(name, SYSTEM_PATH)
   for (const purpose of purposes) checkOneOf('purpose', purpose, Object.keys(NEEDED))
   const missing = purposes.flatMap((purpose) => NEEDED[purpose]).filter((name) => !isThere(name))
   if (missing.length === 0) return undefined
-  const notInstalled = `${missing.join(', ')} ${missing.length === 1 ? 'is' : 'are'} not installed.`
-  if (missing.some(isDebians)) return `${notInstalled} ${NO_DEBIAN}`
+  const what = `${missing.join(', ')} ${missing.length === 1 ? 'is' : 'are'} not installed`
+  if (missing.some(isDebians)) return { what, next: NO_DEBIAN }
   const packages = [...new Set(missing.map((name) => PACKAGES[name]))]
-  return `${notInstalled} On Debian: apt-get install ${packages.join(' ')}`
+  return { what, next: `On Debian: apt-get install ${packages.join(' ')}` }
 }
 
 const NO_DEBIAN =

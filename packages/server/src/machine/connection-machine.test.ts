@@ -94,7 +94,7 @@ test('every transition declares where it leads', () => {
 })
 
 describe('what the table carries', () => {
-  test('the service byte goes to the driver, what came behind it to the service', () => {
+  test('the service byte goes to the driver, what came after it to the service', () => {
     const machine = new ConnectionMachine(limits, 0)
     expect(machine.step(events.chunk, 0)).toEqual([{ type: 'open', byte: 0x64 }])
     expect(machine.step(events.opened, 0)).toEqual([{ type: 'write', bytes: bytes(9) }])

@@ -132,6 +132,16 @@ describe('the end', () => {
     expect([connection.outputLost, connection.outputPending]).toEqual([true, 0])
   })
 
+  test('a guest that shuts its receiving half while bytes wait for its credit: they are lost, and that shows at once', () => {
+    const vm = new FakeVm()
+    const connection = open(vm, { bufferAllocation: 10 })
+    connection.write(new Uint8Array(20))
+    heard(vm)
+    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
+    vm.run()
+    expect([connection.outputLost, connection.outputPending]).toEqual([true, 0])
+  })
+
   test('and is told of our end all the same', () => {
     const vm = new FakeVm()
     const connection = open(vm)

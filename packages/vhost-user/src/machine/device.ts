@@ -9,6 +9,12 @@ export const TX_RING = 1
 export const EVENT_RING = 2
 export const RING_COUNT = 3
 
+/** The rings that may be worked on now. */
+export interface Rings {
+  readonly rx: SplitRing | undefined
+  readonly tx: SplitRing | undefined
+}
+
 /**
  * How much one call of `process` does before other work gets its turn: bytes moved and descriptors visited. Chains are not
  * counted: a chain may hold a single byte or a thousand descriptors.

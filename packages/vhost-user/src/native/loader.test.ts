@@ -39,11 +39,23 @@ describe('the addon', () => {
   })
 
   test.each<[string, Host, RegExp]>([
-    ['is missing', host({ arch: 'riscv64' }), /^@upcall\/vhost-user: the vhost-user addon for linux-riscv64 did not load \(tried .*no such file; .*no such file\)\. /],
+    [
+      'is missing',
+      host({ arch: 'riscv64' }),
+      /^@upcall\/vhost-user: the vhost-user addon for linux-riscv64 did not load \(tried .*no such file; .*no such file\)\. /,
+    ],
     ['does not fit', host({}, { API_VERSION: 0 }), /has API version 0, this package needs 1\)\. Reinstall @upcall\/vhost-user /],
     ['cannot work here', host({ platform: 'darwin' }), /: macOS has no eventfd, which vhost-user needs\. Run it on Linux\.$/],
-    ['cannot work under Bun', host({ versions: { bun: '1.3.0' } }), /: vhost-user does not work under Bun, .*\. Run it with Node\.$/],
-    ['is switched off', host({ env: { UPCALL_VHOST_USER_ADDON: 'none' } }), /: vhost-user is switched off by .*=none\. Unset it\.$/],
+    [
+      'cannot work under Bun',
+      host({ versions: { bun: '1.3.0' } }),
+      /: vhost-user does not work under Bun, .*\. Run it with Node\.$/,
+    ],
+    [
+      'is switched off',
+      host({ env: { UPCALL_VHOST_USER_ADDON: 'none' } }),
+      /: vhost-user is switched off by .*=none\. Unset it\.$/,
+    ],
   ])('that %s is told of', (_what, machine, words) => {
     expect(message(machine)).toMatch(words)
   })

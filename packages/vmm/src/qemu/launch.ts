@@ -10,8 +10,8 @@ import {
   type Drive,
   findQemu,
   type GuestImage,
-  missingTools,
   type RunOptions,
+  requireTools,
   startInGuest,
 } from '@upcall/qemu'
 import type { RunningQemu } from './guest-life.js'
@@ -64,9 +64,7 @@ export async function prepareLaunch(
 ): Promise<(hardware: Hardware, signal: AbortSignal) => Promise<RunningQemu>> {
   const { own } = options
   // Checked before an image is made for nothing.
-  const missing =
-    own || options.program !== undefined ? undefined : missingTools('image', ...(options.microvm ? (['module'] as const) : []))
-  if (missing) throw new Error(missing)
+  if (!own && options.program === undefined) requireTools('image', ...(options.microvm ? (['module'] as const) : []))
   findQemu(options.program)
   if (own) return (hardware, signal) => bootOwn(hardware, own, options, signal)
   const image = await buildGuestImage({

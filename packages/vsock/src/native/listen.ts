@@ -32,11 +32,11 @@ export interface Listener {
   readonly local: Uint8Array
   ref(): void
   unref(): void
-  /** Twice is once. Connections already accepted stay. */
+  /** Idempotent. Connections that were accepted stay. */
   close(): void
 }
 
-/** Errors that pass when somebody closes something. The connection is still in the backlog: nothing is lost by waiting. */
+/** Errors that pass when a descriptor or memory is freed. The connection is still in the backlog: waiting loses nothing. */
 const EXHAUSTED: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'])
 
 /** Accepted in one go before other work gets its turn. */

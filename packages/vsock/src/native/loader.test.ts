@@ -62,7 +62,7 @@ describe('finding the addon', () => {
     expect(machine.opened).toEqual(['/elsewhere.node'])
   })
 
-  it('passes over a build that does not fit, and over one that does not load', () => {
+  it('skips a build that does not fit, or does not load', () => {
     expect(findBinding(host({ [LOCAL]: { API_VERSION: API_VERSION + 1 }, [PREBUILD]: good }))).toBe(good)
     expect(findBinding(host({ [LOCAL]: new Error('invalid ELF header'), [PREBUILD]: good }))).toBe(good)
   })
@@ -88,7 +88,7 @@ describe('in a bundle', () => {
     ['/app/server.mjs', '/app/prebuilds'],
     ['/app/out/server.cjs', '/app/out/prebuilds'],
     ['/app/dist/server.js', '/app/prebuilds'],
-  ])('%s finds the package’s prebuilds in %s', (file, folder) => {
+  ])("%s finds the package's prebuilds in %s", (file, folder) => {
     const path = `${folder}/linux-x64/upcall_vsock.node`
     const machine = host({ [path]: good }, { file })
     expect(findBinding(machine)).toBe(good)

@@ -1,9 +1,9 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, it, vi } from 'vitest'
+import { addonIfBuilt, openDescriptors, standInForVsock } from '../../testing/addon.js'
 import { connect } from '../connect.js'
 import { listen } from '../listen.js'
 import * as loader from './loader.js'
-import { addonIfBuilt, openDescriptors, standInForVsock } from './test-support.js'
 
 vi.mock('./loader.js', { spy: true })
 

@@ -70,7 +70,7 @@ export function setConnectTimeout(
   timeoutMs: number,
   arch: string = process.arch,
 ): void {
-  // The kernel refuses a time that it cannot count in ticks, and Infinity is no time at all.
+  // The kernel refuses a time that it cannot count in ticks, and Infinity has no encoding.
   const timeval = encodeTimeval(Math.min(timeoutMs, LONGEST_TIMEOUT_MS))
   try {
     binding.setsockopt(descriptor, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT_NEW, timeval)

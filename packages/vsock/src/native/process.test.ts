@@ -4,12 +4,12 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { describe, expect, it } from 'vitest'
-import { addonIfBuilt, addonPath, openDescriptors } from './test-support.js'
+import { addonIfBuilt, addonPath, openDescriptors } from '../../testing/addon.js'
 
 const addon = addonIfBuilt()
 const run = promisify(execFile)
 
-/** Plain CommonJS for another process or thread: the addon, and a listener that nobody connects to. */
+/** Plain CommonJS for another process or thread: the addon, and a listener without a client. */
 const PRELUDE = `
   const addon = { exports: {} }
   process.dlopen(addon, PATH)
@@ -50,7 +50,7 @@ describe.runIf(addon)('the addon in a process of its own', () => {
     await expect(node('watch(); binding.close(listener)')).resolves.toBeDefined()
   })
 
-  it('lets the process exit once it is unref’d, before or after watching', async () => {
+  it("lets the process exit once it is unref'd, before or after watching", async () => {
     await expect(node('watch(); binding.unref(listener)')).resolves.toBeDefined()
     await expect(node('binding.unref(listener); watch()')).resolves.toBeDefined()
     const pending = (how: string) =>
@@ -91,7 +91,7 @@ describe.runIf(addon)('the addon in a process of its own', () => {
     await expect(node(program)).rejects.toMatchObject({ code: 3, stdout: 'caught from the callback\n' })
   })
 
-  it('runs microtasks and ticks behind each callback, in the async context of the watch', async () => {
+  it('runs microtasks and ticks after each callback, in the async context of the watch', async () => {
     const program = `
       const { AsyncLocalStorage } = require('node:async_hooks')
       const storage = new AsyncLocalStorage()

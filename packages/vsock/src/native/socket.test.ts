@@ -2,11 +2,11 @@ import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { Socket } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
+import { addonIfBuilt, FAMILIES, openDescriptors, sockaddrUnix } from '../../testing/addon.js'
 import { adopt, type Names } from './adopt.js'
 import type { Binding, Descriptor } from './binding.js'
 import { connectSocket } from './connect.js'
 import { type Listener, type ListenHandlers, listenSocket, type Sleep } from './listen.js'
-import { addonIfBuilt, FAMILIES, openDescriptors, sockaddrUnix } from './test-support.js'
 
 const addon = addonIfBuilt()
 
@@ -90,7 +90,7 @@ describe.runIf(addon)('the addon', () => {
       if (kind.name === 'TCP') expect(server.names.remote).toEqual(client.names.local)
     })
 
-    it('closes one half and leaves the other open, whoever ends first', async () => {
+    it('closes one half and leaves the other open, in either order', async () => {
       for (const first of ['client', 'server'] as const) {
         const ends = await pair(kind)
         const [early, late] = first === 'client' ? [ends.client, ends.server] : [ends.server, ends.client]
@@ -130,7 +130,7 @@ describe.runIf(addon)('the addon', () => {
       expect(await text(server)).toBe('')
     })
 
-    it('rejects with the kernel’s errno where nobody listens, and leaves nothing open', async () => {
+    it("rejects with the kernel's errno where there is no listener, and leaves nothing open", async () => {
       const { listener } = listen({ family: kind.family, sockaddr: kind.fresh() })
       listener.close()
       const before = openDescriptors()
@@ -155,7 +155,7 @@ describe.runIf(addon)('the addon', () => {
       return attempts
     }
 
-    it('rejects with the signal’s reason, at once, and leaves nothing open', async () => {
+    it("rejects with the signal's reason, at once, and leaves nothing open", async () => {
       const stop = new AbortController()
       const reason = new Error('changed my mind')
       const before = openDescriptors()
@@ -238,7 +238,7 @@ describe.runIf(addon)('the addon', () => {
   describe('a listener', () => {
     const [unix] = FAMILIES
 
-    it('refuses after close, which twice is once; what was accepted stays', async () => {
+    it('refuses after close, which is idempotent; accepted connections stay', async () => {
       const { client, server, listener } = await pair(unix)
       listener.close()
       listener.close()
@@ -268,7 +268,7 @@ describe.runIf(addon)('the addon', () => {
       expect(openDescriptors()).toBe(before)
     })
 
-    it('can be closed by whoever gets a connection, with more waiting', async () => {
+    it('can be closed by the handler of a connection, with more waiting', async () => {
       const sockets: Socket[] = []
       const done = new Promise<void>((resolve) => {
         const { listener } = listen(
@@ -281,7 +281,8 @@ describe.runIf(addon)('the addon', () => {
             },
           },
         )
-        for (let i = 0; i < 3; i++) connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
+        for (let i = 0; i < 3; i++)
+          void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
       })
       await done
       expect(sockets).toHaveLength(1)
@@ -363,7 +364,7 @@ describe.runIf(addon)('the addon', () => {
           () => () => cancelled++,
           poor,
         )
-        connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
+        void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
       })
       expect(cancelled).toBe(1)
     })
@@ -377,7 +378,7 @@ describe.runIf(addon)('the addon', () => {
       }
       const failed = new Promise<unknown>((resolve) => {
         const { listener } = listen({ family: unix.family, sockaddr: unix.fresh() }, { onError: resolve }, undefined, broken)
-        connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
+        void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
       })
       expect(await failed).toMatchObject({ code: 'EIO' })
     })

@@ -1,6 +1,9 @@
 import { once } from 'node:events'
+import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { addonIfBuilt, openDescriptors, standInForVsock } from '../../testing/addon.js'
 import { type Address, formatAddress, PORT_ANY } from '../address.js'
+import { bindServer } from '../bind-server.js'
 import { connect as connectTo } from '../connect.js'
 import { isVsockError } from '../errors.js'
 import { listen, type VsockServer } from '../listen.js'
@@ -8,7 +11,6 @@ import { VsockSocket } from '../socket.js'
 import type { Binding } from './binding.js'
 import * as loader from './loader.js'
 import { AF_VSOCK, LITTLE_ENDIAN } from './sockaddr.js'
-import { addonIfBuilt, openDescriptors, standInForVsock } from './test-support.js'
 import { localCid } from './vsock.js'
 
 const addon = addonIfBuilt()
@@ -25,7 +27,7 @@ vi.mock('./loader.js', { spy: true })
 const servers: VsockServer[] = []
 const clients: VsockSocket[] = []
 
-/** A server that goes away resets whoever was not accepted yet; here that is nobody's concern. */
+/** A server that goes away resets connections that it has not accepted yet; these tests ignore that. */
 async function connect(...to: Parameters<typeof connectTo>) {
   const socket = await connectTo(...to)
   clients.push(socket.on('error', () => {}))
@@ -102,8 +104,8 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
 
   it.each([
     ['vsock://local:9', 1, 'over loopback it is 1'],
-    ['vsock://3:9', 1, 'this machine’s own CID goes over loopback'],
-    ['vsock://host:9', 3, 'elsewhere it is this machine’s'],
+    ['vsock://3:9', 1, "this machine's own CID goes over loopback"],
+    ['vsock://host:9', 3, "elsewhere it is this machine's"],
   ])('names the local CID as the peer of %s sees it: %i', async (address, cid) => {
     await serve('vsock://any:9')
     expect((await connect(address)).local).toMatchObject({ cid })
@@ -121,7 +123,7 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
     expect((await connect('vsock://local:9')).local).toMatchObject({ cid: 1 })
   })
 
-  it('says ECONNREFUSED for a port without a listener, with the kernel’s errno in the cause', async () => {
+  it("says ECONNREFUSED for a port without a listener, with the kernel's errno in the cause", async () => {
     const error = await failure(connect('vsock://local:77'))
     expect(error).toMatchObject({
       code: 'ECONNREFUSED',
@@ -314,7 +316,7 @@ function caught(act: () => unknown): unknown {
   throw new Error('it went well')
 }
 
-describe.runIf(addon && hasVsock(addon))('this kernel’s AF_VSOCK, without connecting', () => {
+describe.runIf(addon && hasVsock(addon))("this kernel's AF_VSOCK, without connecting", () => {
   beforeEach(() => {
     const never = () => {
       throw new Error('AF_VSOCK is connected in guests only')
@@ -332,7 +334,17 @@ describe.runIf(addon && hasVsock(addon))('this kernel’s AF_VSOCK, without conn
     expect(again.address).toEqual(server.address)
   })
 
-  it('refuses a CID that is not this machine’s', async () => {
+  it("binds a server of the caller's to a port that the kernel chooses", async () => {
+    const server = createServer()
+    const bound = await bindServer(server, 'vsock://any:any')
+    expect(server.address()).toBe(formatAddress(bound.address))
+    await expect(bindServer(createServer(), bound.address)).rejects.toMatchObject({ code: 'EADDRINUSE' })
+    await bound.close()
+    expect([server.listening, server.address()]).toEqual([false, null])
+    await (await bindServer(server, bound.address)).close()
+  })
+
+  it("refuses a CID that is not this machine's", async () => {
     expect(await failure(listen('vsock://4294967294:any'))).toMatchObject({ code: 'EADDRNOTAVAIL', op: 'listen' })
   })
 

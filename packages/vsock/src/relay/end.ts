@@ -85,7 +85,7 @@ export function socketEnd(
     },
     async abandon(error) {
       // A reset is passed on where there is one. A peer that merely takes no more has said what it had to say.
-      if (errnoOf(error) === 'EPIPE' || !reset(socket)) flushAndDestroy()
+      if (errnoOf(error) === 'EPIPE' || !reset(socket)) void flushAndDestroy()
       return closedInTime()
     },
     destroy,
@@ -98,7 +98,7 @@ export function socketEnd(
   }
 
   async function closedInTime(): Promise<void> {
-    const cancel = clock.setTimer(CLOSING_MS, destroy)
+    const cancel = clock.setTimer(CLOSING_MS, () => void destroy())
     await whenClosed
     cancel()
   }

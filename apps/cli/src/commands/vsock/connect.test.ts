@@ -91,7 +91,7 @@ describe('connect', () => {
     expect(digest(peer.stdout.bytes)).toBe(digest(bytes))
   })
 
-  test('a peer that ends first without half-close, and reads on: all of stdin arrives, or it is no success', async () => {
+  test('a peer that ends first without half-close, and reads on: all of stdin arrives, or it is not a success', async () => {
     const bytes = randomBytes(4 << 20)
     let heard: Promise<Buffer> | undefined
     const reads = await rawVmm((socket) => {
@@ -120,7 +120,7 @@ describe('connect', () => {
     stdin.end('late')
     expect(await running.status).toBe(4)
     expect(running.stderr.text).toBe(
-      `upcall: indeterminate: ${address}: the peer closed before it had taken everything (EPIPE): 0 bytes went out, the rest did not\n`,
+      `upcall: indeterminate: ${address}: the peer closed before it had taken everything (EPIPE). It took 0 bytes; the rest is lost.\n`,
     )
     const json = await upcall(['--json', 'vsock', 'connect', address], { stdin: Readable.from(pieces(randomBytes(1 << 20))) })
     expect(json.status).toBe(4)
@@ -136,11 +136,13 @@ describe('connect', () => {
     })
     expect(status).toBe(4)
     expect(stderr.json).toMatchObject([{ outcome: 'indeterminate', error: { code: 'ETIMEDOUT' } }])
-    expect(stderr.json[0].error.message).toMatch(/ended its side and takes no more: \d+ bytes went out, the rest did not/)
+    expect(stderr.json[0].error.message).toMatch(
+      /has ended its direction and takes no more\. It took \d+ bytes; the rest is lost\./,
+    )
     expect(stderr.json[0].sent).toBeLessThan(8 << 20)
   })
 
-  test('--half-close passes EOF on through a VMM that can; --linger bounds the wait for one that cannot', async () => {
+  test('--half-close passes EOF on through a VMM that can; --linger bounds the wait for a VMM that cannot', async () => {
     await server(`unix:${dir}/guest`, async (socket) => socket.end(`${(await read(socket)).length} bytes`))
     await vmm()
     const run = (...options: string[]) =>
@@ -150,14 +152,14 @@ describe('connect', () => {
     expect(lost.status).toBe(4)
     expect(lost.stdout.text).toBe('')
     expect(lost.stderr.text).toMatch(
-      /without half-close the transport cannot tell it; let the peer end first, allow more with --linger, or pass --half-close/,
+      /without half-close the transport cannot tell it\. Let the peer end first, allow more time with --linger, or pass --half-close/,
     )
   })
 
   test.each([
-    ['unix:DIR/none', /connect unix:.*: there is no listener, and no such file \(ENOENT\); .*--retry/],
+    ['unix:DIR/none', /connect unix:.*: there is no listener, and no such file \(ENOENT\)\. .*--retry/],
     ['hvsock://DIR/none:80', /no such file/],
-    ['tcp:1', /connect tcp:\/\/127.0.0.1:1: nobody listens; .*--retry/],
+    ['tcp:1', /connect tcp:\/\/127.0.0.1:1: there is no listener\. .*--retry/],
     ['vsock://3:1024', /connect vsock:\/\/3:1024: native AF_VSOCK is switched off/],
   ])('no connection to %s is status 3', async (address, message) => {
     const argv = ['vsock', 'connect', address.replace('DIR', dir)]
@@ -184,7 +186,7 @@ describe('connect', () => {
         expect(status).toBe(3)
         expect(stderr.text).toContain('the native AF_VSOCK addon')
         expect(stderr.text).toContain(`${dir}/addon.node: no such file`)
-        expect(stderr.text).toContain('use hvsock://<path>:<port>')
+        expect(stderr.text).toContain('hvsock://<path>:<port>')
       }
       const { status, stderr } = await upcall(['serve', '--listen', 'vsock://any:219'])
       expect(status).toBe(2)
@@ -203,7 +205,7 @@ describe('connect', () => {
     const out = await upcall(['vsock', 'connect', `unix:${dir}/none`, '--retry', '--timeout', '2s'])
     expect(out.status).toBe(3)
     expect(out.stderr.text).toMatch(
-      /gave up after \d+ attempts in \d+ ms: there is no listener, and no such file \(ENOENT\); --timeout allows more/,
+      /no such file \(ENOENT\); gave up after \d+ attempts within \d+ ms\. Allow more time with --timeout/,
     )
     // A VMM that is paused: it takes the connection and says nothing.
     const silent = createServer(() => {}).listen(join(dir, 'silent'))
@@ -211,7 +213,7 @@ describe('connect', () => {
     silent.on('connection', (socket) => sockets.add(socket))
     const paused = await upcall(['vsock', 'connect', `hvsock://${dir}/silent:80`, '--timeout', '40ms'])
     expect(paused.status).toBe(3)
-    expect(paused.stderr.text).toMatch(/no answer within 40 ms; check that the guest runs, allow more with --timeout/)
+    expect(paused.stderr.text).toMatch(/no answer within 40 ms\. Check that the guest runs, allow more time with --timeout/)
     for (const socket of sockets) socket.destroy()
     silent.close()
   })
@@ -225,7 +227,7 @@ describe('connect', () => {
     const { status, stderr } = await upcall(['vsock', 'connect', `tcp:${port}`], { stdin })
     expect(status).toBe(4)
     expect(stderr.text).toMatch(
-      /^upcall: indeterminate: tcp:.*: the connection broke behind 1 byte \(.*ECONNRESET\); what was on its way may be lost\n$/,
+      /^upcall: indeterminate: tcp:.*: the connection broke after 1 byte: .*ECONNRESET\. What was on its way may be lost\.\n$/,
     )
     tcp.close()
   })
@@ -241,7 +243,7 @@ describe('connect', () => {
     expect(stdin.destroyed).toBe(true)
     await once(sockets[0]!.resume(), 'end')
     expect(running.stderr.text).toBe(
-      `upcall: indeterminate: unix:${dir}/s: interrupted by SIGINT; what was on its way may be lost\n`,
+      `upcall: indeterminate: unix:${dir}/s: interrupted by SIGINT. What was on its way may be lost.\n`,
     )
   })
 
@@ -254,7 +256,15 @@ describe('connect', () => {
     expect(running.stderr.json).toEqual([
       {
         ...{ op: 'vsock.connect', outcome: 'indeterminate', sent: 0, received: 2, durationMs: expect.any(Number) },
-        error: { code: 'ABORTED', message: `unix:${dir}/s: interrupted by SIGTERM; what was on its way may be lost` },
+        error: {
+          ...{
+            code: 'ABORTED',
+            subject: `unix:${dir}/s`,
+            what: 'interrupted by SIGTERM',
+            next: 'What was on its way may be lost.',
+          },
+          message: `unix:${dir}/s: interrupted by SIGTERM. What was on its way may be lost.`,
+        },
       },
     ])
   })

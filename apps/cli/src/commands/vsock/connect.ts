@@ -20,21 +20,25 @@ type Options = ConnectingOptions & ExecOptions
 export function addConnectCommand(vsock: Command, action: Action): void {
   const command = vsock
     .command('connect')
-    .description('join stdin and stdout, or a program, with a connection')
+    .description('connect, and join stdin and stdout, or a program, with the connection')
     .usage('[options] <address> [--exec <command> [argument…]]')
-    .argument('<address>', 'where to')
+    .argument('<address>', 'where to connect')
   addExecOption(addConnectingOptions(addStreamOptions(command)))
     .addHelpText(
       'after',
       `
-EOF on stdin ends the sending and not the reading: it runs until the peer has ended, too. Over hvsock:// EOF is kept back until the
-guest has ended, as most VMMs take it for the end of both directions: of a server that answers only at EOF nothing comes, and after 5s
-(or --linger) that is status 4. --half-close says that this VMM passes EOF on. When the peer ends first, the rest of stdin is still sent,
-if it takes that. --timeout bounds the connecting. stdout is the stream's alone: what there is to say goes to stderr, a JSON object with
---json.
+EOF on stdin ends the sending; what the peer still sends is read to its end. When the peer ends first,
+the rest of stdin is still sent, if the peer takes it. --timeout limits the connecting.
 
-Exit status: 0 both directions ended in order, 3 no connection, 4 it broke or not all of stdin was taken, 130 interrupted; with --exec
-the program's own, 127 if there is no such program. The program finds the peer's address in UPCALL_PEER.
+Over hvsock:// EOF is held back until the guest has ended, because most VMMs take it for the end of both
+directions. A server that answers only at EOF therefore never answers: after 5s (or --linger) the command
+ends with status 4. Pass --half-close if this VMM passes EOF on.
+
+stdout carries the stream alone. Everything else goes to stderr, as JSON objects with --json.
+
+Exit status: 0 both directions ended in order, 3 no connection, 4 the connection broke or the peer did not
+take all of stdin, 130 interrupted. With --exec it is the program's own status, or 127 if there is no such
+program. The program finds the peer's address in UPCALL_PEER.
 
 Examples:
   $ upcall vsock connect vsock://3:1024 < request > reply

@@ -1,16 +1,18 @@
 import type { Duplex } from 'node:stream'
+import { errnoOf, textOf } from '@upcall/foundation/error'
 import { type Broken, type RelayEnd, type Relayed, relay, socketEnd } from '@upcall/vsock'
 import type { Context } from '../../context.js'
+import { type ErrorReport, errorReport, UsageError } from '../../errors.js'
 import type { EventLog } from '../../events.js'
-import { Exit, type ExitStatus, UsageError } from '../../exit.js'
+import { Exit, type ExitStatus } from '../../exit.js'
 import { type Io, Output, type Paint } from '../../output.js'
 import { failed, reportText, rounded } from '../../report.js'
 import { ExecError, startProgram } from '../../streams/child.js'
 import { explainStreamError, isStreamError } from '../../streams/error.js'
-import { isTerminal, stdioEnd } from '../../streams/stdio.js'
+import { isTerminal, StdioError, stdioEnd } from '../../streams/stdio.js'
 import { checkGlobals } from './options.js'
 
-/** What became of a stream, as `--json` prints it. */
+/** How a stream ended, as `--json` prints it. */
 export interface StreamReport {
   outcome: 'ok' | 'not-sent' | 'indeterminate'
   /** Bytes to the peer. */
@@ -19,17 +21,17 @@ export interface StreamReport {
   received?: number
   /** The exit status of `--exec`'s program. */
   status?: number
-  error?: { code: string; message: string }
+  error?: ErrorReport
   durationMs?: number
 }
 
-/** Where `connect` and `listen` say what they have to say: stdout is the stream's. */
+/** Where `connect` and `listen` report: stdout belongs to the stream. */
 export function notes({ io, options }: Context): Output {
   const { stderr, env, signal } = io
   return new Output({ stdout: stderr, stderr, env, signal }, options.json === true)
 }
 
-/** A command whose stdout is the stream's: what was wrong with its words is said where all else is. */
+/** A command whose stdout belongs to the stream: wrong usage is reported on stderr, as everything else is. */
 export function sayingOnStderr<Options, Args extends unknown[]>(
   op: string,
   command: (context: Context, options: Options, ...args: Args) => Promise<void>,
@@ -52,7 +54,7 @@ export interface Conversation {
   halfClose: boolean
   /** The peer, as `upcall` writes addresses. */
   peer: string
-  /** What talks to the peer; without it stdin and stdout. */
+  /** The program that talks to the peer; undefined for stdin and stdout. */
   program: readonly string[] | undefined
   receiveOnly?: boolean
   lingerMs: number | undefined
@@ -62,7 +64,7 @@ export interface Conversation {
 export async function converse(io: Io, conversation: Conversation): Promise<StreamReport> {
   const { socket, peer, program, receiveOnly = false, lingerMs } = conversation
   const started = performance.now()
-  // Whoever sits at a terminal cannot be asked for EOF because the peer has gone.
+  // A person at a terminal cannot be asked for EOF because the peer has gone.
   const halfClose = conversation.halfClose && !receiveOnly && !(program === undefined && isTerminal(io.stdin))
   const remote = socketEnd(socket, { halfClose })
   let local: RelayEnd
@@ -77,7 +79,7 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
     } catch (error) {
       await remote.destroy()
       if (!(error instanceof ExecError)) throw error
-      return { outcome: 'not-sent', status: error.status, error: { code: error.code, message: error.message } }
+      return { outcome: 'not-sent', status: error.status, error: errorReport(error) }
     }
   }
   const relayed = await relay(local, remote, {
@@ -99,7 +101,7 @@ export interface RelayContext {
   signal: AbortSignal
 }
 
-/** What became of a relay. */
+/** How a relay ended. */
 export function relayReport(relayed: Relayed, { started, peer, near, signal }: RelayContext): StreamReport {
   const { toFar, toNear, broken, aborted } = relayed
   const describe = ({ side, error }: Broken) => {
@@ -121,25 +123,28 @@ export function lingerOf(lingerMs: number | undefined, ...ends: { halfClose: boo
   return ends.every(({ halfClose }) => halfClose) ? lingerMs : undefined
 }
 
-/** What a connection broke with, and how many bytes that party took before. */
-export function brokenError(error: Error, peer: string, sent: number | undefined): { code: string; message: string } {
-  if (isStreamError(error) && error.op !== 'relay') return { code: error.code, message: explainStreamError(error) }
-  const code = (error as NodeJS.ErrnoException).code ?? 'UNKNOWN'
-  const bytes = sent === 1 ? '1 byte' : `${sent} bytes`
-  if (sent !== undefined && (code === 'EPIPE' || code === 'ETIMEDOUT')) {
+const LOSS = 'What was on its way may be lost.'
+
+/** What an end broke with. `taken`: how many bytes it took before; undefined for stdin and stdout. */
+function brokenError(error: Error, peer: string, taken: number | undefined): ErrorReport {
+  if (isStreamError(error) && error.op !== 'relay') return explainStreamError(error)
+  const code = errnoOf(error)
+  const bytes = taken === 1 ? '1 byte' : `${taken} bytes`
+  if (taken !== undefined && (code === 'EPIPE' || code === 'ETIMEDOUT')) {
     const what =
       code === 'EPIPE'
         ? 'the peer closed before it had taken everything (EPIPE)'
-        : 'the peer has ended its side and takes no more'
-    return { code, message: `${peer}: ${what}: ${bytes} went out, the rest did not` }
+        : 'the peer has ended its direction and takes no more'
+    return errorReport({ code, subject: peer, what, next: `It took ${bytes}; the rest is lost.` })
   }
-  const behind = sent === undefined ? '' : ` behind ${bytes}`
-  return { code, message: `${peer}: the connection broke${behind} (${error.message}); what was on its way may be lost` }
+  const after = taken === undefined ? '' : ` after ${bytes}`
+  const what = `the connection broke${after}: ${error instanceof StdioError ? `${error.subject}: ${error.what}` : textOf(error)}`
+  return errorReport({ code, subject: peer, what, next: LOSS })
 }
 
 /** The error of a connection that an interruption cut off. */
-function cutError({ reason }: AbortSignal, peer: string): { code: string; message: string } {
-  return { code: 'ABORTED', message: `${peer}: ${(reason as Error).message}; what was on its way may be lost` }
+function cutError({ reason }: AbortSignal, peer: string): ErrorReport {
+  return errorReport({ code: 'ABORTED', subject: peer, what: textOf(reason), next: LOSS })
 }
 
 /** Logs a dialer that the listener closed by itself. */
@@ -147,13 +152,13 @@ export function logRefused(log: EventLog, why: string): void {
   log.event({ event: 'refused', reason: why }, () => `a dialer was closed: ${why}`)
 }
 
-/** What a connection could not be made for. @throws Whatever is no such reason. */
+/** Why there is no connection. @throws Any error that is not such a reason. */
 export function notSent(error: unknown): StreamReport {
   if (!isStreamError(error)) throw error
-  return { outcome: 'not-sent', error: { code: error.code, message: explainStreamError(error) } }
+  return { outcome: 'not-sent', error: explainStreamError(error) }
 }
 
-/** Says what became of the one stream of a command, and makes it its exit status. */
+/** Reports how the one stream of a command ended, and sets the exit status. */
 export async function conclude(output: Output, exit: ExitStatus, op: string, report: StreamReport): Promise<void> {
   const { outcome, status = 0, error } = report
   exit.programStatus = status
@@ -161,11 +166,11 @@ export async function conclude(output: Output, exit: ExitStatus, op: string, rep
   if (outcome === 'indeterminate') exit.add(Exit.indeterminate)
   if (outcome === 'not-sent' && status === 0) exit.add(Exit.notSent)
   const full = { op, ...report }
-  // A person who reads with head(1), say, knows that it was cut off.
+  // A person who reads with head(1) knows that it was cut off.
   if (error && (output.json || !output.readerLeft)) await output.failure(full, (paint) => failureText(report, paint))
   else if (output.json) await output.result(full, () => '')
 }
 
 export function failureText({ outcome, error }: StreamReport, paint: Paint): string {
-  return `${paint(outcome === 'not-sent' ? 'yellow' : 'magenta', outcome)}: ${error?.message}`
+  return `${paint(outcome === 'not-sent' ? 'yellow' : 'magenta', outcome)}: ${error?.message}` // prints
 }

@@ -3,7 +3,7 @@ import { start, upcall } from '../../../testing/harness.js'
 import { dir, echo, read, server } from '../../../testing/peers.js'
 
 describe('--exec', () => {
-  test('a program’s stdin and stdout are the connection’s, its status the command’s', async () => {
+  test("a program's stdin and stdout are the connection's, its status the command's", async () => {
     let said: Promise<Buffer> | undefined
     await server(`unix:${dir}/s`, (socket) => {
       said = read(socket)
@@ -15,7 +15,7 @@ describe('--exec', () => {
     expect(String(await said)).toBe(`to unix:${dir}/s\n`)
   })
 
-  test('the words behind it are the program’s, whatever they look like', async () => {
+  test("the words after it are the program's, whatever they look like", async () => {
     let said: Promise<Buffer> | undefined
     await server(`unix:${dir}/s`, (socket) => {
       said = read(socket)
@@ -28,7 +28,7 @@ describe('--exec', () => {
     }
   })
 
-  test('a program that leaves early ends the connection; one that ends by a signal has 128 more', async () => {
+  test('a program that leaves early ends the connection; a program that a signal ends has status 128 and the signal', async () => {
     await server(`unix:${dir}/s`, (socket) => socket.resume().once('end', () => socket.end()))
     expect(await upcall(['vsock', 'connect', `unix:${dir}/s`, '--exec', 'true'])).toMatchObject({ status: 0 })
     expect(await upcall(['vsock', 'connect', `unix:${dir}/s`, '--exec', 'sh', '-c', 'kill -KILL $$'])).toMatchObject({
@@ -36,7 +36,7 @@ describe('--exec', () => {
     })
   })
 
-  test('127 for one that is not there, 126 for one that cannot be started', async () => {
+  test('127 for a program that does not exist, 126 for a program that cannot be started', async () => {
     await server(`unix:${dir}/s`, echo)
     const missing = await upcall(['vsock', 'connect', `unix:${dir}/s`, '--exec', '/nonexistent/program'])
     expect(missing.status).toBe(127)

@@ -45,7 +45,7 @@ describe('forward', () => {
       // The other end first.
       await server(`unix:${dir}/guest2`, (guest) => {
         guest.end('first')
-        read(guest).then((answer) => answers(String(answer)))
+        void read(guest).then((answer) => answers(String(answer)))
       })
       let answers: (answer: string) => void = () => {}
       const answer = new Promise<string>((resolve) => {
@@ -159,7 +159,7 @@ describe('forward', () => {
     const cases = Object.keys(places).flatMap((place) =>
       Object.keys(ways).flatMap((way) => [0, 5, 300_000].map((bytes) => [place, way, bytes] as const)),
     )
-    test.each(cases)('%s, %s behind %d bytes', async (place, way, bytes) => {
+    test.each(cases)('%s, %s after %d bytes', async (place, way, bytes) => {
       const argv = places[place as keyof typeof places].map((text) => text.replace('DIR', dir))
       let heard: Promise<Buffer> | undefined
       await server(`unix:${dir}/guest`, (socket) => {
@@ -222,7 +222,7 @@ describe('forward', () => {
     expect(await ask('c', '--profile', 'dragonball', '--half-close')).toBe('you said hello')
   })
 
-  test('whoever cannot be connected is closed, reset over tcp, refused as a VMM does, and the rest goes on', async () => {
+  test('a client that cannot be connected is closed, reset over tcp, refused as a VMM does, and the rest goes on', async () => {
     const to = `unix:${dir}/guest`
     const tcp = await serving(['--json', 'vsock', 'forward', 'tcp:any', to])
     const dial = () => netConnect(Number(tcp.address.split(':').at(-1)), '127.0.0.1')
@@ -297,7 +297,7 @@ describe('forward', () => {
     hard.interrupt()
     expect(await hard.status).toBe(130)
     expect(hard.stdout.text).toContain(
-      `#1 indeterminate: unix:${dir}/guest: interrupted by SIGINT; what was on its way may be lost`,
+      `#1 indeterminate: unix:${dir}/guest: interrupted by SIGINT. What was on its way may be lost.`,
     )
     expect(await read(cut)).toHaveLength(0)
     cut.destroy()

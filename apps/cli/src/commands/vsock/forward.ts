@@ -1,17 +1,15 @@
-import { once, setMaxListeners } from 'node:events'
+import { setMaxListeners } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { relay, socketEnd } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
-import { EventLog } from '../../events.js'
-import { UsageError } from '../../exit.js'
+import { errorReport, UsageError } from '../../errors.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import { DIAL_MS } from '../../session.js'
-import { Admission } from '../../streams/admission.js'
-import { openStream, RETRY_MS, type Stream } from '../../streams/dial.js'
-import { formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
+import { type DialOptions, openStream, RETRY_MS, type Stream } from '../../streams/dial.js'
+import { type Endpoint, formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, openListener } from '../../streams/listener.js'
-import { failureText, lingerOf, logRefused, notSent, relayReport, type StreamReport } from './converse.js'
+import { lingerOf, logRefused, notSent, relayReport, type StreamReport } from './converse.js'
 import {
   addConnectingOptions,
   addListeningOptions,
@@ -24,6 +22,7 @@ import {
   type ListeningOptions,
   vsockOptionsOf,
 } from './options.js'
+import { serveConnections } from './service.js'
 
 interface Options extends ConnectingOptions, ListeningOptions {
   max: number
@@ -35,29 +34,32 @@ const DEFAULT_MAX = 1024
 export function addForwardCommand(vsock: Command, action: Action): void {
   const command = vsock
     .command('forward')
-    .description('for each connection to <from> make one to <to>, and carry both ways')
+    .description('for each connection on <from> open one to <to>, and carry bytes both ways')
     .argument('<from>', 'where to listen: tcp, unix, hvsock or vsock; the port may be any')
     .argument('<to>', 'where to connect: tcp, unix, hvsock or vsock')
     .addOption(new Option('--max <n>', 'connections at once; more wait').argParser(parseInteger).default(DEFAULT_MAX))
     .addOption(
       new Option(
         '--grace <duration>',
-        'after SIGINT or SIGTERM: how long open connections may go on, or until a second Ctrl-C (default: not)',
+        'after SIGINT or SIGTERM: how long open connections may go on, unless a second Ctrl-C ends them (default: not)',
       ).argParser(parseDuration),
     )
   addConnectingOptions(addListeningOptions(addStreamOptions(command)))
     .addHelpText(
       'after',
       `
-tcp:<host>:<port> is the loopback without a host: tcp:8080. --timeout bounds each connecting to <to>; whoever cannot be connected is
-closed, or reset over tcp. EOF is passed on where both transports can; --half-close and --no-half-close speak of hvsock, unix and vsock
-on either side. SIGINT and SIGTERM end it and remove its socket file.
+tcp:8080 is port 8080 of the loopback interface. --timeout limits each connecting to <to>; if that fails,
+the connection to <from> is closed (tcp: reset). EOF is passed on where both transports can; --half-close
+and --no-half-close apply to hvsock, unix and vsock on both sides. SIGINT and SIGTERM end the command and
+remove its socket file.
 
-hvsock://<path>:<port> as <from> takes what a guest connects to by itself, on <path>_<port>. With --as-vmm it is <path>, answering
-CONNECT <port> once <to> is connected: so that a guest with vhost-vsock, or any server, looks like one behind a hybrid vsock VMM. It is
-generous to dialers: --profile makes it as strict as one VMM, whose EOF it then passes on, too, unless --half-close says otherwise.
+hvsock://<path>:<port> as <from> takes connections that the guest makes, on <path>_<port>. With --as-vmm the
+command listens on <path> and answers CONNECT <port> once <to> is connected: a guest with vhost-vsock, or any
+server, then looks like a guest of a hybrid vsock VMM. It is tolerant of its clients. With --profile it is as
+strict as that VMM, and passes EOF on as that VMM does, unless --half-close says otherwise.
 
-Each connection is a line on stdout, a JSON object with --json: sent is what went from <from> to <to>.
+Each connection is one line on stdout, or one JSON object with --json. "sent" counts the bytes from <from> to
+<to>.
 
 Examples:
   $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
@@ -76,87 +78,70 @@ async function forward(context: Context, options: Options, fromText: string, toT
   checkListening(from, options)
   checkConnecting(to, '<to>', options)
   checkStream(options, from, to)
-  if (options.max < 1) throw new UsageError('--max: at least 1')
+  if (options.max < 1) throw new UsageError('--max', 'must be at least 1')
 
-  const { halfClose, linger: lingerMs, retry, asVmm, profile, mode, grace } = options
-  const vsock = vsockOptionsOf(options)
+  const { asVmm, profile, mode, grace, halfClose, linger: lingerMs, retry } = options
   const peer = formatEndpoint(to)
-  const log = new EventLog(output)
-  // Ends what is being connected when the user says so, and what is connected when the grace is over.
+  const vsock = vsockOptionsOf(options)
+  // Ends pending connections when the user says so, and open ones when the grace is over.
   const cut = new AbortController()
-  // Every connection listens.
+  // Each connection adds a listener.
   setMaxListeners(0, cut.signal)
-  let connections = 0
-
-  const admission = new Admission(options.max, async (incoming) => {
-    const connection = ++connections
-    const { remote } = incoming
-    log.event({ event: 'connect', connection, remote }, (paint) => `#${connection} connected ${paint('grey', `(${remote})`)}`)
-    const report = await carry(incoming)
-    log.event({ event: 'disconnect', connection, ...report }, (paint) =>
-      report.error
-        ? `#${connection} ${failureText(report, paint)}`
-        : `#${connection} gone: ${report.sent} bytes sent, ${report.received} received ${paint('grey', `(${report.durationMs} ms)`)}`,
-    )
-  })
-
-  const listener = await openListener(
-    from,
-    '<from>',
-    {
-      asVmm,
-      profile,
-      mode,
-      halfClose,
-      lingerMs,
-      vsock,
-      handshakeTimeoutMs: timeoutMs ?? (retry ? RETRY_MS : DIAL_MS),
-      onRefused: (why) => logRefused(log, why),
+  const timing = { halfClose, lingerMs, vsock }
+  const handshakeTimeoutMs = timeoutMs ?? (retry ? RETRY_MS : DIAL_MS)
+  await serveConnections(context, {
+    output,
+    max: options.max,
+    open: (offer, log) => {
+      const onRefused = (why: string) => logRefused(log, why)
+      return openListener(from, '<from>', { ...timing, asVmm, profile, mode, handshakeTimeoutMs, onRefused }, offer)
     },
-    (incoming) => admission.offer(incoming),
-  )
-  try {
-    const { address } = listener
-    await output.result(
-      { event: 'listening', address, to: peer },
-      (paint) => `${paint('green', 'listening')} on ${address}, to ${peer}`,
-    )
-    context.exit.servesUntilTold = true
-    if (!io.signal.aborted) await once(io.signal, 'abort')
-  } finally {
-    await listener.stop()
-    admission.stop()
-    if (grace !== undefined) await graceful(admission.idle(), grace, io.hurry)
-    cut.abort(io.signal.reason)
-    await admission.idle()
-    await listener.close()
-  }
+    onListening: ({ address }) =>
+      output.result(
+        { event: 'listening', address, to: peer },
+        (paint) => `${paint('green', 'listening')} on ${address}, to ${peer}`,
+      ),
+    serve: (incoming) =>
+      carry(incoming, { to, peer, cut: cut.signal, dial: { ...timing, signal: io.signal, timeoutMs, retry }, lingerMs }),
+    async onStopped(idle) {
+      if (grace !== undefined) await graceful(idle, grace, io.hurry)
+      cut.abort(io.signal.reason)
+    },
+  })
+}
 
-  async function carry(incoming: Incoming): Promise<StreamReport> {
-    const started = performance.now()
-    let stream: Stream
-    try {
-      const signal = AbortSignal.any([io.signal, incoming.signal])
-      stream = await openStream(to, { signal, timeoutMs, retry, halfClose, lingerMs, vsock })
-    } catch (error) {
-      incoming.refuse()
-      return notSent(error)
-    }
-    if (incoming.signal.aborted) {
-      stream.socket.destroy()
-      const message = `${incoming.remote}: it went away while ${peer} was being connected; nothing was sent`
-      return { outcome: 'not-sent', error: { code: 'ABORTED', message } }
-    }
-    const accepted = incoming.accept()
-    const near = socketEnd(accepted.socket, { ...accepted, silenceMs: lingerMs })
-    const far = socketEnd(stream.socket, { ...stream, silenceMs: lingerMs })
-    const relayed = await relay(near, far, {
-      signal: cut.signal,
-      lingerMs: lingerOf(lingerMs, accepted, stream),
-      stallMs: lingerMs,
-    })
-    return relayReport(relayed, { started, peer, near: incoming.remote, signal: cut.signal })
+interface Route {
+  to: Endpoint
+  /** The same, as `upcall` writes it. */
+  peer: string
+  dial: DialOptions
+  lingerMs: number | undefined
+  /** Cuts off what is open. */
+  cut: AbortSignal
+}
+
+/** Connects for one connection, and carries both to their end. */
+async function carry(incoming: Incoming, { to, peer, dial, lingerMs, cut }: Route): Promise<StreamReport> {
+  const started = performance.now()
+  let stream: Stream
+  try {
+    stream = await openStream(to, { ...dial, signal: AbortSignal.any([dial.signal, incoming.signal]) })
+  } catch (error) {
+    incoming.refuse()
+    return notSent(error)
   }
+  if (incoming.signal.aborted) {
+    stream.socket.destroy()
+    const what = `the peer closed before ${peer} was connected`
+    const error = errorReport({ code: 'ABORTED', subject: incoming.remote, what, next: 'Nothing was sent.' })
+    return { outcome: 'not-sent', error }
+  }
+  const accepted = incoming.accept()
+  const near = socketEnd(accepted.socket, { ...accepted, silenceMs: lingerMs })
+  const far = socketEnd(stream.socket, { ...stream, silenceMs: lingerMs })
+  const limits = { lingerMs: lingerOf(lingerMs, accepted, stream), stallMs: lingerMs }
+  const relayed = await relay(near, far, { ...limits, signal: cut })
+  return relayReport(relayed, { started, peer, near: incoming.remote, signal: cut })
 }
 
 /** Waits for something, but not longer than so many milliseconds, and not when the user is in a hurry. */

@@ -1,7 +1,9 @@
 import { Cid, isVsockError, localCid } from '@upcall/vsock'
 import type { Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
+import { errorReport } from '../../errors.js'
 import { Exit } from '../../exit.js'
+import { type Report, reportText } from '../../report.js'
 import { addConnectCommand } from './connect.js'
 import { addForwardCommand } from './forward.js'
 import { addListenCommand } from './listen.js'
@@ -15,9 +17,12 @@ export function addVsockCommands(program: Command, action: Action): void {
     .addHelpText(
       'after',
       `
-Addresses are hvsock://<path>:<port>, unix:<path>, vsock://<cid>:<port> and tcp:<host>:<port>; a missing port of the vsock forms is 219.
-What hvsock:// cannot do: tell the guest of EOF while it still has to answer, so a server that waits for EOF never does. Use --half-close if the
-VMM has it (Cloud Hypervisor since 2026-06), vsock://, unix:, or a protocol that knows its ends by itself.
+Addresses are hvsock://<path>:<port>, unix:<path>, vsock://<cid>:<port> and tcp:<host>:<port>. A missing port of
+the vsock forms is 219.
+
+What hvsock:// cannot do: tell the guest of EOF while the guest still has to answer. A server that waits for EOF
+never answers. Use --half-close if the VMM has it (Cloud Hypervisor since 2026-06), vsock://, unix:, or a protocol
+that marks its own ends.
 
 Examples:
   $ upcall vsock connect vsock://3:1024 < request > reply
@@ -35,7 +40,8 @@ Examples:
     .addHelpText(
       'after',
       `
-A guest's own CID; 2 on a host, 1 where there is only loopback. Exit status 3 where there is no vsock, or no native addon.
+Inside a guest it is the guest's own, on a host 2, and 1 where there is only the loopback.
+Exit status 3: there is no vsock here, or no native addon.
 
 Examples:
   $ upcall vsock cid
@@ -44,7 +50,7 @@ Examples:
     .action(action(cid))
 }
 
-/** What a command takes of those above it. */
+/** The options of the commands above it that a stream command takes. */
 function streamGlobals(command: Command): Option[] {
   const all: Option[] = []
   for (let above = command.parent; above; above = above.parent) all.push(...above.options)
@@ -62,10 +68,7 @@ async function cid(context: Context): Promise<void> {
   } catch (error) {
     if (!isVsockError(error)) throw error
     exit.add(Exit.notSent)
-    const { code, message } = error
-    await output.failure(
-      { op, outcome: 'not-sent', error: { code, message } },
-      (paint) => `${paint('yellow', 'not-sent')}: ${message}`,
-    )
+    const report: Report = { op, outcome: 'not-sent', error: errorReport(error) }
+    await output.failure(report, (paint) => reportText(report, op, paint))
   }
 }

@@ -33,7 +33,7 @@ describe('listen', () => {
     expect(running.stderr.json[1]).toMatchObject({ op: 'vsock.listen', outcome: 'ok', sent: 0, received: 5 })
   })
 
-  test('hvsock: what the guest initiates; with --as-vmm the guest’s own port', async () => {
+  test("hvsock: connections that the guest makes; with --as-vmm the guest's own port", async () => {
     const guest = await serving(['vsock', 'listen', `hvsock://${dir}/vm:514`])
     ;(await connect(`unix:${dir}/vm_514`)).resume().end('a line\n')
     expect(await guest.status).toBe(0)
@@ -48,13 +48,13 @@ describe('listen', () => {
     expect(existsSync(join(dir, 'vm'))).toBe(false)
   })
 
-  test('nobody who comes in time is status 3; an interruption is 130; a path in use is 2', async () => {
+  test('no peer in time is status 3; an interruption is 130; a path in use is 2', async () => {
     const late = await upcall(['vsock', 'listen', `unix:${dir}/s`, '--timeout', '20ms'])
     expect(late.status).toBe(3)
-    expect(late.stderr.text).toMatch(/nobody connected within 20 ms/)
+    expect(late.stderr.text).toMatch(/no peer connected within 20 ms\. Allow more time/)
     const running = await serving(['vsock', 'listen', `unix:${dir}/s`])
     expect(await upcall(['vsock', 'listen', `unix:${dir}/s`])).toMatchObject({ status: 2 })
-    // The look whether somebody lives there was a connection; it was the one.
+    // The check for a live listener was a connection, the only one that it takes.
     running.interrupt()
     expect([0, 130]).toContain(await running.status)
     expect(existsSync(join(dir, 's'))).toBe(false)

@@ -1,13 +1,11 @@
-import { once } from 'node:events'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
+import { errorReport, UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
-import { UsageError } from '../../exit.js'
 import { parseInteger } from '../../options.js'
-import { Admission } from '../../streams/admission.js'
 import { type Endpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { type Incoming, type Listener, openListener } from '../../streams/listener.js'
-import { conclude, converse, failureText, logRefused, notes, sayingOnStderr } from './converse.js'
+import { conclude, converse, logRefused, notes, sayingOnStderr } from './converse.js'
 import {
   addExecOption,
   addListeningOptions,
@@ -19,6 +17,7 @@ import {
   programOf,
   vsockOptionsOf,
 } from './options.js'
+import { serveConnections } from './service.js'
 
 interface Options extends ListeningOptions, ExecOptions {
   keep?: boolean
@@ -30,10 +29,10 @@ const DEFAULT_MAX = 64
 export function addListenCommand(vsock: Command, action: Action): void {
   const command = vsock
     .command('listen')
-    .description('join stdin and stdout, or a program, with whoever connects')
+    .description('listen, and join stdin and stdout, or a program, with the peer that connects')
     .usage('[options] <address> [--exec <command> [argument…]]')
     .argument('<address>', 'where to listen; the port may be any')
-    .option('--keep', 'take connections until interrupted: with --exec a program for each, without it only receive')
+    .option('--keep', 'take connections until interrupted: with --exec one program for each, without it only receive')
     .addOption(
       new Option('--max <n>', `with --keep --exec: connections at once; more wait (default: ${DEFAULT_MAX})`).argParser(
         parseInteger,
@@ -43,15 +42,17 @@ export function addListenCommand(vsock: Command, action: Action): void {
     .addHelpText(
       'after',
       `
-Takes one connection, and removes its socket file before anybody else finds it. --timeout bounds the wait for it. Where it listens is
-said on stderr, with the port that was chosen for any. With --keep and no program, what connections say goes to stdout, one
-connection after the other; stdin is not read.
+Takes one connection, and removes its socket file before another peer finds it. --timeout limits the wait
+for the connection. The address goes to stderr, with the port that was chosen for any. With --keep and no
+program, what the peers send goes to stdout, one connection after the other, and stdin is not read.
 
-hvsock://<path>:<port> is where connections arrive that a guest makes itself to port <port> of its host: <path>_<port>. With --as-vmm it
-is <path>, and this end plays the guest's port <port> for whoever says CONNECT <port>.
+On hvsock://<path>:<port> connections arrive that the guest makes to port <port> of its host; the socket is
+<path>_<port>. With --as-vmm the socket is <path>, and this command plays the guest's port <port>: a client
+says CONNECT <port>.
 
-Exit status: 0 both directions ended in order, 3 nobody came in time, 4 the connection broke, 130 interrupted; with --exec the
-program's own, with --keep 0 after SIGTERM. The program finds the peer's address, as far as it has one, in UPCALL_PEER.
+Exit status: 0 both directions ended in order, 3 no peer connected in time, 4 the connection broke, 130
+interrupted. With --exec it is the program's own status; with --keep it is 0 after SIGTERM. The program
+finds the peer's address in UPCALL_PEER, if the peer has one.
 
 Examples:
   $ upcall vsock listen vsock://any:1024 > received
@@ -66,8 +67,8 @@ async function listen(context: Context, options: Options, address: string, comma
   const program = programOf(options, command)
   checkListening(endpoint, options)
   checkStream(options, endpoint)
-  if (options.max !== undefined && !(options.keep && program)) throw new UsageError('--max: needs --keep and --exec')
-  if (options.max === 0) throw new UsageError('--max: at least 1')
+  if (options.max !== undefined && !(options.keep && program)) throw new UsageError('--max', 'needs --keep and --exec')
+  if (options.max === 0) throw new UsageError('--max', 'must be at least 1')
   if (options.keep) await serveMany(context, options, endpoint, program)
   else await serveOne(context, options, endpoint, program)
 }
@@ -90,8 +91,14 @@ async function serveOne(context: Context, options: Options, endpoint: Endpoint, 
     const incoming = await withinTime(first, io.signal, timeoutMs)
     if (incoming === undefined) {
       if (io.signal.aborted) return
-      const message = `listen ${listener.address}: nobody connected within ${timeoutMs} ms; allow more with --timeout`
-      return await conclude(output, context.exit, 'vsock.listen', { outcome: 'not-sent', error: { code: 'ETIMEDOUT', message } })
+      const error = errorReport({
+        code: 'ETIMEDOUT',
+        op: 'listen',
+        subject: listener.address,
+        what: `no peer connected within ${timeoutMs} ms`,
+        next: 'Allow more time with --timeout.',
+      })
+      return await conclude(output, context.exit, 'vsock.listen', { outcome: 'not-sent', error })
     }
     await listener.stop()
     const stream = incoming.accept()
@@ -103,36 +110,22 @@ async function serveOne(context: Context, options: Options, endpoint: Endpoint, 
 }
 
 async function serveMany(context: Context, options: Options, endpoint: Endpoint, program?: readonly string[]): Promise<void> {
-  const { io, exit } = context
-  if (context.timeoutMs !== undefined) throw new UsageError('--timeout: bounds the wait for one connection; --keep has no end')
+  const { io, exit, timeoutMs } = context
+  if (timeoutMs !== undefined)
+    throw new UsageError('--timeout', 'bounds the wait for one connection, and --keep takes them without end')
   const output = notes(context)
-  const log = new EventLog(output)
-  let connections = 0
-  // Without programs there is one stdout, and one at a time.
-  const admission = new Admission(program ? (options.max ?? DEFAULT_MAX) : 1, async (incoming) => {
-    const connection = ++connections
-    const { remote } = incoming
-    log.event({ event: 'connect', connection, remote }, (paint) => `#${connection} connected ${paint('grey', `(${remote})`)}`)
-    const stream = incoming.accept()
-    const receiveOnly = program === undefined
-    const report = await converse(io, { ...stream, peer: remote, program, receiveOnly, lingerMs: options.linger })
-    log.event({ event: 'disconnect', connection, ...report }, (paint) =>
-      report.error
-        ? `#${connection} ${failureText(report, paint)}`
-        : `#${connection} gone: ${report.sent} bytes sent, ${report.received} received${report.status ? `, status ${report.status}` : ''}`,
-    )
+  const receiveOnly = program === undefined
+  await serveConnections(context, {
+    output,
+    // Without programs there is one stdout, and one connection at a time.
+    max: receiveOnly ? 1 : (options.max ?? DEFAULT_MAX),
+    open: (offer, log) => open(endpoint, options, log, offer),
+    onListening: (listener) => sayListening(output, listener),
+    serve: (incoming) => {
+      const { remote } = incoming
+      return converse(io, { ...incoming.accept(), peer: remote, program, receiveOnly, lingerMs: options.linger })
+    },
   })
-  const listener = await open(endpoint, options, log, (incoming) => admission.offer(incoming))
-  try {
-    sayListening(output, listener)
-    context.exit.servesUntilTold = true
-    if (!io.signal.aborted) await once(io.signal, 'abort')
-  } finally {
-    await listener.stop()
-    admission.stop()
-    await admission.idle()
-    await listener.close()
-  }
   exit.programStatus = 0
 }
 

@@ -1,23 +1,25 @@
 import { Cid, type HybridProfile, hybridProfiles, PORT_ANY, type VsockConnectOptions } from '@upcall/vsock'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Context } from '../../context.js'
-import { UsageError } from '../../exit.js'
+import { UsageError } from '../../errors.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import type { Endpoint } from '../../streams/endpoint.js'
 
-/** The global options that are of a guest with upcall, and mean nothing to a stream. */
+/** The global options that are about a guest with upcall, and mean nothing to a stream. */
 export const notOfStreams: ReadonlySet<string> = new Set(['target', 'arch'])
 
-/** Options that would silently do nothing are refused. */
+/** Refuses options that would silently do nothing. */
 export function checkGlobals({ options }: Context): void {
   for (const [name, value] of Object.entries(options))
     if (notOfStreams.has(name) && value !== undefined)
       throw new UsageError(
-        `--${name}: is for the commands that talk to a guest's upcall service; here the address is an argument`,
+        `--${name}`,
+        "is for the commands that talk to a guest's upcall service",
+        'Here the address is an argument.',
       )
 }
 
-/** What all commands that carry streams can be told. */
+/** The options of all commands that carry streams. */
 export interface StreamOptions {
   halfClose?: boolean
   /** Which of `--half-close` and `--no-half-close` were given. */
@@ -51,10 +53,10 @@ export function addStreamOptions(command: Command): Command {
       command.setOptionValue('halfCloseGiven', given)
     })
   return command
-    .addOption(new Option('--half-close', 'EOF in one direction leaves the other open (default: yes, but for hvsock no)'))
-    .addOption(new Option('--no-half-close', 'EOF of one side is the end of both; what was said until then is delivered'))
+    .addOption(new Option('--half-close', 'EOF in one direction leaves the other open (default: yes; for hvsock: no)'))
+    .addOption(new Option('--no-half-close', 'EOF of one side ends both directions; what was sent before is delivered'))
     .addOption(
-      new Option('--linger <duration>', 'once one direction has ended: how long the other may be silent').argParser(
+      new Option('--linger <duration>', 'after one direction has ended: how long the other may be silent').argParser(
         parseDuration,
       ),
     )
@@ -63,13 +65,13 @@ export function addStreamOptions(command: Command): Command {
 
 export function addConnectingOptions(command: Command): Command {
   return command
-    .option('--retry', 'keep trying to connect, for 30s or what --timeout says')
-    .option('--to-host', 'vsock:// from inside a guest: let the host forward, to reach a sibling VM')
+    .option('--retry', 'keep trying to connect, for 30s or the time of --timeout')
+    .option('--to-host', 'vsock:// inside a guest: let the host forward, to reach a sibling VM')
 }
 
 export function addListeningOptions(command: Command): Command {
   return command
-    .option('--as-vmm', 'hvsock://<path>:<port> to listen on is the path itself: answer CONNECT <port>, as a VMM does')
+    .option('--as-vmm', 'listen on the <path> of hvsock://<path>:<port> itself, and answer CONNECT <port> as a VMM does')
     .addOption(
       new Option('--profile <vmm>', 'with --as-vmm: read CONNECT and pass EOF on exactly as this VMM does').choices(
         hybridProfiles,
@@ -80,47 +82,48 @@ export function addListeningOptions(command: Command): Command {
 
 export function addExecOption(command: Command): Command {
   return command
-    .option('--exec', 'join the connection with a program: all words behind --exec are the program and its arguments')
+    .option('--exec', 'join the connection with a program: all words after --exec are the program and its arguments')
     .argument('[command...]', 'the program of --exec and its arguments')
 }
 
 /** The program to run, if one was asked for. */
 export function programOf({ exec = false }: ExecOptions, command: readonly string[]): readonly string[] | undefined {
-  if (exec && command.length === 0) throw new UsageError('--exec: no program; it is the rest of the line: --exec cat -n')
+  if (exec && command.length === 0)
+    throw new UsageError('--exec', 'no program', 'The program is the rest of the line, as in --exec cat -n.')
   if (!exec && command.length > 0)
-    throw new UsageError(`${JSON.stringify(command[0])}: one address is all; a program is named behind --exec`)
+    throw new UsageError(JSON.stringify(command[0]), 'the command takes one address', 'Write a program after --exec.')
   return exec ? command : undefined
 }
 
-/** What of the options concerns AF_VSOCK. */
+/** The options that concern AF_VSOCK. */
 export function vsockOptionsOf({ bufferSize, toHost }: ConnectingOptions): VsockConnectOptions {
   return { bufferSize, toHost }
 }
 
-/** Options that would silently do nothing are refused, and so is what can only be listened on. `source` is where the user wrote it. */
+/** Refuses options that would silently do nothing, and addresses that can only be listened on. `source` is where the user wrote them. */
 export function checkConnecting(to: Endpoint, source: string, { toHost }: ConnectingOptions): void {
   if (to.transport === 'tcp' ? to.port === 0 : to.transport === 'vsock' && to.port === PORT_ANY)
-    throw new UsageError(`${source}: the port to connect to cannot be any`)
-  if (to.transport === 'vsock' && to.cid === Cid.any) throw new UsageError(`${source}: the CID to connect to cannot be any`)
-  if (toHost && to.transport !== 'vsock') throw new UsageError('--to-host: only a vsock:// address to connect to can use it')
+    throw new UsageError(source, 'the port to connect to cannot be any')
+  if (to.transport === 'vsock' && to.cid === Cid.any) throw new UsageError(source, 'the CID to connect to cannot be any')
+  if (toHost && to.transport !== 'vsock') throw new UsageError('--to-host', 'only a vsock:// address to connect to can use it')
 }
 
 export function checkListening(on: Endpoint, { asVmm, profile, mode }: ListeningOptions): void {
-  if (asVmm && on.transport !== 'hvsock') throw new UsageError('--as-vmm: only an hvsock:// address to listen on can use it')
-  if (profile !== undefined && !asVmm) throw new UsageError('--profile: needs --as-vmm')
+  if (asVmm && on.transport !== 'hvsock') throw new UsageError('--as-vmm', 'only an hvsock:// address to listen on can use it')
+  if (profile !== undefined && !asVmm) throw new UsageError('--profile', 'needs --as-vmm')
   if (mode !== undefined && (on.transport === 'vsock' || on.transport === 'tcp'))
-    throw new UsageError(`--mode: ${on.transport} has no socket file`)
+    throw new UsageError('--mode', `${on.transport} has no socket file`)
 }
 
 export function checkStream({ bufferSize, halfCloseGiven = [] }: StreamOptions, ...endpoints: Endpoint[]): void {
-  if (new Set(halfCloseGiven).size > 1) throw new UsageError('--half-close and --no-half-close: only one of them can be true')
+  if (new Set(halfCloseGiven).size > 1) throw new UsageError('--half-close and --no-half-close', 'only one of them can be true')
   if (bufferSize === undefined) return
-  if (bufferSize < 1) throw new UsageError('--buffer-size: at least 1')
+  if (bufferSize < 1) throw new UsageError('--buffer-size', 'must be at least 1')
   if (!endpoints.some(({ transport }) => transport === 'vsock'))
-    throw new UsageError('--buffer-size: only vsock:// addresses can use it')
+    throw new UsageError('--buffer-size', 'only vsock:// addresses can use it')
 }
 
-/** Breaks the word `--exec` off from what is behind it, which is not upcall's to read. */
+/** Separates `--exec` from the words after it, which are not upcall's to read. */
 export function separateExec(argv: readonly string[]): { argv: string[]; own: readonly string[] } {
   const at = argv.indexOf('--exec')
   const stop = argv.indexOf('--')

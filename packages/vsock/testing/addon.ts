@@ -1,9 +1,9 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { Cid } from '../address.js'
-import type { Binding, Descriptor } from './binding.js'
-import { AddonError, findBinding } from './loader.js'
-import { decodeSockaddrVm, encodeSockaddrVm, LITTLE_ENDIAN, type SockaddrVm } from './sockaddr.js'
+import { Cid } from '../src/address.js'
+import type { Binding, Descriptor } from '../src/native/binding.js'
+import { AddonError, findBinding } from '../src/native/loader.js'
+import { decodeSockaddrVm, encodeSockaddrVm, LITTLE_ENDIAN, type SockaddrVm } from '../src/native/sockaddr.js'
 
 // The addon takes any family's sockaddr, so what it does for AF_VSOCK is tested over AF_UNIX and TCP, with the very same code.
 
@@ -36,7 +36,7 @@ export function addonPath(): string {
 }
 
 function file(path: string): string {
-  return fileURLToPath(new URL(`../../${path}`, import.meta.url))
+  return fileURLToPath(new URL(`../${path}`, import.meta.url))
 }
 
 function sockaddrInet(port: number): Uint8Array {

@@ -1,0 +1,20 @@
+/**
+ * Addresses as text and as values, without a module of Node: for browsers, too.
+ *
+ * @packageDocumentation
+ */
+export {
+  type Address,
+  AddressError,
+  Cid,
+  formatAddress,
+  guestInitiatedPath,
+  type HvsockAddress,
+  isAddressError,
+  type ParseAddressOptions,
+  PORT_ANY,
+  parseAddress,
+  UNIX_PATH_MAX,
+  type UnixAddress,
+  type VsockAddress,
+} from '../address.js'
