@@ -193,9 +193,8 @@ describe.runIf(addon)('the addon', () => {
       const [unix] = FAMILIES
       const target = { family: unix.family, sockaddr: unix.fresh(), backlog: 0 }
       const { listener } = listen(target, {}, undefined, { ...binding, accept: () => undefined })
-      const attempts = Array.from(
-        { length: 3 },
-        () => void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep),
+      const attempts = Array.from({ length: 3 }, () =>
+        connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep),
       )
       const results = await Promise.allSettled(attempts)
       expect(results.map((result) => (result.status === 'rejected' ? result.reason.code : 'connected'))).toEqual([
