@@ -113,3 +113,15 @@ bool up_export(napi_env env, napi_value exports, const struct up_function* funct
   }
   return true;
 }
+
+bool up_export_numbers(napi_env env, napi_value exports, const struct up_number* numbers, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    napi_value number;
+    if (napi_create_int32(env, numbers[i].value, &number) != napi_ok ||
+        napi_set_named_property(env, exports, numbers[i].name, number) != napi_ok) {
+      up_throw_napi(env);
+      return false;
+    }
+  }
+  return true;
+}

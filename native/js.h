@@ -28,6 +28,11 @@ struct up_function {
   napi_callback call;
 };
 
+struct up_number {
+  const char* name;
+  int value;
+};
+
 /* Throws what N-API itself has to say about its last failure, unless an exception is pending already. Returns NULL. */
 napi_value up_throw_napi(napi_env env);
 
@@ -56,5 +61,8 @@ napi_value up_new_number(napi_env env, double value);
 
 /* Puts functions on the module's exports. */
 bool up_export(napi_env env, napi_value exports, const struct up_function* functions, size_t count);
+
+/* Puts numbers on the module's exports. */
+bool up_export_numbers(napi_env env, napi_value exports, const struct up_number* numbers, size_t count);
 
 #endif

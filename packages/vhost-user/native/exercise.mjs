@@ -3,36 +3,15 @@
 //
 //   node packages/vhost-user/native/exercise.mjs <path of upcall_vhost_user.node>
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
-import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
+import { abstractAddress, collected, endThreads, exercise, loadAddon, ready as readyOf } from '../../../native/exercise.mjs'
 
-const path = isMainThread ? process.argv[2] : workerData.path
-const addon = { exports: {} }
-process.dlopen(addon, path)
-const binding = addon.exports
+const binding = loadAddon()
+const address = (name) => abstractAddress(binding, name)
+const ready = (descriptor, events = binding.READABLE) => readyOf(binding, descriptor, events)
 
 const PAGE = 4096
-
-function address(name = `upcall-exercise-${process.pid}-${Math.random()}`) {
-  const bytes = Buffer.alloc(3 + name.length)
-  new Uint16Array(bytes.buffer, bytes.byteOffset, 1)[0] = binding.AF_UNIX
-  bytes.write(name, 3)
-  return bytes
-}
-
-function ready(descriptor, events = binding.READABLE) {
-  return new Promise((resolve) => {
-    binding.watch(descriptor, events, (seen) => {
-      binding.unwatch(descriptor)
-      resolve(seen)
-    })
-  })
-}
 
 async function pair() {
   const listener = binding.socket(binding.AF_UNIX)
@@ -193,14 +172,7 @@ const checks = {
 
   async 'a thread that ends takes all it had with it'() {
     const before = await left()
-    for (const end of ['terminate', 'exit']) {
-      const worker = new Worker(fileURLToPath(import.meta.url), { workerData: { path, end } })
-      // A message that is still in the port when the thread ends comes in the same turn as 'exit'.
-      const exited = once(worker, 'exit')
-      await once(worker, 'message')
-      if (end === 'terminate') await worker.terminate()
-      await exited
-    }
+    await endThreads(import.meta.url)
     assert.deepEqual(await left(), before)
   },
 }
@@ -212,7 +184,7 @@ function forget() {
 }
 
 /** In the thread: memory mapped, bells watched, a socket with descriptors on the way; then the thread ends. */
-async function beEnded() {
+async function prepareToEnd() {
   const [client, server] = await pair()
   const file = binding.memfd(PAGE)
   const { windows } = binding.map(file, 0, PAGE, PAGE, PAGE)
@@ -221,36 +193,13 @@ async function beEnded() {
   binding.watch(bell, binding.READABLE, () => {})
   binding.watch(server, binding.READABLE, () => {})
   binding.send(client, Buffer.from('x'), [file, bell])
-  parentPort.postMessage('ready')
-  if (workerData.end === 'exit') process.exit(0)
 }
 
-/** Open descriptors and mapped guest memories, once everything is collected that will be. */
+/** Open descriptors and mapped guest memories, after everything is collected that can be. */
 async function left() {
-  setFlagsFromString('--expose-gc')
-  const collectGarbage = runInNewContext('gc')
-  for (let i = 0; i < 10; i++) {
-    collectGarbage()
-    await turn()
-  }
+  await collected()
   const mappings = readFileSync('/proc/self/maps', 'utf8').match(/memfd:guest-memory/g)?.length ?? 0
   return { descriptors: readdirSync('/proc/self/fd').length, mappings }
 }
 
-if (isMainThread) {
-  // The first timer, thread and file of a process open descriptors that stay.
-  await new Promise((resolve) => setTimeout(resolve, 1))
-  let done = 0
-  for (const [name, check] of Object.entries(checks)) {
-    try {
-      await check()
-      done++
-    } catch (error) {
-      console.error(`exercise: ${name}:`, error)
-      process.exit(1)
-    }
-  }
-  console.log(`passed ${done} checks on Node ${process.versions.node} ${process.arch}`)
-} else {
-  await beEnded()
-}
+await exercise(checks, prepareToEnd)

@@ -20,10 +20,7 @@ static const struct up_function functions[] = {
     {"unref", up_js_unref},     {"close", up_js_close},
 };
 
-static const struct {
-  const char* name;
-  int value;
-} constants[] = {
+static const struct up_number numbers[] = {
     {"READABLE", UV_READABLE},
     {"WRITABLE", UV_WRITABLE},
     {"AF_UNIX", AF_UNIX},
@@ -32,10 +29,6 @@ static const struct {
 
 NAPI_MODULE_INIT() {
   if (!up_export(env, exports, functions, UP_COUNT(functions))) return NULL;
-  for (size_t i = 0; i < UP_COUNT(constants); i++) {
-    napi_value value = up_new_number(env, constants[i].value);
-    if (!value) return NULL;
-    UP_TRY(env, napi_set_named_property(env, exports, constants[i].name, value));
-  }
+  if (!up_export_numbers(env, exports, numbers, UP_COUNT(numbers))) return NULL;
   return exports;
 }

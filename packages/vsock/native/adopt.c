@@ -17,7 +17,7 @@ napi_value vs_js_placeholder(napi_env env, napi_callback_info info) {
   return up_descriptor_new(env, ends[0]);
 }
 
-/* Identifies the file that a descriptor number refers to. By libuv, because the fstat of a new glibc does not link with an old one. */
+/* Identifies the file that a descriptor refers to. By libuv: the fstat of a new glibc does not link with an old one. */
 static bool inode_of(int fd, uint64_t* inode) {
   uv_fs_t request;
   int error = uv_fs_fstat(NULL, &request, fd, NULL);

@@ -7,15 +7,10 @@ import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
-import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
+import { abstractAddress, collected, endThreads, exercise, loadAddon, ready as readyOf } from '../../../native/exercise.mjs'
 
-const path = isMainThread ? process.argv[2] : workerData.path
-const addon = { exports: {} }
-process.dlopen(addon, path)
-const binding = addon.exports
+const binding = loadAddon()
+const ready = (descriptor, events) => readyOf(binding, descriptor, events)
 
 const LOOPBACK = [127, 0, 0, 1]
 const wide = 256 * 1024
@@ -28,15 +23,8 @@ function inet(port) {
   return bytes
 }
 
-function abstractUnix(name) {
-  const bytes = Buffer.alloc(3 + name.length)
-  new Uint16Array(bytes.buffer, bytes.byteOffset, 1)[0] = binding.AF_UNIX
-  bytes.write(name, 3)
-  return bytes
-}
-
 const families = {
-  unix: { family: 'AF_UNIX', address: () => abstractUnix(`upcall-exercise-${process.pid}-${Math.random()}`) },
+  unix: { family: 'AF_UNIX', address: () => abstractAddress(binding) },
   tcp: { family: 'AF_INET', address: () => inet(0) },
 }
 
@@ -45,15 +33,6 @@ function listening({ family, address }, backlog = 16) {
   binding.bind(descriptor, address())
   binding.listen(descriptor, backlog)
   return descriptor
-}
-
-function ready(descriptor, events) {
-  return new Promise((resolve) => {
-    binding.watch(descriptor, events, (seen) => {
-      binding.unwatch(descriptor)
-      resolve(seen)
-    })
-  })
 }
 
 async function connected(family, address) {
@@ -254,20 +233,13 @@ const checks = {
 
   async 'a thread that ends takes its descriptors with it'() {
     const before = await leastDescriptors()
-    for (const end of ['terminate', 'exit']) {
-      const worker = new Worker(fileURLToPath(import.meta.url), { workerData: { path, end } })
-      // A message that is still in the port when the thread ends comes in the same turn as 'exit'.
-      const exited = once(worker, 'exit')
-      await once(worker, 'message')
-      if (end === 'terminate') await worker.terminate()
-      await exited
-    }
+    await endThreads(import.meta.url)
     assert.equal(await leastDescriptors(), before)
   },
 }
 
 /** In the thread: a listener that waits, a connect that waits, a descriptor without a watcher; then the thread ends. */
-async function beEnded() {
+async function prepareToEnd() {
   const listener = listening(families.tcp, 0)
   const address = binding.getsockname(listener)
   for (let i = 0; i < 4; i++) {
@@ -280,8 +252,6 @@ async function beEnded() {
   binding.socket(binding.AF_UNIX)
   const [client] = await pair(families.unix)
   adopt(client)
-  parentPort.postMessage('ready')
-  if (workerData.end === 'exit') process.exit(0)
 }
 
 function openDescriptors() {
@@ -295,31 +265,10 @@ function forget(watched) {
   binding.unwatch(descriptor)
 }
 
-/** How many are left once everything is collected that will be. */
+/** How many are left after everything is collected that can be. */
 async function leastDescriptors() {
-  setFlagsFromString('--expose-gc')
-  const collectGarbage = runInNewContext('gc')
-  for (let i = 0; i < 10; i++) {
-    collectGarbage()
-    await turn()
-  }
+  await collected()
   return openDescriptors()
 }
 
-if (isMainThread) {
-  // The first timer, thread and file of a process open descriptors that stay.
-  await new Promise((resolve) => setTimeout(resolve, 1))
-  let done = 0
-  for (const [name, check] of Object.entries(checks)) {
-    try {
-      await check()
-      done++
-    } catch (error) {
-      console.error(`exercise: ${name}:`, error)
-      process.exit(1)
-    }
-  }
-  console.log(`passed ${done} checks on Node ${process.versions.node} ${process.arch}`)
-} else {
-  await beEnded()
-}
+await exercise(checks, prepareToEnd)

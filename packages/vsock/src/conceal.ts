@@ -1,14 +1,14 @@
 import { Socket } from 'node:net'
 
-// TLS takes the handle of a net.Socket and talks to it below JavaScript: its end is the handle's shutdown, which no `_final` sees. Of
-// a stream that shows no handle it calls the methods. So a socket whose end() has to wait shows none, except to net.Socket's own code.
-// HTTP/2 takes the handle too, but ends the socket by end(). Over methods it drops what a slow reader has not taken when both directions
-// have ended, so to HTTP/2 the socket shows its handle.
+// TLS takes the handle of a net.Socket and uses it below JavaScript: its end is the handle's shutdown, which `_final` does not see. Where
+// a stream shows no handle, TLS calls its methods. So a socket whose end() has to wait shows its handle only to net.Socket's own code.
+// HTTP/2 takes the handle too, but ends the socket by end(). Through methods HTTP/2 drops what a slow reader has not taken when both
+// directions have ended, so a socket shows its handle to HTTP/2.
 
 type Prototype = Record<string, unknown>
 type Method = (this: unknown, ...args: unknown[]) => unknown
 
-/** Net.Socket's own code that uses the handle. Only `_onTimeout` calls user code before it returns, by an event. */
+/** The methods of net.Socket that use the handle. Only `_onTimeout` calls user code before it returns, by an event. */
 const METHODS = [
   '_read',
   '_writeGeneric',
@@ -29,7 +29,7 @@ const GETTERS = ['pending', 'bytesRead', 'bytesWritten', 'bufferSize']
 
 let depth = 0
 
-/** Runs `fn`, to which concealed sockets show their handle. */
+/** Runs `fn`. Concealed sockets show it their handle. */
 export function withHandle<T>(fn: () => T): T {
   depth++
   try {
@@ -44,7 +44,7 @@ export function concealing<T extends Socket>(shown: T): T {
   const members: PropertyDescriptorMap = {}
   for (const name of METHODS) {
     const method = (shown as unknown as Prototype)[name] as Method | undefined
-    // Not every version has all of them.
+    // Not every version of Node has all of them.
     if (typeof method === 'function')
       members[name] = hidden(function (this: unknown, ...args: unknown[]) {
         depth++
@@ -99,7 +99,7 @@ export function concealing<T extends Socket>(shown: T): T {
     }
     return this
   })
-  // Listeners of what it emits while its own code is at work are not that code.
+  // The listeners of its events are not net.Socket's own code.
   members.emit = hidden(function (this: Socket, ...args: unknown[]) {
     const own = depth
     depth = 0
@@ -109,7 +109,7 @@ export function concealing<T extends Socket>(shown: T): T {
       depth = own
     }
   })
-  // A socket that is connected again is a new one until then.
+  // A socket that connects again is like a new socket until it is connected.
   members.connect = hidden(function (this: Socket, ...args: unknown[]) {
     Object.setPrototypeOf(this, shown)
     once.call(this, 'connect', () => Object.setPrototypeOf(this, prototype))
@@ -120,8 +120,8 @@ export function concealing<T extends Socket>(shown: T): T {
 }
 
 /**
- * TLS drops what it has deciphered and not handed on yet when the stream below it closes, and destroys that stream when it closes
- * itself. So the end of both directions does not close this one. An error still does.
+ * When the stream below TLS closes, TLS drops what it has deciphered and not handed on yet. When TLS closes, it destroys that stream.
+ * So the end of both directions does not close this stream. An error still does.
  */
 function keepOpen(socket: Socket): void {
   const state = (socket as unknown as { _readableState: { autoDestroy: boolean } })._readableState
@@ -129,15 +129,15 @@ function keepOpen(socket: Socket): void {
 }
 
 /**
- * Shows the handle from here on. HTTP/2 does not answer the peer's end with one of its own; without half-close the peer's end is the
- * end of both directions.
+ * Shows the handle from here on. HTTP/2 does not answer the peer's end with an end of its own. Without half-close, the peer's end is
+ * the end of both directions.
  */
 function show(socket: Socket, shown: Socket): void {
   Object.setPrototypeOf(socket, shown)
   socket.once('end', () => socket.end())
 }
 
-/** Whether Node's HTTP/2 is asking. Nothing but the stack tells it from TLS. */
+/** Whether Node's HTTP/2 is asking. Only the stack tells HTTP/2 from TLS. */
 function isHttp2(): boolean {
   const { prepareStackTrace, stackTraceLimit } = Error
   try {

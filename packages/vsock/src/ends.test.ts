@@ -7,6 +7,7 @@ import { Duplex, PassThrough } from 'node:stream'
 import * as tls from 'node:tls'
 import type { Clock } from '@upcall/foundation/clock'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { FiredClock } from '../testing/fired-clock.js'
 import { connect } from './connect.js'
 import { type HybridServer, type ListenHybridOptions, listenHybrid, type Refusal } from './hybrid.js'
 import { listen, type VsockServer } from './listen.js'
@@ -89,22 +90,6 @@ class Guest extends Duplex {
   }
 }
 
-function manualClock(): Clock & { fire(ms: number): void; pending: () => number } {
-  const timers = new Set<{ ms: number; fn: () => void }>()
-  return {
-    now: () => 0,
-    setTimer(ms, fn) {
-      const timer = { ms, fn }
-      timers.add(timer)
-      return () => timers.delete(timer)
-    },
-    fire(ms) {
-      for (const timer of [...timers]) if (timer.ms === ms && timers.delete(timer)) timer.fn()
-    },
-    pending: () => timers.size,
-  }
-}
-
 const errno = (code: string) => Object.assign(new Error(code), { code })
 
 it('answers a dialer that half-closes before the reply', async () => {
@@ -134,7 +119,7 @@ it('drops a dialer that half-closes before the reply where its EOF shuts both wa
 it.each(['at once', 'after it had half-closed'])(
   'drops a dialer that closes before the reply %s, and aborts its route',
   async (when) => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     let signal: AbortSignal | undefined
     const server = await serve({
       clock,
@@ -152,7 +137,7 @@ it.each(['at once', 'after it had half-closed'])(
     } else {
       dialer.end('CONNECT 52\n')
       // The deadline, and the next look at the dialer.
-      await until(() => clock.pending() === 2)
+      await until(() => clock.pending === 2)
       expect(server.refusals).toEqual([])
       dialer.destroy()
       await new Promise((resolve) => dialer.once('close', resolve))
@@ -383,13 +368,14 @@ describe('TLS to a VMM without half-close', () => {
   /** The client asks and ends at once; `answer` is what the guest does when it has seen that. */
   async function ask(answer: (guest: tls.TLSSocket) => void, clock?: Clock) {
     const guests = await guestAt('guest')
+    async function answerLate(guest: tls.TLSSocket) {
+      for (let i = 0; i < 200; i++) await new Promise(setImmediate)
+      answer(guest)
+    }
     guests.on('connection', (socket) => {
       const guest = new tls.TLSSocket(socket, { ...options, isServer: true, pskCallback: () => psk } as tls.TLSSocketOptions)
       guest.on('error', () => {}).resume()
-      guest.once('end', async () => {
-        for (let i = 0; i < 200; i++) await new Promise(setImmediate)
-        answer(guest)
-      })
+      guest.once('end', () => void answerLate(guest))
     })
     await serve({ profile: 'firecracker', route: () => connect(`unix:${dir}/guest`) })
     const socket = await connect(`hvsock://${path}:52`, { clock, lingerMs: 250 })
@@ -413,14 +399,14 @@ describe('TLS to a VMM without half-close', () => {
   }
 
   it("loses nothing of the guest's answer", async () => {
-    const { socket, ended, closed, received } = await ask((guest) => guest.end(Buffer.alloc(1 << 20)), manualClock())
+    const { socket, ended, closed, received } = await ask((guest) => guest.end(Buffer.alloc(1 << 20)), new FiredClock())
     expect([await ended, received()]).toEqual(['end', 1 << 20])
     await closed
     expect(socket.destroyed).toBe(true)
   })
 
   it('keeps what it has deciphered for a client that reads late', async () => {
-    const { client, socket, ended, closed, received } = await ask((guest) => guest.end(Buffer.alloc(10_000)), manualClock())
+    const { client, socket, ended, closed, received } = await ask((guest) => guest.end(Buffer.alloc(10_000)), new FiredClock())
     client.pause()
     // Both directions are over before the client reads.
     await until(() => socket.readableEnded && socket.writableFinished)
@@ -432,7 +418,7 @@ describe('TLS to a VMM without half-close', () => {
   })
 
   it('fails loudly when the guest stays silent', async () => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     const { ended, received } = await ask(() => clock.fire(250), clock)
     expect(await ended).toMatchObject({ code: 'ETIMEDOUT', op: 'shutdown' })
     expect(received()).toBe(0)

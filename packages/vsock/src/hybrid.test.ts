@@ -4,8 +4,8 @@ import { connect as netConnect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Duplex, PassThrough } from 'node:stream'
-import type { Clock } from '@upcall/foundation/clock'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { FiredClock } from '../testing/fired-clock.js'
 import { connect } from './connect.js'
 import { type HybridServer, type ListenHybridOptions, listenHybrid, type Refusal } from './hybrid.js'
 import { listen, type VsockServer } from './listen.js'
@@ -192,23 +192,8 @@ it('waits for the pieces of a command as Cloud Hypervisor does', async () => {
 })
 
 describe('before the reply', () => {
-  const manualClock = (): Clock & { fire(): void; pending: () => number } => {
-    const timers = new Set<() => void>()
-    return {
-      now: () => 0,
-      setTimer(_ms, fn) {
-        timers.add(fn)
-        return () => timers.delete(fn)
-      },
-      fire() {
-        for (const fn of [...timers]) if (timers.delete(fn)) fn()
-      },
-      pending: () => timers.size,
-    }
-  }
-
   it('closes a dialer that says nothing by the deadline, and one whose guest stays silent', async () => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     let routed: AbortSignal | undefined
     const server = await serve({
       clock,
@@ -228,17 +213,17 @@ describe('before the reply', () => {
       { port: 52, reason: 'timeout' },
     ])
     await until(() => routed?.aborted === true)
-    expect(clock.pending()).toBe(0)
+    expect(clock.pending).toBe(0)
   })
 
   it('has no deadline any more once it has answered', async () => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     await serve({ clock })
     guest.on('connection', (socket) => socket.pipe(socket))
     const dialer = await raw()
     dialer.write('CONNECT 52\n')
     await until(() => dialer.heard() !== '')
-    expect(clock.pending()).toBe(0)
+    expect(clock.pending).toBe(0)
   })
 
   it('aborts the route when the dialer goes away, and destroys what comes too late', async () => {

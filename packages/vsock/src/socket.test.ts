@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { connect as connectHttp2, createServer as createHttp2Server } from 'node:http2'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Clock } from '@upcall/foundation/clock'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { FiredClock } from '../testing/fired-clock.js'
 import { type ConnectOptions, connect } from './connect.js'
 import { listen, type VsockServer } from './listen.js'
 import type { VsockSocket } from './socket.js'
@@ -26,26 +26,6 @@ async function pair(options: ConnectOptions): Promise<{ near: VsockSocket; far: 
   const accepted = new Promise<VsockSocket>((resolve) => server.once('connection', resolve))
   const near = await connect(`unix:${dir}/s`, options)
   return { near, far: await accepted }
-}
-
-/** A clock whose timers fire only when the test says so. */
-function manualClock(): Clock & { fire(): void; readonly pending: number } {
-  const timers = new Set<() => void>()
-  return {
-    now: () => 0,
-    setTimer(_ms, fn) {
-      timers.add(fn)
-      return () => timers.delete(fn)
-    },
-    fire() {
-      const due = [...timers]
-      timers.clear()
-      for (const fn of due) fn()
-    },
-    get pending() {
-      return timers.size
-    },
-  }
 }
 
 const once = (socket: VsockSocket, event: string) => new Promise<unknown>((resolve) => socket.once(event, resolve))
@@ -79,7 +59,7 @@ describe('end() with half-close', () => {
 
 describe('end() without half-close', () => {
   it('flushes, and holds EOF back until the peer has ended: nothing the peer says is lost', async () => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     const { near, far } = await pair({ halfClose: false, clock })
     let asked = ''
     let sawEnd = false
@@ -106,7 +86,7 @@ describe('end() without half-close', () => {
   })
 
   it('is immediate if the peer has ended already', async () => {
-    const { near, far } = await pair({ halfClose: false, clock: manualClock() })
+    const { near, far } = await pair({ halfClose: false, clock: new FiredClock() })
     far.end()
     await once(near.resume(), 'end')
     near.end()
@@ -115,7 +95,7 @@ describe('end() without half-close', () => {
   })
 
   it('fails loudly when the peer stays silent for lingerMs', async () => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     const { near } = await pair({ halfClose: false, lingerMs: 250, clock })
     near.end('question')
     await expect.poll(() => clock.pending).toBe(1)
@@ -127,7 +107,7 @@ describe('end() without half-close', () => {
   })
 
   it('does not count a peer as silent that goes on sending, or whose bytes are still unread', async () => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     const { near, far } = await pair({ halfClose: false, clock })
     near.end('question')
     await expect.poll(() => clock.pending).toBe(1)
@@ -147,7 +127,7 @@ describe('end() without half-close', () => {
 
   it('does not hold up destroySoon(), before or after end()', async () => {
     for (const endFirst of [false, true]) {
-      const clock = manualClock()
+      const clock = new FiredClock()
       const { near, far } = await pair({ halfClose: false, clock })
       const said = text(far)
       near.write('flushed')
@@ -163,7 +143,7 @@ describe('end() without half-close', () => {
   })
 
   it('leaves no timer behind when the socket is destroyed', async () => {
-    const clock = manualClock()
+    const clock = new FiredClock()
     const { near } = await pair({ halfClose: false, clock })
     near.end()
     await expect.poll(() => clock.pending).toBe(1)

@@ -1,7 +1,9 @@
 import { once } from 'node:events'
+import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { addonIfBuilt, openDescriptors, standInForVsock } from '../../testing/addon.js'
 import { type Address, formatAddress, PORT_ANY } from '../address.js'
+import { bindServer } from '../bind-server.js'
 import { connect as connectTo } from '../connect.js'
 import { isVsockError } from '../errors.js'
 import { listen, type VsockServer } from '../listen.js'
@@ -330,6 +332,16 @@ describe.runIf(addon && hasVsock(addon))("this kernel's AF_VSOCK, without connec
     await server.close()
     const again = await serve(formatAddress(server.address))
     expect(again.address).toEqual(server.address)
+  })
+
+  it("binds a server of the caller's to a port that the kernel chooses", async () => {
+    const server = createServer()
+    const bound = await bindServer(server, 'vsock://any:any')
+    expect(server.address()).toBe(formatAddress(bound.address))
+    await expect(bindServer(createServer(), bound.address)).rejects.toMatchObject({ code: 'EADDRINUSE' })
+    await bound.close()
+    expect([server.listening, server.address()]).toEqual([false, null])
+    await (await bindServer(server, bound.address)).close()
   })
 
   it("refuses a CID that is not this machine's", async () => {
