@@ -20,6 +20,7 @@ const suites = {
   'vhost-user': { load: () => import('./suites/vhost-user.mjs'), always: true },
   'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
   shim: { load: () => import('./suites/shim.mjs'), always: true },
+  vmm: { load: () => import('./suites/vmm.mjs'), always: true },
   aarch64: { load: () => import('./suites/aarch64.mjs'), always: true, image: aarch64Image, lacks: missingForAarch64 },
   soak: { load: () => import('./suites/soak.mjs'), always: true },
   bench: { load: () => import('./suites/bench.mjs'), always: false },

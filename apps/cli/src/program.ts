@@ -35,7 +35,7 @@ export function createProgram(io: Io, exit: ExitStatus): Command {
     .addOption(new Option('-t, --target <address>', 'the guest; a missing port is 219 (default: $UPCALL_TARGET)'))
     .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))
     .addOption(
-      new Option('--timeout <duration>', 'time limit of each operation, with its connecting: 500ms, 5s, 2m').argParser(
+      new Option('--timeout <duration>', 'time limit of each operation, connecting included: 500ms, 5s, 2m').argParser(
         parseDuration,
       ),
     )

@@ -100,7 +100,10 @@ test('what would harm the guest, or cannot be, is refused with status 2', async 
     [['cpu', 'add', '2', '--present', '0-3'], /present already/],
     [['mmio', 'add', '--base', '0', '--size', '0', '--irq', '5'], /size: must be from 1 to 2\^64 − 1, got 0$/],
     [['mmio', 'add', '--base', '0xffffffffffffffff', '--size', '2', '--irq', '5'], /ends after 2\^64/],
-    [['mmio', 'add', '--base', '1', '--size', '1', '--irq', '0'], /irq: must be from 1 .*: an x86_64 kernel takes 0 for no interrupt/],
+    [
+      ['mmio', 'add', '--base', '1', '--size', '1', '--irq', '0'],
+      /irq: must be from 1 .*: an x86_64 kernel takes 0 for no interrupt/,
+    ],
     [['pci', 'add', '00:20.0'], /slot/],
     [['pci', 'add', '0001:00:05.0'], /domain/],
     [['request', '--type', '3', '--load', 'zz'], /load: must be pairs of hexadecimal digits, got "zz"$/],

@@ -92,10 +92,10 @@ function size(text: string): number {
   const unit = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[match?.[2]?.toUpperCase() ?? ''] ?? Number.NaN
   const bytes = Number(match?.[1]) * unit
   if (Number.isSafeInteger(bytes) && bytes > 0) return bytes
-  throw new InvalidArgumentError('It is a number of bytes, or one with K, M or G behind it, such as 512M.')
+  throw new InvalidArgumentError('It is a number of bytes, or a number with K, M or G after it, such as 512M.')
 }
 
-// Who read it has gone, or its disk is full: no reason for a VMM to end. The demo, which has nobody to play for, looks for itself.
+// The reader has gone, or its disk is full: a VMM goes on all the same. The demo, which plays for the reader, checks for itself.
 process.stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
   if (code !== 'EPIPE') process.stderr.write(`vmm-shim: stdout: ${message}\n`)
 })

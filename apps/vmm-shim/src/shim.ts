@@ -44,7 +44,7 @@ export interface Shim<M extends Machine> extends AsyncDisposable {
   readonly manager: DeviceManager<Arch>
   /** Where the guest's upcall service is reached from outside. */
   readonly address: HvsockAddress
-  /** Ends everything that was started, and removes every file. Twice is once. */
+  /** Ends everything that was started, and removes every file. Idempotent. */
   close(): Promise<void>
 }
 
@@ -52,7 +52,7 @@ export interface Shim<M extends Machine> extends AsyncDisposable {
 export interface GuestParts<M extends Machine> {
   /** Makes the machine, whose guest boots from then on. What it adds to `closers` is closed last to first. */
   start(context: { directory: string; closers: (() => Promise<void> | void)[]; log: Log }): Promise<M> | M
-  /** The guest's end of a vsock port; undefined or a rejection closes whoever asks. */
+  /** The guest's end of a vsock port; undefined or a rejection closes the connection that asks. */
   route(machine: M, port: number, signal: AbortSignal): Promise<Duplex | undefined> | Duplex | undefined
   /** How long a connection may take to be handed over, in milliseconds. Default 2000. */
   handshakeMs?: number | undefined
@@ -101,7 +101,7 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
       remote: formatAddress(address),
       replyTimeouts: options.replyTimeouts,
       ...(options.clock && { clock: options.clock }),
-      // Both ends are on this machine: waiting longer than this spares nobody.
+      // Both ends are on this machine: a longer wait spares nothing.
       reconnect: { maxDelayMs: 250, budgetMs: parts.budgetMs },
     })
     closers.push(() => manager.close())

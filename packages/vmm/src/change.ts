@@ -128,7 +128,7 @@ async function released<E extends Entry>(context: Context<E>, { entry, release, 
   } catch (error) {
     entry.status = mayHaveHappened(error) ? 'unknown' : 'present'
     if (!isGuestError(error)) throw error
-    // A device that another program in the guest has let go of is as good as one that was asked for.
+    // Another program in the guest, such as its own hotplug, may have removed the device already.
     const failed: unknown[] = []
     const guest = await context.report().catch((cause) => void failed.push(cause))
     if (failed.length > 0) throw incomplete(context.about, [error, ...failed])

@@ -13,7 +13,7 @@ export interface Cpu {
   status: DeviceStatus
 }
 
-/** A file of the host behind a block device. */
+/** A file of the host that a block device reads and writes. */
 export interface Disk {
   readonly pathOnHost: string
   readonly isReadOnly: boolean
@@ -29,7 +29,7 @@ export interface Drive extends Disk {
 export interface PciDevice {
   readonly id: string
   readonly place: Bdf
-  /** Without a disk it is some device, with nothing behind it. */
+  /** Without a disk it is some device without a file. */
   readonly disk?: Disk | undefined
   status: DeviceStatus
 }

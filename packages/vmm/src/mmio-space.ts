@@ -14,7 +14,7 @@ export const WINDOW_SIZE = 0x2000n
 const FIRST_BASE: Record<Arch, bigint> = { x86_64: 0xd000_0000n, aarch64: 0x4000_0000n }
 const WINDOWS = 128n
 
-/** The lines that one device has to itself, and one that any number may share. Figures: Dragonball. */
+/** The lines that one device has to itself, and a line that any number of devices may share. Figures: Dragonball. */
 const LINES: Record<Arch, { first: number; last: number; shared?: number }> = {
   x86_64: { first: 6, last: 15, shared: 5 },
   // Dragonball shares 32 here, but the kernel shares only 5 (protocol, fact 13), so 32 is a line like the others.
@@ -22,8 +22,8 @@ const LINES: Record<Arch, { first: number; last: number; shared?: number }> = {
 }
 
 /**
- * The lowest window and line that nothing in `taken` has, or undefined if there is none. What is free follows from what is taken, so
- * that nothing can be freed twice or forgotten.
+ * The lowest window and line that nothing in `taken` has; undefined if there is none. What is free follows from what is taken, so it
+ * cannot be freed twice or forgotten.
  */
 export function nextWindow(arch: Arch, taken: readonly Window[]): Window | undefined {
   const irq = nextLine(arch, taken)

@@ -15,7 +15,7 @@ export function nextFunction(taken: readonly Bdf[]): Bdf | undefined {
   return undefined
 }
 
-/** @throws VmError `INVALID` for what is no address, or none on this machine's one bus. */
+/** @throws VmError `INVALID` unless it is the address of a place on bus 0. */
 export function readBdf(text: string): Bdf {
   const bdf = parseAddress(text)
   if (bdf.bus !== 0) throw refused(text, 'this machine has bus 00 only', 'Choose a place on it.')

@@ -43,7 +43,7 @@ export function settle(inventory: Inventory, guest: GuestReport): Settlement {
   }
 }
 
-/** A guest that was booted afresh has nothing that it was not booted with. */
+/** A new guest has nothing but what it was booted with. */
 export function settleAsAbsent(inventory: Inventory): Settlement {
   return {
     cpus: { present: [], absent: unknownCpus(inventory) },

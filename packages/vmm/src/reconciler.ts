@@ -57,8 +57,8 @@ export class Reconciler {
   }
 
   /**
-   * Settles what is unknown: what the guest has is present, what it does not have is taken away. A dead guest is replaced by one that
-   * finds only what was certain. What is done before it fails is done, and told by the next one that does not.
+   * Settles what is unknown: what the guest has is present, what it does not have is taken out. A dead guest is replaced by another one,
+   * which finds only what was certain. A run that fails keeps what it has done by then, and the next run that succeeds tells of it.
    *
    * @throws the client's error if the guest cannot be asked; what was unknown then stays so, unless the guest was dead.
    */
@@ -90,8 +90,9 @@ export class Reconciler {
   }
 
   /**
-   * What a guest has forgotten that was reset: that it is to leave spare vCPUs alone, which it starts like all others, and which windows it
-   * was given. Windows are told to one that does not say what it has, too: it refuses those it has. Resolves with whether there was anything to tell.
+   * A guest that was reset has forgotten two things. It brings spare vCPUs online, which it is to leave alone, and it does not know the
+   * windows that it was given. A guest that does not say what it has is told of all windows: it refuses those that it has. Resolves with
+   * whether there was anything to tell.
    */
   async #tellAgain(guest: GuestReport | undefined, signal: AbortSignal): Promise<boolean> {
     const { resets, spares } = this.#machine

@@ -141,7 +141,7 @@ describe('a controller that dies and takes its VM up again', () => {
           await using rig = await makeRig({ arch, maxCpus: 4, onRequest: () => atRequest() })
           const { machine } = rig
           let controller = new Controller(rig)
-          // The guest gets a request and does it; the reply finds nobody.
+          // The guest gets a request and does it; there is no controller for its reply.
           atRequest = () => void controller.step()
           await controller.ready()
           for (const each of FIRST) await make(controller.vm, each)

@@ -35,7 +35,7 @@ describe('the order of things', () => {
     expect(await rig.vm.resize(1)).toEqual({ added: [], removed: [2, 1], present: [0] })
   })
 
-  it('asks nobody for what is there already', async () => {
+  it('sends nothing for what is there already', async () => {
     await using rig = await makeRig({ cpus: 2 })
     expect(await rig.vm.resize(2)).toEqual({ added: [], removed: [], present: [0, 1] })
     expect(rig.machine.events).toEqual([])
@@ -51,8 +51,8 @@ describe('a guest where other programs are at work', () => {
     await vm.addDrive('vdb', DISK)
     const { place } = await vm.addPci('net1')
     const { window } = (await vm.addDrive('vdc', DISK))!
-    machine.kernel.pci!.remove({ type: 'DEL_PCI', ...place }, there)
-    machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
+    void machine.kernel.pci!.remove({ type: 'DEL_PCI', ...place }, there)
+    void machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
     await vm.removePci('net1')
     await vm.removeDrive('vdc')
     const { believed } = await vm.view()
@@ -65,7 +65,7 @@ describe('a guest where other programs are at work', () => {
     const { vm, machine } = rig
     const { window } = await vm.addDrive('vdb', DISK)
     const report = await machine.report()
-    machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
+    void machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
     for (const said of [report, undefined]) {
       machine.report = async () => said
       await expect(vm.removeDrive('vdb')).rejects.toMatchObject({ errnoName: 'ENODEV' })
@@ -246,7 +246,7 @@ describe('a guest that refuses', () => {
   })
 })
 
-it('does not try a window again of which the guest says that somebody has it, before a reconcile', async () => {
+it('does not try a window again that the guest has from another client, before a reconcile', async () => {
   await using rig = await makeRig()
   const { vm, manager } = rig
   const foreign = { base: 0xd000_0000n, size: 0x1000n, irq: 6 }
@@ -557,7 +557,7 @@ describe('one change at a time', () => {
 })
 
 describe('a guest that is gone', () => {
-  it('is replaced by one that finds what was certain', async () => {
+  it('is replaced by a guest that finds what was certain', async () => {
     await using rig = await makeRig()
     const { vm, machine } = rig
     await vm.resize(2)

@@ -17,7 +17,7 @@ import { beliefOf, type VmState, type VmView } from './view.js'
 
 const trace = traceOf('vmm')
 
-/** What a VM is made with, whether it is a new one or one that is taken up again. */
+/** What a VM is made with, be it new or taken up again. */
 export interface VmRestoreOptions {
   /** The hardware. */
   machine: Machine
@@ -194,7 +194,7 @@ export class Vm {
     }))
   }
 
-  /** Adds a PCI device, at `bdf` or in a free place: a disk, or without one some device with nothing behind it. */
+  /** Adds a PCI device, at `bdf` or in a free place: with `disk` a disk, else some device without a file. */
   addPci(
     id: string,
     { bdf, disk, ...options }: ChangeOptions & { bdf?: string | undefined; disk?: Disk | undefined } = {},

@@ -43,7 +43,7 @@ export function addServeCommand(program: Command, action: Action): void {
       ),
     )
     .addOption(
-      new Option('--boot <duration>', 'simulated: how long it boots first, accepting and closing connections').argParser(
+      new Option('--boot <duration>', 'simulated: how long it boots, while it accepts and closes connections').argParser(
         parseDuration,
       ),
     )

@@ -25,7 +25,7 @@ async function serveUpcalls(): Promise<void> {
 async function serve(port: number, onConnection: (socket: VsockSocket) => void): Promise<void> {
   const server = await listen(`vsock://any:${port}`)
   server.on('connection', (socket) => {
-    // 'close' follows, and whoever uses it hears of that.
+    // 'close' follows, which the user of the socket hears.
     socket.on('error', () => {})
     onConnection(socket)
   })

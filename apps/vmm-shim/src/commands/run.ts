@@ -87,7 +87,7 @@ async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): P
     log.info({ signal: await signalled }, 'stopping')
   } catch (error) {
     if (!interrupted.signal.aborted) throw error
-    // What was broken off says so, and is no news.
+    // A wait that the signal ended says nothing new.
     if ((error as { code?: unknown }).code !== 'ABORTED') log.warn({ error: (error as Error).message }, 'stopped all the same')
   }
 }

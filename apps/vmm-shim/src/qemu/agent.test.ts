@@ -37,11 +37,11 @@ describe('report', () => {
     [{ ...report, mmio: [{ base: '12', size: '0x200' }] }, /mmio\.0\.base/],
     [{ ...report, blocks: [{ name: 'vda' }] }, /blocks\.0/],
     [null, /it:/],
-  ])('of another shape is none: %j', async (value, what) => {
+  ])('of another shape is refused: %j', async (value, what) => {
     await expect(answering(JSON.stringify({ ok: value })).report()).rejects.toThrow(what)
   })
 
-  it.each(['', 'nonsense', '7', 'null', '{"error":"no"}'])('that is no answer is none: %j', async (answer) => {
+  it.each(['', 'nonsense', '7', 'null', '{"error":"no"}'])('that cannot be read is refused: %j', async (answer) => {
     await expect(answering(answer).report()).rejects.toThrow()
   })
 })

@@ -17,7 +17,7 @@ export class Agent {
     this.#connect = connect
   }
 
-  /** What the guest says it has. @throws if nobody answers there, as in an image that does not run the program. */
+  /** What the guest says it has. @throws if there is no answer, as in an image that does not run the program. */
   async report(): Promise<GuestReport> {
     const { cpus, memory, pci, mmio, blocks } = readReport(await this.#ask({ ask: 'report' }, REPORT_MS))
     return {

@@ -11,7 +11,7 @@ function start(directory: string, monitor: string) {
 }
 
 describe("the path of QEMU's own monitor", () => {
-  it('is not taken from whoever listens there', async () => {
+  it('is not taken from a listener', async () => {
     using directory = temporaryDirectory()
     const path = join(directory.path, 'monitor.sock')
     await using server = await listen({ transport: 'unix', path })

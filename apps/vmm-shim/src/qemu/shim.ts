@@ -50,7 +50,7 @@ const RECONCILE_MS = 120_000
 const GUEST_CID = 3
 const ADDON = 'upcall_vsock.node'
 
-/** Starts a VMM whose guest is a real one, under QEMU, behind a virtio-vsock device in this process. */
+/** Starts a VMM with a real guest under QEMU, whose virtio-vsock device is in this process. */
 export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim> {
   const { uds, cpus = 1, maxCpus = 8, memory = DEFAULT_MEMORY, machine: type = 'q35', accel = 'tcg' } = options
   const { maxMemory = 4 * memory, cid = GUEST_CID, agentEntry = new URL('./agent.js', import.meta.url) } = options
@@ -119,11 +119,11 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
  * For QEMU's own monitor. QEMU takes away whatever is at the path, and leaves its socket behind when it is killed.
  *
  * @returns what removes the socket.
- * @throws VsockError if something else is there, or somebody listens there.
+ * @throws VsockError if something else is there, or there is a listener.
  */
 async function reservePath(path: string): Promise<() => void> {
-  const nobody = await listen({ transport: 'unix', path }, { mode: 0o600 })
-  await nobody.close()
+  const placeholder = await listen({ transport: 'unix', path }, { mode: 0o600 })
+  await placeholder.close()
   return () => {
     if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path, { force: true })
   }

@@ -96,7 +96,7 @@ function drives(): Test[] {
       async ({ machine }) => {
         const taken: Window[] = []
         for (let window = machine.chooseWindow(taken); window && taken.length < 200; window = machine.chooseWindow(taken)) {
-          for (const other of taken) ok(!overlaps(window, other), 'a window overlaps one that is taken')
+          for (const other of taken) ok(!overlaps(window, other), 'a window overlaps a window that is taken')
           taken.push(window)
         }
         ok(taken.length > 0, 'there is no window')
@@ -136,7 +136,7 @@ function pciDevices(): Test[] {
       },
     ],
     [
-      'an address that it does not have, or that is none, is invalid',
+      'an address that it does not have, or that is not an address, is invalid',
       async ({ machine }) => {
         for (const bdf of ['', 'eth0', 'ff:1f.7', '0001:00:05.0']) throws(() => machine.choosePlace([], bdf), invalid)
       },

@@ -33,11 +33,11 @@ export interface RunningMachine {
 export interface ComplianceMachine {
   readonly name: string
   readonly features: MachineFeatures
-  /** The file behind the suite's drives. Default: a path that need not exist. */
+  /** The file of the suite's drives. Default: a path that need not exist. */
   readonly disk?: Disk | undefined
   /**
-   * A machine whose guest has booted, with one vCPU and no device. A test that passes leaves the machine so: one that takes long to boot
-   * may be given out again.
+   * A machine whose guest has booted, with one vCPU and no device. A test that passes leaves the machine so: a machine that takes long to
+   * boot may be given out again.
    */
   start(): Promise<RunningMachine>
 }

@@ -2,7 +2,7 @@ import { type GuestBackend, type MaybePromise, NO_REPLY, type NoReply } from '@u
 import type { GuestService, GuestSession } from '@upcall/server'
 
 /**
- * How a guest can be broken, so that one can see what the VMM makes of it:
+ * How a guest can be broken, to see what the VMM makes of it:
  * - `refuse`: new connections are closed as if the service were not there, and every request is refused with EIO.
  * - `lie`: greets with a wrong magic, and says yes to every request without doing anything.
  * - `silence`: neither greets nor answers.
@@ -59,7 +59,7 @@ export function faultyBackend(backend: GuestBackend, faults: Faults): GuestBacke
     },
     available: (now) => backend.available?.(now) ?? true,
     opened: (connection) => backend.opened?.(connection),
-    // A broken guest does not stand still when it is told to, either.
+    // A broken guest does not stop when it is told to, either.
     stopped: () => (faults.fault === undefined ? backend.stopped?.() : undefined),
   }
 }

@@ -1,6 +1,8 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import type { Duplex, Readable } from 'node:stream'
+import { textOf } from '@upcall/foundation/error'
 import { connect } from '@upcall/vsock'
+import { VmError } from '../error.js'
 import type { GuestReport } from '../port.js'
 import type { Command, CommandMessage, GuestConfig, GuestMessage } from './messages.js'
 
@@ -16,7 +18,7 @@ interface Waiter {
   cancel(): void
 }
 
-/** One guest, in a process of its own, from fork to exit. Owns the process, its channel, and who waits for an answer over it. */
+/** One guest, in a process of its own, from fork to exit. Owns the process, its channel, and the commands that wait for an answer. */
 export class GuestProcess {
   readonly #child: ChildProcess
   readonly #socket: string
@@ -52,7 +54,7 @@ export class GuestProcess {
       return how
     })
     this.ask({ type: 'start', config }).catch(() => {
-      // It died before it could answer, which is told by `exited`.
+      // It died before it could answer. `exited` says so.
     })
   }
 
@@ -69,7 +71,7 @@ export class GuestProcess {
     return this.#gone.signal
   }
 
-  /** What the guest's process last wrote to its stderr: why it ended, if it says. */
+  /** What the guest's process last wrote to its stderr: why it ended, if it said so. */
   get stderr(): string {
     return this.#stderr.trim()
   }
@@ -77,10 +79,10 @@ export class GuestProcess {
   /** @throws if the process is dead, dies, or does not answer in time. */
   ask(command: Command): Promise<GuestReport | undefined> {
     return new Promise((resolve, reject) => {
-      if (this.#state === 'dead') return reject(new Error(`guest ${command.type}: its process is gone`))
+      if (this.#state === 'dead') return reject(guestError(command.type, "the guest's process is gone"))
       const id = ++this.#count
       const timer = setTimeout(
-        () => this.#settle(id)?.reject(new Error(`guest ${command.type}: no answer within ${ANSWER_MS} ms`)),
+        () => this.#settle(id)?.reject(guestError(command.type, `the guest's process does not answer within ${ANSWER_MS} ms`)),
         ANSWER_MS,
       )
       this.#waiting.set(id, { resolve, reject, cancel: () => clearTimeout(timer) })
@@ -91,18 +93,18 @@ export class GuestProcess {
     })
   }
 
-  /** The guest's end of its upcall port. Rejects while nobody listens. */
+  /** The guest's end of its upcall port. Rejects while the guest does not listen. */
   connect(signal: AbortSignal): Promise<Duplex> {
     return connect({ transport: 'unix', path: this.#socket }, { signal })
   }
 
-  /** Ends it without warning, as a crash would. Resolves when it is gone. */
+  /** Kills it, as a crash would. Resolves when it is gone. */
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL')
     await this.exited
   }
 
-  /** Lets it end by itself, and makes it if it does not. Resolves when it is gone. Twice is once. */
+  /** Lets it end by itself, and kills it if it does not. Resolves when it is gone. Idempotent. */
   async stop(): Promise<void> {
     if (this.#state === 'dead') return
     if (this.#child.connected) this.#child.disconnect()
@@ -120,10 +122,14 @@ export class GuestProcess {
 
   #onExit(how: string): void {
     this.#state = 'dead'
-    const error = new Error(`guest: its process ${how}`)
+    const error = guestError('', `the guest's process ${how}`)
     for (const id of [...this.#waiting.keys()]) this.#settle(id)?.reject(error)
     this.#gone.abort(error)
   }
+}
+
+function guestError(subject: string, what: string): VmError {
+  return new VmError({ code: 'NOT_READY', op: 'guest', subject, what, next: 'Reconcile to boot another guest.' })
 }
 
 function exitOf(child: ChildProcess): Promise<string> {
@@ -131,7 +137,7 @@ function exitOf(child: ChildProcess): Promise<string> {
     child.once('exit', (code, signal) => resolve(signal ? `ended by ${signal}` : `ended with status ${code}`))
     child.on('error', (error) => {
       // An exit follows, unless there never was a process.
-      if (child.pid === undefined) resolve(`could not be started: ${error.message}`)
+      if (child.pid === undefined) resolve(`could not be started: ${textOf(error)}`)
     })
   })
 }

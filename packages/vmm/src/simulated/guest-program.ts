@@ -1,4 +1,4 @@
-// The guest's process: a simulated guest behind a Unix socket that stands for its vsock port. Its hardware is what the VMM's process says
+// The guest's process: a simulated guest on a Unix socket that stands for its vsock port. Its hardware is what the VMM's process says
 // over the channel of the fork, and it ends when that channel does.
 import { setTimeout as delay } from 'node:timers/promises'
 import { deviceManagerGuest, type SimulatedGuest, simulatedGuest } from '@upcall/device-manager/guest'

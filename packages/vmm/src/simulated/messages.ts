@@ -16,7 +16,7 @@ export interface GuestConfig {
   readonly socket: string
   readonly cpus: number
   readonly maxCpus: number
-  /** How long the boot takes, in milliseconds. For its first half nobody listens, for its second the service is not registered. */
+  /** How long the boot takes, in milliseconds. In the first half there is no listener, in the second the service is not registered. */
   readonly bootMs: number
   readonly hardware: Hardware
   /** Windows that the kernel's command line names. */
