@@ -38,8 +38,9 @@ function functionsOf(file, text) {
   return found
 }
 
-/** `describe('…', () => { … })` is a chapter, not a function. */
-function isGroupOfTests({ parent }) {
+/** `describe('…', () => { … })` is a chapter, not a function. So is a list of tests of the compliance suites. */
+function isGroupOfTests({ parent, type }) {
+  if (type !== undefined && /^Test<.*>\[\]$/.test(type.getText())) return true
   return ts.isCallExpression(parent) && /^(describe|suite)\b/.test(parent.expression.getText())
 }
 

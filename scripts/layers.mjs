@@ -7,12 +7,15 @@ import { root, sourceFiles } from './source-files.mjs'
 const PAGE = join(root, 'docs/architecture.md')
 const [BEGIN, END] = ['<!-- layers: printed by scripts/layers.mjs -->', '<!-- /layers -->']
 
+const sources = sourceFiles().filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))
+const rooms = new Map()
+
 /** Every package and app, and each entry of a package that has a folder of its own; with what it imports. */
 function imports() {
   const all = new Map()
-  for (const file of sourceFiles()) {
+  for (const file of sources) {
     const [, kind, name, path] = /^(packages|apps)\/([^/]+)\/src\/(.*)[.]ts$/.exec(file) ?? []
-    if (kind === undefined || name === 'foundation' || /[.]test$/.test(path)) continue
+    if (kind === undefined || name === 'foundation') continue
     const from = kind === 'apps' ? name : roomOf(name, path)
     if (!all.has(from)) all.set(from, new Set())
     for (const [, subpath] of readFileSync(join(root, file), 'utf8').matchAll(/\b(?:from|import)\s*\(?'@upcall\/([^']+)'/g)) {
@@ -26,13 +29,25 @@ function imports() {
 /** `vmm/qemu` for what is in packages/vmm/src/qemu, since `@upcall/vmm/qemu` is an entry. */
 function roomOf(name, path) {
   const folder = path.includes('/') ? path.slice(0, path.indexOf('/')) : undefined
-  return folder !== undefined && isEntry(name, folder) ? `${name}/${folder}` : name
+  return folder !== undefined && isRoom(name, folder) ? `${name}/${folder}` : name
 }
 
 function targetOf(subpath) {
   const [name, entry] = subpath.split('/')
-  if (name === 'foundation') return name
-  return entry !== undefined && existsSync(join(root, 'packages', name, 'src', entry)) ? `${name}/${entry}` : name
+  return entry !== undefined && name !== 'foundation' && isRoom(name, entry) ? `${name}/${entry}` : name
+}
+
+/** Whether a folder is an entry of its own, of which the rest of its package imports nothing. */
+function isRoom(name, folder) {
+  const key = `${name}/${folder}`
+  if (!rooms.has(key)) rooms.set(key, isEntry(name, folder) && !isImported(name, folder))
+  return rooms.get(key)
+}
+
+function isImported(name, folder) {
+  const src = `packages/${name}/src/`
+  const others = sources.filter((file) => file.startsWith(src) && !file.startsWith(`${src}${folder}/`))
+  return others.some((file) => new RegExp(`from '[./]+/${folder}/`).test(readFileSync(join(root, file), 'utf8')))
 }
 
 function isEntry(name, folder) {

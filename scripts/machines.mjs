@@ -14,8 +14,8 @@ const machines = [
     file: 'packages/client/src/machine/table.ts',
     table: 'table',
     begins: 'Due',
-    text: `From the first dial to the end: one connection at a time, one request at a time. \`Due\` waits for the
-next attempt, \`Failed\` has spent its budget.`,
+    text: `From the first dial to the end: one connection at a time, one request at a time. \`Due\` waits for
+the next attempt, \`Failed\` has spent its budget.`,
   },
   {
     title: "The server's connection",
@@ -43,8 +43,8 @@ next attempt, \`Failed\` has spent its budget.`,
     file: 'packages/vhost-user/src/machine/life.ts',
     table: 'connectionTable',
     begins: ['connecting', 'accepting'],
-    text: `One vsock connection between the guest and the host. It begins as \`connecting\` if the host asked for it,
-and as \`accepting\` if the guest did.`,
+    text: `One vsock connection between the guest and the host. It begins as \`connecting\` if the host asked
+for it, and as \`accepting\` if the guest did.`,
   },
   {
     title: 'A ring of the vhost-user device',

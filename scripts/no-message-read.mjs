@@ -12,7 +12,7 @@ export const noMessageRead = {
     type: 'problem',
     schema: [],
     messages: {
-      read: 'reads the text of an error: use its code, what, next or subject, or textOf() for a foreign one; "// prints" marks a printer',
+      read: 'Reads the text of an error. Use its fields, textOf() for a foreign one, or mark a printer with "// prints".',
     },
   },
   create(context) {

@@ -9,6 +9,14 @@ const { packageManager } = JSON.parse(readFileSync(new URL('../package.json', im
 const [task, ...args] = process.argv.slice(2)
 const sources = ['packages', 'apps', 'tests']
 
+/** A tool has said by itself what is wrong. */
+class Failure extends Error {
+  constructor(status) {
+    super(`exited with ${status}`)
+    this.status = status
+  }
+}
+
 const tasks = {
   build: () => build(...args),
   demo() {
@@ -20,12 +28,19 @@ const tasks = {
     exec('vitest', 'run', ...args)
   },
   lint() {
-    exec('biome', 'check', ...args)
-    node('scripts/check-c.mjs')
-    exec('depcruise', ...sources, '--config', '.dependency-cruiser.cjs', '--output-type', 'err')
-    exec('knip')
-    node('scripts/mutants.mjs', '--stale')
-    exec('remark', '--quiet', '--frail', '--use', 'remark-validate-links=repository:false', '.')
+    all(
+      () => exec('biome', 'check', ...args),
+      () => node('scripts/check-words.mjs'),
+      () => node('scripts/check-sizes.mjs'),
+      () => node('scripts/check-c.mjs'),
+      () => node('scripts/machines.mjs', '--check'),
+      () => node('scripts/layers.mjs', '--check'),
+      () => node('scripts/mutants.mjs', '--stale'),
+      () => exec('depcruise', ...sources, '--config', '.dependency-cruiser.cjs', '--output-type', 'err'),
+      () => exec('knip'),
+      () => exec('eslint', '.'),
+      () => exec('remark', '--quiet', '--frail', '--use', 'remark-validate-links=repository:false', '.'),
+    )
   },
   typecheck: () => exec('turbo', 'run', 'typecheck', '--output-logs=errors-only', ...args),
   docs() {
@@ -57,6 +72,20 @@ function build(...filters) {
   exec('turbo', 'run', 'build', '--output-logs=errors-only', ...filters)
 }
 
+/** Takes all steps, so that one run shows everything that is wrong, and then fails if one of them has. */
+function all(...steps) {
+  const failures = []
+  for (const step of steps) {
+    try {
+      step()
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      failures.push(error)
+    }
+  }
+  if (failures.length > 0) throw failures[0]
+}
+
 /** A tool of the workspace, found by pnpm. */
 function exec(...argv) {
   pnpm('exec', ...argv)
@@ -76,13 +105,18 @@ function node(...argv) {
 function run(command, argv, options) {
   const { status, error } = spawnSync(command, argv, { cwd: root, stdio: 'inherit', ...options })
   if (error) throw error
-  if (status !== 0) process.exit(status ?? 1)
+  if (status !== 0) throw new Failure(status ?? 1)
 }
 
 if (!Object.hasOwn(tasks, task ?? '')) {
   console.error(`run: unknown task ${task === undefined ? '' : JSON.stringify(task)}; one of: ${Object.keys(tasks).join(', ')}`)
   process.exit(2)
 }
-// Warnings are left out: in a fresh clone the programs that it links are yet to be built, and it warns of each.
-pnpm('install', '--frozen-lockfile', '--prefer-offline', '--reporter=append-only', '--loglevel=error')
-tasks[task]()
+try {
+  // Warnings are left out: in a fresh clone the programs that it links are yet to be built, and it warns of each.
+  pnpm('install', '--frozen-lockfile', '--prefer-offline', '--reporter=append-only', '--loglevel=error')
+  tasks[task]()
+} catch (error) {
+  if (!(error instanceof Failure)) throw error
+  process.exitCode = error.status
+}

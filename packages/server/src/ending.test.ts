@@ -195,7 +195,7 @@ describe('a connection ends', () => {
     host.write('ex')
     await settle()
     expect(over).toBe(0)
-    end(host, connection)
+    void end(host, connection)
     await connection.closed
     expect(over).toBe(1)
   })

@@ -66,7 +66,7 @@ export function replying(receive: (chunk: Uint8Array, connection: GuestConnectio
     const note = session.receive.bind(session)
     return Object.assign(session, {
       receive(chunk: Uint8Array) {
-        note(chunk)
+        void note(chunk)
         return receive(chunk, connection)
       },
     })

@@ -142,12 +142,13 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   async listen(): Promise<this> {
     if (this.#closing !== undefined) throw this.#closedError('listen')
     const binding = loadBinding()
+    const isFirst = this.#listening === undefined
     this.#listening ??= listenUnix(binding, this.socketPath, {
       onConnection: (descriptor) => this.#attach(binding, descriptor),
       onPause: (error, delayMs) => this.emit('warning', this.#notAccepted(error, delayMs)),
     })
     await this.#listening
-    trace({ type: 'listening', socketPath: this.socketPath }, '%s: listening', this.socketPath)
+    if (isFirst) trace({ type: 'listening', socketPath: this.socketPath }, '%s: listening', this.socketPath)
     return this
   }
 

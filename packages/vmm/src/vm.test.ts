@@ -51,8 +51,8 @@ describe('a guest where other programs are at work', () => {
     await vm.addDrive('vdb', DISK)
     const { place } = await vm.addPci('net1')
     const { window } = (await vm.addDrive('vdc', DISK))!
-    machine.kernel.pci!.remove({ type: 'DEL_PCI', ...place }, there)
-    machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
+    void machine.kernel.pci!.remove({ type: 'DEL_PCI', ...place }, there)
+    void machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
     await vm.removePci('net1')
     await vm.removeDrive('vdc')
     const { believed } = await vm.view()
@@ -65,7 +65,7 @@ describe('a guest where other programs are at work', () => {
     const { vm, machine } = rig
     const { window } = await vm.addDrive('vdb', DISK)
     const report = await machine.report()
-    machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
+    void machine.kernel.mmio!.remove({ type: 'DEL_MMIO', ...window }, there)
     for (const said of [report, undefined]) {
       machine.report = async () => said
       await expect(vm.removeDrive('vdb')).rejects.toMatchObject({ errnoName: 'ENODEV' })

@@ -368,13 +368,14 @@ describe('TLS to a VMM without half-close', () => {
   /** The client asks and ends at once; `answer` is what the guest does when it has seen that. */
   async function ask(answer: (guest: tls.TLSSocket) => void, clock?: Clock) {
     const guests = await guestAt('guest')
+    async function answerLate(guest: tls.TLSSocket) {
+      for (let i = 0; i < 200; i++) await new Promise(setImmediate)
+      answer(guest)
+    }
     guests.on('connection', (socket) => {
       const guest = new tls.TLSSocket(socket, { ...options, isServer: true, pskCallback: () => psk } as tls.TLSSocketOptions)
       guest.on('error', () => {}).resume()
-      guest.once('end', async () => {
-        for (let i = 0; i < 200; i++) await new Promise(setImmediate)
-        answer(guest)
-      })
+      guest.once('end', () => void answerLate(guest))
     })
     await serve({ profile: 'firecracker', route: () => connect(`unix:${dir}/guest`) })
     const socket = await connect(`hvsock://${path}:52`, { clock, lingerMs: 250 })

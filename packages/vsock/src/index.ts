@@ -49,6 +49,7 @@ export {
   type Relayed,
   type RelayOptions,
   relay,
+  type Side,
   type SocketEndOptions,
   socketEnd,
 } from './relay/index.js'

@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http'
+import { type IncomingMessage, STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import swagger from '@fastify/swagger'
 import { textOf } from '@upcall/foundation/error'
@@ -139,16 +139,11 @@ function frameworkFault(error: unknown): unknown {
 /** Bytes that are not HTTP do not become a request. */
 function refuse(error: NodeJS.ErrnoException, socket: Duplex): void {
   if (!socket.writable) return void socket.destroy()
-  const [status, reason] = STATUS_OF[error.code ?? ''] ?? [400, 'Bad Request']
+  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
   const what = status === 408 ? 'it did not arrive in time' : `malformed HTTP: ${textOf(error)}`
   const text = `${JSON.stringify(faultOf(new HttpError(status, 'request', what)).body)}\n`
-  const head = `HTTP/1.1 ${status} ${reason}\r\nconnection: close\r\ncontent-type: application/json`
+  const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-type: application/json`
   socket.end(`${head}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`, () => socket.destroy())
-}
-
-const STATUS_OF: Readonly<Record<string, readonly [number, string]>> = {
-  HPE_HEADER_OVERFLOW: [431, 'Request Header Fields Too Large'],
-  ERR_HTTP_REQUEST_TIMEOUT: [408, 'Request Timeout'],
 }
 
 function parse(bytes: Buffer): unknown {

@@ -30,8 +30,14 @@ export type App = FastifyInstance<RawServerDefault, IncomingMessage, ServerRespo
 
 /** The routes of the control API. A change that has begun is carried through, even if the client hangs up. */
 export function addRoutes(app: App, vm: () => Vm): void {
-  const fails = { '4xx': Fault, '5xx': Fault }
+  addVmRoutes(app, vm)
+  addDriveRoutes(app, vm)
+  addPciRoutes(app, vm)
+}
 
+const fails = { '4xx': Fault, '5xx': Fault }
+
+function addVmRoutes(app: App, vm: () => Vm): void {
   app.get(
     '/vm',
     {
@@ -72,7 +78,9 @@ export function addRoutes(app: App, vm: () => Vm): void {
     },
     async () => vm().reconcile(),
   )
+}
 
+function addDriveRoutes(app: App, vm: () => Vm): void {
   app.put(
     '/drives/:id',
     {
@@ -97,7 +105,9 @@ export function addRoutes(app: App, vm: () => Vm): void {
       return reply.code(204).send()
     },
   )
+}
 
+function addPciRoutes(app: App, vm: () => Vm): void {
   app.put(
     '/pci-devices/:id',
     {

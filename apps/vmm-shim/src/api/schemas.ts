@@ -58,7 +58,8 @@ const list = <S extends v.GenericSchema>(schema: S) => v.pipe(v.array(schema), v
 
 const Ids = list(v.number())
 const Hex = v.pipe(v.string(), v.examples(['0xd0000000']))
-const Window = { base: Hex, size: Hex, irq: v.number() }
+/** A window: hexadecimal strings, since JSON numbers are not exact above 2^53. */
+export const Window = v.object({ base: Hex, size: Hex, irq: v.number() })
 const Status = v.picklist(['adding', 'present', 'removing', 'unknown'])
 
 export const Fault = v.pipe(
@@ -74,7 +75,7 @@ export const Fault = v.pipe(
 )
 
 export const Resized = v.object({ added: Ids, removed: Ids, present: Ids })
-export const PluggedDrive = v.object({ id: v.string(), ...Window })
+export const PluggedDrive = v.object({ id: v.string(), ...Window.entries })
 export const PluggedPciDevice = v.object({ id: v.string(), bdf: Bdf })
 
 export const VmDescription = v.object({
@@ -84,7 +85,9 @@ export const VmDescription = v.object({
     v.object({
       cpus: v.object({ present: Ids, unknown: Ids, max: v.number() }),
       memory: v.number(),
-      mmio: list(v.object({ id: v.string(), ...Window, path_on_host: v.string(), is_read_only: v.boolean(), status: Status })),
+      mmio: list(
+        v.object({ id: v.string(), ...Window.entries, path_on_host: v.string(), is_read_only: v.boolean(), status: Status }),
+      ),
       pci: list(
         v.object({
           id: v.string(),
@@ -107,7 +110,7 @@ export const VmDescription = v.object({
         paused: v.boolean(),
         crashed: v.boolean(),
         cpus: v.object({ online: Ids, present: v.optional(Ids) }),
-        mmio: list(v.object(Window)),
+        mmio: list(Window),
         pci: list(Bdf),
         memory: v.optional(v.number()),
         blocks: v.optional(list(v.object({ name: v.string(), serial: v.nullable(v.string()), size: v.number() }))),
@@ -125,7 +128,7 @@ export const Reconciled = v.object({
   differences: list(v.object({ kind: Kind, id: v.string(), only: v.picklist(['vmm', 'guest']) })),
 })
 
-export const NoContent = v.pipe(v.undefined(), v.description('Done.'))
+export const NoContent = v.undefined()
 
 /** @throws HttpError 400 that names the first thing that is wrong, and what is allowed. */
 export function read<S extends v.GenericSchema>(schema: S, value: unknown, name: string): v.InferOutput<S> {

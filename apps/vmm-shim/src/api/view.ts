@@ -1,23 +1,18 @@
 import { formatBdf } from '@upcall/device-manager'
-import type { GuestReport, VmBelief, VmView, Window } from '@upcall/vmm'
+import type { GuestReport, VmBelief, VmView, Window as VmWindow } from '@upcall/vmm'
 import type * as v from 'valibot'
-import type { VmDescription } from './schemas.js'
+import type { VmDescription, Window } from './schemas.js'
 
 /** The body of `GET /vm`. */
 export type VmBody = v.InferOutput<typeof VmDescription>
 
-/** A window in JSON: hexadecimal strings, since JSON numbers are not exact above 2^53. */
-export interface WindowBody {
-  base: string
-  size: string
-  irq: number
-}
+export type WindowBody = v.InferOutput<typeof Window>
 
 export function vmBody({ state, arch, believed, guest }: VmView): VmBody {
   return { state, arch, believed: beliefBody(believed), guest: guest ? guestBody(guest) : null }
 }
 
-export function windowBody({ base, size, irq }: Window): WindowBody {
+export function windowBody({ base, size, irq }: VmWindow): WindowBody {
   return { base: `0x${base.toString(16)}`, size: `0x${size.toString(16)}`, irq }
 }
 

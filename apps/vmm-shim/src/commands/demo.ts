@@ -8,7 +8,7 @@ import { nextSignal } from './signals.js'
 
 const STATUS: Readonly<Record<string, number>> = { SIGINT: 130, EPIPE: 141, SIGTERM: 143 }
 
-/** What a test plays it with. */
+/** The options of a test. */
 export type Overrides = Pick<DemoOptions, 'sabotage' | 'patienceMs' | 'bootMs' | 'guestEntry' | 'clock'>
 
 export interface DemoFlags {
@@ -28,8 +28,8 @@ export interface DemoStreams {
 }
 
 /**
- * Plays the demo on stdout. Resolves with the exit status: 0, 1 if a step does not hold, and as a shell has it 130 after SIGINT, 143 after
- * SIGTERM, 141 if nobody reads any more.
+ * Plays the demo on stdout. Resolves with the exit status: 0; 1 if a step does not hold; as in a shell, 130 after SIGINT, 143 after SIGTERM,
+ * and 141 if stdout has no reader any more.
  */
 export async function demo(
   { qemu, cacheDir, fast, record }: DemoFlags,

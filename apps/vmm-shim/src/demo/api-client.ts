@@ -3,11 +3,11 @@ import type { FaultBody } from '../api/fault.js'
 
 export interface ApiReply {
   readonly status: number
-  /** undefined for 204. */
+  /** Undefined for 204. */
   readonly body: unknown
 }
 
-/** One request to a control API, as `curl --unix-socket` would send it. Rejects if nobody answers within `timeoutMs`. */
+/** One request to a control API, as `curl --unix-socket` sends it. Rejects if there is no answer within `timeoutMs`. */
 export function callApi(socketPath: string, method: string, path: string, body?: unknown, timeoutMs = 60_000): Promise<ApiReply> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(timeoutMs)

@@ -64,7 +64,7 @@ describe.concurrent('a sabotaged guest', () => {
   for (const { name } of STEPS) {
     for (const fault of FAULTS.filter((fault) => !SHOWN[name]?.includes(fault))) {
       it(`${fault} at "${name}" makes the demo exit 1 and name the step`, async () => {
-        // Each step before has as much time as a busy machine needs. In the one that has to fail it is over five times as fast.
+        // Each step before has as much time as a busy machine needs. In the step that has to fail, it is over five times as fast.
         const clock = new SkippingClock()
         let hurrying: NodeJS.Timeout | undefined
         const onShow = (text: string) => {

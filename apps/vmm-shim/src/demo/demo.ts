@@ -1,10 +1,11 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { type Clock, systemClock } from '@upcall/client'
 import type { Fault } from '@upcall/vmm/simulated'
 import { startShim } from '../guest/shim.js'
-import { type DemoResult, Stage, sleepFor } from './stage.js'
+import { type DemoResult, Stage } from './stage.js'
 import { STEPS } from './steps.js'
 import type { Line } from './text.js'
 
@@ -29,7 +30,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   const { show, patienceMs = 10_000, bootMs = 1_200, clock = systemClock, sabotage, signal, guestEntry } = options
   const directory = mkdtempSync(join(tmpdir(), 'vmm-demo-'))
   const api = join(directory, 'api.sock')
-  const stage = new Stage({ api, patienceMs, clock, signal, show, sleep: options.sleep ?? sleepFor(signal) })
+  const { sleep = (ms: number) => delay(ms, undefined, { signal }) } = options
+  const stage = new Stage({ api, patienceMs, clock, signal, show, sleep })
   try {
     await using shim = await startShim({
       ...{ uds: join(directory, 'vm.sock'), api, arch: 'x86_64', bootMs, guestEntry, clock },

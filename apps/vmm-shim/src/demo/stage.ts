@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { messageFor } from '@upcall/foundation/error'
@@ -170,11 +169,6 @@ export class Stage {
       return undefined
     })
   }
-}
-
-/** Waits for real. An abort of `signal` ends it. */
-export function sleepFor(signal: AbortSignal | undefined): (ms: number) => Promise<void> {
-  return (ms) => delay(ms, undefined, { signal })
 }
 
 /** JSON with spaces, where a long text can be wrapped. */

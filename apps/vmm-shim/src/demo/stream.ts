@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 
 const CHUNK = 64 * 1024
-/** Between chunks: enough to be seen, and to leave an emulated guest time for other things. */
+/** The pause between chunks: it leaves an emulated guest time for other work. */
 const PAUSE_MS = 20
 
 export interface Flow {
@@ -12,7 +12,7 @@ export interface Flow {
   readonly received: number
 }
 
-/** Sends random bytes to whoever sends them back, until it is told to stop, with a checksum over either way. */
+/** Sends random bytes to an echo service until it is told to stop, with a checksum over each direction. */
 export class ChecksummedStream {
   readonly #stream: Duplex
   readonly #out = createHash('sha256')
@@ -39,7 +39,7 @@ export class ChecksummedStream {
     return { sent: this.#sent, received: this.#received }
   }
 
-  /** Resolves when more than so many bytes are back. @throws if the stream broke, or was stopped. */
+  /** Resolves when more than `than` bytes are back. @throws if the stream broke, or was stopped. */
   async receivedMore(than: number): Promise<void> {
     const stopped = this.#flowing.then(() => {
       throw new Error('stream: it was stopped')
@@ -48,7 +48,7 @@ export class ChecksummedStream {
     while (this.#received <= than) await Promise.race([once(this.#stream, 'data'), stopped])
   }
 
-  /** Resolves when all that was sent is back. @throws if it is not the same, or the stream broke. */
+  /** Resolves when all bytes are back. @throws if they differ, or if the stream broke. */
   async finish(): Promise<{ bytes: number; sha256: string }> {
     this.#stopped = true
     await this.#flowing

@@ -7,10 +7,10 @@ interface Span {
   readonly style?: Style | undefined
 }
 
-/** What stands on one line. */
+/** One line. */
 export type Line = readonly Span[]
 
-/** Nothing is wider than this, on any terminal and in the recording. */
+/** The width of the demo, on any terminal and in the recording. */
 export const COLUMNS = 100
 
 const SGR: Record<Style, number> = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33, magenta: 35, cyan: 36 }
@@ -19,7 +19,7 @@ export function toAnsi(line: Line, colour: boolean): string {
   return line.map(({ text, style }) => (colour && style ? `\u001b[${SGR[style]}m${text}\u001b[0m` : text)).join('')
 }
 
-/** Breaks text at spaces so that each piece fits, and words that do not fit anywhere. */
+/** Wraps text at spaces so that each piece fits. A word that is too long is split. */
 export function wrap(text: string, width: number): string[] {
   const lines: string[] = []
   let line = ''
@@ -41,7 +41,7 @@ export interface Row {
   readonly style?: Style | undefined
 }
 
-/** A table in box characters. The last column is for figures and stands to the right. */
+/** A table in box characters. The last column is for figures, aligned to the right. */
 export function table(head: readonly string[], rows: readonly Row[]): Line[] {
   const widths = head.map((title, at) => Math.max(title.length, ...rows.map(({ cells }) => cells[at]!.length)))
   const rule = (left: string, middle: string, right: string): Line => [

@@ -70,7 +70,7 @@ describe('1: a short read is a whole message', () => {
       expect(await send(window.subarray(0, at))).toEqual([])
       expect((await send(window.subarray(at))).map((reply) => decodeReply(reply, 'x86_64').result)).toEqual([0])
       expect(guest.state.mmio).toHaveLength(1)
-      guest.mmio!.remove({ type: 'DEL_MMIO', base: 0xd000_0000n, size: 0x1000n, irq: 5 }, new Connection(0))
+      void guest.mmio!.remove({ type: 'DEL_MMIO', base: 0xd000_0000n, size: 0x1000n, irq: 5 }, new Connection(0))
     }
   })
 })

@@ -9,7 +9,11 @@ import type { ComplianceTransport } from './transport.js'
 
 /** How a connection begins: refusal, abort, deadline, addresses, many at once. */
 export function connecting<A>(transport: ComplianceTransport<A>): Test<A>[] {
-  const tests: Test<A>[] = [
+  return [...one<A>(), ...many<A>(), addresses(transport), ...(transport.mute === undefined ? [] : waiting<A>())]
+}
+
+function one<A>(): Test<A>[] {
+  return [
     [
       'connect without a listener fails with ECONNREFUSED',
       async (scope) => {
@@ -37,6 +41,11 @@ export function connecting<A>(transport: ComplianceTransport<A>): Test<A>[] {
         await roundTrip(scope, near, 7)
       },
     ],
+  ]
+}
+
+function many<A>(): Test<A>[] {
+  return [
     [
       'connections that are not accepted yet wait',
       async (scope) => {
@@ -67,53 +76,57 @@ export function connecting<A>(transport: ComplianceTransport<A>): Test<A>[] {
         await Promise.all(near.map((stream, i) => roundTrip(scope, stream, 5_000 + i)))
       },
     ],
+  ]
+}
+
+function addresses<A>(transport: ComplianceTransport<A>): Test<A> {
+  return [
+    'streams carry the addresses they were made with, and are half-open',
+    async (scope) => {
+      const { near, far, listener } = await scope.pair()
+      const { address } = listener
+      const addresses = (stream: Duplex) => stream as Duplex & { local?: unknown; remote?: unknown }
+      deepStrictEqual(addresses(near).remote, transport.expectedRemote?.(address))
+      deepStrictEqual(addresses(far).local, transport.expectedLocal?.(address))
+      strictEqual(near.allowHalfOpen, true)
+      strictEqual(far.allowHalfOpen, true)
+    },
+  ]
+}
+
+/** Needs an address where connecting never ends. */
+function waiting<A>(): Test<A>[] {
+  return [
     [
-      'streams carry the addresses they were made with, and are half-open',
+      'an abort while connecting fails with ABORTED and its reason',
       async (scope) => {
-        const { near, far, listener } = await scope.pair()
-        const { address } = listener
-        const addresses = (stream: Duplex) => stream as Duplex & { local?: unknown; remote?: unknown }
-        deepStrictEqual(addresses(near).remote, transport.expectedRemote?.(address))
-        deepStrictEqual(addresses(far).local, transport.expectedLocal?.(address))
-        strictEqual(near.allowHalfOpen, true)
-        strictEqual(far.allowHalfOpen, true)
+        const mute = await scope.mute()
+        const controller = new AbortController()
+        const reason = new Error('on the way')
+        const connecting = rejects(scope.connect(mute.address, { signal: controller.signal }), aborted(reason))
+        await mute.reached
+        controller.abort(reason)
+        await scope.until(connecting)
+      },
+    ],
+    [
+      'connecting ends with its deadline: ETIMEDOUT, and not before',
+      async (scope) => {
+        const mute = await scope.mute()
+        const clock = new ManualClock()
+        let settled = false
+        const connecting = scope.connect(mute.address, { timeoutMs: 60_000, clock })
+        const watched = rejects(connecting, coded('ETIMEDOUT')).finally(() => {
+          settled = true
+        })
+        await mute.reached
+        clock.advance(59_999)
+        await turn()
+        strictEqual(settled, false, 'before the deadline')
+        clock.advance(1)
+        await scope.until(watched)
+        strictEqual(clock.pending, 0, 'timers left')
       },
     ],
   ]
-  if (transport.mute !== undefined) {
-    tests.push(
-      [
-        'an abort while connecting fails with ABORTED and its reason',
-        async (scope) => {
-          const mute = await scope.mute()
-          const controller = new AbortController()
-          const reason = new Error('on the way')
-          const connecting = rejects(scope.connect(mute.address, { signal: controller.signal }), aborted(reason))
-          await mute.reached
-          controller.abort(reason)
-          await scope.until(connecting)
-        },
-      ],
-      [
-        'connecting ends with its deadline: ETIMEDOUT, and not before',
-        async (scope) => {
-          const mute = await scope.mute()
-          const clock = new ManualClock()
-          let settled = false
-          const connecting = scope.connect(mute.address, { timeoutMs: 60_000, clock })
-          const watched = rejects(connecting, coded('ETIMEDOUT')).finally(() => {
-            settled = true
-          })
-          await mute.reached
-          clock.advance(59_999)
-          await turn()
-          strictEqual(settled, false, 'before the deadline')
-          clock.advance(1)
-          await scope.until(watched)
-          strictEqual(clock.pending, 0, 'timers left')
-        },
-      ],
-    )
-  }
-  return tests
 }

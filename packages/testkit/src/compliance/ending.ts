@@ -7,7 +7,11 @@ import type { ComplianceTransport } from './transport.js'
 
 /** How a connection ends: half-close, close, reset, and what a writer learns of it. */
 export function ending<A>(transport: ComplianceTransport<A>): Test<A>[] {
-  const tests: Test<A>[] = [
+  return [...orderly<A>(), ...destroyed<A>(), ...(transport.features.halfClose ? halfClosed<A>() : [])]
+}
+
+function orderly<A>(): Test<A>[] {
+  return [
     [
       'EOF reaches the connecting end, which stays writable',
       async (scope) => {
@@ -30,6 +34,11 @@ export function ending<A>(transport: ComplianceTransport<A>): Test<A>[] {
         strictEqual(farError, undefined)
       },
     ],
+  ]
+}
+
+function destroyed<A>(): Test<A>[] {
+  return [
     [
       'destroy() of the accepting end is the end for the connecting one, and its writes fail',
       async (scope) => {
@@ -82,25 +91,25 @@ export function ending<A>(transport: ComplianceTransport<A>): Test<A>[] {
       },
     ],
   ]
-  if (transport.features.halfClose) {
-    tests.push(
-      [
-        'half-close by the connecting end: the accepting end reads to EOF and then answers at length',
-        async (scope) => {
-          const { near, far } = await scope.pair()
-          await scope.until(answersAfterEof(near, far))
-        },
-      ],
-      [
-        'half-close by the accepting end: the connecting end reads to EOF and then answers at length',
-        async (scope) => {
-          const { near, far } = await scope.pair()
-          await scope.until(answersAfterEof(far, near))
-        },
-      ],
-    )
-  }
-  return tests
+}
+
+function halfClosed<A>(): Test<A>[] {
+  return [
+    [
+      'half-close by the connecting end: the accepting end reads to EOF and then answers at length',
+      async (scope) => {
+        const { near, far } = await scope.pair()
+        await scope.until(answersAfterEof(near, far))
+      },
+    ],
+    [
+      'half-close by the accepting end: the connecting end reads to EOF and then answers at length',
+      async (scope) => {
+        const { near, far } = await scope.pair()
+        await scope.until(answersAfterEof(far, near))
+      },
+    ],
+  ]
 }
 
 async function answersAfterEof(first: Duplex, second: Duplex): Promise<void> {

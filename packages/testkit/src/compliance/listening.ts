@@ -8,7 +8,17 @@ import type { ComplianceTransport } from './transport.js'
 
 /** The life of a listener, and what it leaves open. */
 export function listening<A>(transport: ComplianceTransport<A>): Test<A>[] {
-  const tests: Test<A>[] = [
+  const { netSocket, descriptors } = transport.features
+  return [
+    ...closing<A>(),
+    ...inUse(transport),
+    ...(netSocket ? [keepsAlive<A>()] : []),
+    ...(descriptors ? [leavesNothing(transport)] : []),
+  ]
+}
+
+function closing<A>(): Test<A>[] {
+  return [
     [
       'close() ends an iteration that waits, and every later one',
       async (scope) => {
@@ -38,6 +48,11 @@ export function listening<A>(transport: ComplianceTransport<A>): Test<A>[] {
         await listener.close()
       },
     ],
+  ]
+}
+
+function inUse<A>(transport: ComplianceTransport<A>): Test<A>[] {
+  return [
     [
       'listening on an address in use fails with EADDRINUSE and does not disturb its listener',
       async (scope) => {
@@ -70,47 +85,48 @@ export function listening<A>(transport: ComplianceTransport<A>): Test<A>[] {
       },
     ],
   ]
-  if (transport.features.netSocket) {
-    tests.push([
-      'a connection keeps the process alive until unref(), and again after ref()',
-      async (scope) => {
-        const { near } = await scope.pair()
-        strictEqual(near instanceof Socket, true, 'a net.Socket')
-        const socket = near as Socket
-        const active = process.getActiveResourcesInfo().length
-        strictEqual(socket.unref(), socket)
-        strictEqual(process.getActiveResourcesInfo().length, active - 1, 'after unref()')
-        strictEqual(socket.ref(), socket)
-        strictEqual(process.getActiveResourcesInfo().length, active, 'after ref()')
-      },
-    ])
-  }
-  if (transport.features.descriptors) {
-    tests.push([
-      'connections that are over, refused or aborted leave nothing open',
-      async (scope) => {
-        await scope.until(
-          withoutLeaks(async () => {
-            const inner = new Scope(transport, scope.signal)
-            try {
-              const listener = await inner.listen()
-              listener.serve(echo)
-              for (let i = 0; i < 20; i++) {
-                const near = await inner.connect(listener.address)
-                await roundTrip(inner, near, 100)
-                near.destroy()
-                await inner.until(closed(near))
-                await rejects(inner.connect(listener.address, { signal: AbortSignal.abort() }), coded('ABORTED'))
-              }
-              await listener.close()
-              await rejects(inner.connect(listener.address), coded('ECONNREFUSED'))
-            } finally {
-              await inner.close()
+}
+
+function keepsAlive<A>(): Test<A> {
+  return [
+    'a connection keeps the process alive until unref(), and again after ref()',
+    async (scope) => {
+      const { near } = await scope.pair()
+      strictEqual(near instanceof Socket, true, 'a net.Socket')
+      const socket = near as Socket
+      const active = process.getActiveResourcesInfo().length
+      strictEqual(socket.unref(), socket)
+      strictEqual(process.getActiveResourcesInfo().length, active - 1, 'after unref()')
+      strictEqual(socket.ref(), socket)
+      strictEqual(process.getActiveResourcesInfo().length, active, 'after ref()')
+    },
+  ]
+}
+
+function leavesNothing<A>(transport: ComplianceTransport<A>): Test<A> {
+  return [
+    'connections that are over, refused or aborted leave nothing open',
+    async (scope) => {
+      await scope.until(
+        withoutLeaks(async () => {
+          const inner = new Scope(transport, scope.signal)
+          try {
+            const listener = await inner.listen()
+            listener.serve(echo)
+            for (let i = 0; i < 20; i++) {
+              const near = await inner.connect(listener.address)
+              await roundTrip(inner, near, 100)
+              near.destroy()
+              await inner.until(closed(near))
+              await rejects(inner.connect(listener.address, { signal: AbortSignal.abort() }), coded('ABORTED'))
             }
-          }),
-        )
-      },
-    ])
-  }
-  return tests
+            await listener.close()
+            await rejects(inner.connect(listener.address), coded('ECONNREFUSED'))
+          } finally {
+            await inner.close()
+          }
+        }),
+      )
+    },
+  ]
 }

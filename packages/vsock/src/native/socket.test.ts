@@ -281,7 +281,8 @@ describe.runIf(addon)('the addon', () => {
             },
           },
         )
-        for (let i = 0; i < 3; i++) connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
+        for (let i = 0; i < 3; i++)
+          void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
       })
       await done
       expect(sockets).toHaveLength(1)
@@ -363,7 +364,7 @@ describe.runIf(addon)('the addon', () => {
           () => () => cancelled++,
           poor,
         )
-        connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
+        void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
       })
       expect(cancelled).toBe(1)
     })
@@ -377,7 +378,7 @@ describe.runIf(addon)('the addon', () => {
       }
       const failed = new Promise<unknown>((resolve) => {
         const { listener } = listen({ family: unix.family, sockaddr: unix.fresh() }, { onError: resolve }, undefined, broken)
-        connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
+        void connectSocket(binding, { family: unix.family, sockaddr: listener.local }, create).then(keep)
       })
       expect(await failed).toMatchObject({ code: 'EIO' })
     })

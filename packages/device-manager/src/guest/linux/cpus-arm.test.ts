@@ -35,7 +35,7 @@ test('more than the kernel has room for: −22 at once', async () => {
   expect([linux.written, clock.now()]).toEqual([[], 0])
 })
 
-test('one that is not there yet is waited for, for 5 s', async () => {
+test('a CPU that is not there yet may take 5 s to appear', async () => {
   const { linux, clock, add } = setUp([0, 1], 2)
   clock.setTimer(1000, () => linux.cpus.set(2, { number: 2, apicId: 2, online: false }))
   expect(await add(1)).toEqual({ result: 0, index: 3 })
@@ -44,7 +44,7 @@ test('one that is not there yet is waited for, for 5 s', async () => {
   expect(clock.now() - late).toBe(5000)
 })
 
-test('one that another program brings online first is no failure', async () => {
+test('it is a success if another program brings the CPU online first', async () => {
   const { linux, clock, add } = setUp([0, 1], 2)
   clock.setTimer(1000, () => linux.cpus.set(2, { number: 2, apicId: 2, online: true, refusesOn: -16 }))
   expect(await add(1)).toEqual({ result: 0, index: 3 })

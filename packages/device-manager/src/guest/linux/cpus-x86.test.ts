@@ -54,10 +54,10 @@ describe('ADD_CPU', () => {
   test.each([
     ['no CPU', []],
     ['the same one twice', [1, 1]],
-    ['one that runs', [2]],
-    ['one that runs, in a batch', [1, 2]],
-    ['one that the firmware does not know', [7]],
-    ['one that the firmware does not know, in a batch', [1, 7]],
+    ['a running CPU', [2]],
+    ['a running CPU, in a batch', [1, 2]],
+    ['a CPU that the firmware does not know', [7]],
+    ['a CPU that the firmware does not know, in a batch', [1, 7]],
   ])('%s: −22 at once, and nothing is done', async (_what, ids) => {
     const linux = qemu([cpu(1, 1, false), cpu(2, 2, true)])
     const { add, clock } = setUp(linux)
@@ -65,14 +65,14 @@ describe('ADD_CPU', () => {
     expect([linux.written, clock.now()]).toEqual([[], 0])
   })
 
-  test('one that nobody plugs in: −22 when the wait is over', async () => {
+  test('a CPU that is never plugged in: −22 after the wait', async () => {
     const linux = qemu([cpu(1, 1, false)])
     const { add, clock } = setUp(linux, { cpuTimeoutMs: 700 })
     expect(await add(1, 2)).toEqual({ result: -22 })
     expect([linux.written, clock.now()]).toEqual([[], 700])
   })
 
-  test('one that appears, and is then tied to its ACPI object, is waited for', async () => {
+  test('waits for a CPU that appears, and is then tied to its ACPI object', async () => {
     const linux = qemu([])
     const { add, clock } = setUp(linux)
     clock.setTimer(300, () => linux.cpus.set(1, cpu(1, 2, false, { node: undefined })))
@@ -84,7 +84,7 @@ describe('ADD_CPU', () => {
     expect(linux.written).toEqual(['cpu1 1'])
   })
 
-  test('one that appears and is brought online by another program is there', async () => {
+  test('finds a CPU that another program brings online when it appears', async () => {
     const linux = qemu([cpu(2, 1, false)])
     const { add, clock } = setUp(linux)
     clock.setTimer(300, () => linux.cpus.set(1, cpu(1, 2, true)))
@@ -93,7 +93,7 @@ describe('ADD_CPU', () => {
     expect(linux.written).toEqual(['cpu2 1'])
   })
 
-  test('one that another program brings online meanwhile is no failure', async () => {
+  test('it is a success if another program brings the CPU online meanwhile', async () => {
     const linux = qemu([cpu(1, 1, false, { refusesOn: -16 })])
     const write = linux.write.bind(linux)
     linux.write = (path, text) => {
@@ -103,7 +103,7 @@ describe('ADD_CPU', () => {
     expect(await setUp(linux).add(1)).toEqual({ result: 0, index: 1 })
   })
 
-  test('one that another program brought online is left alone when the batch is taken back', async () => {
+  test('a roll-back leaves a CPU alone that another program brought online', async () => {
     const linux = qemu([cpu(1, 1, false), cpu(2, 2, false), cpu(3, 3, false, { refusesOn: EIO })])
     const write = linux.write.bind(linux)
     linux.write = (path, text) => {
@@ -114,7 +114,7 @@ describe('ADD_CPU', () => {
     expect(linux.online).toEqual([0, 2])
   })
 
-  test('one that fails takes back those before it', async () => {
+  test('a CPU that fails rolls the earlier ones back', async () => {
     const linux = qemu([cpu(1, 1, false), cpu(2, 2, false), cpu(3, 3, false, { refusesOn: EIO })])
     expect(await setUp(linux).add(1, 2, 3)).toEqual({ result: EIO })
     expect(linux.written).toEqual(['cpu1 1', 'cpu2 1', 'cpu3 1', 'cpu2 0', 'cpu1 0'])
@@ -148,13 +148,13 @@ describe('ADD_CPU', () => {
     expect(reads.get('/sys/devices/system/cpu/cpuN/firmware_node/uid')).toBe(count - 1)
   })
 
-  test('one that the firmware does not know is not waited for, whatever else is missing', async () => {
+  test('does not wait for a CPU that the firmware does not know, whatever else is missing', async () => {
     const { add, clock } = setUp(qemu([]))
     expect(await add(1, 7)).toEqual({ result: -22 })
     expect(clock.now()).toBe(0)
   })
 
-  test('without ACPI a batch is tried once, and read anew after each try', async () => {
+  test('without ACPI a batch is tried once, and read again after each try', async () => {
     const bare = (number: number, apicId: number) => cpu(number, apicId, number === 0, { node: undefined })
     const linux = new FakeLinux([bare(0, 0), bare(1, 2), bare(2, 4), bare(3, 6)])
     const { add } = setUp(linux)
@@ -177,7 +177,7 @@ describe('ADD_CPU', () => {
     expect(linux.online).toEqual([0, 1])
   })
 
-  test('one that is tried and does not go off again has no answer', async () => {
+  test('there is no answer if a tried CPU does not go offline again', async () => {
     const bare = (number: number, apicId: number) => cpu(number, apicId, number === 0, { node: undefined, refusesOff: -16 })
     const { add } = setUp(new FakeLinux([bare(0, 0), bare(1, 2)]))
     await expect(add(4)).rejects.toThrow(
@@ -185,14 +185,14 @@ describe('ADD_CPU', () => {
     )
   })
 
-  test('nor has one that is not who the firmware says', async () => {
+  test('there is no answer if such a CPU has another APIC id than the firmware says', async () => {
     const linux = qemu([cpu(1, 1, false, { node: processor(2), refusesOff: -16 })])
     await expect(setUp(linux).add(2)).rejects.toThrow(
       'linuxGuest cpu1: the CPU was brought online to read its APIC id, and does not go offline again',
     )
   })
 
-  test('one that is unplugged in this moment: −22, as one that never was', async () => {
+  test('a CPU that is unplugged at this moment: −22, as one that was never there', async () => {
     const linux = qemu([cpu(1, 1, false)])
     const write = linux.write.bind(linux)
     linux.write = (path, text) => {
@@ -229,22 +229,22 @@ describe('DEL_CPU', () => {
     ['more than there are', [7, 6, 5, 4, 3]],
     ['the boot CPU', [0]],
     ['the boot CPU, in a batch', [3, 0]],
-    ['one that does not exist', [9]],
-    ['one that does not exist, in a batch', [3, 9]],
+    ['a CPU that does not exist', [9]],
+    ['a CPU that does not exist, in a batch', [3, 9]],
   ])('%s: −22, and nothing is done', async (_what, ids) => {
     const linux = four()
     expect(await setUp(linux).remove(...ids)).toEqual({ result: -22 })
     expect(linux.written).toEqual([])
   })
 
-  test('one that is offline already: +1, and nothing is done', async () => {
+  test('a CPU that is offline already: +1, and nothing is done', async () => {
     const linux = four()
     linux.cpus.get(1)!.online = false
     expect(await setUp(linux).remove(2, 3)).toEqual({ result: 1 })
     expect(linux.written).toEqual([])
   })
 
-  test('one that stays brings back those before it', async () => {
+  test('a CPU that stays online brings the earlier ones back', async () => {
     const linux = four()
     linux.cpus.get(3)!.refusesOff = -16
     expect(await setUp(linux).remove(3, 2)).toEqual({ result: -16 })
@@ -252,7 +252,7 @@ describe('DEL_CPU', () => {
     expect(linux.online).toEqual([0, 1, 2, 3])
   })
 
-  test('one that is unplugged in this moment is gone, as was asked', async () => {
+  test('a CPU that is unplugged at this moment is gone: success', async () => {
     const linux = four()
     const write = linux.write.bind(linux)
     linux.write = (path, text) => {
@@ -263,7 +263,7 @@ describe('DEL_CPU', () => {
     expect(linux.online).toEqual([0, 2])
   })
 
-  test('one that another program took offline meanwhile stays so when the batch is taken back', async () => {
+  test('a roll-back leaves a CPU offline that another program took offline', async () => {
     const linux = four()
     linux.cpus.get(3)!.refusesOff = -16
     const read = linux.read.bind(linux)

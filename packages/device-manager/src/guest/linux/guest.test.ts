@@ -48,7 +48,7 @@ describe('PCI', () => {
     expect(linux.written).toEqual([`${rescan} 1`])
   })
 
-  test('a function that is there is scanned for all the same: somebody may be adding it', async () => {
+  test('a present function is scanned for too: another program may be adding it', async () => {
     const { linux, add } = setUp(() => 0, true)
     expect([await add(), linux.written]).toEqual([0, [`${rescan} 1`]])
   })

@@ -170,7 +170,7 @@ describe('9: removing everything is −22', () => {
   test.each([
     ['6.1', 1],
     ['6.12', -22],
-  ] as const)('one that is present and offline counts on %s or not', async (kernel, result) => {
+  ] as const)('a CPU that is present and offline counts on %s or not', async (kernel, result) => {
     const { guest, connect } = setUp({ kernel, cpus: 2 })
     guest.setCpuOnline(1, false)
     expect(await connect().result(delCpu(1))).toBe(result)
@@ -231,7 +231,7 @@ describe('10: a vCPU that does not answer', () => {
     expect(guest.state.cpus).toEqual({ online: [0, 1], present: [0, 1], corrupted: [] })
   })
 
-  test('whoever asked may go: the guest comes back from it', async () => {
+  test('the client may leave: the guest recovers', async () => {
     const { guest, connect } = setUp({ hardware })
     const slow = connect()
     const asked = slow.result(addCpu(5))
@@ -255,7 +255,7 @@ describe('10: a vCPU that does not answer', () => {
     expect(guest.state.cpus).toEqual({ online: [0, 1], present: [0, 1], corrupted: [] })
   })
 
-  test('those who wait get their turn one by one, and nobody waits afterwards', async () => {
+  test('requests that wait get their turn one by one, and none waits afterwards', async () => {
     const { connect } = setUp({ hardware })
     const [first, second, third] = [connect(), connect(), connect()]
     const answers: string[] = []

@@ -190,7 +190,7 @@ describe('17: the reply may never come', () => {
     expect(guest.state).toMatchObject({ paused: false, mmio: [{ base: 0xd000_0000n }] })
   })
 
-  test('one that is paused while it works answers after it is resumed', async () => {
+  test('a guest that is paused while it works answers after resume()', async () => {
     const { guest, connect } = setUp({ hardware: { hasCpu: () => false, hasPci: () => true } })
     const { connection, result } = connect()
     let answered = false

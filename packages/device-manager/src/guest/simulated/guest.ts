@@ -201,6 +201,7 @@ class Guest implements SimulatedGuest {
     return this.#pause?.over
   }
 
+  // prints on the guest's console
   #oops({ message, holdsLock }: Oops): void {
     this.#crashed = true
     this.#print(`BUG: ${message}${holdsLock ? ' (device-hotplug lock held)' : ''}`)
