@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { messageFor } from '@upcall/foundation/error'
 import { hybridProfiles } from '@upcall/vsock'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import packageJson from '../package.json' with { type: 'json' }
@@ -108,7 +109,7 @@ try {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2
   } else {
-    process.stderr.write(`vmm-shim: ${(error as Error).message}\n`)
+    process.stderr.write(`vmm-shim: ${messageFor(error)}\n`)
     process.exitCode = error instanceof UsageError ? 2 : 1
   }
 }
