@@ -1,31 +1,10 @@
 import { getEventListeners, once } from 'node:events'
 import { Duplex } from 'node:stream'
 import { describe, expect, test } from 'vitest'
+import { answering, service } from '../testing/toy-guest.js'
 import { type Dial, type Service, UpcallClient } from './index.js'
 
-const service: Service<string, string> = {
-  byte: 0x78,
-  messageSize: 4,
-  checkGreeting() {},
-  encode: (_request, into) => into,
-  decode: () => 'reply',
-  failed: () => false,
-  replyTimeoutMs: () => 1_000,
-}
-
 const silent = () => new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
-/** Answers each write with one message, the service byte with the greeting. */
-const answering = (made: Duplex[]) => {
-  const stream: Duplex = new Duplex({
-    read() {},
-    write(_chunk, _encoding, done) {
-      done()
-      stream.push(new Uint8Array(4))
-    },
-  })
-  made.push(stream)
-  return stream
-}
 const client = (dial: Dial) => new UpcallClient({ service, dial, reconnect: false })
 
 describe('the client owns what its dialer delivers', () => {
@@ -60,7 +39,7 @@ describe('the client owns what its dialer delivers', () => {
     const failing: Service<string, string> = { ...service, failed: () => true, needsCleanChannel: () => true }
     const c = new UpcallClient({
       service: failing,
-      dial: () => (streams.length === 0 ? Promise.resolve(answering(streams)) : new Promise((resolve) => (second = resolve))),
+      dial: () => (streams.length === 0 ? Promise.resolve(answering({ streams })) : new Promise((resolve) => (second = resolve))),
     })
     await c.request('fails')
     let closed: Promise<void> | undefined
@@ -114,7 +93,7 @@ describe('a stream that ends by itself', () => {
 
   test('a stream that is destroyed without an error while idle is noticed', async () => {
     const streams: Duplex[] = []
-    const c = new UpcallClient({ service, clock: still, dial: async () => answering(streams) })
+    const c = new UpcallClient({ service, clock: still, dial: async () => answering({ streams }) })
     await c.ready()
     const lost = once(c, 'reconnect')
     streams[0]!.destroy()
@@ -124,7 +103,7 @@ describe('a stream that ends by itself', () => {
 })
 
 test('what a listener does is told after what it listens to, to every listener in the same order', async () => {
-  const c = new UpcallClient({ service, dial: async () => answering([]) })
+  const c = new UpcallClient({ service, dial: async () => answering() })
   const told: string[][] = [[], []]
   c.on('state', ({ state }) => {
     told[0]!.push(state)
@@ -292,7 +271,7 @@ test('a service that cannot judge its own reply costs the request, not the proce
       throw new TypeError('no such reply')
     },
   }
-  const c = new UpcallClient({ service: puzzled, dial: async () => answering([]) })
+  const c = new UpcallClient({ service: puzzled, dial: async () => answering() })
   await expect(c.request('x')).rejects.toMatchObject({
     code: 'PROTOCOL',
     outcome: 'indeterminate',

@@ -1,8 +1,8 @@
 import { channel } from 'node:diagnostics_channel'
-import { Duplex } from 'node:stream'
 import { printed } from '@upcall/foundation/testing/printed'
 import { beforeEach, expect, onTestFinished, test, vi } from 'vitest'
-import { type Service, UpcallClient } from './index.js'
+import { answering, service } from '../testing/toy-guest.js'
+import { UpcallClient } from './index.js'
 
 vi.mock('node:util', async (original) => (await import('@upcall/foundation/testing/printed')).catchDebug(original))
 beforeEach(() => void printed.splice(0))
@@ -11,27 +11,7 @@ function faultOfTheService(): never {
   throw new TypeError('broken')
 }
 
-const service: Service<string, string> = {
-  byte: 0x78,
-  messageSize: 4,
-  checkGreeting() {},
-  encode: (_request, into) => into,
-  decode: () => 'reply',
-  failed: () => false,
-  replyTimeoutMs: () => 1_000,
-}
-
-/** Answers each write with one message. */
-const dial = async () => {
-  const stream: Duplex = new Duplex({
-    read() {},
-    write(_chunk, _encoding, done) {
-      done()
-      stream.push(new Uint8Array(4))
-    },
-  })
-  return stream
-}
+const dial = async () => answering()
 
 test.each(['checkGreeting', 'encode', 'decode', 'failed', 'replyTimeoutMs', 'needsCleanChannel', 'describe'])(
   'a fault of the service in %s is printed with its stack',

@@ -35,9 +35,6 @@ export interface UpcallErrorFields extends ErrorFields<UpcallErrorCode> {
   readonly outcome: Outcome
 }
 
-/** The same for the classes that have one code. */
-export type UpcallErrorFieldsWithoutCode = Omit<UpcallErrorFields, 'code'>
-
 /**
  * The base of every error with which an operation on a guest rejects. A program branches on `code` and `outcome`; the message,
  * `<op> <subject>: <what>. <Next sentence.>`, is for a person.
@@ -57,7 +54,7 @@ export class UpcallError extends FieldError<UpcallErrorCode> {
 /** The peer broke the protocol: a wrong magic, type or size, or bytes that no request asked for. */
 export class ProtocolError extends UpcallError {
   override readonly name = 'ProtocolError'
-  constructor(fields: UpcallErrorFieldsWithoutCode) {
+  constructor(fields: Omit<UpcallErrorFields, 'code'>) {
     super({ ...fields, code: 'PROTOCOL' })
   }
 }
@@ -65,7 +62,7 @@ export class ProtocolError extends UpcallError {
 /** A deadline passed. */
 export class TimeoutError extends UpcallError {
   override readonly name = 'TimeoutError'
-  constructor(fields: UpcallErrorFieldsWithoutCode) {
+  constructor(fields: Omit<UpcallErrorFields, 'code'>) {
     super({ ...fields, code: 'TIMEOUT' })
   }
 }
@@ -73,7 +70,7 @@ export class TimeoutError extends UpcallError {
 /** The client was closed. */
 export class ClosedError extends UpcallError {
   override readonly name = 'ClosedError'
-  constructor(fields: UpcallErrorFieldsWithoutCode) {
+  constructor(fields: Omit<UpcallErrorFields, 'code'>) {
     super({ ...fields, code: 'CLOSED' })
   }
 }

@@ -6,19 +6,6 @@
 
 export { type Clock, systemClock } from '@upcall/foundation/clock'
 export { type ReconnectEvent, type StateEvent, UpcallClient, type WaitOptions } from './client.js'
-export {
-  ClosedError,
-  isUpcallError,
-  type Outcome,
-  ProtocolError,
-  TimeoutError,
-  UpcallError,
-  type UpcallErrorCode,
-  type UpcallErrorFields,
-} from './error.js'
-export type { Pace, SessionOptions } from './machine/context.js'
-export type { Effect, OutsideEvent, ReconnectReason, SessionEvent } from './machine/event.js'
-export { SessionMachine } from './machine/session-machine.js'
-export type { Failure, StateName, Ticket } from './machine/state.js'
+export type { UpcallErrorFields } from './error.js'
+export * from './machine/index.js'
 export type { ClientOptions, Dial, ReconnectOptions, TimeoutOptions } from './options.js'
-export type { Service } from './service.js'

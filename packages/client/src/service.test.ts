@@ -1,43 +1,19 @@
 import { Duplex } from 'node:stream'
 import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { answering, SIZE, service } from '../testing/toy-guest.js'
 import { type ClientOptions, type Dial, type Service, UpcallClient } from './index.js'
 
 // A service and a dialer come from outside, some of them without types. Whatever they give, the process lives, each request has an
 // outcome, and the outcome is true.
 
-const SIZE = 4
-
-const service: Service<string, string> = {
-  byte: 0x78,
-  messageSize: SIZE,
-  checkGreeting() {},
-  encode: (_request, into) => into,
-  decode: () => 'reply',
-  failed: () => false,
-  replyTimeoutMs: () => 1_000,
-}
-
 const broken = (): never => {
   throw new TypeError('broken')
 }
 
-/** Answers each write with one message, the service byte with the greeting. */
-function answering(written: Uint8Array[] = []): Duplex {
-  const stream: Duplex = new Duplex({
-    read() {},
-    write(chunk, _encoding, done) {
-      written.push(chunk)
-      done()
-      stream.push(new Uint8Array(SIZE))
-    },
-  })
-  return stream
-}
-
 function open(options: Partial<Record<keyof ClientOptions<string, string>, unknown>> = {}) {
   const written: Uint8Array[] = []
-  const client = new UpcallClient<string, string>({ service, dial: async () => answering(written), ...options } as never)
+  const client = new UpcallClient<string, string>({ service, dial: async () => answering({ written }), ...options } as never)
   onTestFinished(() => client.close())
   /** The messages that were written, without the service byte. */
   const sent = () => written.filter(({ length }) => length > 1)

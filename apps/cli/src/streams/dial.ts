@@ -1,5 +1,8 @@
 import { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import { backoffDelay } from '@upcall/foundation/backoff'
+import { systemClock } from '@upcall/foundation/clock'
+import { type Bounds, bounded } from '@upcall/foundation/wait'
 import { connect, type VsockConnectOptions } from '@upcall/vsock'
 import { DIAL_MS } from '../session.js'
 import type { Endpoint, TcpAddress } from './endpoint.js'
@@ -32,45 +35,50 @@ export async function openStream(endpoint: Endpoint, options: DialOptions): Prom
   return { socket, halfClose: socket.halfClose }
 }
 
+const PACE = { minDelayMs: 10, maxDelayMs: 1_000, random: Math.random }
+
 async function dialTcp(address: TcpAddress, { signal, retry = false, timeoutMs }: DialOptions): Promise<Socket> {
   const deadline = performance.now() + (timeoutMs ?? (retry ? RETRY_MS : DIAL_MS))
-  for (let ceilingMs = 20; ; ceilingMs = Math.min(2 * ceilingMs, 1_000)) {
+  for (let attempt = 1; ; attempt++) {
     try {
       return await attemptTcp(address, signal, Math.max(1, deadline - performance.now()))
     } catch (error) {
-      const delayMs = 10 + Math.random() * (ceilingMs - 10)
+      const delayMs = backoffDelay(PACE, attempt)
       const again = retry && error instanceof TcpError && error.retryable && performance.now() + delayMs < deadline
       if (!again) throw error
-      await delay(delayMs, undefined, { signal }).catch((cause) => {
-        throw new TcpError('connect', address, cause)
+      await delay(delayMs, undefined, { signal }).catch(() => {
+        throw new TcpError('connect', address, signal.reason, 'ABORTED')
       })
     }
   }
 }
 
 function attemptTcp(address: TcpAddress, signal: AbortSignal, timeoutMs: number): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const { host, port } = address
+  const { host, port } = address
+  const bounds: Bounds = {
+    timeoutMs,
+    signal,
+    clock: systemClock,
+    late: () => new TcpError('connect', address, undefined, 'ETIMEDOUT'),
+    aborted: (reason) => new TcpError('connect', address, reason, 'ABORTED'),
+  }
+  return bounded(bounds, (resolve, reject) => {
     const socket = new Socket({ allowHalfOpen: true })
-    const settle = () => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', onAbort)
-      socket.off('connect', onConnect).off('error', fail)
-    }
-    const fail = (cause: unknown) => {
-      settle()
-      socket.on('error', () => {}).destroy()
-      reject(new TcpError('connect', address, cause))
-    }
-    const onConnect = () => {
-      settle()
+    let connected = false
+    const onError = (cause: Error) => reject(new TcpError('connect', address, cause))
+    socket.on('error', onError)
+    socket.once('connect', () => {
+      connected = true
       resolve(socket)
-    }
-    const onAbort = () => fail(Object.assign(new Error('aborted'), { code: 'ABORTED', cause: signal.reason }))
-    const timer = setTimeout(() => fail(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })), timeoutMs)
-    if (signal.aborted) return onAbort()
-    signal.addEventListener('abort', onAbort)
-    socket.on('connect', onConnect).on('error', fail)
+    })
     socket.connect({ host, port })
+    return () => {
+      if (connected) socket.off('error', onError)
+      else
+        socket
+          .off('error', onError)
+          .on('error', () => {})
+          .destroy()
+    }
   })
 }

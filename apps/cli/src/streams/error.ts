@@ -8,8 +8,7 @@ export class TcpError extends FieldError {
   override readonly name = 'TcpError'
   declare readonly op: 'connect' | 'listen'
 
-  constructor(op: 'connect' | 'listen', address: TcpAddress, cause: unknown) {
-    const code = errnoOf(cause)
+  constructor(op: 'connect' | 'listen', address: TcpAddress, cause: unknown, code: string = errnoOf(cause)) {
     const [what, next] = (op === 'connect' ? connecting : listening)[code] ?? [`failed (${code})`, 'See tcp(7).']
     super({ code, op, subject: formatEndpoint(address), what, next, retryable: op === 'connect' && transient.has(code), cause })
   }

@@ -80,6 +80,13 @@ class Session {
     return this
   }
 
+  /** Connects again, as connection `conn`. */
+  reconnect(conn: number): string[] {
+    this.wake()
+    this.tell({ type: 'dialed', conn })
+    return this.chunk(conn, 'HELO')
+  }
+
   #word(effect: Effect): string {
     switch (effect.type) {
       case 'dial':
@@ -224,9 +231,7 @@ describe('requests', () => {
       `reconnect 1 in 10 (${reason})`,
       'ServiceBusy → WaitingServer',
     ])
-    s.wake()
-    s.tell({ type: 'dialed', conn: 2 })
-    expect(s.chunk(2, 'HELO')).toContain('write 2 rb__')
+    expect(s.reconnect(2)).toContain('write 2 rb__')
   })
 
   test('an end inside the reply says how far it came', () => {
@@ -268,9 +273,7 @@ describe('requests', () => {
       'reconnect 1 in 10 (disconnected)',
       'ServiceBusy → WaitingServer',
     ])
-    s.wake()
-    s.tell({ type: 'dialed', conn: 2 })
-    expect(s.chunk(2, 'HELO')).toContain('write 2 ra__')
+    expect(s.reconnect(2)).toContain('write 2 ra__')
   })
 
   test('a waiting request can be aborted or run out of time, and nothing else changes', () => {

@@ -120,25 +120,18 @@ describe('the end', () => {
     expect(heard(vm).map(opName)).toEqual(['RST'])
   })
 
-  test('a guest that shuts its receiving half: what was written and waits is lost, and that shows', () => {
+  test.each([
+    ['no byte waits: what is written afterwards is lost', 10, false],
+    ['bytes wait for its credit: they are lost at once', 20, true],
+  ])('a guest that shuts its receiving half while %s', (_, bytes, lostAtOnce) => {
     const vm = new FakeVm()
     const connection = open(vm, { bufferAllocation: 10 })
-    connection.write(new Uint8Array(10))
+    connection.write(new Uint8Array(bytes))
     heard(vm)
     reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
     vm.run()
-    expect([connection.outputRefused, connection.outputLost]).toEqual([true, false])
+    expect([connection.outputRefused, connection.outputLost]).toEqual([true, lostAtOnce])
     connection.write(Uint8Array.of(1))
-    expect([connection.outputLost, connection.outputPending]).toEqual([true, 0])
-  })
-
-  test('a guest that shuts its receiving half while bytes wait for its credit: they are lost, and that shows at once', () => {
-    const vm = new FakeVm()
-    const connection = open(vm, { bufferAllocation: 10 })
-    connection.write(new Uint8Array(20))
-    heard(vm)
-    reply(vm, connection, Op.SHUTDOWN, { flags: SHUTDOWN_RECEIVE })
-    vm.run()
     expect([connection.outputLost, connection.outputPending]).toEqual([true, 0])
   })
 
