@@ -50,13 +50,13 @@ export class ShimProcess {
   launch() {
     const PATH = [...(this.#path ? [this.#path] : []), process.env.PATH].join(':')
     // The client's own log says when a request is written.
-    const env = { ...process.env, PATH, NODE_DEBUG: 'upcall' }
+    const env = { ...process.env, PATH, NODE_DEBUG: 'upcall-client' }
     const child = spawn(process.execPath, [MAIN, ...this.#args], { stdio: ['ignore', 'ignore', 'pipe'], env })
     this.#child = child
     // Its output is read to the end by then.
     this.#ended = once(child, 'close')
     createInterface({ input: child.stderr }).on('line', (line) => {
-      if (!/^(UPCALL \d+:|[\s}\]])/.test(line)) this.#stderr.push(line)
+      if (!/^(UPCALL-CLIENT \d+:|[\s}\]])/.test(line)) this.#stderr.push(line)
       this.qemuPid = /"qemu":(\d+),"msg":"QEMU runs"/.exec(line)?.[1] ?? this.qemuPid
       for (const listener of this.#listeners) listener(line)
     })

@@ -90,7 +90,7 @@ async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): P
   } catch (error) {
     if (!interrupted.signal.aborted) throw error
     // A wait that the signal ended says nothing new.
-    if ((error as { code?: unknown }).code !== 'ABORTED') log.warn({ error: (error as Error).message }, 'stopped all the same')
+    if ((error as { code?: unknown }).code !== 'ABORTED') log.warn({ error: messageFor(error) }, 'stopped all the same')
   }
 }
 

@@ -35,7 +35,7 @@ export function machineCompliance(subject: ComplianceMachine, options: Complianc
     boundedTest(subject.name, name, timeoutMs, async (signal) => {
       const running: RunningMachine = await subject.start()
       try {
-        const scope = new MachineScope(running, subject, signal)
+        const scope = new MachineScope(running, subject, signal, timeoutMs)
         await scope.until(test(scope))
       } finally {
         await running.close()

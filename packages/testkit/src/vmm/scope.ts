@@ -1,7 +1,7 @@
 import { ok } from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { DeviceManager } from '@upcall/device-manager'
-import { type Disk, type Machine, Vm } from '@upcall/vmm'
+import { type Disk, type Machine, Vm, type VmRestoreOptions } from '@upcall/vmm'
 import type { Arch } from '@upcall/wire'
 import type { ComplianceMachine, RunningMachine } from './machine.js'
 
@@ -14,13 +14,16 @@ export class MachineScope {
   readonly disk: Disk
   readonly #running: RunningMachine
   readonly #signal: AbortSignal
+  readonly #timeoutMs: number
   readonly #late: Promise<never>
 
-  constructor(running: RunningMachine, { disk = DISK }: ComplianceMachine, signal: AbortSignal) {
+  /** @param timeoutMs - How long the test may take: a guest that boots may need all of it. */
+  constructor(running: RunningMachine, { disk = DISK }: ComplianceMachine, signal: AbortSignal, timeoutMs: number) {
     this.machine = running.machine
     this.disk = disk
     this.#running = running
     this.#signal = signal
+    this.#timeoutMs = timeoutMs
     this.#late = new Promise((_, reject) => {
       signal.addEventListener('abort', () => reject(signal.reason), { once: true })
     })
@@ -51,8 +54,12 @@ export class MachineScope {
 
   /** A VM of this machine, whose guest can be asked. */
   async vm(): Promise<Vm> {
+    await this.until(this.manager.ready())
+    return new Vm({ ...this.options, cpus: 1, maxCpus: 3 })
+  }
+
+  get options(): VmRestoreOptions {
     const { machine, manager } = this
-    await this.until(manager.ready())
-    return new Vm({ machine, manager, cpus: 1, maxCpus: 3, readyTimeoutMs: Number.POSITIVE_INFINITY })
+    return { machine, manager, readyTimeoutMs: this.#timeoutMs, reconcileTimeoutMs: this.#timeoutMs }
   }
 }
