@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { messageFor } from '@upcall/foundation/error'
+import { errnoOf, messageFor, textOf } from '@upcall/foundation/error'
 import { hybridProfiles } from '@upcall/vsock'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import packageJson from '../package.json' with { type: 'json' }
@@ -97,8 +97,8 @@ function size(text: string): number {
 }
 
 // The reader has gone, or its disk is full: a VMM goes on all the same. The demo, which plays for the reader, checks for itself.
-process.stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
-  if (code !== 'EPIPE') process.stderr.write(`vmm-shim: stdout: ${message}\n`)
+process.stdout.on('error', (error) => {
+  if (errnoOf(error) !== 'EPIPE') process.stderr.write(`vmm-shim: stdout: ${textOf(error)}\n`)
 })
 
 try {

@@ -73,7 +73,7 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
       // No hook runs for such a request.
       const { status, body } = faultOf(frameworkFault(error))
       logAnswer(log, request, status, 0)
-      return sendJson(reply.code(status), body)
+      void sendJson(reply.code(status), body)
     },
   }).withTypeProvider<SchemaTypes>()
   app.setReplySerializer(textOfBody)
