@@ -54,7 +54,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-describe('a stdout that nobody reads any more', () => {
+describe('a stdout without a reader', () => {
   it('ends the demo, which leaves nothing behind', async () => {
     using directory = temporaryDirectory()
     await using demo = launch(['demo', '--fast'], { TMPDIR: directory.path })

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { errnoOf, messageFor, textOf } from '@upcall/foundation/error'
 import { hybridProfiles } from '@upcall/vsock'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import packageJson from '../package.json' with { type: 'json' }
@@ -96,8 +97,8 @@ function size(text: string): number {
 }
 
 // The reader has gone, or its disk is full: a VMM goes on all the same. The demo, which plays for the reader, checks for itself.
-process.stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
-  if (code !== 'EPIPE') process.stderr.write(`vmm-shim: stdout: ${message}\n`)
+process.stdout.on('error', (error) => {
+  if (errnoOf(error) !== 'EPIPE') process.stderr.write(`vmm-shim: stdout: ${textOf(error)}\n`)
 })
 
 try {
@@ -108,7 +109,7 @@ try {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2
   } else {
-    process.stderr.write(`vmm-shim: ${(error as Error).message}\n`)
+    process.stderr.write(`vmm-shim: ${messageFor(error)}\n`)
     process.exitCode = error instanceof UsageError ? 2 : 1
   }
 }

@@ -2,50 +2,15 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { connect as netConnect } from 'node:net'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { VmError } from '@upcall/vmm'
 import { describe, expect, it } from 'vitest'
-import { makeRig, type Rig, type RigOptions } from '../../../../packages/vmm/testing/rig.js'
+import { makeRig } from '../../../../packages/vmm/testing/rig.js'
+import { fault, makeApi, raw } from '../../testing/api.js'
 import { callApi } from '../demo/api-client.js'
 import { silentLog } from '../log.js'
 import { openApi, openApiDocument } from './app.js'
 
 const DISK = { path_on_host: '/srv/data.img', is_read_only: true }
-
-async function makeApi({ requestTimeoutMs, ...options }: RigOptions & { requestTimeoutMs?: number } = {}) {
-  const rig = await makeRig(options)
-  const path = join(rig.directory, 'api.sock')
-  const api = await openApi({ transport: 'unix', path }, { log: silentLog, requestTimeoutMs })
-  api.serve(rig.vm)
-  return {
-    ...rig,
-    path,
-    call: (method: string, resource: string, body?: unknown) => callApi(path, method, resource, body, 10_000),
-    async [Symbol.asyncDispose]() {
-      await api.close()
-      await (rig as Rig)[Symbol.asyncDispose]()
-    },
-  }
-}
-
-/** Sends bytes as they are, and resolves with all that comes back. */
-function raw(path: string, text: string | Buffer): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let answer = ''
-    const socket = netConnect(path)
-    socket.setEncoding('utf8').on('data', (chunk: string) => {
-      answer += chunk
-    })
-    socket.on('error', reject).on('close', () => resolve(answer))
-    socket.write(text)
-  })
-}
-
-const fault = (outcome: string, message: RegExp, errno: number | null = null) => ({
-  fault_message: expect.stringMatching(message),
-  outcome,
-  errno,
-})
 
 describe('what succeeds', () => {
   it('answers 200 with what was chosen, or 204', async () => {
@@ -169,48 +134,6 @@ describe('what is wrong in itself', () => {
     await using api = await makeApi()
     const text = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: 10000000\r\n\r\n${' '.repeat(70_000)}`
     expect(await raw(api.path, text)).toMatch(/^HTTP\/1\.1 413 [\s\S]*connection: close[\s\S]*at most 65536 bytes/)
-  })
-})
-
-describe('a connection', () => {
-  it.each([
-    ['without a byte', ''],
-    ['on which a head trickles in', 'GET /vm HTTP/1.1\r\nx-slow: '],
-    ['on which a body trickles in', 'PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: 1000\r\n\r\n'],
-  ])('%s is cut off', async (_what, text) => {
-    await using api = await makeApi({ requestTimeoutMs: 200 })
-    const socket = netConnect(api.path)
-    let answer = ''
-    socket.setEncoding('utf8').on('data', (chunk: string) => {
-      answer += chunk
-    })
-    socket.on('error', () => {})
-    if (text !== '') socket.write(text)
-    const trickle = text === '' ? undefined : setInterval(() => socket.writable && socket.write(' '), 20)
-    await once(socket, 'close')
-    clearInterval(trickle)
-    expect(answer).toMatch(/^HTTP\/1\.1 408 /)
-    expect(JSON.parse(answer.split('\r\n\r\n')[1]!)).toEqual(fault('not-sent', /^request: it did not arrive in time$/))
-  })
-
-  it('stays as long as any of its requests is under way', async () => {
-    await using api = await makeApi({ requestTimeoutMs: 2_000 })
-    api.machine.kernel.pause()
-    const body = JSON.stringify({ desired_vcpus: 2 })
-    const change = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n${body}`
-    const look = 'GET /vm HTTP/1.1\r\nhost: vm\r\n\r\n'
-    const socket = netConnect(api.path)
-    const ended = once(socket, 'end')
-    let answers = ''
-    socket.setEncoding('utf8').on('data', (text) => (answers += text))
-    socket.write(look + change)
-    await expect.poll(() => answers).toMatch(/^HTTP\/1\.1 200/)
-    await expect.poll(() => api.manager.state).toBe('ServiceBusy')
-    // Longer than a connection may be without a request.
-    await delay(4_500)
-    api.machine.kernel.resume()
-    await ended
-    expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200'])
   })
 })
 

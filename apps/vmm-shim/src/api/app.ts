@@ -70,7 +70,7 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
     clientErrorHandler: refuse,
     frameworkErrors: (error, _request, reply: FastifyReply) => {
       const { status, body } = faultOf(frameworkFault(error))
-      return reply.code(status).send(body)
+      void reply.code(status).send(body)
     },
   }).withTypeProvider<SchemaTypes>()
   app.setReplySerializer((payload) => `${JSON.stringify(payload)}\n`)

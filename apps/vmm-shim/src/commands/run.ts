@@ -1,6 +1,7 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
+import { messageFor } from '@upcall/foundation/error'
 import { type Accelerator, type ConsoleLog, openLogFile } from '@upcall/qemu'
 import { MEMORY_BLOCK, type ShimMachine } from '@upcall/vmm/qemu'
 import { formatAddress, type HybridProfile, UNIX_PATH_MAX } from '@upcall/vsock'
@@ -88,7 +89,7 @@ async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): P
   } catch (error) {
     if (!interrupted.signal.aborted) throw error
     // A wait that the signal ended says nothing new.
-    if ((error as { code?: unknown }).code !== 'ABORTED') log.warn({ error: (error as Error).message }, 'stopped all the same')
+    if ((error as { code?: unknown }).code !== 'ABORTED') log.warn({ error: messageFor(error) }, 'stopped all the same')
   }
 }
 
@@ -183,7 +184,7 @@ function openConsole(path: string, log: Log): ConsoleLog {
   try {
     return openLogFile(path, (why) => log.error({ path, why }, 'the console is not written down any more'))
   } catch (error) {
-    throw new UsageError(`--console ${path}: ${(error as Error).message}; give a file that can be written`)
+    throw new UsageError(`--console ${path}: ${messageFor(error)}; give a file that can be written`)
   }
 }
 

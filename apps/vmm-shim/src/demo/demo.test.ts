@@ -57,7 +57,7 @@ describe('the demo', () => {
   }, 120_000)
 })
 
-// What the step itself shows is no sabotage of it.
+// What the step itself shows does not count as sabotage.
 const SHOWN: Record<string, readonly string[]> = { 'the guest dies in the middle of a request': ['silence', 'death'] }
 
 describe.concurrent('a sabotaged guest', () => {
