@@ -1,7 +1,7 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
-import { errnoOf } from '@upcall/foundation/error'
+import { errnoOf, messageFor } from '@upcall/foundation/error'
 import { type Accelerator, type ConsoleLog, openLogFile } from '@upcall/qemu'
 import { MEMORY_BLOCK, type ShimMachine } from '@upcall/vmm/qemu'
 import { formatAddress, type HybridProfile, UNIX_PATH_MAX } from '@upcall/vsock'
