@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { connect as netConnect } from 'node:net'
 import { join } from 'node:path'
 import { DeviceManager } from '@upcall/device-manager'
@@ -159,6 +159,19 @@ describe('a guest in a process of its own', () => {
     expect(await vm.reconcile()).toEqual({ restarted: true, settled: [{ kind: 'cpu', id: '3', now: 'absent' }], differences: [] })
     expect(machine.pid).not.toBe(pid)
     expect(await vm.resize(4)).toMatchObject({ added: [3] })
+  })
+
+  it('is not controlled any more when it is stopped', async () => {
+    using directory = temporaryDirectory()
+    const api = join(directory.path, 'api.sock')
+    const { machine, close } = await start(directory.path, { api })
+    const stop = vi.spyOn(machine, 'stop').mockImplementationOnce(async () => {
+      expect(existsSync(api)).toBe(false)
+      stop.mockRestore()
+      await machine.stop()
+    })
+    expect(existsSync(api)).toBe(true)
+    await close()
   })
 
   it('is not started where one of the sockets cannot be had', async () => {

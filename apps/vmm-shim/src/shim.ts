@@ -108,7 +108,11 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     parts.onManager?.(manager, machine)
 
     const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: options.reconcileMs, readyTimeoutMs: parts.readyMs })
-    api?.serve(vm)
+    if (api) {
+      api.serve(vm)
+      // First of all: nothing is to be asked of a VM that is being closed.
+      closers.push(() => api.close())
+    }
     return { vm, machine, manager, address, close, [Symbol.asyncDispose]: close }
   } catch (error) {
     await close().catch((failed: AggregateError) => {

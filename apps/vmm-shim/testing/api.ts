@@ -4,13 +4,15 @@ import { expect } from 'vitest'
 import { makeRig, type Rig, type RigOptions } from '../../../packages/vmm/testing/rig.js'
 import { openApi } from '../src/api/app.js'
 import { callApi } from '../src/demo/api-client.js'
-import { silentLog } from '../src/log.js'
+import { type Log, silentLog } from '../src/log.js'
+
+type ApiRigOptions = RigOptions & { requestTimeoutMs?: number; log?: Log }
 
 /** A VM with the control API in front of it. */
-export async function makeApi({ requestTimeoutMs, ...options }: RigOptions & { requestTimeoutMs?: number } = {}) {
+export async function makeApi({ requestTimeoutMs, log = silentLog, ...options }: ApiRigOptions = {}) {
   const rig = await makeRig(options)
   const path = join(rig.directory, 'api.sock')
-  const api = await openApi({ transport: 'unix', path }, { log: silentLog, requestTimeoutMs })
+  const api = await openApi({ transport: 'unix', path }, { log, requestTimeoutMs })
   api.serve(rig.vm)
   return {
     ...rig,

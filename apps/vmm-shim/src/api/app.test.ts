@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest'
 import { makeRig } from '../../../../packages/vmm/testing/rig.js'
 import { fault, makeApi, raw } from '../../testing/api.js'
 import { callApi } from '../demo/api-client.js'
-import { silentLog } from '../log.js'
+import { type Log, silentLog } from '../log.js'
 import { openApi, openApiDocument } from './app.js'
 
 const DISK = { path_on_host: '/srv/data.img', is_read_only: true }
@@ -107,6 +107,23 @@ describe('what is wrong in itself', () => {
     )
   })
 
+  it.each([
+    ['POST', '/vm', 405, 'abc'],
+    ['POST', '/nosuch', 404, 'abc'],
+    ['POST', '/nosuch', 404, ' '.repeat(70_000)],
+  ])('%s %s: %i, whatever the body is', async (method, resource, status, body) => {
+    await using api = await makeApi()
+    const head = `${method} ${resource} HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n`
+    expect(await raw(api.path, head + body)).toMatch(new RegExp(`^HTTP/1\\.1 ${status} [^]*\\}\n$`))
+  })
+
+  it('keeps the connection of a request without a body that it refuses', async () => {
+    await using api = await makeApi()
+    const get = (path: string, more = '') => `GET ${path} HTTP/1.1\r\nhost: vm\r\n${more}\r\n`
+    const answers = await raw(api.path, get('/nosuch') + get('/drives/vdb') + get('/vm', 'connection: close\r\n'))
+    expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 404', 'HTTP/1.1 405', 'HTTP/1.1 200'])
+  })
+
   it('refuses what is not JSON', async () => {
     await using api = await makeApi()
     const text = 'PUT /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: 3\r\n\r\n{a}'
@@ -137,6 +154,30 @@ describe('what is wrong in itself', () => {
   })
 })
 
+it.each(['application/x-www-form-urlencoded', 'text/plain; charset=latin1', 'json', ''])(
+  'takes the body for JSON if its content type is %j',
+  async (type) => {
+    await using api = await makeApi()
+    const body = '{"desired_vcpus":2}'
+    const head = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-type: ${type}\r\ncontent-length: ${body.length}\r\n\r\n`
+    expect(await raw(api.path, head + body)).toMatch(/^HTTP\/1\.1 200 [\s\S]*"present":\[0,1\]/)
+  },
+)
+
+it('carries a change through and logs it, even if its client hangs up', async () => {
+  const lines: object[] = []
+  await using api = await makeApi({ log: { ...silentLog, info: (fields: object) => void lines.push(fields) } as Log })
+  api.machine.kernel.pause()
+  const body = '{"desired_vcpus":2}'
+  const socket = netConnect(api.path)
+  socket.write(`PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+  await expect.poll(() => api.manager.state).toBe('ServiceBusy')
+  socket.destroy()
+  await once(socket, 'close')
+  api.machine.kernel.resume()
+  await expect.poll(() => lines).toEqual([{ method: 'PUT', url: '/vm/resize', status: 200, ms: expect.any(Number) }])
+})
+
 describe('the OpenAPI document', () => {
   it('is made of the schemas that check the requests', async () => {
     const document = (await openApiDocument()) as { paths: Record<string, Record<string, object>> }
@@ -165,6 +206,24 @@ describe('the OpenAPI document', () => {
     })
     expect(document.paths['/drives/{id}']!.put).toMatchObject({
       parameters: [{ in: 'path', name: 'id', required: true, schema: { type: 'string', pattern: '^[A-Za-z0-9._-]{1,64}$' } }],
+    })
+  })
+
+  it('says which bodies may be left out', async () => {
+    const { paths } = (await openApiDocument()) as {
+      paths: Record<string, Record<string, { requestBody?: { required: boolean } }>>
+    }
+    const bodies = Object.entries(paths).flatMap(([path, item]) =>
+      Object.entries(item).map(([method, { requestBody }]) => [`${method} ${path}`, requestBody?.required]),
+    )
+    expect(Object.fromEntries(bodies)).toEqual({
+      'get /vm': undefined,
+      'put /vm/resize': true,
+      'post /vm/reconcile': false,
+      'put /drives/{id}': true,
+      'delete /drives/{id}': false,
+      'put /pci-devices/{id}': false,
+      'delete /pci-devices/{id}': false,
     })
   })
 
