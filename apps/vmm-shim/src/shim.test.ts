@@ -1,11 +1,12 @@
 import { once } from 'node:events'
-import { readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { connect as netConnect } from 'node:net'
 import { join } from 'node:path'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
 import { afterEach, describe, expect, inject, it, vi } from 'vitest'
 import { temporaryDirectory } from '../../../packages/vmm/testing/rig.js'
+import { isAlive } from '../testing/is-alive.js'
 import { type SimulatedShimOptions, startShim } from './guest/shim.js'
 import { openShim } from './shim.js'
 
@@ -14,15 +15,6 @@ const DISK = { pathOnHost: '/srv/data.img', isReadOnly: false }
 
 function start(directory: string, options: Partial<SimulatedShimOptions> = {}) {
   return startShim({ uds: join(directory, 'vm.sock'), arch: 'x86_64', bootMs: 20, guestEntry, hardware: 'plugged', ...options })
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 afterEach(() => void vi.unstubAllEnvs())
@@ -167,6 +159,19 @@ describe('a guest in a process of its own', () => {
     expect(await vm.reconcile()).toEqual({ restarted: true, settled: [{ kind: 'cpu', id: '3', now: 'absent' }], differences: [] })
     expect(machine.pid).not.toBe(pid)
     expect(await vm.resize(4)).toMatchObject({ added: [3] })
+  })
+
+  it('is not controlled any more when it is stopped', async () => {
+    using directory = temporaryDirectory()
+    const api = join(directory.path, 'api.sock')
+    const { machine, close } = await start(directory.path, { api })
+    const stop = vi.spyOn(machine, 'stop').mockImplementationOnce(async () => {
+      expect(existsSync(api)).toBe(false)
+      stop.mockRestore()
+      await machine.stop()
+    })
+    expect(existsSync(api)).toBe(true)
+    await close()
   })
 
   it('is not started where one of the sockets cannot be had', async () => {

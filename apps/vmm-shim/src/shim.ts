@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '@upcall/client'
 import { DeviceManager, type ReplyTimeouts } from '@upcall/device-manager'
-import { textOf } from '@upcall/foundation/error'
+import { messageFor, textOf } from '@upcall/foundation/error'
 import { type Machine, Vm, VmError } from '@upcall/vmm'
 import { formatAddress, type HvsockAddress, type HybridProfile, type HybridServer, listenHybrid } from '@upcall/vsock'
 import { type Arch, UPCALL_PORT } from '@upcall/wire'
@@ -107,13 +107,16 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     closers.push(() => manager.close())
     parts.onManager?.(manager, machine)
 
-    const { reconcileMs } = options
-    const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: reconcileMs, readyTimeoutMs: parts.readyMs })
-    api?.serve(vm)
+    const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: options.reconcileMs, readyTimeoutMs: parts.readyMs })
+    if (api) {
+      api.serve(vm)
+      // First of all: nothing is to be asked of a VM that is being closed.
+      closers.push(() => api.close())
+    }
     return { vm, machine, manager, address, close, [Symbol.asyncDispose]: close }
   } catch (error) {
     await close().catch((failed: AggregateError) => {
-      throw new AggregateError([error, ...failed.errors], `${(error as Error).message}; ${failed.message}`)
+      throw new AggregateError([error, ...failed.errors], `${messageFor(error)}; ${messageFor(failed)}`)
     })
     throw error
   }
@@ -142,11 +145,11 @@ async function closeAll(closers: (() => Promise<void> | void)[]): Promise<void> 
       failed.push(error)
     }
   }
-  if (failed.length > 0) throw new AggregateError(failed, `close: ${failed.map((error) => (error as Error).message).join('; ')}`)
+  if (failed.length > 0) throw new AggregateError(failed, `close: ${failed.map(messageFor).join('; ')}`)
 }
 
 function logConnections(hybrid: HybridServer, log: Log): void {
   hybrid.on('connection', ({ port, hostPort }) => log.debug({ port, hostPort }, 'vsock connection'))
   hybrid.on('refused', ({ port, reason }) => log.debug({ port, reason }, 'vsock connection refused'))
-  hybrid.on('error', (error) => log.warn({ error: error.message }, 'vsock accept failed'))
+  hybrid.on('error', (error) => log.warn({ error: messageFor(error) }, 'vsock accept failed'))
 }

@@ -16,7 +16,7 @@ const later = new Map([
   [125, 'ECANCELED'],
 ])
 
-/** The name of a result that is not 0: `EINVAL` for −22. A positive one is no errno and is named as it is: `+1`. */
+/** The name of a result that is not 0: `EINVAL` for −22. A positive result is not an errno and is named as it is: `+1`. */
 export function errnoName(result: number): string {
   if (result > 0) return `+${result}`
   return first[-result - 1] ?? later.get(-result) ?? `E${-result}`

@@ -107,7 +107,7 @@ test.each<[Request, number, string]>([
   expect(new GuestError(request, { type: request.type, result } as Reply, 'guest').message).toBe(message)
 })
 
-test('the refusal behind an error is found', () => {
+test('the refusal that caused an error is found', () => {
   const refusal = new GuestError({ type: 'DEL_PCI', bus: 0, devfn: 8 }, { type: 'DEL_PCI', result: -19 }, 'guest')
   expect(guestErrorOf(refusal)).toBe(refusal)
   expect(guestErrorOf(new Error('outer', { cause: new Error('inner', { cause: refusal }) }))).toBe(refusal)

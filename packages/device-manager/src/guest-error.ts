@@ -44,7 +44,7 @@ export function isGuestError(value: unknown): value is GuestError {
   return brand.has(value)
 }
 
-/** The refusal of the guest behind an error: the error itself, or what it came from. Undefined if the guest did not refuse. */
+/** The refusal that caused an error: the error itself, or what it came from. Undefined if the guest did not refuse. */
 export function guestErrorOf(error: unknown): GuestError | undefined {
   const seen = new Set<unknown>()
   for (let each = error; each instanceof Error && !seen.has(each); each = each.cause) {

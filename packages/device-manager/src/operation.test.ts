@@ -115,7 +115,7 @@ test.each<[string, unknown, string]>([
   ['nothing', undefined, 'request'],
   ['another type', { type: 'PING' }, 'type'],
   ['a bus beyond a byte', { type: 'ADD_PCI', bus: 256, devfn: 8 }, 'bus'],
-])('what is no request (%s) has no JSON form', (_what, request, path) => {
+])('what is not a request (%s) has no JSON form', (_what, request, path) => {
   for (const form of [formatOperation, describeRequest])
     expect(() => form(request as never)).toThrow(expect.objectContaining({ name: 'WireError', path }))
 })

@@ -2,7 +2,7 @@
 
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { keepReadable } from './streams.js'
+import { keepReadable, readToEnd } from './streams.js'
 
 /** What is known of the bytes that a stream sent to the other one, when that one has gone. */
 export interface Loss {
@@ -17,6 +17,8 @@ export interface Loss {
 /** One of the two, and how its owner parts with it. */
 export interface JoinedStream {
   readonly stream: Duplex
+  /** A write that fails on TCP leaves the stream readable as well. Default: the stream fails at once. */
+  readonly keepsTcp?: boolean | undefined
   /** The other stream has closed after its EOF. This one closes when it has taken everything; the result is the error that it closes with. */
   closeError(loss: Loss): Error | undefined
   /**
@@ -54,8 +56,9 @@ export function joinStreams(a: JoinedStream, b: JoinedStream): (which: JoinedStr
     [near, far],
     [far, near],
   ] as const) {
-    const { stream } = one
-    keepReadable(stream, (error) => refuse(one, other, error))
+    const { stream, keepsTcp = false } = one
+    const keep = keepsTcp ? readToEnd : keepReadable
+    keep(stream, (error) => refuse(one, other, error))
     // 'close' follows and does what there is to do.
     stream.on('error', () => {})
     stream.once('close', () => {
@@ -125,8 +128,7 @@ function closeWhenTaken(end: End, other: End): void {
   if (stream.writableFinished) return void close()
   // Not end(): on a transport without half-close that would wait for the peer.
   if (stream instanceof Socket) stream.once('finish', close).destroySoon()
-  // A stream whose peer takes no more has no 'finish'; the callback tells of that, too.
-  else if (stream.writableEnded) stream.once('finish', close)
+  // A stream whose peer takes no more has no 'finish'; the callback tells of that, too. It may have been ended before.
   else stream.end(close)
   stream.resume()
 }

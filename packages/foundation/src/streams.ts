@@ -39,7 +39,14 @@ type Writes = Partial<Record<'_write' | '_writev', (...args: unknown[]) => void>
  * @param onRefused called once, at once. What is written from then on is dropped.
  */
 export function keepReadable(stream: Duplex, onRefused: (error: Error) => void): void {
-  if (isTcp(stream)) return
+  if (!isTcp(stream)) readToEnd(stream, onRefused)
+}
+
+/**
+ * As `keepReadable`, for TCP, too. There a write fails with EPIPE only after the peer has ended its writing: what it sent is complete, and
+ * the kernel still has it. (A peer that is reset before its end is told of by ECONNRESET.)
+ */
+export function readToEnd(stream: Duplex, onRefused: (error: Error) => void): void {
   const writes = stream as unknown as Writes
   for (const name of ['_write', '_writev'] as const) {
     const write = writes[name]

@@ -33,6 +33,19 @@ describe('GuestConsole', () => {
     expect(console.text).toBe('login: ü')
   })
 
+  it('goes on with the oldest line that is kept if its reader is slow', async () => {
+    const { console, print } = setup()
+    print('first\n')
+    const lines = console.lines()
+    expect((await lines.next()).value).toBe('first')
+    // Enough to drop more than has been read.
+    for (let i = 0; i < 3; i++) print('x\n'.repeat(50_000))
+    console.end(gone)
+    const rest: string[] = []
+    for await (const line of lines) rest.push(line)
+    expect(rest).toEqual(Array.from({ length: 50_000 }, () => 'x'))
+  })
+
   it('keeps no more than it can hold of a guest that prints without an end', () => {
     const { console, print } = setup()
     const chunk = 'x'.repeat(1 << 20)

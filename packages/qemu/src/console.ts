@@ -125,7 +125,12 @@ export class GuestConsole {
     integer('fromLine', fromLine)
     let next = fromLine
     while (!signal?.aborted) {
-      for (next = Math.max(next, this.#lines.first); next < this.#lines.end; next++) yield this.#lines.at(next)
+      // Lines may be dropped while the reader is busy with one.
+      for (;;) {
+        next = Math.max(next, this.#lines.first)
+        if (next >= this.#lines.end) break
+        yield this.#lines.at(next++)
+      }
       if (this.#endReason) {
         if (this.#lines.pending > 0) yield this.#lines.partial
         return

@@ -13,7 +13,7 @@ test('bytes come out in the order in which they went in, in any pieces', () => {
   expect(queue.length).toBe(0)
 })
 
-test('each byte is copied at most once, behind a backlog of any length', () => {
+test('each byte is copied at most once, after a backlog of any length', () => {
   const queue = new ByteQueue()
   const concat = vi.spyOn(Buffer, 'concat')
   for (let i = 0; i < 1000; i++) queue.push(Buffer.alloc(10))

@@ -111,7 +111,7 @@ it('a reset reaches a writer that is held back', async () => {
   if (!a.closed) await once(a, 'close')
 })
 
-it('a reset behind an orderly end of both directions is none', async () => {
+it('a reset after an orderly end of both directions does nothing', async () => {
   const [a, b] = duplexPair()
   const atB = record(b)
   a.resume()

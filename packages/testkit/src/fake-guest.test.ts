@@ -77,7 +77,7 @@ it('close() reports a script that failed, which the client sees as a close', asy
   await expect(guest.close()).rejects.toThrow('expected 100 to be +0')
 })
 
-it('a client that leaves in the middle is no failure of the script', async () => {
+it('a client that leaves in the middle is not a failure of the script', async () => {
   const guest = fakeGuest(async (connection) => {
     await connection.readMessage()
   })

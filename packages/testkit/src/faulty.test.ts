@@ -78,14 +78,14 @@ describe.each(['read', 'write'] as const)('on the way of %s', (direction) => {
     expect(at).toEqual(['|end'])
   })
 
-  it('EOF right behind the last byte, without another one', async () => {
+  it('EOF right after the last byte, without another one', async () => {
     const { from, at } = through({ eofAt: 3 })
     from.write('abc')
     await settle()
     expect(at).toEqual(['abc', '|end'])
   })
 
-  it.each([0, 2])('a stall at byte %i until it is released, the end behind it', async (stallAt) => {
+  it.each([0, 2])('a stall at byte %i until it is released, the end after it', async (stallAt) => {
     const { stream, from, at } = through({ stallAt })
     from.write('abcd')
     from.end()

@@ -39,6 +39,7 @@ export class HostStreams {
       { stream: guest, closeError: () => undefined, breakOff: (error) => void guest.destroy(error) },
       {
         stream: host,
+        keepsTcp: true,
         closeError: ({ lost, errored }) => errored ?? (lost > 0 ? lostError() : undefined),
         breakOff: (_error, whenTaken) => whenTaken(() => this.breakOff(host, guest.errored ?? undefined)),
       },

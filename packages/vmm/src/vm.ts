@@ -72,13 +72,15 @@ export class Vm {
    * @param inventory - What it has. Default: `cpus` vCPUs and no device.
    * @throws TypeError or RangeError that names the option that is wrong.
    */
-  constructor(options: VmOptions, inventory: Inventory = bootInventory(options.cpus)) {
+  constructor(options: VmOptions, inventory?: Inventory) {
     this.#options = options
     this.#machine = options.machine
     this.#manager = options.manager
     this.arch = options.manager.arch
     this.maxCpus = integer('maxCpus', options.maxCpus, { min: 1, max: 255 })
     integer('cpus', options.cpus, { min: 1, max: this.maxCpus })
+    // `cpus` is a number of vCPUs from here on.
+    inventory ??= bootInventory(options.cpus)
     this.#inventory = inventory
     this.#readyTimeoutMs = duration('readyTimeoutMs', options.readyTimeoutMs, 500)
     const { machine, manager, reconcileTimeoutMs: timeoutMs } = options

@@ -65,7 +65,7 @@ function listenOn(server: Server, path: string, backlog: number): Promise<void> 
 }
 
 const NEXT: Readonly<Record<string, string>> = {
-  ENOENT: 'Create the directory first.',
+  ENOENT: 'Create it first.',
   EACCES: 'A server needs write permission on the directory.',
 }
 
@@ -76,7 +76,7 @@ function listenError(local: Address, error: unknown): unknown {
     code,
     op: 'listen',
     local,
-    what: `binding failed (${code})`,
+    what: code === 'ENOENT' ? 'the directory does not exist (ENOENT)' : `binding failed (${code})`,
     next: NEXT[code] ?? 'See the cause.',
     cause: error,
   })

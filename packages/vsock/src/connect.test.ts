@@ -381,7 +381,7 @@ describe('retry', () => {
     const clock = eagerClock()
     const error = await failure(dial({ retry: { ...retry, maxDelayMs: 40, budgetMs: 200 }, clock }))
     expect(error).toMatchObject({ code: 'ETIMEDOUT', retryable: true, cause: { code: 'ECONNREFUSED' } })
-    expect(error.what).toMatch(/^gave up after \d+ attempts in \d+ ms: there is no listener, and no such file \(ENOENT\)$/)
+    expect(error.what).toMatch(/^gave up after \d+ attempts in \d+ ms: there is no listener, the file does not exist \(ENOENT\)$/)
     expect(error.attempts).toBeGreaterThan(1)
     expect(error.elapsedMs).toBeLessThanOrEqual(200)
     expect(clock.now()).toBeGreaterThan(150)

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { LineTooLongError, TextLines } from '@upcall/foundation/lines'
 
 export interface LineLimits {
   /** In characters, without the line end. */
@@ -10,8 +11,7 @@ export interface LineLimits {
 /** The first line that comes, without its end. What follows it, or an error, is read and thrown away. */
 export function readLine(stream: Duplex, { longest, timeoutMs }: LineLimits): Promise<string> {
   return new Promise((resolve, reject) => {
-    const pieces: string[] = []
-    let length = 0
+    const lines = new TextLines({ max: longest })
     const timer = setTimeout(() => fail(`no line within ${timeoutMs} ms`), timeoutMs)
     const settle = () => {
       clearTimeout(timer)
@@ -23,14 +23,14 @@ export function readLine(stream: Duplex, { longest, timeoutMs }: LineLimits): Pr
     }
     const onEnd = () => fail('no line came')
     const onData = (chunk: string) => {
-      const end = chunk.indexOf('\n')
-      const piece = end < 0 ? chunk : chunk.slice(0, end)
-      pieces.push(piece)
-      length += piece.length
-      if (length > longest) fail(`more than ${longest} characters without a line end`)
-      else if (end >= 0) {
+      try {
+        const [line] = lines.push(chunk)
+        if (line === undefined) return
         settle()
-        resolve(pieces.join(''))
+        resolve(line)
+      } catch (error) {
+        if (!(error instanceof LineTooLongError)) throw error
+        fail(`more than ${longest} characters without a line end`)
       }
     }
     stream.setEncoding('utf8').on('data', onData).once('end', onEnd).once('close', onEnd)

@@ -1,7 +1,9 @@
 // The program of the default guest image: the upcall service of a stock Linux on its port, and beside it what a VMM likes to know of
 // its guest. Bundled into one file, since it is all that the guest gets.
+
 import { execFile } from 'node:child_process'
 import { deviceManagerGuest, linuxGuest } from '@upcall/device-manager/guest'
+import { messageFor } from '@upcall/foundation/error'
 import { UpcallServer } from '@upcall/server'
 import { listen, type VsockSocket } from '@upcall/vsock'
 import { UPCALL_PORT } from '@upcall/wire'
@@ -36,7 +38,7 @@ async function answer(socket: VsockSocket): Promise<void> {
   try {
     reply = { ok: await obey(JSON.parse(await readLine(socket, { longest: MAX_ASK, timeoutMs: ASK_MS })) as Ask) }
   } catch (error) {
-    reply = { error: (error as Error).message }
+    reply = { error: messageFor(error) }
   }
   socket.end(`${JSON.stringify(reply)}\n`)
 }

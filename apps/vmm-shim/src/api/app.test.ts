@@ -2,50 +2,15 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { connect as netConnect } from 'node:net'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { VmError } from '@upcall/vmm'
 import { describe, expect, it } from 'vitest'
-import { makeRig, type Rig, type RigOptions } from '../../../../packages/vmm/testing/rig.js'
+import { makeRig } from '../../../../packages/vmm/testing/rig.js'
+import { fault, makeApi, raw } from '../../testing/api.js'
 import { callApi } from '../demo/api-client.js'
-import { silentLog } from '../log.js'
+import { type Log, silentLog } from '../log.js'
 import { openApi, openApiDocument } from './app.js'
 
 const DISK = { path_on_host: '/srv/data.img', is_read_only: true }
-
-async function makeApi({ requestTimeoutMs, ...options }: RigOptions & { requestTimeoutMs?: number } = {}) {
-  const rig = await makeRig(options)
-  const path = join(rig.directory, 'api.sock')
-  const api = await openApi({ transport: 'unix', path }, { log: silentLog, requestTimeoutMs })
-  api.serve(rig.vm)
-  return {
-    ...rig,
-    path,
-    call: (method: string, resource: string, body?: unknown) => callApi(path, method, resource, body, 10_000),
-    async [Symbol.asyncDispose]() {
-      await api.close()
-      await (rig as Rig)[Symbol.asyncDispose]()
-    },
-  }
-}
-
-/** Sends bytes as they are, and resolves with all that comes back. */
-function raw(path: string, text: string | Buffer): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let answer = ''
-    const socket = netConnect(path)
-    socket.setEncoding('utf8').on('data', (chunk: string) => {
-      answer += chunk
-    })
-    socket.on('error', reject).on('close', () => resolve(answer))
-    socket.write(text)
-  })
-}
-
-const fault = (outcome: string, message: RegExp, errno: number | null = null) => ({
-  fault_message: expect.stringMatching(message),
-  outcome,
-  errno,
-})
 
 describe('what succeeds', () => {
   it('answers 200 with what was chosen, or 204', async () => {
@@ -142,6 +107,23 @@ describe('what is wrong in itself', () => {
     )
   })
 
+  it.each([
+    ['POST', '/vm', 405, 'abc'],
+    ['POST', '/nosuch', 404, 'abc'],
+    ['POST', '/nosuch', 404, ' '.repeat(70_000)],
+  ])('%s %s: %i, whatever the body is', async (method, resource, status, body) => {
+    await using api = await makeApi()
+    const head = `${method} ${resource} HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n`
+    expect(await raw(api.path, head + body)).toMatch(new RegExp(`^HTTP/1\\.1 ${status} [^]*\\}\n$`))
+  })
+
+  it('keeps the connection of a request without a body that it refuses', async () => {
+    await using api = await makeApi()
+    const get = (path: string, more = '') => `GET ${path} HTTP/1.1\r\nhost: vm\r\n${more}\r\n`
+    const answers = await raw(api.path, get('/nosuch') + get('/drives/vdb') + get('/vm', 'connection: close\r\n'))
+    expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 404', 'HTTP/1.1 405', 'HTTP/1.1 200'])
+  })
+
   it('refuses what is not JSON', async () => {
     await using api = await makeApi()
     const text = 'PUT /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: 3\r\n\r\n{a}'
@@ -172,46 +154,28 @@ describe('what is wrong in itself', () => {
   })
 })
 
-describe('a connection', () => {
-  it.each([
-    ['without a byte', ''],
-    ['on which a head trickles in', 'GET /vm HTTP/1.1\r\nx-slow: '],
-    ['on which a body trickles in', 'PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: 1000\r\n\r\n'],
-  ])('%s is cut off', async (_what, text) => {
-    await using api = await makeApi({ requestTimeoutMs: 200 })
-    const socket = netConnect(api.path)
-    let answer = ''
-    socket.setEncoding('utf8').on('data', (chunk: string) => {
-      answer += chunk
-    })
-    socket.on('error', () => {})
-    if (text !== '') socket.write(text)
-    const trickle = text === '' ? undefined : setInterval(() => socket.writable && socket.write(' '), 20)
-    await once(socket, 'close')
-    clearInterval(trickle)
-    expect(answer).toMatch(/^HTTP\/1\.1 408 /)
-    expect(JSON.parse(answer.split('\r\n\r\n')[1]!)).toEqual(fault('not-sent', /^request: it did not arrive in time$/))
-  })
+it.each(['application/x-www-form-urlencoded', 'text/plain; charset=latin1', 'json', ''])(
+  'takes the body for JSON if its content type is %j',
+  async (type) => {
+    await using api = await makeApi()
+    const body = '{"desired_vcpus":2}'
+    const head = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-type: ${type}\r\ncontent-length: ${body.length}\r\n\r\n`
+    expect(await raw(api.path, head + body)).toMatch(/^HTTP\/1\.1 200 [\s\S]*"present":\[0,1\]/)
+  },
+)
 
-  it('stays as long as any of its requests is under way', async () => {
-    await using api = await makeApi({ requestTimeoutMs: 2_000 })
-    api.machine.kernel.pause()
-    const body = JSON.stringify({ desired_vcpus: 2 })
-    const change = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n${body}`
-    const look = 'GET /vm HTTP/1.1\r\nhost: vm\r\n\r\n'
-    const socket = netConnect(api.path)
-    const ended = once(socket, 'end')
-    let answers = ''
-    socket.setEncoding('utf8').on('data', (text) => (answers += text))
-    socket.write(look + change)
-    await expect.poll(() => answers).toMatch(/^HTTP\/1\.1 200/)
-    await expect.poll(() => api.manager.state).toBe('ServiceBusy')
-    // Longer than a connection may be without a request.
-    await delay(4_500)
-    api.machine.kernel.resume()
-    await ended
-    expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200'])
-  })
+it('carries a change through and logs it, even if its client hangs up', async () => {
+  const lines: object[] = []
+  await using api = await makeApi({ log: { ...silentLog, info: (fields: object) => void lines.push(fields) } as Log })
+  api.machine.kernel.pause()
+  const body = '{"desired_vcpus":2}'
+  const socket = netConnect(api.path)
+  socket.write(`PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+  await expect.poll(() => api.manager.state).toBe('ServiceBusy')
+  socket.destroy()
+  await once(socket, 'close')
+  api.machine.kernel.resume()
+  await expect.poll(() => lines).toEqual([{ method: 'PUT', url: '/vm/resize', status: 200, ms: expect.any(Number) }])
 })
 
 describe('the OpenAPI document', () => {
@@ -242,6 +206,24 @@ describe('the OpenAPI document', () => {
     })
     expect(document.paths['/drives/{id}']!.put).toMatchObject({
       parameters: [{ in: 'path', name: 'id', required: true, schema: { type: 'string', pattern: '^[A-Za-z0-9._-]{1,64}$' } }],
+    })
+  })
+
+  it('says which bodies may be left out', async () => {
+    const { paths } = (await openApiDocument()) as {
+      paths: Record<string, Record<string, { requestBody?: { required: boolean } }>>
+    }
+    const bodies = Object.entries(paths).flatMap(([path, item]) =>
+      Object.entries(item).map(([method, { requestBody }]) => [`${method} ${path}`, requestBody?.required]),
+    )
+    expect(Object.fromEntries(bodies)).toEqual({
+      'get /vm': undefined,
+      'put /vm/resize': true,
+      'post /vm/reconcile': false,
+      'put /drives/{id}': true,
+      'delete /drives/{id}': false,
+      'put /pci-devices/{id}': false,
+      'delete /pci-devices/{id}': false,
     })
   })
 

@@ -4,7 +4,7 @@ import swagger from '@fastify/swagger'
 import { textOf } from '@upcall/foundation/error'
 import type { Vm } from '@upcall/vmm'
 import { type Address, bindServer } from '@upcall/vsock'
-import { type FastifyError, type FastifyReply, fastify } from 'fastify'
+import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } from 'fastify'
 import type * as v from 'valibot'
 import packageJson from '../../package.json' with { type: 'json' }
 import { type Log, silentLog } from '../log.js'
@@ -58,6 +58,7 @@ export async function openApiDocument(): Promise<object> {
 
 function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
   let vm!: Vm
+  const began = new WeakMap<object, number>()
   const app: App = fastify({
     logger: false,
     bodyLimit: MAX_BODY,
@@ -68,12 +69,14 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
     routerOptions: { maxParamLength: 20_000 },
     http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.min(1_000, requestTimeoutMs) },
     clientErrorHandler: refuse,
-    frameworkErrors: (error, _request, reply: FastifyReply) => {
+    frameworkErrors: (error, request, reply: FastifyReply) => {
+      // No hook runs for such a request.
       const { status, body } = faultOf(frameworkFault(error))
-      return reply.code(status).send(body)
+      logAnswer(log, request, status, 0)
+      void sendJson(reply.code(status), body)
     },
   }).withTypeProvider<SchemaTypes>()
-  app.setReplySerializer((payload) => `${JSON.stringify(payload)}\n`)
+  app.setReplySerializer(textOfBody)
   app.setSerializerCompiler(() => (payload) => JSON.stringify(payload))
   app.setValidatorCompiler(({ schema, httpPart }) => (value) => {
     try {
@@ -86,19 +89,22 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
   // As curl sends it: the body is JSON, whatever its content type says.
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'buffer' }, async (_request: IncomingMessage | object, bytes: Buffer) => parse(bytes))
-  app.setErrorHandler((error: FastifyError, { method, url }, reply) => {
+  app.setErrorHandler((error: FastifyError, { method, url, raw }, reply) => {
     const fault = faultOf(frameworkFault(error))
     if (fault.status === 500) log.error({ method, url, error: error.stack ?? textOf(error) }, 'bug')
-    return reply
-      .code(fault.status)
-      .headers(fault.headers ?? {})
-      .send(fault.body)
+    // The client need not send the rest of a body that is not read.
+    if (!raw.complete) reply.header('connection', 'close')
+    return sendJson(reply.code(fault.status).headers(fault.headers ?? {}), fault.body)
   })
-  app.addHook('onResponse', async ({ method, url }, { statusCode: status, elapsedTime }) => {
-    log.info({ method, url, status, ms: Math.round(elapsedTime) }, 'API request')
+  // Not onResponse, which does not come if the client has hung up. The change was made all the same.
+  app.addHook('onSend', async (request, { statusCode }) => {
+    logAnswer(log, request, statusCode, performance.now() - began.get(request)!)
   })
-  app.addHook('onRequest', async () => {
+  app.addHook('onRequest', async (request) => {
+    began.set(request, performance.now())
     vm = await served
+    // Fastify refuses a content type that it cannot parse.
+    delete request.headers['content-type']
   })
   refuseOthers(app)
   void app.register(swagger, {
@@ -107,12 +113,26 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
       info: { title: 'vmm-shim', description: 'The control API of a demo VMM', version: packageJson.version },
     },
     transform: ({ schema, url }) => ({ schema: schema && jsonSchemas(schema), url }),
+    transformObject: (document) => withOptionalBodies('openapiObject' in document ? document.openapiObject : {}),
   })
   void app.register(async (routes) => {
     addRoutes(routes as App, () => vm)
     routes.get('/openapi.json', { schema: { hide: true } as object }, async () => app.swagger())
   })
   return app
+}
+
+function textOfBody(body: unknown): string {
+  return `${JSON.stringify(body)}\n`
+}
+
+/** As the app's serializer does it, which does not apply to a request without a route. */
+function sendJson(reply: FastifyReply, body: unknown): FastifyReply {
+  return reply.type('application/json; charset=utf-8').send(textOfBody(body))
+}
+
+function logAnswer(log: Log, { method, url }: FastifyRequest, status: number, ms: number): void {
+  log.info({ method, url, status, ms: Math.round(ms) }, 'API request')
 }
 
 /** Every schema of a route as JSON Schema. */
@@ -122,9 +142,21 @@ function jsonSchemas(schema: object): object {
   return {
     ...rest,
     ...(body !== undefined && { body: jsonSchemaOf(body as v.GenericSchema) }),
+    ...((body as v.GenericSchema | undefined)?.type === 'optional' && { [OPTIONAL_BODY]: true }),
     ...(params !== undefined && { params: jsonSchemaOf(params as v.GenericSchema) }),
     response: Object.fromEntries(responses),
   }
+}
+
+/** Marks an operation whose body may be left out. The framework calls every body required. */
+const OPTIONAL_BODY = 'x-optional-body'
+
+function withOptionalBodies(document: { paths?: object }): object {
+  for (const operation of Object.values(document.paths ?? {}).flatMap<Record<string, unknown>>(Object.values)) {
+    if (operation[OPTIONAL_BODY]) operation.requestBody = { ...(operation.requestBody as object), required: false }
+    delete operation[OPTIONAL_BODY]
+  }
+  return document
 }
 
 /** The framework's own errors, in the API's words. */

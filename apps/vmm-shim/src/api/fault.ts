@@ -15,17 +15,15 @@ export interface FaultBody {
 /** A request that is wrong in itself. */
 export class HttpError extends FieldError<'HTTP'> {
   override readonly name = 'HttpError'
-  readonly status: number
   readonly headers: Readonly<Record<string, string>>
 
   constructor(
-    status: number,
+    readonly status: number,
     subject: string,
     what: string,
     { next, headers = {} }: { next?: string; headers?: Record<string, string> } = {},
   ) {
     super({ code: 'HTTP', subject, what, next })
-    this.status = status
     this.headers = headers
   }
 }

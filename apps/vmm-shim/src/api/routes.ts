@@ -135,13 +135,17 @@ function addPciRoutes(app: App, vm: () => Vm): void {
   )
 }
 
-/** Answers every other method of a resource with 405, and every other path with 404. Call it before the routes are added. */
+/**
+ * Answers every other method of a resource with 405, and every other path with 404, before the body is read. Call it before the routes
+ * are added.
+ */
 export function refuseOthers(app: App): void {
   const resources = new Map<string, string[]>()
   app.addHook('onRoute', ({ url, method }) => {
     resources.set(url, [...(resources.get(url) ?? []), ...[method].flat()])
   })
-  app.setNotFoundHandler(({ method, url }) => {
+  app.addHook('onRequest', async ({ method, url, is404 }) => {
+    if (!is404) return
     const path = url.split('?', 1)[0]!
     const segments = path.split('/')
     const found = [...resources].find(([pattern]) => matches(pattern.split('/'), segments))

@@ -57,7 +57,7 @@ describe('the demo', () => {
   }, 120_000)
 })
 
-// What the step itself shows is no sabotage of it.
+// What the step itself shows does not count as sabotage.
 const SHOWN: Record<string, readonly string[]> = { 'the guest dies in the middle of a request': ['silence', 'death'] }
 
 describe.concurrent('a sabotaged guest', () => {
@@ -73,7 +73,7 @@ describe.concurrent('a sabotaged guest', () => {
         const sabotage = { step: name, fault }
         const { status, stderr, stdout } = await play({ sabotage, patienceMs: 20_000, clock }, undefined, onShow)
         clearInterval(hurrying)
-        expect(stderr).toContain(`step "${name}" does not hold: `)
+        expect(stderr).toContain(`step "${name}" failed: `)
         expect(status).toBe(1)
         expect(stdout).not.toContain('✔')
       }, 120_000)

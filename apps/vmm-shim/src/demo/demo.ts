@@ -11,7 +11,7 @@ import type { Line } from './text.js'
 
 export interface DemoOptions {
   show(line: Line): void
-  /** Resolves `ms` later. Default: the platform's timers. Tests pass one that does not wait. */
+  /** Resolves `ms` later. Default: the platform's timers. Tests pass a function that does not wait. */
   sleep?: ((ms: number) => Promise<void>) | undefined
   /** How long the guest boots, in milliseconds. Default 1200. */
   bootMs?: number | undefined

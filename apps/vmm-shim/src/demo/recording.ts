@@ -62,7 +62,7 @@ function text(line: Line, at: number): string {
   const y = at * LEADING + FONT
   let column = 0
   const spans = line.map(({ text, style }) => {
-    // Each span has its own place and length, so that no font can shift what stands behind it.
+    // Each span has its own place and length, so that no font can shift the span after it.
     const x = PADDING + column * CHAR
     column += text.length
     const length = (text.length * CHAR).toFixed(2)

@@ -2,6 +2,7 @@ import { existsSync, lstatSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { messageFor } from '@upcall/foundation/error'
 import type { Accelerator } from '@upcall/qemu'
 import { createVsockDevice, type VhostUserVsock } from '@upcall/vhost-user'
 import { type OwnKernel, prepareLaunch, QemuMachine, type ShimMachine, Slots } from '@upcall/vmm/qemu'
@@ -80,7 +81,7 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
         })
         closers.push(() => device.close())
         device.on('stopped', ({ reason, error }) => {
-          if (error) log.error({ reason, error: error.message }, 'the vsock device stopped')
+          if (error) log.error({ reason, error: messageFor(error) }, 'the vsock device stopped')
         })
         const slots = type === 'microvm' ? new Slots() : undefined
         const machine = new QemuMachine({

@@ -35,7 +35,7 @@ export interface PciHotplug {
 }
 
 /**
- * The guest behind the device manager: it does what a request asks for. The session reads requests and writes replies. CPU, MMIO and PCI
+ * The guest of the device manager: it does what a request asks for. The session reads requests and writes replies. CPU, MMIO and PCI
  * hotplug are separate kernel options; requests for an absent one get −1.
  *
  * An operation that throws or rejects ends its connection.

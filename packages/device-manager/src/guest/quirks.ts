@@ -21,7 +21,7 @@ export interface Quirks {
   resetWhileBooting: boolean
 }
 
-/** The quirks of the session, which holds the connection's buffers. The other quirks belong to the guest behind it. */
+/** The quirks of the session, which holds the connection's buffers. The other quirks belong to the guest. */
 export type WireQuirks = Pick<Quirks, 'tornRequests' | 'staleReplyBytes' | 'stalePciResult' | 'wrongMagicSucceeds'>
 
 const ALL_ON: Readonly<Quirks> = {

@@ -59,12 +59,12 @@ describe('the simulated guest is told which of its options is wrong', () => {
   })
 })
 
-describe('a backend that answers what is no answer ends its connection', () => {
+describe('a backend with a wrong answer ends its connection', () => {
   const window = encodeRequest({ type: 'ADD_MMIO', base: 1n << 30n, size: 4096n, irq: 5 }, 'x86_64')
 
   test.each<[string, unknown, string]>([
     ['nothing', undefined, 'result: must be an integer'],
-    ['a number that is none', Number.NaN, 'result: must be an integer'],
+    ['NaN', Number.NaN, 'result: must be an integer'],
     ['too great a number', 2 ** 31, 'result: must be an integer'],
     ['a text', '0', 'result: must be an integer'],
     ['a promise of nothing', Promise.resolve(undefined), 'result: must be an integer'],

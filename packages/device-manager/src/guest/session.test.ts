@@ -76,7 +76,7 @@ describe('1: a short read is a whole message', () => {
 })
 
 describe('2: the reply buffer is never cleared', () => {
-  test('behind an empty load stand bytes of the reply before', async () => {
+  test('after an empty load stand bytes of the reply before', async () => {
     const { connect } = setUp()
     const { send, ask } = connect()
     expect(await ask(addCpu(1))).toEqual({ type: 'ADD_CPU', result: 0, apicIdIndex: 1 })

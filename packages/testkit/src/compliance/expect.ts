@@ -24,7 +24,7 @@ export function coded(...codes: string[]): (error: unknown) => true {
 export function aborted(reason: unknown): (error: unknown) => true {
   return (error) => {
     coded('ABORTED')(error)
-    strictEqual((error as Error).cause, reason, 'cause is the signal’s reason')
+    strictEqual((error as Error).cause, reason, 'cause is the reason of the signal')
     return true
   }
 }

@@ -105,7 +105,7 @@ export function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
 }
 
-/** A failure counts where a test awaits it. One that comes before the test awaits is not an unhandled rejection. */
+/** A failure counts where a test awaits it. A failure before that is not an unhandled rejection. */
 function whenAwaited<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {})
   return promise

@@ -50,7 +50,7 @@ test('a package length of more than one byte', () => {
   expect(processorUids([Uint8Array.from([...new Array(36).fill(0), ...bytes])])).toEqual(new Map([['CPU3', 3]]))
 })
 
-test('one name for two UIDs says nothing; what is not a name is no processor', () => {
+test('one name for two UIDs says nothing; what is not a name is not a processor', () => {
   expect(processorUids([dsdt(['CPU0', 0], ['CPU0', 4], ['CPU1', 1])])).toEqual(new Map([['CPU1', 1]]))
   expect(processorUids([dsdt(['c\0\0\0', 0]), new Uint8Array(36), new Uint8Array(3)])).toEqual(new Map())
 })

@@ -192,7 +192,7 @@ describe('ADD_CPU', () => {
     )
   })
 
-  test('a CPU that is unplugged at this moment: −22, as one that was never there', async () => {
+  test('a CPU that is unplugged at this moment: −22, as for a CPU that was never there', async () => {
     const linux = qemu([cpu(1, 1, false)])
     const write = linux.write.bind(linux)
     linux.write = (path, text) => {

@@ -189,7 +189,7 @@ describe('9: removing everything is −22', () => {
     }
   })
 
-  test('aarch64 counts those online, and says 0 behind the empty load', async () => {
+  test('aarch64 counts those online, and says 0 after the empty load', async () => {
     const { guest, connect } = setUp({ arch: 'aarch64', cpus: 3 })
     const { ask, send } = connect()
     expect(await ask(delCount(0))).toMatchObject({ cpuId: 3 })
