@@ -8,6 +8,7 @@ import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
 import { describe, expect, inject, it } from 'vitest'
 import { temporaryDirectory } from '../../../packages/vmm/testing/rig.js'
+import { isAlive } from '../testing/is-alive.js'
 import { callApi } from './demo/api-client.js'
 
 const main = fileURLToPath(inject('programs').main)
@@ -43,15 +44,6 @@ async function listenOn(path: string): Promise<Disposable> {
   const server = createServer().listen(path)
   await once(server, 'listening')
   return { [Symbol.dispose]: () => void server.close() }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 describe('a stdout without a reader', () => {

@@ -38,8 +38,11 @@ export async function bindUnix(server: Server, local: Address, path: string, opt
       taken: (what, next) => new VsockError({ code: 'EADDRINUSE', op: 'listen', local, what, next }),
     })
     const stop = async () => {
-      await release()
-      server.close()
+      try {
+        await release()
+      } finally {
+        server.close()
+      }
     }
     if (!signal?.aborted) return stop
     await stop()
