@@ -36,6 +36,12 @@ export default [
   foundation('an event that arrives while the machine runs is not kept', 'driver.ts', 'if (this.#handling) return', ''),
   foundation('effects of an event overtake those under way', 'driver.ts', 'if (!this.#performing) {', 'if (true) {'),
   foundation(
+    'what a joined stream has taken is remembered until it has taken all',
+    'join.ts',
+    'if (2 * first >= lengths.length)',
+    'if (first === lengths.length)',
+  ),
+  foundation(
     'a promise that is refused may reject unhandled',
     'returned.ts',
     'Promise.resolve(value).catch(() => {})',
