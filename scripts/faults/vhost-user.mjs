@@ -110,6 +110,7 @@ export default [
     'whenTaken(() => this.breakOff(host, guest.errored ?? undefined))',
     'host.end(() => host.destroy())',
   ),
+  vhostUser('a TCP host that has closed is not read to its end', 'join.ts', 'keepsTcp: true,', ''),
   vhostUser('a host counts as left behind only when it has read all', 'join.ts', 'guest.onGone = () => this.#keep(host)', ''),
   vhostUser('host ports begin again with every VMM', 'vhost-user-vsock.ts', 'this.#nextHostPort = attachment.nextHostPort', ''),
   vhostUser('a connection that is over is let in', 'connections.ts', "if (connection.state !== 'accepting') throw ended()", ''),

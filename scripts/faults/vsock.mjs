@@ -95,6 +95,18 @@ export default [
     'else if (false) this.#handlers',
   ),
   vsock(
+    'a signal that aborts while the address is bound is overlooked',
+    'listen.ts',
+    'if (options.signal?.aborted) throw await givenUp',
+    'if (false) throw await givenUp',
+  ),
+  vsock(
+    'a socket file that cannot be removed keeps its listener',
+    'bind.ts',
+    '} finally {\n        server.close()\n      }',
+    '} finally {\n      }\n      server.close()',
+  ),
+  vsock(
     "a bound server's 'close' does not wait for its connections",
     'bind-server.ts',
     "socket.once('close', () => release(internals))",

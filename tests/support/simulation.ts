@@ -1,10 +1,10 @@
 import type { Dial, ReconnectEvent } from '@upcall/client'
 import { DeviceManager, type DeviceManagerOptions } from '@upcall/device-manager'
 import { deviceManagerGuest, type SimulatedGuestOptions, simulatedGuest } from '@upcall/device-manager/guest'
-import type { GuestService } from '@upcall/server'
 import { ManualClock, settle, simulatedDial } from '@upcall/testkit'
 import { type Arch, DEVICE_MANAGER_BYTE, decodeReply, decodeRequest, MESSAGE_SIZE, type Reply, type Request } from '@upcall/wire'
 import { onTestFinished } from 'vitest'
+import { tappedService } from '../../packages/device-manager/testing/tapped-service.js'
 
 /** One read of the guest, as its kernel sees it. */
 interface Read {
@@ -17,7 +17,10 @@ export function simulate(options: SimulatedGuestOptions) {
   const clock = new ManualClock()
   const guest = simulatedGuest(options)
   const reads: Read[] = []
-  const dial = simulatedDial(watched(deviceManagerGuest(guest), reads), { clock })
+  const dial = simulatedDial(
+    tappedService(deviceManagerGuest(guest), (chunk, connection) => reads.push({ connection, bytes: Uint8Array.from(chunk) })),
+    { clock },
+  )
   onTestFinished(() => dial.close())
 
   function manager<A extends Arch>(arch: A, more: Partial<DeviceManagerOptions<A>> = {}) {
@@ -71,24 +74,6 @@ async function rawConnection(dial: Dial, arch: Arch) {
     async reply(bytes: Uint8Array): Promise<Reply | undefined> {
       const [message] = await this.send(bytes)
       return message === undefined ? undefined : decodeReply(message, arch)
-    },
-  }
-}
-
-function watched(service: GuestService, reads: Read[]): GuestService {
-  return {
-    byte: service.byte,
-    available: (now) => service.available?.(now) ?? true,
-    open(connection) {
-      const session = service.open(connection)
-      return {
-        greeting: session.greeting,
-        receive(chunk, now) {
-          reads.push({ connection: connection.id, bytes: Uint8Array.from(chunk) })
-          return session.receive(chunk, now)
-        },
-        close: () => session.close(),
-      }
     },
   }
 }

@@ -59,7 +59,7 @@ function rootOf(error: UpcallError): UpcallError | VsockError | undefined {
 
 /** What the guest said, and what to do if it was asked in the words of another architecture. */
 export function explainRefusal({ code, op, subject, what, next, operation, errno }: GuestError): ErrorReport {
-  const arch = 'count' in operation && errno === -22 ? ' If it is one, pass --arch x86_64.' : ''
+  const arch = 'count' in operation && errno === -22 ? ' If the guest is x86_64, pass --arch x86_64.' : ''
   return errorReport({ code, op, subject, what, next: `${next ?? ''}${arch}` })
 }
 
@@ -76,9 +76,9 @@ function nextOf(root: UpcallError | VsockError, wait: Wait, target: Address | un
   }
   switch (root.code) {
     case 'DISCONNECTED':
-      return `Is the guest still booting, or does it have no upcall service there?${hybridHint(target)}${wait(' `upcall wait` keeps trying.')}`
+      return `Is the guest still booting, or does it have no upcall service on this port?${hybridHint(target)}${wait(' `upcall wait` keeps trying.')}`
     case 'PROTOCOL':
-      return 'Is this the port of the upcall server? It is 219 unless the guest was told otherwise.'
+      return 'Check the port: the upcall server listens on 219 by default.'
     default:
       return `Is the guest running?${wait(' `upcall wait` keeps trying.')}`
   }

@@ -19,7 +19,7 @@ export async function* readInput(file: string | undefined, { stdin, signal }: Io
     for await (const chunk of stream) yield typeof chunk === 'string' ? Buffer.from(chunk) : chunk
   } catch (error) {
     if (signal.aborted) return
-    if (isErrno(error)) throw new UsageError(file ?? 'stdin', `cannot be read: ${reasonOf(error)}`)
+    if (isErrno(error)) throw new UsageError(file ?? 'stdin', `cannot be read: ${reasonOf(error)}`, 'Check the path.')
     throw error
   } finally {
     stream?.destroy()

@@ -52,6 +52,8 @@ test('the target is the option, then the environment, and its port may be missin
   expect(targetOf({ target: 'hvsock:///run/vm.sock' }, { UPCALL_TARGET: 'unix:/other' })).toEqual(hvsock)
   expect(targetOf({}, { UPCALL_TARGET: 'hvsock:///run/vm.sock:219' })).toEqual(hvsock)
   expect(targetOf({}, { UPCALL_TARGET: 'vsock://3' })).toEqual({ transport: 'vsock', cid: 3, port: 219 })
+  for (const target of ['vsock://any:219', 'vsock://3:any'])
+    expect(() => targetOf({ target }, {})).toThrow(/^--target: the CID and the port of a guest cannot be any/)
   expect(() => targetOf({}, {})).toThrow(/--target <address> or set UPCALL_TARGET/)
   expect(() => targetOf({}, { UPCALL_TARGET: '' })).toThrow(/no target/)
   expect(() => targetOf({ target: 'vm.sock' }, {})).toThrow(/^--target: .*hvsock:/)

@@ -1,4 +1,4 @@
-import { type Address, AddressError, formatAddress, parseAddress } from '@upcall/vsock'
+import { type Address, AddressError, Cid, formatAddress, PORT_ANY, parseAddress } from '@upcall/vsock'
 import { type Arch, MessageType, UPCALL_PORT } from '@upcall/wire'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { UsageError } from './errors.js'
@@ -97,11 +97,19 @@ export function parseEndpoint(text: string, source: string): Address {
 
 /** Where the guest is: `--target`, or else UPCALL_TARGET. */
 export function targetOf({ target }: GlobalOptions, env: Record<string, string | undefined>): Address {
-  if (target !== undefined) return parseEndpoint(target, '--target')
+  if (target !== undefined) return parseTarget(target, '--target')
   const { UPCALL_TARGET } = env
-  if (UPCALL_TARGET) return parseEndpoint(UPCALL_TARGET, 'UPCALL_TARGET')
+  if (UPCALL_TARGET) return parseTarget(UPCALL_TARGET, 'UPCALL_TARGET')
   const example = formatAddress({ transport: 'hvsock', path: '/run/vm.sock', port: UPCALL_PORT })
   throw new UsageError('', 'no target', `Pass --target <address> or set UPCALL_TARGET, for example --target ${example}.`)
+}
+
+/** `any` is a CID or a port to listen on: a connection to it would wait for its whole time limit. */
+function parseTarget(text: string, source: string): Address {
+  const address = parseEndpoint(text, source)
+  if (address.transport === 'vsock' && (address.cid === Cid.any || address.port === PORT_ANY))
+    throw new UsageError(source, 'the CID and the port of a guest cannot be any', "Write the guest's own, as in vsock://3:219.")
+  return address
 }
 
 /** The guest's architecture, which the wire does not tell: `--arch`, or this machine's, since most VMs have the architecture of their host. */

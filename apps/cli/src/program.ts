@@ -32,7 +32,9 @@ export function createProgram(io: Io, exit: ExitStatus): Command {
   const program = new Command('upcall')
     .description('Hotplug CPUs, virtio-mmio and PCI devices into a running guest, over vsock.')
     .version(version, '-V, --version', 'print the version')
-    .addOption(new Option('-t, --target <address>', 'the guest; a missing port is 219 (default: $UPCALL_TARGET)'))
+    .addOption(
+      new Option('-t, --target <address>', 'address of the guest; the port is 219 if it is missing (default: $UPCALL_TARGET)'),
+    )
     .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))
     .addOption(
       new Option('--timeout <duration>', 'time limit of each operation, connecting included: 500ms, 5s, 2m').argParser(
@@ -55,12 +57,12 @@ export function createProgram(io: Io, exit: ExitStatus): Command {
       `
 Addresses:
   hvsock://<path>:<port>   a port of the guest behind the VMM's Unix socket (Firecracker, Cloud Hypervisor, Dragonball)
-  unix:<path>              a Unix socket that is the guest's port already
-  vsock://<cid>:<port>     AF_VSOCK: a guest's port by its CID, or local, host, any
+  unix:<path>              a Unix socket that leads to the guest's port without a handshake
+  vsock://<cid>:<port>     AF_VSOCK: a port of the guest with this CID; also local, host, and any to listen
 
 Exit status:
   0 ok   1 the guest refused   2 wrong usage or input   3 nothing was sent   4 sent, but the outcome is unknown   130 interrupted
-  Of several failures the first in the order 2, 4, 3, 1.
+  After several failures it is the first of 2, 4, 3, 1 that occurred.
 
 Examples:
   $ upcall serve --listen hvsock:///tmp/vm.sock:219 --max-cpus 8

@@ -155,9 +155,9 @@ test.each([
   [['serve', '--listen', 'unix:/x', '--cpus', '9', '--max-cpus', '8'], /cpus/],
   [['serve', '--listen', 'unix:/x', '--pci', '5'], /--pci: bdf/],
   [['serve', '--listen', 'vsock://any:219'], /--listen: listen vsock:\/\/any:219: native AF_VSOCK is switched off/],
-  [['serve', '--listen', 'unix:/x', '--no-roll-back'], /--no-roll-back: is for --backend linux/],
-  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--cpus', '2'], /--cpus: is for --backend simulated/],
-  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--quirks', 'none'], /--quirks: is for --backend simulated/],
+  [['serve', '--listen', 'unix:/x', '--no-roll-back'], /--no-roll-back: is only for --backend linux/],
+  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--cpus', '2'], /--cpus: is only for --backend simulated/],
+  [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--quirks', 'none'], /--quirks: is only for --backend simulated/],
   [['serve', '--listen', 'unix:/x', '--backend', 'linux', '--arch', otherArch], /the Linux guest is this machine/],
   [['decode', '/nonexistent/file'], /ENOENT/],
 ])('wrong usage: %j', async (argv, message) => {
@@ -174,7 +174,7 @@ test.each([
 test('a target that cannot be reached is not-sent, status 3, and the message says what to look at', async () => {
   await using guest = await serveGuest('hvsock')
   for (const [target, message] of [
-    ['unix:/nonexistent/socket', /no such file \(ENOENT\)\. .*`upcall wait`/],
+    ['unix:/nonexistent/socket', /the file does not exist \(ENOENT\)\. .*`upcall wait`/],
     [`hvsock://${guest.path}:1`, /no listener on port 1 in the guest.*\. Is the guest still booting/],
     ['vsock://3', /vsock:\/\/3:219: native AF_VSOCK is switched off by .*\. Unset it/],
   ] as const) {
@@ -206,7 +206,9 @@ test('unix: at a hybrid vsock socket, and the other architecture, are told by wh
       {
         error: {
           errnoName: 'EINVAL',
-          message: expect.stringMatching(/an x86_64 guest reads a count as APIC ids\. If it is one, pass --arch x86_64\.$/),
+          message: expect.stringMatching(
+            /an x86_64 guest reads a count as APIC ids\. If the guest is x86_64, pass --arch x86_64\.$/,
+          ),
         },
       },
     ])

@@ -7,6 +7,15 @@ import { type Io, Output } from './output.js'
 import { createProgram } from './program.js'
 import { failed, reportText } from './report.js'
 
+/** Errors of commander that say what is wrong, and not what to write. */
+const TAKES: ReadonlySet<string> = new Set([
+  'commander.excessArguments',
+  'commander.missingArgument',
+  'commander.missingMandatoryOptionValue',
+  'commander.optionMissingArgument',
+  'commander.unknownOption',
+])
+
 /**
  * Runs one command.
  *
@@ -49,6 +58,7 @@ function usageOf(error: CommanderError, program: Command, words: readonly string
   if (error.code === 'commander.help') return new UsageError('', 'no command', '`upcall --help` lists the commands.')
   // reads the text of commander
   const text = error.message.replace(/^error: /, '')
+  if (TAKES.has(error.code) && !text.includes('\n')) return new UsageError('', text, 'Add --help to see what the command takes.')
   if (error.code !== 'commander.unknownCommand') return new UsageError('', text)
   const before = words[words.findIndex((word) => text.startsWith(`unknown command '${word}'`)) - 1]
   const group = program.commands.find((command) => command.name() === before)

@@ -8,6 +8,7 @@ import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
 import { describe, expect, inject, it } from 'vitest'
 import { temporaryDirectory } from '../../../packages/vmm/testing/rig.js'
+import { isAlive } from '../testing/is-alive.js'
 import { callApi } from './demo/api-client.js'
 
 const main = fileURLToPath(inject('programs').main)
@@ -43,15 +44,6 @@ async function listenOn(path: string): Promise<Disposable> {
   const server = createServer().listen(path)
   await once(server, 'listening')
   return { [Symbol.dispose]: () => void server.close() }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 describe('a stdout without a reader', () => {
@@ -137,34 +129,35 @@ describe('vmm-shim run', () => {
     [['run'], /--uds/],
     [['run', '--uds', X, '--cpus', '0'], /1 to 255/],
     [['run', '--uds', X, '--cpus', '9'], /--max-cpus, which is 8/],
-    [['run', '--uds', X, '--api', X], /another path/],
-    [['run', '--uds', X, '--api', `/tmp/./${name}`], /--api .*where --uds is/],
-    [['run', '--uds', X, '--api', ''], /--api: it is empty/],
-    [['run', '--uds', X, '--qemu', '--api', `${X}.other`, '--monitor', `${X}.other`], /--monitor .*where --api is/],
-    [['run', '--uds', X, '--qemu', '--console', X], /--console .*where --uds is/],
+    [['run', '--uds', X, '--api', X], /is the path of --uds too/],
+    [['run', '--uds', X, '--api', `/tmp/./${name}`], /--api .*is the path of --uds too/],
+    [['run', '--uds', X, '--api', ''], /--api: is empty/],
+    [['run', '--uds', X, '--qemu', '--api', `${X}.other`, '--monitor', `${X}.other`], /--monitor .*is the path of --api too/],
+    [['run', '--uds', X, '--qemu', '--console', X], /--console .*is the path of --uds too/],
     [['run', '--uds', '/no/such/directory/vm'], /--uds .*its directory does not exist/],
-    [['run', '--uds', main], /--uds .*something that is not a socket/],
-    [['run', '--uds', X, '--api', '/tmp'], /--api \/tmp: there is something that is not a socket/],
-    [['run', '--uds', `/tmp/${'x'.repeat(103)}`], /it has 108 bytes; a socket's path has 107 at most/],
+    [['run', '--uds', main], /--uds .*exists and is not a socket/],
+    [['run', '--uds', X, '--api', '/tmp'], /--api \/tmp: exists and is not a socket/],
+    [['run', '--uds', `/tmp/${'x'.repeat(103)}`], /has 108 bytes, and a socket's path has at most 107/],
     [['run', '--uds', X, '--memory', '12Q'], /512M/],
     [['run', '--uds', X, '--vsock-profile', 'qemu'], /firecracker, cloud-hypervisor, dragonball/],
     [['run', '--uds', X, '--arch', 'mips'], /x86_64, aarch64/],
-    [['run', '--uds', X, '--machine', 'pc'], /--machine: is for a guest under --qemu/],
-    [['run', '--uds', X, '--qemu', '--boot-ms', '5'], /--boot-ms: is for a simulated guest/],
+    [['run', '--uds', X, '--machine', 'pc'], /--machine: is only for a guest under QEMU/],
+    [['run', '--uds', X, '--qemu', '--boot-ms', '5'], /--boot-ms: is only for a simulated guest/],
     [['run', '--uds', X, '--qemu', '--initrd', 'i'], /--initrd: needs --kernel/],
     [['run', '--uds', X, '--qemu', '--memory', '1000000'], /even number of MiB/],
     [['run', '--uds', X, '--qemu', '--memory', '3M'], /even number of MiB/],
     [['run', '--uds', X, '--qemu', '--max-memory', '256M'], /at least --memory/],
     [['run', '--uds', X, '--qemu', '--machine', 'microvm', '--max-cpus', '2'], /microvm has no ACPI table of CPUs/],
     [['run', '--uds', X, '--qemu', '--machine', 'microvm', '--max-memory', '1G'], /microvm's memory stays/],
-    [['run', '--uds', X, '--qemu', '--kernel', '/no/such/kernel'], /--kernel \/no\/such\/kernel: there is nothing/],
-    [['run', '--uds', X, '--qemu', '--kernel', '/'], /--kernel \/: it is a directory/],
+    [['run', '--uds', X, '--qemu', '--kernel', '/no/such/kernel'], /--kernel \/no\/such\/kernel: does not exist/],
+    [['run', '--uds', X, '--qemu', '--kernel', '/'], /--kernel \/: is a directory/],
     [
       ['run', '--uds', X, '--qemu', '--kernel', main, '--profile', 'dragonball', '--cpus', '2', '--max-cpus', '4'],
-      /all of --max-cpus run/,
+      /all vCPUs run at boot/,
     ],
-    [['run', '--uds', X, '--qemu', '--console', '/no/such/file'], /--console \/no\/such\/file: ENOENT/],
+    [['run', '--uds', X, '--qemu', '--console', '/no/such/file'], /--console \/no\/such\/file: cannot be written \(ENOENT\)/],
     [['run', '--uds', X, '--qemu', '--profile', 'dragonball'], /needs --kernel/],
+    [['demo', '--record', '/no/such/demo.svg'], /--record \/no\/such\/demo.svg: cannot be written \(ENOENT\)/],
     [['fly'], /fly/],
   ])('%j: status 2, and says why', async (args, why) => {
     await using run = launch(args)

@@ -17,36 +17,38 @@ const program = new Command('vmm-shim')
 
 program
   .command('run')
-  .description('serve a guest, simulated or with --qemu a real one, on a hybrid vsock socket until SIGINT or SIGTERM')
+  .description('serve a guest on a hybrid vsock socket until SIGINT or SIGTERM: a simulated guest, or with --qemu a real one')
   .requiredOption('--uds <path>', 'where the hybrid vsock socket goes, at most 107 bytes')
-  .option('--api <path>', 'where the control API goes (HTTP over a Unix socket)')
+  .option('--api <path>', 'where the Unix socket of the control API goes (HTTP)')
   .addOption(new Option('--vsock-profile <vmm>', 'read CONNECT and pass EOF on exactly as this VMM does').choices(hybridProfiles))
   .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))
   .option('--cpus <n>', 'vCPUs at boot', integer(1, 255), 1)
   .option('--max-cpus <n>', 'the most vCPUs that the VM can have', integer(1, 255), 8)
   .addOption(new Option('--memory <size>', 'bytes, or with K, M or G').argParser(size).default(512 * 2 ** 20, '512M'))
   .addOption(
-    new Option('--kernel-generation <version>', 'the kernel whose behaviour the guest shows').choices(KERNELS).default('6.1'),
+    new Option('--kernel-generation <version>', 'the kernel version that the simulated guest behaves like')
+      .choices(KERNELS)
+      .default('6.1'),
   )
-  .option('--boot-ms <n>', 'how long the guest boots', integer(0, 600_000), 1_000)
+  .option('--boot-ms <n>', 'how long the simulated guest boots, in ms', integer(0, 600_000), 1_000)
   .addOption(
     new Option(
       '--hardware <which>',
-      'what the guest finds: only what was plugged in over the API, or all CPUs up to --max-cpus and all of PCI bus 0 (default: plugged with --api, else all)',
+      'hardware of the simulated guest: "plugged" is what the API has plugged in; "all" is every CPU up to --max-cpus and every slot of PCI bus 0 (default: plugged with --api, else all)',
     ).choices(['plugged', 'all']),
   )
-  .option('--qemu', 'boot a real Linux guest under QEMU; without --kernel, a default image made of Debian packages')
+  .option('--qemu', 'boot a real Linux guest under QEMU: the default image, made of Debian packages, or --kernel')
   .addOption(new Option('--machine <type>', "QEMU's machine").choices(['q35', 'pc', 'microvm']).default('q35'))
   .addOption(
-    new Option('--accel <accelerator>', 'tcg is software emulation, which needs nothing').choices(['tcg', 'kvm']).default('tcg'),
+    new Option('--accel <accelerator>', 'tcg is software emulation and runs everywhere').choices(['tcg', 'kvm']).default('tcg'),
   )
-  .option('--kernel <file>', 'a kernel of your own (bzImage), which runs whatever its image does')
-  .option('--initrd <file>', 'its initramfs')
-  .option('--image <file>', 'its root disk, raw or .qcow2: a virtio disk with the serial "root"')
-  .option('--append <text>', "added to the kernel's command line")
+  .option('--kernel <file>', 'boot this kernel (bzImage) instead of the default image; --initrd and --image say what it runs')
+  .option('--initrd <file>', 'with --kernel: its initramfs')
+  .option('--image <file>', 'with --kernel: its root disk, raw or .qcow2; the guest sees a virtio disk with the serial "root"')
+  .option('--append <text>', "text to add to the kernel's command line")
   .option('--max-memory <size>', 'the most memory that the guest can be given (default: four times --memory)', size)
   .option('--cid <n>', "the guest's context id", integer(3, 999_999_999), 3)
-  .option('--monitor <path>', 'where QEMU serves a QMP monitor of its own')
+  .option('--monitor <path>', 'where QEMU serves a QMP monitor for you')
   .option('--console <file>', "write the guest's console to a file")
   .option('--cache-dir <path>', 'where the default image is kept (default: ~/.cache/upcall/guest)')
   .addOption(new Option('--profile <name>', 'flags for a kernel with the upcall patches').choices(['dragonball']))
@@ -64,11 +66,11 @@ Examples:
 
 program
   .command('demo')
-  .description('the whole story in one terminal, in about ten seconds; exits 1 if a step does not hold')
-  .option('--qemu', 'with a real Linux guest under QEMU, by software emulation; takes about half a minute')
+  .description('show every operation in one terminal, in about ten seconds; the exit status is 1 if a step fails')
+  .option('--qemu', 'use a real Linux guest under QEMU, by software emulation; takes about half a minute')
   .option('--cache-dir <path>', 'with --qemu: where the guest image is kept (default: ~/.cache/upcall/guest)')
   .option('--fast', 'without pauses')
-  .option('--record <file.svg>', 'write what is seen as an animated SVG')
+  .option('--record <file.svg>', 'write the session to an animated SVG')
   .action(async (flags) => {
     process.exitCode = await demo(flags)
   })
@@ -84,7 +86,7 @@ function integer(min: number, max: number): (text: string) => number {
   return (text) => {
     const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
     if (value >= min && value <= max) return value
-    throw new InvalidArgumentError(`It is an integer from ${min} to ${max}.`)
+    throw new InvalidArgumentError(`It must be an integer from ${min} to ${max}.`)
   }
 }
 
@@ -93,7 +95,7 @@ function size(text: string): number {
   const unit = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[match?.[2]?.toUpperCase() ?? ''] ?? Number.NaN
   const bytes = Number(match?.[1]) * unit
   if (Number.isSafeInteger(bytes) && bytes > 0) return bytes
-  throw new InvalidArgumentError('It is a number of bytes, or a number with K, M or G after it, such as 512M.')
+  throw new InvalidArgumentError('Write a number of bytes, or a number with K, M or G after it, such as 512M.')
 }
 
 // The reader has gone, or its disk is full: a VMM goes on all the same. The demo, which plays for the reader, checks for itself.

@@ -6,6 +6,7 @@ import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
 import { afterEach, describe, expect, inject, it, vi } from 'vitest'
 import { temporaryDirectory } from '../../../packages/vmm/testing/rig.js'
+import { isAlive } from '../testing/is-alive.js'
 import { type SimulatedShimOptions, startShim } from './guest/shim.js'
 import { openShim } from './shim.js'
 
@@ -14,15 +15,6 @@ const DISK = { pathOnHost: '/srv/data.img', isReadOnly: false }
 
 function start(directory: string, options: Partial<SimulatedShimOptions> = {}) {
   return startShim({ uds: join(directory, 'vm.sock'), arch: 'x86_64', bootMs: 20, guestEntry, hardware: 'plugged', ...options })
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 afterEach(() => void vi.unstubAllEnvs())

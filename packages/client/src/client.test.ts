@@ -19,6 +19,14 @@ describe('the client owns what its dialer delivers', () => {
     expect(stream.destroyed).toBe(true)
   })
 
+  test('a dial may reject with a value that throws when it is looked at', async () => {
+    const { proxy, revoke } = Proxy.revocable(new Error('x'), {})
+    revoke()
+    const c = client(() => Promise.reject(proxy))
+    await expect(c.ready()).rejects.toMatchObject({ code: 'UNREACHABLE', what: expect.stringContaining('cannot be shown') })
+    await c.close()
+  })
+
   test('the dial is told to end when the client closes', async () => {
     let signal: AbortSignal | undefined
     const c = client(

@@ -1,3 +1,5 @@
+import { callBack } from './callback.js'
+
 /** Who waits for which signal. */
 const waiting = new WeakMap<AbortSignal, Set<(reason: unknown) => void>>()
 
@@ -31,5 +33,6 @@ function tell({ target }: Event): void {
   const signal = target as AbortSignal
   const all = waiting.get(signal)
   waiting.delete(signal)
-  for (const fn of all ?? []) fn(signal.reason)
+  // As with event listeners, one that throws takes the news away from none of the others.
+  for (const fn of all ?? []) callBack(fn, signal.reason)
 }

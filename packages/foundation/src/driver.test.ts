@@ -86,3 +86,18 @@ test('a stop while an effect is performed sets no timer', () => {
   driver.tell({ type: 'say', text: 'a' })
   expect(clock.pending).toBe(0)
 })
+
+test('a failure takes no effect, event or timer away from others', () => {
+  const { driver, machine, clock, done } = rig((effect) => {
+    if (effect === 'a1') throw new Error('performed badly')
+  })
+  driver.tell({ type: 'sleep', ms: 50 })
+  machine.onStep = (event) => {
+    if (event.type !== 'say' || event.text !== 'a') return
+    for (const next of [{ type: 'boom' }, { type: 'sleep', ms: 20 }, { type: 'say', text: 'b' }] as const) driver.tell(next)
+  }
+  expect(() => driver.tell({ type: 'say', text: 'a' })).toThrow('boom')
+  expect(done).toEqual(['a1', 'a2', 'b1', 'b2'])
+  clock.advance(20)
+  expect(done.at(-1)).toBe('woke at 20')
+})

@@ -63,6 +63,20 @@ describe('what other code reads of an error', () => {
     expect(textOf(Object.create(null))).toBe('a value that cannot be shown')
   })
 
+  test('is found without an exception, whatever the value is', () => {
+    const { proxy, revoke } = Proxy.revocable(new Error('x'), {})
+    revoke()
+    const odd = Object.defineProperty(new Error('odd'), 'code', {
+      get() {
+        throw new Error('not to be looked at')
+      },
+    })
+    expect([proxy, odd].map(fieldsOf)).toEqual([undefined, undefined])
+    expect([proxy, odd].map(textOf)).toEqual(['a value that cannot be shown', 'odd'])
+    expect([proxy, odd].map(messageFor)).toEqual(['a value that cannot be shown', 'odd'])
+    expect([proxy, odd].map(errnoOf)).toEqual(['UNKNOWN', 'UNKNOWN'])
+  })
+
   test('is everything, for a printer', () => {
     expect(messageFor(new ToyError(fields))).toBe('connect unix:/run/a: there is no listener. Start the server.')
     expect(messageFor(new Error('a foreign text'))).toBe('a foreign text')

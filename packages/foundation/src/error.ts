@@ -73,9 +73,14 @@ export function brandOf(name: string): { mark(error: Error): void; has(value: un
 
 /** The fields of an error of this repository, whichever package it comes from; undefined for all others. */
 export function fieldsOf(error: unknown): ErrorFields | undefined {
-  if (!(error instanceof Error)) return undefined
-  const { code, subject, what } = error as Partial<FieldError>
-  return typeof code === 'string' && typeof subject === 'string' && typeof what === 'string' ? (error as FieldError) : undefined
+  try {
+    if (!(error instanceof Error)) return undefined
+    const { code, subject, what } = error as Partial<FieldError>
+    return typeof code === 'string' && typeof subject === 'string' && typeof what === 'string' ? (error as FieldError) : undefined
+  } catch {
+    // A revoked proxy, or a getter that throws: not an error of this repository.
+    return undefined
+  }
 }
 
 /**
@@ -102,6 +107,11 @@ export function messageFor(error: unknown): string {
 
 /** The errno of a Node error (`ECONNREFUSED`), or `UNKNOWN`. */
 export function errnoOf(error: unknown): string {
-  const code = (error as { code?: unknown } | null | undefined)?.code
-  return typeof code === 'string' ? code : 'UNKNOWN'
+  try {
+    const code = (error as { code?: unknown } | null | undefined)?.code
+    return typeof code === 'string' ? code : 'UNKNOWN'
+  } catch {
+    // A revoked proxy, or a getter that throws.
+    return 'UNKNOWN'
+  }
 }

@@ -81,8 +81,9 @@ function carry(from: End, to: End): void {
   let first = 0
   const taken = (error?: Error | null) => {
     const length = lengths[first++]!
-    if (first === lengths.length) {
-      lengths = []
+    // Not only when all are taken: with a stream that always has some to take, that never comes.
+    if (2 * first >= lengths.length) {
+      lengths = lengths.slice(first)
       first = 0
     }
     if (error || to.refused) return

@@ -37,7 +37,8 @@ export interface TakePathOptions {
  * Takes `path` for a server that listens. Throws what `listen` throws, the error of `taken`, or the errno of the file system; nothing is
  * left of the path then, but the caller still has to close what it listens with.
  *
- * @returns How to remove the path again, if it is still this server's. To be called before the server stops listening. Never throws.
+ * @returns How to remove the path again, if it is still this server's. To be called before the server stops listening. Rejects if the file
+ * system refuses.
  */
 export async function takePath(path: string, { listen, mode, taken }: TakePathOptions): Promise<() => Promise<void>> {
   // First of all, because libuv reports a missing directory as EACCES.

@@ -1,6 +1,7 @@
 import { getEventListeners } from 'node:events'
 import { describe, expect, test, vi } from 'vitest'
 import { ManualClock } from '../testing/manual-clock.js'
+import { catchUncaught } from '../testing/uncaught.js'
 import { onAbort } from './abort.js'
 import { backoffDelay } from './backoff.js'
 import { setLongTimer, systemClock } from './clock.js'
@@ -93,6 +94,19 @@ describe('abort listeners', () => {
     onAbort(abort.signal, fn)
     abort.abort()
     expect(fn).toHaveBeenCalledOnce()
+  })
+
+  test('hear of it although one before them throws, which is an uncaught exception', async () => {
+    using uncaught = catchUncaught()
+    const abort = new AbortController()
+    const heard: unknown[] = []
+    onAbort(abort.signal, () => {
+      throw new Error('a bug')
+    })
+    onAbort(abort.signal, (reason) => heard.push(reason))
+    abort.abort('now')
+    expect(heard).toEqual(['now'])
+    expect(await uncaught.next()).toEqual(new Error('a bug'))
   })
 
   test('need no signal', () => expect(onAbort(undefined, () => {})).not.toThrow())

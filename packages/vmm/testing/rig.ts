@@ -5,9 +5,10 @@ import { join } from 'node:path'
 import { type Bdf, DeviceManager, formatBdf, parseBdf } from '@upcall/device-manager'
 import { deviceManagerGuest, type SimulatedGuest, simulatedGuest } from '@upcall/device-manager/guest'
 import { SkippingClock } from '@upcall/foundation/testing/skipping-clock'
-import { type GuestService, UpcallServer } from '@upcall/server'
+import { UpcallServer } from '@upcall/server'
 import { connect, listen } from '@upcall/vsock'
 import type { Arch } from '@upcall/wire'
+import { tappedService } from '../../device-manager/testing/tapped-service.js'
 import type { Drive, PciDevice } from '../src/devices.js'
 import { VmError } from '../src/error.js'
 import { nextWindow, type Window } from '../src/mmio-space.js'
@@ -209,7 +210,8 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
       mmio: mmio && { add: told('ADD_MMIO', mmio.add), remove: told('DEL_MMIO', mmio.remove) },
       pci: pci && { add: told('ADD_PCI', pci.add), remove: told('DEL_PCI', pci.remove) },
     }
-    return heard(faultyService(deviceManagerGuest(backend), faults), () => requests.emit('request'))
+    // The guest has got the request by then, though it may be paused and not look at it.
+    return tappedService(faultyService(deviceManagerGuest(backend), faults), () => setImmediate(() => requests.emit('request')))
   }
   const servers = new Set<UpcallServer>()
   machine.cut = async () => {
@@ -254,25 +256,6 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
       await machine.cut()
       await port.close()
       temporary[Symbol.dispose]()
-    },
-  }
-}
-
-/** The same service. `onRequest` is called after the guest has got one, though it may be paused and not look at it. */
-function heard(service: GuestService, onRequest: () => void): GuestService {
-  return {
-    byte: service.byte,
-    available: (now) => service.available?.(now) ?? true,
-    open(connection) {
-      const session = service.open(connection)
-      return {
-        greeting: session.greeting,
-        receive(chunk, now) {
-          setImmediate(onRequest)
-          return session.receive(chunk, now)
-        },
-        close: () => session.close(),
-      }
     },
   }
 }

@@ -2,10 +2,14 @@ import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { catchUncaught } from '@upcall/foundation/testing/uncaught'
+import { takePath } from '@upcall/foundation/unix-path'
+import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { openAcceptor } from './acceptor.js'
 import { connect } from './connect.js'
 import type { VsockSocket } from './socket.js'
+
+vi.mock('@upcall/foundation/unix-path', { spy: true })
 
 let dir: string
 beforeEach(() => {
@@ -45,4 +49,33 @@ it('a connection that no server takes is closed with the acceptor', async () => 
   await ended
   client.destroy()
   expect(readdirSync(dir)).toEqual([])
+})
+
+it('a server that fails to take one early connection gets the others', async () => {
+  using uncaught = catchUncaught()
+  const path = join(dir, 's')
+  const acceptor = await openAcceptor({ transport: 'unix', path }, {})
+  const clients = [await connected(path), await connected(path)]
+  const taken: VsockSocket[] = []
+  const onConnection = (socket: VsockSocket) => {
+    if (taken.push(socket) === 1) throw new Error('a bug')
+  }
+  acceptor.start({ onConnection, onError: () => {} })
+  expect(taken).toHaveLength(2)
+  expect(await uncaught.next()).toEqual(new Error('a bug'))
+  for (const socket of [...clients, ...taken]) socket.destroy()
+  await acceptor.stop()
+})
+
+it('the listener is closed although the file cannot be removed', async () => {
+  const path = join(dir, 's')
+  const stuck = Object.assign(new Error('stuck'), { code: 'EROFS' })
+  vi.mocked(takePath).mockImplementationOnce(async (_path, { listen }) => {
+    await listen(path)
+    return () => Promise.reject(stuck)
+  })
+  const acceptor = await openAcceptor({ transport: 'unix', path }, {})
+  acceptor.start({ onConnection: (socket) => socket.destroy(), onError: () => {} })
+  await expect(acceptor.stop()).rejects.toBe(stuck)
+  await expect(connect(`unix:${path}`)).rejects.toMatchObject({ code: 'ECONNREFUSED' })
 })

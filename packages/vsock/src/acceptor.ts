@@ -1,5 +1,6 @@
 import { createServer, type ServerOpts } from 'node:net'
 import { onAbort } from '@upcall/foundation/abort'
+import { callBack } from '@upcall/foundation/callback'
 import { checkClock, checkObject, checkSignal, duration } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
@@ -12,7 +13,7 @@ import {
   type VsockAddress,
 } from './address.js'
 import { type BindOptions, bindUnix, checkBindOptions, DEFAULT_BACKLOG } from './bind.js'
-import { abortedError } from './errors.js'
+import { abortedError, type VsockError } from './errors.js'
 import type { VsockOptions } from './native/options.js'
 import { listenNative } from './native/vsock.js'
 import { VsockSocket } from './socket.js'
@@ -57,7 +58,10 @@ export function checkAcceptOptions(options: AcceptOptions): void {
   duration('lingerMs', options.lingerMs, 1)
 }
 
-/** Binds an address. The signal of the options gives up the binding; `closeOnAbort` obeys it afterwards. */
+/**
+ * Binds an address. The signal of the options gives up the binding. It may abort before the caller has the acceptor: so the caller
+ * looks at it (`givenUp`), and without another wait hands it to `closeOnAbort`.
+ */
 export async function openAcceptor(local: Address, options: AcceptOptions, socketOptions: ServerOpts = {}): Promise<Acceptor> {
   const { signal } = options
   if (signal?.aborted) throw abortedError('listen', local, signal.reason)
@@ -97,8 +101,9 @@ async function openUnix(
   }
 }
 
-async function openVsock(local: VsockAddress, options: AcceptOptions, { allowHalfOpen = true }: ServerOpts): Promise<Acceptor> {
+async function openVsock(local: VsockAddress, options: AcceptOptions, socketOptions: ServerOpts): Promise<Acceptor> {
   const { lingerMs, clock, backlog = DEFAULT_BACKLOG, halfClose = true, vsock } = options
+  const { allowHalfOpen = true, pauseOnConnect = false } = socketOptions
   const handover = new Handover(local)
   const listener = listenNative(
     local,
@@ -106,6 +111,7 @@ async function openVsock(local: VsockAddress, options: AcceptOptions, { allowHal
     {
       onConnection(socket) {
         socket.allowHalfOpen = allowHalfOpen
+        if (pauseOnConnect) socket.pause()
         handover.connection(socket)
       },
       onError: (error, closed) => handover.error(error, closed),
@@ -174,11 +180,17 @@ class Handover {
   }
 
   #flush(): void {
-    for (const act of this.#early.splice(0)) act()
+    for (const act of this.#early.splice(0)) callBack(act)
   }
 }
 
 function ignore(): void {}
+
+/** What a caller throws whose signal has aborted since the address was bound. Closes the acceptor. */
+export async function givenUp(acceptor: Acceptor, { reason }: AbortSignal): Promise<VsockError> {
+  await acceptor.stop()
+  return abortedError('listen', acceptor.address, reason)
+}
 
 /** Ties a server's life to its caller's signal, for as long as the server is open. */
 export function closeOnAbort(

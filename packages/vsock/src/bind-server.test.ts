@@ -1,10 +1,11 @@
 import { once } from 'node:events'
 import { existsSync, linkSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
-import { createServer, type Server } from 'node:net'
+import { createServer, type Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { takePath } from '@upcall/foundation/unix-path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { addonIfBuilt, standInForVsock } from '../testing/addon.js'
 import { type BindServerOptions, bindServer } from './bind-server.js'
@@ -16,6 +17,7 @@ import * as loader from './native/loader.js'
 import { VsockSocket } from './socket.js'
 
 vi.mock('./native/loader.js', { spy: true })
+vi.mock('@upcall/foundation/unix-path', { spy: true })
 
 const addon = addonIfBuilt()
 
@@ -207,6 +209,23 @@ describe.each([
 async function connectionsOf(server: Server): Promise<number> {
   return new Promise((resolve, reject) => server.getConnections((error, count) => (error ? reject(error) : resolve(count))))
 }
+
+it('says that it listens before it hands over a connection that came early', async () => {
+  const actual = await vi.importActual<typeof import('@upcall/foundation/unix-path')>('@upcall/foundation/unix-path')
+  const client = new Socket()
+  vi.mocked(takePath).mockImplementationOnce(async (...args) => {
+    const release = await actual.takePath(...args)
+    await once(client.connect(path), 'connect')
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate)
+    return release
+  })
+  const events: string[] = []
+  const server = owned(createServer((socket) => socket.destroy()))
+  for (const event of ['listening', 'connection']) server.on(event, () => events.push(event))
+  await bindServer(server, `unix:${path}`)
+  await vi.waitFor(() => expect(events).toEqual(['listening', 'connection']))
+  client.destroy()
+})
 
 describe('the socket file of a server', () => {
   it('has its mode, is taken over from a dead server, and goes with server.close()', async () => {

@@ -1,6 +1,6 @@
 import type { Server, ServerOpts } from 'node:net'
 import { textOf } from '@upcall/foundation/error'
-import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
+import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor } from './acceptor.js'
 import { type Address, formatAddress, toAddress } from './address.js'
 import { VsockError } from './errors.js'
 import type { VsockSocket } from './socket.js'
@@ -44,6 +44,7 @@ export async function bindServer(
   checkAcceptOptions(options)
   if (server.listening) throw listensAlready(local)
   const acceptor = await openAcceptor(local, options, waysOf(server))
+  if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
   if (server.listening) {
     await acceptor.stop()
     throw listensAlready(local)
@@ -98,16 +99,19 @@ function attach(server: Server, acceptor: Acceptor): BoundServer {
   internals._handle = handle
   internals._pipeName = acceptor.path ?? formatAddress(acceptor.address)
   if (internals._unref) acceptor.unref()
-  acceptor.start({
-    onConnection: (socket) => accept(server, internals, socket),
-    onError(error, closed) {
-      if (server.listenerCount('error') > 0) server.emit('error', error)
-      if (closed && internals._handle === handle) server.close()
-    },
-  })
   process.nextTick(() => {
     if (internals._handle === handle) server.emit('listening')
   })
+  // There may be connections already. They come after 'listening', as in any server.
+  process.nextTick(() =>
+    acceptor.start({
+      onConnection: (socket) => accept(server, internals, socket),
+      onError(error, closed) {
+        if (server.listenerCount('error') > 0) server.emit('error', error)
+        if (closed && internals._handle === handle) server.close()
+      },
+    }),
+  )
   const close = async () => {
     if (internals._handle === handle) server.close()
     await removing

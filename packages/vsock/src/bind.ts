@@ -38,8 +38,11 @@ export async function bindUnix(server: Server, local: Address, path: string, opt
       taken: (what, next) => new VsockError({ code: 'EADDRINUSE', op: 'listen', local, what, next }),
     })
     const stop = async () => {
-      await release()
-      server.close()
+      try {
+        await release()
+      } finally {
+        server.close()
+      }
     }
     if (!signal?.aborted) return stop
     await stop()
@@ -62,7 +65,7 @@ function listenOn(server: Server, path: string, backlog: number): Promise<void> 
 }
 
 const NEXT: Readonly<Record<string, string>> = {
-  ENOENT: 'Create the directory first.',
+  ENOENT: 'Create it first.',
   EACCES: 'A server needs write permission on the directory.',
 }
 
@@ -73,7 +76,7 @@ function listenError(local: Address, error: unknown): unknown {
     code,
     op: 'listen',
     local,
-    what: `binding failed (${code})`,
+    what: code === 'ENOENT' ? 'the directory does not exist (ENOENT)' : `binding failed (${code})`,
     next: NEXT[code] ?? 'See the cause.',
     cause: error,
   })

@@ -231,6 +231,27 @@ describe('the handshake', () => {
   })
 })
 
+it('asks no clock for a time that setTimeout does not keep', async () => {
+  await vmm((socket) => socket.resume().once('data', () => socket.write('OK 1\n')))
+  const asked: number[] = []
+  const clock: Clock = {
+    now: () => performance.now(),
+    setTimer(ms, fn) {
+      asked.push(ms)
+      const timer = setTimeout(fn, ms)
+      return () => clearTimeout(timer)
+    },
+  }
+  const forEver = Number.POSITIVE_INFINITY
+  const socket = await connect(`hvsock://${path}:1`, { timeoutMs: forEver, lingerMs: forEver, clock })
+  socket.end()
+  await new Promise(setImmediate)
+  expect(socket.destroyed).toBe(false)
+  socket.destroy()
+  await connect(`hvsock://${path}:1`, { timeoutMs: 1e12, clock }).then((socket) => socket.destroy())
+  expect(asked.filter((ms) => ms > 0x7fff_ffff)).toEqual([])
+})
+
 describe('other failures', () => {
   it('says ECONNREFUSED where there is no file, and keeps ENOENT as cause', async () => {
     const error = await failure(dial())
@@ -275,6 +296,9 @@ describe('other failures', () => {
       'timeoutMs: must be a number of milliseconds above 0, got 0',
     )
     await expect(connect('unix:/x', { retry: { budgetMs: -1 } })).rejects.toThrow(RangeError)
+    // A delay between Infinity and Infinity would not be a number.
+    const minDelayMs = Number.POSITIVE_INFINITY
+    await expect(connect('unix:/x', { timeoutMs: 1_000, retry: { minDelayMs } })).rejects.toThrow('retry.minDelayMs')
     await expect(connect('unix:/x', { clock: {} as Clock })).rejects.toThrow(TypeError)
     await expect(connect('unix:/x', { lingerMs: Number.NaN })).rejects.toThrow(/lingerMs/)
     await expect(connect('unix:/x', { retry: { minDelayMs: 5, maxDelayMs: 4 } })).rejects.toThrow(
@@ -357,7 +381,7 @@ describe('retry', () => {
     const clock = eagerClock()
     const error = await failure(dial({ retry: { ...retry, maxDelayMs: 40, budgetMs: 200 }, clock }))
     expect(error).toMatchObject({ code: 'ETIMEDOUT', retryable: true, cause: { code: 'ECONNREFUSED' } })
-    expect(error.what).toMatch(/^gave up after \d+ attempts in \d+ ms: there is no listener, and no such file \(ENOENT\)$/)
+    expect(error.what).toMatch(/^gave up after \d+ attempts in \d+ ms: there is no listener, the file does not exist \(ENOENT\)$/)
     expect(error.attempts).toBeGreaterThan(1)
     expect(error.elapsedMs).toBeLessThanOrEqual(200)
     expect(clock.now()).toBeGreaterThan(150)

@@ -1,7 +1,15 @@
 import { onAbort } from '@upcall/foundation/abort'
 import { type Backoff, backoffDelay } from '@upcall/foundation/backoff'
-import { checkClock, checkObject, checkOptionalFunction, checkSignal, duration, wrongValue } from '@upcall/foundation/check'
-import { type Clock, systemClock } from '@upcall/foundation/clock'
+import {
+  checkClock,
+  checkObject,
+  checkOptionalFunction,
+  checkSignal,
+  duration,
+  finiteDuration,
+  wrongValue,
+} from '@upcall/foundation/check'
+import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
 import { type Address, formatAddress, toAddress } from './address.js'
 import { dial } from './dial.js'
@@ -104,8 +112,8 @@ function planOf(options: ConnectOptions): Plan {
   if (retry !== true) checkObject('retry', retry, 'true, false or an object')
   const given = retry === true ? {} : retry
   checkOptionalFunction('retry.random', given.random)
-  const minDelayMs = duration('retry.minDelayMs', given.minDelayMs, 10)
-  const maxDelayMs = duration('retry.maxDelayMs', given.maxDelayMs, Math.max(1_000, minDelayMs))
+  const minDelayMs = finiteDuration('retry.minDelayMs', given.minDelayMs, 10)
+  const maxDelayMs = finiteDuration('retry.maxDelayMs', given.maxDelayMs, Math.max(1_000, minDelayMs))
   if (maxDelayMs < minDelayMs) wrongValue('retry.maxDelayMs', `at least retry.minDelayMs (${minDelayMs})`, maxDelayMs)
   return {
     timeoutMs: Math.min(
@@ -138,7 +146,7 @@ async function attempt(remote: Address, options: ConnectOptions, timeoutMs: numb
   if (signal?.aborted) throw abortedError('connect', remote, signal.reason)
   const halfClose = options.halfClose ?? remote.transport !== 'hvsock'
   const stop = new AbortController()
-  const cancel = clock.setTimer(timeoutMs, () => stop.abort(timedOut(remote, timeoutMs)))
+  const cancel = setLongTimer(clock, timeoutMs, () => stop.abort(timedOut(remote, timeoutMs)))
   const unlisten = onAbort(signal, (reason) => stop.abort(abortedError('connect', remote, reason)))
   try {
     return await dial(remote, { signal: stop.signal, timeoutMs, halfClose, lingerMs, clock, vsock })
@@ -151,7 +159,7 @@ async function attempt(remote: Address, options: ConnectOptions, timeoutMs: numb
 function sleep(ms: number, remote: Address, signal: AbortSignal | undefined, clock: Clock): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(abortedError('connect', remote, signal.reason))
-    const cancel = clock.setTimer(ms, () => {
+    const cancel = setLongTimer(clock, ms, () => {
       unlisten()
       resolve()
     })

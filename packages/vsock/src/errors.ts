@@ -91,7 +91,7 @@ export function connectError(remote: Address, cause: unknown): VsockError {
         ...init,
         code: 'ECONNREFUSED',
         retryable: true,
-        what: 'there is no listener, and no such file (ENOENT)',
+        what: 'there is no listener, the file does not exist (ENOENT)',
         next: 'Check the path, start the process that makes the socket, or pass retry.',
       })
     case 'ECONNREFUSED':

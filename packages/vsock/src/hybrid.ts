@@ -1,8 +1,8 @@
 import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { checkFunction, duration, integer, wrongValue } from '@upcall/foundation/check'
-import { type Clock, systemClock } from '@upcall/foundation/clock'
-import { type Acceptor, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
+import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
+import { type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor } from './acceptor.js'
 import { checkAddress, type UnixAddress } from './address.js'
 import type { BindOptions } from './bind.js'
 import { watchPeer } from './ends.js'
@@ -100,6 +100,7 @@ export async function listenHybrid(options: ListenHybridOptions): Promise<Hybrid
   const settings = settingsOf(options)
   const local = checkAddress({ transport: 'unix', path: options.path }, `unix:${options.path}`) as UnixAddress
   const acceptor = await openAcceptor(local, { ...options, halfClose: true })
+  if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
   const server = new HybridServer(local.path, settings, acceptor)
   closeOnAbort(server, options.signal)
   return server
@@ -194,7 +195,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
       // 'close' follows.
       unwatch = watchPeer(socket, this.#settings.clock)
     }
-    const cancelTimer = this.#settings.clock.setTimer(this.#settings.handshakeTimeoutMs, () => refuse('timeout'))
+    const cancelTimer = setLongTimer(this.#settings.clock, this.#settings.handshakeTimeoutMs, () => refuse('timeout'))
     const leave = () => {
       this.#pending--
       cancelTimer()

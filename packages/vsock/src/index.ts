@@ -8,24 +8,11 @@
 export type { Clock } from '@upcall/foundation/clock'
 export { keepReadable } from '@upcall/foundation/streams'
 export type { AcceptOptions } from './acceptor.js'
-export {
-  type Address,
-  AddressError,
-  Cid,
-  formatAddress,
-  type HvsockAddress,
-  isAddressError,
-  type ParseAddressOptions,
-  PORT_ANY,
-  parseAddress,
-  UNIX_PATH_MAX,
-  type UnixAddress,
-  type VsockAddress,
-} from './address.js'
 export type { BindOptions } from './bind.js'
 export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
 export { type ConnectOptions, connect, type RetryOptions } from './connect.js'
 export { watchPeer } from './ends.js'
+export * from './entry/address.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
 export { type ConnectorCallback, type ConnectorOptions, type CreateConnection, connector, createConnection } from './http.js'
 export {

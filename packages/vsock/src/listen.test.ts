@@ -259,7 +259,7 @@ describe('the socket file', () => {
   it('needs its directory', async () => {
     const error = await listen(`unix:${dir}/missing/s`).catch((e: Error) => e)
     expect(error).toMatchObject({ code: 'ENOENT', op: 'listen', cause: { code: 'ENOENT' } })
-    expect((error as Error).message).toMatch(/binding failed \(ENOENT\)\. Create the directory first\.$/)
+    expect((error as Error).message).toMatch(/the directory does not exist \(ENOENT\)\. Create it first\.$/)
   })
 
   it.runIf(process.platform === 'linux')('is taken over by one starter at a time', async () => {

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
 import { integer } from '@upcall/foundation/check'
-import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, openAcceptor } from './acceptor.js'
+import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor } from './acceptor.js'
 import { type Address, formatAddress, toAddress } from './address.js'
 import type { VsockSocket } from './socket.js'
 import { trace } from './trace.js'
@@ -34,7 +34,9 @@ export async function listen(address: Address | string, options: ListenOptions =
   const local = toAddress(address)
   checkAcceptOptions(options)
   const maxPending = integer('maxPending', options.maxPending ?? DEFAULT_MAX_PENDING, { min: 1 })
-  const server = new VsockServer(await openAcceptor(local, options), maxPending)
+  const acceptor = await openAcceptor(local, options)
+  if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
+  const server = new VsockServer(acceptor, maxPending)
   closeOnAbort(server, options.signal)
   return server
 }

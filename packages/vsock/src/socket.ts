@@ -1,5 +1,5 @@
 import { Socket, type SocketConstructorOpts } from 'node:net'
-import { type Clock, systemClock } from '@upcall/foundation/clock'
+import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
 import type { Address } from './address.js'
 import { concealing, withHandle } from './conceal.js'
 import { VsockError } from './errors.js'
@@ -73,7 +73,7 @@ export class VsockSocket extends Socket {
     const linger = this[LINGER]
     const { clock, ms } = linger
     let seen = this.bytesRead
-    let cancel = clock.setTimer(ms, check)
+    let cancel = setLongTimer(clock, ms, check)
     const self = this
     linger.proceed = proceed
     this.once('end', proceed).once('close', stop)
@@ -91,7 +91,7 @@ export class VsockSocket extends Socket {
       // Bytes that wait here for a slow reader are not the peer's silence.
       if (self.bytesRead !== seen || self.readableLength > 0) {
         seen = self.bytesRead
-        cancel = clock.setTimer(ms, check)
+        cancel = setLongTimer(clock, ms, check)
         return
       }
       stop()

@@ -24,9 +24,9 @@ Examples:
 
   cpu
     .command('add')
-    .description('bring vCPUs online that the VMM has started')
-    .argument('[ids...]', 'x86_64: APIC ids, as in 2 3, 2,3 or 4-7; sent in ascending order')
-    .addOption(new Option('--count <n>', 'aarch64: how many; the guest counts up from those online').argParser(parseInteger))
+    .description('bring online the vCPUs that the VMM has started')
+    .argument('[ids...]', 'x86_64: APIC ids, written "2 3", "2,3" or "4-7"; sent in ascending order')
+    .addOption(new Option('--count <n>', 'aarch64: how many to add; the guest chooses which').argParser(parseInteger))
     .addOption(new Option('--apic-version <n>', 'x86_64: version of the local APICs (default: 0x14)').argParser(parseInteger))
     .addOption(present())
     .addHelpText(
@@ -43,14 +43,14 @@ Examples:
   cpu
     .command('remove')
     .description('take vCPUs offline; the VMM stops them after the guest agrees')
-    .argument('[ids...]', 'x86_64: APIC ids, as in 3, 2,3 or 4-7; sent in descending order')
+    .argument('[ids...]', 'x86_64: APIC ids, written "2 3", "2,3" or "4-7"; sent in descending order')
     .addOption(new Option('--count <n>', 'aarch64: how many, from the highest down').argParser(parseInteger))
     .addOption(present())
     .addHelpText(
       'after',
       `
-An id that is not present crashes the guest's service thread. Pass the ids that are present with --present, and such
-a request is refused. CPU 0, the boot CPU, stays.
+An id that is not present crashes the guest's service thread. Pass --present with the ids that are present: upcall
+then refuses such a request. CPU 0 is the boot CPU and cannot be removed.
 
 Examples:
   $ upcall --target hvsock:///run/vm.sock:219 cpu remove 3
@@ -63,7 +63,7 @@ Examples:
 function present(): Option {
   return new Option(
     '--present <cpus>',
-    'the vCPUs that are present, to refuse what would harm the guest: ids (0-3), on aarch64 a count',
+    'the vCPUs that the guest has: ids such as 0-3, on aarch64 a count; upcall then refuses a request that would harm the guest',
   )
 }
 

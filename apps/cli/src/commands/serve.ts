@@ -11,6 +11,7 @@ import type { Paint } from '../output.js'
 import { openEndpoint } from '../serve/endpoint.js'
 import { type GuestOptions, kernels, makeGuest } from '../serve/guest.js'
 import { logged, type Served } from '../serve/log.js'
+import { logRefusal } from '../streams/listener.js'
 import { argumentsText, resultText } from '../text.js'
 
 interface ServeOptions extends GuestOptions {
@@ -21,37 +22,39 @@ interface ServeOptions extends GuestOptions {
 export function addServeCommand(program: Command, action: Action): void {
   program
     .command('serve')
-    .description('play the guest: a simulated guest that behaves as the patched kernels do, or the Linux that runs this command')
+    .description(
+      "serve the guest's end: a simulated guest that behaves as the patched kernels do, or the Linux that runs this command",
+    )
     .addOption(
-      new NeededOption('--listen <address>', 'where clients arrive: hvsock://<path>:<port>, unix:<path> or vsock://any:<port>'),
+      new NeededOption('--listen <address>', 'where clients connect: hvsock://<path>:<port>, unix:<path> or vsock://any:<port>'),
     )
     .addOption(
       new Option('--profile <vmm>', 'hvsock: read CONNECT and pass EOF on exactly as this VMM does').choices(hybridProfiles),
     )
     .addOption(new Option('--backend <backend>', 'what the guest is').choices(['simulated', 'linux']).default('simulated'))
-    .addOption(new Option('--no-roll-back', 'linux: a batch of CPUs that fails half-way is left as far as it has come'))
+    .addOption(new Option('--no-roll-back', 'linux: after a failure in a batch of CPUs, keep the CPUs that have changed'))
     .addOption(new Option('--kernel <version>', 'simulated: which kernel it behaves like (default: 6.1)').choices(kernels))
     .addOption(new Option('--cpus <n>', 'simulated: CPUs online at boot (default: 1)').argParser(parseInteger))
     .addOption(
-      new Option('--max-cpus <n>', 'simulated: CPUs that its kernel has room for (default: 256)').argParser(parseInteger),
+      new Option('--max-cpus <n>', 'simulated: the most CPUs that its kernel can have (default: 256)').argParser(parseInteger),
     )
-    .addOption(new Option('--pci <bdf,…>', 'simulated: the PCI functions that answer (default: every one)'))
+    .addOption(new Option('--pci <bdf,…>', 'simulated: the PCI functions that answer (default: all)'))
     .addOption(
       new Option(
         '--quirks <list>',
-        "simulated: the kernel's quirks: all, none, <quirk>, no-<quirk>, left to right (default: all)",
+        "simulated: the kernel's quirks, a list of all, none, <quirk> and no-<quirk>, read from left to right (default: all)",
       ),
     )
     .addOption(
-      new Option('--boot <duration>', 'simulated: how long it boots, while it accepts and closes connections').argParser(
+      new Option('--boot <duration>', 'simulated: how long it boots; until then it closes each connection').argParser(
         parseDuration,
       ),
     )
     .addHelpText(
       'after',
       `
-hvsock://<path>:<port> answers CONNECT <port> on <path>, as a VMM does. vsock:// is the guest's own port, inside a
-guest. Each request is one line on stdout, or one JSON object with --json. SIGINT and SIGTERM end the command and
+hvsock://<path>:<port> answers CONNECT <port> on <path>, as a VMM does. Inside a guest, vsock:// is the
+guest's own port. Each request is one line on stdout, or one JSON object with --json. SIGINT and SIGTERM end the command and
 remove its socket file.
 
 --backend linux runs inside a guest, as root. CPUs and PCI functions go through sysfs, virtio-mmio windows through
@@ -92,7 +95,7 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
   const endpoint = await openEndpoint(
     address,
     (stream, remote) => void server.accept(stream, { remote }),
-    (why) => log.event({ event: 'refused', reason: why }, () => `a client was closed: ${why}`),
+    (refusal) => logRefusal(log, refusal),
     options.profile,
   )
   let boot: NodeJS.Timeout | undefined
@@ -122,6 +125,6 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
 function servedText({ connection, operation, malformed, result, durationMs }: Served, paint: Paint): string {
   const asked = malformed ?? `${operation?.op} ${operation ? argumentsText(operation) : ''}`.trim()
   const answered =
-    result === undefined ? paint('magenta', 'no reply, ever') : paint(result === 0 ? 'green' : 'red', resultText(result))
+    result === undefined ? paint('magenta', 'no reply will come') : paint(result === 0 ? 'green' : 'red', resultText(result))
   return `#${connection} ${asked} → ${answered} ${paint('grey', `(${durationMs} ms)`)}`
 }

@@ -1,7 +1,15 @@
 import type { Duplex } from 'node:stream'
-import { type Address, AddressError, formatAddress, type HybridProfile, isVsockError, listen, listenHybrid } from '@upcall/vsock'
+import {
+  type Address,
+  AddressError,
+  formatAddress,
+  type HybridProfile,
+  isVsockError,
+  listen,
+  listenHybrid,
+  type Refusal,
+} from '@upcall/vsock'
 import { UsageError } from '../errors.js'
-import { refusalText } from '../streams/listener.js'
 import { joinedPair } from '../streams/pair.js'
 
 export interface OpenEndpoint {
@@ -22,7 +30,7 @@ export interface OpenEndpoint {
 export async function openEndpoint(
   address: Address,
   accept: (stream: Duplex, remote: string) => void,
-  refused: (why: string) => void,
+  refused: (refusal: Refusal) => void,
   profile?: HybridProfile,
 ): Promise<OpenEndpoint> {
   try {
@@ -37,7 +45,7 @@ export async function openEndpoint(
           return vmm
         },
       })
-      server.on('refused', (refusal) => refused(refusalText(refusal)))
+      server.on('refused', refused)
       return { address: formatAddress(address), close: () => server.close() }
     }
     const server = await listen(address)

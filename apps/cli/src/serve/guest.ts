@@ -7,6 +7,7 @@ import {
   type SimulatedGuest,
   simulatedGuest,
 } from '@upcall/device-manager/guest'
+import { fieldsOf } from '@upcall/foundation/error'
 import { type Arch, isWireError } from '@upcall/wire'
 import { UsageError } from '../errors.js'
 import { hostArchOf } from '../options.js'
@@ -57,7 +58,7 @@ const simulatedOnly: Record<keyof SimulatedOptions, string> = {
 export function makeGuest(arch: Arch, options: GuestOptions, signal: AbortSignal): MadeGuest {
   if (options.backend === 'linux') return thisGuest(arch, options, signal)
   if (!options.rollBack)
-    throw new UsageError('--no-roll-back', 'is for --backend linux', 'A simulated guest has --quirks no-partialCpuAdd.')
+    throw new UsageError('--no-roll-back', 'is only for --backend linux', 'A simulated guest has --quirks no-partialCpuAdd.')
   const guest = makeSimulatedGuest(arch, options)
   const { kernel, cpus } = guest.state
   const { maxCpus = 256 } = options
@@ -67,10 +68,11 @@ export function makeGuest(arch: Arch, options: GuestOptions, signal: AbortSignal
 /** The Linux that this program runs in. */
 function thisGuest(arch: Arch, options: GuestOptions, signal: AbortSignal): MadeGuest {
   const given = Object.entries(simulatedOnly).find(([name]) => options[name as keyof SimulatedOptions] !== undefined)
-  if (given) throw new UsageError(given[1], 'is for --backend simulated')
+  if (given) throw new UsageError(given[1], 'is only for --backend simulated', 'Leave it out.')
   if (process.platform !== 'linux') throw new UsageError('--backend linux', `runs in a Linux guest, not on ${process.platform}`)
   if (arch !== hostArchOf()) throw new UsageError(`--arch ${arch}`, `the Linux guest is this machine, which is ${hostArchOf()}`)
-  if (process.getuid?.() !== 0) throw new UsageError('--backend linux', 'needs root, to switch CPUs and devices on and off')
+  if (process.getuid?.() !== 0)
+    throw new UsageError('--backend linux', 'needs root, to switch CPUs and devices on and off', 'Run it as root in the guest.')
   const backend = linuxGuest({ arch, rollBack: options.rollBack, signal })
   return { backend, boot() {}, about: { backend: 'linux', kernel: release() } }
 }
@@ -89,7 +91,11 @@ function makeSimulatedGuest(arch: Arch, options: SimulatedOptions): SimulatedGue
       ...(functions && { hardware: { hasCpu: () => true, hasPci: (bus, devfn) => functions.has((bus << 8) | devfn) } }),
     })
   } catch (error) {
-    if (error instanceof RangeError) throw UsageError.of('serve', error)
+    if (error instanceof RangeError) {
+      const { subject = '', what = '' } = fieldsOf(error) ?? {}
+      const flag = simulatedOnly[subject as keyof SimulatedOptions]
+      throw flag === undefined ? UsageError.of('serve', error) : new UsageError(flag, what, undefined, error)
+    }
     throw error
   }
 }

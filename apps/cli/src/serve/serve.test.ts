@@ -85,7 +85,7 @@ test('lines for people', async () => {
   expect(await running.status).toBe(0)
   expect(running.stdout.text).toMatch(/^listening on hvsock:.*:219: x86_64, Linux 6\.1, 1 of 256 CPUs\n/)
   expect(running.stdout.text).toMatch(/#1 pci\.remove 00:05\.0 → -19 ENODEV \([\d.]+ ms\)\n/)
-  expect(running.stdout.text).toMatch(/a client was closed: port 7: no-route\n/)
+  expect(running.stdout.text).toMatch(/a client was closed: port 7: that port is not served here\n/)
 })
 
 test('a torn request is told as the guest took it', async () => {

@@ -12,6 +12,7 @@ import {
   VsockSocket,
 } from '@upcall/vsock'
 import { UsageError } from '../errors.js'
+import type { EventLog } from '../events.js'
 import { type Endpoint, formatEndpoint, type TcpAddress } from './endpoint.js'
 import { TcpError } from './error.js'
 import { joinedPair } from './pair.js'
@@ -48,7 +49,7 @@ export interface ListenerOptions {
   mode?: number | undefined
   vsock?: VsockOptions | undefined
   /** As a VMM: a dialer was closed that asked for another port, or sent no CONNECT. */
-  onRefused?: ((why: string) => void) | undefined
+  onRefused?: ((refusal: Refusal) => void) | undefined
 }
 
 /** @throws UsageError with the reason, where it cannot listen. `source` is where the user wrote the address. */
@@ -104,7 +105,7 @@ async function listenAsVmm(
   })
   server.on('refused', (refusal) => {
     // The command reports the dialers that it was offered.
-    if (refusal.port !== guestPort) onRefused?.(refusalText(refusal))
+    if (refusal.port !== guestPort) onRefused?.(refusal)
   })
   return {
     address: formatAddress({ transport: 'hvsock', path, port: guestPort }),
@@ -115,9 +116,19 @@ async function listenAsVmm(
   }
 }
 
-/** Why a dialer was closed, and the port that it asked for, if it asked for one. */
-export function refusalText({ port, reason }: Refusal): string {
-  return port === undefined ? reason : `port ${port}: ${reason}`
+const REFUSALS: Readonly<Record<Refusal['reason'], string>> = {
+  'bad-command': 'it did not send CONNECT <port>',
+  'no-route': 'that port is not served here',
+  'route-failed': 'that port cannot be reached',
+  timeout: 'the handshake took too long',
+  'too-many': 'too many clients wait for their reply',
+  'dialer-gone': 'it left before the reply',
+}
+
+/** Logs a client that was closed before it was served: the line for a person, `reason` for a program. */
+export function logRefusal(log: EventLog, { port, reason }: Refusal): void {
+  const at = port === undefined ? '' : `port ${port}: `
+  log.event({ event: 'refused', reason: `${at}${reason}` }, () => `a client was closed: ${at}${REFUSALS[reason]}`)
 }
 
 function listenTcp(address: TcpAddress, onIncoming: (incoming: Incoming) => void): Promise<Listener> {

@@ -1,9 +1,11 @@
-import { writeFileSync } from 'node:fs'
-import { messageFor } from '@upcall/foundation/error'
+import { accessSync, constants, existsSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { errnoOf, messageFor } from '@upcall/foundation/error'
 import { type DemoOptions, runDemo } from '../demo/demo.js'
 import { runRealDemo } from '../demo/real.js'
 import { type RecordedLine, toSvg } from '../demo/recording.js'
 import { type Line, toAnsi } from '../demo/text.js'
+import { UsageError } from './run.js'
 import { nextSignal } from './signals.js'
 
 const STATUS: Readonly<Record<string, number>> = { SIGINT: 130, EPIPE: 141, SIGTERM: 143 }
@@ -28,7 +30,7 @@ export interface DemoStreams {
 }
 
 /**
- * Plays the demo on stdout. Resolves with the exit status: 0; 1 if a step does not hold; as in a shell, 130 after SIGINT, 143 after SIGTERM,
+ * Plays the demo on stdout. Resolves with the exit status: 0; 1 if a step fails; as in a shell, 130 after SIGINT, 143 after SIGTERM,
  * and 141 if stdout has no reader any more.
  */
 export async function demo(
@@ -36,6 +38,8 @@ export async function demo(
   { stdout, stderr }: DemoStreams = process,
   overrides: Overrides = {},
 ): Promise<number> {
+  // A file that cannot be written is told before the demo, not after it.
+  if (record !== undefined) checkRecord(record)
   const colour = stdout.isTTY === true && (process.env.NO_COLOR ?? '') === ''
   const recording: RecordedLine[] = []
   const started = performance.now()
@@ -58,7 +62,7 @@ export async function demo(
       })
     const { failed } = await (qemu ? real() : simulated())
     if (failed) {
-      stderr.write(`vmm-shim demo: step "${failed.step}" does not hold: ${messageFor(failed.error)}\n`)
+      stderr.write(`vmm-shim demo: step "${failed.step}" failed: ${messageFor(failed.error)}\n`)
       return 1
     }
     if (record !== undefined) writeFileSync(record, toSvg(recording, qemu ? 'npm run demo -- --qemu' : 'npm run demo'))
@@ -66,5 +70,13 @@ export async function demo(
   } catch (error) {
     if (interrupted.signal.aborted) return STATUS[interrupted.signal.reason as string] ?? 1
     throw error
+  }
+}
+
+function checkRecord(path: string): void {
+  try {
+    accessSync(existsSync(path) ? path : dirname(path), constants.W_OK)
+  } catch (error) {
+    throw new UsageError(`--record ${path}: cannot be written (${errnoOf(error)}). Give a file that can be written.`)
   }
 }

@@ -1,7 +1,7 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
-import { messageFor } from '@upcall/foundation/error'
+import { errnoOf, messageFor } from '@upcall/foundation/error'
 import { type Accelerator, type ConsoleLog, openLogFile } from '@upcall/qemu'
 import { MEMORY_BLOCK, type ShimMachine } from '@upcall/vmm/qemu'
 import { formatAddress, type HybridProfile, UNIX_PATH_MAX } from '@upcall/vsock'
@@ -54,7 +54,8 @@ export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => bool
   if (flags.profile && !given('maxCpus')) flags.maxCpus = flags.cpus
   if (flags.profile && !given('cpus')) flags.cpus = flags.maxCpus
   const { logLevel, cpus, maxCpus } = flags
-  if (cpus > maxCpus) throw new UsageError(`--cpus ${cpus}: at most --max-cpus, which is ${maxCpus}`)
+  if (cpus > maxCpus)
+    throw new UsageError(`--cpus ${cpus}: is more than --max-cpus, which is ${maxCpus}. Lower the one or raise the other.`)
   checkPaths(flags)
   using stop = nextSignal()
   const log = stderrLog(logLevel)
@@ -117,33 +118,41 @@ const QEMU_ONLY = {
 function checkFlags(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): void {
   const refused = Object.entries(flags.qemu ? SIMULATED_ONLY : QEMU_ONLY).find(([flag]) => given(flag as keyof RunFlags))
   if (refused)
-    throw new UsageError(`${refused[1]}: is for a ${flags.qemu ? 'simulated guest, which goes without' : 'guest under'} --qemu`)
+    throw new UsageError(
+      flags.qemu
+        ? `${refused[1]}: is only for a simulated guest. Leave it out, or leave out --qemu.`
+        : `${refused[1]}: is only for a guest under QEMU. Leave it out, or pass --qemu.`,
+    )
   if (!flags.qemu) return
   const { kernel, initrd, image, memory, maxMemory, profile, machine } = flags
   if (kernel === undefined && (initrd !== undefined || image !== undefined))
     throw new UsageError(
-      `--${initrd === undefined ? 'image' : 'initrd'}: needs --kernel; without one the default image is booted`,
+      `--${initrd === undefined ? 'image' : 'initrd'}: needs --kernel. Without --kernel, the default image boots.`,
     )
   if (profile && kernel === undefined)
     throw new UsageError(
-      '--profile dragonball: needs --kernel, a kernel with the upcall patches; docs/patched-kernel.md tells how to build one',
+      '--profile dragonball: needs --kernel. docs/patched-kernel.md tells how to build a kernel with the upcall patches.',
     )
   if (profile && given('machine') && machine !== 'microvm')
-    throw new UsageError(`--machine ${machine}: --profile dragonball is a microvm`)
+    throw new UsageError(
+      `--machine ${machine}: does not go with --profile dragonball, which is a microvm. Leave out one of the two.`,
+    )
   if (!profile && machine === 'microvm' && given('maxCpus') && flags.maxCpus > 1)
     throw new UsageError(
-      `--max-cpus ${flags.maxCpus}: a microvm has no ACPI table of CPUs, so that a stock kernel finds one; use --machine q35 or pc`,
+      `--max-cpus ${flags.maxCpus}: a microvm has no ACPI table of CPUs, so a stock kernel finds only one CPU. Use --machine q35 or pc.`,
     )
   if ((profile || machine === 'microvm') && maxMemory !== undefined)
-    throw new UsageError("--max-memory: a microvm's memory stays as it is; use --machine q35 or pc")
+    throw new UsageError("--max-memory: a microvm's memory stays as it is. Use --machine q35 or pc.")
   if (profile && given('cpus') && given('maxCpus') && flags.cpus !== flags.maxCpus)
-    throw new UsageError('--cpus: with --profile dragonball all of --max-cpus run at boot; resize unplugs from there')
-  if (memory % MEMORY_BLOCK !== 0) throw new UsageError('--memory: under --qemu an even number of MiB, such as 512M')
+    throw new UsageError(
+      '--cpus: must equal --max-cpus with --profile dragonball, where all vCPUs run at boot. Leave out one of the two; a resize unplugs vCPUs later.',
+    )
+  if (memory % MEMORY_BLOCK !== 0) throw new UsageError('--memory: must be an even number of MiB under --qemu, such as 512M')
   if (maxMemory !== undefined && (maxMemory < memory || maxMemory % MEMORY_BLOCK !== 0))
-    throw new UsageError('--max-memory: at least --memory, and an even number of MiB, such as 2G')
+    throw new UsageError('--max-memory: must be at least --memory, and an even number of MiB, such as 2G')
   for (const [flag, path] of Object.entries({ kernel, initrd, image })) {
     const what = path === undefined ? 'file' : whatIsAt(path)
-    if (what !== 'file') throw new UsageError(`--${flag} ${path}: ${what}; give a file that can be read`)
+    if (what !== 'file') throw new UsageError(`--${flag} ${path}: ${what}. Give a file that can be read.`)
   }
 }
 
@@ -152,9 +161,9 @@ function checkPaths({ uds, api, monitor, console }: RunFlags): void {
   const taken = new Map<string, string>()
   for (const [flag, path] of Object.entries({ uds, api, monitor, console })) {
     if (path === undefined) continue
-    if (path === '') throw new UsageError(`--${flag}: it is empty; give a path`)
+    if (path === '') throw new UsageError(`--${flag}: is empty. Give a path.`)
     const other = taken.get(resolve(path))
-    if (other !== undefined) throw new UsageError(`--${flag} ${path}: it cannot be where --${other} is; choose another path`)
+    if (other !== undefined) throw new UsageError(`--${flag} ${path}: is the path of --${other} too. Choose another path.`)
     taken.set(resolve(path), flag)
     if (flag !== 'console') checkSocketPath(flag, path)
   }
@@ -163,33 +172,36 @@ function checkPaths({ uds, api, monitor, console }: RunFlags): void {
 function checkSocketPath(flag: string, path: string): void {
   const { length } = Buffer.from(path)
   if (length > UNIX_PATH_MAX)
-    throw new UsageError(`--${flag} ${path}: it has ${length} bytes; a socket's path has ${UNIX_PATH_MAX} at most`)
+    throw new UsageError(
+      `--${flag} ${path}: has ${length} bytes, and a socket's path has at most ${UNIX_PATH_MAX}. Choose a shorter path.`,
+    )
   const directory = statSync(dirname(resolve(path)), { throwIfNoEntry: false })
-  if (!directory?.isDirectory()) throw new UsageError(`--${flag} ${path}: its directory does not exist; make it first`)
+  if (!directory?.isDirectory()) throw new UsageError(`--${flag} ${path}: its directory does not exist. Create it first.`)
   const there = statSync(path, { throwIfNoEntry: false })
   if (there && !there.isSocket())
-    throw new UsageError(`--${flag} ${path}: there is something that is not a socket; choose another path`)
+    throw new UsageError(`--${flag} ${path}: exists and is not a socket. Move it away, or choose another path.`)
 }
 
 function whatIsAt(path: string): string {
   try {
     accessSync(path, constants.R_OK)
-    return statSync(path).isDirectory() ? 'it is a directory' : 'file'
+    return statSync(path).isDirectory() ? 'is a directory' : 'file'
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'there is nothing' : 'it cannot be read'
+    return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read'
   }
 }
 
 function openConsole(path: string, log: Log): ConsoleLog {
   try {
-    return openLogFile(path, (why) => log.error({ path, why }, 'the console is not written down any more'))
+    return openLogFile(path, (why) => log.error({ path, why }, 'the console is no longer written to its file'))
   } catch (error) {
-    throw new UsageError(`--console ${path}: ${messageFor(error)}; give a file that can be written`)
+    throw new UsageError(`--console ${path}: cannot be written (${errnoOf(error)}). Give a file that can be written.`)
   }
 }
 
 function hostArch(): Arch {
   const arch = { x64: 'x86_64', arm64: 'aarch64' }[process.arch as string]
-  if (arch === undefined) throw new UsageError(`--arch: this machine is ${process.arch}; say x86_64 or aarch64`)
+  if (arch === undefined)
+    throw new UsageError(`--arch: this machine is ${process.arch}; a guest is x86_64 or aarch64. Pass one of the two.`)
   return arch as Arch
 }

@@ -73,7 +73,7 @@ describe.concurrent('a sabotaged guest', () => {
         const sabotage = { step: name, fault }
         const { status, stderr, stdout } = await play({ sabotage, patienceMs: 20_000, clock }, undefined, onShow)
         clearInterval(hurrying)
-        expect(stderr).toContain(`step "${name}" does not hold: `)
+        expect(stderr).toContain(`step "${name}" failed: `)
         expect(status).toBe(1)
         expect(stdout).not.toContain('✔')
       }, 120_000)

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer } from 'node:net'
+import { createServer, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { addonIfBuilt, openDescriptors, standInForVsock } from '../../testing/addon.js'
 import { type Address, formatAddress, PORT_ANY } from '../address.js'
@@ -100,6 +100,35 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
     expect(String((await once(accepted, 'data'))[0])).toBe('ping')
     accepted.end('pong')
     expect(String((await once(client, 'data'))[0])).toBe('pong')
+  })
+
+  it('gives the address up again if the signal aborts right after the call', async () => {
+    const [stop, reason] = [new AbortController(), new Error('enough')]
+    const listening = listen('vsock://any:9', { signal: stop.signal })
+    const server = createServer()
+    const binding = bindServer(server, 'vsock://any:10', { signal: stop.signal })
+    stop.abort(reason)
+    for (const each of [listening, binding]) await expect(each).rejects.toMatchObject({ code: 'ABORTED', cause: reason })
+    expect(server.listening).toBe(false)
+    for (const port of [9, 10]) await expect(connect(`vsock://local:${port}`)).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+  })
+
+  it('leaves a socket paused for a server that wants that', async () => {
+    const server = createServer({ pauseOnConnect: true })
+    const bound = await bindServer(server, 'vsock://any:11')
+    const accepting = once(server, 'connection')
+    const client = await connect('vsock://local:11')
+    client.write('later')
+    const [socket] = (await accepting) as [Socket]
+    const chunks: unknown[] = []
+    socket.on('data', (chunk) => chunks.push(String(chunk)))
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate)
+    expect([socket.isPaused(), chunks]).toEqual([true, []])
+    socket.resume()
+    await vi.waitFor(() => expect(chunks).toEqual(['later']))
+    client.destroy()
+    socket.destroy()
+    await bound.close()
   })
 
   it.each([

@@ -157,8 +157,8 @@ describe('connect', () => {
   })
 
   test.each([
-    ['unix:DIR/none', /connect unix:.*: there is no listener, and no such file \(ENOENT\)\. .*--retry/],
-    ['hvsock://DIR/none:80', /no such file/],
+    ['unix:DIR/none', /connect unix:.*: there is no listener, the file does not exist \(ENOENT\)\. .*--retry/],
+    ['hvsock://DIR/none:80', /the file does not exist/],
     ['tcp:1', /connect tcp:\/\/127.0.0.1:1: there is no listener\. .*--retry/],
     ['vsock://3:1024', /connect vsock:\/\/3:1024: native AF_VSOCK is switched off/],
   ])('no connection to %s is status 3', async (address, message) => {
@@ -205,7 +205,7 @@ describe('connect', () => {
     const out = await upcall(['vsock', 'connect', `unix:${dir}/none`, '--retry', '--timeout', '2s'])
     expect(out.status).toBe(3)
     expect(out.stderr.text).toMatch(
-      /no such file \(ENOENT\); gave up after \d+ attempts within \d+ ms\. Allow more time with --timeout/,
+      /the file does not exist \(ENOENT\); gave up after \d+ attempts within \d+ ms\. Allow more time with --timeout/,
     )
     // A VMM that is paused: it takes the connection and says nothing.
     const silent = createServer(() => {}).listen(join(dir, 'silent'))

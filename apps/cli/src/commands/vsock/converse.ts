@@ -3,7 +3,6 @@ import { errnoOf, textOf } from '@upcall/foundation/error'
 import { type Broken, type RelayEnd, type Relayed, relay, socketEnd } from '@upcall/vsock'
 import type { Context } from '../../context.js'
 import { type ErrorReport, errorReport, UsageError } from '../../errors.js'
-import type { EventLog } from '../../events.js'
 import { Exit, type ExitStatus } from '../../exit.js'
 import { type Io, Output, type Paint } from '../../output.js'
 import { failed, reportText, rounded } from '../../report.js'
@@ -145,11 +144,6 @@ function brokenError(error: Error, peer: string, taken: number | undefined): Err
 /** The error of a connection that an interruption cut off. */
 function cutError({ reason }: AbortSignal, peer: string): ErrorReport {
   return errorReport({ code: 'ABORTED', subject: peer, what: textOf(reason), next: LOSS })
-}
-
-/** Logs a dialer that the listener closed by itself. */
-export function logRefused(log: EventLog, why: string): void {
-  log.event({ event: 'refused', reason: why }, () => `a dialer was closed: ${why}`)
 }
 
 /** Why there is no connection. @throws Any error that is not such a reason. */

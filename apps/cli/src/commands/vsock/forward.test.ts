@@ -232,11 +232,11 @@ describe('forward', () => {
       event: 'disconnect',
       connection: 1,
       outcome: 'not-sent',
-      error: { code: 'ECONNREFUSED', message: expect.stringContaining('no such file') },
+      error: { code: 'ECONNREFUSED', message: expect.stringContaining('the file does not exist') },
     })
     const asVmm = await serving(['vsock', 'forward', '--as-vmm', `hvsock://${dir}/vm:80`, to])
     await expect(connect(`hvsock://${dir}/vm:80`)).rejects.toMatchObject({ code: 'ECONNREFUSED' })
-    expect(asVmm.stdout.text).toMatch(/#1 not-sent: connect unix:.*no such file/)
+    expect(asVmm.stdout.text).toMatch(/#1 not-sent: connect unix:.*the file does not exist/)
     await server(to, echo)
     const socket = await connect(`hvsock://${dir}/vm:80`, { halfClose: true })
     socket.end('now')

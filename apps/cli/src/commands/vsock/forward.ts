@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
-import { relay, socketEnd } from '@upcall/vsock'
+import { type Refusal, relay, socketEnd } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { errorReport, UsageError } from '../../errors.js'
@@ -8,8 +8,8 @@ import { parseDuration, parseInteger } from '../../options.js'
 import { DIAL_MS } from '../../session.js'
 import { type DialOptions, openStream, RETRY_MS, type Stream } from '../../streams/dial.js'
 import { type Endpoint, formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
-import { type Incoming, openListener } from '../../streams/listener.js'
-import { lingerOf, logRefused, notSent, relayReport, type StreamReport } from './converse.js'
+import { type Incoming, logRefusal, openListener } from '../../streams/listener.js'
+import { lingerOf, notSent, relayReport, type StreamReport } from './converse.js'
 import {
   addConnectingOptions,
   addListeningOptions,
@@ -34,14 +34,14 @@ const DEFAULT_MAX = 1024
 export function addForwardCommand(vsock: Command, action: Action): void {
   const command = vsock
     .command('forward')
-    .description('for each connection on <from> open one to <to>, and carry bytes both ways')
+    .description('open a connection to <to> for each connection on <from>, and carry bytes both ways')
     .argument('<from>', 'where to listen: tcp, unix, hvsock or vsock; the port may be any')
     .argument('<to>', 'where to connect: tcp, unix, hvsock or vsock')
     .addOption(new Option('--max <n>', 'connections at once; more wait').argParser(parseInteger).default(DEFAULT_MAX))
     .addOption(
       new Option(
         '--grace <duration>',
-        'after SIGINT or SIGTERM: how long open connections may go on, unless a second Ctrl-C ends them (default: not)',
+        'how long open connections may continue after SIGINT or SIGTERM (default: they end at once); a second Ctrl-C ends them',
       ).argParser(parseDuration),
     )
   addConnectingOptions(addListeningOptions(addStreamOptions(command)))
@@ -93,7 +93,7 @@ async function forward(context: Context, options: Options, fromText: string, toT
     output,
     max: options.max,
     open: (offer, log) => {
-      const onRefused = (why: string) => logRefused(log, why)
+      const onRefused = (refusal: Refusal) => logRefusal(log, refusal)
       return openListener(from, '<from>', { ...timing, asVmm, profile, mode, handshakeTimeoutMs, onRefused }, offer)
     },
     onListening: ({ address }) =>

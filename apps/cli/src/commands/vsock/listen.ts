@@ -4,8 +4,8 @@ import { errorReport, UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
 import { parseInteger } from '../../options.js'
 import { type Endpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
-import { type Incoming, type Listener, openListener } from '../../streams/listener.js'
-import { conclude, converse, logRefused, notes, sayingOnStderr } from './converse.js'
+import { type Incoming, type Listener, logRefusal, openListener } from '../../streams/listener.js'
+import { conclude, converse, notes, sayingOnStderr } from './converse.js'
 import {
   addExecOption,
   addListeningOptions,
@@ -134,7 +134,15 @@ function open(endpoint: Endpoint, options: Options, log: EventLog, onIncoming: (
   return openListener(
     endpoint,
     '<address>',
-    { halfClose, lingerMs, asVmm, profile, mode, vsock: vsockOptionsOf(options), onRefused: (why) => logRefused(log, why) },
+    {
+      halfClose,
+      lingerMs,
+      asVmm,
+      profile,
+      mode,
+      vsock: vsockOptionsOf(options),
+      onRefused: (refusal) => logRefusal(log, refusal),
+    },
     onIncoming,
   )
 }

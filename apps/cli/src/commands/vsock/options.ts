@@ -56,7 +56,7 @@ export function addStreamOptions(command: Command): Command {
     .addOption(new Option('--half-close', 'EOF in one direction leaves the other open (default: yes; for hvsock: no)'))
     .addOption(new Option('--no-half-close', 'EOF of one side ends both directions; what was sent before is delivered'))
     .addOption(
-      new Option('--linger <duration>', 'after one direction has ended: how long the other may be silent').argParser(
+      new Option('--linger <duration>', 'how long one direction may be silent after the other has ended').argParser(
         parseDuration,
       ),
     )
@@ -110,7 +110,8 @@ export function checkConnecting(to: Endpoint, source: string, { toHost }: Connec
 
 export function checkListening(on: Endpoint, { asVmm, profile, mode }: ListeningOptions): void {
   if (asVmm && on.transport !== 'hvsock') throw new UsageError('--as-vmm', 'only an hvsock:// address to listen on can use it')
-  if (profile !== undefined && !asVmm) throw new UsageError('--profile', 'needs --as-vmm')
+  if (profile !== undefined && !asVmm)
+    throw new UsageError('--profile', 'needs --as-vmm', 'Pass --as-vmm too, or leave --profile out.')
   if (mode !== undefined && (on.transport === 'vsock' || on.transport === 'tcp'))
     throw new UsageError('--mode', `${on.transport} has no socket file`)
 }

@@ -12,7 +12,7 @@ describe('usage', () => {
     [['vsock', 'connect', 'vsock://3:1', '--buffer-size', '0'], /--buffer-size: must be at least 1/],
     [['vsock', 'connect', 'unix:/x', '--half-close', '--no-half-close'], /only one of them can be true/],
     [['vsock', 'forward', 'tcp:any', 'tcp:1', '--no-half-close', '--half-close'], /only one of them can be true/],
-    [['vsock', 'listen', 'unix:/nonexistent/s', '--half-close', '--half-close'], /[Cc]reate the directory first/],
+    [['vsock', 'listen', 'unix:/nonexistent/s', '--half-close', '--half-close'], /Create it first/],
     [['--target', 'unix:/x', 'vsock', 'connect', 'unix:/x'], /--target: is for the commands that talk to a guest/],
     [['vsock', 'listen', 'unix:/x', '--arch', 'x86_64'], /--arch: is for/],
     [['vsock', 'forward', 'tcp:any', 'tcp:1', '-t', 'unix:/x'], /--target: is for/],
@@ -29,7 +29,7 @@ describe('usage', () => {
     [['vsock', 'connect', 'vsock://3:any'], /<address>: the port to connect to cannot be any/],
     [['vsock', 'forward', 'tcp:any', 'vsock://any:3'], /<to>: the CID to connect to cannot be any/],
     [['vsock', 'forward', 'tcp:any', 'tcp:1', '--max', '0'], /--max: must be at least 1/],
-    [['vsock', 'forward', 'unix:/nonexistent/s', 'tcp:1'], /<from>: listen unix:.*[Cc]reate the directory first/],
+    [['vsock', 'forward', 'unix:/nonexistent/s', 'tcp:1'], /<from>: listen unix:.*Create it first/],
     [['vsock', 'listen', 'vsock://any:any'], /<address>: listen vsock:\/\/any:any: native AF_VSOCK is switched off/],
   ])('wrong usage: %j', async (argv, message) => {
     const { status, stderr } = await upcall(argv)
