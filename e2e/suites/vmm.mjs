@@ -1,15 +1,15 @@
 // The compliance suite for machines, on a real guest under QEMU: what the machine promises, what a Vm makes of it, and a controller that
 // takes the VM up again. One guest serves all tests, and its successors those that kill it.
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { DeviceManager, parseBdf } from '@upcall/device-manager'
 import { machineCompliance } from '@upcall/testkit/vmm'
 import { createVsockDevice } from '@upcall/vhost-user'
 import { prepareLaunch, QemuMachine } from '@upcall/vmm/qemu'
+import { addonPath } from '@upcall/vsock'
 
 const MIB = 2 ** 20
 /** For everything: a guest that is emulated on a busy host may take its time. */
@@ -44,7 +44,7 @@ async function startQ35(directory) {
   const device = await createVsockDevice({ socketPath: vsockSocket, guestCid: GUEST_CID, handshakeTimeoutMs: 30_000 })
   const launch = await prepareLaunch({
     ...{ directory, cacheDir: fileURLToPath(new URL('../../.cache/guest', import.meta.url)), microvm: false },
-    ...{ agentEntry: new URL('agent.js', shim), moduleSource: new URL('upcall-mmio/', shim), vsockAddon },
+    ...{ agentEntry: new URL('agent.js', shim), moduleSource: new URL('upcall-mmio/', shim), vsockAddon: addonPath },
   })
   const machine = new QemuMachine({
     hardware: {
@@ -88,9 +88,4 @@ async function report(device) {
     ...{ booted: true, paused: false, crashed: false, cpus: { online: cpus }, memory, blocks, mmio: [] },
     pci: pci.filter((address) => address.startsWith('0000:')).map((address) => parseBdf(address)),
   }
-}
-
-function vsockAddon() {
-  const root = dirname(createRequire(import.meta.url).resolve('@upcall/vsock/package.json'))
-  return join(root, 'build/Release/upcall_vsock.node')
 }

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { connect, listen } from '@upcall/vsock'
-import { addonPath, finish, openDescriptors, start, startNode, TIMEOUT, vsockError } from './support.mjs'
+import { addonPath, connect, listen } from '@upcall/vsock'
+import { finish, openDescriptors, start, startNode, TIMEOUT, vsockError } from './support.mjs'
 
 test('there is no listener: ECONNREFUSED, although the kernel says ECONNRESET', TIMEOUT, async () => {
   const refused = vsockError('ECONNREFUSED', 'ECONNRESET', { retryable: true, says: /there is no listener.*Start the server/ })

@@ -6,9 +6,9 @@ import { Socket } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { Worker } from 'node:worker_threads'
-import { Cid, connect, listen, localCid, VsockSocket } from '@upcall/vsock'
+import { addonPath, Cid, connect, listen, localCid, VsockSocket } from '@upcall/vsock'
 import { sockets } from './observed.mjs'
-import { addonPath, echoServer, finish, openDescriptors, readAll, TIMEOUT } from './support.mjs'
+import { echoServer, finish, openDescriptors, readAll, TIMEOUT } from './support.mjs'
 
 test('localCid() without a device: 1, since only loopback is there', TIMEOUT, () => {
   assert.equal(localCid(), Cid.local)

@@ -1,8 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { isVsockError, listen } from '@upcall/vsock'
 
@@ -86,11 +85,4 @@ export function vsockError(code, errno, { retryable, op = 'connect', says } = {}
 
 export function openDescriptors() {
   return readdirSync('/proc/self/fd').length
-}
-
-/** The addon that @upcall/vsock loads. */
-export function addonPath() {
-  const root = dirname(createRequire(import.meta.url).resolve('@upcall/vsock/package.json'))
-  const places = ['build/Release', `prebuilds/linux-${process.arch}`].map((folder) => join(root, folder, 'upcall_vsock.node'))
-  return places.find(existsSync)
 }

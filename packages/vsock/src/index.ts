@@ -26,7 +26,7 @@ export {
   type RouteContext,
 } from './hybrid.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
-export { AddonError, type Attempt } from './native/loader.js'
+export { AddonError, type Attempt, addonPath } from './native/loader.js'
 export type { VsockConnectOptions, VsockOptions } from './native/options.js'
 export { localCid } from './native/vsock.js'
 export {

@@ -1,8 +1,8 @@
-import { existsSync, readdirSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { Cid } from '../src/address.js'
 import type { Binding, Descriptor } from '../src/native/binding.js'
-import { AddonError, findBinding } from '../src/native/loader.js'
+import { AddonError, findBinding, type Host, locateBinding } from '../src/native/loader.js'
 import { decodeSockaddrVm, encodeSockaddrVm, LITTLE_ENDIAN, type SockaddrVm } from '../src/native/sockaddr.js'
 
 // The addon takes any family's sockaddr, so what it does for AF_VSOCK is tested over AF_UNIX and TCP, with the very same code.
@@ -14,12 +14,7 @@ const AF_INET = 2
 export function addonIfBuilt(): Binding | undefined {
   try {
     // Not loadBinding(), which the tests' environment switches off: what this gives is used over other families.
-    return findBinding({
-      ...process,
-      file: file('src/native/loader.ts'),
-      env: {},
-      dlopen: (module, path) => process.dlopen(module, path),
-    })
+    return findBinding(thisMachine())
   } catch (error) {
     if (!(error instanceof AddonError)) throw error
     console.warn(`Tests of the native addon are left out: ${error.message}\nTo run them: node scripts/build-addons.mjs`)
@@ -29,14 +24,12 @@ export function addonIfBuilt(): Binding | undefined {
 
 /** For programs in other processes and threads. */
 export function addonPath(): string {
-  const places = [file('build/Release/upcall_vsock.node'), file(`prebuilds/linux-${process.arch}/upcall_vsock.node`)]
-  const found = places.find((path) => existsSync(path))
-  if (found === undefined) throw new Error('no addon')
-  return found
+  return locateBinding(thisMachine())
 }
 
-function file(path: string): string {
-  return fileURLToPath(new URL(`../${path}`, import.meta.url))
+function thisMachine(): Host {
+  const file = fileURLToPath(new URL('../src/native/loader.ts', import.meta.url))
+  return { ...process, file, env: {}, dlopen: (module, path) => process.dlopen(module, path) }
 }
 
 function sockaddrInet(port: number): Uint8Array {

@@ -1,12 +1,11 @@
-import { existsSync, lstatSync, rmSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import { lstatSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { messageFor } from '@upcall/foundation/error'
 import type { Accelerator } from '@upcall/qemu'
 import { createVsockDevice, type VhostUserVsock } from '@upcall/vhost-user'
 import { type OwnKernel, prepareLaunch, QemuMachine, type ShimMachine, Slots } from '@upcall/vmm/qemu'
-import { connect, listen } from '@upcall/vsock'
+import { addonPath, connect, listen } from '@upcall/vsock'
 import { DEFAULT_MEMORY, openShim, type Shim, type ShimOptions } from '../shim.js'
 import { Agent } from './agent.js'
 
@@ -49,7 +48,6 @@ const READY_MS = 10_000
 const BUDGET_MS = 180_000
 const RECONCILE_MS = 120_000
 const GUEST_CID = 3
-const ADDON = 'upcall_vsock.node'
 
 /** Starts a VMM with a real guest under QEMU, whose virtio-vsock device is in this process. */
 export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim> {
@@ -67,7 +65,7 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
         if (options.monitor !== undefined) closers.push(await reservePath(options.monitor))
         const launch = await prepareLaunch({
           ...options,
-          ...{ cacheDir, directory, agentEntry, moduleSource, vsockAddon, microvm: type === 'microvm' },
+          ...{ cacheDir, directory, agentEntry, moduleSource, vsockAddon: addonPath, microvm: type === 'microvm' },
           onProgress: (step) => log.info({ step }, 'the guest image'),
           onRestart: ({ attempt, afterMs }) =>
             log.warn({ attempt, ms: Math.round(afterMs) }, 'the boot went silent and is started again'),
@@ -128,14 +126,4 @@ async function reservePath(path: string): Promise<() => void> {
   return () => {
     if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path, { force: true })
   }
-}
-
-/** The addon that goes into the guest, which runs this machine's Node. */
-function vsockAddon(): string {
-  const root = dirname(createRequire(import.meta.url).resolve('@upcall/vsock/package.json'))
-  const candidates = ['build/Release', `prebuilds/${process.platform}-${process.arch}`].map((place) => join(root, place, ADDON))
-  const found = candidates.find((path) => existsSync(path))
-  if (found === undefined)
-    throw new Error(`the guest's vsock addon is not there; tried ${candidates.join(', ')}; npm run build makes it`)
-  return found
 }

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { FieldError, textOf } from '../error.js'
 
@@ -52,6 +53,9 @@ export interface Host {
   readonly dlopen: (module: { exports: unknown }, path: string) => void
 }
 
+/** What says where the addon is. */
+export type Place = Omit<Host, 'dlopen'>
+
 /**
  * Loads the addon: a local build if there is one, else the prebuilt one for this platform.
  *
@@ -83,7 +87,22 @@ export function findAddon<Binding extends { readonly API_VERSION: number }>(addo
   )
 }
 
-function howToGetIt({ npmPackage, file, variable }: Addon, host: Host): string {
+/**
+ * Where the file of the addon is, for programs that copy it, into a guest for one. The addon is not loaded.
+ *
+ * @throws {AddonError} where there is no file.
+ */
+export function locateAddon(addon: Addon, host: Place): string {
+  refuseWhatCannotWork(addon, host)
+  const paths = candidates(addon, host)
+  const found = paths.find((path) => existsSync(path))
+  if (found !== undefined) return found
+  const tried = paths.map((path) => ({ path, reason: 'no such file' }))
+  const what = `there is no ${addon.purpose} addon for ${host.platform}-${host.arch} (tried ${paths.join(', ')})`
+  throw new AddonError(addon.npmPackage, what, howToGetIt(addon, host), tried)
+}
+
+function howToGetIt({ npmPackage, file, variable }: Addon, host: Place): string {
   if (host.env[variable]) return `Set ${variable} to the path of ${file}, or unset it.`
   const { isBundle, prebuilds } = places(host)
   const bring = `copy the package's prebuilds/ to ${prebuilds}, or set ${variable} to the path of ${file}.`
@@ -98,7 +117,7 @@ function howToGetIt({ npmPackage, file, variable }: Addon, host: Host): string {
  * Comes before any dlopen. Neither Bun nor Deno runs on libuv, on whose event loop the addon watches descriptors, and their
  * substitutes (functions that abort, shims for single addons) may kill the process.
  */
-function refuseWhatCannotWork(addon: Addon, { platform, versions: { bun, deno }, env }: Host): void {
+function refuseWhatCannotWork(addon: Addon, { platform, versions: { bun, deno }, env }: Place): void {
   const { npmPackage, variable, purpose, needs } = addon
   if (env[variable] === 'none')
     throw new AddonError(npmPackage, `${purpose} is switched off by ${variable}=none`, orElse(addon, 'Unset it'))
@@ -122,7 +141,7 @@ function addonsDisabled(addon: Addon, cause: unknown): AddonError {
 const orElse = ({ otherWays }: Addon, next: string): string =>
   otherWays === undefined ? `${next}.` : `${next}, or ${otherWays}.`
 
-function candidates({ file: name, variable }: Addon, host: Host): string[] {
+function candidates({ file: name, variable }: Addon, host: Place): string[] {
   const chosen = host.env[variable]
   if (chosen) return [chosen]
   const { root, prebuilds } = places(host)
@@ -130,7 +149,7 @@ function candidates({ file: name, variable }: Addon, host: Host): string[] {
 }
 
 /** A package's own files are in its dist or src/native. Another program's bundle may be in a dist, too: then the folder is beside that. */
-function places({ file }: Host): { isBundle: boolean; root: string; prebuilds: string } {
+function places({ file }: Place): { isBundle: boolean; root: string; prebuilds: string } {
   const folder = dirname(file)
   const root = folder.endsWith('native') ? join(folder, '../..') : basename(folder) === 'dist' ? join(folder, '..') : folder
   return { isBundle: root === folder, root, prebuilds: join(root, 'prebuilds') }

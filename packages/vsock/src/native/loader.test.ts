@@ -1,6 +1,9 @@
-import { describe, expect, it } from 'vitest'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { API_VERSION } from './binding.js'
-import { AddonError, findBinding, type Host } from './loader.js'
+import { AddonError, findBinding, type Host, locateBinding, type Place } from './loader.js'
 
 const LOCAL = '/pkg/build/Release/upcall_vsock.node'
 const PREBUILD = '/pkg/prebuilds/linux-x64/upcall_vsock.node'
@@ -145,5 +148,41 @@ describe('where no addon can work', () => {
     expect(refusal(machine)).toMatchObject({ cause: disabled, tried: [] })
     expect(refusal(machine).message).toContain('--allow-addons')
     expect(machine.opened).toEqual([LOCAL, LOCAL])
+  })
+})
+
+describe('where the addon is, for programs that copy it', () => {
+  const place = (folder: string, env = {}): Place => ({
+    ...{ platform: 'linux', arch: 'x64', versions: {}, env },
+    file: join(folder, 'dist/index.js'),
+  })
+  const put = (path: string): string => {
+    mkdirSync(dirname(path), { recursive: true })
+    writeFileSync(path, '')
+    return path
+  }
+  let folder: string
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'upcall-addon-'))
+  })
+  afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+  it('is the local build, else the prebuilt file, else what the variable names', () => {
+    const prebuilt = put(join(folder, 'prebuilds/linux-x64/upcall_vsock.node'))
+    expect(locateBinding(place(folder))).toBe(prebuilt)
+    const local = put(join(folder, 'build/Release/upcall_vsock.node'))
+    expect(locateBinding(place(folder))).toBe(local)
+    expect(locateBinding(place(folder, { UPCALL_VSOCK_ADDON: prebuilt }))).toBe(prebuilt)
+  })
+
+  it('is said to be missing, with what was tried', () => {
+    const path = join(folder, 'build/Release/upcall_vsock.node')
+    expect(() => locateBinding(place(folder))).toThrow(
+      expect.objectContaining({
+        code: 'ERR_ADDON_UNAVAILABLE',
+        tried: expect.arrayContaining([{ path, reason: 'no such file' }]),
+      }),
+    )
+    expect(() => locateBinding(place(folder, { UPCALL_VSOCK_ADDON: 'none' }))).toThrow(AddonError)
   })
 })

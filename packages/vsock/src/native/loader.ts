@@ -1,8 +1,8 @@
 import { fileURLToPath } from 'node:url'
-import { type Addon, findAddon, type Host, thisHost } from '@upcall/foundation/addon/loader'
+import { type Addon, findAddon, type Host, locateAddon, type Place, thisHost } from '@upcall/foundation/addon/loader'
 import { API_VERSION, type Binding } from './binding.js'
 
-export { AddonError, type Attempt, type Host } from '@upcall/foundation/addon/loader'
+export { AddonError, type Attempt, type Host, type Place } from '@upcall/foundation/addon/loader'
 
 const ADDON: Addon = {
   npmPackage: '@upcall/vsock',
@@ -28,6 +28,20 @@ export function loadBinding(): Binding {
 
 export function findBinding(host: Host): Binding {
   return findAddon<Binding>(ADDON, host)
+}
+
+/**
+ * The file of the addon for this machine, for programs that bring it along, into a guest for one. It is not loaded.
+ *
+ * @returns An absolute path: the build of a checkout, else the prebuilt file of the package; with `UPCALL_VSOCK_ADDON` the file that it names.
+ * @throws {@link AddonError} where there is no file, or the platform has no AF_VSOCK.
+ */
+export function addonPath(): string {
+  return locateBinding(thisHost(thisFile()))
+}
+
+export function locateBinding(place: Place): string {
+  return locateAddon(ADDON, place)
 }
 
 /** CommonJS has `__filename` and, once bundled, no `import.meta.url`; in a module it is the other way round. */
