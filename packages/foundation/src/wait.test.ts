@@ -73,6 +73,16 @@ describe('a bounded wait', () => {
   })
 })
 
+test('a wait whose error cannot be made rejects with what went wrong', async () => {
+  const clock = new ManualClock()
+  const late = () => {
+    throw new Error('a bug')
+  }
+  const promise = bounded({ timeoutMs: 5, clock, late, aborted: () => new Error('aborted') }, () => undefined)
+  clock.advance(5)
+  await expect(promise).rejects.toThrow('a bug')
+})
+
 describe('abort listeners', () => {
   test('are one for a signal, however many wait for it', () => {
     const abort = new AbortController()

@@ -30,8 +30,13 @@ export function bounded<T>(
       settled = true
       cancelTimer()
       unlisten()
-      withdraw?.()
-      how()
+      try {
+        withdraw?.()
+        how()
+      } catch (error) {
+        // Thrown to a timer or a signal it would leave the promise unsettled.
+        reject(error)
+      }
     }
     const cancelTimer = setLongTimer(clock, timeoutMs, () => settle(() => reject(late())))
     const unlisten = onAbort(signal, (reason) => settle(() => reject(aborted(reason))))

@@ -111,14 +111,28 @@ export class Reconciler {
     }
     const online = new Set(guest?.cpus.online)
     const astray = spares.cpus.filter((id) => online.has(id))
-    for (const id of astray.sort((a, b) => b - a))
-      await tell({ kind: 'cpu', id: String(id), now: 'absent' }, () => this.#manager.removeCpus({ apicIds: [id] }, { signal }))
+    for (const id of astray.sort((a, b) => b - a)) {
+      // An aarch64 guest takes its highest vCPU offline, whichever is meant.
+      if (!this.#isX86 && id !== Math.max(...online)) {
+        refused = true
+        continue
+      }
+      const cpus = this.#isX86 ? { apicIds: [id] } : { count: 1 }
+      await tell({ kind: 'cpu', id: String(id), now: 'absent' }, async () => {
+        await this.#manager.removeCpus(cpus, { signal })
+        online.delete(id)
+      })
+    }
     for (const { id, window, status } of this.#inventory.drives.values()) {
       if (status !== 'present' || guest?.mmio.some((other) => sameWindow(other, window))) continue
       await tell({ kind: 'mmio', id, now: 'present' }, () => this.#manager.addMmio(window, { signal }))
     }
     if (!refused) this.#settledResets = resets
     return asked
+  }
+
+  get #isX86(): boolean {
+    return this.#manager.arch === 'x86_64'
   }
 
   /**

@@ -45,4 +45,20 @@ describe('a connection', () => {
     await ended
     expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200'])
   })
+
+  it('is not cut off for a late request while another one is under way', async () => {
+    await using api = await makeApi({ requestTimeoutMs: 200 })
+    api.machine.kernel.pause()
+    const body = '{"desired_vcpus":2}'
+    const socket = netConnect(api.path)
+    const closed = once(socket, 'close')
+    let answers = ''
+    socket.setEncoding('utf8').on('data', (text) => (answers += text))
+    socket.write(`PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: ${body.length}\r\n\r\n${body}GET /vm HT`)
+    await expect.poll(() => api.manager.state).toBe('ServiceBusy')
+    await delay(1_000)
+    api.machine.kernel.resume()
+    await closed
+    expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 408'])
+  })
 })

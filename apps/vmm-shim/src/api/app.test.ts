@@ -147,6 +147,17 @@ describe('what is wrong in itself', () => {
     expect(JSON.parse(body!)).toEqual(fault('not-sent', /^request: malformed HTTP: /))
   })
 
+  it('refuses what is not HTTP after the request before it has been answered', async () => {
+    await using api = await makeApi()
+    api.machine.kernel.pause()
+    const body = '{"desired_vcpus":2}'
+    const head = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: ${body.length}\r\n\r\n`
+    const answers = raw(api.path, `${head}${body}hello\r\n\r\n`)
+    await expect.poll(() => api.manager.state).toBe('ServiceBusy')
+    api.machine.kernel.resume()
+    expect((await answers).match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 400'])
+  })
+
   it('refuses a body over 64 KiB without reading it all', async () => {
     await using api = await makeApi()
     const text = `PUT /vm/resize HTTP/1.1\r\nhost: vm\r\ncontent-length: 10000000\r\n\r\n${' '.repeat(70_000)}`

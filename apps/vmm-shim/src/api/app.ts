@@ -1,5 +1,4 @@
-import { type IncomingMessage, STATUS_CODES } from 'node:http'
-import type { Duplex } from 'node:stream'
+import type { IncomingMessage } from 'node:http'
 import swagger from '@fastify/swagger'
 import { textOf } from '@upcall/foundation/error'
 import type { Vm } from '@upcall/vmm'
@@ -9,6 +8,7 @@ import type * as v from 'valibot'
 import packageJson from '../../package.json' with { type: 'json' }
 import { type Log, silentLog } from '../log.js'
 import { faultOf, HttpError } from './fault.js'
+import { refuse, track } from './refusal.js'
 import { type App, addRoutes, refuseOthers, type SchemaTypes } from './routes.js'
 import { jsonSchemaOf, read } from './schemas.js'
 
@@ -100,8 +100,9 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
   app.addHook('onSend', async (request, { statusCode }) => {
     logAnswer(log, request, statusCode, performance.now() - began.get(request)!)
   })
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', async (request, reply) => {
     began.set(request, performance.now())
+    track(request.raw, reply.raw)
     vm = await served
     // Fastify refuses a content type that it cannot parse.
     delete request.headers['content-type']
@@ -166,16 +167,6 @@ function frameworkFault(error: unknown): unknown {
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new HttpError(413, 'body', `must have at most ${MAX_BODY} bytes`)
   if (code === 'FST_ERR_BAD_URL') return new HttpError(400, 'id', 'must be percent-encoded correctly')
   return new HttpError(statusCode, 'request', textOf(error))
-}
-
-/** Bytes that are not HTTP do not become a request. */
-function refuse(error: NodeJS.ErrnoException, socket: Duplex): void {
-  if (!socket.writable) return void socket.destroy()
-  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
-  const what = status === 408 ? 'it did not arrive in time' : `malformed HTTP: ${textOf(error)}`
-  const text = `${JSON.stringify(faultOf(new HttpError(status, 'request', what)).body)}\n`
-  const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-type: application/json`
-  socket.end(`${head}\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`, () => socket.destroy())
 }
 
 function parse(bytes: Buffer): unknown {

@@ -287,7 +287,8 @@ export class VsockConnection implements Connection {
         break
       default:
         this.#due.delete(op)
-        if (op === Op.REQUEST) this.#step({ type: 'requested' })
+        // A guest that guesses the port may answer before it is asked.
+        if (op === Op.REQUEST && this.#state.kind === 'connecting') this.#step({ type: 'requested' })
     }
     header.bufferAllocation = this.#options.bufferBytes
     header.forwardCount = this.#hostCredit.taken

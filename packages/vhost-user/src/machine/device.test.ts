@@ -59,6 +59,17 @@ describe('a connection from the host', () => {
     expect(vm.device.muxer.size).toBe(0)
   })
 
+  test('opens for a guest that answers before the REQUEST has left, which it gets all the same', () => {
+    const vm = new FakeVm()
+    const connection = vm.device.muxer.connect(GUEST_PORT, vm.now)!
+    reply(vm, connection, Op.RESPONSE)
+    vm.run()
+    expect(connection.state).toBe('open')
+    vm.guest.supply(4)
+    expect(heard(vm).map(opName)).toEqual(['REQUEST'])
+    expect(connection.state).toBe('open')
+  })
+
   test('ports count up from 2^30', () => {
     const vm = new FakeVm()
     const ports = [1, 2, 3].map(() => vm.device.muxer.connect(GUEST_PORT, vm.now)!.hostPort)
