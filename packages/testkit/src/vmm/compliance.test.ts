@@ -75,7 +75,7 @@ const BROKEN: readonly (readonly [wrong: string, test: string, broken: Broken])[
     'starts vCPUs too late',
     'another controller takes the VM up, and finds it as it was left',
     (machine) => ({
-      startCpus: async (ids) => void setTimeout(() => machine.startCpus(ids), 50),
+      startCpus: async (ids) => void setTimeout(() => void machine.startCpus(ids), 50),
     }),
   ],
   [
