@@ -185,10 +185,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
   const machine = new RigMachine(arch, cpus, ({ cpus, pci }) =>
     simulatedGuest({
       pci: [...pci].map((bdf) => parseBdf(bdf)),
-      arch,
-      cpus: cpus.size,
-      maxCpus,
-      kernel: '6.12',
+      ...{ arch, cpus: cpus.size, maxCpus, kernel: '6.12' },
       hardware: { hasCpu: (id) => cpus.has(id), hasPci: (bus, devfn) => pci.has(formatBdf({ bus, devfn })) },
     }),
   )
