@@ -48,8 +48,8 @@ export default [
   server(
     'replies are made faster than the client takes them',
     'connection.ts',
-    'this.#awaitsDrain = bytes.length > 0 && !this.#stream.write(bytes)',
-    'this.#awaitsDrain = bytes.length > 0 && !this.#stream.write(bytes) && false',
+    'full = bytes.length > 0 && !this.#stream.write(bytes)',
+    'full = bytes.length > 0 && !this.#stream.write(bytes) && false',
   ),
   server(
     'replies that arrive after the end are kept',

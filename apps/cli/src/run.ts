@@ -58,9 +58,13 @@ function usageOf(error: CommanderError, program: Command, words: readonly string
   if (error.code === 'commander.help') return new UsageError('', 'no command', '`upcall --help` lists the commands.')
   // reads the text of commander
   const text = error.message.replace(/^error: /, '')
-  if (TAKES.has(error.code) && !text.includes('\n')) return new UsageError('', text, 'Add --help to see what the command takes.')
-  if (error.code !== 'commander.unknownCommand') return new UsageError('', text)
+  const [, what = text, meant] = /^(.*)\n\((Did you mean .*)\)$/s.exec(text) ?? []
+  if (error.code !== 'commander.unknownCommand') {
+    const next = meant ?? (TAKES.has(error.code) ? 'Add --help to see what the command takes.' : undefined)
+    return new UsageError('', what, next)
+  }
   const before = words[words.findIndex((word) => text.startsWith(`unknown command '${word}'`)) - 1]
   const group = program.commands.find((command) => command.name() === before)
-  return new UsageError('', text, `\`upcall ${group ? `${before} ` : ''}--help\` lists the commands.`)
+  const next = `\`upcall ${group ? `${before} ` : ''}--help\` lists the commands.`
+  return new UsageError('', what, meant === undefined ? next : `${meant} ${next}`)
 }

@@ -33,6 +33,6 @@ function tell({ target }: Event): void {
   const signal = target as AbortSignal
   const all = waiting.get(signal)
   waiting.delete(signal)
-  // As with event listeners, one that throws takes the news away from none of the others.
+  // As with event listeners: the others hear of the abort even if one of them throws.
   for (const fn of all ?? []) callBack(fn, signal.reason)
 }

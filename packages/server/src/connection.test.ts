@@ -19,6 +19,20 @@ describe('a connection', () => {
     expect(server.connections.size).toBe(1)
   })
 
+  test('goes on over a stream that drains before its write returns', async () => {
+    const { connect } = setUp()
+    const { guest, host, received } = connect()
+    const write = guest.write.bind(guest)
+    guest.write = (chunk: Uint8Array) => {
+      write(chunk)
+      guest.emit('drain')
+      return false
+    }
+    for (const chunk of ['e', 'one', 'two']) host.write(chunk)
+    await settle()
+    expect(received()).toBe('hi[one][two]')
+  })
+
   test('passes on what came after the service byte in the same chunk', async () => {
     const { connect } = setUp()
     const { host, received } = connect()

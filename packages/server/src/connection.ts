@@ -241,13 +241,19 @@ export class Connection implements ServerConnection, GuestConnection {
   }
 
   #write(bytes: Uint8Array): void {
+    let full: boolean
+    // Before the write: a stream that is not Node's may drain in the middle of it.
+    this.#awaitsDrain = true
     try {
-      this.#awaitsDrain = bytes.length > 0 && !this.#stream.write(bytes)
+      full = bytes.length > 0 && !this.#stream.write(bytes)
     } catch (error) {
+      this.#awaitsDrain = false
       this.#stream.destroy(error instanceof Error ? error : new Error(`write: ${show(error)}`))
       return
     }
-    if (!this.#awaitsDrain) this.#tell({ type: 'taken' })
+    if (full || !this.#awaitsDrain) return
+    this.#awaitsDrain = false
+    this.#tell({ type: 'taken' })
   }
 
   /** The service failed: its connection ends, and the server's user learns of it. */

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { addonIfBuilt } from '../testing/addon.js'
 import { listenUnix, unixAddress } from './listener.js'
 import type { Binding, Descriptor } from './native/binding.js'
@@ -27,6 +27,21 @@ function die(binding: Binding): void {
   binding.bind(dead, address)
   binding.close(dead)
 }
+
+test('a socket file that cannot be removed stays, and the listener is closed all the same', async () => {
+  vi.resetModules()
+  vi.doMock('@upcall/foundation/unix-path', () => ({
+    UNIX_PATH_MAX: 107,
+    takePath: async () => () => Promise.reject(Object.assign(new Error('EACCES'), { code: 'EACCES' })),
+  }))
+  const { listenUnix } = await import('./listener.js')
+  vi.doUnmock('@upcall/foundation/unix-path')
+  const close = vi.fn()
+  const binding = { socket: () => ({}), watch() {}, unwatch() {}, close } as unknown as Binding
+  const listener = await listenUnix(binding, path, { onConnection() {} })
+  await listener.close()
+  expect(close).toHaveBeenCalledOnce()
+})
 
 describe.runIf(addon !== undefined)('a path', () => {
   const binding = addon!

@@ -56,7 +56,8 @@ export async function listenUnix(
     return {
       close: async () => {
         stop()
-        await remove()
+        // A file that cannot be removed stays, and the next server takes its place.
+        await remove().catch(() => {})
         binding.close(descriptor)
       },
     }

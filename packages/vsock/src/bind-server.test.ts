@@ -5,6 +5,7 @@ import { createServer, type Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { catchUncaught } from '@upcall/foundation/testing/uncaught'
 import { takePath } from '@upcall/foundation/unix-path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { addonIfBuilt, standInForVsock } from '../testing/addon.js'
@@ -286,6 +287,33 @@ it("lets the process exit if the server was unref'd, before or after", async () 
 })
 
 describe.runIf(addon)('a listener of AF_VSOCK that fails', () => {
+  it('closes its server although an error listener throws', async () => {
+    using uncaught = catchUncaught()
+    const { binding } = standInForVsock(addon as Binding)
+    vi.spyOn(loader, 'loadBinding').mockReturnValue({
+      ...binding,
+      accept() {
+        throw Object.assign(new Error('accept'), { code: 'EIO' })
+      },
+    })
+    const bug = new Error('a bug')
+    const fail = () => {
+      throw bug
+    }
+    const server = owned(createServer()).on('error', fail)
+    await bindServer(server, 'vsock://any:80')
+    const listening = (await listen('vsock://any:81')).on('error', fail)
+    const closed = [once(server, 'close'), new Promise<void>((resolve) => listening.once('close', resolve))]
+    for (const port of [80, 81]) {
+      const client = await connect(`vsock://local:${port}`)
+      client.on('error', () => {}).resume()
+      expect(await uncaught.next()).toBe(bug)
+      client.destroy()
+    }
+    await Promise.all(closed)
+    expect(server.listening).toBe(false)
+  })
+
   it('is told to an error listener, and closes the server when it is over', async () => {
     const codes = ['EMFILE', 'EIO']
     const { binding } = standInForVsock(addon as Binding)

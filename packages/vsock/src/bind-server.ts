@@ -29,7 +29,8 @@ export interface BoundServer extends AsyncDisposable {
  *
  * The server keeps its own ways: `'listening'`, `'connection'`, `'close'`, `server.listening`, `close()`, `ref()`, `unref()`,
  * `maxConnections` and `getConnections()` work as after `server.listen()`. `server.address()` is the path of the socket file, or the
- * text of the `vsock://` address. Accepted sockets are `VsockSocket`s with `local` and, over AF_VSOCK, `remote`.
+ * text of the `vsock://` address. Until `bindServer` resolves, only its `signal` gives the binding up: the server is not listening, so
+ * `server.close()` has nothing to close. Accepted sockets are `VsockSocket`s with `local` and, over AF_VSOCK, `remote`.
  *
  * @throws {AddressError} for an address that cannot be bound; {RangeError} or {TypeError} for an argument that is wrong.
  * @throws {VsockError} `EADDRINUSE`, `ABORTED`, `ERR_SERVER_ALREADY_LISTEN`, or the kernel's errno. The server is untouched then.
@@ -107,8 +108,11 @@ function attach(server: Server, acceptor: Acceptor): BoundServer {
     acceptor.start({
       onConnection: (socket) => accept(server, internals, socket),
       onError(error, closed) {
-        if (server.listenerCount('error') > 0) server.emit('error', error)
-        if (closed && internals._handle === handle) server.close()
+        try {
+          if (server.listenerCount('error') > 0) server.emit('error', error)
+        } finally {
+          if (closed && internals._handle === handle) server.close()
+        }
       },
     }),
   )

@@ -231,6 +231,13 @@ describe('the handshake', () => {
   })
 })
 
+// The tests have no addon, so that nothing is connected here even if the check is missing.
+it.each(['vsock://any:5000', 'vsock://3:any'])('%s is refused: any is for servers', async (address) => {
+  await expect(connect(address)).rejects.toThrow(
+    new RangeError(`address: must be one CID and one port, not any, got "${address}"`),
+  )
+})
+
 it('asks no clock for a time that setTimeout does not keep', async () => {
   await vmm((socket) => socket.resume().once('data', () => socket.write('OK 1\n')))
   const asked: number[] = []

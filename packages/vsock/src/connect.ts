@@ -11,7 +11,7 @@ import {
 } from '@upcall/foundation/check'
 import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
-import { type Address, formatAddress, toAddress } from './address.js'
+import { type Address, Cid, formatAddress, PORT_ANY, toAddress } from './address.js'
 import { dial } from './dial.js'
 import { abortedError, isVsockError, VsockError } from './errors.js'
 import { explain } from './native/errno.js'
@@ -62,13 +62,15 @@ export interface ConnectOptions {
 /**
  * Connects to an address and resolves with a socket after any handshake.
  *
- * @throws {AddressError} for an address that cannot be used; {RangeError} or {TypeError} for an option that is wrong.
+ * @throws {AddressError} for an address that cannot be used; {RangeError} or {TypeError} for an option that is wrong, or for the CID
+ *   or the port `any`.
  * @throws {VsockError} `retryable` for a missing or unattended socket (ENOENT, ECONNREFUSED), EOF or ECONNRESET in place of the
  * VMM's reply (all code `ECONNREFUSED`) and a deadline that has passed (`ETIMEDOUT`); not for EACCES or a malformed reply (`EPROTO`).
  * With `retry`, the error of a connect that gave up says `attempts` and `elapsedMs`, and its `cause` is the error of the last attempt.
  */
 export async function connect(address: Address | string, options: ConnectOptions = {}): Promise<VsockSocket> {
   const remote = toAddress(address)
+  checkDestination(remote)
   const { timeoutMs, retry } = planOf(options)
   const { signal, clock = systemClock } = options
   const started = clock.now()
@@ -92,6 +94,16 @@ export async function connect(address: Address | string, options: ConnectOptions
     }
     await sleep(delayMs, remote, signal, clock)
   }
+}
+
+/**
+ * `any` is a CID or a port to listen on. The kernel does not refuse to connect to it: the attempt would wait for its whole time limit.
+ *
+ * @throws {RangeError}
+ */
+function checkDestination(remote: Address): void {
+  if (remote.transport === 'vsock' && (remote.cid === Cid.any || remote.port === PORT_ANY))
+    wrongValue('address', 'one CID and one port, not any', formatAddress(remote))
 }
 
 interface Plan {

@@ -71,8 +71,11 @@ export class VsockServer
     acceptor.start({
       onConnection: (socket) => this.#offer(socket),
       onError: (error, closed) => {
-        if (this.listenerCount('error') > 0) this.emit('error', error)
-        if (closed) void this.close()
+        try {
+          if (this.listenerCount('error') > 0) this.emit('error', error)
+        } finally {
+          if (closed) void this.close()
+        }
       },
     })
   }

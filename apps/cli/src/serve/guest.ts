@@ -7,7 +7,6 @@ import {
   type SimulatedGuest,
   simulatedGuest,
 } from '@upcall/device-manager/guest'
-import { fieldsOf } from '@upcall/foundation/error'
 import { type Arch, isWireError } from '@upcall/wire'
 import { UsageError } from '../errors.js'
 import { hostArchOf } from '../options.js'
@@ -43,6 +42,9 @@ export interface MadeGuest {
   about: { backend: string; kernel: string; cpus?: number; maxCpus?: number }
 }
 
+/** The most CPUs of a simulated guest. */
+const MAX_CPUS = 256
+
 export const kernels: readonly KernelVersion[] = ['5.10', '6.1', '6.12', '6.18']
 
 const simulatedOnly: Record<keyof SimulatedOptions, string> = {
@@ -61,7 +63,7 @@ export function makeGuest(arch: Arch, options: GuestOptions, signal: AbortSignal
     throw new UsageError('--no-roll-back', 'is only for --backend linux', 'A simulated guest has --quirks no-partialCpuAdd.')
   const guest = makeSimulatedGuest(arch, options)
   const { kernel, cpus } = guest.state
-  const { maxCpus = 256 } = options
+  const { maxCpus = MAX_CPUS } = options
   return { backend: guest, boot: () => guest.boot(), about: { backend: 'simulated', kernel, cpus: cpus.online.length, maxCpus } }
 }
 
@@ -80,6 +82,9 @@ function thisGuest(arch: Arch, options: GuestOptions, signal: AbortSignal): Made
 function makeSimulatedGuest(arch: Arch, options: SimulatedOptions): SimulatedGuest {
   const { kernel, cpus, maxCpus, pci, boot, quirks = 'all' } = options
   const functions = pci === undefined ? undefined : new Set(listOf(pci).map(functionOf))
+  for (const [flag, count] of Object.entries({ '--cpus': cpus, '--max-cpus': maxCpus }))
+    if (count !== undefined && (count < 1 || count > MAX_CPUS))
+      throw new UsageError(flag, `must be an integer from 1 to ${MAX_CPUS}, got ${count}`)
   try {
     return simulatedGuest({
       arch,
@@ -91,11 +96,7 @@ function makeSimulatedGuest(arch: Arch, options: SimulatedOptions): SimulatedGue
       ...(functions && { hardware: { hasCpu: () => true, hasPci: (bus, devfn) => functions.has((bus << 8) | devfn) } }),
     })
   } catch (error) {
-    if (error instanceof RangeError) {
-      const { subject = '', what = '' } = fieldsOf(error) ?? {}
-      const flag = simulatedOnly[subject as keyof SimulatedOptions]
-      throw flag === undefined ? UsageError.of('serve', error) : new UsageError(flag, what, undefined, error)
-    }
+    if (error instanceof RangeError) throw UsageError.of('serve', error)
     throw error
   }
 }
