@@ -13,5 +13,14 @@ export default [
   shim('what is not UTF-8 is replaced', 'api/app.ts', 'fatal: true', 'fatal: false'),
   shim('an answer leaves out why a guest is given up', 'api/fault.ts', "error.code !== 'ABORTED'", 'true'),
   shim('an early request finds no VM', 'api/app.ts', 'vm = await served', 'void served.then((each) => (vm = each))'),
+  shim('a body of another content type is refused', 'api/app.ts', "    delete request.headers['content-type']\n", ''),
+  shim('a wrong body hides that there is no such resource', 'api/routes.ts', "addHook('onRequest'", "addHook('preHandler'"),
+  shim(
+    'what is not HTTP is answered before the requests before it',
+    'api/refusal.ts',
+    'if (pipeline && isUnderWay(pipeline)) {',
+    'if (pipeline && pipeline.count < 0) {',
+  ),
+  shim('the API outlives the VM', 'shim.ts', '      closers.push(() => api.close())\n', ''),
   shim('the first error of a dial is final', 'shim.ts', 'retryable: true', 'retryable: false'),
 ]

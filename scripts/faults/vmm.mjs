@@ -65,6 +65,12 @@ export default [
     'if (!refused) this.#settledResets = resets',
     'this.#settledResets = resets',
   ),
+  vmm(
+    'an aarch64 guest takes another vCPU offline than the spare one',
+    'reconciler.ts',
+    'id !== Math.max(...online)',
+    'id > Math.max(...online)',
+  ),
   vmm('what a failed reconcile has done is never told', 'reconciler.ts', 'return { ...done,', 'return { restarted, settled: [],'),
   vmm('an unplug that is under way is not waited for', 'qemu/plugging.ts', " || error.reason !== 'unplug-in-progress'", ''),
   vmm(

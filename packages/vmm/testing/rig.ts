@@ -184,7 +184,8 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
   const address = { transport: 'unix', path: join(temporary.path, 'guest.sock') } as const
   const machine = new RigMachine(arch, cpus, ({ cpus, pci }) =>
     simulatedGuest({
-      ...{ arch, cpus: cpus.size, maxCpus, kernel: '6.12', pci: [...pci].map((bdf) => parseBdf(bdf)) },
+      pci: [...pci].map((bdf) => parseBdf(bdf)),
+      ...{ arch, cpus: cpus.size, maxCpus, kernel: '6.12' },
       hardware: { hasCpu: (id) => cpus.has(id), hasPci: (bus, devfn) => pci.has(formatBdf({ bus, devfn })) },
     }),
   )
