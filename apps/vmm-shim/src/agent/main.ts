@@ -2,27 +2,22 @@
 // its guest. Bundled into one file, since it is all that the guest gets.
 
 import { execFile } from 'node:child_process'
-import { deviceManagerGuest, linuxGuest } from '@upcall/device-manager/guest'
+import { deviceManagerGuest, linuxGuest, linuxReport } from '@upcall/device-manager/guest'
 import { messageFor } from '@upcall/foundation/error'
+import { readLine } from '@upcall/foundation/read-line'
 import { UpcallServer } from '@upcall/server'
 import { listen, type VsockSocket } from '@upcall/vsock'
 import { UPCALL_PORT } from '@upcall/wire'
-import { readLine } from './line.js'
 import { AGENT_PORT, type Answer, type Ask, ECHO_PORT, type Executed, MAX_OUTPUT } from './messages.js'
-import { reportOn } from './report.js'
 
 const MAX_ASK = 64 * 1024
 const ASK_MS = 10_000
 
-await serveUpcalls()
+const upcalls = new UpcallServer({ services: [deviceManagerGuest(linuxGuest())] })
+await serve(UPCALL_PORT, (socket) => void upcalls.accept(socket, { remote: 'VMM' }))
 await serve(AGENT_PORT, (socket) => void answer(socket))
 await serve(ECHO_PORT, (socket) => void socket.pipe(socket))
 console.log('serving')
-
-async function serveUpcalls(): Promise<void> {
-  const server = new UpcallServer({ services: [deviceManagerGuest(linuxGuest())] })
-  await serve(UPCALL_PORT, (socket) => void server.accept(socket, { remote: 'VMM' }))
-}
 
 async function serve(port: number, onConnection: (socket: VsockSocket) => void): Promise<void> {
   const server = await listen(`vsock://any:${port}`)
@@ -44,7 +39,7 @@ async function answer(socket: VsockSocket): Promise<void> {
 }
 
 async function obey(ask: Ask): Promise<unknown> {
-  if (ask.ask === 'report') return reportOn()
+  if (ask.ask === 'report') return linuxReport()
   if (ask.ask === 'execute') return execute(ask.argv, ask.timeoutMs)
   throw new Error(`ask: ${JSON.stringify(ask)} is not known; there are report and execute`)
 }

@@ -13,16 +13,6 @@ export type Ask =
   | { readonly ask: 'report' }
   | { readonly ask: 'execute'; readonly argv: readonly string[]; readonly timeoutMs: number }
 
-/** Addresses are hexadecimal strings. CPUs are APIC ids. `pci` has domain, bus, slot and function, as sysfs does. */
-export interface AgentReport {
-  readonly cpus: readonly number[]
-  /** Bytes. */
-  readonly memory: number
-  readonly pci: readonly string[]
-  readonly mmio: readonly { readonly base: string; readonly size: string }[]
-  readonly blocks: readonly { readonly name: string; readonly serial: string | null; readonly size: number }[]
-}
-
 export interface Executed {
   /** null if a signal ended it. */
   readonly status: number | null

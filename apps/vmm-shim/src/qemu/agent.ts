@@ -1,7 +1,8 @@
 import type { Duplex } from 'node:stream'
+import type { LinuxReport } from '@upcall/device-manager/guest'
 import { type GuestReport, parseAddress } from '@upcall/vmm'
 import * as v from 'valibot'
-import { AGENT_PORT, type AgentReport, type Answer, type Ask, type Executed, MAX_OUTPUT } from '../agent/messages.js'
+import { AGENT_PORT, type Answer, type Ask, type Executed, MAX_OUTPUT } from '../agent/messages.js'
 
 const REPORT_MS = 5_000
 /** Two outputs, of which JSON may write each byte as six characters, and some room for the rest. */
@@ -56,7 +57,7 @@ export class Agent {
 }
 
 /** It comes from a guest, which may say anything. */
-function readReport(value: unknown): AgentReport {
+function readReport(value: unknown): LinuxReport {
   const result = v.safeParse(Report, value)
   if (result.success) return result.output
   const [issue] = result.issues

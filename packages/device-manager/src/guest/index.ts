@@ -8,4 +8,5 @@
 export { isLinuxGuestError, LinuxGuestError, type LinuxGuestErrorCode } from './linux/error.js'
 export { type LinuxGuestOptions, linuxGuest } from './linux/guest.js'
 export { type OnlinedMemory, type OnlineMemoryOptions, onlineMemory } from './linux/memory.js'
+export { type LinuxReport, linuxReport } from './linux/report.js'
 export * from './simulated/index.js'

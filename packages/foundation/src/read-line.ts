@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { LineTooLongError, TextLines } from '@upcall/foundation/lines'
+import { LineTooLongError, TextLines } from './lines.js'
 
 export interface LineLimits {
   /** In characters, without the line end. */

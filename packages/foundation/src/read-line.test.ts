@@ -1,6 +1,6 @@
 import { PassThrough } from 'node:stream'
 import { afterEach, expect, test, vi } from 'vitest'
-import { readLine } from './line.js'
+import { readLine } from './read-line.js'
 
 const limits = { longest: 10, timeoutMs: 60_000 }
 

@@ -1,11 +1,28 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { AgentReport } from './messages.js'
 
 const SECTOR = 512
 
-/** What this Linux has, out of procfs and sysfs below `root`. */
-export async function reportOn(root = '/'): Promise<AgentReport> {
+/** What a Linux guest has, as a value that JSON can carry: addresses and sizes of windows are hexadecimal strings. */
+export interface LinuxReport {
+  /** The APIC ids of the CPUs that are online, in order. x86_64 only: elsewhere the list is empty. */
+  readonly cpus: readonly number[]
+  /** What the kernel manages, in bytes. */
+  readonly memory: number
+  /** PCI functions with domain, bus, slot and function, as sysfs names them: `0000:00:05.0`. */
+  readonly pci: readonly string[]
+  /** The virtio-mmio windows that have a driver's device. Irqs are not told. */
+  readonly mmio: readonly { readonly base: string; readonly size: string }[]
+  /** Block devices; `size` in bytes. */
+  readonly blocks: readonly { readonly name: string; readonly serial: string | null; readonly size: number }[]
+}
+
+/**
+ * What this Linux has, for a VMM that compares it with what it believes. What cannot be read counts as absent.
+ *
+ * @param root - A directory with `proc` and `sys`; default `/`.
+ */
+export async function linuxReport(root = '/'): Promise<LinuxReport> {
   const read = (path: string) =>
     readFile(join(root, path), 'utf8').then(
       (text) => text.trim(),
@@ -37,8 +54,8 @@ export function apicIds(cpuinfo: string): number[] {
 }
 
 /** The virtio-mmio windows, by the platform devices that /proc/iomem names; their lines it does not tell. */
-export function windows(iomem: string): AgentReport['mmio'] {
-  const found = new Map<string, AgentReport['mmio'][number]>()
+export function windows(iomem: string): LinuxReport['mmio'] {
+  const found = new Map<string, LinuxReport['mmio'][number]>()
   for (const [, first, last] of iomem.matchAll(/^ *([0-9a-f]+)-([0-9a-f]+) : (?:LNRO0005:\d+|virtio-mmio\.\d+)/gm)) {
     const base = BigInt(`0x${first}`)
     const size = BigInt(`0x${last}`) - base + 1n
