@@ -24,6 +24,9 @@ export function fillPayload(folder, { programs, packages, prebuilt = false }) {
   const parts = prebuilt ? PUBLISHED : [...PUBLISHED, LOCAL_BUILD]
   const layout = { target: join(folder, 'node_modules'), parts, versions: new Map() }
   for (const name of packages) addPackage(layout, name, here)
+  // The exercises of the addons import it by its place in the repository.
+  const shared = 'native/exercise.mjs'
+  cpSync(resolve(here, '..', shared), join(folder, 'node_modules', shared))
 }
 
 function addPackage(layout, name, from) {
