@@ -1,3 +1,4 @@
+import { Duplex } from 'node:stream'
 import { describe, expect, test } from 'vitest'
 import { Echo, type End, pair, replying, settle, setUp } from '../testing/rig.js'
 import type { ServerConnection } from './connection.js'
@@ -214,5 +215,21 @@ describe('a connection ends', () => {
     await settle()
     expect(received()).toBe('hi')
     expect(sessions[0]!.closed).toBe(1)
+  })
+})
+
+describe('bytes that come when nothing is read any more', () => {
+  /** A stream whose writable half never finishes, so that its connection stays in its end. */
+  const unfinished = () => new Duplex({ read() {}, write: (_chunk, _encoding, done) => done(), final() {} })
+
+  test('after the service byte came too late are not read', async () => {
+    const { server, advance, ends, sessions } = setUp()
+    const stream = unfinished()
+    server.accept(stream)
+    await advance(10_000)
+    expect(() => stream.push('e')).not.toThrow()
+    await settle()
+    await advance(60_000)
+    expect([ends, sessions, stream.destroyed]).toEqual([['service-byte-timeout'], [], true])
   })
 })

@@ -48,7 +48,7 @@ function machineIn(kind: Kind): ConnectionMachine {
 }
 
 const live = { stop: 'Ended destroy', error: 'Ended destroy', closed: 'Ended' }
-const over = Object.keys(events).filter((type) => type !== 'chunk' && type !== 'eof')
+const over = Object.keys(events).filter((type) => type !== 'eof')
 
 /** State × event → next state and effects, at a time when no deadline has passed. Whatever is missing is illegal. */
 const expected: { [K in Kind]: { [E in EventType]?: string } } = {
@@ -59,7 +59,7 @@ const expected: { [K in Kind]: { [E in EventType]?: string } } = {
   Handling: { ...live, answered: 'Replying next', failed: 'Ended destroy', wake: 'Handling' },
   Replying: { ...live, reply: 'Writing write', replied: 'Reading', failed: 'Ended destroy', wake: 'Replying' },
   Writing: { ...live, taken: 'Replying next', wake: 'Writing' },
-  Ending: { ...live, finished: 'Ended destroy', wake: 'Ending' },
+  Ending: { ...live, chunk: 'Ending', finished: 'Ended destroy', wake: 'Ending' },
   Ended: Object.fromEntries(over.map((type) => [type, 'Ended'])),
 }
 

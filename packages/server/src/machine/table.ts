@@ -96,9 +96,12 @@ export const table: Table<State, ConnectionEvent, Context> = {
     closed: to(['Ended'], (_c, { end }) => ended(end)),
     finished: to(['Ended'], (c, { end }) => abandon(c, end)),
     wake: to(['Ending', 'Ended'], (c, state) => (c.now < state.deadline ? state : abandon(c, state.end))),
+    // The stream may have been flowing, or have more to give after it was destroyed. Nothing reads that.
+    chunk: to(['Ending'], stay),
   },
   // What was under way at the end arrives here.
   Ended: {
+    chunk: to(['Ended'], stay),
     opened: to(['Ended'], stay),
     refused: to(['Ended'], stay),
     answered: to(['Ended'], stay),
