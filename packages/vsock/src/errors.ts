@@ -1,5 +1,5 @@
-import { statSync } from 'node:fs'
 import { brandOf, type ErrorFields, errnoOf, FieldError } from '@upcall/foundation/error'
+import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
 
 /** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
@@ -146,8 +146,8 @@ function refusedByKernel(remote: Address, cause: unknown): VsockError {
 /** What is at a path where connect(2) found no listener, unless it is a socket. */
 function kindOfOther(path: string): string | undefined {
   try {
-    const found = statSync(path)
-    if (found.isSocket()) return undefined
+    const found = statOf(path)
+    if (found === undefined || found.isSocket()) return undefined
     return found.isDirectory() ? 'a directory' : found.isFile() ? 'a plain file' : 'something else'
   } catch {
     // The file may be gone by now.

@@ -10,9 +10,6 @@ import { listen, type VsockSocket } from '@upcall/vsock'
 import { UPCALL_PORT } from '@upcall/wire'
 import { AGENT_PORT, type Answer, type Ask, ECHO_PORT, type Executed, MAX_OUTPUT } from './messages.js'
 
-const MAX_ASK = 64 * 1024
-const ASK_MS = 10_000
-
 const upcalls = new UpcallServer({ services: [deviceManagerGuest(linuxGuest())] })
 await serve(UPCALL_PORT, (socket) => void upcalls.accept(socket, { remote: 'VMM' }))
 await serve(AGENT_PORT, (socket) => void answer(socket))
@@ -31,7 +28,7 @@ async function serve(port: number, onConnection: (socket: VsockSocket) => void):
 async function answer(socket: VsockSocket): Promise<void> {
   let reply: Answer<unknown>
   try {
-    reply = { ok: await obey(JSON.parse(await readLine(socket, { longest: MAX_ASK, timeoutMs: ASK_MS })) as Ask) }
+    reply = { ok: await obey(JSON.parse(await readLine(socket, { longest: 64 * 1024, timeoutMs: 10_000 })) as Ask) }
   } catch (error) {
     reply = { error: messageFor(error) }
   }

@@ -1,7 +1,8 @@
-import { accessSync, constants, statSync } from 'node:fs'
+import { accessSync, constants } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
 import { errnoOf, messageFor } from '@upcall/foundation/error'
+import { statOf } from '@upcall/foundation/stat'
 import { type Accelerator, type ConsoleLog, openLogFile } from '@upcall/qemu'
 import { MEMORY_BLOCK, type ShimMachine } from '@upcall/vmm/qemu'
 import { formatAddress, type HybridProfile, UNIX_PATH_MAX } from '@upcall/vsock'
@@ -175,9 +176,9 @@ function checkSocketPath(flag: string, path: string): void {
     throw new UsageError(
       `--${flag} ${path}: has ${length} bytes, and a socket's path has at most ${UNIX_PATH_MAX}. Choose a shorter path.`,
     )
-  const directory = statSync(dirname(resolve(path)), { throwIfNoEntry: false })
+  const directory = statOf(dirname(resolve(path)))
   if (!directory?.isDirectory()) throw new UsageError(`--${flag} ${path}: its directory does not exist. Create it first.`)
-  const there = statSync(path, { throwIfNoEntry: false })
+  const there = statOf(path)
   if (there && !there.isSocket())
     throw new UsageError(`--${flag} ${path}: exists and is not a socket. Move it away, or choose another path.`)
 }
@@ -185,7 +186,7 @@ function checkSocketPath(flag: string, path: string): void {
 function whatIsAt(path: string): string {
   try {
     accessSync(path, constants.R_OK)
-    return statSync(path).isDirectory() ? 'is a directory' : 'file'
+    return statOf(path)?.isDirectory() ? 'is a directory' : 'file'
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read'
   }

@@ -1,7 +1,8 @@
-import { lstatSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { messageFor } from '@upcall/foundation/error'
+import { lstatOf } from '@upcall/foundation/stat'
 import type { Accelerator } from '@upcall/qemu'
 import { createVsockDevice, type VhostUserVsock } from '@upcall/vhost-user'
 import { type OwnKernel, prepareLaunch, QemuMachine, type ShimMachine, Slots } from '@upcall/vmm/qemu'
@@ -124,6 +125,6 @@ async function reservePath(path: string): Promise<() => void> {
   const placeholder = await listen({ transport: 'unix', path }, { mode: 0o600 })
   await placeholder.close()
   return () => {
-    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path, { force: true })
+    if (lstatOf(path)?.isSocket()) rmSync(path, { force: true })
   }
 }
