@@ -232,7 +232,17 @@ describe('a dialer that delivers', () => {
 
   test.each<[string, (stream: Duplex) => Duplex]>([
     ['decodes text', (stream) => stream.setEncoding('utf8')],
-    ['gives objects', () => Duplex.from({ readable: [{ an: 'object' }], writable: (async () => {}) as never })],
+    [
+      'gives objects',
+      () =>
+        new Duplex({
+          readableObjectMode: true,
+          read() {
+            this.push({ an: 'object' })
+          },
+          write: (_chunk, _encoding, done) => done(),
+        }),
+    ],
   ])('a stream that %s is told so', async (_what, change) => {
     const { client } = open({ dial: async () => change(answering()), reconnect: false })
     await expect(client.ready()).rejects.toMatchObject({

@@ -67,7 +67,8 @@ describe('a connection ends', () => {
     await advance(29_999)
     expect(ends).toEqual([])
     // Each reply has 30 s of its own.
-    expect(host.read()).not.toBeNull()
+    // Node 26 reads a chunk at a time; earlier versions read all that there is.
+    for (let read = 0; read < 64; ) read += (host.read() as Buffer).length
     await settle()
     await advance(29_999)
     expect(ends).toEqual([])
