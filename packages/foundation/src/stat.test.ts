@@ -31,10 +31,11 @@ test.each([['statOf', statOf] as const, ['lstatOf', lstatOf] as const])(
     put(join(directory, 'store/late/index.js'))
     put(join(directory, 'app/node_modules/early/index.js'))
     symlinkSync(join(directory, 'store/late'), join(directory, 'app/node_modules/late'))
-    const require = createRequire(join(directory, 'app/main.js'))
-    expect(require('early')).toBe(join(directory, 'app/node_modules/early/index.js'))
+    const required = createRequire(join(directory, 'app/main.js'))
+    const load = (name: string): unknown => required(name)
+    expect(load('early')).toBe(join(directory, 'app/node_modules/early/index.js'))
     expect(stat(socket)?.isSocket()).toBe(true)
-    expect(require('late')).toBe(join(directory, 'store/late/index.js'))
+    expect(load('late')).toBe(join(directory, 'store/late/index.js'))
   },
 )
 
