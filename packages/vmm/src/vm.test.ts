@@ -528,8 +528,8 @@ describe('a guest that was reset', () => {
     expect((await vm.reconcile()).settled).toEqual([{ kind: 'mmio', id: 'vdb', now: 'present' }])
   })
 
-  it('has its spare vCPUs taken offline', async () => {
-    await using rig = await makeRig({ cpus: 3 })
+  it.each(['x86_64', 'aarch64'] as const)('has its spare vCPUs taken offline, on %s', async (arch) => {
+    await using rig = await makeRig({ arch, cpus: 3 })
     const { vm, machine } = rig
     await vm.resize(1)
     for (const id of [1, 2]) machine.cpus.add(id)
