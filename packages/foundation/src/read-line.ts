@@ -1,5 +1,7 @@
 import type { Duplex } from 'node:stream'
+import { systemClock } from './clock.js'
 import { LineTooLongError, TextLines } from './lines.js'
+import { bounded } from './wait.js'
 
 export interface LineLimits {
   /** In characters, without the line end. */
@@ -10,29 +12,21 @@ export interface LineLimits {
 
 /** The first line that comes, without its end. What follows it, or an error, is read and thrown away. */
 export function readLine(stream: Duplex, { longest, timeoutMs }: LineLimits): Promise<string> {
-  return new Promise((resolve, reject) => {
+  const late = () => new Error(`no line within ${timeoutMs} ms`)
+  const aborted = (cause: unknown) => new Error('aborted', { cause })
+  return bounded<string>({ timeoutMs, clock: systemClock, late, aborted }, (resolve, reject) => {
     const lines = new TextLines({ max: longest })
-    const timer = setTimeout(() => fail(`no line within ${timeoutMs} ms`), timeoutMs)
-    const settle = () => {
-      clearTimeout(timer)
-      stream.off('data', onData).off('end', onEnd).off('close', onEnd).resume()
-    }
-    const fail = (message: string) => {
-      settle()
-      reject(new Error(message))
-    }
-    const onEnd = () => fail('no line came')
+    const onEnd = () => reject(new Error('no line came'))
     const onData = (chunk: string) => {
       try {
         const [line] = lines.push(chunk)
-        if (line === undefined) return
-        settle()
-        resolve(line)
+        if (line !== undefined) resolve(line)
       } catch (error) {
         if (!(error instanceof LineTooLongError)) throw error
-        fail(`more than ${longest} characters without a line end`)
+        reject(new Error(`more than ${longest} characters without a line end`))
       }
     }
     stream.setEncoding('utf8').on('data', onData).once('end', onEnd).once('close', onEnd)
+    return () => stream.off('data', onData).off('end', onEnd).off('close', onEnd).resume()
   })
 }
