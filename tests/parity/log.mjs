@@ -85,6 +85,11 @@ export function codeOf(error) {
   return code ?? (message === '' ? name : message)
 }
 
+/** A callback that logs its error. @param {Log} log @param {string} what @returns {(error?: unknown) => void} */
+export function noting(log, what) {
+  return (error) => log.note(`${what} ${codeOf(error)}`)
+}
+
 /** What a program can ask a socket. @param {import('node:net').Socket} socket */
 export function stateOf(socket) {
   const { readyState, connecting, pending, destroyed, readable, writable, bytesRead, bytesWritten, timeout } = socket

@@ -76,7 +76,8 @@ export class Stage {
   /** An http.Agent whose sockets come from `connect`. @param {typeof import('node:http')} http @param {object} [options] */
   agent(http, options = {}) {
     const agent = this.#place.agent?.(options) ?? new http.Agent(options)
-    if (!this.#place.agent) agent.createConnection = () => this.connect()
+    // As http.Agent's own does it, which hands its options to net.connect.
+    if (!this.#place.agent) agent.createConnection = ({ timeout }) => this.connect({ timeout })
     this.later(() => agent.destroy())
     return agent
   }

@@ -1,9 +1,7 @@
 // Who ends, how, and what the other one sees.
-import { codeOf, stateOf } from '../log.mjs'
+import { codeOf, noting, stateOf } from '../log.mjs'
 import { scene } from '../stage.mjs'
 
-/** @param {import('../log.mjs').Log} log @param {string} what */
-const noting = (log, what) => (/** @type {unknown} */ error) => log.note(`${what} ${codeOf(error)}`)
 const MEGABYTE = 1 << 20
 const open = { allowHalfOpen: true }
 

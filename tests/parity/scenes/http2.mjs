@@ -123,7 +123,7 @@ export const sessions = [
   }),
 
   scene('the connection breaks in the middle of a stream', async (stage) => {
-    /** @type {http2.ServerHttp2Session | undefined} */
+    /** @type {http2.Http2Session | undefined} */
     let serving
     await serve(stage, (stream) => {
       serving = stream.session
@@ -134,7 +134,7 @@ export const sessions = [
     const asked = ask(stage, session, '/broken')
     await asked.log.heard(4)
     // As when the process is killed: no goaway.
-    /** @type {import('node:net').Socket} */ (killable(serving)).destroy()
+    socketOf(serving).destroy()
     await asked.log.saw('close')
     await log.saw('session close')
     await stage.log('socket').saw('close')
@@ -184,9 +184,10 @@ export const sessions = [
 ]
 
 /** The socket of a session, without the guard that keeps programs from ending it. */
-/** @param {http2.ServerHttp2Session | undefined} session */
-function killable(session) {
-  for (const symbol of Object.getOwnPropertySymbols(session ?? {}))
-    if (symbol.description === 'socket') return /** @type {Record<symbol, unknown>} */ (/** @type {unknown} */ (session))[symbol]
-  throw new Error('the session has no socket')
+/** @param {http2.Http2Session | undefined} session @returns {import('node:net').Socket} */
+function socketOf(session) {
+  const fields = /** @type {Record<symbol, import('node:net').Socket>} */ (/** @type {unknown} */ (session))
+  const found = Object.getOwnPropertySymbols(fields).find(({ description }) => description === 'socket')
+  if (found === undefined) throw new Error('the session has no socket')
+  return /** @type {import('node:net').Socket} */ (fields[found])
 }

@@ -3,11 +3,9 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { Duplex, finished, PassThrough, pipeline } from 'node:stream'
 import { finished as finishedPromise, pipeline as pipelinePromise } from 'node:stream/promises'
-import { codeOf, stateOf, watch } from '../log.mjs'
+import { codeOf, noting, stateOf, watch } from '../log.mjs'
 import { scene } from '../stage.mjs'
 
-/** @param {import('../log.mjs').Log} log @param {string} what */
-const noting = (log, what) => (/** @type {unknown} */ error) => log.note(`${what} ${codeOf(error)}`)
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 const MEGABYTE = 1 << 20
 

@@ -1,13 +1,11 @@
 // A socket before its connection is there, and at the moment when it is.
 import { once } from 'node:events'
 import { createServer } from 'node:net'
-import { codeOf, stateOf, watch } from '../log.mjs'
+import { codeOf, noting, stateOf, watch } from '../log.mjs'
 import { scene } from '../stage.mjs'
 
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
-/** @param {import('../log.mjs').Log} log @param {string} what */
-const noting = (log, what) => (/** @type {unknown} */ error) => log.note(`${what} ${codeOf(error)}`)
 
 export const opening = [
   scene('a word each way, and both end', async ({ pair }) => {
