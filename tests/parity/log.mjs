@@ -34,7 +34,8 @@ export class Log {
     run.length += bytes.length
     run.hash.update(bytes)
     if (run.length <= SHORT) run.text += bytes.toString('latin1')
-    const shown = run.length <= SHORT ? JSON.stringify(run.text) : `${run.length} bytes, ${run.hash.copy().digest('hex').slice(0, 8)}`
+    const shown =
+      run.length <= SHORT ? JSON.stringify(run.text) : `${run.length} bytes, ${run.hash.copy().digest('hex').slice(0, 8)}`
     this.lines[this.lines.length - 1] = `data ${shown}`
     this.bytes += bytes.length
     this.#wake()
@@ -45,14 +46,19 @@ export class Log {
     return this.until(() => this.count(event) >= times)
   }
 
+  /** The same, or the end of the connection, after which it cannot come. @param {string} event */
+  sawOrClosed(event) {
+    return this.until(() => this.count(event) + this.count('close') > 0)
+  }
+
   /** @param {string} event */
   count(event) {
     return this.lines.filter((line) => line === event || line.startsWith(`${event} `)).length
   }
 
-  /** @param {number} bytes */
+  /** Or sees the end of the connection. @param {number} bytes */
   heard(bytes) {
-    return this.until(() => this.bytes >= bytes)
+    return this.until(() => this.bytes >= bytes || this.count('close') > 0)
   }
 
   /** @param {() => boolean} holds @returns {Promise<void>} */

@@ -4,7 +4,9 @@ import { createServer } from 'node:net'
 import { codeOf, Log, watch } from './log.mjs'
 
 /** The end of a scene that hangs. Nothing else depends on it. */
-export const DEADLINE_MS = 25_000
+const DEADLINE_MS = 25_000
+/** No scene is so slow that a peer stays silent for so long, unless it is silent for ever. */
+const LINGER_MS = 10_000
 
 /**
  * Somewhere to listen and to connect to.
@@ -20,7 +22,7 @@ export const DEADLINE_MS = 25_000
  * @typedef {object} Transport
  * @property {string} name
  * @property {readonly string[]} traits what it has of `features`, and what the table of differences asks for
- * @property {() => Promise<Place>} open
+ * @property {(lingerMs: number) => Promise<Place>} open `lingerMs`: for transports without half-close
  */
 
 /**
@@ -136,10 +138,11 @@ export class Stage {
 /**
  * Plays a scene over a transport.
  *
- * @param {Scene} scene @param {Transport} transport @returns {Promise<Record<string, string[]>>} the log of each end
+ * @param {Scene} scene @param {Transport} transport @param {{ deadlineMs?: number, lingerMs?: number }} [options]
+ * @returns {Promise<Record<string, string[]>>} the log of each end
  */
-export async function play(scene, transport, deadlineMs = DEADLINE_MS) {
-  const place = await transport.open()
+export async function play(scene, transport, { deadlineMs = DEADLINE_MS, lingerMs = LINGER_MS } = {}) {
+  const place = await transport.open(lingerMs)
   const stage = new Stage(place)
   /** @type {NodeJS.Timeout | undefined} */
   let timer

@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs'
-import { Agent } from 'node:http'
+import type { Agent } from 'node:http'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -82,8 +82,8 @@ interface Parts {
 function ours({ name, traits, at, connects = {}, listens = 'bindServer', agent, between }: Parts): Transport {
   return {
     name,
-    traits: listens === 'listen' ? traits : [...traits, 'server'],
-    async open(): Promise<Place> {
+    traits: [...traits, listens, ...(listens === 'listen' ? [] : ['server']), ...(connects === 'net' ? ['net dials'] : [])],
+    async open(lingerMs): Promise<Place> {
       const { path, remove } = scratch()
       const { dial, path: plain, address } = at(path)
       const middle = await between?.(path)
@@ -92,13 +92,16 @@ function ours({ name, traits, at, connects = {}, listens = 'bindServer', agent, 
         connect: (options) =>
           connects === 'net'
             ? net.connect({ ...options, path: dial.slice('unix:'.length) })
-            : createSocket(dial, { ...connects, ...options }),
+            : createSocket(dial, { lingerMs, ...connects, ...options }),
         async listen(server) {
-          if (listens === 'bindServer') await bindServer(server, address)
-          else if (listens === 'listen') listener = await listenFor(server, address)
+          if (listens === 'bindServer') await bindServer(server, address, { lingerMs })
+          else if (listens === 'listen') listener = await listenFor(server, address, { lingerMs })
           else await new Promise<void>((resolve) => server.listen(plain, resolve))
         },
-        agent: agent ? (options) => new VsockAgent(dial, { ...options, connect: connects as CreateSocketOptions }) as Agent : undefined,
+        agent: agent
+          ? (options) =>
+              new VsockAgent(dial, { ...options, connect: { lingerMs, ...(connects as CreateSocketOptions) } }) as Agent
+          : undefined,
         async close() {
           listener?.closeAllConnections()
           await listener?.close()
@@ -132,7 +135,9 @@ function hybrid(profile: HybridProfile | undefined, halfClose: boolean): Transpo
         route: (port) =>
           port === GUEST_PORT
             ? new Promise((resolve, reject) => {
-                const guest = net.connect({ path: path('guest'), allowHalfOpen: true }, () => resolve(guest)).once('error', reject)
+                const guest = net
+                  .connect({ path: path('guest'), allowHalfOpen: true }, () => resolve(guest))
+                  .once('error', reject)
               })
             : undefined,
       }),
@@ -157,7 +162,7 @@ export const transports: readonly Transport[] = [
   ours({ name: 'unix: createSocket to bindServer', traits: ['unix'], at: plain, agent: true }),
   ours({ name: 'unix: createSocket to listen', traits: ['unix'], at: plain, listens: 'listen' }),
   ours({ name: 'unix: createSocket to net', traits: ['unix'], at: plain, listens: 'net' }),
-  ours({ name: 'unix: net to bindServer', traits: ['unix', 'net dials'], at: plain, connects: 'net' }),
+  ours({ name: 'unix: net to bindServer', traits: ['unix'], at: plain, connects: 'net' }),
   hybrid(undefined, true),
   hybrid('cloud-hypervisor', true),
   hybrid('firecracker', false),

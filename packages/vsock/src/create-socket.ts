@@ -1,4 +1,6 @@
+import type { SocketConstructorOpts } from 'node:net'
 import { onAbort } from '@upcall/foundation/abort'
+import { finiteDuration, integer, wrongValue } from '@upcall/foundation/check'
 import { type Address, toAddress } from './address.js'
 import { dialUntil } from './attempts.js'
 import { abortedError } from './errors.js'
@@ -12,6 +14,10 @@ export interface CreateSocketOptions extends ConnectOptions {
    * `cause` is the signal's reason.
    */
   signal?: AbortSignal | undefined
+  /** As `net.connect` has it: `socket.setTimeout(timeout)`. Not the time that connecting may take, which is `timeoutMs`. */
+  timeout?: number | undefined
+  /** As `net.connect` has it: how many bytes the socket buffers in each direction. */
+  highWaterMark?: number | undefined
 }
 
 /**
@@ -19,7 +25,8 @@ export interface CreateSocketOptions extends ConnectOptions {
  * read, ended and destroyed. `'connect'` and `'ready'` come after any handshake. If connecting fails, `'error'` comes with the
  * `VsockError` that `connect` would reject with, and then `'close'`.
  *
- * Until it is connected, the socket has no handle (`_handle`).
+ * Until it is connected, the socket has no handle (`_handle`). The option `onread` of `net.connect` is refused: it reads below the
+ * handshake. Options that only TCP needs (`noDelay`, `keepAlive`, `family`, …) do nothing.
  *
  * @throws {AddressError} for an address that cannot be used; {RangeError} or {TypeError} for an option that is wrong, or for the CID
  *   or the port `any`.
@@ -28,9 +35,10 @@ export function createSocket(address: Address | string, options: CreateSocketOpt
   const remote = toAddress(address)
   checkDestination(remote)
   const plan = planOf(options)
-  const { signal, lingerMs, clock, allowHalfOpen = false, onRetry, vsock } = options
+  const { signal, lingerMs, clock, allowHalfOpen = false, timeout, onRetry, vsock } = options
   const halfClose = options.halfClose ?? remote.transport !== 'hvsock'
-  const socket = new VsockSocket({ remote, halfClose, lingerMs, clock }, { allowHalfOpen })
+  const socket = new VsockSocket({ remote, halfClose, lingerMs, clock }, { allowHalfOpen, ...buffersOf(options) })
+  if (timeout !== undefined) socket.setTimeout(finiteDuration('timeout', timeout, 0))
 
   const stop = new AbortController()
   const life = new Life(clock)
@@ -53,4 +61,12 @@ export function createSocket(address: Address | string, options: CreateSocketOpt
     (error: Error) => void socket.destroy(error),
   )
   return socket
+}
+
+/** @throws {RangeError} for a number that is wrong, and for `onread`. */
+function buffersOf(options: CreateSocketOptions & { onread?: unknown }): SocketConstructorOpts {
+  const { highWaterMark, onread } = options
+  if (onread !== undefined && onread !== null) wrongValue('onread', "left out: read by 'data' or 'readable'", onread)
+  if (highWaterMark === undefined) return {}
+  return { highWaterMark: integer('highWaterMark', highWaterMark) } as SocketConstructorOpts
 }

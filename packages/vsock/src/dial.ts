@@ -25,6 +25,8 @@ export interface Dialled {
   readonly greeting: Buffer
   /** What the handshake took of the bytes that came in. */
   readonly replyBytes: number
+  /** What it wrote. */
+  readonly commandBytes: number
 }
 
 /** One attempt, any handshake included. Everything that it opened is closed before it rejects. */
@@ -45,7 +47,8 @@ function dialUnix(address: HvsockAddress | UnixAddress, { signal, life }: DialOp
     }
     const succeed = (replyBytes: number) => {
       settle()
-      resolve({ carrier, greeting: received.subarray(replyBytes), replyBytes })
+      const commandBytes = address.transport === 'unix' ? 0 : connectCommand(address.port).length
+      resolve({ carrier, greeting: received.subarray(replyBytes), replyBytes, commandBytes })
     }
     const fail = (error: unknown) => {
       settle()

@@ -41,14 +41,18 @@ export function moveHandle(from: Socket, to: Socket): void {
   from.on('error', () => {}).destroy()
 }
 
-/** What net.Socket does once it is connected. `greeting` has come in already; `ended` says whether EOF has, too. */
-export function tellConnected(socket: Socket, greeting: Buffer, ended: boolean): void {
+/**
+ * What net.Socket does once it is connected. `greeting` has come in already; `ended` says whether EOF has, too. Calls `told` after
+ * the events.
+ */
+export function tellConnected(socket: Socket, greeting: Buffer, ended: boolean, told: () => void): void {
   if (socket.destroyed) return
   const internals = internalsOf(socket)
   internals.connecting = false
   internals._unrefTimer()
   socket.emit('connect')
   socket.emit('ready')
+  told()
   if (socket.destroyed) return
   if (greeting.length > 0) socket.push(greeting)
   if (ended) socket.push(null)

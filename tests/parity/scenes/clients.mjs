@@ -18,11 +18,12 @@ async function serve(stage, answer) {
 }
 
 /** What undici takes as `connect`. @param {Stage} stage */
-const connector = (stage) => (/** @type {unknown} */ _options, /** @type {(error: Error | null, socket: unknown) => void} */ done) => {
-  const socket = stage.connect()
-  const failed = (/** @type {Error} */ error) => done(error, null)
-  socket.once('error', failed).once('connect', () => done(null, socket.off('error', failed)))
-}
+const connector =
+  (stage) => (/** @type {unknown} */ _options, /** @type {(error: Error | null, socket: unknown) => void} */ done) => {
+    const socket = stage.connect()
+    const failed = (/** @type {Error} */ error) => done(error, null)
+    socket.once('error', failed).once('connect', () => done(null, socket.off('error', failed)))
+  }
 
 /** @param {Stage} stage @param {import('undici').Dispatcher} dispatcher */
 function watchDispatcher(stage, dispatcher) {
@@ -95,6 +96,8 @@ const undici = [
     await asked
     await events.saw('disconnect')
     await serverLog.saw('close')
+    // It connects again at once, with nothing to ask for.
+    await events.saw('connect', 2)
   }),
 
   scene('a client: destroy while a request waits', async (stage) => {
@@ -102,7 +105,9 @@ const undici = [
     await serve(stage, () => serverLog.note('request'))
     const client = new Client('http://guest', { connect: /** @type {never} */ (connector(stage)) })
     const events = watchDispatcher(stage, client)
-    const asked = client.request({ path: '/', method: 'GET' }).catch((error) => stage.log('client').note(`threw ${codeOf(error)}`))
+    const asked = client
+      .request({ path: '/', method: 'GET' })
+      .catch((error) => stage.log('client').note(`threw ${codeOf(error)}`))
     await serverLog.saw('request')
     await client.destroy()
     await asked

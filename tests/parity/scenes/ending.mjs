@@ -78,14 +78,14 @@ export const ending = [
   }),
 
   scene('the server ends; a client that may go on does not', async ({ pair }) => {
-    const { accepted, client, clientLog } = await pair({ client: open, server: open })
+    const { accepted, client, clientLog, closed } = await pair({ client: open, server: open })
     const socket = await accepted()
     socket.end('go on')
     await clientLog.saw('end')
     await new Promise((resolve) => setImmediate(resolve))
     clientLog.note(`half-open | ${stateOf(client)}`)
     client.destroy()
-    await clientLog.saw('close')
+    await closed()
   }),
 
   scene('allowHalfOpen is set when the connection is there', async ({ pair }) => {
@@ -106,7 +106,7 @@ export const ending = [
     const socket = await accepted()
     client.write(Buffer.alloc(4 * MEGABYTE, 'w'), noting(clientLog, 'write callback'))
     socket.end()
-    await clientLog.saw('end')
+    await clientLog.sawOrClosed('end')
     socket.on('data', (chunk) => serverLog.data(chunk))
     await closed()
   }),
@@ -128,13 +128,14 @@ export const ending = [
   }),
 
   scene('end twice, and a write after the end', async ({ pair }) => {
-    const { accepted, client, clientLog, closed } = await pair({ server: open })
+    const { accepted, client, clientLog, serverLog, closed } = await pair({ server: open })
     const socket = await accepted()
     client.end('x', noting(clientLog, 'first end'))
     client.end(noting(clientLog, 'second end'))
     await clientLog.saw('second end')
     client.write('y', noting(clientLog, 'late write'))
     await clientLog.saw('late write')
+    await serverLog.saw('end')
     socket.end()
     await closed()
   }),
@@ -176,7 +177,7 @@ export const ending = [
     const socket = await accepted()
     client.pause()
     socket.end('waiting')
-    await serverLog.saw('finish')
+    await serverLog.sawOrClosed('finish')
     await new Promise((resolve) => setImmediate(resolve))
     clientLog.note(`paused | ${client.readableEnded} ${client.destroyed}`)
     client.on('data', (chunk) => clientLog.data(chunk)).resume()

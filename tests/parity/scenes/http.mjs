@@ -72,18 +72,22 @@ export const requests = [
     log.note(`${connections()} connections`)
   }),
 
-  scene('keep-alive: the server closes the idle connection, and the agent forgets it', async (stage) => {
-    const { server, connections } = await serve(stage, (_, response) => response.end('ok'))
-    const agent = stage.agent(http, { keepAlive: true })
-    const log = stage.log('client')
-    await ask(log, { agent }, '').closed
-    while (count(/** @type {never} */ (agent.freeSockets)) === 0) await turn()
-    server.closeIdleConnections()
-    while (count(/** @type {never} */ (agent.freeSockets)) > 0) await turn()
-    log.note(countsOf(agent))
-    await ask(log, { agent }, '').closed
-    log.note(`${connections()} connections`)
-  }),
+  scene(
+    'keep-alive: the server closes the idle connection, and the agent forgets it',
+    async (stage) => {
+      const { server, connections } = await serve(stage, (_, response) => response.end('ok'))
+      const agent = stage.agent(http, { keepAlive: true })
+      const log = stage.log('client')
+      await ask(log, { agent }, '').closed
+      while (count(/** @type {never} */ (agent.freeSockets)) === 0) await turn()
+      server.closeIdleConnections()
+      while (count(/** @type {never} */ (agent.freeSockets)) > 0) await turn()
+      log.note(countsOf(agent))
+      await ask(log, { agent }, '').closed
+      log.note(`${connections()} connections`)
+    },
+    { needs: ['server'] },
+  ),
 
   scene('keep-alive: keepAliveTimeout of the server ends idle connections', async (stage) => {
     const { open, server } = await serve(stage, (_, response) => response.end('ok'), { keepAliveTimeout: 50 })
@@ -234,6 +238,7 @@ export const requests = [
     log.data(head)
     socket.on('data', (/** @type {Buffer} */ chunk) => log.data(chunk))
     socket.on('end', () => log.note('end'))
+    socket.on('error', (/** @type {Error} */ error) => log.note(`error ${codeOf(error)}`))
     socket.on('close', () => log.note('close'))
     socket.write('second')
     await log.heard(12)
@@ -253,23 +258,27 @@ export const requests = [
     log.note(countsOf(agent))
   }),
 
-  scene('server.close ends when the last answer has been sent', async (stage) => {
-    const serverLog = stage.log('server')
-    /** @type {http.ServerResponse | undefined} */
-    let waiting
-    const { server } = await serve(stage, (_, response) => {
-      waiting = response
-      serverLog.note('request')
-    })
-    server.on('close', () => serverLog.note('close'))
-    const { closed } = ask(stage.log('client'), { agent: stage.agent(http, { keepAlive: true }) }, '')
-    await serverLog.saw('request')
-    server.close()
-    await turn()
-    waiting?.end('the last one')
-    await closed
-    await serverLog.saw('close')
-  }),
+  scene(
+    'server.close ends when the last answer has been sent',
+    async (stage) => {
+      const serverLog = stage.log('server')
+      /** @type {http.ServerResponse | undefined} */
+      let waiting
+      const { server } = await serve(stage, (_, response) => {
+        waiting = response
+        serverLog.note('request')
+      })
+      server.on('close', () => serverLog.note('close'))
+      const { closed } = ask(stage.log('client'), { agent: stage.agent(http, { keepAlive: false }) }, '')
+      await serverLog.saw('request')
+      server.close()
+      await turn()
+      waiting?.end('the last one')
+      await closed
+      await serverLog.saw('close')
+    },
+    { needs: ['server'] },
+  ),
 
   scene('a request that is no HTTP', async (stage) => {
     const { server } = await serve(stage, () => {})

@@ -100,7 +100,7 @@ const reading = [
     sink.on('data', (chunk) => {
       text += chunk
     })
-    const received = pipelinePromise(client, sink).then(() => clientLog.note(`received ${text}`))
+    const received = pipelinePromise(client, sink).then(() => clientLog.note(`received ${text}`), noting(clientLog, 'pipeline'))
     client.end('there and back')
     await received
     await closed()
@@ -124,7 +124,7 @@ const reading = [
     const socket = await accepted()
     finished(client, { readable: false }, noting(clientLog, 'finished writing'))
     finished(client, { writable: false }, noting(clientLog, 'finished reading'))
-    const all = finishedPromise(client).then(() => clientLog.note('finished all'))
+    const all = finishedPromise(client).then(() => clientLog.note('finished all'), noting(clientLog, 'finished all'))
     client.end('x')
     await serverLog.saw('end')
     await clientLog.saw('finished writing')
@@ -156,13 +156,18 @@ const reading = [
         },
       },
     }
-    watch(clientLog, connect(options), { data: false })
+    try {
+      watch(clientLog, connect(options), { data: false })
+    } catch (error) {
+      clientLog.note(`refused: ${codeOf(error)}`)
+      return
+    }
     await clientLog.saw('close')
   }),
 
   scene('highWaterMark and what is buffered', async ({ pair }) => {
     const { accepted, client, clientLog, closed } = await pair({
-      client: { readableHighWaterMark: 10, writableHighWaterMark: 20, highWaterMark: 30 },
+      client: { highWaterMark: 30 },
     })
     clientLog.note(`${client.readableHighWaterMark} ${client.writableHighWaterMark} ${client.readableObjectMode}`)
     await accepted()
@@ -172,7 +177,9 @@ const reading = [
   }),
 
   scene('as a web stream', async ({ pair }) => {
-    const { accepted, client, clientLog } = await pair({ reads: 'server' }, (socket) => socket.once('data', () => socket.end('back')))
+    const { accepted, client, clientLog, closed } = await pair({ reads: 'server' }, (socket) =>
+      socket.once('data', () => socket.end('back')),
+    )
     await accepted()
     const { readable, writable } = Duplex.toWeb(client)
     const writer = writable.getWriter()
@@ -180,7 +187,7 @@ const reading = [
     let text = ''
     for await (const chunk of readable) text += Buffer.from(/** @type {Uint8Array} */ (chunk))
     clientLog.note(`heard ${text}`)
-    await clientLog.saw('close')
+    await closed()
   }),
 ]
 
@@ -335,7 +342,9 @@ const waiting = [
     clientLog.note(`${client.ref() === client} ${client.unref() === client} ${client.ref() === client}`)
     const socket = await accepted()
     for (const one of [client, socket]) {
-      clientLog.note(`${one.setNoDelay(false) === one} ${one.setKeepAlive(false) === one} ${one.ref() === one} ${one.unref() === one}`)
+      clientLog.note(
+        `${one.setNoDelay(false) === one} ${one.setKeepAlive(false) === one} ${one.ref() === one} ${one.unref() === one}`,
+      )
       one.ref()
     }
     client.end()

@@ -6,7 +6,6 @@ import { scene } from '../stage.mjs'
 
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
-
 export const opening = [
   scene('a word each way, and both end', async ({ pair }) => {
     const { client, clientLog, closed } = await pair({}, (socket) => socket.once('data', () => socket.write('from the server')))
@@ -61,8 +60,10 @@ export const opening = [
     await closed()
   }),
 
-  scene('a write after end before the connection', async ({ pair }) => {
-    const { client, clientLog } = await pair()
+  scene('a write after end before the connection', async ({ connect, listen, log }) => {
+    await listen(createServer((socket) => socket.on('error', () => {}).resume()))
+    const client = connect()
+    const clientLog = watch(log('client'), client)
     client.end('x')
     client.write('y', noting(clientLog, 'late'))
     await clientLog.saw('close')
@@ -193,12 +194,16 @@ export const opening = [
     await once(connect(), 'connect').catch(noting(clientLog, 'rejected'))
   }),
 
-  scene('the server has gone', async ({ connect, listen, log }) => {
-    const server = await listen(createServer())
-    await new Promise((resolve) => server.close(resolve))
-    const client = connect()
-    await watch(log('client'), client).saw('close')
-  }),
+  scene(
+    'the server has gone',
+    async ({ connect, listen, log }) => {
+      const server = await listen(createServer())
+      await new Promise((resolve) => server.close(resolve))
+      const client = connect()
+      await watch(log('client'), client).saw('close')
+    },
+    { needs: ['server'] },
+  ),
 
   scene('a signal that has aborted', async ({ connect, listen, log }) => {
     await listen(createServer())
