@@ -48,18 +48,22 @@ const undici = [
     await events.saw('disconnect')
   }),
 
-  scene('a client: the server closes the idle connection', async (stage) => {
-    const server = await serve(stage, (_, response) => response.end('ok'))
-    const client = new Client('http://guest', { connect: /** @type {never} */ (connector(stage)) })
-    const events = watchDispatcher(stage, client)
-    await (await client.request({ path: '/', method: 'GET' })).body.text()
-    await turn()
-    server.closeIdleConnections()
-    await events.saw('disconnect')
-    await (await client.request({ path: '/', method: 'GET' })).body.text()
-    await client.close()
-    await events.saw('disconnect', 2)
-  }),
+  scene(
+    'a client: the server closes the idle connection',
+    async (stage) => {
+      const server = await serve(stage, (_, response) => response.end('ok'))
+      const client = new Client('http://guest', { connect: /** @type {never} */ (connector(stage)) })
+      const events = watchDispatcher(stage, client)
+      await (await client.request({ path: '/', method: 'GET' })).body.text()
+      await turn()
+      server.closeIdleConnections()
+      await events.saw('disconnect')
+      await (await client.request({ path: '/', method: 'GET' })).body.text()
+      await client.close()
+      await events.saw('disconnect', 2)
+    },
+    { needs: ['server'] },
+  ),
 
   scene('a client: the server destroys the connection in the middle', async (stage) => {
     const log = stage.log('client')

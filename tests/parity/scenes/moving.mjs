@@ -8,6 +8,8 @@ import { scene } from '../stage.mjs'
 
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 const MEGABYTE = 1 << 20
+/** Longer than connecting takes. */
+const LATE_MS = 2_000
 
 const reading = [
   scene('read(n) on readable', async ({ pair }) => {
@@ -297,7 +299,7 @@ const waiting = [
   }),
 
   scene('the option timeout', async ({ pair }) => {
-    const { accepted, client, clientLog, closed } = await pair({ client: { timeout: 30 } })
+    const { accepted, client, clientLog, closed } = await pair({ client: { timeout: LATE_MS } })
     clientLog.note(`set | ${stateOf(client)}`)
     await accepted()
     await clientLog.saw('timeout')
@@ -307,7 +309,7 @@ const waiting = [
 
   scene('setTimeout before the connection, destroy in its listener', async ({ pair }) => {
     const { client, clientLog, closed } = await pair()
-    client.setTimeout(30)
+    client.setTimeout(LATE_MS)
     client.once('timeout', () => client.destroy())
     await clientLog.saw('timeout')
     await closed()
