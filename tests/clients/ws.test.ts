@@ -67,7 +67,7 @@ describe.each(allWays)('ws over $name', (kind) => {
 
   it('handshakeTimeout holds', async () => {
     server.removeAllListeners('upgrade')
-    server.on('upgrade', (_request, socket: Socket) => socket.resume())
+    server.on('upgrade', (_request, socket: Socket) => socket.on('end', () => socket.end()).resume())
     const socket = new WebSocket('ws://guest/', { agent: way.agent(), handshakeTimeout: 50 })
     expect(await event(socket, 'error')).toMatchObject({ message: expect.stringContaining('timed out') })
     await expect.poll(() => connections.size).toBe(0)
