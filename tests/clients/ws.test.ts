@@ -81,7 +81,9 @@ describe.each(ourWays)('ws over $name', (kind) => {
     const sockets = new WebSocketServer({ server })
     sockets.on('connection', (socket) => socket.on('message', (data) => socket.send(`you said ${data}`)))
     await using _bound = await bindServer(server, `unix:${way.path}`)
-    const socket = new WebSocket('ws://guest/', { createConnection: createConnection(way.address!, { halfClose: way.halfClose }) })
+    const socket = new WebSocket('ws://guest/', {
+      createConnection: createConnection(way.address!, { halfClose: way.halfClose }),
+    })
     await event(socket, 'open')
     const answer = event(socket, 'message')
     socket.send('hello')

@@ -107,7 +107,7 @@ function stop(handle: Handle | null): void {
   if (handle) handle.reading = false
 }
 
-/** A socket without a handle waits from here on as one that connects. */
+/** A socket without a handle waits from here on as a socket that connects. */
 export function setConnecting(socket: Socket): void {
   internalsOf(socket).connecting = true
 }
