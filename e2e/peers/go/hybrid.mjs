@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, hybridProfiles, listenHybrid } from '@upcall/vsock'
 import { serve } from '../../guest/peers-go/streams.mjs'
-import { dialWith, ends, startForward, testConn } from './run.mjs'
+import { CONN_TESTS, dialWith, ends, startForward, testConn } from './run.mjs'
 
 const PORT = 5000
 const BYTES = 1 << 20
@@ -51,7 +51,9 @@ async function library(scene, { profile, halfClose }) {
   const path = join(folder, 'vsock')
   const hybrid = await listenHybrid({ path, profile, halfClose, route: () => connect({ transport: 'unix', path: guest.path }) })
   try {
-    await checks.check(`firecracker-go-sdk dials listenHybrid, ${nameOf({ profile, halfClose })}`, () => exercise(scene, halfClose))
+    await checks.check(`firecracker-go-sdk dials listenHybrid, ${nameOf({ profile, halfClose })}`, () =>
+      exercise(scene, halfClose),
+    )
   } finally {
     await hybrid.close()
   }
@@ -113,7 +115,7 @@ async function refusals({ checks, peer, folder, guest }) {
   })
 }
 
-/** Go's own tests of a connection: dialled by firecracker-go-sdk, accepted by Go's net behind `forward`. */
+/** Go's own tests of a connection: dialled by firecracker-go-sdk, accepted by Go's net at the end of `forward`. */
 async function connTests({ checks, folder, path }, tests, halfClose) {
   const behind = join(folder, 'accepted')
   const env = { UPCALL_DIAL: `hvsock:${path}:${PORT}`, UPCALL_LISTEN: `unix:${behind}` }
@@ -121,21 +123,28 @@ async function connTests({ checks, folder, path }, tests, halfClose) {
   const flags = ['--as-vmm', halfClose ? '--half-close' : '--no-half-close']
   const forward = await startForward(...flags, `hvsock://${path}:${PORT}`, `unix:${behind}`)
   try {
-    await checks.check(`nettest.TestConn/BasicIO through forward --as-vmm, ${ways}: no waiting for a dialer that has closed`, async () => {
-      await testConn(tests, env, ['BasicIO'])
-      const [{ outcome, sent, error }] = await ends(forward, 1)
-      assert.deepEqual({ outcome, sent, error }, { outcome: 'ok', sent: BYTES, error: undefined })
-    })
-    await checks.check(`nettest.TestConn through forward --as-vmm, ${ways}: all eleven`, () => testConn(tests, env))
-    const swapped = { ...env, UPCALL_SWAP: '1' }
-    await checks.check(`nettest.TestConn the other way round, ${ways}: all eleven`, () => testConn(tests, swapped))
+    await checks.check(
+      `nettest.TestConn/BasicIO through forward --as-vmm, ${ways}: no waiting for a dialer that has closed`,
+      async () => {
+        await testConn(tests, env, ['BasicIO'])
+        const [{ outcome, sent, error }] = await ends(forward, 1)
+        assert.deepEqual({ outcome, sent, error }, { outcome: 'ok', sent: BYTES, error: undefined })
+      },
+    )
+    for (const [way, swap] of Object.entries({ 'the dialer first': '0', 'the listener first': '1' })) {
+      await checks.check(`nettest.TestConn through forward --as-vmm, ${ways}, ${way}: all eleven`, async () => {
+        await testConn(tests, { ...env, UPCALL_SWAP: swap })
+        // Nothing is left of them.
+        await ends(forward, CONN_TESTS.length)
+      })
+    }
   } finally {
     await forward.stop()
     rmSync(path, { force: true })
   }
 }
 
-/** Two of them, one behind the other: the first dials a hybrid socket itself, and cannot tell it of an end but by closing. */
+/** Two of them, one after the other: the first dials a hybrid socket itself, and cannot tell it of an end but by closing. */
 async function chained({ checks, folder, path }, tests) {
   const [second, behind] = [join(folder, 'second'), join(folder, 'accepted')]
   const forwards = []
