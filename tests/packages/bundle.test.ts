@@ -73,10 +73,12 @@ const withWebpack =
   }
 
 /** What the program prints in a folder that has nothing but the bundler's output, and what was copied to it. */
-async function start(file: string, env: Record<string, string> = {}): Promise<string> {
+const start = (file: string, env: Record<string, string> = {}) => startWith([process.execPath, file], env)
+
+async function startWith([command, ...argv]: [string, ...string[]], env: Record<string, string> = {}): Promise<string> {
   // The tests themselves go without the addon.
   const { UPCALL_VSOCK_ADDON: _, ...rest } = process.env
-  const { stdout } = await run(process.execPath, [file], { cwd: tmpdir(), env: { ...rest, ...env }, timeout: 20_000 })
+  const { stdout } = await run(command, argv, { cwd: tmpdir(), env: { ...rest, ...env }, timeout: 60_000 })
   return stdout.trim()
 }
 
@@ -99,7 +101,7 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(scratch, { recursive: true }))
 
-describe.runIf(addon)('a program that is bundled', { timeout: 60_000 }, () => {
+describe.runIf(addon)('a program that is bundled', { timeout: 180_000 }, () => {
   test.each<[string, Bundle]>([
     ['esbuild, as a module', withEsbuild('esm')],
     ['esbuild, as CommonJS', withEsbuild('cjs')],
@@ -137,16 +139,27 @@ describe.runIf(addon)('a program that is bundled', { timeout: 60_000 }, () => {
     expect(readFileSync(file, 'utf8')).toMatch(/from ?["']@upcall\/vsock["']/)
     expect(await start(file)).toBe(`loaded ${join(installed, prebuild)}`)
   })
-})
 
-test.each(['import', 'require'])('the files of the addon are exported to %s', async (how) => {
-  const name = `@upcall/vsock/${prebuild}`
-  const ask =
-    how === 'import' ? `fileURLToPath(import.meta.resolve('${name}'))` : `createRequire(import.meta.url).resolve('${name}')`
-  const file = join(project, `${how}.mjs`)
-  writeFileSync(
-    file,
-    `import { createRequire } from 'node:module'\nimport { fileURLToPath } from 'node:url'\nconsole.log(${ask})\n`,
-  )
-  expect(await start(file)).toBe(join(installed, prebuild))
+  test.each(['import', 'require'])('may name the files of the addon to %s', async (how) => {
+    const name = `@upcall/vsock/${prebuild}`
+    const ask =
+      how === 'import' ? `fileURLToPath(import.meta.resolve('${name}'))` : `createRequire(import.meta.url).resolve('${name}')`
+    const file = join(project, `${how}.mjs`)
+    writeFileSync(
+      file,
+      `import { createRequire } from 'node:module'\nimport { fileURLToPath } from 'node:url'\nconsole.log(${ask})\n`,
+    )
+    expect(await start(file)).toBe(join(installed, prebuild))
+  })
+
+  // An older Node needs another program that puts the bundle into it.
+  test.runIf(Number.parseInt(process.versions.node, 10) >= 26)('into one executable loads the addon beside that', async () => {
+    const folder = dirname(await deploy(withEsbuild('cjs')))
+    const [config, output] = [join(folder, 'sea.json'), join(folder, 'server')]
+    writeFileSync(config, JSON.stringify({ main: join(folder, 'server.cjs'), output, disableExperimentalSEAWarning: true }))
+    await run(process.execPath, ['--build-sea', config])
+    expect(await startWith([output])).toContain(`copy node_modules/@upcall/vsock/${prebuild} to ${join(folder, prebuild)}, `)
+    cpSync(addon!, join(folder, prebuild), { recursive: true })
+    expect(await startWith([output])).toBe(`loaded ${join(folder, prebuild)}`)
+  })
 })
