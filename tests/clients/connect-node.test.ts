@@ -1,13 +1,11 @@
 // @connectrpc/connect-node over HTTP/2 and HTTP/1.1, and over restarts of the server.
-import { create, createFileRegistry, type GenService } from '@bufbuild/protobuf'
-import { FileDescriptorProtoSchema, file_google_protobuf_wrappers, StringValueSchema } from '@bufbuild/protobuf/wkt'
-import { Code, type ConnectRouter, createClient, type Transport } from '@connectrpc/connect'
-import {
-  connectNodeAdapter,
-  createConnectTransport,
-  createGrpcTransport,
-} from '@connectrpc/connect-node'
+
 import http2 from 'node:http2'
+import { create, createFileRegistry } from '@bufbuild/protobuf'
+import type { GenService } from '@bufbuild/protobuf/codegenv2'
+import { FileDescriptorProtoSchema, file_google_protobuf_wrappers, type StringValueSchema } from '@bufbuild/protobuf/wkt'
+import { Code, type ConnectRouter, createClient, type Transport } from '@connectrpc/connect'
+import { connectNodeAdapter, createConnectTransport, createGrpcTransport } from '@connectrpc/connect-node'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { allWays, type Way } from '../support/ways.js'
 
@@ -31,8 +29,7 @@ const Echo = registry.getService('test.Echo') as GenService<{
   say: { methodKind: 'unary'; input: typeof StringValueSchema; output: typeof StringValueSchema }
 }>
 
-const routes = (router: ConnectRouter) =>
-  router.service(Echo, { say: (request) => ({ value: `you said ${request.value}` }) })
+const routes = (router: ConnectRouter) => router.service(Echo, { say: (request) => ({ value: `you said ${request.value}` }) })
 
 async function say(transport: Transport, value: string): Promise<string> {
   return (await createClient(Echo, transport).say({ value }, { timeoutMs: 10_000 })).value

@@ -1,7 +1,8 @@
 // http.Agent and VsockAgent, side by side: what Node's client does over `net`, it has to do over every address.
 import { readdirSync } from 'node:fs'
 import http from 'node:http'
-import net, { type Socket } from 'node:net'
+import type net from 'node:net'
+import type { Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { allWays, type Way } from '../support/ways.js'
 
@@ -155,7 +156,9 @@ describe.each(allWays)('an agent over $name', (kind) => {
     })
     const agent = agentWith({ keepAlive: true })
     const request = http.get({ host: 'guest', agent, headers: { connection: 'upgrade', upgrade: 'echo' } })
-    const socket = await new Promise<net.Socket>((resolve) => request.once('upgrade', (_response, given) => resolve(given as net.Socket)))
+    const socket = await new Promise<net.Socket>((resolve) =>
+      request.once('upgrade', (_response, given) => resolve(given as net.Socket)),
+    )
     const echoed = new Promise((resolve) => socket.once('data', resolve))
     socket.write('hello')
     expect(String(await echoed)).toBe('hello')

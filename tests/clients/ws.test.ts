@@ -67,7 +67,7 @@ describe.each(allWays)('ws over $name', (kind) => {
 
   it('handshakeTimeout holds', async () => {
     server.removeAllListeners('upgrade')
-    server.on('upgrade', (_request, socket: Socket) => socket.resume())
+    server.on('upgrade', (_request, socket: Socket) => socket.on('end', () => socket.end()).resume())
     const socket = new WebSocket('ws://guest/', { agent: way.agent(), handshakeTimeout: 50 })
     expect(await event(socket, 'error')).toMatchObject({ message: expect.stringContaining('timed out') })
     await expect.poll(() => connections.size).toBe(0)
@@ -81,7 +81,9 @@ describe.each(ourWays)('ws over $name', (kind) => {
     const sockets = new WebSocketServer({ server })
     sockets.on('connection', (socket) => socket.on('message', (data) => socket.send(`you said ${data}`)))
     await using _bound = await bindServer(server, `unix:${way.path}`)
-    const socket = new WebSocket('ws://guest/', { createConnection: createConnection(way.address!, { halfClose: way.halfClose }) })
+    const socket = new WebSocket('ws://guest/', {
+      createConnection: createConnection(way.address!, { halfClose: way.halfClose }),
+    })
     await event(socket, 'open')
     const answer = event(socket, 'message')
     socket.send('hello')

@@ -3,7 +3,7 @@ import http from 'node:http'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { connect, type CreateSocketOptions, createSocket, listenHybrid, VsockAgent } from '@upcall/vsock'
+import { type CreateSocketOptions, connect, createSocket, listenHybrid, VsockAgent } from '@upcall/vsock'
 
 // The ways to reach a server that listens on a Unix socket: by `net` alone, which is the control, and by each kind of address.
 

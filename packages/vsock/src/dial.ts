@@ -1,4 +1,5 @@
 import { Socket } from 'node:net'
+import { withShortPath } from '@upcall/foundation/long-path'
 import type { Address, HvsockAddress, UnixAddress, VsockAddress } from './address.js'
 import { connectError, refusedByVmm, VsockError } from './errors.js'
 import { connectCommand, parseReply } from './handshake.js'
@@ -78,7 +79,11 @@ function dialUnix(address: HvsockAddress | UnixAddress, { signal, life }: DialOp
     if (signal.aborted) return onAbort()
     signal.addEventListener('abort', onAbort)
     carrier.on('connect', onConnect).on('error', onError)
-    carrier.connect(address.path)
+    try {
+      withShortPath(address.path, (path) => carrier.connect(path))
+    } catch (error) {
+      fail(connectError(address, error))
+    }
   })
 }
 

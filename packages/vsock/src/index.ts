@@ -15,16 +15,7 @@ export { type CreateSocketOptions, createSocket } from './create-socket.js'
 export { watchPeer } from './ends.js'
 export * from './entry/address.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
-export {
-  type AddressOf,
-  type ConnectorCallback,
-  type ConnectorOptions,
-  type CreateConnection,
-  connector,
-  createConnection,
-  type RequestTarget,
-  VsockAgent,
-} from './http.js'
+export * from './http/index.js'
 export {
   type HybridProfile,
   type HybridServer,
