@@ -101,18 +101,18 @@ export async function connect(address: Address | string, options: ConnectOptions
  *
  * @throws {RangeError}
  */
-function checkDestination(remote: Address): void {
+export function checkDestination(remote: Address): void {
   if (remote.transport === 'vsock' && (remote.cid === Cid.any || remote.port === PORT_ANY))
     wrongValue('address', 'one CID and one port, not any', formatAddress(remote))
 }
 
-interface Plan {
+export interface Plan {
   readonly timeoutMs: number
   readonly retry: (Backoff & { readonly attemptTimeoutMs: number }) | undefined
 }
 
 /** @throws {RangeError} or {TypeError} for an option that is wrong. */
-function planOf(options: ConnectOptions): Plan {
+export function planOf(options: ConnectOptions): Plan {
   checkObject('options', options)
   const { signal, clock, timeoutMs, retry } = options
   checkSignal(signal)
