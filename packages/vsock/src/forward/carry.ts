@@ -1,12 +1,12 @@
 import type { Duplex } from 'node:stream'
 import { onAbort } from '@upcall/foundation/abort'
 import type { Clock } from '@upcall/foundation/clock'
-import { show } from '@upcall/foundation/show'
+import { type Bounds, bounded } from '@upcall/foundation/wait'
 import type { ConnectOptions } from '../connect.js'
 import { VsockError } from '../errors.js'
 import { relay, type Side, socketEnd } from '../relay/index.js'
 import { dialEndpoint } from './dial.js'
-import { type Endpoint, type EndpointInit, formatEndpoint } from './endpoint.js'
+import { type EndpointInit, formatEndpoint, toEndpoint } from './endpoint.js'
 import type { Incoming } from './listener.js'
 
 /** One connection of a forwarder. */
@@ -50,6 +50,8 @@ export interface ForwardEnd {
 export interface CarryOptions {
   readonly to: ForwardTarget
   readonly connecting: ConnectOptions
+  /** The time for connecting. */
+  readonly connectMs: number
   readonly lingerMs: number | undefined
   readonly clock: Clock
   /** Ends what is connected. */
@@ -113,16 +115,45 @@ interface Found {
   readonly what: string
 }
 
-async function find(connection: ForwardedConnection, { to, connecting }: CarryOptions): Promise<Found> {
-  const given = typeof to === 'function' ? await to(connection) : to
+async function find(connection: ForwardedConnection, options: CarryOptions): Promise<Found> {
+  const { to, connecting } = options
+  const given = typeof to === 'function' ? await ask(to, connection, options) : to
   if (isDuplex(given)) return { target: { socket: given, halfClose: halfCloseOf(given) }, what: 'its stream' }
-  if (typeof given !== 'string' && (typeof given !== 'object' || given === null))
-    throw new TypeError(`to: must return a Duplex or an address, got ${show(given)}`)
   const target = await dialEndpoint(given, { ...connecting, signal: connection.signal })
-  return { target, what: typeof given === 'string' ? given : formatEndpoint(given as Endpoint) }
+  return { target, what: typeof given === 'string' ? given : formatEndpoint(toEndpoint(given)) }
 }
 
-function isDuplex(given: Duplex | EndpointInit): given is Duplex {
+type Asked = Duplex | EndpointInit
+
+/** Within the time for connecting. A function that is still busy then may give its stream to nobody. */
+function ask(
+  to: (connection: ForwardedConnection) => Asked | Promise<Asked>,
+  connection: ForwardedConnection,
+  { connectMs, clock }: CarryOptions,
+): Promise<Asked> {
+  const bounds: Bounds = {
+    timeoutMs: connectMs,
+    signal: connection.signal,
+    clock,
+    late: () => lateError(connectMs),
+    aborted: givenUpError,
+  }
+  return bounded(bounds, (resolve, reject) => {
+    let over = false
+    // Inside a promise, so that throwing counts as rejecting.
+    Promise.resolve()
+      .then(() => to(connection))
+      .then((given) => {
+        if (over && isDuplex(given)) given.on('error', () => {}).destroy()
+        resolve(given)
+      }, reject)
+    return () => {
+      over = true
+    }
+  })
+}
+
+function isDuplex(given: Asked): given is Duplex {
   return typeof given === 'object' && given !== null && 'pipe' in given
 }
 
@@ -131,10 +162,29 @@ function halfCloseOf(stream: Duplex & { halfClose?: unknown }): boolean {
   return stream.halfClose !== false
 }
 
+function lateError(ms: number): VsockError {
+  return new VsockError({
+    code: 'ETIMEDOUT',
+    op: 'forward',
+    what: `the function of the caller gave no stream within ${Math.round(ms)} ms`,
+    next: 'Allow more time with timeoutMs.',
+  })
+}
+
+function givenUpError(reason: unknown): VsockError {
+  return new VsockError({
+    code: 'ABORTED',
+    op: 'forward',
+    what: 'given up before there was a stream for it',
+    next: 'The cause says whether its peer has left or the forwarder was closed.',
+    cause: reason,
+  })
+}
+
 function leftError(what: string, reason: unknown): VsockError {
   return new VsockError({
     code: 'ABORTED',
-    op: 'relay',
+    op: 'forward',
     what: `the peer closed before ${what} was connected`,
     next: 'Nothing was sent.',
     cause: reason,
@@ -144,7 +194,7 @@ function leftError(what: string, reason: unknown): VsockError {
 function cutError(reason: unknown): VsockError {
   return new VsockError({
     code: 'ABORTED',
-    op: 'relay',
+    op: 'forward',
     what: 'the forwarder was closed',
     next: 'What was on its way may be lost.',
     cause: reason,

@@ -86,7 +86,8 @@ interface Plan {
   readonly to: ForwardTarget
   readonly max: number
   readonly graceMs: number
-  readonly handshakeTimeoutMs: number
+  /** The time for connecting. */
+  readonly connectMs: number
   readonly clock: Clock
 }
 
@@ -104,7 +105,7 @@ function planForward(from: Endpoint, to: ForwardTarget, options: ForwardOptions)
     to: typeof to === 'function' ? to : destination(to),
     max: integer('max', max ?? DEFAULT_MAX, { min: 1 }),
     graceMs: graceMs === 0 ? 0 : duration('graceMs', graceMs, 0),
-    handshakeTimeoutMs: timeoutMs,
+    connectMs: timeoutMs,
     clock,
   }
 }
@@ -138,13 +139,13 @@ export class Forwarder extends EventEmitter<ForwarderEvents> implements AsyncDis
 
   /** @internal Made by `forward`. */
   static async open(from: Endpoint, plan: Plan): Promise<Forwarder> {
-    const { options, handshakeTimeoutMs } = plan
+    const { options, connectMs } = plan
     let forwarder: Forwarder | undefined
     const listener = await listenEndpoint(
       from,
       {
         ...options,
-        handshakeTimeoutMs,
+        handshakeTimeoutMs: connectMs,
         onRefused: (refusal) => void forwarder?.emit('refused', refusal),
         onError: (error) => void (forwarder && forwarder.listenerCount('error') > 0 && forwarder.emit('error', error)),
       },
@@ -206,11 +207,11 @@ export class Forwarder extends EventEmitter<ForwarderEvents> implements AsyncDis
   async #serve(incoming: Incoming): Promise<void> {
     const { signal, release } = follow(incoming.signal, this.#closing.signal)
     const connection: ForwardedConnection = { id: ++this.#last, remote: incoming.remote, signal }
-    const { options, to, clock } = this.#plan
+    const { options, to, connectMs, clock } = this.#plan
     const { lingerMs } = options
     const cut = this.#cut.signal
     callBack(() => this.emit('connection', connection))
-    const end = await carry(incoming, connection, { to, connecting: connectingOf(options), lingerMs, clock, cut })
+    const end = await carry(incoming, connection, { to, connectMs, connecting: connectingOf(options), lingerMs, clock, cut })
     release()
     callBack(() => this.emit('closed', connection, end))
   }
@@ -218,11 +219,11 @@ export class Forwarder extends EventEmitter<ForwarderEvents> implements AsyncDis
   async #shut(reason: unknown): Promise<void> {
     // In the next microtask, so that whatever is done here meets a #closed that is set.
     await undefined
+    this.#admission.stop()
     this.#closing.abort(reason)
     try {
       await this.#listener.stop()
     } finally {
-      this.#admission.stop()
       const idle = this.#admission.idle()
       await this.#grace(idle)
       this.closeAllConnections()

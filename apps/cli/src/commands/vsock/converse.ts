@@ -169,7 +169,7 @@ export function forwardReport(end: ForwardEnd, peer: string, { remote }: Forward
 
 /** The peer left before there was a connection for it. */
 function isLeft(error: unknown): error is VsockError {
-  return isVsockError(error) && error.op === 'relay'
+  return isVsockError(error) && error.op === 'forward'
 }
 
 function leftReport({ code, what, next }: VsockError, remote: string): StreamReport {
