@@ -1,4 +1,5 @@
 import type { Clock } from '@upcall/foundation/clock'
+import { withShortPath } from '@upcall/foundation/long-path'
 import type { Address, HvsockAddress, UnixAddress } from './address.js'
 import { connectError, refusedByVmm, VsockError } from './errors.js'
 import { connectCommand, parseReply } from './handshake.js'
@@ -68,7 +69,11 @@ function dialUnix(address: HvsockAddress | UnixAddress, options: DialOptions): P
     if (signal.aborted) return onAbort()
     signal.addEventListener('abort', onAbort)
     socket.on('connect', onConnect).on('error', onError)
-    socket.connect(address.path)
+    try {
+      withShortPath(address.path, (path) => socket.connect(path))
+    } catch (error) {
+      fail(connectError(address, error))
+    }
   })
 }
 

@@ -44,7 +44,7 @@ export interface RouteContext {
 }
 
 export interface ListenHybridOptions extends BindOptions {
-  /** Path of the Unix socket, at most 107 bytes. */
+  /** Path of the Unix socket. */
   path: string
   /**
    * Finds the guest's end of `port`, ready for use. After `undefined`, a rejection or a deadline that has passed, the server closes
