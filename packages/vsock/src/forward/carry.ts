@@ -125,7 +125,7 @@ async function find(connection: ForwardedConnection, options: CarryOptions): Pro
 
 type Asked = Duplex | EndpointInit
 
-/** Within the time for connecting. A function that is still busy then may give its stream to nobody. */
+/** Within the time for connecting. A stream that comes later is closed. */
 function ask(
   to: (connection: ForwardedConnection) => Asked | Promise<Asked>,
   connection: ForwardedConnection,

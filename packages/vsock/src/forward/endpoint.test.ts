@@ -39,6 +39,6 @@ test.each([
   [{ transport: 'udp', port: 1 }, /the transport is unknown/],
 ])('%o is refused', (given, message) => expect(() => toEndpoint(given as EndpointInit)).toThrow(message))
 
-test('tcp is no address of connect', async () => {
+test('connect does not take tcp', async () => {
   await expect(connect('tcp:80')).rejects.toMatchObject({ code: 'ERR_INVALID_ADDRESS' })
 })

@@ -302,7 +302,7 @@ describe('how a connection ends', () => {
     expect(await over()).toMatchObject({ outcome: 'indeterminate', side: 'from', sent: 1, error: { code: 'ECONNRESET' } })
   })
 
-  it('a source that has closed is not waited for, and one that has ended its direction is', async () => {
+  it('a source that has closed is not waited for; after the end of one direction the other goes on', async () => {
     let answers = (_text: string) => {}
     await guest((socket) => {
       answers = (text) => void socket.end(text)
@@ -486,7 +486,7 @@ describe('its end', () => {
     expect(told.ends[0]?.error?.cause).toBe(reason)
   })
 
-  it('connections that wait are refused when it closes, and that is no refusal', async () => {
+  it('connections that wait are closed with it, without an event', async () => {
     const { forwarder, told } = await forwarding(`unix:${dir}/near`, () => new Promise<Duplex>(() => {}), { max: 1 })
     await dialUnix()
     const second = await dialUnix()
