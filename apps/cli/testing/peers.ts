@@ -5,7 +5,16 @@ import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
-import { connect, type HybridServer, listen, listenHybrid, type VsockServer, type VsockSocket } from '@upcall/vsock'
+import {
+  type Address,
+  type ConnectOptions,
+  connect as connectTo,
+  type HybridServer,
+  listen,
+  listenHybrid,
+  type VsockServer,
+  type VsockSocket,
+} from '@upcall/vsock'
 import { afterEach, beforeEach } from 'vitest'
 import { type Running, start } from './harness.js'
 
@@ -35,9 +44,14 @@ export async function serving(argv: string[], stdin?: Readable): Promise<Running
   return { ...running, address: /(?:listening on |"address":")([^\s,"]+)/.exec(said)?.[1] ?? said }
 }
 
+/** A peer that goes on after the other end has ended. */
+export function connect(address: Address | string, options: ConnectOptions = {}): Promise<VsockSocket> {
+  return connectTo(address, { allowHalfOpen: true, ...options })
+}
+
 /** A server that does this with each connection. */
 export async function server(address: string, serve: (socket: VsockSocket) => unknown): Promise<VsockServer> {
-  const listening = await listen(address)
+  const listening = await listen(address, { allowHalfOpen: true })
   listening.on('connection', (socket) => {
     socket.on('error', () => {})
     serve(socket)

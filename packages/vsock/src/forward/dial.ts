@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
-import { type ConnectOptions, connect } from '../connect.js'
+import { connect } from '../connect.js'
+import type { ConnectOptions } from '../plan.js'
 import { type EndpointInit, toEndpoint } from './endpoint.js'
 import { dialTcp } from './tcp.js'
 
@@ -10,13 +11,16 @@ export interface DialledStream {
 }
 
 /**
- * `connect`, for TCP, too. Resolves after any handshake. Both directions end by themselves: the peer's end does not end the socket.
+ * `connect`, for TCP, too, with `allowHalfOpen: true`. Resolves after any handshake.
  *
  * @throws {AddressError}, {RangeError} or {TypeError} for an argument that is wrong; {VsockError} as `connect` does; {TcpError}.
  */
-export async function dialEndpoint(endpoint: EndpointInit, options: ConnectOptions = {}): Promise<DialledStream> {
+export async function dialEndpoint(
+  endpoint: EndpointInit,
+  options: Omit<ConnectOptions, 'allowHalfOpen'> = {},
+): Promise<DialledStream> {
   const remote = toEndpoint(endpoint)
   if (remote.transport === 'tcp') return { socket: await dialTcp(remote, options), halfClose: true }
-  const socket = await connect(remote, options)
+  const socket = await connect(remote, { ...options, allowHalfOpen: true })
   return { socket, halfClose: socket.halfClose }
 }

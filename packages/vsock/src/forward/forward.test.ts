@@ -62,7 +62,7 @@ async function forwarding(
 }
 
 async function guest(serve: (socket: VsockSocket) => unknown, address = `unix:${dir}/guest`): Promise<VsockServer> {
-  const server = await listen(address)
+  const server = await listen(address, { allowHalfOpen: true })
   server.on('connection', (socket) => {
     socket.on('error', () => {})
     serve(socket)

@@ -72,7 +72,7 @@ export async function listenEndpoint(
     return { ...listener, close: listener.stop }
   }
   if (local.transport === 'hvsock' && asVmm) return listenAsVmm(local.path, local.port, options, onIncoming)
-  const server = await listen(local, options)
+  const server = await listen(local, { ...options, allowHalfOpen: true })
   server.on('connection', (socket) => onIncoming(incomingOf(socket, socket.halfClose, remoteOf(socket)))).on('error', onError)
   const stop = () => server.close()
   return { address: server.address, stop, close: stop }

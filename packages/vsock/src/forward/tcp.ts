@@ -2,7 +2,7 @@ import { createServer, Socket } from 'node:net'
 import { backoffDelay } from '@upcall/foundation/backoff'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { type Bounds, bounded } from '@upcall/foundation/wait'
-import { type ConnectOptions, planOf } from '../connect.js'
+import { type ConnectOptions, planOf } from '../plan.js'
 import type { TcpAddress } from './endpoint.js'
 import { isTcpError, TcpError } from './tcp-error.js'
 
