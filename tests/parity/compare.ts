@@ -16,7 +16,7 @@ function overControl(scene: Scene): Promise<Record<string, string[]>> {
 
 /** Tests that a transport does in each scene what the control does, but for the listed differences. */
 export function compare(transport: Transport, groups: Groups): void {
-  describe.concurrent(transport.name, () => {
+  describe(transport.name, () => {
     for (const [group, scenes] of Object.entries(groups))
       for (const scene of scenes.filter(({ needs }) => needs.every((need) => transport.traits.includes(need)))) {
         const name = `${group}: ${scene.name}`
@@ -31,7 +31,7 @@ export function compare(transport: Transport, groups: Groups): void {
           const seen = await play(scene, transport, lingerMs === undefined ? {} : { lingerMs })
           expect(textOf(seen)).toBe(textOf(expected(name, transport.traits, theirs)))
         }
-        if (scene.alone) it.sequential(name, test)
+        if (scene.alone) it(name, test)
         else it.concurrent(name, test)
       }
   })

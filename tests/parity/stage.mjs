@@ -31,11 +31,12 @@ const LINGER_MS = 10_000
  * @property {(stage: Stage) => Promise<unknown>} play
  * @property {readonly string[]} needs traits without which a transport has no such scene
  * @property {boolean} alone counts what belongs to the whole process
+ * @property {number | undefined} lingerMs for a scene that has no peer that ends, and shows nothing of that
  */
 
-/** @param {string} name @param {Scene['play']} play @param {{ needs?: string[], alone?: boolean }} [more] @returns {Scene} */
-export function scene(name, play, { needs = [], alone = false } = {}) {
-  return { name, play, needs, alone }
+/** @param {string} name @param {Scene['play']} play @param {{ needs?: string[], alone?: boolean, lingerMs?: number }} [more] @returns {Scene} */
+export function scene(name, play, { needs = [], alone = false, lingerMs } = {}) {
+  return { name, play, needs, alone, lingerMs }
 }
 
 export class Stage {
@@ -141,7 +142,7 @@ export class Stage {
  * @param {Scene} scene @param {Transport} transport @param {{ deadlineMs?: number, lingerMs?: number }} [options]
  * @returns {Promise<Record<string, string[]>>} the log of each end
  */
-export async function play(scene, transport, { deadlineMs = DEADLINE_MS, lingerMs = LINGER_MS } = {}) {
+export async function play(scene, transport, { deadlineMs = DEADLINE_MS, lingerMs = scene.lingerMs ?? LINGER_MS } = {}) {
   const place = await transport.open(lingerMs)
   const stage = new Stage(place)
   /** @type {NodeJS.Timeout | undefined} */

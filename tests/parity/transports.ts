@@ -16,7 +16,7 @@ import {
 } from '@upcall/vsock'
 import type { Place, Transport } from './stage.mjs'
 
-// Each of them gives a scene the one line that connects and the one that listens.
+// Each of them gives a scene the line that connects and the line that listens.
 
 const GUEST_PORT = 80
 
@@ -36,27 +36,6 @@ export const control: Transport = {
       connect: (options) => net.connect({ ...options, path: path('socket') }),
       listen: (server) => new Promise<void>((resolve) => server.listen(path('socket'), resolve)),
       close: async () => remove(),
-    }
-  },
-}
-
-/** Node's own, too. Where it differs from the control, ours may do as either does. */
-export const tcp: Transport = {
-  name: 'net over TCP',
-  traits: ['server', 'tcp'],
-  async open() {
-    // Nothing listens there.
-    let port = 1
-    return {
-      connect: (options) => net.connect({ ...options, host: '127.0.0.1', port }),
-      listen: (server) =>
-        new Promise<void>((resolve) =>
-          server.listen(0, '127.0.0.1', () => {
-            port = (server.address() as net.AddressInfo).port
-            resolve()
-          }),
-        ),
-      close: async () => {},
     }
   },
 }

@@ -280,7 +280,7 @@ export const requests = [
     { needs: ['server'] },
   ),
 
-  scene('a request that is no HTTP', async (stage) => {
+  scene('a malformed request', async (stage) => {
     const { server } = await serve(stage, () => {})
     server.on('clientError', (error, socket) => {
       stage.log('server').note(`clientError ${codeOf(error)}`)

@@ -145,7 +145,7 @@ export const counting = [
         rounds.note(`${live.size} live, ${Math.max(0, (await settled(before)) - before)} descriptors more`)
       }
     },
-    { alone: true, needs: ['server'] },
+    { alone: true, needs: ['server'], lingerMs: 200 },
   ),
 
   scene(
@@ -168,7 +168,7 @@ export const counting = [
   ),
 
   scene(
-    'a thousand sockets that nobody accepts',
+    'a thousand sockets where nothing listens',
     async ({ connect, log }) => {
       const before = await settled()
       const rounds = log('rounds')
