@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import type { VsockAddress } from './address.js'
 import { withHandle } from './conceal.js'
 
 // A net.Socket and the handle below it, which libuv reads and writes. Node offers no way to give a socket its handle later than its
@@ -18,6 +19,17 @@ interface Internals {
 }
 
 const internalsOf = (socket: Socket) => socket as unknown as Internals
+
+/** A connection after any handshake, in a socket that is not the caller's. Its handle is to be moved before the event loop turns. */
+export interface Dialled {
+  readonly carrier: Socket
+  /** Over AF_VSOCK: the address that the peer sees. */
+  readonly local?: VsockAddress | undefined
+  /** The bytes after the handshake that have come in already. The guest may speak first. */
+  readonly greeting: Buffer
+  /** What the handshake took of the bytes that came in. */
+  readonly replyBytes: number
+}
 
 /**
  * Moves the handle of a connected socket to a socket that has none. The bytes that `from` has read and not given out are the caller's
@@ -76,7 +88,7 @@ function stop(handle: Handle | null): void {
   if (handle) handle.reading = false
 }
 
-/** A socket without a handle waits from here on as one that connects. */
+/** A socket without a handle waits from here on as a connecting socket does. */
 export function setConnecting(socket: Socket): void {
   internalsOf(socket).connecting = true
 }

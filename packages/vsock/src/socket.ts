@@ -2,9 +2,8 @@ import { Socket, type SocketConstructorOpts } from 'node:net'
 import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
 import type { Address } from './address.js'
 import { concealing, isAsking, keepOpen, withHandle } from './conceal.js'
-import type { Dialled } from './dial.js'
 import { VsockError } from './errors.js'
-import { closingHandle, hasEnded, moveHandle, setConnecting, setHandle, tellConnected } from './handle.js'
+import { closingHandle, type Dialled, hasEnded, moveHandle, setConnecting, setHandle, tellConnected } from './handle.js'
 
 /** How long a peer may stay silent after `end()` on a transport without half-close. */
 export const DEFAULT_LINGER_MS = 5_000
