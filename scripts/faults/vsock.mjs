@@ -126,7 +126,12 @@ export default [
   ),
   vsock('giving up forgets the attempts', 'attempts.ts', '    attempts,\n    elapsedMs,\n    what', '    what'),
   vsock('failed attempts are silent', 'attempts.ts', 'tellFailure(remote, attempts, error, delayMs)', ''),
-  vsock('the end that came with the reply is lost', 'handle.ts', 'if (ended) socket.push(null)', ''),
+  vsock(
+    'what came with the reply is told before the connection',
+    'handle.ts',
+    "  socket.emit('connect')\n",
+    "  socket.push(greeting)\n  socket.emit('connect')\n",
+  ),
   vsock("the VMM's reply counts as read", 'socket.ts', ' - this[REPLY])', ')'),
   vsock('a socket that connects keeps the process alive', 'socket.ts', 'this[DIALLING]?.set(false)', ''),
   vsock('what connects outlives its socket', 'socket.ts', 'dialling.abandon(error)', ''),

@@ -199,14 +199,23 @@ describe('createSocket', () => {
     expect(await run(program)).toBe('mine uncaughtException\n')
   })
 
-  it.each(['hvsock', 'unix'])('%s: unref lets the process exit while it connects', async (transport) => {
-    await vmm((socket) => socket.resume())
+  it.each(['hvsock', 'unix'])('%s: unref() and ref() while it connects', async (transport) => {
+    await vmm((socket) => socket.resume().unref())
+    await turns()
+    const held = () => process.getActiveResourcesInfo().filter((each) => /Pipe|Timeout/.test(each)).length
+    const before = held()
     const address = transport === 'hvsock' ? `hvsock://${path}:52` : `unix:${path}.none`
-    const program = `
-      const { createSocket } = await import(${JSON.stringify(pathToFileURL(join(import.meta.dirname, '../dist/index.js')).href)})
-      process.on('exit', () => console.log('exit'))
-      createSocket(${JSON.stringify(address)}, { timeoutMs: 600_000, retry: true }).unref()`
-    expect(await run(program)).toBe('exit\n')
+    const socket = createSocket(address, {
+      timeoutMs: 600_000,
+      retry: { minDelayMs: 60_000, maxDelayMs: 60_000, attemptTimeoutMs: 600_000 },
+    })
+    closers.push(() => socket.destroy())
+    await turns()
+    expect(held()).toBeGreaterThan(before)
+    socket.unref()
+    expect(held()).toBe(before)
+    socket.ref()
+    expect(held()).toBeGreaterThan(before)
   })
 
   it('refuses bad arguments where they are written', () => {

@@ -45,12 +45,15 @@ export function createSocket(address: Address | string, options: CreateSocketOpt
     process.nextTick(() => void socket.destroy(abortedError('connect', remote, signal.reason)))
     return socket
   }
-  dialUntil(remote, plan, { signal: stop.signal, life, onRetry, vsock }).then(
-    (dialled) => {
-      if (!socket.destroyed) socket.finishDialling(dialled)
-      else dialled.carrier.on('error', () => {}).destroy()
-    },
-    (error: Error) => void socket.destroy(error),
-  )
+  dialUntil(remote, plan, { signal: stop.signal, life, onRetry, vsock })
+    .then((dialled) => {
+      try {
+        if (!socket.destroyed) return socket.finishDialling(dialled)
+      } finally {
+        // Without its handle, this closes nothing.
+        dialled.carrier.on('error', () => {}).destroy()
+      }
+    })
+    .catch((error: Error) => void socket.destroy(error))
   return socket
 }

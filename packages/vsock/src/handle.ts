@@ -15,7 +15,6 @@ interface Internals {
   connecting: boolean
   _handle: Handle | null
   _unrefTimer(): void
-  _readableState: { ended: boolean }
 }
 
 const internalsOf = (socket: Socket) => socket as unknown as Internals
@@ -32,8 +31,7 @@ export interface Dialled {
 }
 
 /**
- * Moves the handle of a connected socket to a socket that has none. The bytes that `from` has read and not given out are the caller's
- * to take before. `from` is closed afterwards.
+ * Moves the handle of a connected socket to a socket that has none. `from` must have given out all that it has read.
  *
  * @throws {Error} where a runtime does not keep its sockets as Node does.
  */
@@ -50,11 +48,10 @@ export function moveHandle(from: Socket, to: Socket): void {
     if (symbol.description === 'async_id_symbol')
       Object.assign(to, { [symbol]: (from as unknown as Record<symbol, unknown>)[symbol] })
   internalsOf(to)._handle = handle
-  from.on('error', () => {}).destroy()
 }
 
-/** What net.Socket does once it is connected. `greeting` has come in already; `ended` says whether EOF has, too. */
-export function tellConnected(socket: Socket, greeting: Buffer, ended: boolean): void {
+/** What net.Socket does once it is connected. `greeting` has come in already. */
+export function tellConnected(socket: Socket, greeting: Buffer): void {
   if (socket.destroyed) return
   const internals = internalsOf(socket)
   internals.connecting = false
@@ -63,14 +60,8 @@ export function tellConnected(socket: Socket, greeting: Buffer, ended: boolean):
   socket.emit('ready')
   if (socket.destroyed) return
   if (greeting.length > 0) socket.push(greeting)
-  if (ended) socket.push(null)
   // As net does it: this takes no bytes, it starts reading.
-  if (ended || !socket.isPaused()) socket.read(0)
-}
-
-/** Whether EOF has come in, be it read or not. */
-export function hasEnded(socket: Socket): boolean {
-  return internalsOf(socket)._readableState.ended
+  if (!socket.isPaused()) socket.read(0)
 }
 
 /** Stops a socket that has no taker yet from reading: its taker misses no event, and the kernel holds the sender back. */
