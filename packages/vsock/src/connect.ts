@@ -112,7 +112,7 @@ interface Plan {
 }
 
 /** @throws {RangeError} or {TypeError} for an option that is wrong. */
-function planOf(options: ConnectOptions): Plan {
+export function planOf(options: ConnectOptions): Plan {
   checkObject('options', options)
   const { signal, clock, timeoutMs, retry } = options
   checkSignal(signal)

@@ -2,8 +2,8 @@ import { brandOf, type ErrorFields, errnoOf, FieldError } from '@upcall/foundati
 import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
 
-/** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
-export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'relay'
+/** What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`. */
+export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'localCid' | 'relay'
 
 /**
  * Codes that mean the same on every transport:
@@ -70,7 +70,7 @@ export function isVsockError(value: unknown): value is VsockError {
 }
 
 /** The caller's signal has aborted. */
-export function abortedError(op: 'connect' | 'listen', address: Address, reason: unknown): VsockError {
+export function abortedError(op: 'connect' | 'listen' | 'pass', address: Address, reason: unknown): VsockError {
   return new VsockError({
     code: 'ABORTED',
     op,

@@ -1,6 +1,6 @@
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
-import { Cid, type VsockAddress } from '../address.js'
+import { type Address, Cid, type VsockAddress } from '../address.js'
 import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
 import { VsockSocket } from '../socket.js'
 import type { Binding, Descriptor } from './binding.js'
@@ -161,9 +161,10 @@ function addressOf(sockaddr: Uint8Array): VsockAddress {
   return Object.freeze({ transport: 'vsock', cid, port })
 }
 
-type Ends = { readonly local?: VsockAddress; readonly remote?: VsockAddress }
+type Ends = { readonly local?: Address; readonly remote?: Address }
 
-function needBinding(op: VsockOperation, ends: Ends): Binding {
+/** The addon. @throws {VsockError} `ENOTSUP` where there is none. */
+export function needBinding(op: VsockOperation, ends: Ends): Binding {
   try {
     return loadBinding()
   } catch (error) {
