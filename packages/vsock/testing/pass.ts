@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { constants, openSync } from 'node:fs'
 import { createServer, type Server, Socket } from 'node:net'
 import { join } from 'node:path'
-import type { Binding } from '../src/native/binding.js'
+import type { Binding, Descriptor } from '../src/native/binding.js'
 import { sockaddrUnix } from './addon.js'
 
 let names = 0
@@ -63,5 +63,51 @@ export class Guest {
   close(): Promise<void> {
     for (const socket of this.#open) socket.destroy()
     return new Promise((resolve) => this.#server.close(() => resolve()))
+  }
+}
+
+/** A dialer that sends what it is told, byte for byte, with descriptors beside it, and keeps what it hears. */
+export class RawDialer {
+  heard = ''
+  ended = false
+  readonly #binding: Binding
+  readonly #descriptor: Descriptor
+
+  constructor(binding: Binding, path: string) {
+    const name = Buffer.from(path)
+    const address = Buffer.alloc(2 + name.length + 1)
+    address.writeUInt16LE(binding.AF_UNIX, 0)
+    name.copy(address, 2)
+    this.#binding = binding
+    this.#descriptor = binding.socket(binding.AF_UNIX)
+    binding.connect(this.#descriptor, address)
+    binding.watch(this.#descriptor, binding.READABLE, () => this.#read())
+  }
+
+  send(text: string, ...fds: number[]): this {
+    const descriptors = fds.map((fd) => this.#binding.duplicate(fd))
+    this.#binding.send(this.#descriptor, Buffer.from(text, 'latin1'), descriptors)
+    for (const descriptor of descriptors) this.#binding.close(descriptor)
+    return this
+  }
+
+  end(): void {
+    this.#binding.shutdown(this.#descriptor)
+  }
+
+  close(): void {
+    this.#binding.close(this.#descriptor)
+  }
+
+  #read(): void {
+    try {
+      const got = this.#binding.receive(this.#descriptor, 4096)
+      if (got === undefined) return
+      this.heard += Buffer.from(got.bytes).toString('latin1')
+      this.ended ||= got.bytes.length === 0
+    } catch {
+      this.ended = true
+    }
+    if (this.ended) this.#binding.unwatch(this.#descriptor)
   }
 }

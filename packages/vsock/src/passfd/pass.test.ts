@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { addonIfBuilt, openDescriptors } from '../../testing/addon.js'
-import { Guest, makeFifo, openFifo, socketPair } from '../../testing/pass.js'
+import { FiredClock } from '../../testing/fired-clock.js'
+import { Guest, makeFifo, openFifo, RawDialer, socketPair } from '../../testing/pass.js'
 import { isVsockError } from '../errors.js'
 import { type HybridServer, type ListenHybridOptions, listenHybrid, type Refusal } from '../hybrid.js'
 import * as loader from '../native/loader.js'
@@ -210,6 +211,146 @@ describe.skipIf(!addon)('passDescriptor and listenHybrid', () => {
     await until(() => heard.text === 'before')
     inside.write('no')
     await until(() => heard.ended && server.size === 0)
+  })
+})
+
+function dial(): RawDialer {
+  const dialer = new RawDialer(addon!, path)
+  closers.push(() => dialer.close())
+  return dialer
+}
+
+describe.skipIf(!addon)('a dialer that does not keep to it', () => {
+  let fd: number
+  beforeEach(() => {
+    fd = keepOpen(openSync('/dev/null', 'r+'))
+  })
+
+  it.each(['passfd\n', 'PASSFD\n', 'PassFd\n'])('is none if it says %j', async (command) => {
+    const server = await serve({ profile: 'dragonball' })
+    const dialer = dial().send(command).send('52 keep', fd)
+    await until(() => dialer.ended)
+    expect(dialer.heard).toBe('OK 1073741824\n')
+    expect(server.refusals).toEqual([])
+    await guest.accept()
+  })
+
+  const cases: [what: string, send: (dialer: RawDialer) => unknown, why: RegExp][] = [
+    ['a message without a descriptor', (dialer) => dialer.send('52'), /0 descriptors came/],
+    ['two descriptors', (dialer) => dialer.send('52', fd, fd), /2 descriptors came/],
+    ['eight descriptors', (dialer) => dialer.send('52', ...Array(8).fill(fd)), /8 descriptors came/],
+    ['more descriptors than there is room for', (dialer) => dialer.send('52', ...Array(16).fill(fd)), /EMSGSIZE/],
+    ['no port', (dialer) => dialer.send('keep', fd), /"keep", not "<port>"/],
+    ['a port that is not a u32', (dialer) => dialer.send('4294967296', fd), /"4294967296", not/],
+    ['another word than keep', (dialer) => dialer.send('52 kept', fd), /"52 kept", not/],
+    ['33 bytes of text', (dialer) => dialer.send('52'.padEnd(33), fd), /not "<port>"/],
+    ['an end instead of a message', (dialer) => dialer.end(), /ended before it sent a descriptor/],
+  ]
+  it.each(cases)('is closed without text after %s', async (_what, send, why) => {
+    const server = await serve()
+    const dialer = dial().send('passfd\n')
+    send(dialer)
+    await until(() => dialer.ended)
+    expect(dialer.heard).toBe('')
+    expect(server.refusals).toMatchObject([
+      { port: undefined, reason: 'bad-descriptor', cause: { message: expect.stringMatching(why) } },
+    ])
+    expect(server.size).toBe(0)
+  })
+
+  it('is closed if it closes before the message', async () => {
+    const server = await serve()
+    new RawDialer(addon!, path).send('passfd\n').close()
+    await until(() => server.refusals.length === 1)
+    expect(server.refusals).toMatchObject([{ reason: 'bad-descriptor' }])
+  })
+
+  it('has its descriptor closed if it closes before the reply, and the guest is told', async () => {
+    let aborted = false
+    const server = await serve({
+      route: (_port, { signal }) => {
+        signal.addEventListener('abort', () => (aborted = true))
+        return new Promise(() => {})
+      },
+    })
+    const dialer = new RawDialer(addon!, path).send('passfd\n').send('52', fd)
+    await until(() => server.size === 1)
+    await new Promise(setImmediate)
+    dialer.close()
+    await until(() => server.refusals.length === 1 && aborted)
+    expect(server.refusals).toMatchObject([{ port: 52, reason: 'dialer-gone' }])
+  })
+
+  it('is waited for, and not for ever', async () => {
+    const clock = new FiredClock()
+    const server = await serve({ clock })
+    const dialer = dial().send('passfd\n')
+    await until(() => server.size === 1)
+    clock.fire(2_000)
+    await until(() => dialer.ended)
+    expect(server.refusals).toMatchObject([{ reason: 'timeout' }])
+  })
+
+  it('reaches the guest with CONNECT, without the descriptors that it put beside it', async () => {
+    await serve()
+    const dialer = dial().send('CONN', fd).send('ECT 52\nhello', fd)
+    const heard = listenTo(await guest.accept())
+    await until(() => dialer.heard === 'OK 1073741824\n' && heard.text === 'hello')
+    dialer.send(' again', fd)
+    await until(() => heard.text === 'hello again')
+  })
+
+  it('is closed by a strict server if its command comes in pieces', async () => {
+    const server = await serve({ profile: 'dragonball' })
+    const dialer = dial().send('pass')
+    await until(() => dialer.ended)
+    expect(server.refusals).toMatchObject([{ reason: 'bad-command', cause: { message: /more than one piece/ } }])
+  })
+
+  it.each(['firecracker', 'cloud-hypervisor'] as const)('is closed by %s, which has no passfd', async (profile) => {
+    const server = await serve({ profile })
+    const dialer = dial().send('passfd\n')
+    await until(() => dialer.ended)
+    expect(server.refusals).toMatchObject([{ reason: 'bad-command' }])
+  })
+
+  it('is refused in words where descriptors are switched off', async () => {
+    const server = await serve({ passfd: false })
+    const dialer = dial().send('passfd\n').send('52', fd)
+    await until(() => dialer.ended)
+    expect(server.refusals).toMatchObject([{ reason: 'no-descriptors', cause: { message: 'this server takes no descriptors' } }])
+  })
+})
+
+describe('without the addon', () => {
+  beforeEach(() => {
+    vi.mocked(loader.loadBinding).mockReset()
+  })
+
+  it('passDescriptor says so', async () => {
+    const error = await failure(passDescriptor(address, 0))
+    expect(error).toMatchObject({ code: 'ENOTSUP', op: 'pass', retryable: false })
+    expect(error.message).toMatch(/^pass hvsock:.*: native AF_VSOCK is switched off/)
+  })
+
+  it('listenHybrid refuses passfd in words, and serves CONNECT', async () => {
+    const server = await serve()
+    const say = async (text: string) => {
+      const socket = netConnect({ path, allowHalfOpen: true })
+      closers.push(() => socket.destroy())
+      const heard = listenTo(socket)
+      socket.write(text)
+      await until(() => heard.closed || heard.ended || heard.text !== '')
+      return heard.text
+    }
+    expect(await say('passfd\n')).toBe('')
+    expect(server.refusals).toMatchObject([
+      {
+        reason: 'no-descriptors',
+        cause: { message: expect.stringMatching(/^descriptors cannot be received here: .*switched off/) },
+      },
+    ])
+    expect(await say('CONNECT 52\n')).toBe('OK 1073741824\n')
   })
 })
 
