@@ -4,6 +4,7 @@
 //   npm run e2e -- vsock bench        these
 //   npm run e2e -- shim --docs        the same, and its table goes into docs/real-guest.md
 //   npm run e2e -- soak --minutes 60  an hour of traffic with each of its guests; --guest 6.12 for one of them
+//   npm run e2e -- peers --part go    programs that others wrote, those in Go alone; peers without a name is shorter
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
 import { parseArgs } from 'node:util'
 import { Checks } from './checks.mjs'
@@ -22,11 +23,12 @@ const suites = {
   shim: { load: () => import('./suites/shim.mjs'), always: true },
   vmm: { load: () => import('./suites/vmm.mjs'), always: true },
   aarch64: { load: () => import('./suites/aarch64.mjs'), always: true, image: aarch64Image, lacks: missingForAarch64 },
+  peers: { load: () => import('./suites/peers.mjs'), always: true },
   soak: { load: () => import('./suites/soak.mjs'), always: true },
   bench: { load: () => import('./suites/bench.mjs'), always: false },
 }
 
-const { json, docs, minutes, guest, named } = readArguments()
+const { json, docs, minutes, guest, part, named } = readArguments()
 const lacking = missing() ?? named.map((name) => suites[name].lacks?.()).find(Boolean)
 if (lacking) {
   console.error(`e2e: ${lacking}`)
@@ -39,6 +41,7 @@ function readArguments() {
     docs: { type: 'boolean', default: false },
     minutes: { type: 'string' },
     guest: { type: 'string' },
+    part: { type: 'string' },
   }
   try {
     const { values, positionals: named } = parseArgs({ options, allowPositionals: true })
@@ -71,6 +74,6 @@ for (const [name, { load, always, image: make = guestImage, lacks }] of Object.e
   const image = images.get(make)
   if (image === undefined) continue
   const { run } = await load()
-  await run(checks, image, { docs, minutes, guest })
+  await run(checks, image, { docs, minutes, guest, part, small: named.length === 0 })
 }
 checks.finish(json)

@@ -63,7 +63,7 @@ export interface RouteContext {
 }
 
 export interface ListenHybridOptions extends BindOptions {
-  /** Path of the Unix socket, at most 107 bytes. */
+  /** Path of the Unix socket. */
   path: string
   /**
    * Finds the guest's end of `port`, ready for use. After `undefined`, a rejection or a deadline that has passed, the server closes
@@ -140,7 +140,8 @@ export async function listenHybrid(options: ListenHybridOptions): Promise<Hybrid
   const settings = settingsOf(options)
   const local = checkAddress({ transport: 'unix', path: options.path }, `unix:${options.path}`) as UnixAddress
   // Not a byte may be read by Node before it is known whether descriptors come with them.
-  const acceptor = await openAcceptor(local, { ...options, halfClose: true }, { pauseOnConnect: !('why' in settings.receiver) })
+  const held = { pauseOnConnect: !('why' in settings.receiver) }
+  const acceptor = await openAcceptor(local, { ...options, halfClose: true, allowHalfOpen: true }, held)
   if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
   const server = new HybridServer(local.path, settings, acceptor)
   closeOnAbort(server, options.signal)

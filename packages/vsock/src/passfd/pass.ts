@@ -1,19 +1,19 @@
+import type { Socket } from 'node:net'
 import { onAbort } from '@upcall/foundation/abort'
-import { backoffDelay } from '@upcall/foundation/backoff'
-import { checkObject, checkSwitch, integer, wrongValue } from '@upcall/foundation/check'
-import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
-import { errnoOf, textOf } from '@upcall/foundation/error'
+import { checkSwitch, integer, wrongValue } from '@upcall/foundation/check'
+import { errnoOf } from '@upcall/foundation/error'
 import { type Address, formatAddress, type HvsockAddress, toAddress } from '../address.js'
-import { type ConnectOptions, connect, planOf } from '../connect.js'
+import { repeat } from '../attempts.js'
+import { dial } from '../dial.js'
 import { abortedError, isVsockError, VsockError } from '../errors.js'
 import { PASS_COMMAND, parseReply, passMessage } from '../handshake.js'
+import { Life } from '../life.js'
 import type { Binding, Descriptor } from '../native/binding.js'
 import { needBinding } from '../native/vsock.js'
-import type { VsockSocket } from '../socket.js'
-import { trace } from '../trace.js'
+import { type ConnectOptions, planOf } from '../plan.js'
 import { duplicateOf } from './receive.js'
 
-export interface PassOptions extends Pick<ConnectOptions, 'signal' | 'timeoutMs' | 'retry' | 'clock'> {
+export interface PassOptions extends Pick<ConnectOptions, 'signal' | 'timeoutMs' | 'retry' | 'onRetry' | 'clock'> {
   /**
    * Whether the connection stays when the descriptor's other end goes away: a FIFO that loses its writer or its reader, for example. Another
    * one may come then. Default false: that ends the connection.
@@ -46,35 +46,27 @@ export async function passDescriptor(address: Address | string, fd: number, opti
   const remote = toAddress(address)
   if (remote.transport !== 'hvsock') return wrongValue('address', 'an hvsock:// address', formatAddress(remote))
   integer('fd', fd, { min: 0, max: 0x7fff_ffff })
-  checkObject('options', options)
+  const plan = planOf(options)
   checkSwitch('keep', options.keep)
-  const { timeoutMs, retry } = planOf(options)
-  const { signal, clock = systemClock, keep = false } = options
+  const { signal, clock, onRetry, keep = false } = options
   if (signal?.aborted) throw abortedError('pass', remote, signal.reason)
   const binding = needBinding('pass', { remote })
   const descriptor = duplicate(binding, fd, remote)
-  const started = clock.now()
+  const stop = new AbortController()
+  const unlisten = onAbort(signal, (reason) => stop.abort(abortedError('pass', remote, reason)))
   try {
-    for (let attempts = 1; ; attempts++) {
-      const left = timeoutMs - (clock.now() - started)
-      const limitMs = Math.max(1, Math.min(left, retry?.attemptTimeoutMs ?? left))
-      let delayMs: number
+    const attempts = { signal: stop.signal, life: new Life(clock), onRetry }
+    const hostPort = await repeat('pass', remote, plan, attempts, async (attempt) => {
+      const control = await dialControl(remote, attempt)
       try {
-        const hostPort = await attempt(binding, remote, { descriptor, keep, signal, clock, limitMs })
-        trace({ type: 'passed', remote, hostPort, attempts }, 'pass %s: OK %d', formatAddress(remote), hostPort)
-        return { hostPort }
-      } catch (error) {
-        const elapsedMs = clock.now() - started
-        const again = retry !== undefined && isVsockError(error) && error.retryable
-        delayMs = again ? Math.min(backoffDelay(retry, attempts), timeoutMs - elapsedMs - retry.minDelayMs) : 0
-        const told = { type: 'pass-failed', remote, attempts, error, retryInMs: delayMs > 0 ? delayMs : undefined }
-        trace(told, 'pass %s: attempt %d failed: %s', formatAddress(remote), attempts, textOf(error))
-        if (!again) throw error
-        if (delayMs <= 0) throw gaveUp(remote, attempts, elapsedMs, error)
+        return await converse(binding, control, remote, { descriptor, keep, signal: attempt.signal })
+      } finally {
+        control.on('error', () => {}).destroy()
       }
-      await sleep(delayMs, remote, signal, clock)
-    }
+    })
+    return { hostPort }
   } finally {
+    unlisten()
     binding.close(descriptor)
   }
 }
@@ -89,37 +81,27 @@ function duplicate(binding: Binding, fd: number, remote: HvsockAddress): Descrip
   }
 }
 
-interface Attempt {
-  readonly descriptor: Descriptor
-  readonly keep: boolean
-  readonly signal: AbortSignal | undefined
-  readonly clock: Clock
-  readonly limitMs: number
-}
-
-/** Dials, sends the command and the descriptor, and reads the reply. The control connection is closed afterwards, whatever became of it. */
-async function attempt(binding: Binding, remote: HvsockAddress, { signal, clock, limitMs, ...what }: Attempt): Promise<number> {
-  if (signal?.aborted) throw abortedError('pass', remote, signal.reason)
-  const stop = new AbortController()
-  const cancel = setLongTimer(clock, limitMs, () => stop.abort(timedOut(remote, limitMs)))
-  const unlisten = onAbort(signal, (reason) => stop.abort(abortedError('pass', remote, reason)))
-  let control: VsockSocket | undefined
+/** The connection that the descriptor travels on. */
+async function dialControl(
+  remote: HvsockAddress,
+  options: { signal: AbortSignal; timeoutMs: number; life: Life },
+): Promise<Socket> {
   try {
-    control = await connect({ transport: 'unix', path: remote.path }, { signal: stop.signal, timeoutMs: limitMs, clock })
-    return await converse(binding, control, remote, { ...what, signal: stop.signal })
+    const { carrier } = await dial({ transport: 'unix', path: remote.path }, { ...options, vsock: undefined })
+    return carrier
   } catch (error) {
-    if (stop.signal.aborted) throw stop.signal.reason
     throw isVsockError(error) && error.op === 'connect' ? ofPass(error, remote) : error
-  } finally {
-    cancel()
-    unlisten()
-    control?.on('error', () => {}).destroy()
   }
 }
 
-type Conversation = Pick<Attempt, 'descriptor' | 'keep'> & { readonly signal: AbortSignal }
+interface Conversation {
+  readonly descriptor: Descriptor
+  readonly keep: boolean
+  readonly signal: AbortSignal
+}
 
-function converse(binding: Binding, control: VsockSocket, remote: HvsockAddress, options: Conversation): Promise<number> {
+/** Sends the command and the descriptor, and reads the reply. */
+function converse(binding: Binding, control: Socket, remote: HvsockAddress, options: Conversation): Promise<number> {
   const { descriptor, keep, signal } = options
   const own = duplicateOf(binding, control)
   return new Promise<number>((resolve, reject) => {
@@ -160,20 +142,6 @@ function converse(binding: Binding, control: VsockSocket, remote: HvsockAddress,
   })
 }
 
-function sleep(ms: number, remote: Address, signal: AbortSignal | undefined, clock: Clock): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted) return reject(abortedError('pass', remote, signal.reason))
-    const cancel = setLongTimer(clock, ms, () => {
-      unlisten()
-      resolve()
-    })
-    const unlisten = onAbort(signal, (reason) => {
-      cancel()
-      reject(abortedError('pass', remote, reason))
-    })
-  })
-}
-
 /** What kept the control connection from being made, said of the descriptor. */
 function ofPass({ code, what, next, retryable, cause }: VsockError, remote: Address): VsockError {
   return new VsockError({ code, op: 'pass', remote, what, next, retryable, cause })
@@ -198,31 +166,6 @@ function malformed(remote: HvsockAddress, text: string): VsockError {
     remote,
     what: `the reply to passfd is ${JSON.stringify(text)}, not "OK <host port>"`,
     next: 'Check that a hybrid vsock VMM listens on this path.',
-  })
-}
-
-function timedOut(remote: HvsockAddress, ms: number): VsockError {
-  return new VsockError({
-    code: 'ETIMEDOUT',
-    op: 'pass',
-    remote,
-    retryable: true,
-    what: `no answer within ${Math.round(ms)} ms`,
-    next: 'Check that the guest has booted and is not paused, or allow more time with timeoutMs.',
-  })
-}
-
-function gaveUp(remote: HvsockAddress, attempts: number, elapsedMs: number, last: VsockError): VsockError {
-  return new VsockError({
-    code: 'ETIMEDOUT',
-    op: 'pass',
-    remote,
-    retryable: true,
-    cause: last,
-    attempts,
-    elapsedMs,
-    what: `gave up after ${attempts} attempt${attempts === 1 ? '' : 's'} in ${Math.round(elapsedMs)} ms: ${last.what}`,
-    next: 'Allow more time with timeoutMs. The cause is the error of the last attempt.',
   })
 }
 
