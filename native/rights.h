@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 /* receive(descriptor, length) → { bytes, descriptors }, or undefined if nothing is there yet; no bytes at the end of the stream.
- * What comes is close-on-exec, and with `nonblocking` is made so, for whoever has it open as well. EMSGSIZE: more than eight
+ * What comes is close-on-exec, and with `nonblocking` is made so, for all its holders. EMSGSIZE: more than eight
  * descriptors came, or the process had no room for all; those that came are closed. */
 napi_value up_receive(napi_env env, napi_callback_info info, bool nonblocking);
 

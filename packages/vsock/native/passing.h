@@ -4,7 +4,7 @@
  *
  * For JavaScript:
  *   receive(descriptor, length), send(descriptor, bytes, descriptors)   see rights.h; what comes is as blocking as its sender
- * left it duplicate(number) → descriptor        of a number that belongs to somebody else and stays theirs release(descriptor) →
+ * left it duplicate(number) → descriptor        of a number that stays its owner's release(descriptor) →
  * number          which is the caller's to close from then on describe(descriptor) → { mode, device, flags, terminal }   of fstat
  * (mode, rdev), fcntl (F_GETFL) and isatty unblock(descriptor)                   a terminal is opened once more where that is
  * possible: O_NONBLOCK belongs to all who have it open read(descriptor, bytes) → number | undefined    0 at the end, undefined:

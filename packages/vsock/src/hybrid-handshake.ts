@@ -2,12 +2,44 @@ import type { Duplex } from 'node:stream'
 import { type Clock, setLongTimer } from '@upcall/foundation/clock'
 import { watchPeer } from './ends.js'
 import { okReply, parseCommand } from './handshake.js'
-import type { ListenHybridOptions, Refusal } from './hybrid.js'
 import { join } from './join.js'
 import type { Binding } from './native/binding.js'
 import { type OpenOptions, streamOf } from './passfd/open.js'
 import { duplicateOf, type Request, receiveRequest } from './passfd/receive.js'
 import { VsockSocket } from './socket.js'
+
+export interface RouteContext {
+  /** Aborts when the dialer goes away, when the handshake's deadline passes, and when the server closes. */
+  signal: AbortSignal
+  /**
+   * The host-side port of this connection, the `n` of the reply: what the guest would see as its peer's port. If the stream that `route`
+   * gives has a port of its own (the `hostPort` of a vhost-user device's stream, the `local.port` of a vsock:// socket), that is the `n`.
+   */
+  hostPort: number
+}
+
+export type Route = (port: number, context: RouteContext) => Promise<Duplex | undefined> | Duplex | undefined
+
+/**
+ * Why a dialer was closed without text.
+ *
+ * - `no-descriptors`: it said `passfd`, and this server takes no descriptors, or cannot here; the `cause` says which
+ * - `bad-descriptor`: not exactly one came, the text beside it is malformed, or it is of no use here; the `cause` says which
+ */
+export interface Refusal {
+  /** The port asked for, once the command has been read. */
+  port: number | undefined
+  reason:
+    | 'bad-command'
+    | 'no-descriptors'
+    | 'bad-descriptor'
+    | 'no-route'
+    | 'route-failed'
+    | 'timeout'
+    | 'too-many'
+    | 'dialer-gone'
+  cause?: unknown
+}
 
 /** How a VMM reads and closes. */
 export interface Ways {
@@ -17,7 +49,7 @@ export interface Ways {
 }
 
 export interface Settings {
-  readonly route: ListenHybridOptions['route']
+  readonly route: Route
   readonly ways: Ways
   readonly clock: Clock
   readonly handshakeTimeoutMs: number
@@ -143,7 +175,7 @@ export class Handshake {
       close()
       return void this.#refuse('bad-descriptor', error)
     }
-    // What else the dialer says is for nobody. Its end is heard.
+    // What else the dialer says is dropped. Its end is heard.
     this.#socket.resume()
     this.#ask({ port, pass: { keep, open, close } })
   }

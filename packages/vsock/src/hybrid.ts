@@ -7,7 +7,16 @@ import { type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor 
 import { checkAddress, type UnixAddress } from './address.js'
 import type { BindOptions } from './bind.js'
 import { FIRST_HOST_PORT } from './handshake.js'
-import { Handshake, type Host, type Joined, type NoReceiver, type Settings, type Ways } from './hybrid-handshake.js'
+import {
+  Handshake,
+  type Host,
+  type Joined,
+  type NoReceiver,
+  type Refusal,
+  type Route,
+  type Settings,
+  type Ways,
+} from './hybrid-handshake.js'
 import type { Binding } from './native/binding.js'
 import { AddonError, loadBinding } from './native/loader.js'
 import type { VsockSocket } from './socket.js'
@@ -52,16 +61,6 @@ function receiverOf(passfd: boolean, profile: HybridProfile | undefined): Bindin
   }
 }
 
-export interface RouteContext {
-  /** Aborts when the dialer goes away, when the handshake's deadline passes, and when the server closes. */
-  signal: AbortSignal
-  /**
-   * The host-side port of this connection, the `n` of the reply: what the guest would see as its peer's port. If the stream that `route`
-   * gives has a port of its own (the `hostPort` of a vhost-user device's stream, the `local.port` of a vsock:// socket), that is the `n`.
-   */
-  hostPort: number
-}
-
 export interface ListenHybridOptions extends BindOptions {
   /** Path of the Unix socket. */
   path: string
@@ -69,7 +68,7 @@ export interface ListenHybridOptions extends BindOptions {
    * Finds the guest's end of `port`, ready for use. After `undefined`, a rejection or a deadline that has passed, the server closes
    * the dialer's connection without text, as VMMs do. The stream then belongs to the server, which ends or destroys it.
    */
-  route: (port: number, context: RouteContext) => Promise<Duplex | undefined> | Duplex | undefined
+  route: Route
   /** Closes the server; before it listens, `listenHybrid` rejects with code `ABORTED`. */
   signal?: AbortSignal | undefined
   /**
@@ -96,27 +95,6 @@ export interface ListenHybridOptions extends BindOptions {
    */
   passfd?: boolean | undefined
   clock?: Clock | undefined
-}
-
-/**
- * Why a dialer was closed without text.
- *
- * - `no-descriptors`: it said `passfd`, and this server takes no descriptors, or cannot here; the `cause` says which
- * - `bad-descriptor`: not exactly one came, the text beside it is malformed, or it is of no use here; the `cause` says which
- */
-export interface Refusal {
-  /** The port asked for, once the command has been read. */
-  port: number | undefined
-  reason:
-    | 'bad-command'
-    | 'no-descriptors'
-    | 'bad-descriptor'
-    | 'no-route'
-    | 'route-failed'
-    | 'timeout'
-    | 'too-many'
-    | 'dialer-gone'
-  cause?: unknown
 }
 
 export interface HybridServerEvents {

@@ -32,9 +32,8 @@ export {
   hybridProfiles,
   type ListenHybridOptions,
   listenHybrid,
-  type Refusal,
-  type RouteContext,
 } from './hybrid.js'
+export type { Refusal, RouteContext } from './hybrid-handshake.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
 export { AddonError, type Attempt, addonPath } from './native/loader.js'
 export type { VsockConnectOptions, VsockOptions } from './native/options.js'

@@ -7,7 +7,7 @@ import { sockaddrUnix } from './addon.js'
 
 let names = 0
 
-/** Two connected Unix sockets: a number, to be passed, and a socket that talks to whoever has it. */
+/** Two connected Unix sockets: a number, to be passed, and the socket at its other end. */
 export function socketPair(binding: Binding): [fd: number, far: Socket] {
   const name = `upcall-pass-${process.pid}-${names++}`
   const listener = binding.socket(binding.AF_UNIX)

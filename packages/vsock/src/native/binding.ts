@@ -40,7 +40,7 @@ export interface Binding extends SocketBinding<Descriptor> {
   /** The number, which is the caller's to close from then on. */
   release(descriptor: Descriptor): number
   describe(descriptor: Descriptor): Description
-  /** Makes it non-blocking, for everybody who has it open; a terminal is opened once more instead, where that can be. */
+  /** Makes it non-blocking, for all its holders; a terminal is opened once more instead, where that can be. */
   unblock(descriptor: Descriptor): void
   /** How many bytes were read into `bytes`, 0 at the end; undefined: nothing there yet. Blocks where the descriptor does. */
   read(descriptor: Descriptor, bytes: Uint8Array): number | undefined

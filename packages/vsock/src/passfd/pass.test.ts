@@ -8,7 +8,8 @@ import { addonIfBuilt, openDescriptors } from '../../testing/addon.js'
 import { FiredClock } from '../../testing/fired-clock.js'
 import { Guest, makeFifo, openFifo, RawDialer, socketPair } from '../../testing/pass.js'
 import { isVsockError } from '../errors.js'
-import { type HybridServer, type ListenHybridOptions, listenHybrid, type Refusal } from '../hybrid.js'
+import { type HybridServer, type ListenHybridOptions, listenHybrid } from '../hybrid.js'
+import type { Refusal } from '../hybrid-handshake.js'
 import * as loader from '../native/loader.js'
 import { passDescriptor } from './pass.js'
 
@@ -220,13 +221,13 @@ function dial(): RawDialer {
   return dialer
 }
 
-describe.skipIf(!addon)('a dialer that does not keep to it', () => {
+describe.skipIf(!addon)('a dialer', () => {
   let fd: number
   beforeEach(() => {
     fd = keepOpen(openSync('/dev/null', 'r+'))
   })
 
-  it.each(['passfd\n', 'PASSFD\n', 'PassFd\n'])('is none if it says %j', async (command) => {
+  it.each(['passfd\n', 'PASSFD\n', 'PassFd\n'])('is answered if it says %j', async (command) => {
     const server = await serve({ profile: 'dragonball' })
     const dialer = dial().send(command).send('52 keep', fd)
     await until(() => dialer.ended)

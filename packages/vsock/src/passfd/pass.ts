@@ -35,7 +35,7 @@ export interface Passed {
  * `O_NONBLOCK`, which the VMM sets. Two readers of one FIFO or socket take bytes from each other. What the descriptor can do (read,
  * write, both) decides which directions there are.
  *
- * @param address `hvsock://<path>:<port>`; the VMM has to be Dragonball, or one that `listenHybrid` plays.
+ * @param address `hvsock://<path>:<port>`; the VMM has to be Dragonball, or `listenHybrid` in its place.
  * @param fd 0 to 2147483647, e.g. of `fs.openSync()`, or `fileHandle.fd`. It is duplicated before this function returns.
  * @throws {AddressError} for an address that cannot be used; {RangeError} or {TypeError} for an argument that is wrong.
  * @throws {VsockError} with op `pass`. `retryable` as with `connect`: a missing or unattended socket, a VMM that closes without an answer (all

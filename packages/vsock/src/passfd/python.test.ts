@@ -12,7 +12,7 @@ import { listenHybrid } from '../hybrid.js'
 import * as loader from '../native/loader.js'
 import { passDescriptor } from './pass.js'
 
-// Each end against one that is not ours: Python's socket.send_fds and socket.recv_fds.
+// Each end against Python's socket.send_fds and socket.recv_fds.
 
 vi.mock('../native/loader.js', { spy: true })
 

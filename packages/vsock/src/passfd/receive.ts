@@ -28,7 +28,7 @@ export function duplicateOf(binding: Binding, socket: Socket): Descriptor | unde
 }
 
 /**
- * Reads a dialer's command, and with `passfd` the message after it, and not a byte more: the rest is for whoever reads the socket next.
+ * Reads a dialer's command, and with `passfd` the message after it, and not a byte more: the rest is for the next reader of the socket.
  * Node's sockets drop the descriptors that come to them, so recvmsg(2) does it here. Every descriptor that was not asked for is closed.
  *
  * @param descriptor of the dialer's socket; closed afterwards.

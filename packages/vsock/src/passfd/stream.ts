@@ -21,8 +21,8 @@ type Done = (error?: Error | null) => void
 /**
  * A descriptor that another process passed, as a stream.
  *
- * - One that cannot be read says nothing and ends when all that was written to it is out. One that cannot be written fails with `EBADF` as
- *   soon as it is written to.
+ * - A descriptor that cannot be read says nothing, and ends when all that was written to it is out. A descriptor that cannot be written
+ *   fails with `EBADF` at the first write.
  * - Its end is the descriptor's: the writers of a FIFO have closed it, the file is read, the terminal is gone. A write that fails ends
  *   everything: unless it has an end of its own to tell first, and can be read to that.
  * - With `keep` both mean that the other end is away. The descriptor is looked at again each time something is written to the stream, and
