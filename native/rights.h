@@ -1,5 +1,4 @@
-/* Descriptors that travel beside the bytes of a Unix socket (SCM_RIGHTS). Every addon that exports these has one implementation.
- */
+/* Descriptors that travel beside the bytes of a Unix socket (SCM_RIGHTS). The addons share this one implementation. */
 #ifndef UPCALL_RIGHTS_H
 #define UPCALL_RIGHTS_H
 

@@ -3,13 +3,22 @@
  * for them.
  *
  * For JavaScript:
- *   receive(descriptor, length), send(descriptor, bytes, descriptors)   see rights.h; what comes is as blocking as its sender
- * left it duplicate(number) → descriptor        of a number that stays its owner's release(descriptor) →
- * number          which is the caller's to close from then on describe(descriptor) → { mode, device, flags, terminal }   of fstat
- * (mode, rdev), fcntl (F_GETFL) and isatty unblock(descriptor)                   a terminal is opened once more where that is
- * possible: O_NONBLOCK belongs to all who have it open read(descriptor, bytes) → number | undefined    0 at the end, undefined:
- * nothing there yet write(descriptor, bytes) → number | undefined   undefined: wait until it is writable shutdown(descriptor)
- * ends the writing direction of a socket
+ *
+ * receive(descriptor, length), send(descriptor, bytes, descriptors): see rights.h. What comes blocks as its sender left it.
+ *
+ * duplicate(number) → descriptor, of a number that stays its owner's.
+ *
+ * release(descriptor) → number, which is the caller's to close from then on.
+ *
+ * describe(descriptor) → { mode, device, flags, terminal }: of fstat (mode, rdev), fcntl (F_GETFL) and isatty.
+ *
+ * unblock(descriptor): sets O_NONBLOCK, which all its holders share. So a terminal is opened once more where that is possible.
+ *
+ * read(descriptor, bytes) → number | undefined: 0 at the end, undefined: nothing there yet.
+ *
+ * write(descriptor, bytes) → number | undefined: undefined: wait until it is writable.
+ *
+ * shutdown(descriptor): ends the writing direction of a socket.
  */
 #ifndef UPCALL_VSOCK_PASSING_H
 #define UPCALL_VSOCK_PASSING_H
