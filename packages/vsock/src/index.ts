@@ -16,6 +16,28 @@ export { watchPeer } from './ends.js'
 export * from './entry/address.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
 export {
+  type DialledStream,
+  dialEndpoint,
+  type Endpoint,
+  type EndpointInit,
+  type EndpointListener,
+  type ForwardEnd,
+  type ForwardedConnection,
+  Forwarder,
+  type ForwarderEvents,
+  type ForwardOptions,
+  type ForwardTarget,
+  formatEndpoint,
+  forward,
+  type Incoming,
+  isTcpError,
+  type ListenEndpointOptions,
+  listenEndpoint,
+  parseEndpoint,
+  type TcpAddress,
+  TcpError,
+} from './forward/index.js'
+export {
   type AddressOf,
   type ConnectorCallback,
   type ConnectorOptions,
