@@ -3,8 +3,11 @@ import { isLongPathError, type LongPathError } from '@upcall/foundation/long-pat
 import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
 
-/** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
-export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'relay'
+/**
+ * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `forward` a connection of a forwarder that was given
+ * up.
+ */
+export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'relay' | 'forward'
 
 /**
  * Codes that mean the same on every transport:

@@ -16,15 +16,28 @@ export { watchPeer } from './ends.js'
 export * from './entry/address.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
 export {
-  type AddressOf,
-  type ConnectorCallback,
-  type ConnectorOptions,
-  type CreateConnection,
-  connector,
-  createConnection,
-  type RequestTarget,
-  VsockAgent,
-} from './http.js'
+  type DialledStream,
+  dialEndpoint,
+  type Endpoint,
+  type EndpointInit,
+  type EndpointListener,
+  type ForwardEnd,
+  type ForwardedConnection,
+  Forwarder,
+  type ForwarderEvents,
+  type ForwardOptions,
+  type ForwardTarget,
+  formatEndpoint,
+  forward,
+  type Incoming,
+  isTcpError,
+  type ListenEndpointOptions,
+  listenEndpoint,
+  parseEndpoint,
+  type TcpAddress,
+  TcpError,
+} from './forward/index.js'
+export * from './http/index.js'
 export {
   type HybridProfile,
   type HybridServer,
