@@ -37,16 +37,7 @@ export {
   type TcpAddress,
   TcpError,
 } from './forward/index.js'
-export {
-  type AddressOf,
-  type ConnectorCallback,
-  type ConnectorOptions,
-  type CreateConnection,
-  connector,
-  createConnection,
-  type RequestTarget,
-  VsockAgent,
-} from './http.js'
+export * from './http/index.js'
 export {
   type HybridProfile,
   type HybridServer,
