@@ -2,6 +2,8 @@
 #include "adopt.h"
 #include "connect.h"
 #include "descriptor.h"
+#include "passing.h"
+#include "rights.h"
 #include "socket.h"
 
 #include <errno.h>
@@ -11,7 +13,7 @@
 #include <uv.h>
 
 /* Counts the changes of src/native/binding.ts, so that a stale build is told from a fitting one. */
-#define API_VERSION 1
+#define API_VERSION 2
 
 /* linux/vm_sockets.h; spelled out so that no kernel header is needed. */
 #define VSOCK_GET_LOCAL_CID 0x7b9
@@ -43,6 +45,15 @@ static const struct up_function functions[] = {
     {"placeholder", vs_js_placeholder},
     {"adopt", vs_js_adopt},
     {"localCid", vs_js_local_cid},
+    {"receive", vs_js_receive},
+    {"send", up_js_send},
+    {"duplicate", vs_js_duplicate},
+    {"release", vs_js_release},
+    {"describe", vs_js_describe},
+    {"unblock", vs_js_unblock},
+    {"read", vs_js_read},
+    {"write", vs_js_write},
+    {"shutdown", vs_js_shutdown},
     {"watch", up_js_watch},
     {"unwatch", up_js_unwatch},
     {"ref", up_js_ref},

@@ -4,10 +4,10 @@ import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
 
 /**
- * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `forward` a connection of a forwarder that was given
- * up.
+ * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`, `forward` a connection
+ * of a forwarder that was given up.
  */
-export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'relay' | 'forward'
+export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'localCid' | 'relay' | 'forward'
 
 /**
  * Codes that mean the same on every transport:
@@ -76,7 +76,7 @@ export function isVsockError(value: unknown): value is VsockError {
 }
 
 /** The caller's signal has aborted. */
-export function abortedError(op: 'connect' | 'listen', address: Address, reason: unknown): VsockError {
+export function abortedError(op: 'connect' | 'listen' | 'pass', address: Address, reason: unknown): VsockError {
   return new VsockError({
     code: 'ABORTED',
     op,

@@ -7,6 +7,8 @@ import { withHandle } from './conceal.js'
 // tests and CI run it on every version of Node that the package supports.
 
 interface Handle {
+  /** Bun's handle knows its owner by this, too. */
+  data?: { self?: unknown }
   reading?: boolean
   readStop?: () => void
 }
@@ -43,6 +45,7 @@ export function moveHandle(from: Socket, to: Socket): void {
   internalsOf(from)._handle = null
   stop(handle)
   for (const symbol of owners) handle[symbol] = to
+  if (handle.data?.self === from) handle.data.self = to
   // What async_hooks knows the connection by.
   for (const symbol of Object.getOwnPropertySymbols(from))
     if (symbol.description === 'async_id_symbol')

@@ -45,13 +45,13 @@ export {
   hybridProfiles,
   type ListenHybridOptions,
   listenHybrid,
-  type Refusal,
-  type RouteContext,
 } from './hybrid.js'
+export type { Refusal, RouteContext } from './hybrid-handshake.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
 export { AddonError, type Attempt, addonPath } from './native/loader.js'
 export type { VsockConnectOptions, VsockOptions } from './native/options.js'
 export { localCid } from './native/vsock.js'
+export { type Passed, type PassOptions, passDescriptor } from './passfd/pass.js'
 export type { ConnectOptions, Retry, RetryOptions } from './plan.js'
 export {
   type Abilities,
