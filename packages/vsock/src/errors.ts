@@ -4,7 +4,7 @@ import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
 
 /** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
-export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'relay'
+export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'notify' | 'relay'
 
 /**
  * Codes that mean the same on every transport:
@@ -35,6 +35,8 @@ export type VsockErrorCode =
 
 export interface VsockErrorInit extends Omit<ErrorFields<VsockErrorCode>, 'op' | 'subject'> {
   readonly op: VsockOperation
+  /** Default: the remote address, else the local one. */
+  readonly subject?: string | undefined
   readonly next: string
   readonly local?: Address | undefined
   readonly remote?: Address | undefined
@@ -58,7 +60,7 @@ export class VsockError extends FieldError<VsockErrorCode> {
 
   constructor(init: VsockErrorInit) {
     const address = init.remote ?? init.local
-    super({ ...init, subject: address === undefined ? '' : formatAddress(address) })
+    super({ ...init, subject: init.subject ?? (address === undefined ? '' : formatAddress(address)) })
     this.local = init.local
     this.remote = init.remote
     this.attempts = init.attempts
