@@ -2,11 +2,12 @@ import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { checkFunction, duration, integer, wrongValue } from '@upcall/foundation/check'
 import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
-import { type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor } from './acceptor.js'
-import { checkAddress, type UnixAddress } from './address.js'
+import { type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor, type Place, placeOf } from './acceptor.js'
+import { checkAddress } from './address.js'
 import type { BindOptions } from './bind.js'
 import { watchPeer } from './ends.js'
 import { FIRST_HOST_PORT, okReply, parseCommand } from './handshake.js'
+import { wrongDescriptor } from './inherited.js'
 import { join } from './join.js'
 import type { VsockSocket } from './socket.js'
 import { trace } from './trace.js'
@@ -44,8 +45,13 @@ export interface RouteContext {
 }
 
 export interface ListenHybridOptions extends BindOptions {
-  /** Path of the Unix socket. */
-  path: string
+  /** Path of the Unix socket. This or `fd` is needed. */
+  path?: string | undefined
+  /**
+   * In place of `path`: the descriptor of a Unix socket that another program has bound, systemd for example (`listenFds`). The server owns
+   * it and closes it. It does not remove the socket file.
+   */
+  fd?: number | undefined
   /**
    * Finds the guest's end of `port`, ready for use. After `undefined`, a rejection or a deadline that has passed, the server closes
    * the dialer's connection without text, as VMMs do. The stream then belongs to the server, which ends or destroys it.
@@ -98,12 +104,27 @@ export interface HybridServerEvents {
 export async function listenHybrid(options: ListenHybridOptions): Promise<HybridServer> {
   checkAcceptOptions(options)
   const settings = settingsOf(options)
-  const local = checkAddress({ transport: 'unix', path: options.path }, `unix:${options.path}`) as UnixAddress
-  const acceptor = await openAcceptor(local, { ...options, halfClose: true })
+  const place = hybridPlace(options)
+  const acceptor = await openAcceptor(place, { ...options, halfClose: true })
   if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
-  const server = new HybridServer(local.path, settings, acceptor)
+  const server = new HybridServer(acceptor.path ?? '', settings, acceptor)
   closeOnAbort(server, options.signal)
   return server
+}
+
+function hybridPlace(options: ListenHybridOptions): Place {
+  const { path, fd } = options
+  if (fd === undefined) return { local: checkAddress({ transport: 'unix', path: path as string }, `unix:${path}`) }
+  if (path !== undefined) wrongValue('path', 'left out where there is fd', path)
+  const place = placeOf({ fd }, options)
+  if (place.local.transport === 'unix') return place
+  throw wrongDescriptor(
+    'listen',
+    fd,
+    'EAFNOSUPPORT',
+    'the descriptor is an AF_VSOCK socket',
+    'Hybrid vsock listens on a Unix socket.',
+  )
 }
 
 interface Settings {
@@ -127,7 +148,7 @@ function settingsOf(options: ListenHybridOptions): Settings {
 
 /** Owns every connection of its dialers, and every stream that `route` gave for one. */
 export class HybridServer extends EventEmitter<HybridServerEvents> implements AsyncDisposable {
-  /** The path of the Unix socket. */
+  /** The path of the Unix socket. For `fd`: the path as its maker bound it, or `fd:<n>` where the system does not tell. */
   readonly path: string
   readonly #settings: Settings
   readonly #acceptor: Acceptor

@@ -48,20 +48,33 @@ export function inspectInherited(op: Operation, { fd: given }: InheritedSocket):
   const found = binding ? byAddon(op, fd, binding) : bySystem(op, fd, why)
   const { listening, local, remote } = found
   if (op === 'connect') {
-    if (listening) throw wrong(op, fd, 'EINVAL', 'the socket listens, it is not a connection', 'Pass it to listen().')
+    if (listening) throw wrongDescriptor(op, fd, 'EINVAL', 'the socket listens, it is not a connection', 'Pass it to listen().')
     if (found.connected === false)
-      throw wrong(op, fd, 'ENOTCONN', 'the socket is not connected', 'Pass a connected one, or the address to connect to.')
+      throw wrongDescriptor(
+        op,
+        fd,
+        'ENOTCONN',
+        'the socket is not connected',
+        'Pass a connected one, or the address to connect to.',
+      )
   } else {
     if (found.connected === true)
-      throw wrong(op, fd, 'EISCONN', 'the socket is connected, it cannot listen', 'Pass it to createSocket().')
+      throw wrongDescriptor(op, fd, 'EISCONN', 'the socket is connected, it cannot listen', 'Pass it to createSocket().')
     if (!listening && binding && !isBound(local))
-      throw wrong(op, fd, 'EINVAL', 'the socket is not bound to an address', 'Bind it first, or pass the address.')
+      throw wrongDescriptor(op, fd, 'EINVAL', 'the socket is not bound to an address', 'Bind it first, or pass the address.')
   }
   return { fd, transport: found.transport, listening, local, remote, binding, why: found.why }
 }
 
 /** The error of a descriptor: `listen fd 3: <what>. <Next step.>` */
-export function wrong(op: Operation, fd: number, code: string, what: string, next: string, cause?: unknown): VsockError {
+export function wrongDescriptor(
+  op: Operation,
+  fd: number,
+  code: string,
+  what: string,
+  next: string,
+  cause?: unknown,
+): VsockError {
   return new VsockError({ code, op, subject: `fd ${fd}`, what, next, cause })
 }
 
@@ -77,8 +90,15 @@ function addon(): { binding?: Binding; why?: AddonError } {
 function checkIsSocket(op: Operation, fd: number): void {
   const kind = kindOf(fd)
   if (kind === undefined)
-    throw wrong(op, fd, 'EBADF', 'there is no open descriptor of this number (EBADF)', 'systemd counts from 3, see LISTEN_FDS.')
-  if (kind !== 'a socket') throw wrong(op, fd, 'ENOTSOCK', `the descriptor is ${kind}, not a socket`, 'Pass the descriptor of a socket.')
+    throw wrongDescriptor(
+      op,
+      fd,
+      'EBADF',
+      'there is no open descriptor of this number (EBADF)',
+      'systemd counts from 3, see LISTEN_FDS.',
+    )
+  if (kind !== 'a socket')
+    throw wrongDescriptor(op, fd, 'ENOTSOCK', `the descriptor is ${kind}, not a socket`, 'Pass the descriptor of a socket.')
 }
 
 function kindOf(fd: number): string | undefined {
@@ -112,7 +132,13 @@ const TYPES: Readonly<Record<number, string>> = { 2: 'a datagram socket', 3: 'a 
 function checkType(op: Operation, fd: number, type: number): void {
   if (type === SOCK_STREAM) return
   const what = `the descriptor is ${TYPES[type] ?? `a socket of type ${type}`}, not a stream socket`
-  throw wrong(op, fd, 'ESOCKTNOSUPPORT', what, op === 'listen' ? 'In a unit of systemd, write ListenStream=.' : 'Open it with SOCK_STREAM.')
+  throw wrongDescriptor(
+    op,
+    fd,
+    'ESOCKTNOSUPPORT',
+    what,
+    op === 'listen' ? 'In a unit of systemd, write ListenStream=.' : 'Open it with SOCK_STREAM.',
+  )
 }
 
 function byAddon(op: Operation, fd: number, binding: Binding): Found {
@@ -120,12 +146,20 @@ function byAddon(op: Operation, fd: number, binding: Binding): Found {
   try {
     seen = binding.inspect(fd)
   } catch (error) {
-    throw wrong(op, fd, errnoOf(error), `the descriptor cannot be inspected (${errnoOf(error)})`, 'See the cause.', error)
+    throw wrongDescriptor(
+      op,
+      fd,
+      errnoOf(error),
+      `the descriptor cannot be inspected (${errnoOf(error)})`,
+      'See the cause.',
+      error,
+    )
   }
   const { family, listening, peer } = seen
   checkType(op, fd, seen.type)
   const common = { listening, connected: peer !== undefined }
-  if (family === binding.AF_UNIX) return { ...common, transport: 'unix', local: unixName(seen.local), remote: peer && unixName(peer) }
+  if (family === binding.AF_UNIX)
+    return { ...common, transport: 'unix', local: unixName(seen.local), remote: peer && unixName(peer) }
   if (family === AF_VSOCK) return { ...common, transport: 'vsock', local: vsockName(seen.local), remote: peer && vsockName(peer) }
   throw otherFamily(op, fd, family === 2 || family === 10 ? 'a TCP socket' : `a socket of family ${family}`)
 }
@@ -144,7 +178,7 @@ function bySystem(op: Operation, fd: number, why: AddonError | undefined): Found
 /** The error of a descriptor that Node did not take. */
 export function notTaken(op: Operation, fd: number, why: AddonError | undefined, cause: unknown): VsockError {
   const what = `the descriptor is not a Unix stream socket, and for AF_VSOCK there is no addon: ${why?.what}`
-  return wrong(op, fd, 'ENOTSUP', what, why?.next ?? 'See the cause.', cause)
+  return wrongDescriptor(op, fd, 'ENOTSUP', what, why?.next ?? 'See the cause.', cause)
 }
 
 /** The error of a TCP socket. */
@@ -155,7 +189,7 @@ export function isTcpSocket(op: Operation, fd: number): VsockError {
 function otherFamily(op: Operation, fd: number, what: string): VsockError {
   const net = op === 'listen' ? 'net.Server.listen({ fd })' : 'new net.Socket({ fd })'
   const text = `the descriptor is ${what}, neither AF_UNIX nor AF_VSOCK`
-  return wrong(op, fd, 'EAFNOSUPPORT', text, `For TCP call ${net}.`)
+  return wrongDescriptor(op, fd, 'EAFNOSUPPORT', text, `For TCP call ${net}.`)
 }
 
 interface Row {

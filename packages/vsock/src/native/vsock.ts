@@ -26,7 +26,10 @@ export interface NativeConnectOptions extends NativeSocketOptions {
 }
 
 export interface NativeListenOptions extends NativeSocketOptions {
-  readonly backlog: number
+  /** undefined for an inherited socket that listens. */
+  readonly backlog: number | undefined
+  /** In place of binding the address: the descriptor of a socket that is bound to it. */
+  readonly inherited?: number | undefined
   readonly vsock?: VsockOptions | undefined
 }
 
@@ -75,13 +78,14 @@ export async function connectNative(remote: VsockAddress, options: NativeConnect
 
 /** @throws {VsockError} with the kernel's errno explained; nothing stays open then. */
 export function listenNative(local: VsockAddress, options: NativeListenOptions, handlers: NativeListenHandlers): NativeListener {
-  const { halfClose, lingerMs, clock, backlog, vsock = {} } = options
+  const { halfClose, lingerMs, clock, backlog, inherited, vsock = {} } = options
   checkVsockOptions(vsock)
   const binding = needBinding('listen', { local })
   const target = {
     family: AF_VSOCK,
     sockaddr: encodeSockaddrVm(local),
     backlog,
+    inherited,
     configure: (descriptor: Descriptor) => setBufferSizes(binding, descriptor, vsock),
   }
   const handle: ListenHandlers<VsockSocket> = {

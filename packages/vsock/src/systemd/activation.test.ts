@@ -69,7 +69,7 @@ describe('listenFds', () => {
       kept.push(fd)
       throw closed
     }
-    vi.mocked(loader.loadBinding).mockReturnValue({ closeOnExec } as Binding)
+    vi.mocked(loader.loadBinding).mockReturnValue({ closeOnExec } as Partial<Binding> as Binding)
     expect(listenFds({ env: environment({}), pid })).toHaveLength(2)
     expect(kept).toEqual([3, 4])
     const bug = new TypeError('bug')
@@ -78,5 +78,4 @@ describe('listenFds', () => {
     })
     expect(() => listenFds({ env: environment({}), pid })).toThrow(bug)
   })
-
 })

@@ -31,10 +31,7 @@ export interface NotifyOptions {
  * @throws {VsockError} op `notify`: `EINVAL` for a NOTIFY_SOCKET that is empty or malformed, `ENOTSUP` without the addon, `ECONNREFUSED`
  *   if nothing listens there, `EAGAIN` if its queue is full, or another errno.
  */
-export async function notifySystemd(
-  state: string,
-  { socket = process.env.NOTIFY_SOCKET }: NotifyOptions = {},
-): Promise<boolean> {
+export async function notifySystemd(state: string, { socket = process.env.NOTIFY_SOCKET }: NotifyOptions = {}): Promise<boolean> {
   checkString('state', state)
   if (socket === undefined) return false
   const target = parseNotifySocket(socket)
