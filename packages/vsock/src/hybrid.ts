@@ -105,7 +105,7 @@ export async function listenHybrid(options: ListenHybridOptions): Promise<Hybrid
   checkAcceptOptions(options)
   const settings = settingsOf(options)
   const place = hybridPlace(options)
-  const acceptor = await openAcceptor(place, { ...options, halfClose: true })
+  const acceptor = await openAcceptor(place, { ...options, halfClose: true, allowHalfOpen: true })
   if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
   const server = new HybridServer(acceptor.path ?? '', settings, acceptor)
   closeOnAbort(server, options.signal)

@@ -82,7 +82,7 @@ describe('accepting', () => {
     const other = await accepted
     expect(other).toBeInstanceOf(VsockSocket)
     expect(other).toBeInstanceOf(Socket)
-    expect(other.allowHalfOpen).toBe(true)
+    expect(other.allowHalfOpen).toBe(false)
     expect(other.local).toEqual({ transport: 'unix', path })
     expect(other.remote).toBeUndefined()
     expect(other.halfClose).toBe(true)

@@ -10,6 +10,7 @@ import {
   placeOf,
 } from './acceptor.js'
 import { type Address, formatAddress } from './address.js'
+import { holdReading, releaseReading } from './handle.js'
 import type { InheritedSocket } from './inherited.js'
 import type { VsockSocket } from './socket.js'
 import { trace } from './trace.js'
@@ -158,9 +159,12 @@ export class VsockServer
     const ignoreError = () => {}
     const forget = () => this.#pending.delete(socket)
     socket.on('error', ignoreError).once('close', forget)
+    // Its taker is to see everything that the peer says, its end included.
+    holdReading(socket)
     this.#pending.set(socket, () => {
       socket.off('error', ignoreError).off('close', forget)
       this.#pending.delete(socket)
+      releaseReading(socket)
     })
     this.#drain()
   }
