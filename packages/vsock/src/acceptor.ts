@@ -57,7 +57,7 @@ export interface Acceptor {
   unref(): void
 }
 
-/** Where a server listens: an address that it binds, or one that another program has bound. */
+/** Where a server listens: an address that it binds, or a socket that another program has bound. */
 export interface Place {
   readonly local: Address
   readonly inherited?: Inspection | undefined

@@ -75,7 +75,7 @@ export function isVsockError(value: unknown): value is VsockError {
 }
 
 /** The caller's signal has aborted. */
-export function abortedError(op: 'connect' | 'listen', address: Address, reason: unknown): VsockError {
+export function abortedError(op: 'connect' | 'listen', address: Address | undefined, reason: unknown): VsockError {
   return new VsockError({
     code: 'ABORTED',
     op,

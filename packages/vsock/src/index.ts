@@ -35,6 +35,7 @@ export {
   type Refusal,
   type RouteContext,
 } from './hybrid.js'
+export type { InheritedSocket } from './inherited.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
 export { AddonError, type Attempt, addonPath } from './native/loader.js'
 export type { VsockConnectOptions, VsockOptions } from './native/options.js'
@@ -52,3 +53,5 @@ export {
   socketEnd,
 } from './relay/index.js'
 export { VsockSocket, type VsockSocketInit } from './socket.js'
+export { type ActivationSocket, type ListenFdsOptions, listenFds } from './systemd/activation.js'
+export { type NotifyOptions, notifySystemd } from './systemd/notify.js'

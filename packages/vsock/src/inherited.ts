@@ -39,7 +39,7 @@ export function isInherited(value: unknown): value is InheritedSocket {
  *
  * @throws {RangeError} for what is not a number of a descriptor.
  * @throws {VsockError} `EBADF`, `ENOTSOCK`, `ESOCKTNOSUPPORT` for anything but a stream socket, `EAFNOSUPPORT` for TCP, `ENOTSUP` for
- *   AF_VSOCK without the addon, `EISCONN` or `EINVAL` for a socket that cannot listen, `ENOTCONN` or `EINVAL` for one that is not connected.
+ *   AF_VSOCK without the addon, `EISCONN` or `EINVAL` for a socket that cannot listen, `ENOTCONN` or `EINVAL` for a socket that is not connected.
  */
 export function inspectInherited(op: Operation, { fd: given }: InheritedSocket): Inspection {
   const fd = integer('fd', given, { min: 0, max: 0x7fff_ffff })
