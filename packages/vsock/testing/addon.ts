@@ -1,5 +1,5 @@
 import { readdirSync, readlinkSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+import { thisHost } from '@upcall/foundation/addon/loader'
 import { Cid } from '../src/address.js'
 import type { Binding, Descriptor } from '../src/native/binding.js'
 import { AddonError, findBinding, type Host, locateBinding } from '../src/native/loader.js'
@@ -28,8 +28,7 @@ export function addonPath(): string {
 }
 
 function thisMachine(): Host {
-  const file = fileURLToPath(new URL('../src/native/loader.ts', import.meta.url))
-  return { ...process, file, env: {}, dlopen: (module, path) => process.dlopen(module, path) }
+  return { ...thisHost(new URL('../src/native/loader.ts', import.meta.url).href), env: {} }
 }
 
 function sockaddrInet(port: number): Uint8Array {

@@ -115,7 +115,7 @@ func dial(address string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		// It waits this long before every attempt, the first one included.
-		interval := firecracker.WithRetryInterval(time.Millisecond)
+		interval := firecracker.WithRetryInterval(time.Microsecond)
 		return firecracker.DialContext(ctx, first, port, interval, firecracker.WithAckMsgTimeout(20*time.Second))
 	case "vsock":
 		return vsock.Dial(number(first), port, nil)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -14,8 +15,16 @@ import (
 const (
 	echoPort    = 5000
 	discardPort = 5001
-	// 5002 sends for ever, until its peer has had enough.
+	// Sends for ever, until its peer has had enough.
 	sourcePort = 5002
+	// Answers every request to a guest's device manager with success.
+	upcallPort = 219
+)
+
+// Of the device manager: all messages have this size, and these words at their beginning, little-endian.
+const (
+	messageSize = 1024
+	magic       = 0x444d0100
 )
 
 // A hybrid socket in the fewest calls, the same server for all clients that are measured.
@@ -60,6 +69,27 @@ func answer(connection *net.UnixConn) {
 		for err = nil; err == nil; {
 			_, err = connection.Write(buffer)
 		}
+	case upcallPort:
+		obey(connection)
+	}
+}
+
+// Waits for the service byte, greets, and then answers each request with its own type and the result 0.
+func obey(connection net.Conn) {
+	message := make([]byte, messageSize)
+	if _, err := io.ReadFull(connection, message[:1]); err != nil {
+		return
+	}
+	reply := make([]byte, messageSize)
+	binary.LittleEndian.PutUint32(reply, magic)
+	for {
+		if _, err := connection.Write(reply); err != nil {
+			return
+		}
+		if _, err := io.ReadFull(connection, message); err != nil {
+			return
+		}
+		copy(reply[8:12], message[8:12])
 	}
 }
 

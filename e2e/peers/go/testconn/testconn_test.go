@@ -66,7 +66,7 @@ func dial(address string) (net.Conn, error) {
 	if kind == "hvsock" {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		interval := firecracker.WithRetryInterval(time.Millisecond)
+		interval := firecracker.WithRetryInterval(time.Microsecond)
 		return firecracker.DialContext(ctx, rest[:at], uint32(port), interval, firecracker.WithAckMsgTimeout(20*time.Second))
 	}
 	cid, err := strconv.ParseUint(rest[:at], 10, 32)
