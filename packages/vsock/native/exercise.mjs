@@ -67,6 +67,11 @@ async function pair(kind) {
   return [client, accepted.descriptor]
 }
 
+async function arrived(descriptor) {
+  await ready(descriptor, binding.READABLE)
+  return binding.receive(descriptor, 64)
+}
+
 const checks = {
   async 'data both ways, and half-close'() {
     for (const kind of Object.values(families)) {
@@ -218,6 +223,60 @@ const checks = {
     assert.throws(() => binding.sendDatagram(inet(1), bytes), TypeError)
     assert.throws(() => binding.sendDatagram(families.unix.address(), new Uint8Array(0)), TypeError)
     assert.throws(() => binding.sendDatagram(families.unix.address(), new Uint8Array(4097)), TypeError)
+  },
+
+  async 'descriptors that travel'() {
+    const [one, other] = await pair(families.unix)
+    const [passed, far] = await pair(families.unix)
+    const text = Buffer.from('52 keep')
+    assert.equal(binding.receive(other, 8), undefined)
+    assert.equal(binding.send(one, text, [passed]), text.length)
+    const got = await arrived(other)
+    assert.equal(Buffer.from(got.bytes).toString(), '52 keep')
+    assert.equal(got.descriptors.length, 1)
+    const [came] = got.descriptors
+    binding.close(passed)
+    binding.write(far, Buffer.from('through'))
+    const bytes = Buffer.alloc(16)
+    assert.equal(binding.read(came, bytes), 7)
+    assert.equal(bytes.toString('latin1', 0, 7), 'through')
+    assert.equal(binding.read(came, bytes), undefined)
+    binding.shutdown(far)
+    assert.equal(binding.read(came, bytes), 0)
+    // Too many: the kernel cuts them off, and the others are closed.
+    const before = openDescriptors()
+    binding.send(one, text, Array(16).fill(far))
+    await ready(other, binding.READABLE)
+    assert.throws(() => binding.receive(other, 64), { code: 'EMSGSIZE' })
+    assert.equal(openDescriptors(), before)
+    assert.throws(() => binding.send(one, text, Array(17).fill(far)), TypeError)
+    assert.throws(() => binding.send(one, text, far), TypeError)
+    assert.throws(() => binding.send(one, text, [{}]), TypeError)
+    binding.close(one)
+    assert.equal((await arrived(other)).bytes.length, 0)
+    for (const descriptor of [other, came, far]) binding.close(descriptor)
+    for (const name of ['receive', 'read', 'write', 'describe', 'unblock', 'shutdown', 'release']) {
+      assert.throws(() => binding[name](far, name === 'receive' ? 1 : bytes), { code: 'EBADF' }, name)
+    }
+  },
+
+  async 'what a descriptor is, and whose'() {
+    const fd = openSync('/dev/null', 'r')
+    const descriptor = binding.duplicate(fd)
+    closeSync(fd)
+    const { mode, device, flags, terminal } = binding.describe(descriptor)
+    assert.deepEqual([mode & 0o170000, device, flags & 3, terminal], [0o020000, 0x103, 0, false])
+    binding.unblock(descriptor)
+    binding.unblock(descriptor)
+    assert.equal(binding.describe(descriptor).flags & 0o4000, 0o4000)
+    assert.equal(binding.read(descriptor, Buffer.alloc(1)), 0)
+    assert.throws(() => binding.write(descriptor, Buffer.alloc(1)), { code: 'EBADF', syscall: 'write' })
+    assert.throws(() => binding.shutdown(descriptor), { code: 'ENOTSOCK' })
+    assert.throws(() => binding.read(descriptor, new Uint8Array(0)), TypeError)
+    const number = binding.release(descriptor)
+    assert.throws(() => binding.describe(descriptor), { code: 'EBADF' })
+    closeSync(number)
+    assert.throws(() => binding.duplicate(number), { code: 'EBADF', syscall: 'fcntl' })
   },
 
   'wrong arguments are TypeErrors'() {

@@ -4,6 +4,8 @@
 #include "datagram.h"
 #include "descriptor.h"
 #include "inherit.h"
+#include "passing.h"
+#include "rights.h"
 #include "socket.h"
 
 #include <errno.h>
@@ -49,6 +51,15 @@ static const struct up_function functions[] = {
     {"inherit", vs_js_inherit},
     {"sendDatagram", vs_js_send_datagram},
     {"localCid", vs_js_local_cid},
+    {"receive", vs_js_receive},
+    {"send", up_js_send},
+    {"duplicate", vs_js_duplicate},
+    {"release", vs_js_release},
+    {"describe", vs_js_describe},
+    {"unblock", vs_js_unblock},
+    {"read", vs_js_read},
+    {"write", vs_js_write},
+    {"shutdown", vs_js_shutdown},
     {"watch", up_js_watch},
     {"unwatch", up_js_unwatch},
     {"ref", up_js_ref},

@@ -3,8 +3,11 @@ import { isLongPathError, type LongPathError } from '@upcall/foundation/long-pat
 import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
 
-/** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
-export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'notify' | 'relay'
+/**
+ * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`, `notify` is
+ * `notifySystemd()`, `forward` a connection of a forwarder that was given up.
+ */
+export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'localCid' | 'notify' | 'relay' | 'forward'
 
 /**
  * Codes that mean the same on every transport:
@@ -75,7 +78,7 @@ export function isVsockError(value: unknown): value is VsockError {
 }
 
 /** The caller's signal has aborted. */
-export function abortedError(op: 'connect' | 'listen', address: Address | undefined, reason: unknown): VsockError {
+export function abortedError(op: 'connect' | 'listen' | 'pass', address: Address | undefined, reason: unknown): VsockError {
   return new VsockError({
     code: 'ABORTED',
     op,

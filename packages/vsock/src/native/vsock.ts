@@ -1,7 +1,7 @@
 import { Socket } from 'node:net'
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
-import { Cid, type VsockAddress } from '../address.js'
+import { type Address, Cid, type VsockAddress } from '../address.js'
 import type { Dialled } from '../dial.js'
 import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
 import type { Life } from '../life.js'
@@ -167,9 +167,10 @@ function addressOf(sockaddr: Uint8Array): VsockAddress {
   return Object.freeze({ transport: 'vsock', cid, port })
 }
 
-type Ends = { readonly local?: VsockAddress; readonly remote?: VsockAddress }
+type Ends = { readonly local?: Address; readonly remote?: Address }
 
-function needBinding(op: VsockOperation, ends: Ends): Binding {
+/** The addon. @throws {VsockError} `ENOTSUP` where there is none. */
+export function needBinding(op: VsockOperation, ends: Ends): Binding {
   try {
     return loadBinding()
   } catch (error) {
