@@ -3,6 +3,10 @@ import { faultsIn } from './faults-in.mjs'
 const vsock = faultsIn('vsock')
 
 export default [
+  vsock('the children of a socket-activated process find its variables', 'systemd/activation.ts', '    delete env[name]\n', ''),
+  vsock('the sockets of another process are taken', 'systemd/activation.ts', 'if (Number(owner) !== pid) return []', ''),
+  vsock('a connected descriptor is listened on', 'inherited.ts', 'if (found.connected === true)', 'if (false)'),
+  vsock('an abstract name has a final zero', 'systemd/notify.ts', "name.startsWith('\\0') ? '' : ", ''),
   vsock(
     'what follows OK is lost',
     'dial.ts',

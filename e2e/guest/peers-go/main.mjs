@@ -16,15 +16,13 @@ const { small } = await ask({ run: 'options' })
 const dialled = { echo: BYTES, answer: BYTES, source: BYTES, 'ends-first': BYTES, connects: CONNECTIONS }
 
 test('mdlayher/vsock dials our server over loopback', TIMEOUT, async (t) => {
-  const server = await listen('vsock://local:any', { maxPending: 1024, allowHalfOpen: true })
-  t.after(() => server.close())
-  const served = []
-  server.on('connection', (socket) => {
-    const done = serve(socket.on('error', () => {}))
-    done.catch(() => {})
-    served.push(done)
-  })
-  await everyExercise(t, `vsock:1:${server.address.port}`, () => served.shift())
+  const { port, served } = await startOurs(t)
+  await everyExercise((name, amount) => dialHere(t, `vsock:1:${port}`, name, amount), served)
+})
+
+test('firecracker-go-sdk on the host dials our server through our device', TIMEOUT, async (t) => {
+  const { port, served } = await startOurs(t)
+  await everyExercise((exercise, amount) => ask({ run: 'sdk', port, exercise, amount }), served)
 })
 
 test("we dial mdlayher/vsock's listener over loopback", TIMEOUT, async (t) => {
@@ -34,7 +32,8 @@ test("we dial mdlayher/vsock's listener over loopback", TIMEOUT, async (t) => {
 })
 
 test('mdlayher/vsock dials the host through our device', TIMEOUT, async (t) => {
-  await everyExercise(t, `vsock:2:${SERVICES}`, () => ask({ run: 'served' }))
+  const dial = (name, amount) => dialHere(t, `vsock:2:${SERVICES}`, name, amount)
+  await everyExercise(dial, () => ask({ run: 'served' }))
 })
 
 test("the host dials mdlayher/vsock's listener through our device", TIMEOUT, async (t) => {
@@ -79,13 +78,8 @@ async function testConn(t, [from, to], swap, tests) {
   assert.equal(passed.length, tests?.length ?? 11, `${stdout}${stderr}`)
 }
 
-/** Go dials `address`; `served` tells what the server saw of each connection, in order. */
-async function everyExercise(t, address, served) {
-  const dial = async (name, amount) => {
-    const { status, stdout, stderr } = await finish(t, ['./peer', 'dial', address, name, String(amount)])
-    assert.equal(status, 0, `${name}: ${stdout}${stderr}`)
-    return JSON.parse(stdout)
-  }
+/** Go dials; `served` tells what the server saw of each connection, in order. */
+async function everyExercise(dial, served) {
   assert.equal((await dial('echo', BYTES)).bytes, BYTES)
   assert.equal((await served()).bytes, BYTES)
   const { answer, md5 } = await dial('half-close', BYTES)
@@ -97,6 +91,26 @@ async function everyExercise(t, address, served) {
   assert.deepEqual(await served(), { service: 'source', ...read })
   assert.match((await dial('reset', 0)).failed, /broken pipe|connection reset by peer/)
   await dial('connects', CONNECTIONS)
+}
+
+async function dialHere(t, address, exercise, amount) {
+  const { status, stdout, stderr } = await finish(t, ['./peer', 'dial', address, exercise, String(amount)])
+  assert.equal(status, 0, `${exercise}: ${stdout}${stderr}`)
+  return JSON.parse(stdout)
+}
+
+/** Our server; `served` gives what each connection was, in order. */
+async function startOurs(t) {
+  const server = await listen('vsock://any:any', { maxPending: 1024, allowHalfOpen: true })
+  t.after(() => server.close())
+  const all = []
+  server.on('connection', (socket) => {
+    const done = serve(socket.on('error', () => {}))
+    // A test that waits for it finds its failure.
+    done.catch(() => {})
+    all.push(done)
+  })
+  return { port: server.address.port, served: () => all.shift() }
 }
 
 async function startServer(t, address) {

@@ -6,7 +6,7 @@ import { connect, listen } from '@upcall/vsock'
 import { exercises, readAll, serve } from '../../guest/peers-go/streams.mjs'
 import { runGuestTests } from '../../guest-tests.mjs'
 import { serveDevice } from '../../vhost-user/scene.mjs'
-import { ends, startForward } from './run.mjs'
+import { dialWith, ends, startForward } from './run.mjs'
 
 const GUEST_CID = 42
 const [SERVICES, CONTROL] = [6000, 6001]
@@ -26,7 +26,7 @@ export async function run(checks, image, { peer, testConn }, { small = false } =
       closers.unshift(() => forward.stop())
       forwards[halfClose] = forward
     }
-    closers.unshift(...(await startServices({ hybridPath, forwards, small })))
+    closers.unshift(...(await startServices({ peer, hybridPath, forwards, small })))
     await runGuestTests(checks, {
       ...{ name: 'peers-go', image, program: 'main.mjs', timeoutMs: 400_000 },
       payload: { programs: ['guest/peers-go', 'guest/vsock/support.mjs', peer, testConn], packages: ['@upcall/vsock'] },
@@ -43,7 +43,7 @@ export async function run(checks, image, { peer, testConn }, { small = false } =
 }
 
 /** What the guest dials. Gives what closes it. */
-async function startServices({ hybridPath, forwards, small }) {
+async function startServices({ peer, hybridPath, forwards, small }) {
   const served = []
   const services = await listen(`hvsock://${hybridPath}:${SERVICES}`, { ...HALF, maxPending: 1024 })
   services.on('connection', (socket) => {
@@ -58,6 +58,7 @@ async function startServices({ hybridPath, forwards, small }) {
       const dial = () => connect(`hvsock://${hybridPath}:${port}`, { ...HALF, timeoutMs: 20_000 })
       for (const [name, amount] of Object.entries(wanted)) await exercises[name](dial, amount)
     },
+    sdk: ({ port, exercise, amount }) => dialWith(peer, `hvsock:${hybridPath}:${port}`, exercise, amount),
     options: () => ({ small }),
     ends: ({ halfClose, count }) => ends(forwards[halfClose], count),
   }
