@@ -30,7 +30,10 @@ export interface NativeListenOptions {
   readonly allowHalfOpen: boolean
   readonly lingerMs?: number | undefined
   readonly clock?: Clock | undefined
-  readonly backlog: number
+  /** undefined for an inherited socket that listens. */
+  readonly backlog: number | undefined
+  /** In place of binding the address: the descriptor of a socket that is bound to it. */
+  readonly inherited?: number | undefined
   readonly vsock?: VsockOptions | undefined
 }
 
@@ -77,13 +80,14 @@ export async function connectNative(remote: VsockAddress, options: NativeConnect
 
 /** @throws {VsockError} with the kernel's errno explained; nothing stays open then. */
 export function listenNative(local: VsockAddress, options: NativeListenOptions, handlers: NativeListenHandlers): NativeListener {
-  const { halfClose, allowHalfOpen, lingerMs, clock, backlog, vsock = {} } = options
+  const { halfClose, allowHalfOpen, lingerMs, clock, backlog, inherited, vsock = {} } = options
   checkVsockOptions(vsock)
   const binding = needBinding('listen', { local })
   const target = {
     family: AF_VSOCK,
     sockaddr: encodeSockaddrVm(local),
     backlog,
+    inherited,
     configure: (descriptor: Descriptor) => setBufferSizes(binding, descriptor, vsock),
   }
   const handle: ListenHandlers<VsockSocket> = {
