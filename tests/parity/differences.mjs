@@ -189,6 +189,14 @@ export const differences = [
     ),
     cannot: ['ending: the server ends; the client may go on', 'ending: the peer ends with writes waiting*'],
   },
+  {
+    net: 'A connection to an address where nothing listens fails; a write to a peer that has closed, too.',
+    ours: 'Through `forward` it is made first, and ends then; such a write may be taken by the bridge.',
+    why: 'A bridge is a peer of its own: it accepts before it connects.',
+    where: (traits) => traits.includes('bridged'),
+    scenes: {},
+    cannot: ['*: nothing listens*', 'opening: the server has gone', 'ending: the peer has closed: a write fails'],
+  },
 ]
 
 /** The scenes of a difference that a transport has. @param {string} name @param {readonly string[]} traits @returns {Difference[]} */

@@ -7,6 +7,7 @@ import {
   bindServer,
   type CreateSocketOptions,
   createSocket,
+  forward,
   type HybridProfile,
   type ListenOptions,
   listen,
@@ -148,3 +149,23 @@ export const transports: readonly Transport[] = [
   hybrid('dragonball', false),
   guestInitiated(false),
 ]
+
+/** Through a bridge of ours between two Unix sockets. */
+export const bridged = ours({
+  name: 'unix: through forward',
+  traits: ['unix', 'bridged'],
+  at: (path) => ({ dial: `unix:${path('near')}`, path: path('far'), address: `unix:${path('far')}` }),
+  between: (path) => forward(`unix:${path('near')}`, `unix:${path('far')}`),
+})
+
+let nextPort = 5_000
+
+/** AF_VSOCK within one machine. */
+export const vsock = ours({
+  name: 'vsock: createSocket to bindServer',
+  traits: ['vsock'],
+  at() {
+    const address = `vsock://local:${nextPort++}`
+    return { dial: address, path: '', address }
+  },
+})
