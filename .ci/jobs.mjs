@@ -29,6 +29,7 @@ const jobs = {
   typecheck: { needs: [], run: () => npm('typecheck') },
   docs: { needs: COMPILE, run: () => npm('docs') },
   addon: { needs: [...COMPILE, ...RELEASE, ...MUSL], run: () => addon() },
+  runtimes: { needs: [], run: () => runtimes() },
   e2e: { needs: [...COMPILE, ...RELEASE, ...GUESTS], counts: true, run: (report, ...suites) => e2e(report, suites) },
   mutants: { needs: COMPILE, counts: true, run: (report, ...words) => mutants(report, words) },
 }
@@ -50,6 +51,12 @@ async function addon() {
   await run('node', 'scripts/valgrind-addon.mjs')
   await npm('build', '--filter=@upcall/vsock')
   await run('node', 'scripts/musl-addon.mjs')
+}
+
+/** Bun and Deno. */
+async function runtimes() {
+  await npm('build', '--filter=@upcall/vsock')
+  await run('node', 'tests/runtimes/main.mjs')
 }
 
 async function e2e(report, suites) {

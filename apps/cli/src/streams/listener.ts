@@ -32,6 +32,8 @@ export function cannotListen(source: string): (error: unknown) => never {
 
 const REFUSALS: Readonly<Record<Refusal['reason'], string>> = {
   'bad-command': 'it did not send CONNECT <port>',
+  'no-descriptors': 'it wanted to pass a descriptor, and none is taken here',
+  'bad-descriptor': 'the descriptor that it passed is of no use',
   'no-route': 'that port is not served here',
   'route-failed': 'that port cannot be reached',
   timeout: 'the handshake took too long',
