@@ -49,13 +49,16 @@ export function createSocket(address: Address | string | InheritedSocket, option
   })
   endWith(signal, socket)
   if (signal?.aborted) return socket
-  dialUntil(remote, plan, { signal: stop.signal, life, onRetry, vsock }).then(
-    (dialled) => {
-      if (!socket.destroyed) socket.finishDialling(dialled)
-      else dialled.carrier.on('error', () => {}).destroy()
-    },
-    (error: Error) => void socket.destroy(error),
-  )
+  dialUntil(remote, plan, { signal: stop.signal, life, onRetry, vsock })
+    .then((dialled) => {
+      try {
+        if (!socket.destroyed) return socket.finishDialling(dialled)
+      } finally {
+        // Without its handle, this closes nothing.
+        dialled.carrier.on('error', () => {}).destroy()
+      }
+    })
+    .catch((error: Error) => void socket.destroy(error))
   return socket
 }
 
