@@ -1,4 +1,8 @@
 // Rust: dbs-upcall as the client of `upcall serve`, vhost-device-vsock as the device of a QEMU guest, and the crate vsock in a guest.
-export const tools = ['cargo', 'cc', 'make', 'perl']
+import * as dbsUpcall from './rust/dbs-upcall.mjs'
 
-export async function run(_checks, _image, _options) {}
+export const tools = ['cargo', 'cc']
+
+export async function run(checks, _image, options) {
+  await dbsUpcall.run(checks, options)
+}
