@@ -48,6 +48,18 @@ export default [
     'void value',
   ),
   foundation(
+    'the descriptor behind a short path stays open',
+    'long-path.ts',
+    '  } finally {\n    opened.close()\n  }',
+    '  } finally {\n  }',
+  ),
+  foundation(
+    'a long path needs its directories to be readable',
+    'long-path.ts',
+    'openSync(path, O_PATH | flags)',
+    'openSync(path, flags)',
+  ),
+  foundation(
     'a live server loses its path',
     'unix-path.ts',
     "if (answer === 'ECONNREFUSED') return unlink",

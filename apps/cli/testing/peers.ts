@@ -37,7 +37,7 @@ export async function serving(argv: string[], stdin?: Readable): Promise<Running
 
 /** A server that does this with each connection. */
 export async function server(address: string, serve: (socket: VsockSocket) => unknown): Promise<VsockServer> {
-  const listening = await listen(address)
+  const listening = await listen(address, { allowHalfOpen: true })
   listening.on('connection', (socket) => {
     socket.on('error', () => {})
     serve(socket)

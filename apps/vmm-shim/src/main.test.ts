@@ -137,7 +137,10 @@ describe('vmm-shim run', () => {
     [['run', '--uds', '/no/such/directory/vm'], /--uds .*its directory does not exist/],
     [['run', '--uds', main], /--uds .*exists and is not a socket/],
     [['run', '--uds', X, '--api', '/tmp'], /--api \/tmp: exists and is not a socket/],
-    [['run', '--uds', `/tmp/${'x'.repeat(103)}`], /has 108 bytes, and a socket's path has at most 107/],
+    [
+      ['run', '--uds', X, '--qemu', '--monitor', `/tmp/${'x'.repeat(103)}`],
+      /has 108 bytes, and QEMU's socket has a path of at most 107/,
+    ],
     [['run', '--uds', X, '--memory', '12Q'], /512M/],
     [['run', '--uds', X, '--vsock-profile', 'qemu'], /firecracker, cloud-hypervisor, dragonball/],
     [['run', '--uds', X, '--arch', 'mips'], /x86_64, aarch64/],

@@ -18,7 +18,7 @@ const program = new Command('vmm-shim')
 program
   .command('run')
   .description('serve a guest on a hybrid vsock socket until SIGINT or SIGTERM: a simulated guest, or with --qemu a real one')
-  .requiredOption('--uds <path>', 'where the hybrid vsock socket goes, at most 107 bytes')
+  .requiredOption('--uds <path>', 'where the hybrid vsock socket goes')
   .option('--api <path>', 'where the Unix socket of the control API goes (HTTP)')
   .addOption(new Option('--vsock-profile <vmm>', 'read CONNECT and pass EOF on exactly as this VMM does').choices(hybridProfiles))
   .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))

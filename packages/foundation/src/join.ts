@@ -57,6 +57,8 @@ export function joinStreams(a: JoinedStream, b: JoinedStream): (which: JoinedStr
     [far, near],
   ] as const) {
     const { stream, keepsTcp = false } = one
+    // Its end is passed on. It does not end the other direction, whatever its maker chose.
+    stream.allowHalfOpen = true
     const keep = keepsTcp ? readToEnd : keepReadable
     keep(stream, (error) => refuse(one, other, error))
     // 'close' follows and does what there is to do.

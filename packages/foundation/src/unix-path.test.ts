@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -74,6 +74,28 @@ test('when it fails, nothing is left', async () => {
   const listen = () => Promise.reject(new Error('no'))
   await expect(takePath(path, { listen, taken })).rejects.toThrow('no')
   expect(existsSync(path)).toBe(false)
+})
+
+test.runIf(process.platform === 'linux')('a path of any length is taken, from a dead server too, and removed again', async () => {
+  const deep = join(directory, 'd'.repeat(200), 'e'.repeat(200))
+  mkdirSync(deep, { recursive: true })
+  const path = join(deep, 'n'.repeat(255))
+  const descriptors = () => readdirSync('/proc/self/fd').length
+  const before = descriptors()
+  const dead = listener()
+  await takePath(path, { listen: dead.listen, mode: 0o600, taken })
+  expect(statSync(path).mode & 0o777).toBe(0o600)
+  // The listener's own.
+  expect(descriptors()).toBe(before + 1)
+  await expect(takePath(path, { listen: listener().listen, taken })).rejects.toThrow(new Taken('another server listens there'))
+  await new Promise((resolve) => dead.server.close(resolve))
+  const remove = await takePath(path, { listen: listener().listen, taken })
+  await remove()
+  expect(readdirSync(deep)).toEqual([])
+  await expect(takePath(`${path}n`, { listen: listener().listen, taken })).rejects.toMatchObject({ code: 'ENAMETOOLONG' })
+  expect(readdirSync(deep)).toEqual([])
+  for (const server of servers) server.close()
+  await expect.poll(descriptors).toBe(before)
 })
 
 test.runIf(process.platform === 'linux')('one starter at a time', async () => {

@@ -1,10 +1,11 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { BigIntStats } from 'node:fs'
-import { chmod, link, lstat, open, stat, unlink } from 'node:fs/promises'
-import { createServer, connect as netConnect } from 'node:net'
-import { basename, dirname, join } from 'node:path'
+import { chmod, link, lstat, stat, unlink } from 'node:fs/promises'
+import { createServer, Socket } from 'node:net'
+import { basename, dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { errnoOf } from './error.js'
+import { shortNameIn, withShortPath } from './long-path.js'
 
 /*
  * How the path of a Unix socket is taken, so that of several servers that start at once exactly one gets it, and a live one never
@@ -19,9 +20,6 @@ import { errnoOf } from './error.js'
  * and only if the inode there is still the server's own.
  */
 
-/** The longest path of a Unix socket in Linux, in bytes, without its final zero. */
-export const UNIX_PATH_MAX = 107
-
 const LOCK_WAIT_MS = 2_000
 
 export interface TakePathOptions {
@@ -34,8 +32,8 @@ export interface TakePathOptions {
 }
 
 /**
- * Takes `path` for a server that listens. Throws what `listen` throws, the error of `taken`, or the errno of the file system; nothing is
- * left of the path then, but the caller still has to close what it listens with.
+ * Takes `path`, of any length on Linux, for a server that listens. Throws what `listen` throws, the error of `taken`, the errno of the
+ * file system, or a `LongPathError`; nothing is left of the path then, but the caller still has to close what it listens with.
  *
  * @returns How to remove the path again, if it is still this server's. To be called before the server stops listening. Rejects if the file
  * system refuses.
@@ -66,14 +64,11 @@ export async function takePath(path: string, { listen, mode, taken }: TakePathOp
 
 /** A random name in `directory` that a socket can be bound to, however long the name of the directory itself is. */
 async function withShortName(directory: string, use: (name: string) => Promise<void>): Promise<void> {
-  const random = `.${randomBytes(6).toString('hex')}`
-  const name = join(directory, random)
-  if (Buffer.byteLength(name) <= UNIX_PATH_MAX || process.platform !== 'linux') return use(name)
-  const handle = await open(directory, 'r')
+  const name = shortNameIn(directory, `.${randomBytes(6).toString('hex')}`)
   try {
-    await use(`/proc/self/fd/${handle.fd}/${random}`)
+    await use(name.path)
   } finally {
-    await handle.close()
+    name.close()
   }
 }
 
@@ -113,12 +108,17 @@ async function removeStale(path: string, taken: TakePathOptions['taken']): Promi
 /** connect(2) of a Unix socket answers at once; a live server sees a connection that is closed again. */
 function probe(path: string): Promise<string> {
   return new Promise((resolve) => {
-    const socket = netConnect({ path })
+    const socket = new Socket()
     socket.once('connect', () => {
       socket.destroy()
       resolve('connected')
     })
     socket.once('error', (error) => resolve(errnoOf(error)))
+    try {
+      withShortPath(path, (short) => socket.connect(short))
+    } catch (error) {
+      resolve(errnoOf(error))
+    }
   })
 }
 

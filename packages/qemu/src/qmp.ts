@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { EventEmitter, on } from 'node:events'
-import { connect as connectSocket } from 'node:net'
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 import { callBack } from '@upcall/foundation/callback'
@@ -8,6 +8,7 @@ import { checkClock, checkObject, checkSignal, checkString, checkTimeout, wrongT
 import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { errnoOf, textOf } from '@upcall/foundation/error'
 import { LineTooLongError, TextLines } from '@upcall/foundation/lines'
+import { isLongPathError, withShortPath } from '@upcall/foundation/long-path'
 import { traceOf } from '@upcall/foundation/trace'
 import { type Bounds, bounded } from '@upcall/foundation/wait'
 import { type About, abortedError, QemuError, QmpCommandError } from './errors.js'
@@ -49,8 +50,6 @@ const trace = traceOf('qemu')
 
 /** Why a monitor that takes a connection does not greet, and why it takes no more. */
 const ONE_CLIENT = 'A monitor serves one client at a time: check that no other one is connected.'
-/** Of a Unix socket's path, in bytes (Linux, struct sockaddr_un). */
-const LONGEST_PATH = 107
 /** In characters. The longest answers, such as QEMU's own schema, have a few hundred thousand. */
 const LONGEST_LINE = 16 << 20
 const DEFAULT_TIMEOUT_MS = 5000
@@ -286,11 +285,10 @@ export class QmpClient extends EventEmitter<{ event: [QmpEvent]; close: [] }> {
   }
 }
 
-/** Connects to the Unix socket of a QEMU that runs with `-qmp unix:<path>,server=on,wait=off`, unless another client is connected there. */
+/** Connects to the Unix socket of a QEMU that runs with `-qmp unix:<path>,server=on,wait=off`, unless another client is connected there. On Linux `path` may have any length. */
 export async function connectQmp(path: string, options: QmpOptions = {}): Promise<QmpClient> {
   checkString('path', path, 'the path of a socket')
-  const bytes = Buffer.byteLength(path)
-  if (bytes === 0 || bytes > LONGEST_PATH) wrongValue('path', `the path of a socket, of at most ${LONGEST_PATH} bytes`, path)
+  if (path === '' || path.includes('\0')) wrongValue('path', 'the path of a socket', path)
   checkQmpOptions(options)
   const { timeoutMs = DEFAULT_TIMEOUT_MS, clock = systemClock, signal } = options
   const about = { op: 'qmp connect', subject: path }
@@ -303,12 +301,17 @@ export async function connectQmp(path: string, options: QmpOptions = {}): Promis
     aborted: (reason) => abortedError(about, reason),
   }
   if (signal?.aborted) throw abortedError(about, signal.reason)
-  const socket = connectSocket(path).on('error', () => {})
+  const socket = new Socket().on('error', () => {})
   try {
     await bounded<void>(bounds, (resolve, reject) => {
       const onConnect = () => resolve()
       const onError = (cause: Error) => reject(connectError(about, cause))
       socket.once('connect', onConnect).once('error', onError)
+      try {
+        withShortPath(path, (short) => socket.connect(short))
+      } catch (cause) {
+        reject(connectError(about, cause))
+      }
       return () => socket.off('connect', onConnect).off('error', onError)
     })
   } catch (error) {
@@ -336,7 +339,8 @@ const REFUSALS: Readonly<Record<string, readonly [what: string, next: string]>> 
   EAGAIN: ['the socket takes no more connections', ONE_CLIENT],
 }
 
-function connectError(about: About, cause: Error): QemuError {
+function connectError(about: About, cause: unknown): QemuError {
+  if (isLongPathError(cause)) return new QemuError({ ...about, code: 'QMP_CLOSED', what: cause.what, next: cause.next, cause })
   const errno = errnoOf(cause)
   const [meaning, next] = REFUSALS[errno] ?? []
   const what = meaning === undefined ? textOf(cause) : `${meaning} (${errno})`

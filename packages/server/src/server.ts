@@ -83,7 +83,7 @@ export class UpcallServer extends EventEmitter<UpcallServerEvents> implements As
   /**
    * Takes over a connected stream: from here on the server reads, writes, ends and destroys it. After `close()` it is destroyed at once.
    *
-   * @param stream - With `allowHalfOpen: true` a client that ends its half still gets the replies to what it sent.
+   * @param stream - Its `allowHalfOpen` is set to true: a client that ends its half still gets the replies to what it sent.
    * @param options - `remote`: the other end, for messages.
    * @throws TypeError if it is not a Duplex stream.
    */
@@ -92,6 +92,7 @@ export class UpcallServer extends EventEmitter<UpcallServerEvents> implements As
     checkObject('options', options)
     const { remote = '' } = options
     checkString('remote', remote)
+    stream.allowHalfOpen = true
     this.#accepted += 1
     const connection = new Connection(stream, this.#accepted, remote, this.#shared)
     const full = this.#connections.size >= this.#maxConnections

@@ -273,11 +273,5 @@ describe.runIf(binding !== undefined)('the life of a device', () => {
         expect(() => new VhostUserVsock({ ...good, ...bad })).toThrow(RangeError)
       }
     })
-
-    test('a path that is too long says so, in bytes', async () => {
-      await expect(createVsockDevice({ socketPath: `/${'ü'.repeat(60)}`, guestCid: 3 })).rejects.toThrow(
-        /1 to 107 bytes, .*it has 121/,
-      )
-    })
   })
 })

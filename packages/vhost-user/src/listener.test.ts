@@ -1,7 +1,8 @@
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
+import { withShortPath } from '@upcall/foundation/long-path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { addonIfBuilt } from '../testing/addon.js'
 import { listenUnix, unixAddress } from './listener.js'
@@ -18,6 +19,8 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(folder, { recursive: true }))
 
+const openDescriptors = () => readdirSync('/proc/self/fd').length
+
 /** Leaves the file of a process that is gone. */
 function die(binding: Binding): void {
   const dead = binding.socket(binding.AF_UNIX)
@@ -31,7 +34,6 @@ function die(binding: Binding): void {
 test('a socket file that cannot be removed stays, and the listener is closed all the same', async () => {
   vi.resetModules()
   vi.doMock('@upcall/foundation/unix-path', () => ({
-    UNIX_PATH_MAX: 107,
     takePath: async () => () => Promise.reject(Object.assign(new Error('EACCES'), { code: 'EACCES' })),
   }))
   const { listenUnix } = await import('./listener.js')
@@ -61,13 +63,15 @@ describe.runIf(addon !== undefined)('a path', () => {
     }
   })
 
-  test("may be as long as a Unix socket's can, however short its last part is", async () => {
-    const directory = join(folder, 'd'.repeat(107 - folder.length - 3))
-    mkdirSync(directory)
-    path = join(directory, 's')
-    expect(path).toHaveLength(107)
+  test.each([107, 400])('may have %d bytes, and leaves no descriptor open', async (length) => {
+    const directory = join(folder, 'd'.repeat(Math.min(length - folder.length - 3, 200)), 'e'.repeat(Math.max(0, length - 300)))
+    mkdirSync(directory, { recursive: true })
+    path = join(directory, 's'.repeat(length - directory.length - 1))
+    expect(path).toHaveLength(length)
     const listener = await listen()
-    binding.close(binding.connect(unixAddress(binding, path)))
+    const before = openDescriptors()
+    binding.close(withShortPath(path, (short) => binding.connect(unixAddress(binding, short))))
+    expect(openDescriptors()).toBe(before)
     await listener.close()
     expect(existsSync(path)).toBe(false)
   })

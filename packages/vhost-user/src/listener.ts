@@ -1,23 +1,20 @@
 import { AcceptPause, type Sleep } from '@upcall/foundation/addon/accept-pause'
 import { checkString, wrongValue } from '@upcall/foundation/check'
-import { takePath, UNIX_PATH_MAX } from '@upcall/foundation/unix-path'
+import { takePath } from '@upcall/foundation/unix-path'
 import { VsockDeviceError } from './errors.js'
 import type { Binding, Descriptor } from './native/binding.js'
 
 const BACKLOG = 8
 
-/** The path's bytes. @throws TypeError, RangeError unless a socket can have it. */
-export function socketName(path: string): Buffer {
+/** @throws TypeError, RangeError unless it is the path of a file. */
+export function checkSocketPath(path: string): void {
   checkString('socketPath', path, 'a path')
-  const name = Buffer.from(path)
-  if (name.length === 0 || name.length > UNIX_PATH_MAX || name.includes(0))
-    wrongValue('socketPath', `1 to ${UNIX_PATH_MAX} bytes, none of them zero (it has ${name.length})`, path)
-  return name
+  if (path === '' || path.includes('\0')) wrongValue('socketPath', 'a path without a zero byte', path)
 }
 
-/** `struct sockaddr_un` in bytes. */
+/** `struct sockaddr_un` in bytes. `path` is short enough: see foundation's `withShortPath`. */
 export function unixAddress(binding: Binding, path: string): Uint8Array {
-  const name = socketName(path)
+  const name = Buffer.from(path)
   const bytes = Buffer.alloc(2 + name.length + 1)
   bytes.writeUInt16LE(binding.AF_UNIX, 0)
   name.copy(bytes, 2)

@@ -19,9 +19,9 @@ it.each([
   for (const value of [min, max]) expect(() => make({ [name]: value })).not.toThrow()
 })
 
-it('socketPath has to fit into a socket address, before anything is opened', () => {
-  for (const socketPath of ['', `/tmp/${'x'.repeat(103)}`, '/tmp/\0', `/tmp/${'ü'.repeat(52)}`])
-    expect(() => make({ socketPath })).toThrow(/^socketPath: must be 1 to 107 bytes, none of them zero \(it has \d+\), got /)
+it('socketPath is the path of a file, of any length', () => {
+  for (const socketPath of ['', '/tmp/\0'])
+    expect(() => make({ socketPath })).toThrow(/^socketPath: must be a path without a zero byte, got /)
   expect(() => make({ socketPath: undefined })).toThrow('socketPath: must be a path, got undefined')
-  expect(() => make({ socketPath: `/tmp/${'x'.repeat(102)}` })).not.toThrow()
+  expect(() => make({ socketPath: `/tmp/${'x'.repeat(200)}` })).not.toThrow()
 })

@@ -8,7 +8,7 @@ import { Attachment, type DeviceSnapshot } from './attachment.js'
 import { unheldClock } from './clock.js'
 import type { ConnectionHandler } from './connections.js'
 import { abortedError, VsockDeviceError } from './errors.js'
-import { type Listener, listenUnix, socketName } from './listener.js'
+import { checkSocketPath, type Listener, listenUnix } from './listener.js'
 import type { Recovery } from './lookout.js'
 import type { DeviceError } from './machine/errors.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT, type MuxerOptions } from './machine/muxer.js'
@@ -18,7 +18,7 @@ import type { VsockStream } from './stream.js'
 import { trace } from './trace.js'
 
 export interface VhostUserVsockOptions {
-  /** Unix socket that the VMM connects to (`-chardev socket,path=…`), 1 to 107 bytes. */
+  /** Unix socket that the VMM connects to (`-chardev socket,path=…`). It may have any length; QEMU itself takes at most 107 bytes. */
   socketPath: string
   /** The guest's CID: 3 to 4294967294. Two guests of one host may have the same CID: they do not notice each other. */
   guestCid: number
@@ -102,7 +102,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       lingerMs = 8_000,
       clock = unheldClock,
     } = options
-    socketName(socketPath)
+    checkSocketPath(socketPath)
     checkOptionalFunction('onConnection', onConnection)
     checkClock(clock)
     this.socketPath = socketPath

@@ -1,7 +1,7 @@
 import { createServer, type ServerOpts } from 'node:net'
 import { onAbort } from '@upcall/foundation/abort'
 import { callBack } from '@upcall/foundation/callback'
-import { checkClock, checkObject, checkSignal, duration } from '@upcall/foundation/check'
+import { checkClock, checkObject, checkSignal, checkSwitch, duration } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
 import {
@@ -14,6 +14,7 @@ import {
 } from './address.js'
 import { type BindOptions, bindUnix, checkBindOptions, DEFAULT_BACKLOG } from './bind.js'
 import { abortedError, type VsockError } from './errors.js'
+import { holdReading, releaseReading } from './handle.js'
 import type { VsockOptions } from './native/options.js'
 import { listenNative } from './native/vsock.js'
 import { VsockSocket } from './socket.js'
@@ -21,6 +22,11 @@ import { trace } from './trace.js'
 
 /** What `listen` and `bindServer` have in common. */
 export interface AcceptOptions extends BindOptions {
+  /**
+   * As `net.createServer` has it: whether an accepted socket stays writable after its peer has ended. Default false: such a socket sends
+   * what was written, ends, and closes. `bindServer` goes by its server, not by this option.
+   */
+  allowHalfOpen?: boolean | undefined
   /** As for `connect`, for every accepted socket. */
   halfClose?: boolean | undefined
   /** As for `connect`, for every accepted socket. */
@@ -54,6 +60,7 @@ export function checkAcceptOptions(options: AcceptOptions): void {
   checkObject('options', options)
   checkSignal(options.signal)
   checkBindOptions(options)
+  checkSwitch('allowHalfOpen', options.allowHalfOpen)
   if (options.clock !== undefined) checkClock(options.clock)
   duration('lingerMs', options.lingerMs, 1)
 }
@@ -77,11 +84,11 @@ async function openUnix(
   options: AcceptOptions,
   socketOptions: ServerOpts,
 ): Promise<Acceptor> {
-  const { lingerMs, clock } = options
+  const { lingerMs, clock, allowHalfOpen = false } = options
   const halfClose = options.halfClose ?? local.transport !== 'hvsock'
   const path = local.transport === 'hvsock' ? guestInitiatedPath(local) : local.path
   const handover = new Handover(local)
-  const server = createServer({ allowHalfOpen: true, ...socketOptions })
+  const server = createServer({ allowHalfOpen, ...socketOptions })
   server.on('connection', (socket) => handover.connection(VsockSocket.adopt(socket, { local, halfClose, lingerMs, clock })))
   server.on('error', (error) => handover.error(error, false))
   try {
@@ -103,14 +110,13 @@ async function openUnix(
 
 async function openVsock(local: VsockAddress, options: AcceptOptions, socketOptions: ServerOpts): Promise<Acceptor> {
   const { lingerMs, clock, backlog = DEFAULT_BACKLOG, halfClose = true, vsock } = options
-  const { allowHalfOpen = true, pauseOnConnect = false } = socketOptions
+  const { allowHalfOpen = options.allowHalfOpen ?? false, pauseOnConnect = false } = socketOptions
   const handover = new Handover(local)
   const listener = listenNative(
     local,
-    { backlog, halfClose, lingerMs, clock, vsock },
+    { backlog, halfClose, allowHalfOpen, lingerMs, clock, vsock },
     {
       onConnection(socket) {
-        socket.allowHalfOpen = allowHalfOpen
         if (pauseOnConnect) socket.pause()
         handover.connection(socket)
       },
@@ -153,9 +159,12 @@ class Handover {
       return
     }
     socket.on('error', ignore)
+    holdReading(socket)
     this.#early.push(() => {
-      if (this.#stopped || !this.#handlers) socket.destroy()
-      else if (!socket.destroyed) this.#handlers.onConnection(socket.off('error', ignore))
+      if (this.#stopped || !this.#handlers) return void socket.destroy()
+      if (socket.destroyed) return
+      releaseReading(socket)
+      this.#handlers.onConnection(socket.off('error', ignore))
     })
   }
 

@@ -16,7 +16,10 @@ export const Cid = {
 /** Any port: the kernel chooses one when it binds. Written `any`. */
 export const PORT_ANY = 0xffffffff
 
-/** The longest path of a Unix socket: `sun_path` holds 108 bytes, the last of them NUL. */
+/**
+ * The longest path that the address of a Unix socket holds on Linux: `sun_path` has 108 bytes, the last of them NUL. This package
+ * connects to longer ones and listens on them all the same, on Linux; other programs may not.
+ */
 export const UNIX_PATH_MAX = 107
 
 /** Hybrid vsock: a guest's port behind the VMM's Unix socket. Written `hvsock://<path>:<port>`. */
@@ -68,7 +71,7 @@ export interface ParseAddressOptions {
 
 /**
  * Reads an address. The port is what follows the last colon, unless a `/` comes after that colon. Paths are taken literally, without
- * percent-decoding, and may be relative. `unix:///run/x` is the same as `unix:/run/x`.
+ * percent-decoding, and may be relative and of any length. `unix:///run/x` is the same as `unix:/run/x`.
  *
  * @throws {AddressError} for anything but the three forms, with numbers as plain decimal u32.
  */
@@ -127,10 +130,7 @@ export function checkAddress(address: Address, text?: string): Address {
 
 /** Where a guest's own connections to `port` arrive: the VMM connects to `<path>_<port>`. */
 export function guestInitiatedPath(address: HvsockAddress): string {
-  const suffix = `_${address.port}`
-  const path = address.path + suffix
-  checkLength(subjectOf(formatAddress(address)), path, ` with its suffix ${quote(suffix)}`)
-  return path
+  return `${address.path}_${address.port}`
 }
 
 const CID_NAMES: ReadonlyMap<number, string> = new Map(Object.entries(Cid).map(([name, cid]) => [cid, name]))
@@ -181,27 +181,6 @@ function checkPath(subject: string, path: string): void {
   const nul = path.indexOf('\0')
   if (nul >= 0)
     throw new AddressError(subject, `NUL at offset ${nul} of the path`, 'A path is the name of a file, which contains no NUL.')
-  checkLength(subject, path, '')
-}
-
-function checkLength(subject: string, path: string, suffix: string): void {
-  const length = utf8Length(path)
-  if (length <= UNIX_PATH_MAX) return
-  throw new AddressError(
-    subject,
-    `the path has ${length} bytes${suffix}, ${length - UNIX_PATH_MAX} more than the ${UNIX_PATH_MAX} of a Unix socket path`,
-    'Use a shorter path.',
-  )
-}
-
-/** Counted here, since neither Buffer nor TextEncoder is part of the language. */
-function utf8Length(text: string): number {
-  let length = 0
-  for (const character of text) {
-    const point = character.codePointAt(0)!
-    length += point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x1_0000 ? 3 : 4
-  }
-  return length
 }
 
 function subjectOf(text: string): string {

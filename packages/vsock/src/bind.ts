@@ -1,9 +1,10 @@
 import type { Server } from 'node:net'
 import { integer, wrongValue } from '@upcall/foundation/check'
 import { errnoOf } from '@upcall/foundation/error'
+import { isLongPathError } from '@upcall/foundation/long-path'
 import { takePath } from '@upcall/foundation/unix-path'
 import type { Address } from './address.js'
-import { abortedError, VsockError } from './errors.js'
+import { abortedError, longPathError, VsockError } from './errors.js'
 
 /** Node's own. */
 export const DEFAULT_BACKLOG = 511
@@ -64,19 +65,25 @@ function listenOn(server: Server, path: string, backlog: number): Promise<void> 
   })
 }
 
+const WHAT: Readonly<Record<string, string>> = {
+  ENOENT: 'the directory does not exist (ENOENT)',
+  ENAMETOOLONG: 'the path, or a name in it, is longer than the file system takes (ENAMETOOLONG)',
+}
 const NEXT: Readonly<Record<string, string>> = {
   ENOENT: 'Create it first.',
+  ENAMETOOLONG: 'Use a shorter path.',
   EACCES: 'A server needs write permission on the directory.',
 }
 
 function listenError(local: Address, error: unknown): unknown {
   if (error instanceof VsockError) return error
+  if (isLongPathError(error)) return longPathError('listen', local, error)
   const code = errnoOf(error)
   return new VsockError({
     code,
     op: 'listen',
     local,
-    what: code === 'ENOENT' ? 'the directory does not exist (ENOENT)' : `binding failed (${code})`,
+    what: WHAT[code] ?? `binding failed (${code})`,
     next: NEXT[code] ?? 'See the cause.',
     cause: error,
   })

@@ -27,6 +27,12 @@ const METHODS = [
 ]
 const GETTERS = ['pending', 'bytesRead', 'bytesWritten', 'bufferSize']
 
+/** From the object, or from what it inherits of. */
+function getterOf(object: object | null, name: string): (() => unknown) | undefined {
+  if (object === null) return undefined
+  return Object.getOwnPropertyDescriptor(object, name)?.get ?? getterOf(Object.getPrototypeOf(object), name)
+}
+
 let depth = 0
 
 /** Runs `fn`. Concealed sockets show it their handle. */
@@ -56,7 +62,7 @@ export function concealing<T extends Socket>(shown: T): T {
       })
   }
   for (const name of GETTERS) {
-    const get = Object.getOwnPropertyDescriptor(Socket.prototype, name)?.get
+    const get = getterOf(shown, name)
     if (!get) continue
     members[name] = {
       configurable: true,
@@ -77,7 +83,7 @@ export function concealing<T extends Socket>(shown: T): T {
       get(this: Socket) {
         const handle = get.call(this)
         if (depth > 0 || !handle) return handle
-        if (isHttp2()) {
+        if (isAsking('http2')) {
           show(this, shown)
           return handle
         }
@@ -123,7 +129,7 @@ export function concealing<T extends Socket>(shown: T): T {
  * When the stream below TLS closes, TLS drops what it has deciphered and not handed on yet. When TLS closes, it destroys that stream.
  * So the end of both directions does not close this stream. An error still does.
  */
-function keepOpen(socket: Socket): void {
+export function keepOpen(socket: Socket): void {
   const state = (socket as unknown as { _readableState: { autoDestroy: boolean } })._readableState
   state.autoDestroy = false
 }
@@ -137,12 +143,14 @@ function show(socket: Socket, shown: Socket): void {
   socket.once('end', () => socket.end())
 }
 
-/** Whether Node's HTTP/2 is asking. Only the stack tells HTTP/2 from TLS. */
-function isHttp2(): boolean {
+const ASKING = { http2: 'node:internal/http2/', tls: 'node:_tls_wrap' }
+
+/** Whether Node's HTTP/2 or TLS is asking. Only the stack tells. */
+export function isAsking(who: keyof typeof ASKING): boolean {
   const { prepareStackTrace, stackTraceLimit } = Error
   try {
     Object.assign(Error, { prepareStackTrace: undefined, stackTraceLimit: 4 })
-    return new Error().stack?.includes('node:internal/http2/') === true
+    return new Error().stack?.includes(ASKING[who]) === true
   } finally {
     Object.assign(Error, { prepareStackTrace, stackTraceLimit })
   }

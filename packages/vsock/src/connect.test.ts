@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Clock } from '@upcall/foundation/clock'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type ConnectOptions, connect } from './connect.js'
+import { connect } from './connect.js'
 import { connectError, isVsockError, type VsockError } from './errors.js'
+import type { ConnectOptions } from './plan.js'
 import { VsockSocket } from './socket.js'
 
 let dir: string
@@ -114,7 +115,7 @@ describe('the handshake', () => {
     expect(chunks).toEqual(['CONNECT 219\n'])
     expect(socket).toBeInstanceOf(Socket)
     expect(socket).toBeInstanceOf(VsockSocket)
-    expect(socket.allowHalfOpen).toBe(true)
+    expect(socket.allowHalfOpen).toBe(false)
     expect(socket.remote).toEqual({ transport: 'hvsock', path, port: 219 })
     expect(socket.halfClose).toBe(false)
   })

@@ -1,74 +1,86 @@
-import type { Clock } from '@upcall/foundation/clock'
-import type { Address, HvsockAddress, UnixAddress } from './address.js'
+import { Socket } from 'node:net'
+import { withShortPath } from '@upcall/foundation/long-path'
+import type { Address, HvsockAddress, UnixAddress, VsockAddress } from './address.js'
 import { connectError, refusedByVmm, VsockError } from './errors.js'
 import { connectCommand, parseReply } from './handshake.js'
+import type { Life } from './life.js'
 import type { VsockConnectOptions } from './native/options.js'
 import { connectNative } from './native/vsock.js'
-import { VsockSocket } from './socket.js'
 
 export interface DialOptions {
-  /** Ends the attempt: it rejects with the signal's reason, which is a finished VsockError. */
+  /** Ends the attempt: it rejects with the signal's reason, which is a finished error. */
   signal: AbortSignal
   /** When the signal will end it, at the latest. */
   timeoutMs: number
-  halfClose: boolean
-  lingerMs: number | undefined
-  clock: Clock
+  /** Whether the attempt keeps the process alive. */
+  life: Life
   vsock: VsockConnectOptions | undefined
 }
 
+/** A connection after any handshake, in a socket that is not the caller's. Its handle is to be moved before the event loop turns. */
+export interface Dialled {
+  readonly carrier: Socket
+  /** Over AF_VSOCK: the address that the peer sees. */
+  readonly local?: VsockAddress | undefined
+  /** The bytes after the handshake that have come in already. The guest may speak first. */
+  readonly greeting: Buffer
+  /** What the handshake took of the bytes that came in. */
+  readonly replyBytes: number
+}
+
 /** One attempt, any handshake included. Everything that it opened is closed before it rejects. */
-export function dial(address: Address, options: DialOptions): Promise<VsockSocket> {
+export function dial(address: Address, options: DialOptions): Promise<Dialled> {
   return address.transport === 'vsock' ? connectNative(address, options) : dialUnix(address, options)
 }
 
-function dialUnix(address: HvsockAddress | UnixAddress, options: DialOptions): Promise<VsockSocket> {
-  const { signal, halfClose, lingerMs, clock } = options
+function dialUnix(address: HvsockAddress | UnixAddress, { signal, life }: DialOptions): Promise<Dialled> {
   return new Promise((resolve, reject) => {
-    const socket = new VsockSocket({ remote: address, halfClose, lingerMs, clock })
+    const carrier = new Socket({ allowHalfOpen: true })
+    const letGo = life.hold(carrier)
     let received: Buffer = Buffer.alloc(0)
 
     const settle = () => {
+      letGo()
       signal.removeEventListener('abort', onAbort)
-      socket.off('connect', onConnect).off('readable', onReadable).off('end', onEnd).off('error', onError)
+      carrier.off('connect', onConnect).off('readable', onReadable).off('end', onEnd).off('error', onError)
     }
-    const succeed = () => {
+    const succeed = (replyBytes: number) => {
       settle()
-      resolve(socket)
+      resolve({ carrier, greeting: received.subarray(replyBytes), replyBytes })
     }
     const fail = (error: unknown) => {
       settle()
       // This socket never gets another listener.
-      socket.on('error', () => {})
-      socket.destroy()
+      carrier.on('error', () => {})
+      carrier.destroy()
       reject(error)
     }
     const onAbort = () => fail(signal.reason)
     const onError = (error: Error) => fail(connectError(address, error))
     const onEnd = () => fail(refusedByVmm(address))
     const onConnect = () => {
-      if (address.transport === 'unix') return succeed()
-      // 'readable' and not 'data': a socket that was made to flow would have to be paused, and then stay so for its new owner.
-      socket.on('readable', onReadable).on('end', onEnd)
+      if (address.transport === 'unix') return succeed(0)
+      carrier.on('readable', onReadable).on('end', onEnd)
       // In one write: Firecracker and others close on a command that arrives in pieces.
-      socket.write(connectCommand(address.port), 'latin1')
+      carrier.write(connectCommand(address.port), 'latin1')
     }
     const onReadable = () => {
-      const chunk: Buffer | null = socket.read()
+      const chunk: Buffer | null = carrier.read()
       if (chunk === null) return
       received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
       const reply = parseReply(received)
       if (reply.kind === 'malformed') return fail(malformed(address, reply.text))
-      if (reply.kind === 'incomplete') return
-      // The guest may speak first, in the same piece as the reply.
-      if (received.length > reply.end) socket.unshift(received.subarray(reply.end))
-      succeed()
+      if (reply.kind === 'accepted') succeed(reply.end)
     }
 
     if (signal.aborted) return onAbort()
     signal.addEventListener('abort', onAbort)
-    socket.on('connect', onConnect).on('error', onError)
-    socket.connect(address.path)
+    carrier.on('connect', onConnect).on('error', onError)
+    try {
+      withShortPath(address.path, (path) => carrier.connect(path))
+    } catch (error) {
+      fail(connectError(address, error))
+    }
   })
 }
 

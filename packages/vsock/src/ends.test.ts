@@ -35,7 +35,7 @@ async function serve(options: Partial<ListenHybridOptions>): Promise<HybridServe
 }
 
 async function guestAt(name: string): Promise<VsockServer> {
-  const server = await listen(`unix:${dir}/${name}`)
+  const server = await listen(`unix:${dir}/${name}`, { allowHalfOpen: true })
   closers.push(async () => {
     server.closeAllConnections()
     await server.close()

@@ -1,4 +1,5 @@
 import { brandOf, type ErrorFields, errnoOf, FieldError } from '@upcall/foundation/error'
+import { isLongPathError, type LongPathError } from '@upcall/foundation/long-path'
 import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
 
@@ -12,6 +13,7 @@ export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'r
  * - `ETIMEDOUT`: a deadline has passed
  * - `EPROTO`: the other end does not speak the hybrid vsock handshake
  * - `ENOTSOCK`: the path to connect to is not that of a socket
+ * - `ENAMETOOLONG`: the path is too long for the file system, or for a socket where there is neither Linux nor /proc
  * - `EADDRINUSE`: a live socket, or a file that is not a socket, has the path
  * - `ERR_SERVER_ALREADY_LISTEN`: the server given to `bindServer` has an address already
  * - `ENOTSUP`: this transport is not available here
@@ -24,6 +26,7 @@ export type VsockErrorCode =
   | 'ETIMEDOUT'
   | 'EPROTO'
   | 'ENOTSOCK'
+  | 'ENAMETOOLONG'
   | 'EADDRINUSE'
   | 'ERR_SERVER_ALREADY_LISTEN'
   | 'ENOTSUP'
@@ -85,6 +88,7 @@ export function abortedError(op: 'connect' | 'listen', address: Address, reason:
 export function connectError(remote: Address, cause: unknown): VsockError {
   const errno = errnoOf(cause)
   const init = { op: 'connect', remote, cause } as const
+  if (isLongPathError(cause)) return longPathError('connect', remote, cause)
   switch (errno) {
     case 'ENOENT':
       return new VsockError({
@@ -108,6 +112,13 @@ export function connectError(remote: Address, cause: unknown): VsockError {
     case 'ECONNRESET':
     case 'EPIPE':
       return refusedByVmm(remote, cause)
+    case 'ENAMETOOLONG':
+      return new VsockError({
+        ...init,
+        code: errno,
+        what: 'the path, or a name in it, is longer than the file system takes (ENAMETOOLONG)',
+        next: 'Use a shorter path.',
+      })
     case 'EACCES':
     case 'EPERM':
       return new VsockError({
@@ -119,6 +130,12 @@ export function connectError(remote: Address, cause: unknown): VsockError {
     default:
       return new VsockError({ ...init, code: errno, what: `connecting failed (${errno})`, next: 'See the cause.' })
   }
+}
+
+/** A path that has no short form on this system. */
+export function longPathError(op: 'connect' | 'listen', address: Address, cause: LongPathError): VsockError {
+  const ends = op === 'listen' ? { local: address } : { remote: address }
+  return new VsockError({ code: cause.code, op, ...ends, what: cause.what, next: cause.next ?? 'Use a shorter path.', cause })
 }
 
 function refusedByKernel(remote: Address, cause: unknown): VsockError {

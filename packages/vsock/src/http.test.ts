@@ -68,8 +68,12 @@ describe('createConnection', () => {
   })
 
   it('obeys the signal of the request and its own', async () => {
-    const own = createConnection(address, { signal: AbortSignal.abort('own') })
-    await expect(request({ createConnection: own })).rejects.toMatchObject({ code: 'ABORTED', cause: 'own' })
+    const early = createConnection(address, { signal: AbortSignal.abort('early') })
+    await expect(request({ createConnection: early })).rejects.toMatchObject({ code: 'ABORTED', cause: 'early' })
+    const stop = new AbortController()
+    const own = request({ createConnection: createConnection(address, { signal: stop.signal }) })
+    stop.abort('own')
+    await expect(own).rejects.toMatchObject({ code: 'ABORTED', cause: 'own' })
     const error = request({ createConnection: createConnection(address), signal: AbortSignal.abort('request') })
     await expect(error).rejects.toMatchObject({ name: 'AbortError' })
   })

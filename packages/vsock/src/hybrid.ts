@@ -44,7 +44,7 @@ export interface RouteContext {
 }
 
 export interface ListenHybridOptions extends BindOptions {
-  /** Path of the Unix socket, at most 107 bytes. */
+  /** Path of the Unix socket. */
   path: string
   /**
    * Finds the guest's end of `port`, ready for use. After `undefined`, a rejection or a deadline that has passed, the server closes
@@ -99,7 +99,7 @@ export async function listenHybrid(options: ListenHybridOptions): Promise<Hybrid
   checkAcceptOptions(options)
   const settings = settingsOf(options)
   const local = checkAddress({ transport: 'unix', path: options.path }, `unix:${options.path}`) as UnixAddress
-  const acceptor = await openAcceptor(local, { ...options, halfClose: true })
+  const acceptor = await openAcceptor(local, { ...options, halfClose: true, allowHalfOpen: true })
   if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
   const server = new HybridServer(local.path, settings, acceptor)
   closeOnAbort(server, options.signal)

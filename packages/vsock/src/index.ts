@@ -10,11 +10,21 @@ export { keepReadable } from '@upcall/foundation/streams'
 export type { AcceptOptions } from './acceptor.js'
 export type { BindOptions } from './bind.js'
 export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
-export { type ConnectOptions, connect, type RetryOptions } from './connect.js'
+export { connect } from './connect.js'
+export { type CreateSocketOptions, createSocket } from './create-socket.js'
 export { watchPeer } from './ends.js'
 export * from './entry/address.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
-export { type ConnectorCallback, type ConnectorOptions, type CreateConnection, connector, createConnection } from './http.js'
+export {
+  type AddressOf,
+  type ConnectorCallback,
+  type ConnectorOptions,
+  type CreateConnection,
+  connector,
+  createConnection,
+  type RequestTarget,
+  VsockAgent,
+} from './http.js'
 export {
   type HybridProfile,
   type HybridServer,
@@ -29,6 +39,7 @@ export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } 
 export { AddonError, type Attempt, addonPath } from './native/loader.js'
 export type { VsockConnectOptions, VsockOptions } from './native/options.js'
 export { localCid } from './native/vsock.js'
+export type { ConnectOptions, Retry, RetryOptions } from './plan.js'
 export {
   type Abilities,
   type Broken,

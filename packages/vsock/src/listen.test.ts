@@ -82,7 +82,7 @@ describe('accepting', () => {
     const other = await accepted
     expect(other).toBeInstanceOf(VsockSocket)
     expect(other).toBeInstanceOf(Socket)
-    expect(other.allowHalfOpen).toBe(true)
+    expect(other.allowHalfOpen).toBe(false)
     expect(other.local).toEqual({ transport: 'unix', path })
     expect(other.remote).toBeUndefined()
     expect(other.halfClose).toBe(true)
@@ -102,11 +102,6 @@ describe('accepting', () => {
     expect(await say('no handshake', `unix:${path}_52`)).toBe('no handshake')
     await server.close()
     expect(readdirSync(dir)).toEqual([])
-  })
-
-  it('refuses a path whose suffix makes it too long', async () => {
-    const long = `/${'a'.repeat(104)}`
-    await expect(listen(`hvsock://${long}:52`)).rejects.toMatchObject({ code: 'ERR_INVALID_ADDRESS' })
   })
 
   it('iterates, holds connections back for the loop, and ends with close()', async () => {

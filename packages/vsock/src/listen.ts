@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events'
 import { integer } from '@upcall/foundation/check'
 import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor } from './acceptor.js'
 import { type Address, formatAddress, toAddress } from './address.js'
+import { holdReading, releaseReading } from './handle.js'
 import type { VsockSocket } from './socket.js'
 import { trace } from './trace.js'
 
@@ -145,9 +146,12 @@ export class VsockServer
     const ignoreError = () => {}
     const forget = () => this.#pending.delete(socket)
     socket.on('error', ignoreError).once('close', forget)
+    // Its taker is to see everything that the peer says, its end included.
+    holdReading(socket)
     this.#pending.set(socket, () => {
       socket.off('error', ignoreError).off('close', forget)
       this.#pending.delete(socket)
+      releaseReading(socket)
     })
     this.#drain()
   }

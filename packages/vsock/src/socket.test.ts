@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { FiredClock } from '../testing/fired-clock.js'
-import { type ConnectOptions, connect } from './connect.js'
+import { connect } from './connect.js'
 import { listen, type VsockServer } from './listen.js'
+import type { ConnectOptions } from './plan.js'
 import type { VsockSocket } from './socket.js'
 
 let dir: string

@@ -1,8 +1,10 @@
 import { Socket, type SocketConstructorOpts } from 'node:net'
 import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
 import type { Address } from './address.js'
-import { concealing, withHandle } from './conceal.js'
+import { concealing, isAsking, keepOpen, withHandle } from './conceal.js'
+import type { Dialled } from './dial.js'
 import { VsockError } from './errors.js'
+import { closingHandle, hasEnded, moveHandle, setConnecting, setHandle, tellConnected } from './handle.js'
 
 /** How long a peer may stay silent after `end()` on a transport without half-close. */
 export const DEFAULT_LINGER_MS = 5_000
@@ -17,6 +19,16 @@ export interface VsockSocketInit {
 }
 
 const LINGER = Symbol('linger')
+const DIALLING = Symbol('dialling')
+const REPLY = Symbol('reply')
+
+/** What a socket that is being connected has in place of a handle. */
+export interface Dialling {
+  /** Whether it keeps the process alive. */
+  set(referenced: boolean): void
+  /** The socket is destroyed. Closes everything that was opened for it. */
+  abandon(error: Error | null): void
+}
 
 interface Linger {
   readonly ms: number
@@ -28,7 +40,9 @@ interface Linger {
 }
 
 /**
- * A `net.Socket` with addresses and `allowHalfOpen: true`, the same on every transport.
+ * A `net.Socket` with addresses, the same on every transport.
+ *
+ * `allowHalfOpen` is Node's own: where it is false, which is the default, the peer's end ends this side, too, after all that was written.
  *
  * `end()` with `halfClose: true` is Node's own: the peer sees EOF and may go on sending.
  * With `halfClose: false` an EOF sent early would make the VMM drop what the guest still has to say. So `end()` flushes, and sends
@@ -48,15 +62,69 @@ export class VsockSocket extends Socket {
   /** Whether EOF in one direction leaves the other one open on this transport, as the maker of the socket declared. */
   declare readonly halfClose: boolean
   declare private readonly [LINGER]: Linger
+  declare private [DIALLING]: Dialling | undefined
+  declare readonly [REPLY]: number
 
   constructor(init: VsockSocketInit, options: SocketConstructorOpts = {}) {
-    super({ ...options, allowHalfOpen: true })
+    super(options)
     define(this, init)
   }
 
-  /** Makes a VsockSocket of a socket that `net.Server` accepted; the server must allow half-open sockets. */
+  /** Makes a VsockSocket of a socket that `net.Server` accepted. */
   static adopt(socket: Socket, init: VsockSocketInit): VsockSocket {
     return become(socket, init)
+  }
+
+  /**
+   * Says what connects this socket, which waits as a `net.Socket` does that is connecting.
+   *
+   * @internal
+   */
+  beginDialling(dialling: Dialling): void {
+    this[DIALLING] = dialling
+    setConnecting(this)
+  }
+
+  /**
+   * Gives the socket a connection, and tells it.
+   *
+   * @internal
+   */
+  finishDialling({ carrier, local, greeting, replyBytes }: Dialled): void {
+    const rest: Buffer | null = carrier.read()
+    const ended = hasEnded(carrier)
+    moveHandle(carrier, this)
+    this[DIALLING] = undefined
+    Object.defineProperties(this, { local: { value: local }, [REPLY]: { value: replyBytes } })
+    if (!this.halfClose) conceal(this)
+    // In a tick of its own: what a listener throws is then an uncaught exception, as it is with any event.
+    process.nextTick(tellConnected, this, rest === null ? greeting : Buffer.concat([greeting, rest]), ended)
+  }
+
+  override ref(): this {
+    this[DIALLING]?.set(true)
+    return this[DIALLING] ? this : super.ref()
+  }
+
+  override unref(): this {
+    this[DIALLING]?.set(false)
+    return super.unref()
+  }
+
+  // TLS takes a socket without a handle as a stream, whatever the socket has later.
+  override once(event: string | symbol, listener: (...args: never[]) => void): this {
+    if (event === 'connect' && this[DIALLING] && isAsking('tls')) keepOpen(this)
+    return super.once(event as 'connect', listener as () => void)
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    const dialling = this[DIALLING]
+    if (dialling) {
+      this[DIALLING] = undefined
+      setHandle(this, closingHandle())
+      dialling.abandon(error)
+    }
+    super._destroy(error, callback)
   }
 
   override destroySoon(): void {
@@ -100,6 +168,16 @@ export class VsockSocket extends Socket {
   }
 }
 
+const { get: bytesRead } = Object.getOwnPropertyDescriptor(Socket.prototype, 'bytesRead') ?? {}
+// Without the reply of the VMM. Outside of the class: in Node's types it is a field.
+if (bytesRead)
+  Object.defineProperty(VsockSocket.prototype, 'bytesRead', {
+    configurable: true,
+    get(this: VsockSocket) {
+      return Math.max(0, bytesRead.call(this) - this[REPLY])
+    },
+  })
+
 // Outside of the class: the bundler renames a class that names itself, and `inspect(socket)` would show the new name.
 function become(socket: Socket, init: VsockSocketInit): VsockSocket {
   // net.Server has no way to choose the class of its sockets. Nothing here is a private field, so the prototype is all it takes.
@@ -114,15 +192,18 @@ function define(
 ) {
   const linger: Linger = { ms: lingerMs, clock, abandoned: false, proceed: undefined }
   Object.defineProperties(socket, {
-    local: { value: local, enumerable: true },
+    local: { value: local, enumerable: true, configurable: true },
     remote: { value: remote, enumerable: true },
     halfClose: { value: halfClose, enumerable: true },
     [LINGER]: { value: linger },
+    [DIALLING]: { value: undefined, writable: true },
+    [REPLY]: { value: 0, configurable: true },
   })
-  if (halfClose) return
-  const conceal = () => Object.setPrototypeOf(socket, concealedLike(socket))
-  if (socket.pending) socket.once('connect', conceal)
-  else conceal()
+  if (!halfClose && !socket.pending) conceal(socket)
+}
+
+function conceal(socket: VsockSocket): void {
+  Object.setPrototypeOf(socket, concealedLike(socket))
 }
 
 /** One for each class: a socket may be of a class that extends this one. */

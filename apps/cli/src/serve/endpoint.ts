@@ -48,7 +48,7 @@ export async function openEndpoint(
       server.on('refused', refused)
       return { address: formatAddress(address), close: () => server.close() }
     }
-    const server = await listen(address)
+    const server = await listen(address, { allowHalfOpen: true })
     server.on('connection', (socket) => accept(socket, formatAddress(socket.remote ?? address)))
     return {
       address: formatAddress(server.address),

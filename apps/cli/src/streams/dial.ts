@@ -31,7 +31,7 @@ export interface Stream {
 export async function openStream(endpoint: Endpoint, options: DialOptions): Promise<Stream> {
   if (endpoint.transport === 'tcp') return { socket: await dialTcp(endpoint, options), halfClose: true }
   const { retry = false, timeoutMs = retry ? RETRY_MS : DIAL_MS, ...rest } = options
-  const socket = await connect(endpoint, { ...rest, retry, timeoutMs })
+  const socket = await connect(endpoint, { ...rest, retry, timeoutMs, allowHalfOpen: true })
   return { socket, halfClose: socket.halfClose }
 }
 

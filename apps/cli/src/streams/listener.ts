@@ -64,7 +64,7 @@ export async function openListener(
     if (endpoint.transport === 'hvsock' && options.asVmm) {
       return await listenAsVmm(endpoint.path, endpoint.port, options, onIncoming)
     }
-    const server = await listen(endpoint, options)
+    const server = await listen(endpoint, { ...options, allowHalfOpen: true })
     server.on('connection', (socket) => onIncoming(incomingOf(socket, socket.halfClose, remoteOf(socket))))
     const stop = () => server.close()
     return { address: formatAddress(server.address), stop, close: stop }

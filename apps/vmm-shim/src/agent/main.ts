@@ -17,7 +17,7 @@ await serve(ECHO_PORT, (socket) => void socket.pipe(socket))
 console.log('serving')
 
 async function serve(port: number, onConnection: (socket: VsockSocket) => void): Promise<void> {
-  const server = await listen(`vsock://any:${port}`)
+  const server = await listen(`vsock://any:${port}`, { allowHalfOpen: true })
   server.on('connection', (socket) => {
     // 'close' follows, which the user of the socket hears.
     socket.on('error', () => {})

@@ -172,9 +172,9 @@ function checkPaths({ uds, api, monitor, console }: RunFlags): void {
 
 function checkSocketPath(flag: string, path: string): void {
   const { length } = Buffer.from(path)
-  if (length > UNIX_PATH_MAX)
+  if (flag === 'monitor' && length > UNIX_PATH_MAX)
     throw new UsageError(
-      `--${flag} ${path}: has ${length} bytes, and a socket's path has at most ${UNIX_PATH_MAX}. Choose a shorter path.`,
+      `--${flag} ${path}: has ${length} bytes, and QEMU's socket has a path of at most ${UNIX_PATH_MAX}. Choose a shorter path.`,
     )
   const directory = statOf(dirname(resolve(path)))
   if (!directory?.isDirectory()) throw new UsageError(`--${flag} ${path}: its directory does not exist. Create it first.`)

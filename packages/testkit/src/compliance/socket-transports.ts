@@ -16,10 +16,10 @@ export async function unixTransport(): Promise<ComplianceTransport<string>> {
     name: 'unix',
     features: { halfClose: true, netSocket: true, descriptors: true },
     async listen({ address = `unix:${fresh.path()}`, signal }) {
-      const server = await listen(address, { signal })
+      const server = await listen(address, { signal, allowHalfOpen: true })
       return { address, close: () => server.close(), [Symbol.asyncIterator]: () => server[Symbol.asyncIterator]() }
     },
-    connect: (address, options) => connect(address, options),
+    connect: (address, options) => connect(address, { ...options, allowHalfOpen: true }),
     vacant: async () => ({ address: `unix:${fresh.path()}`, close: async () => {} }),
     expectedRemote: parseAddress,
     expectedLocal: parseAddress,
@@ -62,7 +62,7 @@ export async function hybridTransport(options: { halfClose?: boolean | undefined
         [Symbol.asyncIterator]: () => queue[Symbol.asyncIterator](),
       }
     },
-    connect: (address, more) => connect(address, { ...more, halfClose }),
+    connect: (address, more) => connect(address, { ...more, halfClose, allowHalfOpen: true }),
     // The VMM is there, the guest's port is not.
     async vacant() {
       const path = fresh.path()
@@ -89,10 +89,10 @@ export async function guestInitiatedTransport(): Promise<ComplianceTransport<str
     name: 'hybrid, guest to host',
     features: { halfClose: true, netSocket: true, descriptors: true },
     async listen({ address = `hvsock://${fresh.path()}:${PORT}`, signal }) {
-      const server = await listen(address, { signal, halfClose: true })
+      const server = await listen(address, { signal, halfClose: true, allowHalfOpen: true })
       return { address, close: () => server.close(), [Symbol.asyncIterator]: () => server[Symbol.asyncIterator]() }
     },
-    connect: (address, options) => connect(asVmm(address), options),
+    connect: (address, options) => connect(asVmm(address), { ...options, allowHalfOpen: true }),
     vacant: async () => ({ address: `hvsock://${fresh.path()}:${PORT}`, close: async () => {} }),
     expectedRemote: (address) => parseAddress(asVmm(address)),
     expectedLocal: parseAddress,

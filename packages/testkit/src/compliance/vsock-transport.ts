@@ -10,11 +10,11 @@ export function vsockTransport(): ComplianceTransport<string> {
     name: 'vsock',
     features: { halfClose: true, netSocket: true, descriptors: true },
     async listen({ address = 'vsock://local:any', signal }) {
-      const server = await listen(address, { signal })
+      const server = await listen(address, { signal, allowHalfOpen: true })
       const bound = formatAddress(server.address)
       return { address: bound, close: () => server.close(), [Symbol.asyncIterator]: () => server[Symbol.asyncIterator]() }
     },
-    connect: (address, options) => connect(address, options),
+    connect: (address, options) => connect(address, { ...options, allowHalfOpen: true }),
     async vacant() {
       // The kernel counts its free ports up, so the next listener gets another one.
       const server = await listen('vsock://local:any')

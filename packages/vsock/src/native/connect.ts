@@ -14,6 +14,8 @@ export interface ConnectControl {
   readonly signal?: AbortSignal | undefined
   /** Whether a pending attempt keeps the process alive. Default true. */
   readonly ref?: boolean | undefined
+  /** Gets a way to change that while the attempt is pending. The result says that it is over. */
+  readonly hold?: ((attempt: { ref(): void; unref(): void }) => () => void) | undefined
 }
 
 /** One attempt. Rejects with the kernel's errno as a Node-style error; whatever was opened is closed by then. */
@@ -21,13 +23,15 @@ export function connectSocket<T extends Socket>(
   binding: Binding,
   { family, sockaddr, configure }: ConnectTarget,
   create: CreateSocket<T>,
-  { signal, ref = true }: ConnectControl = {},
+  { signal, ref = true, hold }: ConnectControl = {},
 ): Promise<T> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted()
     const connection = binding.socket(family)
 
+    const letGo = hold?.({ ref: () => binding.ref(connection), unref: () => binding.unref(connection) })
     const fail = (error: unknown) => {
+      letGo?.()
       signal?.removeEventListener('abort', onAbort)
       binding.close(connection)
       reject(error)
@@ -37,6 +41,7 @@ export function connectSocket<T extends Socket>(
       try {
         binding.finishConnect(connection)
         const socket = adopt(binding, connection, binding.placeholder(), undefined, create)
+        letGo?.()
         signal?.removeEventListener('abort', onAbort)
         resolve(socket)
       } catch (error) {

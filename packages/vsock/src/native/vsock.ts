@@ -1,8 +1,12 @@
+import { Socket } from 'node:net'
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
 import { Cid, type VsockAddress } from '../address.js'
+import type { Dialled } from '../dial.js'
 import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
+import type { Life } from '../life.js'
 import { VsockSocket } from '../socket.js'
+import type { Names } from './adopt.js'
 import type { Binding, Descriptor } from './binding.js'
 import { connectSocket } from './connect.js'
 import { explain } from './errno.js'
@@ -11,21 +15,21 @@ import { AddonError, loadBinding } from './loader.js'
 import { checkVsockOptions, setBufferSizes, setConnectTimeout, type VsockConnectOptions, type VsockOptions } from './options.js'
 import { AF_VSOCK, decodeSockaddrVm, encodeSockaddrVm } from './sockaddr.js'
 
-interface NativeSocketOptions {
-  readonly halfClose: boolean
-  readonly lingerMs?: number | undefined
-  readonly clock?: Clock | undefined
-}
-
-export interface NativeConnectOptions extends NativeSocketOptions {
+export interface NativeConnectOptions {
   /** Ends the attempt, which rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined
   /** How long the kernel waits for an answer. Default 2000 ms, the kernel's. */
   readonly timeoutMs?: number | undefined
+  /** Whether the attempt keeps the process alive. */
+  readonly life?: Life | undefined
   readonly vsock?: VsockConnectOptions | undefined
 }
 
-export interface NativeListenOptions extends NativeSocketOptions {
+export interface NativeListenOptions {
+  readonly halfClose: boolean
+  readonly allowHalfOpen: boolean
+  readonly lingerMs?: number | undefined
+  readonly clock?: Clock | undefined
   readonly backlog: number
   readonly vsock?: VsockOptions | undefined
 }
@@ -45,8 +49,8 @@ export interface NativeListener {
 }
 
 /** One attempt over AF_VSOCK. Rejects with the signal's reason or with a `VsockError`, after everything that it opened is closed. */
-export async function connectNative(remote: VsockAddress, options: NativeConnectOptions): Promise<VsockSocket> {
-  const { signal, halfClose, lingerMs, clock, timeoutMs, vsock = {} } = options
+export async function connectNative(remote: VsockAddress, options: NativeConnectOptions): Promise<Dialled> {
+  const { signal, timeoutMs, life, vsock = {} } = options
   checkVsockOptions(vsock)
   const binding = needBinding('connect', { remote })
   const target = {
@@ -57,16 +61,14 @@ export async function connectNative(remote: VsockAddress, options: NativeConnect
       if (timeoutMs !== undefined) setConnectTimeout(binding, descriptor, timeoutMs)
     },
   }
+  let local: VsockAddress | undefined
+  const create = (fd: number, names: Names) => {
+    local = seenByPeer(binding, addressOf(names.local), remote)
+    return new Socket({ fd, readable: true, writable: true, allowHalfOpen: true })
+  }
   try {
-    return await connectSocket(
-      binding,
-      target,
-      (fd, names) => {
-        const local = seenByPeer(binding, addressOf(names.local), remote)
-        return new VsockSocket({ local, remote, halfClose, lingerMs, clock }, { fd, readable: true, writable: true })
-      },
-      { signal },
-    )
+    const carrier = await connectSocket(binding, target, create, { signal, hold: life && ((each) => life.hold(each)) })
+    return { carrier, local, greeting: Buffer.alloc(0), replyBytes: 0 }
   } catch (error) {
     if (signal?.aborted && error === signal.reason) throw error
     throw nativeError('connect', { remote }, error)
@@ -75,7 +77,7 @@ export async function connectNative(remote: VsockAddress, options: NativeConnect
 
 /** @throws {VsockError} with the kernel's errno explained; nothing stays open then. */
 export function listenNative(local: VsockAddress, options: NativeListenOptions, handlers: NativeListenHandlers): NativeListener {
-  const { halfClose, lingerMs, clock, backlog, vsock = {} } = options
+  const { halfClose, allowHalfOpen, lingerMs, clock, backlog, vsock = {} } = options
   checkVsockOptions(vsock)
   const binding = needBinding('listen', { local })
   const target = {
@@ -87,7 +89,7 @@ export function listenNative(local: VsockAddress, options: NativeListenOptions, 
   const handle: ListenHandlers<VsockSocket> = {
     create(fd, names) {
       const addresses = { local: addressOf(names.local), remote: addressOf(names.remote) }
-      return new VsockSocket({ ...addresses, halfClose, lingerMs, clock }, { fd, readable: true, writable: true })
+      return new VsockSocket({ ...addresses, halfClose, lingerMs, clock }, { fd, readable: true, writable: true, allowHalfOpen })
     },
     onConnection: handlers.onConnection,
     onError: (error) => handlers.onError(nativeError('listen', { local }, error), true),

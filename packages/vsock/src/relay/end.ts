@@ -50,6 +50,8 @@ export function socketEnd(
   socket: Duplex,
   { halfClose, silenceMs = SILENCE_MS, clock = systemClock }: SocketEndOptions,
 ): RelayEnd {
+  // The end of one direction is passed on. It does not end the other one.
+  socket.allowHalfOpen = true
   const whenClosed = closed(socket)
   watchPeer(socket, clock)
   const destroy = () => {

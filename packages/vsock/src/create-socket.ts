@@ -1,0 +1,56 @@
+import { onAbort } from '@upcall/foundation/abort'
+import { type Address, toAddress } from './address.js'
+import { dialUntil } from './attempts.js'
+import { abortedError } from './errors.js'
+import { Life } from './life.js'
+import { type ConnectOptions, checkDestination, planOf } from './plan.js'
+import { VsockSocket } from './socket.js'
+
+export interface CreateSocketOptions extends ConnectOptions {
+  /**
+   * Destroys the socket, while it connects or later, as the `signal` of `net.connect` does. The error has the code `ABORTED`, and its
+   * `cause` is the signal's reason.
+   */
+  signal?: AbortSignal | undefined
+}
+
+/**
+ * Makes a socket that connects to an address, as `net.connect` does: it is there at once, with `connecting: true`, and can be written to,
+ * read, ended and destroyed. `'connect'` and `'ready'` come after any handshake. If connecting fails, `'error'` comes with the
+ * `VsockError` that `connect` would reject with, and then `'close'`.
+ *
+ * Until it is connected, the socket has no handle (`_handle`).
+ *
+ * @throws {AddressError} for an address that cannot be used; {RangeError} or {TypeError} for an option that is wrong, or for the CID
+ *   or the port `any`.
+ */
+export function createSocket(address: Address | string, options: CreateSocketOptions = {}): VsockSocket {
+  const remote = toAddress(address)
+  checkDestination(remote)
+  const plan = planOf(options)
+  const { signal, lingerMs, clock, allowHalfOpen = false, onRetry, vsock } = options
+  const halfClose = options.halfClose ?? remote.transport !== 'hvsock'
+  const socket = new VsockSocket({ remote, halfClose, lingerMs, clock }, { allowHalfOpen })
+
+  const stop = new AbortController()
+  const life = new Life(clock)
+  socket.beginDialling({
+    set: (referenced) => life.set(referenced),
+    abandon: (error) => stop.abort(error ?? abortedError('connect', remote, undefined)),
+  })
+  const unlisten = onAbort(signal, (reason) => void socket.destroy(abortedError('connect', remote, reason)))
+  socket.once('close', unlisten)
+  if (signal?.aborted) {
+    // Later, as net does it: the caller has yet to listen for the error.
+    process.nextTick(() => void socket.destroy(abortedError('connect', remote, signal.reason)))
+    return socket
+  }
+  dialUntil(remote, plan, { signal: stop.signal, life, onRetry, vsock }).then(
+    (dialled) => {
+      if (!socket.destroyed) socket.finishDialling(dialled)
+      else dialled.carrier.on('error', () => {}).destroy()
+    },
+    (error: Error) => void socket.destroy(error),
+  )
+  return socket
+}

@@ -1,0 +1,95 @@
+import type { Socket } from 'node:net'
+import { withHandle } from './conceal.js'
+
+// A net.Socket and the handle below it, which libuv reads and writes. Node offers no way to give a socket its handle later than its
+// construction. What is used here has had the same meaning since Node 10: `_handle`, `connecting`, and the owner that a handle knows.
+// tests and CI run it on every version of Node that the package supports.
+
+interface Handle {
+  reading?: boolean
+  readStop?: () => void
+}
+
+interface Internals {
+  connecting: boolean
+  _handle: Handle | null
+  _unrefTimer(): void
+  _readableState: { ended: boolean }
+}
+
+const internalsOf = (socket: Socket) => socket as unknown as Internals
+
+/**
+ * Moves the handle of a connected socket to a socket that has none. The bytes that `from` has read and not given out are the caller's
+ * to take before. `from` is closed afterwards.
+ *
+ * @throws {Error} where a runtime does not keep its sockets as Node does.
+ */
+export function moveHandle(from: Socket, to: Socket): void {
+  const handle = internalsOf(from)._handle as (Handle & Record<symbol, unknown>) | null
+  const owners = handle === null ? [] : Object.getOwnPropertySymbols(handle).filter((symbol) => handle[symbol] === from)
+  if (handle === null || owners.length === 0)
+    throw new Error('this runtime does not keep its sockets as Node does: a connection cannot be handed over')
+  internalsOf(from)._handle = null
+  stop(handle)
+  for (const symbol of owners) handle[symbol] = to
+  // What async_hooks knows the connection by.
+  for (const symbol of Object.getOwnPropertySymbols(from))
+    if (symbol.description === 'async_id_symbol')
+      Object.assign(to, { [symbol]: (from as unknown as Record<symbol, unknown>)[symbol] })
+  internalsOf(to)._handle = handle
+  from.on('error', () => {}).destroy()
+}
+
+/** What net.Socket does once it is connected. `greeting` has come in already; `ended` says whether EOF has, too. */
+export function tellConnected(socket: Socket, greeting: Buffer, ended: boolean): void {
+  if (socket.destroyed) return
+  const internals = internalsOf(socket)
+  internals.connecting = false
+  internals._unrefTimer()
+  socket.emit('connect')
+  socket.emit('ready')
+  if (socket.destroyed) return
+  if (greeting.length > 0) socket.push(greeting)
+  if (ended) socket.push(null)
+  // As net does it: this takes no bytes, it starts reading.
+  if (ended || !socket.isPaused()) socket.read(0)
+}
+
+/** Whether EOF has come in, be it read or not. */
+export function hasEnded(socket: Socket): boolean {
+  return internalsOf(socket)._readableState.ended
+}
+
+/** Stops a socket that has no taker yet from reading: its taker misses no event, and the kernel holds the sender back. */
+export function holdReading(socket: Socket): void {
+  withHandle(() => stop(internalsOf(socket)._handle))
+}
+
+/** Undoes `holdReading`. */
+export function releaseReading(socket: Socket): void {
+  if (!socket.destroyed && !socket.isPaused()) socket._read(0)
+}
+
+function stop(handle: Handle | null): void {
+  handle?.readStop?.()
+  if (handle) handle.reading = false
+}
+
+/** A socket without a handle waits from here on as one that connects. */
+export function setConnecting(socket: Socket): void {
+  internalsOf(socket).connecting = true
+}
+
+/**
+ * Stands in for the handle of a socket that is destroyed before it is connected. Node closes it as it closes any, and tells `'close'`
+ * whether there was an error.
+ */
+export function closingHandle(): object {
+  const close = (done: () => void) => void setImmediate(done)
+  return { bytesRead: 0, bytesWritten: 0, close, reset: close, ref() {}, unref() {}, getAsyncId: () => -1 }
+}
+
+export function setHandle(socket: Socket, handle: object): void {
+  internalsOf(socket)._handle = handle
+}
