@@ -20,7 +20,6 @@ const TOOLS = {
   'qemu-aarch64': { folders: [], next: 'On Debian: apt-get install qemu-user' },
   make: { folders: [], next: 'On Debian: apt-get install make' },
   perl: { folders: [], next: 'On Debian: apt-get install perl' },
-  python3: { folders: [], next: 'On Debian: apt-get install python3' },
 }
 
 /** The path of a tool; undefined if it is not installed. */

@@ -2,7 +2,7 @@
 // and in the guest.
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** The bytes of each direction count on, so that one that is lost or doubled is seen. */
+/** The bytes of each direction count on, so that a lost or doubled byte is seen. */
 const PERIOD = 251
 const BLOCK = 65_536
 const pattern = Buffer.from(Array.from({ length: BLOCK + PERIOD }, (_, at) => at % PERIOD))
@@ -24,6 +24,8 @@ export async function takeSteps(socket, steps) {
       break
     }
   }
+  // The socket closes as soon as its peer does.
+  socket.resume().end()
   return outcome
 }
 
@@ -80,7 +82,7 @@ async function receive(reader, count, outcome) {
   }
 }
 
-/** Reads on demand: what nobody reads stays in the kernel, and beyond. */
+/** Reads on demand: unread bytes stay in the kernel. */
 class Reader {
   #socket
   #error

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 
-# The bytes of each direction count on, so that one that is lost or doubled is seen.
+# The bytes of each direction count on, so that a lost or doubled byte is seen.
 PERIOD = bytes(range(251))
 BLOCK = 65536
 PATTERN = PERIOD * (BLOCK // len(PERIOD) + 2)

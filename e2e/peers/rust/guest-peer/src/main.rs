@@ -15,7 +15,7 @@ use transport::Stream;
 
 mod transport;
 
-/// The bytes of each direction count on, so that one that is lost or doubled is seen.
+/// The bytes of each direction count on, so that a lost or doubled byte is seen.
 const PERIOD: usize = 251;
 const BLOCK: usize = 65536;
 
