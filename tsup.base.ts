@@ -57,6 +57,10 @@ export function library(entry: string[] | Record<string, string> = ['src/index.t
     entry,
     format: ['esm', 'cjs'],
     treeshake: true,
+    esbuildOptions(options, { format }) {
+      // It would become an expression for browsers, on top of the `__filename` that is asked first.
+      if (format === 'cjs') options.define = { ...options.define, 'import.meta.url': 'undefined' }
+    },
     dts: {
       compilerOptions: {
         stripInternal: true,

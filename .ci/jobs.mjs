@@ -15,6 +15,7 @@ const NODES = ['20', '22', '24', '26']
 const COMPILE = ['gcc', 'libc6-dev']
 const FORMAT = ['clang-format']
 const RELEASE = ['gcc-aarch64-linux-gnu', 'libc6-dev-arm64-cross', 'qemu-user', 'valgrind', 'libc6-dbg']
+const MUSL = ['python3-pip']
 const GUESTS = ['qemu-system-x86', 'qemu-system-arm', 'e2fsprogs', 'xz-utils', 'make', 'libelf1', 'socat']
 
 /**
@@ -27,7 +28,8 @@ const jobs = {
   lint: { needs: [...COMPILE, ...FORMAT], run: () => npm('lint') },
   typecheck: { needs: [], run: () => npm('typecheck') },
   docs: { needs: COMPILE, run: () => npm('docs') },
-  addon: { needs: [...COMPILE, ...RELEASE], run: () => addon() },
+  addon: { needs: [...COMPILE, ...RELEASE, ...MUSL], run: () => addon() },
+  runtimes: { needs: [], run: () => runtimes() },
   e2e: { needs: [...COMPILE, ...RELEASE, ...GUESTS], counts: true, run: (report, ...suites) => e2e(report, suites) },
   mutants: { needs: COMPILE, counts: true, run: (report, ...words) => mutants(report, words) },
 }
@@ -47,6 +49,14 @@ async function addon() {
   await npm('setup')
   await run('node', 'scripts/build-addons.mjs', '--release')
   await run('node', 'scripts/valgrind-addon.mjs')
+  await npm('build', '--filter=@upcall/vsock')
+  await run('node', 'scripts/musl-addon.mjs')
+}
+
+/** Bun and Deno. */
+async function runtimes() {
+  await npm('build', '--filter=@upcall/vsock')
+  await run('node', 'tests/runtimes/main.mjs')
 }
 
 async function e2e(report, suites) {

@@ -1,4 +1,13 @@
-// Go: firecracker-go-sdk and mdlayher/vsock against ours.
+// Go: firecracker-go-sdk and mdlayher/vsock against ours, and Go's own tests of a connection through `forward` and through the device.
+import { goPrograms } from './go/build.mjs'
+import * as guest from './go/guest.mjs'
+import * as hybrid from './go/hybrid.mjs'
+
 export const tools = ['go']
 
-export async function run(_checks, _image, _options) {}
+export async function run(checks, image, options) {
+  const programs = await checks.check('our Go programs are built, or found in the cache', goPrograms)
+  if (programs === undefined) return
+  await hybrid.run(checks, programs, options)
+  await guest.run(checks, image, programs, options)
+}

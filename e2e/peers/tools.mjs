@@ -13,7 +13,7 @@ export const CACHE = fileURLToPath(new URL('../../.cache/peers', import.meta.url
 /** The tools, where else than in PATH they are usually found, and how to get them. */
 const TOOLS = {
   cargo: { folders: [join(homedir(), '.cargo/bin')], next: 'Install Rust 1.85 or later, as https://rustup.rs says' },
-  go: { folders: ['/usr/local/go/bin'], next: 'Install Go 1.24 or later, as https://go.dev/doc/install says' },
+  go: { folders: ['/usr/local/go/bin'], next: 'Install Go 1.26 or later, as https://go.dev/doc/install says' },
   cc: { folders: [], next: 'On Debian: apt-get install gcc libc6-dev' },
   rustc: { folders: [join(homedir(), '.cargo/bin')], next: 'Install Rust 1.85 or later, as https://rustup.rs says' },
   'aarch64-linux-gnu-gcc': { folders: [], next: 'On Debian: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross' },

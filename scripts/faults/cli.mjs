@@ -1,9 +1,8 @@
 import { faultsIn } from './faults-in.mjs'
 
-const cli = faultsIn('cli', ['cli'], 'apps')
 // What carries the CLI's streams.
 const relay = faultsIn('vsock', ['vsock', 'cli'])
-const streams = faultsIn('foundation', ['vsock', 'vhost-user', 'cli'])
+const streams = faultsIn('foundation', ['foundation', 'vsock', 'vhost-user', 'cli'])
 
 export default [
   relay(
@@ -52,16 +51,16 @@ export default [
     "else stream.once('finish', close).end()",
   ),
   streams('bytes for a stream that takes no more fill the memory', 'join.ts', '  other.stream.resume()\n', ''),
-  cli(
+  relay(
     'a dialer that was closed is not told of',
-    'streams/listener.ts',
+    'forward/listener.ts',
     'if (refusal.port !== guestPort) onRefused',
     'if (false) onRefused',
   ),
-  cli('an end in memory forgets what broke it', 'streams/pair.ts', 'other.destroy(error ?? undefined)', 'other.destroy()'),
-  cli(
+  streams('an end in memory forgets what broke it', 'pair.ts', 'other.destroy(error ?? undefined)', 'other.destroy()'),
+  streams(
     'an end in memory that closes is a break',
-    'streams/pair.ts',
+    'pair.ts',
     "other.once('end', () => other.destroy()).push(null)",
     'other.destroy()',
   ),

@@ -3,6 +3,10 @@ import { faultsIn } from './faults-in.mjs'
 const vsock = faultsIn('vsock')
 
 export default [
+  vsock('the children of a socket-activated process find its variables', 'systemd/activation.ts', '    delete env[name]\n', ''),
+  vsock('the sockets of another process are taken', 'systemd/activation.ts', 'if (Number(owner) !== pid) return []', ''),
+  vsock('a connected descriptor is listened on', 'inherited.ts', 'if (found.connected === true)', 'if (false)'),
+  vsock('an abstract name has a final zero', 'systemd/notify.ts', "name.startsWith('\\0') ? '' : ", ''),
   vsock(
     'what follows OK is lost',
     'dial.ts',
@@ -132,4 +136,31 @@ export default [
   ),
   vsock('giving up forgets the attempts', 'connect.ts', '    attempts,\n    elapsedMs,\n    what', '    what'),
   vsock('failed attempts are silent', 'connect.ts', 'tellFailure(remote, attempts, error, delayMs)', ''),
+  vsock(
+    'a connection that waits is taken by a forwarder that closes',
+    'forward/forward.ts',
+    '    this.#admission.stop()\n    this.#closing.abort(reason)',
+    '    this.#closing.abort(reason)',
+  ),
+  vsock('a forwarder cuts what is open without its grace', 'forward/forward.ts', 'if (graceMs === 0) return', 'return'),
+  vsock(
+    'a forwarder that closes waits for a function without an answer',
+    'forward/carry.ts',
+    '    timeoutMs: connectMs,\n    signal: connection.signal,',
+    '    timeoutMs: connectMs,',
+  ),
+  vsock('a stream that comes too late stays open', 'forward/carry.ts', 'if (over && isDuplex(given))', 'if (false)'),
+  vsock(
+    'the end of a source is the end of its connection',
+    'forward/listener.ts',
+    '{ ...options, allowHalfOpen: true }',
+    '{ ...options }',
+  ),
+  vsock(
+    'a tcp client without a connection sees an end in order',
+    'forward/listener.ts',
+    'else socket.resetAndDestroy()',
+    'else socket.destroy()',
+  ),
+  vsock('a dialler of tcp tries for ever', 'forward/tcp.ts', '&& clock.now() + delayMs < deadline', ''),
 ]

@@ -3,6 +3,7 @@
 // with the oldest TypeScript that the README states, and with the newest. Needs dist/, which `npm test` builds first.
 import { execFile } from 'node:child_process'
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -48,7 +49,7 @@ const apps = ['cli', 'vmm-shim']
 /** What a library can be imported by. */
 const entriesOf = (name: string) =>
   Object.keys(manifests.get(name)!.exports)
-    .filter((entry) => entry !== './package.json')
+    .filter((entry) => entry !== './package.json' && entry !== './prebuilds/*')
     .map((entry) => `@upcall/${name}${entry.slice(1)}`)
 
 /** A library and all of ours that it needs, itself first. */
@@ -76,7 +77,19 @@ async function pack(folder: string): Promise<string> {
     cwd: folder,
     env,
   })
-  return (JSON.parse(stdout) as { filename: string }).filename
+  const { filename } = JSON.parse(stdout) as { filename: string }
+  await addAddon(folder, filename)
+  return filename
+}
+
+/** A release has the addons, built for each machine that is published for. Elsewhere the tarball gets this machine's build. */
+async function addAddon(folder: string, tarball: string): Promise<void> {
+  const [built, prebuilds] = [join(folder, 'build/Release'), join('package/prebuilds', `linux-${process.arch}`)]
+  if (existsSync(join(folder, 'prebuilds')) || !existsSync(built)) return
+  const stage = mkdtempSync(join(scratch, 'stage-'))
+  await run('tar', ['-xzf', tarball, '-C', stage])
+  cpSync(built, join(stage, prebuilds), { recursive: true })
+  await run('tar', ['-czf', tarball, '-C', stage, 'package'])
 }
 
 beforeAll(async () => {

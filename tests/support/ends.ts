@@ -64,7 +64,7 @@ export interface EndCase {
 
 const ANSWER = 100_000
 /** More than sockets and streams on the way hold. */
-const UNREAD = 4 << 20
+const UNREAD = 16 << 20
 const DEADLINE_MS = 20_000
 
 /** The rows for one kind of passage. */

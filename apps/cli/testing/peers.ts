@@ -5,7 +5,16 @@ import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
-import { connect, type HybridServer, listen, listenHybrid, type VsockServer, type VsockSocket } from '@upcall/vsock'
+import {
+  type Address,
+  type ConnectOptions,
+  connect as connectTo,
+  type HybridServer,
+  listen,
+  listenHybrid,
+  type VsockServer,
+  type VsockSocket,
+} from '@upcall/vsock'
 import { afterEach, beforeEach } from 'vitest'
 import { type Running, start } from './harness.js'
 
@@ -33,6 +42,11 @@ export async function serving(argv: string[], stdin?: Readable): Promise<Running
   await Promise.race([listening, running.status])
   const said = `${running.stderr.text}${running.stdout.text}`
   return { ...running, address: /(?:listening on |"address":")([^\s,"]+)/.exec(said)?.[1] ?? said }
+}
+
+/** A peer that goes on after the other end has ended. */
+export function connect(address: Address | string, options: ConnectOptions = {}): Promise<VsockSocket> {
+  return connectTo(address, { allowHalfOpen: true, ...options })
 }
 
 /** A server that does this with each connection. */

@@ -3,11 +3,8 @@
  *
  * For JavaScript:
  *
- * receive(descriptor, length) → { bytes, descriptors } | undefined: up to `length` bytes; none at all is the end of the stream;
- * undefined: nothing there yet. Descriptors are close-on-exec and non-blocking. More of them than any message may have is an
- * error (EMSGSIZE), and all are closed.
- *
- * send(descriptor, bytes, descriptors) → number | undefined: how many bytes went; undefined: none, wait until writable.
+ * receive(descriptor, length), send(descriptor, bytes, descriptors): see rights.h; what comes is non-blocking. A message has at
+ * most eight descriptors, those of a memory table.
  *
  * drain(descriptor): reads an eventfd down to zero; fine if it is. EINVAL: it is not an eventfd.
  *
@@ -19,7 +16,6 @@
 #include "js.h"
 
 napi_value vu_js_receive(napi_env env, napi_callback_info info);
-napi_value vu_js_send(napi_env env, napi_callback_info info);
 napi_value vu_js_drain(napi_env env, napi_callback_info info);
 napi_value vu_js_signal(napi_env env, napi_callback_info info);
 

@@ -3,6 +3,7 @@
 #include "descriptor.h"
 #include "front-end.h"
 #include "mapping.h"
+#include "rights.h"
 #include "socket.h"
 
 #include <uv.h>
@@ -14,7 +15,7 @@ const napi_type_tag up_descriptor_tag = {0x51d0c47e9a2b4f83, 0xb3f6e1807d5c4926}
 
 static const struct up_function functions[] = {
     {"socket", up_js_socket},   {"bind", up_js_bind},   {"listen", up_js_listen},   {"accept", up_js_accept},
-    {"receive", vu_js_receive}, {"send", vu_js_send},   {"drain", vu_js_drain},     {"signal", vu_js_signal},
+    {"receive", vu_js_receive}, {"send", up_js_send},   {"drain", vu_js_drain},     {"signal", vu_js_signal},
     {"map", vu_js_map},         {"unmap", vu_js_unmap}, {"connect", vu_js_connect}, {"memfd", vu_js_memfd},
     {"eventfd", vu_js_eventfd}, {"watch", up_js_watch}, {"unwatch", up_js_unwatch}, {"ref", up_js_ref},
     {"unref", up_js_unref},     {"close", up_js_close},

@@ -1,7 +1,11 @@
 /* The exports of upcall_vsock.node. Their TypeScript types are in src/native/binding.ts. */
 #include "adopt.h"
 #include "connect.h"
+#include "datagram.h"
 #include "descriptor.h"
+#include "inherit.h"
+#include "passing.h"
+#include "rights.h"
 #include "socket.h"
 
 #include <errno.h>
@@ -11,7 +15,7 @@
 #include <uv.h>
 
 /* Counts the changes of src/native/binding.ts, so that a stale build is told from a fitting one. */
-#define API_VERSION 1
+#define API_VERSION 2
 
 /* linux/vm_sockets.h; spelled out so that no kernel header is needed. */
 #define VSOCK_GET_LOCAL_CID 0x7b9
@@ -42,7 +46,20 @@ static const struct up_function functions[] = {
     {"getsockopt", up_js_getsockopt},
     {"placeholder", vs_js_placeholder},
     {"adopt", vs_js_adopt},
+    {"inspect", vs_js_inspect},
+    {"closeOnExec", vs_js_close_on_exec},
+    {"inherit", vs_js_inherit},
+    {"sendDatagram", vs_js_send_datagram},
     {"localCid", vs_js_local_cid},
+    {"receive", vs_js_receive},
+    {"send", up_js_send},
+    {"duplicate", vs_js_duplicate},
+    {"release", vs_js_release},
+    {"describe", vs_js_describe},
+    {"unblock", vs_js_unblock},
+    {"read", vs_js_read},
+    {"write", vs_js_write},
+    {"shutdown", vs_js_shutdown},
     {"watch", up_js_watch},
     {"unwatch", up_js_unwatch},
     {"ref", up_js_ref},

@@ -12,16 +12,32 @@ import type { VsockConnectOptions } from './native/options.js'
 import type { Plan, Retry } from './plan.js'
 import { trace } from './trace.js'
 
+/** One attempt. It rejects with the signal's reason when that aborts, within `timeoutMs` at the latest. */
+export type Attempt<T> = (options: { signal: AbortSignal; timeoutMs: number; life: Life }) => Promise<T>
+
 export interface AttemptsOptions {
   /** Ends the attempts, which reject with the signal's reason: a finished error. */
   readonly signal: AbortSignal
   readonly life: Life
   readonly onRetry: ((retry: Retry) => void) | undefined
-  readonly vsock: VsockConnectOptions | undefined
+}
+
+export async function dialUntil(
+  remote: Address,
+  plan: Plan,
+  { vsock, ...options }: AttemptsOptions & { readonly vsock: VsockConnectOptions | undefined },
+): Promise<Dialled> {
+  return repeat('connect', remote, plan, options, (attempt) => dial(remote, { ...attempt, vsock }))
 }
 
 /** Attempt after attempt, until one succeeds, one fails for good, or the time is over. */
-export async function dialUntil(remote: Address, { timeoutMs, retry }: Plan, options: AttemptsOptions): Promise<Dialled> {
+export async function repeat<T>(
+  op: Operation,
+  remote: Address,
+  { timeoutMs, retry }: Plan,
+  options: AttemptsOptions,
+  attempt: Attempt<T>,
+): Promise<T> {
   const { signal, life, onRetry } = options
   const started = life.now()
 
@@ -29,18 +45,20 @@ export async function dialUntil(remote: Address, { timeoutMs, retry }: Plan, opt
     const left = timeoutMs - (life.now() - started)
     let delayMs: number | undefined
     try {
-      const dialled = await attempt(remote, options, Math.max(1, Math.min(left, retry?.attemptTimeoutMs ?? left)))
-      trace({ type: 'connected', remote, attempts }, 'connect %s: connected, attempt %d', formatAddress(remote), attempts)
-      return dialled
+      const limitMs = Math.max(1, Math.min(left, retry?.attemptTimeoutMs ?? left))
+      const result = await limited(attempt, options, limitMs, () => timedOut(op, remote, limitMs))
+      const done = op === 'connect' ? 'connected' : 'passed'
+      trace({ type: done, remote, attempts }, '%s %s: %s, attempt %d', op, formatAddress(remote), done, attempts)
+      return result
     } catch (error) {
       const elapsedMs = life.now() - started
       const again = retry !== undefined && !signal.aborted && isVsockError(error) && error.retryable
       // A delay that would eat the whole rest is cut so that a last attempt still has a moment.
       if (again) delayMs = Math.min(backoffDelay(retry, attempts), timeoutMs - elapsedMs - retry.minDelayMs)
       if (delayMs !== undefined && delayMs <= 0) delayMs = undefined
-      tellFailure(remote, attempts, error, delayMs)
+      tellFailure(op, remote, attempts, error, delayMs)
       if (!again) throw error
-      if (delayMs === undefined) throw gaveUp(remote, attempts, elapsedMs, error)
+      if (delayMs === undefined) throw gaveUp(op, remote, attempts, elapsedMs, error)
       callBack(onRetry, { error, attempts, delayMs })
     }
     await sleep(delayMs, signal, life)
@@ -48,13 +66,18 @@ export async function dialUntil(remote: Address, { timeoutMs, retry }: Plan, opt
 }
 
 /** Puts the signal and the deadline into one signal, so that a transport has one thing to obey. */
-async function attempt(remote: Address, { signal, life, vsock }: AttemptsOptions, timeoutMs: number): Promise<Dialled> {
+async function limited<T>(
+  attempt: Attempt<T>,
+  { signal, life }: AttemptsOptions,
+  timeoutMs: number,
+  timedOut: () => VsockError,
+): Promise<T> {
   const stop = new AbortController()
-  const cancel = setLongTimer(life, timeoutMs, () => stop.abort(timedOut(remote, timeoutMs)))
+  const cancel = setLongTimer(life, timeoutMs, () => stop.abort(timedOut()))
   const unlisten = onAbort(signal, (reason) => stop.abort(reason))
   if (signal.aborted) stop.abort(signal.reason)
   try {
-    return await dial(remote, { signal: stop.signal, timeoutMs, life, vsock })
+    return await attempt({ signal: stop.signal, timeoutMs, life })
   } finally {
     cancel()
     unlisten()
@@ -75,10 +98,13 @@ function sleep(ms: number, signal: AbortSignal, life: Life): Promise<void> {
   })
 }
 
-function tellFailure(remote: Address, attempts: number, error: unknown, retryInMs: number | undefined): void {
+type Operation = 'connect' | 'pass'
+
+function tellFailure(op: Operation, remote: Address, attempts: number, error: unknown, retryInMs: number | undefined): void {
   trace(
-    { type: 'connect-failed', remote, attempts, error, retryInMs },
-    'connect %s: attempt %d failed: %s; %s',
+    { type: `${op}-failed`, remote, attempts, error, retryInMs },
+    '%s %s: attempt %d failed: %s; %s',
+    op,
     formatAddress(remote),
     attempts,
     textOf(error),
@@ -86,10 +112,10 @@ function tellFailure(remote: Address, attempts: number, error: unknown, retryInM
   )
 }
 
-function timedOut(remote: Address, timeoutMs: number): VsockError {
+function timedOut(op: Operation, remote: Address, timeoutMs: number): VsockError {
   return new VsockError({
     code: 'ETIMEDOUT',
-    op: 'connect',
+    op,
     remote,
     retryable: true,
     what: `no answer within ${Math.round(timeoutMs)} ms`,
@@ -100,10 +126,10 @@ function timedOut(remote: Address, timeoutMs: number): VsockError {
   })
 }
 
-function gaveUp(remote: Address, attempts: number, elapsedMs: number, last: VsockError): VsockError {
+function gaveUp(op: Operation, remote: Address, attempts: number, elapsedMs: number, last: VsockError): VsockError {
   return new VsockError({
     code: 'ETIMEDOUT',
-    op: 'connect',
+    op,
     remote,
     retryable: true,
     cause: last,

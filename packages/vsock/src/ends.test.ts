@@ -9,7 +9,8 @@ import type { Clock } from '@upcall/foundation/clock'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { FiredClock } from '../testing/fired-clock.js'
 import { connect } from './connect.js'
-import { type HybridServer, type ListenHybridOptions, listenHybrid, type Refusal } from './hybrid.js'
+import { type HybridServer, type ListenHybridOptions, listenHybrid } from './hybrid.js'
+import type { Refusal } from './hybrid-handshake.js'
 import { listen, type VsockServer } from './listen.js'
 
 let dir: string

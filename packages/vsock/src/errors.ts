@@ -3,8 +3,11 @@ import { isLongPathError, type LongPathError } from '@upcall/foundation/long-pat
 import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
 
-/** What was being done: `shutdown` is `socket.end()` on a transport without half-close. */
-export type VsockOperation = 'connect' | 'listen' | 'shutdown' | 'localCid' | 'relay'
+/**
+ * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`, `notify` is
+ * `notifySystemd()`, `forward` a connection of a forwarder that was given up.
+ */
+export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'localCid' | 'notify' | 'relay' | 'forward'
 
 /**
  * Codes that mean the same on every transport:
@@ -35,6 +38,8 @@ export type VsockErrorCode =
 
 export interface VsockErrorInit extends Omit<ErrorFields<VsockErrorCode>, 'op' | 'subject'> {
   readonly op: VsockOperation
+  /** Default: the remote address, else the local one. */
+  readonly subject?: string | undefined
   readonly next: string
   readonly local?: Address | undefined
   readonly remote?: Address | undefined
@@ -58,7 +63,7 @@ export class VsockError extends FieldError<VsockErrorCode> {
 
   constructor(init: VsockErrorInit) {
     const address = init.remote ?? init.local
-    super({ ...init, subject: address === undefined ? '' : formatAddress(address) })
+    super({ ...init, subject: init.subject ?? (address === undefined ? '' : formatAddress(address)) })
     this.local = init.local
     this.remote = init.remote
     this.attempts = init.attempts
@@ -73,7 +78,7 @@ export function isVsockError(value: unknown): value is VsockError {
 }
 
 /** The caller's signal has aborted. */
-export function abortedError(op: 'connect' | 'listen', address: Address, reason: unknown): VsockError {
+export function abortedError(op: 'connect' | 'listen' | 'pass', address: Address | undefined, reason: unknown): VsockError {
   return new VsockError({
     code: 'ABORTED',
     op,

@@ -6,6 +6,8 @@ import { withHandle } from './conceal.js'
 // tests and CI run it on every version of Node that the package supports.
 
 interface Handle {
+  /** Bun's handle knows its owner by this, too. */
+  data?: { self?: unknown }
   reading?: boolean
   readStop?: () => void
 }
@@ -33,6 +35,7 @@ export function moveHandle(from: Socket, to: Socket): void {
   internalsOf(from)._handle = null
   stop(handle)
   for (const symbol of owners) handle[symbol] = to
+  if (handle.data?.self === from) handle.data.self = to
   // What async_hooks knows the connection by.
   for (const symbol of Object.getOwnPropertySymbols(from))
     if (symbol.description === 'async_id_symbol')
@@ -50,10 +53,41 @@ export function tellConnected(socket: Socket, greeting: Buffer, ended: boolean):
   socket.emit('connect')
   socket.emit('ready')
   if (socket.destroyed) return
-  if (greeting.length > 0) socket.push(greeting)
+  if (greeting.length > 0 && !giveToHttp2(socket, greeting)) socket.push(greeting)
   if (ended) socket.push(null)
   // As net does it: this takes no bytes, it starts reading.
   if (ended || !socket.isPaused()) socket.read(0)
+}
+
+interface Http2Handle {
+  consume?: unknown
+  receive?(bytes: Buffer): void
+}
+
+/**
+ * HTTP/2 that has taken the handle reads below the socket. So it gets what has come in already as Node gives it what it finds in the
+ * buffer of a socket that is connected.
+ *
+ * @returns false if there is no HTTP/2 session on the socket.
+ */
+function giveToHttp2(socket: Socket, bytes: Buffer): boolean {
+  for (const session of valuesOf(socket)) {
+    if (typeof (session as { goaway?: unknown }).goaway !== 'function') continue
+    for (const handle of valuesOf(session) as Iterable<Http2Handle>) {
+      if (typeof handle.consume !== 'function' || typeof handle.receive !== 'function') continue
+      handle.receive(bytes)
+      return true
+    }
+  }
+  return false
+}
+
+/** The objects that an object refers to, by whatever key. */
+function* valuesOf(object: object): Iterable<object> {
+  for (const key of Reflect.ownKeys(object)) {
+    const value: unknown = (object as Record<string | symbol, unknown>)[key]
+    if (typeof value === 'object' && value !== null) yield value
+  }
 }
 
 /** Whether EOF has come in, be it read or not. */
@@ -76,7 +110,7 @@ function stop(handle: Handle | null): void {
   if (handle) handle.reading = false
 }
 
-/** A socket without a handle waits from here on as one that connects. */
+/** A socket without a handle waits from here on as a socket that connects. */
 export function setConnecting(socket: Socket): void {
   internalsOf(socket).connecting = true
 }
@@ -88,6 +122,14 @@ export function setConnecting(socket: Socket): void {
 export function closingHandle(): object {
   const close = (done: () => void) => void setImmediate(done)
   return { bytesRead: 0, bytesWritten: 0, close, reset: close, ref() {}, unref() {}, getAsyncId: () => -1 }
+}
+
+/**
+ * What HTTP/2 sees as the handle of a socket that connects. It takes a socket without a handle for a stream that is connected. It uses
+ * the handle from `'connect'` on.
+ */
+export function comingHandle(socket: Socket): object {
+  return { isStreamBase: true, ref: () => socket.ref(), unref: () => socket.unref() }
 }
 
 export function setHandle(socket: Socket, handle: object): void {

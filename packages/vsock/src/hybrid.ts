@@ -1,56 +1,80 @@
 import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
-import { checkFunction, duration, integer, wrongValue } from '@upcall/foundation/check'
-import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
-import { type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor } from './acceptor.js'
-import { checkAddress, type UnixAddress } from './address.js'
+import { checkFunction, checkSwitch, duration, integer, wrongValue } from '@upcall/foundation/check'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
+import { textOf } from '@upcall/foundation/error'
+import { type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor, type Place, placeOf } from './acceptor.js'
+import { checkAddress } from './address.js'
 import type { BindOptions } from './bind.js'
-import { watchPeer } from './ends.js'
-import { FIRST_HOST_PORT, okReply, parseCommand } from './handshake.js'
-import { join } from './join.js'
+import { FIRST_HOST_PORT } from './handshake.js'
+import {
+  Handshake,
+  type Host,
+  type Joined,
+  type NoReceiver,
+  type Refusal,
+  type Route,
+  type Settings,
+  type Ways,
+} from './hybrid-handshake.js'
+import { wrongDescriptor } from './inherited.js'
+import type { Binding } from './native/binding.js'
+import { AddonError, loadBinding } from './native/loader.js'
 import type { VsockSocket } from './socket.js'
 import { trace } from './trace.js'
 
 /** A VMM whose ways `listenHybrid` can follow. */
 export type HybridProfile = 'firecracker' | 'cloud-hypervisor' | 'dragonball'
 
-interface Ways {
-  /** A command may come in pieces. */
-  readonly pieces: boolean
-  readonly halfClose: boolean
+/** What a VMM does with `passfd`: the two that do not know the command take it for a bad one. */
+interface Profile extends Ways {
+  readonly passfd: boolean
 }
 
-const PROFILES: Readonly<Record<HybridProfile, Ways>> = {
-  firecracker: { pieces: false, halfClose: false },
-  'cloud-hypervisor': { pieces: true, halfClose: true },
-  dragonball: { pieces: false, halfClose: false },
+const PROFILES: Readonly<Record<HybridProfile, Profile>> = {
+  firecracker: { pieces: false, halfClose: false, passfd: false },
+  'cloud-hypervisor': { pieces: true, halfClose: true, passfd: false },
+  dragonball: { pieces: false, halfClose: false, passfd: true },
 }
+const TOLERANT: Profile = { pieces: true, halfClose: true, passfd: true }
 
 /** The names that `listenHybrid` takes as `profile`. */
 export const hybridProfiles = Object.keys(PROFILES) as readonly HybridProfile[]
 
-function waysOf({ profile, halfClose }: ListenHybridOptions): Ways {
+function profileOf({ profile, halfClose, passfd }: ListenHybridOptions): Profile {
   if (profile !== undefined && !Object.hasOwn(PROFILES, profile))
     wrongValue('profile', `one of ${hybridProfiles.join(', ')}`, profile)
-  const ways = profile === undefined ? { pieces: true, halfClose: true } : PROFILES[profile]
-  return { ...ways, halfClose: halfClose ?? ways.halfClose }
+  checkSwitch('passfd', passfd)
+  const ways = profile === undefined ? TOLERANT : PROFILES[profile]
+  return { ...ways, halfClose: halfClose ?? ways.halfClose, passfd: passfd ?? ways.passfd }
 }
 
-export interface RouteContext {
-  /** Aborts when the dialer goes away, when the handshake's deadline passes, and when the server closes. */
-  signal: AbortSignal
-  /** The host-side port of this connection, the `n` of the reply: what the guest would see as its peer's port. */
-  hostPort: number
+/** The addon, which alone can receive descriptors, or why there are none here. */
+function receiverOf(passfd: boolean, profile: HybridProfile | undefined): Binding | NoReceiver {
+  if (!passfd && profile !== undefined && !PROFILES[profile].passfd)
+    return { reason: 'bad-command', why: '"passfd" is not CONNECT' }
+  if (!passfd) return { reason: 'no-descriptors', why: 'this server takes no descriptors' }
+  try {
+    return loadBinding()
+  } catch (error) {
+    if (!(error instanceof AddonError)) throw error
+    return { reason: 'no-descriptors', why: `descriptors cannot be received here: ${error.what}` }
+  }
 }
 
 export interface ListenHybridOptions extends BindOptions {
-  /** Path of the Unix socket. */
-  path: string
+  /** Path of the Unix socket. This or `fd` is needed. */
+  path?: string | undefined
+  /**
+   * In place of `path`: the descriptor of a Unix socket that another program has bound, systemd for example (`listenFds`). The server owns
+   * it and closes it. It does not remove the socket file.
+   */
+  fd?: number | undefined
   /**
    * Finds the guest's end of `port`, ready for use. After `undefined`, a rejection or a deadline that has passed, the server closes
    * the dialer's connection without text, as VMMs do. The stream then belongs to the server, which ends or destroys it.
    */
-  route: (port: number, context: RouteContext) => Promise<Duplex | undefined> | Duplex | undefined
+  route: Route
   /** Closes the server; before it listens, `listenHybrid` rejects with code `ABORTED`. */
   signal?: AbortSignal | undefined
   /**
@@ -58,6 +82,7 @@ export interface ListenHybridOptions extends BindOptions {
    *
    * - `firecracker`, `dragonball`: close a connection whose command is incomplete at the first look; no half-close.
    * - `cloud-hypervisor`: waits for the pieces of a command; half-close, as it has since 2026-06.
+   * - `passfd`: only `dragonball` has it; the two others take it for a bad command.
    */
   profile?: HybridProfile | undefined
   /** From accept to the reply, `route` included. Default 2000 ms, as in the VMMs. */
@@ -69,20 +94,18 @@ export interface ListenHybridOptions extends BindOptions {
    * has gone. Default: what `profile` has, else true.
    */
   halfClose?: boolean | undefined
+  /**
+   * Whether dialers may pass a descriptor (`passfd`, see `passDescriptor`), which is then joined with the guest's end. Who can connect to
+   * the socket can make this process read and write what they have open themselves. Default: what `profile` has, else true. It needs the
+   * addon of this package: without it each `passfd` is refused as `no-descriptors`, and `CONNECT` works.
+   */
+  passfd?: boolean | undefined
   clock?: Clock | undefined
 }
 
-/** Why a dialer was closed without text. */
-export interface Refusal {
-  /** The port asked for, once the command has been read. */
-  port: number | undefined
-  reason: 'bad-command' | 'no-route' | 'route-failed' | 'timeout' | 'too-many' | 'dialer-gone'
-  cause?: unknown
-}
-
 export interface HybridServerEvents {
-  /** A handshake succeeded, the reply is on its way. */
-  connection: [info: { port: number; hostPort: number }]
+  /** A handshake succeeded, the reply is on its way. `passed`: what is joined with the guest's end is a descriptor. */
+  connection: [info: { port: number; hostPort: number; passed?: true }]
   refused: [refusal: Refusal]
   /** Accepting one connection failed; the server goes on. Never thrown if there is no listener for it. */
   error: [error: Error]
@@ -90,7 +113,8 @@ export interface HybridServerEvents {
 }
 
 /**
- * The VMM's end of hybrid vsock: reads `CONNECT <port>\n`, answers `OK <n>\n` and joins the connection with what `route` gives.
+ * The VMM's end of hybrid vsock: reads `CONNECT <port>\n`, answers `OK <n>\n` and joins the connection with what `route` gives. After
+ * `passfd\n` it joins a descriptor of the dialer's instead, and the dialer's connection has done its work with the reply.
  *
  * @throws {AddressError} for a path that cannot be bound.
  * @throws {VsockError} `EADDRINUSE`, `ABORTED`, or the kernel's errno.
@@ -98,27 +122,33 @@ export interface HybridServerEvents {
 export async function listenHybrid(options: ListenHybridOptions): Promise<HybridServer> {
   checkAcceptOptions(options)
   const settings = settingsOf(options)
-  const local = checkAddress({ transport: 'unix', path: options.path }, `unix:${options.path}`) as UnixAddress
-  const acceptor = await openAcceptor(local, { ...options, halfClose: true, allowHalfOpen: true })
+  const place = hybridPlace(options)
+  // Not a byte may be read by Node before it is known whether descriptors come with them.
+  const held = { pauseOnConnect: !('why' in settings.receiver) }
+  const acceptor = await openAcceptor(place, { ...options, halfClose: true, allowHalfOpen: true }, held)
   if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
-  const server = new HybridServer(local.path, settings, acceptor)
+  const server = new HybridServer(acceptor.path ?? '', settings, acceptor)
   closeOnAbort(server, options.signal)
   return server
 }
 
-interface Settings {
-  readonly route: ListenHybridOptions['route']
-  readonly ways: Ways
-  readonly clock: Clock
-  readonly handshakeTimeoutMs: number
-  readonly maxPending: number
+function hybridPlace(options: ListenHybridOptions): Place {
+  const { path, fd } = options
+  if (fd === undefined) return { local: checkAddress({ transport: 'unix', path: path as string }, `unix:${path}`) }
+  if (path !== undefined) wrongValue('path', 'left out where there is fd', path)
+  const place = placeOf({ fd }, options)
+  if (place.local.transport === 'unix') return place
+  const what = 'the descriptor is an AF_VSOCK socket'
+  throw wrongDescriptor('listen', fd, 'EAFNOSUPPORT', what, 'Hybrid vsock listens on a Unix socket.')
 }
 
 function settingsOf(options: ListenHybridOptions): Settings {
   checkFunction('route', options.route)
+  const ways = profileOf(options)
   return {
     route: options.route,
-    ways: waysOf(options),
+    ways,
+    receiver: receiverOf(ways.passfd, options.profile),
     clock: options.clock ?? systemClock,
     handshakeTimeoutMs: duration('handshakeTimeoutMs', options.handshakeTimeoutMs, 2_000),
     maxPending: integer('maxPending', options.maxPending ?? 128, { min: 1 }),
@@ -127,12 +157,14 @@ function settingsOf(options: ListenHybridOptions): Settings {
 
 /** Owns every connection of its dialers, and every stream that `route` gave for one. */
 export class HybridServer extends EventEmitter<HybridServerEvents> implements AsyncDisposable {
-  /** The path of the Unix socket. */
+  /** The path of the Unix socket. For `fd`: the path as its maker bound it, or `fd:<n>` where the system does not tell. */
   readonly path: string
   readonly #settings: Settings
   readonly #acceptor: Acceptor
   readonly #sockets = new Set<VsockSocket>()
+  /** The guests' ends, and the descriptors that dialers passed: what outlives a dialer. */
   readonly #guests = new Set<Duplex>()
+  readonly #passed = new Set<Duplex>()
   readonly #hostPorts = new Set<number>()
   #pending = 0
   #nextHostPort = FIRST_HOST_PORT
@@ -150,9 +182,9 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     })
   }
 
-  /** Connections that are open now, those before their reply included. */
+  /** Connections that are open now, those before their reply and those of passed descriptors included. */
   get size(): number {
-    return this.#sockets.size
+    return this.#sockets.size + this.#passed.size
   }
 
   /** Stops listening, removes the socket file, destroys every connection, and resolves when they are gone. Idempotent. */
@@ -182,119 +214,50 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
 
   #shakeHands(socket: VsockSocket, signal: AbortSignal): void {
     this.#pending++
-    let port: number | undefined
-    const refuse = (reason: Refusal['reason'], cause?: unknown) => {
-      leave()
-      this.#refuse(socket, { port, reason, cause })
+    const host: Host = {
+      settings: this.#settings,
+      takeHostPort: () => this.#takeHostPort(),
+      refuse: (refusal) => this.#refuse(socket, refusal),
+      joined: (info) => this.#joined(info),
+      left: () => void this.#pending--,
     }
-    const onGone = () => refuse('dialer-gone')
-    let unwatch = () => {}
-    // Only without bytes for the guest: the guest gets those even if their dialer has gone. The reply is for a dialer that still listens.
-    const onEnd = () => {
-      if (!this.#settings.ways.halfClose) return onGone()
-      // 'close' follows.
-      unwatch = watchPeer(socket, this.#settings.clock)
-    }
-    const cancelTimer = setLongTimer(this.#settings.clock, this.#settings.handshakeTimeoutMs, () => refuse('timeout'))
-    const leave = () => {
-      this.#pending--
-      cancelTimer()
-      unwatch()
-      socket.off('end', onEnd).off('close', onGone)
-      stopReading()
-    }
-    const stopReading = this.#readCommand(socket, (result) => {
-      if (result === undefined) return onGone()
-      if (typeof result === 'string') return refuse('bad-command', new Error(result))
-      port = result
-      socket.once('end', onEnd)
-      const hostPort = this.#takeHostPort(socket)
-      // Inside a promise, so that throwing counts as rejecting.
-      Promise.resolve()
-        .then(() => this.#settings.route(result, { signal, hostPort }))
-        .then(
-          (stream) => {
-            // Checked here, where it costs one connection: streams come from outside, some of them without types.
-            if (stream && typeof stream.pipe !== 'function') {
-              if (!socket.destroyed) refuse('route-failed', new TypeError('route: must return a Duplex or undefined'))
-            } else if (socket.destroyed) {
-              stream?.on('error', () => {}).destroy()
-            } else if (!stream || stream.destroyed) {
-              refuse('no-route', stream?.errored ?? undefined)
-            } else {
-              leave()
-              this.#guests.add(stream)
-              stream.once('close', () => this.#guests.delete(stream))
-              join(socket, stream, {
-                halfClose: this.#settings.ways.halfClose,
-                clock: this.#settings.clock,
-                reply: okReply(hostPort),
-              })
-              trace(
-                { type: 'handshake', path: this.path, port: result, hostPort },
-                '%s: CONNECT %d: OK %d',
-                this.path,
-                result,
-                hostPort,
-              )
-              this.emit('connection', { port: result, hostPort })
-            }
-          },
-          (error) => {
-            if (!socket.destroyed) refuse('route-failed', error)
-          },
-        )
-    })
-    socket.once('close', onGone)
+    new Handshake(socket, signal, host)
   }
 
-  /**
-   * Calls back once: with the port, with what is wrong with the command, or with nothing if the dialer ended before it sent a byte.
-   * Gives the bytes after the command back to the socket.
-   */
-  #readCommand(socket: VsockSocket, done: (result: number | string | undefined) => void): () => void {
-    let received: Buffer = Buffer.alloc(0)
-    const onReadable = () => {
-      const chunk: Buffer | null = socket.read()
-      if (chunk === null) return
-      received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
-      const command = parseCommand(received)
-      if (command.kind === 'incomplete' && this.#settings.ways.pieces) return
-      stop()
-      if (command.kind === 'incomplete') return done('the command came in more than one piece')
-      if (command.kind === 'invalid') return done(command.why)
-      if (received.length > command.end) socket.unshift(received.subarray(command.end))
-      done(command.port)
+  #joined({ near, guest, port, hostPort, passed }: Joined): void {
+    this.#guests.add(guest)
+    guest.once('close', () => this.#guests.delete(guest))
+    if (passed) {
+      this.#passed.add(near)
+      near.once('close', () => this.#passed.delete(near))
     }
-    const onEnd = () => {
-      stop()
-      done(received.length > 0 ? 'the dialer ended before a newline' : undefined)
-    }
-    const stop = () => void socket.off('readable', onReadable).off('end', onEnd)
-    socket.on('readable', onReadable).on('end', onEnd)
-    return stop
+    const event = { type: 'handshake', path: this.path, port, hostPort, ...(passed && { passed }) }
+    trace(event, '%s: %s %d: OK %d', this.path, passed ? 'passfd' : 'CONNECT', port, hostPort)
+    this.emit('connection', { port, hostPort, ...(passed && { passed }) })
   }
 
   /** Counts within [2^30, 2^31), and skips the ports that are still in use. */
-  #takeHostPort(socket: VsockSocket): number {
+  #takeHostPort(): { hostPort: number; release: () => void } {
     while (this.#hostPorts.has(this.#nextHostPort)) this.#nextHostPort = after(this.#nextHostPort)
     const hostPort = this.#nextHostPort
     this.#nextHostPort = after(hostPort)
     this.#hostPorts.add(hostPort)
-    socket.once('close', () => this.#hostPorts.delete(hostPort))
-    return hostPort
+    return { hostPort, release: () => void this.#hostPorts.delete(hostPort) }
   }
 
   #refuse(socket: VsockSocket, refusal: Refusal): void {
     socket.destroy()
-    trace({ type: 'refused', path: this.path, ...refusal }, '%s: CONNECT %s refused: %s', this.path, refusal.port, refusal.reason)
+    const { port, reason, cause } = refusal
+    const why = cause === undefined ? reason : `${reason}: ${textOf(cause)}`
+    trace({ type: 'refused', path: this.path, ...refusal }, '%s: port %s refused: %s', this.path, port, why)
     if (!this.#closed) this.emit('refused', refusal)
   }
 
   async #shut(): Promise<void> {
     await undefined
-    const closing = [...this.#sockets].map((socket) => new Promise((resolve) => socket.once('close', resolve)))
-    for (const socket of this.#sockets) socket.destroy()
+    const ends: Duplex[] = [...this.#sockets, ...this.#passed]
+    const closing = ends.map((end) => new Promise((resolve) => end.once('close', resolve)))
+    for (const end of ends) end.destroy()
     // Also the ends that outlive their dialer so that the guest can read everything. An error, since a cut must not look like an end.
     for (const guest of this.#guests) guest.destroy(new Error('the hybrid vsock server was closed'))
     try {

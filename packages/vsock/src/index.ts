@@ -16,15 +16,28 @@ export { watchPeer } from './ends.js'
 export * from './entry/address.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
 export {
-  type AddressOf,
-  type ConnectorCallback,
-  type ConnectorOptions,
-  type CreateConnection,
-  connector,
-  createConnection,
-  type RequestTarget,
-  VsockAgent,
-} from './http.js'
+  type DialledStream,
+  dialEndpoint,
+  type Endpoint,
+  type EndpointInit,
+  type EndpointListener,
+  type ForwardEnd,
+  type ForwardedConnection,
+  Forwarder,
+  type ForwarderEvents,
+  type ForwardOptions,
+  type ForwardTarget,
+  formatEndpoint,
+  forward,
+  type Incoming,
+  isTcpError,
+  type ListenEndpointOptions,
+  listenEndpoint,
+  parseEndpoint,
+  type TcpAddress,
+  TcpError,
+} from './forward/index.js'
+export * from './http/index.js'
 export {
   type HybridProfile,
   type HybridServer,
@@ -32,13 +45,14 @@ export {
   hybridProfiles,
   type ListenHybridOptions,
   listenHybrid,
-  type Refusal,
-  type RouteContext,
 } from './hybrid.js'
+export type { Refusal, RouteContext } from './hybrid-handshake.js'
+export type { InheritedSocket } from './inherited.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
 export { AddonError, type Attempt, addonPath } from './native/loader.js'
 export type { VsockConnectOptions, VsockOptions } from './native/options.js'
 export { localCid } from './native/vsock.js'
+export { type Passed, type PassOptions, passDescriptor } from './passfd/pass.js'
 export type { ConnectOptions, Retry, RetryOptions } from './plan.js'
 export {
   type Abilities,
@@ -52,3 +66,5 @@ export {
   socketEnd,
 } from './relay/index.js'
 export { VsockSocket, type VsockSocketInit } from './socket.js'
+export { type ActivationSocket, type ListenFdsOptions, listenFds } from './systemd/activation.js'
+export { type NotifyOptions, notifySystemd } from './systemd/notify.js'

@@ -4,7 +4,7 @@ import type { Address } from './address.js'
 import { concealing, isAsking, keepOpen, withHandle } from './conceal.js'
 import type { Dialled } from './dial.js'
 import { VsockError } from './errors.js'
-import { closingHandle, hasEnded, moveHandle, setConnecting, setHandle, tellConnected } from './handle.js'
+import { closingHandle, comingHandle, hasEnded, moveHandle, setConnecting, setHandle, tellConnected } from './handle.js'
 
 /** How long a peer may stay silent after `end()` on a transport without half-close. */
 export const DEFAULT_LINGER_MS = 5_000
@@ -127,6 +127,15 @@ export class VsockSocket extends Socket {
     super._destroy(error, callback)
   }
 
+  // HTTP/2 ends the socket when its session is over: it reads no more, and before `'connect'` it has nothing to send.
+  override end(...args: unknown[]): this {
+    const over = (this[DIALLING] || !this.halfClose) && isAsking('http2')
+    if (over) this[LINGER].abandoned = true
+    super.end(...(args as []))
+    if (over && this[DIALLING]) this.destroy()
+    return this
+  }
+
   override destroySoon(): void {
     this[LINGER].abandoned = true
     this[LINGER].proceed?.()
@@ -167,6 +176,16 @@ export class VsockSocket extends Socket {
     }
   }
 }
+
+const { get: handle, set: setsHandle } = Object.getOwnPropertyDescriptor(Socket.prototype, '_handle') ?? {}
+if (handle && setsHandle)
+  Object.defineProperty(VsockSocket.prototype, '_handle', {
+    configurable: true,
+    set: setsHandle,
+    get(this: VsockSocket): unknown {
+      return handle.call(this) ?? (this[DIALLING] && isAsking('http2') ? comingHandle(this) : null)
+    },
+  })
 
 const { get: bytesRead } = Object.getOwnPropertyDescriptor(Socket.prototype, 'bytesRead') ?? {}
 // Without the reply of the VMM. Outside of the class: in Node's types it is a field.

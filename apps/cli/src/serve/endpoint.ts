@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { joinedPair } from '@upcall/foundation/pair'
 import {
   type Address,
   AddressError,
@@ -10,7 +11,6 @@ import {
   type Refusal,
 } from '@upcall/vsock'
 import { UsageError } from '../errors.js'
-import { joinedPair } from '../streams/pair.js'
 
 export interface OpenEndpoint {
   /** Where it listens, with the port that was chosen for `any`. */

@@ -1,5 +1,6 @@
+import { formatEndpoint } from '@upcall/vsock'
 import { expect, test } from 'vitest'
-import { formatEndpoint, parseStreamEndpoint } from './endpoint.js'
+import { parseStreamEndpoint } from './endpoint.js'
 
 test.each([
   ['tcp:8080', 'tcp://127.0.0.1:8080'],

@@ -1,8 +1,10 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { FieldError, textOf } from '../error.js'
 
-// Finds the addon of a package. Each package that has an addon puts this file into its bundle.
+// Finds the addon of a package. Each package that has an addon puts this file into its bundle, and a user's bundler may put it into
+// a program: then the package is not around it, and its addon is beside the program or nowhere.
 
 /** A package's addon, and what an error says where there is none. */
 export interface Addon {
@@ -22,6 +24,9 @@ export interface Addon {
   /** What else the reader can do: a clause such as `use unix:<path>`. */
   readonly otherWays?: string
 }
+
+/** The machines that packages bring their addon for. */
+const PREBUILT: readonly string[] = ['linux-x64', 'linux-arm64']
 
 /** A file that was tried, and why it is of no use. */
 export interface Attempt {
@@ -48,8 +53,10 @@ export interface Host {
   readonly arch: string
   readonly versions: Readonly<Record<string, string | undefined>>
   readonly env: Readonly<Record<string, string | undefined>>
-  /** The file of the package that asks, in its src/native or in dist. */
+  /** The file that asks: of the package, in its src/native or in dist, or of a program that the package was bundled into. */
   readonly file: string
+  /** The name in a folder's package.json, if it has one. */
+  readonly packageIn: (folder: string) => string | undefined
   readonly dlopen: (module: { exports: unknown }, path: string) => void
 }
 
@@ -102,14 +109,25 @@ export function locateAddon(addon: Addon, host: Place): string {
   throw new AddonError(addon.npmPackage, what, howToGetIt(addon, host), tried)
 }
 
-function howToGetIt({ npmPackage, file, variable }: Addon, host: Place): string {
+function howToGetIt(addon: Addon, host: Place): string {
+  const { npmPackage, file, variable } = addon
   if (host.env[variable]) return `Set ${variable} to the path of ${file}, or unset it.`
-  const { isBundle, prebuilds } = places(host)
-  const bring = `copy the package's prebuilds/ to ${prebuilds}, or set ${variable} to the path of ${file}.`
-  if (isBundle) return `This is a bundle, without the addon of ${npmPackage}: ${bring}`
+  const compile = 'install a C compiler and run "npm run build"'
+  if (!PREBUILT.includes(`${host.platform}-${host.arch}`))
+    return (
+      `${npmPackage} brings the addon for ${PREBUILT.join(' and ')}. For this machine, in a checkout, ${compile}, ` +
+      `and set ${variable} to the path of that ${file}.`
+    )
+  const prebuild = prebuildOf(addon, host)
+  const root = packageRoot(addon, host)
+  if (root !== undefined)
+    return (
+      `Reinstall ${npmPackage}. If a tool copied it without its addon, copy the package's ${prebuild} ` +
+      `to ${join(root, prebuild)}. In a checkout, ${compile}.`
+    )
   return (
-    `Reinstall ${npmPackage} (its package brings the addon for linux-x64 and linux-arm64), or in a checkout install a C compiler ` +
-    `and run "npm run build". In a bundle, ${bring}`
+    `This is a bundle, which needs the addon of ${npmPackage} beside it: copy node_modules/${npmPackage}/${prebuild} ` +
+    `to ${join(dirname(host.file), prebuild)}, or set ${variable} to its path.`
   )
 }
 
@@ -141,18 +159,27 @@ function addonsDisabled(addon: Addon, cause: unknown): AddonError {
 const orElse = ({ otherWays }: Addon, next: string): string =>
   otherWays === undefined ? `${next}.` : `${next}, or ${otherWays}.`
 
-function candidates({ file: name, variable }: Addon, host: Place): string[] {
-  const chosen = host.env[variable]
+function candidates(addon: Addon, host: Place): string[] {
+  const chosen = host.env[addon.variable]
   if (chosen) return [chosen]
-  const { root, prebuilds } = places(host)
-  return [join(root, 'build/Release', name), join(prebuilds, `${host.platform}-${host.arch}`, name)]
+  const root = packageRoot(addon, host)
+  const prebuild = prebuildOf(addon, host)
+  if (root !== undefined) return [join(root, 'build/Release', addon.file), join(root, prebuild)]
+  // A bundler puts chunks of a program into a folder of their own.
+  const folder = dirname(host.file)
+  return [join(folder, prebuild), join(folder, '..', prebuild)]
 }
 
-/** A package's own files are in its dist or src/native. Another program's bundle may be in a dist, too: then the folder is beside that. */
-function places({ file }: Place): { isBundle: boolean; root: string; prebuilds: string } {
+/** Where a package's published files have the addon, and so beside a bundle. */
+function prebuildOf({ file }: Addon, { platform, arch }: Place): string {
+  return join('prebuilds', `${platform}-${arch}`, file)
+}
+
+/** The folder of the package, unless the file that asks is another program's bundle. */
+function packageRoot({ npmPackage }: Addon, { file, packageIn }: Place): string | undefined {
   const folder = dirname(file)
-  const root = folder.endsWith('native') ? join(folder, '../..') : basename(folder) === 'dist' ? join(folder, '..') : folder
-  return { isBundle: root === folder, root, prebuilds: join(root, 'prebuilds') }
+  const root = basename(folder) === 'native' ? join(folder, '../..') : join(folder, '..')
+  return packageIn(root) === npmPackage ? root : undefined
 }
 
 /** What dlopen said, which has no code, without the path that it starts with. */
@@ -162,8 +189,23 @@ function dlopenReason(path: string, error: unknown): string {
   return text.startsWith(`${path}: `) ? text.slice(path.length + 2) : text
 }
 
-/** The machine that this process runs on. */
-export function thisHost(file: string): Host {
-  const { platform, arch, versions, env } = process
-  return { platform, arch, versions, env, file, dlopen: (module, path) => process.dlopen(module, path) }
+/**
+ * The machine that this process runs on. `place` is the path or the `file:` URL of the file that asks. A bundler may leave none, or
+ * one of the machine that it ran on: then it is the program that was started.
+ */
+export function thisHost(place: string | undefined): Host {
+  const { platform, arch, versions, env, argv, execPath } = process
+  const asks = place?.startsWith('file:') ? fileURLToPath(place) : place
+  const file = asks !== undefined && existsSync(asks) ? asks : (argv[1] ?? execPath)
+  const dlopen = (module: { exports: unknown }, path: string) => process.dlopen(module, path)
+  return { platform, arch, versions, env, file, packageIn, dlopen }
+}
+
+function packageIn(folder: string): string | undefined {
+  try {
+    const { name } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { name?: string }
+    return name
+  } catch {
+    return
+  }
 }

@@ -14,6 +14,7 @@ function host(overrides: Partial<Host> = {}, exports: unknown = { API_VERSION })
     versions: {},
     env: {},
     file: '/pkg/dist/index.js',
+    packageIn: (folder) => (folder === '/pkg' ? '@upcall/vhost-user' : undefined),
     dlopen(module, path) {
       if (path !== PREBUILD) throw new Error(`${path}: cannot open shared object file: No such file or directory`)
       module.exports = exports
@@ -44,7 +45,7 @@ describe('the addon', () => {
       host({ arch: 'riscv64' }),
       /^@upcall\/vhost-user: the vhost-user addon for linux-riscv64 did not load \(tried .*no such file; .*no such file\)\. /,
     ],
-    ['does not fit', host({}, { API_VERSION: 0 }), /has API version 0, this package needs 1\)\. Reinstall @upcall\/vhost-user /],
+    ['does not fit', host({}, { API_VERSION: 0 }), /has API version 0, this package needs 1\)\. Reinstall @upcall\/vhost-user\. /],
     ['cannot work here', host({ platform: 'darwin' }), /: macOS has no eventfd, which vhost-user needs\. Run it on Linux\.$/],
     [
       'cannot work under Bun',

@@ -1,6 +1,8 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { thisHost } from '@upcall/foundation/addon/loader'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { API_VERSION } from './binding.js'
 import { AddonError, findBinding, type Host, locateBinding, type Place } from './loader.js'
@@ -17,6 +19,7 @@ function host(files: Record<string, unknown>, overrides: Partial<Host> = {}): Ho
     versions: {},
     env: {},
     file: '/pkg/dist/index.js',
+    packageIn: (folder) => (folder === '/pkg' ? '@upcall/vsock' : undefined),
     opened,
     dlopen(module, path) {
       opened.push(path)
@@ -81,36 +84,44 @@ describe('finding the addon', () => {
       /^the native AF_VSOCK addon for linux-x64 did not load \(tried \/pkg\/.*: has API .*; .* not found\)$/,
     )
     expect(error.message).toBe(`@upcall/vsock: ${error.what}. ${error.next}`)
-    expect(error.next).toMatch(/^Reinstall @upcall\/vsock .* Without it, use hvsock:\/\/<path>:<port> .*\.$/)
+    expect(error.next).toMatch(/^Reinstall @upcall\/vsock\. .* Without it, use hvsock:\/\/<path>:<port> .*\.$/)
     expect(refusal(host({})).tried.map(({ reason }) => reason)).toEqual(['no such file', 'no such file'])
+  })
+
+  it('says what to copy where a tool has copied the package without it', () => {
+    expect(refusal(host({})).next).toContain(`copy the package's prebuilds/linux-x64/upcall_vsock.node to ${PREBUILD}`)
+  })
+
+  it('says how to get the addon for a machine that the package brings none for', () => {
+    expect(refusal(host({}, { arch: 'riscv64' })).next).toMatch(
+      /^@upcall\/vsock brings the addon for linux-x64 and linux-arm64\. For this machine, in a checkout, .* set UPCALL_VSOCK_ADDON /,
+    )
   })
 })
 
 describe('in a bundle', () => {
-  it.each([
-    ['/app/server.mjs', '/app/prebuilds'],
-    ['/app/out/server.cjs', '/app/out/prebuilds'],
-    ['/app/dist/server.js', '/app/prebuilds'],
-  ])("%s finds the package's prebuilds in %s", (file, folder) => {
-    const path = `${folder}/linux-x64/upcall_vsock.node`
-    const machine = host({ [path]: good }, { file })
-    expect(findBinding(machine)).toBe(good)
+  const BUNDLED = 'prebuilds/linux-x64/upcall_vsock.node'
+
+  it.each(['/app/server.mjs', '/app/dist/server.js', '/app/native/server.cjs'])(
+    '%s finds the addon in prebuilds/ beside it, and beside its folder',
+    (file) => {
+      for (const folder of [dirname(file), dirname(dirname(file))])
+        expect(findBinding(host({ [join(folder, BUNDLED)]: good }, { file }))).toBe(good)
+    },
+  )
+
+  it("takes no addon from another program's build", () => {
+    const machine = host({ '/app/build/Release/upcall_vsock.node': good }, { file: '/app/dist/server.js' })
+    expect(refusal(machine).tried.map(({ path }) => path)).toEqual([`/app/dist/${BUNDLED}`, `/app/${BUNDLED}`])
   })
 
-  it('says both ways to bring the addon, and not to reinstall what is not there', () => {
-    const { next } = refusal(host({}, { file: '/app/server.mjs' }))
+  it('says which file to copy and where, and not to reinstall what is not there', () => {
+    const { next } = refusal(host({}, { file: '/app/dist/server.mjs', packageIn: () => 'app' }))
     expect(next).toContain(
-      "copy the package's prebuilds/ to /app/prebuilds, or set UPCALL_VSOCK_ADDON to the path of upcall_vsock.node",
+      `copy node_modules/@upcall/vsock/${BUNDLED} to /app/dist/${BUNDLED}, or set UPCALL_VSOCK_ADDON to its path.`,
     )
     expect(next).not.toContain('Reinstall')
     expect(next).toMatch(/ Without it, use hvsock:/)
-  })
-
-  it('says so too where it may be one', () => {
-    const { next } = refusal(host({}, { file: '/app/dist/server.js' }))
-    expect(next).toMatch(
-      /^Reinstall @upcall\/vsock .* In a bundle, copy the package's prebuilds\/ to \/app\/prebuilds, or set UPCALL_VSOCK_ADDON/,
-    )
   })
 
   it('says what is wrong with the file that UPCALL_VSOCK_ADDON names, and nothing of others', () => {
@@ -118,6 +129,31 @@ describe('in a bundle', () => {
     expect(message).toContain(
       '/elsewhere.node: no such file). Set UPCALL_VSOCK_ADDON to the path of upcall_vsock.node, or unset it. Without it, use hvsock:',
     )
+  })
+})
+
+describe('the file that asks', () => {
+  const here = fileURLToPath(import.meta.url)
+
+  it.each([
+    ['a path', here],
+    ['a URL', import.meta.url],
+  ])('may be named by %s', (_how, place) => {
+    expect(thisHost(place).file).toBe(here)
+  })
+
+  it.each([
+    ['is not known', undefined],
+    ['is on the machine that bundled it', '/build/node_modules/@upcall/vsock/dist/index.js'],
+    ['has another kind of URL', 'https://example.com/index.js'],
+  ])('is the program that was started where it %s', (_why, place) => {
+    expect(thisHost(place).file).toBe(process.argv[1])
+  })
+
+  it('is of the package that its folder names', () => {
+    const { packageIn } = thisHost(here)
+    expect(packageIn(join(dirname(here), '../..'))).toBe('@upcall/vsock')
+    expect(packageIn(dirname(here))).toBeUndefined()
   })
 })
 
@@ -153,7 +189,7 @@ describe('where no addon can work', () => {
 
 describe('where the addon is, for programs that copy it', () => {
   const place = (folder: string, env = {}): Place => ({
-    ...{ platform: 'linux', arch: 'x64', versions: {}, env },
+    ...{ platform: 'linux', arch: 'x64', versions: {}, env, packageIn: () => '@upcall/vsock' },
     file: join(folder, 'dist/index.js'),
   })
   const put = (path: string): string => {

@@ -1,4 +1,3 @@
-import { fileURLToPath } from 'node:url'
 import { type Addon, findAddon, type Host, locateAddon, type Place, thisHost } from '@upcall/foundation/addon/loader'
 import { API_VERSION, type Binding } from './binding.js'
 
@@ -44,7 +43,14 @@ export function locateBinding(place: Place): string {
   return locateAddon(ADDON, place)
 }
 
-/** CommonJS has `__filename` and, once bundled, no `import.meta.url`; in a module it is the other way round. */
-function thisFile(): string {
-  return typeof __filename === 'string' ? __filename : fileURLToPath(import.meta.url)
+/**
+ * CommonJS has `__filename` and no `import.meta.url`; in a module it is the other way round. `typeof` would not do: webpack answers it
+ * for CommonJS, and then makes a module.
+ */
+function thisFile(): string | undefined {
+  try {
+    return __filename
+  } catch {
+    return import.meta.url
+  }
 }

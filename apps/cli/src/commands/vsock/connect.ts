@@ -1,7 +1,7 @@
+import { type DialledStream, dialEndpoint, formatEndpoint } from '@upcall/vsock'
 import type { Command } from 'commander'
 import type { Action, Context } from '../../context.js'
-import { openStream, type Stream } from '../../streams/dial.js'
-import { formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
+import { parseStreamEndpoint } from '../../streams/endpoint.js'
 import { conclude, converse, notes, notSent, sayingOnStderr } from './converse.js'
 import {
   addConnectingOptions,
@@ -59,10 +59,10 @@ async function connect(context: Context, options: Options, address: string, comm
   const { halfClose, linger: lingerMs, retry } = options
   const vsock = vsockOptionsOf(options)
   const peer = formatEndpoint(endpoint)
-  let stream: Stream
+  let stream: DialledStream
   try {
     using _progress = output.progress(`connect ${peer}`)
-    stream = await openStream(endpoint, { signal: io.signal, timeoutMs, retry, halfClose, lingerMs, vsock })
+    stream = await dialEndpoint(endpoint, { signal: io.signal, timeoutMs, retry, halfClose, lingerMs, vsock })
   } catch (error) {
     return conclude(output, context.exit, 'vsock.connect', notSent(error))
   }

@@ -1,6 +1,16 @@
 import type { Duplex } from 'node:stream'
 import { errnoOf, textOf } from '@upcall/foundation/error'
-import { type Broken, type RelayEnd, type Relayed, relay, socketEnd } from '@upcall/vsock'
+import {
+  type Broken,
+  type ForwardEnd,
+  type ForwardedConnection,
+  isVsockError,
+  type RelayEnd,
+  type Relayed,
+  relay,
+  socketEnd,
+  type VsockError,
+} from '@upcall/vsock'
 import type { Context } from '../../context.js'
 import { type ErrorReport, errorReport, UsageError } from '../../errors.js'
 import { Exit, type ExitStatus } from '../../exit.js'
@@ -83,25 +93,27 @@ export async function converse(io: Io, conversation: Conversation): Promise<Stre
   }
   const relayed = await relay(local, remote, {
     signal: io.signal,
-    lingerMs: lingerOf(lingerMs, conversation),
+    // A socket without half-close bounds the silence itself, and fails: its peer has not been told of the end.
+    lingerMs: conversation.halfClose ? lingerMs : undefined,
     stallMs: lingerMs,
   })
   const exited = status && { status: await status }
-  return { ...relayReport(relayed, { started, peer, signal: io.signal, near: undefined }), ...exited }
+  const durationMs = performance.now() - started
+  return { ...relayReport(relayed, { durationMs, peer, reason: io.signal.reason, near: undefined }), ...exited }
 }
 
-export interface RelayContext {
-  started: number
+interface RelayContext {
+  durationMs: number
   /** The far end, as `upcall` writes addresses. */
   peer: string
   /** The near end; undefined for stdin and stdout, or a program. */
   near: string | undefined
-  /** What may have cut it off. */
-  signal: AbortSignal
+  /** Why it was cut off, if it was. */
+  reason: unknown
 }
 
 /** How a relay ended. */
-export function relayReport(relayed: Relayed, { started, peer, near, signal }: RelayContext): StreamReport {
+export function relayReport(relayed: Relayed, { durationMs, peer, near, reason }: RelayContext): StreamReport {
   const { toFar, toNear, broken, aborted } = relayed
   const describe = ({ side, error }: Broken) => {
     if (side === 'far') return brokenError(error, peer, toFar)
@@ -112,14 +124,9 @@ export function relayReport(relayed: Relayed, { started, peer, near, signal }: R
     sent: toFar,
     received: toNear,
     ...(broken && { error: describe(broken) }),
-    ...(aborted && { error: cutError(signal, peer) }),
-    durationMs: rounded(performance.now() - started),
+    ...(aborted && { error: cutError(reason, peer) }),
+    durationMs: rounded(durationMs),
   }
-}
-
-/** A socket without half-close bounds the silence itself, and fails: its peer has not been told of the end. */
-export function lingerOf(lingerMs: number | undefined, ...ends: { halfClose: boolean }[]): number | undefined {
-  return ends.every(({ halfClose }) => halfClose) ? lingerMs : undefined
 }
 
 const LOSS = 'What was on its way may be lost.'
@@ -142,8 +149,31 @@ function brokenError(error: Error, peer: string, taken: number | undefined): Err
 }
 
 /** The error of a connection that an interruption cut off. */
-function cutError({ reason }: AbortSignal, peer: string): ErrorReport {
+function cutError(reason: unknown, peer: string): ErrorReport {
   return errorReport({ code: 'ABORTED', subject: peer, what: textOf(reason), next: LOSS })
+}
+
+/** How a connection of a forwarder to `peer` ended. @throws Any error that is not a reason for there being no connection. */
+export function forwardReport(end: ForwardEnd, peer: string, { remote }: ForwardedConnection): StreamReport {
+  const { outcome, sent, received, durationMs, side, error } = end
+  if (outcome === 'not-sent') return isLeft(error) ? leftReport(error, remote) : notSent(error)
+  const broken: Broken | undefined = side && error && { side: side === 'to' ? 'far' : 'near', error }
+  const relayed: Relayed = {
+    toFar: sent,
+    toNear: received,
+    ...(broken && { broken }),
+    ...(outcome === 'indeterminate' && !broken && { aborted: true }),
+  }
+  return relayReport(relayed, { durationMs, peer, near: remote, reason: error?.cause })
+}
+
+/** The peer left before there was a connection for it. */
+function isLeft(error: unknown): error is VsockError {
+  return isVsockError(error) && error.op === 'forward'
+}
+
+function leftReport({ code, what, next }: VsockError, remote: string): StreamReport {
+  return { outcome: 'not-sent', error: errorReport({ code, subject: remote, what, next }) }
 }
 
 /** Why there is no connection. @throws Any error that is not such a reason. */

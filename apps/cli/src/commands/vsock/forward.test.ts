@@ -4,10 +4,10 @@ import { existsSync } from 'node:fs'
 import { createServer, connect as netConnect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { connect, type VsockSocket } from '@upcall/vsock'
+import type { VsockSocket } from '@upcall/vsock'
 import { describe, expect, test } from 'vitest'
 import { start, upcall } from '../../../testing/harness.js'
-import { closers, digest, dir, echo, pieces, read, server, serving, vmm } from '../../../testing/peers.js'
+import { closers, connect, digest, dir, echo, pieces, read, server, serving, vmm } from '../../../testing/peers.js'
 
 describe('forward', () => {
   /** Starts a forwarder of each kind to a guest that echoes, and gives how to reach its near end. */

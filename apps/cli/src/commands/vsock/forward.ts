@@ -1,15 +1,13 @@
-import { setMaxListeners } from 'node:events'
-import { setTimeout as delay } from 'node:timers/promises'
-import { type Refusal, relay, socketEnd } from '@upcall/vsock'
+import { once } from 'node:events'
+import { formatEndpoint, forward as open } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
-import { errorReport, UsageError } from '../../errors.js'
+import { UsageError } from '../../errors.js'
+import { EventLog } from '../../events.js'
 import { parseDuration, parseInteger } from '../../options.js'
-import { DIAL_MS } from '../../session.js'
-import { type DialOptions, openStream, RETRY_MS, type Stream } from '../../streams/dial.js'
-import { type Endpoint, formatEndpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
-import { type Incoming, logRefusal, openListener } from '../../streams/listener.js'
-import { lingerOf, notSent, relayReport, type StreamReport } from './converse.js'
+import { parseStreamEndpoint } from '../../streams/endpoint.js'
+import { cannotListen, logRefusal } from '../../streams/listener.js'
+import { forwardReport } from './converse.js'
 import {
   addConnectingOptions,
   addListeningOptions,
@@ -22,7 +20,7 @@ import {
   type ListeningOptions,
   vsockOptionsOf,
 } from './options.js'
-import { serveConnections } from './service.js'
+import { logConnect, logDisconnect } from './service.js'
 
 interface Options extends ConnectingOptions, ListeningOptions {
   max: number
@@ -71,7 +69,7 @@ Examples:
 }
 
 async function forward(context: Context, options: Options, fromText: string, toText: string): Promise<void> {
-  const { io, output, timeoutMs } = context
+  const { io, exit, output, timeoutMs } = context
   checkGlobals(context)
   const from = parseStreamEndpoint(fromText, '<from>')
   const to = parseStreamEndpoint(toText, '<to>')
@@ -80,74 +78,30 @@ async function forward(context: Context, options: Options, fromText: string, toT
   checkStream(options, from, to)
   if (options.max < 1) throw new UsageError('--max', 'must be at least 1')
 
-  const { asVmm, profile, mode, grace, halfClose, linger: lingerMs, retry } = options
+  const { asVmm, profile, mode, max, grace: graceMs, halfClose, linger: lingerMs, retry } = options
   const peer = formatEndpoint(to)
-  const vsock = vsockOptionsOf(options)
-  // Ends pending connections when the user says so, and open ones when the grace is over.
-  const cut = new AbortController()
-  // Each connection adds a listener.
-  setMaxListeners(0, cut.signal)
-  const timing = { halfClose, lingerMs, vsock }
-  const handshakeTimeoutMs = timeoutMs ?? (retry ? RETRY_MS : DIAL_MS)
-  await serveConnections(context, {
-    output,
-    max: options.max,
-    open: (offer, log) => {
-      const onRefused = (refusal: Refusal) => logRefusal(log, refusal)
-      return openListener(from, '<from>', { ...timing, asVmm, profile, mode, handshakeTimeoutMs, onRefused }, offer)
-    },
-    onListening: ({ address }) =>
-      output.result(
-        { event: 'listening', address, to: peer },
-        (paint) => `${paint('green', 'listening')} on ${address}, to ${peer}`,
-      ),
-    serve: (incoming) =>
-      carry(incoming, { to, peer, cut: cut.signal, dial: { ...timing, signal: io.signal, timeoutMs, retry }, lingerMs }),
-    async onStopped(idle) {
-      if (grace !== undefined) await graceful(idle, grace, io.hurry)
-      cut.abort(io.signal.reason)
-    },
-  })
-}
-
-interface Route {
-  to: Endpoint
-  /** The same, as `upcall` writes it. */
-  peer: string
-  dial: DialOptions
-  lingerMs: number | undefined
-  /** Cuts off what is open. */
-  cut: AbortSignal
-}
-
-/** Connects for one connection, and carries both to their end. */
-async function carry(incoming: Incoming, { to, peer, dial, lingerMs, cut }: Route): Promise<StreamReport> {
-  const started = performance.now()
-  let stream: Stream
+  const log = new EventLog(output)
+  const { signal } = io
+  const forwarder = await open(from, to, {
+    ...{ asVmm, profile, mode, max, graceMs, halfClose, lingerMs, retry, timeoutMs },
+    ...{ vsock: vsockOptionsOf(options), signal },
+  }).catch(cannotListen('<from>'))
+  forwarder
+    .on('connection', ({ id, remote }) => logConnect(log, id, remote))
+    .on('closed', (connection, end) => logDisconnect(log, connection.id, forwardReport(end, peer, connection)))
+    .on('refused', (refusal) => logRefusal(log, refusal))
+  const inHurry = () => forwarder.closeAllConnections()
+  io.hurry?.addEventListener('abort', inHurry)
   try {
-    stream = await openStream(to, { ...dial, signal: AbortSignal.any([dial.signal, incoming.signal]) })
-  } catch (error) {
-    incoming.refuse()
-    return notSent(error)
+    const address = formatEndpoint(forwarder.address)
+    await output.result(
+      { event: 'listening', address, to: peer },
+      (paint) => `${paint('green', 'listening')} on ${address}, to ${peer}`,
+    )
+    exit.servesUntilTold = true
+    if (!signal.aborted) await once(signal, 'abort')
+  } finally {
+    await forwarder.close()
+    io.hurry?.removeEventListener('abort', inHurry)
   }
-  if (incoming.signal.aborted) {
-    stream.socket.destroy()
-    const what = `the peer closed before ${peer} was connected`
-    const error = errorReport({ code: 'ABORTED', subject: incoming.remote, what, next: 'Nothing was sent.' })
-    return { outcome: 'not-sent', error }
-  }
-  const accepted = incoming.accept()
-  const near = socketEnd(accepted.socket, { ...accepted, silenceMs: lingerMs })
-  const far = socketEnd(stream.socket, { ...stream, silenceMs: lingerMs })
-  const limits = { lingerMs: lingerOf(lingerMs, accepted, stream), stallMs: lingerMs }
-  const relayed = await relay(near, far, { ...limits, signal: cut })
-  return relayReport(relayed, { started, peer, near: incoming.remote, signal: cut })
-}
-
-/** Waits for something, but not longer than so many milliseconds, and not when the user is in a hurry. */
-async function graceful(work: Promise<void>, ms: number, hurry: AbortSignal | undefined): Promise<void> {
-  const done = new AbortController()
-  const signal = hurry ? AbortSignal.any([done.signal, hurry]) : done.signal
-  await Promise.race([work, delay(ms, undefined, { signal }).catch(() => {})])
-  done.abort()
 }

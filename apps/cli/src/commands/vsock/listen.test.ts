@@ -3,10 +3,9 @@ import { existsSync, statSync } from 'node:fs'
 import { connect as netConnect } from 'node:net'
 import { join } from 'node:path'
 import { PassThrough, Readable } from 'node:stream'
-import { connect } from '@upcall/vsock'
 import { describe, expect, test } from 'vitest'
 import { upcall } from '../../../testing/harness.js'
-import { dir, read, serving } from '../../../testing/peers.js'
+import { connect, dir, read, serving } from '../../../testing/peers.js'
 
 describe('listen', () => {
   test('takes one connection, whose socket file is gone by then, and no second one', async () => {

@@ -1,10 +1,11 @@
+import { type Endpoint, type EndpointListener, formatEndpoint, type Incoming } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { errorReport, UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
 import { parseInteger } from '../../options.js'
-import { type Endpoint, parseStreamEndpoint } from '../../streams/endpoint.js'
-import { type Incoming, type Listener, logRefusal, openListener } from '../../streams/listener.js'
+import { parseStreamEndpoint } from '../../streams/endpoint.js'
+import { logRefusal, openListener } from '../../streams/listener.js'
 import { conclude, converse, notes, sayingOnStderr } from './converse.js'
 import {
   addExecOption,
@@ -94,7 +95,7 @@ async function serveOne(context: Context, options: Options, endpoint: Endpoint, 
       const error = errorReport({
         code: 'ETIMEDOUT',
         op: 'listen',
-        subject: listener.address,
+        subject: formatEndpoint(listener.address),
         what: `no peer connected within ${timeoutMs} ms`,
         next: 'Allow more time with --timeout.',
       })
@@ -129,7 +130,12 @@ async function serveMany(context: Context, options: Options, endpoint: Endpoint,
   exit.programStatus = 0
 }
 
-function open(endpoint: Endpoint, options: Options, log: EventLog, onIncoming: (incoming: Incoming) => void): Promise<Listener> {
+function open(
+  endpoint: Endpoint,
+  options: Options,
+  log: EventLog,
+  onIncoming: (incoming: Incoming) => void,
+): Promise<EndpointListener> {
   const { halfClose, linger: lingerMs, asVmm, profile, mode } = options
   return openListener(
     endpoint,
@@ -147,7 +153,8 @@ function open(endpoint: Endpoint, options: Options, log: EventLog, onIncoming: (
   )
 }
 
-function sayListening(output: ReturnType<typeof notes>, { address }: Listener): void {
+function sayListening(output: ReturnType<typeof notes>, listener: EndpointListener): void {
+  const address = formatEndpoint(listener.address)
   void output.result({ event: 'listening', address }, (paint) => `${paint('green', 'listening')} on ${address}`)
 }
 

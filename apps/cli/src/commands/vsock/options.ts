@@ -1,9 +1,8 @@
-import { Cid, type HybridProfile, hybridProfiles, PORT_ANY, type VsockConnectOptions } from '@upcall/vsock'
+import { Cid, type Endpoint, type HybridProfile, hybridProfiles, PORT_ANY, type VsockConnectOptions } from '@upcall/vsock'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Context } from '../../context.js'
 import { UsageError } from '../../errors.js'
 import { parseDuration, parseInteger } from '../../options.js'
-import type { Endpoint } from '../../streams/endpoint.js'
 
 /** The global options that are about a guest with upcall, and mean nothing to a stream. */
 export const notOfStreams: ReadonlySet<string> = new Set(['target', 'arch'])

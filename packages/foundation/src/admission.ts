@@ -1,24 +1,45 @@
-import type { Incoming } from './listener.js'
+/** What waits to be served. */
+interface Waiting {
+  /** Aborts when it has gone. */
+  readonly signal: AbortSignal
+  refuse(): void
+}
 
 /** How many connections may wait for their turn. More are refused. */
 const MAX_WAITING = 128
 
 /** Limits the connections that are served at once. More wait, unread, so that nothing of theirs is held here. */
-export class Admission {
+export class Admission<Incoming extends Waiting> {
   readonly #max: number
   readonly #serve: (incoming: Incoming) => Promise<void>
+  readonly #onOverflow: ((incoming: Incoming) => void) | undefined
   readonly #active = new Set<Promise<void>>()
   readonly #waiting: Incoming[] = []
   #stopped = false
 
-  constructor(max: number, serve: (incoming: Incoming) => Promise<void>) {
+  /**
+   * @param serve - It must not reject.
+   * @param onOverflow - Hears of each connection that is refused because too many wait.
+   */
+  constructor(max: number, serve: (incoming: Incoming) => Promise<void>, onOverflow?: (incoming: Incoming) => void) {
     this.#max = max
     this.#serve = serve
+    this.#onOverflow = onOverflow
+  }
+
+  /** How many are being served. */
+  get active(): number {
+    return this.#active.size
   }
 
   offer(incoming: Incoming): void {
-    if (this.#stopped || this.#waiting.length >= MAX_WAITING) {
+    if (this.#stopped) {
       incoming.refuse()
+      return
+    }
+    if (this.#waiting.length >= MAX_WAITING) {
+      incoming.refuse()
+      this.#onOverflow?.(incoming)
       return
     }
     this.#waiting.push(incoming)

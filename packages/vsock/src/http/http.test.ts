@@ -4,10 +4,10 @@ import http2 from 'node:http2'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { connect } from './connect.js'
-import { connector, createConnection } from './http.js'
-import { type HybridServer, listenHybrid } from './hybrid.js'
-import { VsockSocket } from './socket.js'
+import { connect } from '../connect.js'
+import { type HybridServer, listenHybrid } from '../hybrid.js'
+import { VsockSocket } from '../socket.js'
+import { connector, createConnection } from './index.js'
 
 let dir: string
 let address: string
