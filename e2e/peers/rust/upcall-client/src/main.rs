@@ -47,6 +47,11 @@ enum Line {
         apic_ids: Vec<u8>,
         timeout_ms: u64,
     },
+    /// Sends one of the requests above `count` times, one after the other, of which each has to succeed; and tells how long that took.
+    Repeat {
+        request: Box<Line>,
+        count: u32,
+    },
     /// The message of one of the others, in hexadecimal digits; nothing is sent.
     Build {
         request: Box<Line>,
@@ -65,7 +70,7 @@ impl Line {
             }
             Line::AddVcpu { apic_ids, timeout_ms } => Some((DevMgrRequest::AddVcpu(cpus(apic_ids)), *timeout_ms)),
             Line::DelVcpu { apic_ids, timeout_ms } => Some((DevMgrRequest::DelVcpu(cpus(apic_ids)), *timeout_ms)),
-            Line::Ready { .. } | Line::Build { .. } => None,
+            Line::Ready { .. } | Line::Repeat { .. } | Line::Build { .. } => None,
         }
     }
 }
@@ -111,6 +116,7 @@ fn main() {
 fn answer(client: &UpcallClient<DevMgrService>, line: &Line) -> Value {
     match line {
         Line::Ready { timeout_ms } => ready(client, Duration::from_millis(*timeout_ms)),
+        Line::Repeat { request, count } => repeat(client, request, *count),
         Line::Build { request } => match request.request() {
             Some((request, _)) => json!({ "hex": request.build().iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
             None => json!({ "invalid": "not a request" }),
@@ -145,6 +151,18 @@ fn ask(client: &UpcallClient<DevMgrService>, request: DevMgrRequest, timeout: Du
         Err(RecvTimeoutError::Timeout) => json!({ "timeout": true }),
         Err(RecvTimeoutError::Disconnected) => json!({ "dropped": true }),
     }
+}
+
+fn repeat(client: &UpcallClient<DevMgrService>, line: &Line, count: u32) -> Value {
+    let started = Instant::now();
+    for _ in 0..count {
+        let (request, timeout_ms) = line.request().expect("a request");
+        let answer = ask(client, request, Duration::from_millis(timeout_ms));
+        if answer["result"] != 0 {
+            return answer;
+        }
+    }
+    json!({ "seconds": started.elapsed().as_secs_f64() })
 }
 
 fn told(response: DevMgrResponse) -> Value {
