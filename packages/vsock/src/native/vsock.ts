@@ -1,7 +1,7 @@
 import { Socket } from 'node:net'
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
-import { type Address, Cid, type VsockAddress } from '../address.js'
+import { Cid, type VsockAddress } from '../address.js'
 import type { Dialled } from '../dial.js'
 import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
 import type { Life } from '../life.js'
@@ -163,10 +163,9 @@ function addressOf(sockaddr: Uint8Array): VsockAddress {
   return Object.freeze({ transport: 'vsock', cid, port })
 }
 
-type Ends = { readonly local?: Address; readonly remote?: Address }
+type Ends = { readonly local?: VsockAddress; readonly remote?: VsockAddress }
 
-/** The addon. @throws {VsockError} `ENOTSUP` where there is none. */
-export function needBinding(op: VsockOperation, ends: Ends): Binding {
+function needBinding(op: VsockOperation, ends: Ends): Binding {
   try {
     return loadBinding()
   } catch (error) {
