@@ -16,7 +16,7 @@ function useAddon() {
   process.env.UPCALL_VSOCK_ADDON = addon
 }
 
-/** A guest behind `upcall vsock forward --as-vmm`. */
+/** A guest of `upcall vsock forward --as-vmm`. */
 async function guestAt(port: number): Promise<{ address: string; connected: Promise<VsockSocket> }> {
   const connected = new Promise<VsockSocket>((resolve) => void server(`unix:${dir}/guest`, resolve))
   const address = `hvsock://${dir}/vm:${port}`
