@@ -116,7 +116,7 @@ export default [
   vhostUser('a connection that is over is let in', 'connections.ts', "if (connection.state !== 'accepting') throw ended()", ''),
   vhostUser('a connect that was aborted is open', 'connections.ts', "opened && outcome !== 'aborted'", 'opened'),
   vhostUser('a listener without descriptors left spins', 'listener.ts', 'binding.unwatch(listener)', ''),
-  vhostUser('a path that no socket can have is taken', 'vhost-user-vsock.ts', '    socketName(socketPath)\n', ''),
+  vhostUser('a path that no socket can have is taken', 'vhost-user-vsock.ts', '    checkSocketPath(socketPath)\n', ''),
   vhostUser(
     'a linger that no timer can wait is taken',
     'vhost-user-vsock.ts',

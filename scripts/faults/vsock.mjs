@@ -3,12 +3,11 @@ import { faultsIn } from './faults-in.mjs'
 const vsock = faultsIn('vsock')
 
 export default [
-  vsock(
-    'what follows OK is lost',
-    'dial.ts',
-    'if (received.length > reply.end) socket.unshift(received.subarray(reply.end))',
-    '',
-  ),
+  vsock('what follows OK is lost', 'dial.ts', 'greeting: received.subarray(replyBytes)', 'greeting: Buffer.alloc(0)'),
+  vsock('the children of a socket-activated process find its variables', 'systemd/activation.ts', '    delete env[name]\n', ''),
+  vsock('the sockets of another process are taken', 'systemd/activation.ts', 'if (Number(owner) !== pid) return []', ''),
+  vsock('a connected descriptor is listened on', 'inherited.ts', 'if (found.connected === true)', 'if (false)'),
+  vsock('an abstract name has a final zero', 'systemd/notify.ts', "name.startsWith('\\0') ? '' : ", ''),
   vsock('a reply needs no newline', 'handshake.ts', 'const canGrow = bytes.length < REPLY_MAX', 'const canGrow = true'),
   vsock(
     'EACCES is tried again',
@@ -43,7 +42,7 @@ export default [
   vsock('a listener without descriptors left spins', 'native/listen.ts', 'this.#binding.unwatch(this.#descriptor)', ''),
   vsock('a listener leaves the place that it kept', 'native/listen.ts', 'if (this.#spare) this.#binding.close(this.#spare)', ''),
   vsock('a plain file is taken for a socket without a listener', 'errors.ts', 'if (kind !== undefined)', 'if (false)'),
-  vsock('a retry that is a number is taken for true', 'connect.ts', 'if (retry !== true) checkObject', 'if (false) checkObject'),
+  vsock('a retry that is a number is taken for true', 'plan.ts', 'if (retry !== true) checkObject', 'if (false) checkObject'),
   vsock('the sign for no CID is handed out as a CID', 'native/vsock.ts', 'cid === Cid.any ? undefined : cid', 'cid'),
   vsock('a buffer that credit cannot tell is taken', 'native/options.ts', '{ min: 1, max: MAX_CREDIT }', '{ min: 1 }'),
   vsock('a backlog that cannot be is taken', 'bind.ts', '{ min: 1, max: 0x7fff_ffff }', '{}'),
@@ -79,8 +78,7 @@ export default [
   ),
   vsock('a peer is looked at once only', 'ends.ts', 'if (!error) again()', 'if (!error) return'),
   vsock('an answer that was not delivered does not count as lost', 'join.ts', 'lost > 0 ?', 'false ?'),
-  vsock('HTTP/2 works on the methods, and drops what waits', 'conceal.ts', 'if (isHttp2()) {', 'if (false) {'),
-  vsock('HTTP/2 does not see that the guest has gone', 'conceal.ts', "socket.once('end', () => socket.end())", ''),
+  vsock('HTTP/2 works on the methods, and drops what waits', 'conceal.ts', "if (isAsking('http2')) {", 'if (false) {'),
   vsock('TLS ends a socket below its end()', 'conceal.ts', 'if (depth > 0 || !handle) return handle', 'return handle'),
   vsock(
     'the end of a socket takes from TLS what it has not handed on',
@@ -91,8 +89,8 @@ export default [
   vsock(
     'a connection that comes before its server is ready is lost',
     'acceptor.ts',
-    'else if (!socket.destroyed) this.#handlers',
-    'else if (false) this.#handlers',
+    'if (socket.destroyed) return\n      releaseReading',
+    'return\n      releaseReading',
   ),
   vsock(
     'a signal that aborts while the address is bound is overlooked',
@@ -160,4 +158,43 @@ export default [
     'const hostPort = hostPortOf(stream) ?? given',
     'const hostPort = given',
   ),
+  vsock(
+    'what came with the reply is told before the connection',
+    'handle.ts',
+    "  socket.emit('connect')\n",
+    "  socket.push(greeting)\n  socket.emit('connect')\n",
+  ),
+  vsock("the VMM's reply counts as read", 'socket.ts', ' - this[REPLY])', ')'),
+  vsock('a socket that connects keeps the process alive', 'socket.ts', 'this[DIALLING]?.set(false)', ''),
+  vsock('what connects outlives its socket', 'socket.ts', 'dialling.abandon(error)', ''),
+  vsock('a failed connecting is told as a close in order', 'socket.ts', 'setHandle(this, closingHandle())', ''),
+  vsock('the signal of connect destroys the open socket', 'connect.ts', '    unlisten()\n', ''),
+  vsock('a connection that waits for its taker is read', 'listen.ts', '    holdReading(socket)\n', ''),
+  vsock(
+    'a connection that waits is taken by a forwarder that closes',
+    'forward/forward.ts',
+    '    this.#admission.stop()\n    this.#closing.abort(reason)',
+    '    this.#closing.abort(reason)',
+  ),
+  vsock('a forwarder cuts what is open without its grace', 'forward/forward.ts', 'if (graceMs === 0) return', 'return'),
+  vsock(
+    'a forwarder that closes waits for a function without an answer',
+    'forward/carry.ts',
+    '    timeoutMs: connectMs,\n    signal: connection.signal,',
+    '    timeoutMs: connectMs,',
+  ),
+  vsock('a stream that comes too late stays open', 'forward/carry.ts', 'if (over && isDuplex(given))', 'if (false)'),
+  vsock(
+    'the end of a source is the end of its connection',
+    'forward/listener.ts',
+    '{ ...options, allowHalfOpen: true }',
+    '{ ...options }',
+  ),
+  vsock(
+    'a tcp client without a connection sees an end in order',
+    'forward/listener.ts',
+    'else socket.resetAndDestroy()',
+    'else socket.destroy()',
+  ),
+  vsock('a dialler of tcp tries for ever', 'forward/tcp.ts', '&& clock.now() + delayMs < deadline', ''),
 ]

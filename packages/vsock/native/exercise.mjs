@@ -4,7 +4,7 @@
 //   node packages/vsock/native/exercise.mjs <path of upcall_vsock.node>
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { closeSync, openSync, readdirSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { abstractAddress, collected, endThreads, exercise, loadAddon, ready as readyOf } from '../../../native/exercise.mjs'
@@ -176,6 +176,55 @@ const checks = {
     for (const descriptor of [client, server, spare, other]) binding.close(descriptor)
   },
 
+  async 'a number that was inherited is inspected and taken over'() {
+    let descriptor
+    const listener = listening(families.unix)
+    const client = adopt(await connected('AF_UNIX', binding.getsockname(listener)))
+    const fd = client._handle.fd
+    const seen = binding.inspect(fd)
+    assert.equal(seen.family, binding.AF_UNIX)
+    assert.equal(seen.type, 1)
+    assert.equal(seen.listening, false)
+    assert.deepEqual(seen.peer, binding.getsockname(listener))
+    assert.equal(seen.local.length, 2)
+    binding.closeOnExec(fd)
+    client.destroy()
+    await once(client, 'close')
+    assert.throws(() => binding.inspect(fd), { code: 'EBADF' })
+    assert.throws(() => binding.closeOnExec(fd), { code: 'EBADF' })
+    assert.throws(() => binding.inherit(fd), { code: 'EBADF' })
+    const file = openSync(process.execPath)
+    try {
+      assert.throws(() => binding.inspect(file), { code: 'ENOTSOCK' })
+      assert.throws(() => binding.inherit(file), { code: 'ENOTSOCK' })
+    } finally {
+      closeSync(file)
+    }
+    const left = numberOf(() => {
+      descriptor = binding.socket(binding.AF_UNIX)
+    })
+    const address = families.unix.address()
+    binding.bind(descriptor, address)
+    binding.listen(descriptor, 1)
+    assert.equal(binding.inspect(left).listening, true)
+    assert.equal('peer' in binding.inspect(left), false)
+    // Two objects own one number here. The second close meets a number that nothing has taken since.
+    const taken = binding.inherit(left)
+    assert.equal(address.equals(binding.getsockname(taken)), true)
+    binding.close(taken)
+    assert.throws(() => binding.inspect(left), { code: 'EBADF' })
+    binding.close(descriptor)
+    binding.close(listener)
+  },
+
+  'datagrams need a receiver'() {
+    const bytes = new Uint8Array(1)
+    assert.throws(() => binding.sendDatagram(families.unix.address(), bytes), { code: 'ECONNREFUSED', syscall: 'sendto' })
+    assert.throws(() => binding.sendDatagram(inet(1), bytes), TypeError)
+    assert.throws(() => binding.sendDatagram(families.unix.address(), new Uint8Array(0)), TypeError)
+    assert.throws(() => binding.sendDatagram(families.unix.address(), new Uint8Array(4097)), TypeError)
+  },
+
   async 'descriptors that travel'() {
     const [one, other] = await pair(families.unix)
     const [passed, far] = await pair(families.unix)
@@ -194,12 +243,7 @@ const checks = {
     assert.equal(binding.read(came, bytes), undefined)
     binding.shutdown(far)
     assert.equal(binding.read(came, bytes), 0)
-    // Too many: the kernel cuts them off, and the others are closed.
-    const before = openDescriptors()
-    binding.send(one, text, Array(16).fill(far))
-    await ready(other, binding.READABLE)
-    assert.throws(() => binding.receive(other, 64), { code: 'EMSGSIZE' })
-    assert.equal(openDescriptors(), before)
+    // What comes of too many is a test of the package's: qemu-user, under which this also runs, forgets to say MSG_CTRUNC.
     assert.throws(() => binding.send(one, text, Array(17).fill(far)), TypeError)
     assert.throws(() => binding.send(one, text, far), TypeError)
     assert.throws(() => binding.send(one, text, [{}]), TypeError)
@@ -311,6 +355,23 @@ async function prepareToEnd() {
   binding.socket(binding.AF_UNIX)
   const [client] = await pair(families.unix)
   adopt(client)
+}
+
+function isSocket(name) {
+  try {
+    return readlinkSync(`/proc/self/fd/${name}`).startsWith('socket:')
+  } catch {
+    // Closed since it was listed.
+    return false
+  }
+}
+
+/** The number of the one socket that `open` opens. */
+function numberOf(open) {
+  const sockets = () => readdirSync('/proc/self/fd').filter(isSocket)
+  const before = sockets()
+  open()
+  return Number(sockets().find((number) => !before.includes(number)))
 }
 
 function openDescriptors() {

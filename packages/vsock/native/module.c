@@ -1,7 +1,9 @@
 /* The exports of upcall_vsock.node. Their TypeScript types are in src/native/binding.ts. */
 #include "adopt.h"
 #include "connect.h"
+#include "datagram.h"
 #include "descriptor.h"
+#include "inherit.h"
 #include "passing.h"
 #include "rights.h"
 #include "socket.h"
@@ -44,6 +46,10 @@ static const struct up_function functions[] = {
     {"getsockopt", up_js_getsockopt},
     {"placeholder", vs_js_placeholder},
     {"adopt", vs_js_adopt},
+    {"inspect", vs_js_inspect},
+    {"closeOnExec", vs_js_close_on_exec},
+    {"inherit", vs_js_inherit},
+    {"sendDatagram", vs_js_send_datagram},
     {"localCid", vs_js_local_cid},
     {"receive", vs_js_receive},
     {"send", up_js_send},

@@ -26,7 +26,7 @@ async function connected(path: string): Promise<VsockSocket> {
 
 it('a connection that comes before its server is ready waits for it, and keeps its bytes', async () => {
   const path = join(dir, 's')
-  const acceptor = await openAcceptor({ transport: 'unix', path }, {})
+  const acceptor = await openAcceptor({ local: { transport: 'unix', path } }, {})
   const client = await connected(path)
   client.write('early')
   const taken = new Promise<VsockSocket>((resolve) => acceptor.start({ onConnection: resolve, onError: () => {} }))
@@ -42,7 +42,7 @@ it('a connection that comes before its server is ready waits for it, and keeps i
 
 it('a connection that no server takes is closed with the acceptor', async () => {
   const path = join(dir, 's')
-  const acceptor = await openAcceptor({ transport: 'unix', path }, {})
+  const acceptor = await openAcceptor({ local: { transport: 'unix', path } }, {})
   const client = await connected(path)
   const ended = once(client.resume(), 'end')
   await acceptor.stop()
@@ -54,7 +54,7 @@ it('a connection that no server takes is closed with the acceptor', async () => 
 it('a server that fails to take one early connection gets the others', async () => {
   using uncaught = catchUncaught()
   const path = join(dir, 's')
-  const acceptor = await openAcceptor({ transport: 'unix', path }, {})
+  const acceptor = await openAcceptor({ local: { transport: 'unix', path } }, {})
   const clients = [await connected(path), await connected(path)]
   const taken: VsockSocket[] = []
   const onConnection = (socket: VsockSocket) => {
@@ -74,7 +74,7 @@ it('the listener is closed although the file cannot be removed', async () => {
     await listen(path)
     return () => Promise.reject(stuck)
   })
-  const acceptor = await openAcceptor({ transport: 'unix', path }, {})
+  const acceptor = await openAcceptor({ local: { transport: 'unix', path } }, {})
   acceptor.start({ onConnection: (socket) => socket.destroy(), onError: () => {} })
   await expect(acceptor.stop()).rejects.toBe(stuck)
   await expect(connect(`unix:${path}`)).rejects.toMatchObject({ code: 'ECONNREFUSED' })

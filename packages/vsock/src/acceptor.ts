@@ -1,7 +1,7 @@
 import { createServer, type ServerOpts } from 'node:net'
 import { onAbort } from '@upcall/foundation/abort'
 import { callBack } from '@upcall/foundation/callback'
-import { checkClock, checkObject, checkSignal, checkSwitch, duration } from '@upcall/foundation/check'
+import { checkClock, checkObject, checkSignal, checkSwitch, duration, wrongValue } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
 import {
@@ -9,12 +9,14 @@ import {
   formatAddress,
   guestInitiatedPath,
   type HvsockAddress,
+  toAddress,
   type UnixAddress,
   type VsockAddress,
 } from './address.js'
-import { type BindOptions, bindUnix, checkBindOptions, DEFAULT_BACKLOG } from './bind.js'
+import { type BindOptions, bindUnix, checkBindOptions, DEFAULT_BACKLOG, listenOnInherited } from './bind.js'
 import { abortedError, type VsockError } from './errors.js'
 import { holdReading, releaseReading } from './handle.js'
+import { type InheritedSocket, type Inspection, inspectInherited, isInherited } from './inherited.js'
 import type { VsockOptions } from './native/options.js'
 import { listenNative } from './native/vsock.js'
 import { VsockSocket } from './socket.js'
@@ -55,6 +57,23 @@ export interface Acceptor {
   unref(): void
 }
 
+/** Where a server listens: an address that it binds, or a socket that another program has bound. */
+export interface Place {
+  readonly local: Address
+  readonly inherited?: Inspection | undefined
+}
+
+/**
+ * @throws {AddressError} for an address that cannot be bound; {VsockError} for a descriptor that cannot listen; {TypeError} for options that
+ * do not go with a descriptor.
+ */
+export function placeOf(where: Address | string | InheritedSocket, { mode }: AcceptOptions): Place {
+  if (!isInherited(where)) return { local: toAddress(where) }
+  if (mode !== undefined) wrongValue('mode', 'left out: the file of an inherited socket belongs to its maker', mode)
+  const inherited = inspectInherited('listen', where)
+  return { local: inherited.local ?? { transport: 'unix', path: `fd:${inherited.fd}` }, inherited }
+}
+
 /** @throws {RangeError} or {TypeError} for an option that is wrong. */
 export function checkAcceptOptions(options: AcceptOptions): void {
   checkObject('options', options)
@@ -69,18 +88,20 @@ export function checkAcceptOptions(options: AcceptOptions): void {
  * Binds an address. The signal of the options gives up the binding. It may abort before the caller has the acceptor: so the caller
  * looks at it (`givenUp`), and without another wait hands it to `closeOnAbort`.
  */
-export async function openAcceptor(local: Address, options: AcceptOptions, socketOptions: ServerOpts = {}): Promise<Acceptor> {
+export async function openAcceptor(place: Place, options: AcceptOptions, socketOptions: ServerOpts = {}): Promise<Acceptor> {
+  const { local, inherited } = place
   const { signal } = options
   if (signal?.aborted) throw abortedError('listen', local, signal.reason)
   const acceptor = await (local.transport === 'vsock'
-    ? openVsock(local, options, socketOptions)
-    : openUnix(local, options, socketOptions))
+    ? openVsock(local, inherited, options, socketOptions)
+    : openUnix(local, inherited, options, socketOptions))
   trace({ type: 'listening', local: acceptor.address }, 'listen %s: listening', formatAddress(acceptor.address))
   return acceptor
 }
 
 async function openUnix(
   local: HvsockAddress | UnixAddress,
+  inherited: Inspection | undefined,
   options: AcceptOptions,
   socketOptions: ServerOpts,
 ): Promise<Acceptor> {
@@ -92,7 +113,7 @@ async function openUnix(
   server.on('connection', (socket) => handover.connection(VsockSocket.adopt(socket, { local, halfClose, lingerMs, clock })))
   server.on('error', (error) => handover.error(error, false))
   try {
-    const release = await bindUnix(server, local, path, options)
+    const release = await (inherited ? listenOnInherited(server, inherited, options) : bindUnix(server, local, path, options))
     return {
       address: local,
       path,
@@ -108,13 +129,19 @@ async function openUnix(
   }
 }
 
-async function openVsock(local: VsockAddress, options: AcceptOptions, socketOptions: ServerOpts): Promise<Acceptor> {
-  const { lingerMs, clock, backlog = DEFAULT_BACKLOG, halfClose = true, vsock } = options
+async function openVsock(
+  local: VsockAddress,
+  inherited: Inspection | undefined,
+  options: AcceptOptions,
+  socketOptions: ServerOpts,
+): Promise<Acceptor> {
+  const { lingerMs, clock, halfClose = true, vsock } = options
+  const backlog = options.backlog ?? (inherited?.listening ? undefined : DEFAULT_BACKLOG)
   const { allowHalfOpen = options.allowHalfOpen ?? false, pauseOnConnect = false } = socketOptions
   const handover = new Handover(local)
   const listener = listenNative(
     local,
-    { backlog, halfClose, allowHalfOpen, lingerMs, clock, vsock },
+    { inherited: inherited?.fd, backlog, halfClose, allowHalfOpen, lingerMs, clock, vsock },
     {
       onConnection(socket) {
         if (pauseOnConnect) socket.pause()

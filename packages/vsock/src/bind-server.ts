@@ -1,8 +1,17 @@
 import type { Server, ServerOpts } from 'node:net'
 import { textOf } from '@upcall/foundation/error'
-import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor } from './acceptor.js'
-import { type Address, formatAddress, toAddress } from './address.js'
+import {
+  type AcceptOptions,
+  type Acceptor,
+  checkAcceptOptions,
+  closeOnAbort,
+  givenUp,
+  openAcceptor,
+  placeOf,
+} from './acceptor.js'
+import { type Address, formatAddress } from './address.js'
 import { VsockError } from './errors.js'
+import type { InheritedSocket } from './inherited.js'
 import type { VsockSocket } from './socket.js'
 import { trace } from './trace.js'
 
@@ -25,7 +34,7 @@ export interface BoundServer extends AsyncDisposable {
 /**
  * Makes a `net.Server` of the caller's (`http.createServer()`, Fastify's `server`, a `tls` or `http2` server, …) listen on an
  * address, as `listen` does it: `unix:<path>`, `hvsock://<path>:<port>` for what the guest connects to, and `vsock://<cid>:<port>`.
- * A dead server's socket file is taken over, and `server.close()` removes the file.
+ * A dead server's socket file is taken over, and `server.close()` removes the file. `{ fd }` is a socket that another program has bound.
  *
  * The server keeps its own ways: `'listening'`, `'connection'`, `'close'`, `server.listening`, `close()`, `ref()`, `unref()`,
  * `maxConnections` and `getConnections()` work as after `server.listen()`. `server.address()` is the path of the socket file, or the
@@ -37,14 +46,15 @@ export interface BoundServer extends AsyncDisposable {
  */
 export async function bindServer(
   server: Server,
-  address: Address | string,
+  address: Address | string | InheritedSocket,
   options: BindServerOptions = {},
 ): Promise<BoundServer> {
-  const local = toAddress(address)
   checkServer(server)
   checkAcceptOptions(options)
+  const place = placeOf(address, options)
+  const { local } = place
   if (server.listening) throw listensAlready(local)
-  const acceptor = await openAcceptor(local, options, waysOf(server))
+  const acceptor = await openAcceptor(place, options, waysOf(server))
   if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
   if (server.listening) {
     await acceptor.stop()

@@ -5,6 +5,7 @@ import { isLongPathError } from '@upcall/foundation/long-path'
 import { takePath } from '@upcall/foundation/unix-path'
 import type { Address } from './address.js'
 import { abortedError, longPathError, VsockError } from './errors.js'
+import { type Inspection, isTcpSocket, notTaken } from './inherited.js'
 
 /** Node's own. */
 export const DEFAULT_BACKLOG = 511
@@ -34,7 +35,7 @@ export async function bindUnix(server: Server, local: Address, path: string, opt
   if (signal?.aborted) throw abortedError('listen', local, signal.reason)
   try {
     const release = await takePath(path, {
-      listen: (name) => listenOn(server, name, backlog),
+      listen: (name) => listenOn(server, { path: name, exclusive: true }, backlog),
       mode,
       taken: (what, next) => new VsockError({ code: 'EADDRINUSE', op: 'listen', local, what, next }),
     })
@@ -54,11 +55,34 @@ export async function bindUnix(server: Server, local: Address, path: string, opt
   }
 }
 
-function listenOn(server: Server, path: string, backlog: number): Promise<void> {
+/**
+ * Makes `server` listen on a socket that another program bound, and that the server owns from here on. The result stops listening. A
+ * socket file is its maker's, and stays.
+ */
+export async function listenOnInherited(
+  server: Server,
+  inherited: Inspection,
+  options: BindOptions,
+): Promise<() => Promise<void>> {
+  const { fd, binding, why } = inherited
+  binding?.closeOnExec(fd)
+  try {
+    await listenOn(server, { fd }, options.backlog ?? DEFAULT_BACKLOG)
+  } catch (error) {
+    server.close()
+    throw notTaken('listen', fd, why, error)
+  }
+  // Of a Unix socket Node knows no address here.
+  if (server.address() === null) return async () => void server.close()
+  server.close()
+  throw isTcpSocket('listen', fd)
+}
+
+function listenOn(server: Server, where: { path: string; exclusive: true } | { fd: number }, backlog: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject)
     // exclusive: in a worker of a cluster, too, this process listens itself.
-    server.listen({ path, backlog, exclusive: true }, () => {
+    server.listen(where, backlog, () => {
       server.off('error', reject)
       resolve()
     })

@@ -3,6 +3,7 @@ import { checkObject, checkSignal } from '@upcall/foundation/check'
 import { type Address, toAddress } from './address.js'
 import { createSocket } from './create-socket.js'
 import { abortedError } from './errors.js'
+import { type InheritedSocket, isInherited } from './inherited.js'
 import type { ConnectOptions } from './plan.js'
 import type { VsockSocket } from './socket.js'
 
@@ -15,11 +16,15 @@ import type { VsockSocket } from './socket.js'
  * VMM's reply (all code `ECONNREFUSED`) and a deadline that has passed (`ETIMEDOUT`); not for EACCES or a malformed reply (`EPROTO`).
  * With `retry`, the error of a connect that gave up says `attempts` and `elapsedMs`, and its `cause` is the error of the last attempt.
  */
-export async function connect(address: Address | string, options: ConnectOptions = {}): Promise<VsockSocket> {
-  const remote = toAddress(address)
+export async function connect(address: Address | string | InheritedSocket, options: ConnectOptions = {}): Promise<VsockSocket> {
   checkObject('options', options)
   const { signal } = options
   checkSignal(signal)
+  if (isInherited(address)) {
+    if (signal?.aborted) throw abortedError('connect', undefined, signal.reason)
+    return createSocket(address, { ...options, signal: undefined })
+  }
+  const remote = toAddress(address)
   // Afterwards, the signal does nothing to the socket.
   const socket = createSocket(remote, { ...options, signal: undefined })
   const give = (reason: unknown) => void socket.destroy(abortedError('connect', remote, reason))

@@ -2,6 +2,8 @@ import { onAbort } from '@upcall/foundation/abort'
 import { type Address, toAddress } from './address.js'
 import { dialUntil } from './attempts.js'
 import { abortedError } from './errors.js'
+import { type InheritedSocket, isInherited } from './inherited.js'
+import { inheritedSocket } from './inherited-socket.js'
 import { Life } from './life.js'
 import { type ConnectOptions, checkDestination, planOf } from './plan.js'
 import { VsockSocket } from './socket.js'
@@ -21,13 +23,20 @@ export interface CreateSocketOptions extends ConnectOptions {
  *
  * Until it is connected, the socket has no handle (`_handle`).
  *
+ * `{ fd }` is a connected Unix or AF_VSOCK socket that another program has made. The socket owns the descriptor, and is connected from the
+ * start: there is no `'connect'`. `halfClose` is true by default, since nothing tells what is behind a Unix socket. AF_VSOCK needs the
+ * addon.
+ *
  * @throws {AddressError} for an address that cannot be used; {RangeError} or {TypeError} for an option that is wrong, or for the CID
  *   or the port `any`.
+ * @throws {VsockError} for a descriptor: `EBADF`, `ENOTSOCK`, `ESOCKTNOSUPPORT`, `EAFNOSUPPORT`, `ENOTCONN`, `EINVAL` (it listens) or
+ *   `ENOTSUP`. The descriptor is still the caller's.
  */
-export function createSocket(address: Address | string, options: CreateSocketOptions = {}): VsockSocket {
+export function createSocket(address: Address | string | InheritedSocket, options: CreateSocketOptions = {}): VsockSocket {
+  const plan = planOf(options)
+  if (isInherited(address)) return endWith(options.signal, inheritedSocket(address, options))
   const remote = toAddress(address)
   checkDestination(remote)
-  const plan = planOf(options)
   const { signal, lingerMs, clock, allowHalfOpen = false, onRetry, vsock } = options
   const halfClose = options.halfClose ?? remote.transport !== 'hvsock'
   const socket = new VsockSocket({ remote, halfClose, lingerMs, clock }, { allowHalfOpen })
@@ -38,19 +47,26 @@ export function createSocket(address: Address | string, options: CreateSocketOpt
     set: (referenced) => life.set(referenced),
     abandon: (error) => stop.abort(error ?? abortedError('connect', remote, undefined)),
   })
-  const unlisten = onAbort(signal, (reason) => void socket.destroy(abortedError('connect', remote, reason)))
-  socket.once('close', unlisten)
-  if (signal?.aborted) {
-    // Later, as net does it: the caller has yet to listen for the error.
-    process.nextTick(() => void socket.destroy(abortedError('connect', remote, signal.reason)))
-    return socket
-  }
-  dialUntil(remote, plan, { signal: stop.signal, life, onRetry, vsock }).then(
-    (dialled) => {
-      if (!socket.destroyed) socket.finishDialling(dialled)
-      else dialled.carrier.on('error', () => {}).destroy()
-    },
-    (error: Error) => void socket.destroy(error),
-  )
+  endWith(signal, socket)
+  if (signal?.aborted) return socket
+  dialUntil(remote, plan, { signal: stop.signal, life, onRetry, vsock })
+    .then((dialled) => {
+      try {
+        if (!socket.destroyed) return socket.finishDialling(dialled)
+      } finally {
+        // Without its handle, this closes nothing.
+        dialled.carrier.on('error', () => {}).destroy()
+      }
+    })
+    .catch((error: Error) => void socket.destroy(error))
+  return socket
+}
+
+/** Destroys the socket when the signal aborts. */
+function endWith(signal: AbortSignal | undefined, socket: VsockSocket): VsockSocket {
+  const end = (reason: unknown) => void socket.destroy(abortedError('connect', socket.remote, reason))
+  socket.once('close', onAbort(signal, end))
+  // Later, as net does it: the caller has yet to listen for the error.
+  if (signal?.aborted) process.nextTick(() => end(signal.reason))
   return socket
 }

@@ -4,10 +4,10 @@ import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
 
 /**
- * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`, `forward` a connection
- * of a forwarder that was given up.
+ * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`, `notify` is
+ * `notifySystemd()`, `forward` a connection of a forwarder that was given up.
  */
-export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'localCid' | 'relay' | 'forward'
+export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'localCid' | 'notify' | 'relay' | 'forward'
 
 /**
  * Codes that mean the same on every transport:
@@ -38,6 +38,8 @@ export type VsockErrorCode =
 
 export interface VsockErrorInit extends Omit<ErrorFields<VsockErrorCode>, 'op' | 'subject'> {
   readonly op: VsockOperation
+  /** Default: the remote address, else the local one. */
+  readonly subject?: string | undefined
   readonly next: string
   readonly local?: Address | undefined
   readonly remote?: Address | undefined
@@ -61,7 +63,7 @@ export class VsockError extends FieldError<VsockErrorCode> {
 
   constructor(init: VsockErrorInit) {
     const address = init.remote ?? init.local
-    super({ ...init, subject: address === undefined ? '' : formatAddress(address) })
+    super({ ...init, subject: init.subject ?? (address === undefined ? '' : formatAddress(address)) })
     this.local = init.local
     this.remote = init.remote
     this.attempts = init.attempts
@@ -76,7 +78,7 @@ export function isVsockError(value: unknown): value is VsockError {
 }
 
 /** The caller's signal has aborted. */
-export function abortedError(op: 'connect' | 'listen' | 'pass', address: Address, reason: unknown): VsockError {
+export function abortedError(op: 'connect' | 'listen' | 'pass', address: Address | undefined, reason: unknown): VsockError {
   return new VsockError({
     code: 'ABORTED',
     op,

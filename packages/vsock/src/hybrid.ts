@@ -3,8 +3,8 @@ import type { Duplex } from 'node:stream'
 import { checkFunction, checkSwitch, duration, integer, wrongValue } from '@upcall/foundation/check'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
-import { type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor } from './acceptor.js'
-import { checkAddress, type UnixAddress } from './address.js'
+import { type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor, type Place, placeOf } from './acceptor.js'
+import { checkAddress } from './address.js'
 import type { BindOptions } from './bind.js'
 import { FIRST_HOST_PORT } from './handshake.js'
 import {
@@ -17,6 +17,7 @@ import {
   type Settings,
   type Ways,
 } from './hybrid-handshake.js'
+import { wrongDescriptor } from './inherited.js'
 import type { Binding } from './native/binding.js'
 import { AddonError, loadBinding } from './native/loader.js'
 import type { VsockSocket } from './socket.js'
@@ -62,8 +63,13 @@ function receiverOf(passfd: boolean, profile: HybridProfile | undefined): Bindin
 }
 
 export interface ListenHybridOptions extends BindOptions {
-  /** Path of the Unix socket. */
-  path: string
+  /** Path of the Unix socket. This or `fd` is needed. */
+  path?: string | undefined
+  /**
+   * In place of `path`: the descriptor of a Unix socket that another program has bound, systemd for example (`listenFds`). The server owns
+   * it and closes it. It does not remove the socket file.
+   */
+  fd?: number | undefined
   /**
    * Finds the guest's end of `port`, ready for use. After `undefined`, a rejection or a deadline that has passed, the server closes
    * the dialer's connection without text, as VMMs do. The stream then belongs to the server, which ends or destroys it.
@@ -116,14 +122,24 @@ export interface HybridServerEvents {
 export async function listenHybrid(options: ListenHybridOptions): Promise<HybridServer> {
   checkAcceptOptions(options)
   const settings = settingsOf(options)
-  const local = checkAddress({ transport: 'unix', path: options.path }, `unix:${options.path}`) as UnixAddress
+  const place = hybridPlace(options)
   // Not a byte may be read by Node before it is known whether descriptors come with them.
   const held = { pauseOnConnect: !('why' in settings.receiver) }
-  const acceptor = await openAcceptor(local, { ...options, halfClose: true, allowHalfOpen: true }, held)
+  const acceptor = await openAcceptor(place, { ...options, halfClose: true, allowHalfOpen: true }, held)
   if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
-  const server = new HybridServer(local.path, settings, acceptor)
+  const server = new HybridServer(acceptor.path ?? '', settings, acceptor)
   closeOnAbort(server, options.signal)
   return server
+}
+
+function hybridPlace(options: ListenHybridOptions): Place {
+  const { path, fd } = options
+  if (fd === undefined) return { local: checkAddress({ transport: 'unix', path: path as string }, `unix:${path}`) }
+  if (path !== undefined) wrongValue('path', 'left out where there is fd', path)
+  const place = placeOf({ fd }, options)
+  if (place.local.transport === 'unix') return place
+  const what = 'the descriptor is an AF_VSOCK socket'
+  throw wrongDescriptor('listen', fd, 'EAFNOSUPPORT', what, 'Hybrid vsock listens on a Unix socket.')
 }
 
 function settingsOf(options: ListenHybridOptions): Settings {
@@ -141,7 +157,7 @@ function settingsOf(options: ListenHybridOptions): Settings {
 
 /** Owns every connection of its dialers, and every stream that `route` gave for one. */
 export class HybridServer extends EventEmitter<HybridServerEvents> implements AsyncDisposable {
-  /** The path of the Unix socket. */
+  /** The path of the Unix socket. For `fd`: the path as its maker bound it, or `fd:<n>` where the system does not tell. */
   readonly path: string
   readonly #settings: Settings
   readonly #acceptor: Acceptor

@@ -47,6 +47,7 @@ export {
   listenHybrid,
 } from './hybrid.js'
 export type { Refusal, RouteContext } from './hybrid-handshake.js'
+export type { InheritedSocket } from './inherited.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
 export { AddonError, type Attempt, addonPath } from './native/loader.js'
 export type { VsockConnectOptions, VsockOptions } from './native/options.js'
@@ -65,3 +66,5 @@ export {
   socketEnd,
 } from './relay/index.js'
 export { VsockSocket, type VsockSocketInit } from './socket.js'
+export { type ActivationSocket, type ListenFdsOptions, listenFds } from './systemd/activation.js'
+export { type NotifyOptions, notifySystemd } from './systemd/notify.js'

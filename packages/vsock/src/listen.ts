@@ -1,8 +1,17 @@
 import { EventEmitter } from 'node:events'
 import { integer } from '@upcall/foundation/check'
-import { type AcceptOptions, type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor } from './acceptor.js'
-import { type Address, formatAddress, toAddress } from './address.js'
+import {
+  type AcceptOptions,
+  type Acceptor,
+  checkAcceptOptions,
+  closeOnAbort,
+  givenUp,
+  openAcceptor,
+  placeOf,
+} from './acceptor.js'
+import { type Address, formatAddress } from './address.js'
 import { holdReading, releaseReading } from './handle.js'
+import type { InheritedSocket } from './inherited.js'
 import type { VsockSocket } from './socket.js'
 import { trace } from './trace.js'
 
@@ -28,14 +37,18 @@ export interface VsockServerEvents {
  * connects to host port `<port>`: the VMM brings it to `<path>_<port>`, without a handshake. The socket file of a dead server is taken
  * over; a live server's, or another file, never.
  *
+ * `{ fd }` is a Unix or AF_VSOCK socket that another program has bound, systemd for example (`listenFds`). The server owns the descriptor
+ * and closes it. It does not remove the socket file. AF_VSOCK needs the addon.
+ *
  * @throws {AddressError} for an address that cannot be bound; {RangeError} or {TypeError} for an option that is wrong.
- * @throws {VsockError} `EADDRINUSE`, `ABORTED`, or the kernel's errno.
+ * @throws {VsockError} `EADDRINUSE`, `ABORTED`, or the kernel's errno; for a descriptor `EBADF`, `ENOTSOCK`, `ESOCKTNOSUPPORT`,
+ *   `EAFNOSUPPORT`, `EISCONN`, `EINVAL` or `ENOTSUP`.
  */
-export async function listen(address: Address | string, options: ListenOptions = {}): Promise<VsockServer> {
-  const local = toAddress(address)
+export async function listen(address: Address | string | InheritedSocket, options: ListenOptions = {}): Promise<VsockServer> {
   checkAcceptOptions(options)
+  const place = placeOf(address, options)
   const maxPending = integer('maxPending', options.maxPending ?? DEFAULT_MAX_PENDING, { min: 1 })
-  const acceptor = await openAcceptor(local, options)
+  const acceptor = await openAcceptor(place, options)
   if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
   const server = new VsockServer(acceptor, maxPending)
   closeOnAbort(server, options.signal)

@@ -2,9 +2,8 @@ import { Socket, type SocketConstructorOpts } from 'node:net'
 import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
 import type { Address } from './address.js'
 import { concealing, isAsking, keepOpen, withHandle } from './conceal.js'
-import type { Dialled } from './dial.js'
 import { VsockError } from './errors.js'
-import { closingHandle, comingHandle, hasEnded, moveHandle, setConnecting, setHandle, tellConnected } from './handle.js'
+import { closingHandle, comingHandle, type Dialled, moveHandle, setConnecting, setHandle, tellConnected } from './handle.js'
 
 /** How long a peer may stay silent after `end()` on a transport without half-close. */
 export const DEFAULT_LINGER_MS = 5_000
@@ -91,14 +90,12 @@ export class VsockSocket extends Socket {
    * @internal
    */
   finishDialling({ carrier, local, greeting, replyBytes }: Dialled): void {
-    const rest: Buffer | null = carrier.read()
-    const ended = hasEnded(carrier)
     moveHandle(carrier, this)
     this[DIALLING] = undefined
     Object.defineProperties(this, { local: { value: local }, [REPLY]: { value: replyBytes } })
     if (!this.halfClose) conceal(this)
     // In a tick of its own: what a listener throws is then an uncaught exception, as it is with any event.
-    process.nextTick(tellConnected, this, rest === null ? greeting : Buffer.concat([greeting, rest]), ended)
+    process.nextTick(tellConnected, this, greeting)
   }
 
   override ref(): this {

@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs'
+import { readdirSync, readlinkSync } from 'node:fs'
 import { thisHost } from '@upcall/foundation/addon/loader'
 import { Cid } from '../src/address.js'
 import type { Binding, Descriptor } from '../src/native/binding.js'
@@ -59,6 +59,36 @@ export const FAMILIES = [
 
 export function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length
+}
+
+/** Kept for good: the garbage collector would close the number, which is another owner's by then. */
+const kept: Descriptor[] = []
+
+/** Opens a socket and gives its number, as if another program had opened it and this process had inherited it. */
+export function inherited(open: () => Descriptor): number {
+  const before = socketNumbers()
+  kept.push(open())
+  const number = socketNumbers().find((each) => !before.includes(each))
+  if (number === undefined) throw new Error('no socket was opened')
+  return number
+}
+
+function socketNumbers(): number[] {
+  return readdirSync('/proc/self/fd')
+    .filter((name) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${name}`).startsWith('socket:')
+      } catch {
+        // Closed since it was listed.
+        return false
+      }
+    })
+    .map(Number)
+}
+
+/** The address of a Unix socket: a path, or `@` and an abstract name. */
+export function sockaddrOf(path: string): Uint8Array {
+  return path.startsWith('@') ? sockaddrUnix(path.slice(1)) : Buffer.concat([Uint8Array.of(AF_UNIX, 0), Buffer.from(`${path}\0`)])
 }
 
 /** What AF_VSOCK answers where AF_UNIX refuses. */

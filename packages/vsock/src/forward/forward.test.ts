@@ -333,6 +333,33 @@ describe('how a connection ends', () => {
     answers('nobody')
   })
 
+  it.each(['unix', 'tcp'])('a source of %s that has ended before there is a connection is answered', async (transport) => {
+    await guest((socket) => void all(socket).then((question) => socket.end(`nothing but "${question}"`)))
+    let go = () => {}
+    const ready = new Promise<void>((resolve) => {
+      go = resolve
+    })
+    const from = transport === 'unix' ? `unix:${dir}/near` : 'tcp:any'
+    const {
+      forwarder,
+      told,
+      ended: over,
+    } = await forwarding(from, async () => {
+      await ready
+      return `unix:${dir}/guest`
+    })
+    const socket = await (transport === 'unix' ? dialUnix() : dialTcp(forwarder))
+    const ended = once(socket, 'finish')
+    socket.end()
+    await ended
+    await expect.poll(() => told.connections.length, { timeout: 10_000 }).toBe(1)
+    // The forwarder sees the end before there is a guest.
+    for (let i = 0; i < 20; i++) await turn()
+    go()
+    expect(await all(socket)).toBe('nothing but ""')
+    expect(await over()).toMatchObject({ outcome: 'ok', sent: 0, received: 14 })
+  })
+
   it('a peer that leaves while a function looks for its stream', async () => {
     let abort: AbortSignal | undefined
     const { told, ended: over } = await forwarding(

@@ -25,6 +25,15 @@ export interface Binding extends SocketBinding<Descriptor> {
    */
   adopt<T>(connection: Descriptor, placeholder: Descriptor, create: (fd: number) => T): T
 
+  /** What a number that was inherited stands for. Throws EBADF, and ENOTSOCK for a descriptor that is not a socket. */
+  inspect(fd: number): Inspected
+  /** Keeps the descriptor from the programs that this process starts. */
+  closeOnExec(fd: number): void
+  /** Takes an inherited socket over: non-blocking and close-on-exec from here on. If it throws, the number is still the caller's. */
+  inherit(fd: number): Descriptor
+  /** One AF_UNIX datagram of 1 to 4096 bytes. Throws EAGAIN where it would have to wait. */
+  sendDatagram(sockaddr: Uint8Array, bytes: Uint8Array): void
+
   /** This machine's CID, from /dev/vsock. */
   localCid(): number
 
@@ -59,6 +68,18 @@ export interface Description {
   /** As `open` had them. */
   readonly flags: number
   readonly terminal: boolean
+}
+
+export interface Inspected {
+  /** `AF_UNIX`, … */
+  readonly family: number
+  /** The kernel's SOCK_STREAM (1), SOCK_DGRAM (2), … */
+  readonly type: number
+  readonly listening: boolean
+  /** The family alone if it has no name. */
+  readonly local: Uint8Array
+  /** undefined if it is not connected. */
+  readonly peer?: Uint8Array | undefined
 }
 
 /** The version of `Binding` this package was written for. */

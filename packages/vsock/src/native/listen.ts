@@ -7,9 +7,12 @@ import { LITTLE_ENDIAN } from './sockaddr.js'
 
 export interface ListenTarget {
   readonly family: number
+  /** What to bind. */
   readonly sockaddr: Uint8Array
-  /** Connections the kernel keeps waiting; it caps this at net.core.somaxconn. */
-  readonly backlog: number
+  /** In place of binding: the descriptor of a bound socket, which is taken over. */
+  readonly inherited?: number | undefined
+  /** Connections the kernel keeps waiting; it caps this at net.core.somaxconn. undefined: an inherited socket listens, and keeps its own. */
+  readonly backlog: number | undefined
   /** Socket options, set before binding; accepted connections inherit them. */
   readonly configure?: ((descriptor: Descriptor) => void) | undefined
 }
@@ -49,15 +52,15 @@ const BATCH = 64
  */
 export function listenSocket<T extends Socket>(
   binding: Binding,
-  { family, sockaddr, backlog, configure }: ListenTarget,
+  { family, sockaddr, inherited, backlog, configure }: ListenTarget,
   handlers: ListenHandlers<T>,
   sleep: Sleep = systemSleep,
 ): Listener {
-  const descriptor = binding.socket(family)
+  const descriptor = inherited !== undefined ? binding.inherit(inherited) : binding.socket(family)
   try {
     configure?.(descriptor)
-    binding.bind(descriptor, sockaddr)
-    binding.listen(descriptor, backlog)
+    if (inherited === undefined) binding.bind(descriptor, sockaddr)
+    if (backlog !== undefined) binding.listen(descriptor, backlog)
     return new AcceptingListener(binding, descriptor, handlers, sleep)
   } catch (error) {
     binding.close(descriptor)

@@ -1,9 +1,9 @@
 import { Socket } from 'node:net'
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
-import { Cid, type VsockAddress } from '../address.js'
-import type { Dialled } from '../dial.js'
+import { type Address, Cid, type VsockAddress } from '../address.js'
 import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
+import type { Dialled } from '../handle.js'
 import type { Life } from '../life.js'
 import { VsockSocket } from '../socket.js'
 import type { Names } from './adopt.js'
@@ -30,7 +30,10 @@ export interface NativeListenOptions {
   readonly allowHalfOpen: boolean
   readonly lingerMs?: number | undefined
   readonly clock?: Clock | undefined
-  readonly backlog: number
+  /** undefined for an inherited socket that listens. */
+  readonly backlog: number | undefined
+  /** In place of binding the address: the descriptor of a socket that is bound to it. */
+  readonly inherited?: number | undefined
   readonly vsock?: VsockOptions | undefined
 }
 
@@ -68,7 +71,7 @@ export async function connectNative(remote: VsockAddress, options: NativeConnect
   }
   try {
     const carrier = await connectSocket(binding, target, create, { signal, hold: life && ((each) => life.hold(each)) })
-    return { carrier, local, greeting: Buffer.alloc(0), replyBytes: 0 }
+    return { carrier, local, greeting: Buffer.alloc(0), replyBytes: 0, commandBytes: 0 }
   } catch (error) {
     if (signal?.aborted && error === signal.reason) throw error
     throw nativeError('connect', { remote }, error)
@@ -77,13 +80,14 @@ export async function connectNative(remote: VsockAddress, options: NativeConnect
 
 /** @throws {VsockError} with the kernel's errno explained; nothing stays open then. */
 export function listenNative(local: VsockAddress, options: NativeListenOptions, handlers: NativeListenHandlers): NativeListener {
-  const { halfClose, allowHalfOpen, lingerMs, clock, backlog, vsock = {} } = options
+  const { halfClose, allowHalfOpen, lingerMs, clock, backlog, inherited, vsock = {} } = options
   checkVsockOptions(vsock)
   const binding = needBinding('listen', { local })
   const target = {
     family: AF_VSOCK,
     sockaddr: encodeSockaddrVm(local),
     backlog,
+    inherited,
     configure: (descriptor: Descriptor) => setBufferSizes(binding, descriptor, vsock),
   }
   const handle: ListenHandlers<VsockSocket> = {
@@ -163,9 +167,10 @@ function addressOf(sockaddr: Uint8Array): VsockAddress {
   return Object.freeze({ transport: 'vsock', cid, port })
 }
 
-type Ends = { readonly local?: VsockAddress; readonly remote?: VsockAddress }
+type Ends = { readonly local?: Address; readonly remote?: Address }
 
-function needBinding(op: VsockOperation, ends: Ends): Binding {
+/** The addon. @throws {VsockError} `ENOTSUP` where there is none. */
+export function needBinding(op: VsockOperation, ends: Ends): Binding {
   try {
     return loadBinding()
   } catch (error) {

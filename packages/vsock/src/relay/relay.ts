@@ -29,7 +29,7 @@ export function relay(near: RelayEnd, far: RelayEnd, options: RelayOptions = {})
     const machine = new RelayMachine({ near, far, lingerMs, stallMs }, clock.now())
     const driver: Driver<RelayEvent, RelayEffect> = new Driver({ machine, clock, perform })
     const tell = driver.tell.bind(driver)
-    const stops = sides.map((side) => listen(ends, side, tell))
+    const stops = sides.map((side) => followEnd(ends, side, tell))
     const unlisten = onAbort(signal, () => tell({ type: 'abort' }))
     if (signal?.aborted) tell({ type: 'abort' })
 
@@ -75,7 +75,7 @@ export function relay(near: RelayEnd, far: RelayEnd, options: RelayOptions = {})
 }
 
 /** Tells what one end says and what becomes of it. Returns how to stop reading it. */
-function listen(ends: Readonly<Record<Side, RelayEnd>>, side: Side, tell: (event: RelayEvent) => void): () => void {
+function followEnd(ends: Readonly<Record<Side, RelayEnd>>, side: Side, tell: (event: RelayEvent) => void): () => void {
   const { readable, gone, refused, broken } = ends[side]
   const to = otherSide(side)
   const { writable } = ends[to]
