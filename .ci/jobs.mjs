@@ -13,6 +13,8 @@ const NODES = ['20', '22', '24', '26']
 
 /** Debian packages, by what they are needed for. */
 const COMPILE = ['gcc', 'libc6-dev']
+/** Real peers of the unit tests: systemd-socket-activate, and a receiver for NOTIFY_SOCKET. Without them those tests are left out. */
+const PEERS = ['systemd', 'python3-minimal']
 const FORMAT = ['clang-format']
 const RELEASE = ['gcc-aarch64-linux-gnu', 'libc6-dev-arm64-cross', 'qemu-user', 'valgrind', 'libc6-dbg']
 const MUSL = ['python3-pip']
@@ -23,7 +25,7 @@ const GUESTS = ['qemu-system-x86', 'qemu-system-arm', 'e2fsprogs', 'xz-utils', '
  * that the job writes this report: its floor holds when the job runs without arguments.
  */
 const jobs = {
-  unit: { needs: COMPILE, counts: true, run: (report, node) => unit(report, node) },
+  unit: { needs: [...COMPILE, ...PEERS], counts: true, run: (report, node) => unit(report, node) },
   demo: { needs: COMPILE, run: () => npm('demo', '--fast') },
   lint: { needs: [...COMPILE, ...FORMAT], run: () => npm('lint') },
   typecheck: { needs: [], run: () => npm('typecheck') },
