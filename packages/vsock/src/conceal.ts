@@ -84,7 +84,8 @@ export function concealing<T extends Socket>(shown: T): T {
         const handle = get.call(this)
         if (depth > 0 || !handle) return handle
         if (isAsking('http2')) {
-          show(this, shown)
+          // It is shown from here on.
+          Object.setPrototypeOf(this, shown)
           return handle
         }
         asked.add(this)
@@ -132,15 +133,6 @@ export function concealing<T extends Socket>(shown: T): T {
 export function keepOpen(socket: Socket): void {
   const state = (socket as unknown as { _readableState: { autoDestroy: boolean } })._readableState
   state.autoDestroy = false
-}
-
-/**
- * Shows the handle from here on. HTTP/2 does not answer the peer's end with an end of its own. Without half-close, the peer's end is
- * the end of both directions.
- */
-function show(socket: Socket, shown: Socket): void {
-  Object.setPrototypeOf(socket, shown)
-  socket.once('end', () => socket.end())
 }
 
 const ASKING = { http2: 'node:internal/http2/', tls: 'node:_tls_wrap' }

@@ -1,7 +1,8 @@
 import { Socket } from 'node:net'
 import { withShortPath } from '@upcall/foundation/long-path'
-import type { Address, HvsockAddress, UnixAddress, VsockAddress } from './address.js'
+import type { Address, HvsockAddress, UnixAddress } from './address.js'
 import { connectError, refusedByVmm, VsockError } from './errors.js'
+import type { Dialled } from './handle.js'
 import { connectCommand, parseReply } from './handshake.js'
 import type { Life } from './life.js'
 import type { VsockConnectOptions } from './native/options.js'
@@ -15,17 +16,6 @@ export interface DialOptions {
   /** Whether the attempt keeps the process alive. */
   life: Life
   vsock: VsockConnectOptions | undefined
-}
-
-/** A connection after any handshake, in a socket that is not the caller's. Its handle is to be moved before the event loop turns. */
-export interface Dialled {
-  readonly carrier: Socket
-  /** Over AF_VSOCK: the address that the peer sees. */
-  readonly local?: VsockAddress | undefined
-  /** The bytes after the handshake that have come in already. The guest may speak first. */
-  readonly greeting: Buffer
-  /** What the handshake took of the bytes that came in. */
-  readonly replyBytes: number
 }
 
 /** One attempt, any handshake included. Everything that it opened is closed before it rejects. */
@@ -46,7 +36,8 @@ function dialUnix(address: HvsockAddress | UnixAddress, { signal, life }: DialOp
     }
     const succeed = (replyBytes: number) => {
       settle()
-      resolve({ carrier, greeting: received.subarray(replyBytes), replyBytes })
+      const commandBytes = address.transport === 'unix' ? 0 : connectCommand(address.port).length
+      resolve({ carrier, greeting: received.subarray(replyBytes), replyBytes, commandBytes })
     }
     const fail = (error: unknown) => {
       settle()

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import type { VsockAddress } from './address.js'
 import { withHandle } from './conceal.js'
 
 // A net.Socket and the handle below it, which libuv reads and writes. Node offers no way to give a socket its handle later than its
@@ -16,14 +17,25 @@ interface Internals {
   connecting: boolean
   _handle: Handle | null
   _unrefTimer(): void
-  _readableState: { ended: boolean }
 }
 
 const internalsOf = (socket: Socket) => socket as unknown as Internals
 
+/** A connection after any handshake, in a socket that is not the caller's. Its handle is to be moved before the event loop turns. */
+export interface Dialled {
+  readonly carrier: Socket
+  /** Over AF_VSOCK: the address that the peer sees. */
+  readonly local?: VsockAddress | undefined
+  /** The bytes after the handshake that have come in already. The guest may speak first. */
+  readonly greeting: Buffer
+  /** What the handshake took of the bytes that came in. */
+  readonly replyBytes: number
+  /** What the handshake wrote. */
+  readonly commandBytes: number
+}
+
 /**
- * Moves the handle of a connected socket to a socket that has none. The bytes that `from` has read and not given out are the caller's
- * to take before. `from` is closed afterwards.
+ * Moves the handle of a connected socket to a socket that has none. `from` must have given out all that it has read.
  *
  * @throws {Error} where a runtime does not keep its sockets as Node does.
  */
@@ -41,22 +53,21 @@ export function moveHandle(from: Socket, to: Socket): void {
     if (symbol.description === 'async_id_symbol')
       Object.assign(to, { [symbol]: (from as unknown as Record<symbol, unknown>)[symbol] })
   internalsOf(to)._handle = handle
-  from.on('error', () => {}).destroy()
 }
 
-/** What net.Socket does once it is connected. `greeting` has come in already; `ended` says whether EOF has, too. */
-export function tellConnected(socket: Socket, greeting: Buffer, ended: boolean): void {
+/** What net.Socket does once it is connected. `greeting` has come in already. Calls `told` after the events. */
+export function tellConnected(socket: Socket, greeting: Buffer, told: () => void): void {
   if (socket.destroyed) return
   const internals = internalsOf(socket)
   internals.connecting = false
   internals._unrefTimer()
   socket.emit('connect')
   socket.emit('ready')
+  told()
   if (socket.destroyed) return
   if (greeting.length > 0 && !giveToHttp2(socket, greeting)) socket.push(greeting)
-  if (ended) socket.push(null)
   // As net does it: this takes no bytes, it starts reading.
-  if (ended || !socket.isPaused()) socket.read(0)
+  if (!socket.isPaused()) socket.read(0)
 }
 
 interface Http2Handle {
@@ -90,11 +101,6 @@ function* valuesOf(object: object): Iterable<object> {
   }
 }
 
-/** Whether EOF has come in, be it read or not. */
-export function hasEnded(socket: Socket): boolean {
-  return internalsOf(socket)._readableState.ended
-}
-
 /** Stops a socket that has no taker yet from reading: its taker misses no event, and the kernel holds the sender back. */
 export function holdReading(socket: Socket): void {
   withHandle(() => stop(internalsOf(socket)._handle))
@@ -110,7 +116,7 @@ function stop(handle: Handle | null): void {
   if (handle) handle.reading = false
 }
 
-/** A socket without a handle waits from here on as a socket that connects. */
+/** A socket without a handle waits from here on as a connecting socket does. */
 export function setConnecting(socket: Socket): void {
   internalsOf(socket).connecting = true
 }

@@ -2,9 +2,8 @@ import { Socket, type SocketConstructorOpts } from 'node:net'
 import { type Clock, setLongTimer, systemClock } from '@upcall/foundation/clock'
 import type { Address } from './address.js'
 import { concealing, isAsking, keepOpen, withHandle } from './conceal.js'
-import type { Dialled } from './dial.js'
 import { VsockError } from './errors.js'
-import { closingHandle, comingHandle, hasEnded, moveHandle, setConnecting, setHandle, tellConnected } from './handle.js'
+import { closingHandle, comingHandle, type Dialled, moveHandle, setConnecting, setHandle, tellConnected } from './handle.js'
 
 /** How long a peer may stay silent after `end()` on a transport without half-close. */
 export const DEFAULT_LINGER_MS = 5_000
@@ -20,7 +19,7 @@ export interface VsockSocketInit {
 
 const LINGER = Symbol('linger')
 const DIALLING = Symbol('dialling')
-const REPLY = Symbol('reply')
+const UNCOUNTED = Symbol('uncounted')
 
 /** What a socket that is being connected has in place of a handle. */
 export interface Dialling {
@@ -28,6 +27,14 @@ export interface Dialling {
   set(referenced: boolean): void
   /** The socket is destroyed. Closes everything that was opened for it. */
   abandon(error: Error | null): void
+}
+
+/** Bytes of the connection that the owner of the socket has no part in. */
+interface Uncounted {
+  /** The reply of the VMM; until the owner knows of the connection, also what came with it. */
+  read: number
+  /** The command to the VMM. */
+  written: number
 }
 
 interface Linger {
@@ -63,7 +70,7 @@ export class VsockSocket extends Socket {
   declare readonly halfClose: boolean
   declare private readonly [LINGER]: Linger
   declare private [DIALLING]: Dialling | undefined
-  declare readonly [REPLY]: number
+  declare readonly [UNCOUNTED]: Uncounted
 
   constructor(init: VsockSocketInit, options: SocketConstructorOpts = {}) {
     super(options)
@@ -90,15 +97,16 @@ export class VsockSocket extends Socket {
    *
    * @internal
    */
-  finishDialling({ carrier, local, greeting, replyBytes }: Dialled): void {
-    const rest: Buffer | null = carrier.read()
-    const ended = hasEnded(carrier)
+  finishDialling({ carrier, local, greeting, replyBytes, commandBytes }: Dialled): void {
     moveHandle(carrier, this)
     this[DIALLING] = undefined
-    Object.defineProperties(this, { local: { value: local }, [REPLY]: { value: replyBytes } })
+    Object.defineProperty(this, 'local', { value: local })
+    Object.assign(this[UNCOUNTED], { read: replyBytes + greeting.length, written: commandBytes })
     if (!this.halfClose) conceal(this)
     // In a tick of its own: what a listener throws is then an uncaught exception, as it is with any event.
-    process.nextTick(tellConnected, this, rest === null ? greeting : Buffer.concat([greeting, rest]), ended)
+    process.nextTick(tellConnected, this, greeting, () => {
+      this[UNCOUNTED].read = replyBytes
+    })
   }
 
   override ref(): this {
@@ -187,15 +195,21 @@ if (handle && setsHandle)
     },
   })
 
-const { get: bytesRead } = Object.getOwnPropertyDescriptor(Socket.prototype, 'bytesRead') ?? {}
-// Without the reply of the VMM. Outside of the class: in Node's types it is a field.
-if (bytesRead)
-  Object.defineProperty(VsockSocket.prototype, 'bytesRead', {
-    configurable: true,
-    get(this: VsockSocket) {
-      return Math.max(0, bytesRead.call(this) - this[REPLY])
-    },
-  })
+// Without the handshake. Outside of the class: in Node's types they are fields.
+for (const [name, uncounted] of [
+  ['bytesRead', 'read'],
+  ['bytesWritten', 'written'],
+] as const) {
+  const { get } = Object.getOwnPropertyDescriptor(Socket.prototype, name) ?? {}
+  if (get)
+    Object.defineProperty(VsockSocket.prototype, name, {
+      configurable: true,
+      get(this: VsockSocket) {
+        const counted: number | undefined = get.call(this)
+        return counted && Math.max(0, counted - this[UNCOUNTED][uncounted])
+      },
+    })
+}
 
 // Outside of the class: the bundler renames a class that names itself, and `inspect(socket)` would show the new name.
 function become(socket: Socket, init: VsockSocketInit): VsockSocket {
@@ -216,7 +230,7 @@ function define(
     halfClose: { value: halfClose, enumerable: true },
     [LINGER]: { value: linger },
     [DIALLING]: { value: undefined, writable: true },
-    [REPLY]: { value: 0, configurable: true },
+    [UNCOUNTED]: { value: { read: 0, written: 0 } },
   })
   if (!halfClose && !socket.pending) conceal(socket)
 }

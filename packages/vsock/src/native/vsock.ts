@@ -2,8 +2,8 @@ import { Socket } from 'node:net'
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
 import { type Address, Cid, type VsockAddress } from '../address.js'
-import type { Dialled } from '../dial.js'
 import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
+import type { Dialled } from '../handle.js'
 import type { Life } from '../life.js'
 import { VsockSocket } from '../socket.js'
 import type { Names } from './adopt.js'
@@ -71,7 +71,7 @@ export async function connectNative(remote: VsockAddress, options: NativeConnect
   }
   try {
     const carrier = await connectSocket(binding, target, create, { signal, hold: life && ((each) => life.hold(each)) })
-    return { carrier, local, greeting: Buffer.alloc(0), replyBytes: 0 }
+    return { carrier, local, greeting: Buffer.alloc(0), replyBytes: 0, commandBytes: 0 }
   } catch (error) {
     if (signal?.aborted && error === signal.reason) throw error
     throw nativeError('connect', { remote }, error)
