@@ -11,7 +11,8 @@ const pattern = Buffer.from(Array.from({ length: BLOCK + PERIOD }, (_, at) => at
  * Takes the steps, one after the other, and resolves with what came of them: `sent`, `received`, `wrong`, `ended`, and `sendError` or
  * `error` with the step that failed.
  *
- * @param steps - `send:<bytes>`, `recv:<bytes>`, `recv-end`, `send-error`, `shutdown:write`, `pause:<ms>`, `close`
+ * @param steps - `send:<bytes>`, `recv:<bytes>`, `recv-end`, `send-error`, `shutdown:write`, `pause:<ms>`, `close`, and
+ * `no-end:<ms>`, which fails if the peer ends within that time
  */
 export async function takeSteps(socket, steps) {
   const outcome = { sent: 0, received: 0, wrong: 0, ended: false }
@@ -36,6 +37,7 @@ async function take(socket, reader, step, outcome) {
   else if (name === 'recv-end') await receive(reader, undefined, outcome)
   else if (name === 'send-error') outcome.sendError = await failure(socket, outcome)
   else if (name === 'shutdown') await new Promise((resolve) => socket.end(resolve))
+  else if (name === 'no-end') await reader.noEnd(Number(argument))
   else if (name === 'pause') await delay(Number(argument))
   else if (name === 'close') socket.destroy()
   else throw new Error(`unknown step: ${step}`)
@@ -108,6 +110,15 @@ class Reader {
       // An end without bytes is only seen by those who read.
       this.#socket.read(0)
       await new Promise((resolve) => (this.#wake = resolve))
+    }
+  }
+
+  async noEnd(ms) {
+    const deadline = performance.now() + ms
+    while (performance.now() < deadline) {
+      this.#socket.read(0)
+      if (this.#ended || this.#error) throw this.#error ?? new Error('end')
+      await delay(20)
     }
   }
 

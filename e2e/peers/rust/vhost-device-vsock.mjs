@@ -16,7 +16,7 @@ const RUN_MS = 60_000
 const MIB = 1 << 20
 
 /** Installed as people install it, with the versions that its own lock file names. */
-export async function installDevice() {
+async function installDevice() {
   const output = await built({
     ...{ name: 'vhost-device-vsock', sources: [], salt: VERSION, tool: 'cargo' },
     async build({ output, work }) {
@@ -29,7 +29,7 @@ export async function installDevice() {
 }
 
 /** For `PeerGuest.start`: serves the device until it is closed. */
-export function theirDevice(program) {
+function theirDevice(program) {
   return async ({ socketPath, hybridPath, guestCid }) => {
     const vm = `guest-cid=${guestCid},socket=${socketPath},uds-path=${hybridPath}`
     const child = spawn(program, ['--vm', vm], { stdio: ['ignore', 'ignore', 'pipe'] })
@@ -51,17 +51,43 @@ export function theirDevice(program) {
 export async function run(checks, image, { small, peer, command }) {
   const program = await checks.check('vhost-device-vsock: it is installed, or found in the cache', () => installDevice())
   if (program === undefined) return
-  const start = { image, programs: [peer], name: 'peers-vhost-device-vsock', device: theirDevice(program), halfClose: false }
+  // It does not answer a guest that connects to a port without a listener: the guest's kernel waits for two seconds.
+  const ways = { halfClose: false, refusal: 'ETIMEDOUT' }
+  const start = { image, programs: [peer], name: 'peers-vhost-device-vsock', device: theirDevice(program), ...ways }
   const guest = await checks.check('vhost-device-vsock: a guest boots with it as its vsock', () => PeerGuest.start(start))
   if (guest === undefined) return
   const folder = mkdtempSync(join(tmpdir(), 'upcall-theirs-'))
   try {
     await playAll(checks, guest, { name: 'vhost-device-vsock', command, places: ['host'], small })
+    await halfClose(checks, guest, command)
     await commandLine(checks, guest, { command, folder })
     await bulk(checks, guest, { command, bytes: (small ? 8 : 64) * MIB })
   } finally {
     await guest.close()
     rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+/** What docs/vsock.md says of its half-close: there is none, either way. */
+async function halfClose(checks, guest, command) {
+  const play = (connector, theirs, ours) => guest.play({ command, place: 'host', connector, theirs, ours, halfClose: true })
+  for (const connector of ['theirs', 'ours']) {
+    const who = connector === 'theirs' ? 'it connects' : 'it listens'
+    await checks.check(`vhost-device-vsock, ${who}: our end() ends both directions of the guest`, async () => {
+      const outcome = await play(
+        connector,
+        ['recv-end', 'pause:300', 'send:1000', 'close'],
+        ['send:1000', 'shutdown:write', 'recv-end'],
+      )
+      received({ ...outcome.theirs, error: undefined }, 1000)
+      assert.deepEqual(outcome.theirs.error, { step: 'send:1000', code: 'EPIPE' }, JSON.stringify(outcome))
+    })
+    await checks.check(`vhost-device-vsock, ${who}: the guest's shutdown(SHUT_WR) is not passed on, its close is`, async () => {
+      const theirs = ['send:1000', 'shutdown:write', 'recv:1000', 'close']
+      const outcome = await play(connector, theirs, ['recv:1000', 'no-end:700', 'send:1000', 'recv-end'])
+      received(outcome.ours, 1000)
+      received(outcome.theirs, 1000)
+    })
   }
 }
 
@@ -125,7 +151,7 @@ async function bulk(checks, guest, { command, bytes }) {
       received((await play([`send:${bytes}`, 'close'], ['recv-end'])).ours, bytes)
     })
     await checks.check(`vhost-device-vsock: ${size} to the guest, ${who}`, async () => {
-      received((await play(['recv-end', 'close'], [`send:${bytes}`, 'shutdown:write'])).theirs, bytes)
+      received((await play([`recv:${bytes}`, 'close'], [`send:${bytes}`, 'recv-end'])).theirs, bytes)
     })
   }
 }
