@@ -2,10 +2,11 @@
 import http from 'node:http'
 import http2 from 'node:http2'
 import https from 'node:https'
-import net, { type Socket } from 'node:net'
+import net from 'node:net'
 import { connect, connector, createConnection, listenHybrid, type RequestTarget, VsockAgent, VsockSocket } from '@upcall/vsock'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { withSocketPath } from '../support/hybrid.js'
+import { withMuteVmm } from '../support/mute-vmm.js'
 
 function get(options: http.RequestOptions): Promise<string> {
   return new Promise((resolve, reject) => {
@@ -151,109 +152,86 @@ describe('an address by hostname', () => {
 })
 
 describe('while the guest boots', () => {
-  /** A VMM that takes connections and does not answer, as with a guest that has not booted. */
-  let vmm: net.Server
-  const dialers = new Set<Socket>()
-  let address: string
-  let path: string
-  let release: () => void
-  let done: Promise<void>
-
-  beforeEach(async () => {
-    await new Promise<void>((start) => {
-      done = withSocketPath(async (given) => {
-        path = given
-        await new Promise<void>((end) => {
-          release = end
-          start()
-        })
-      })
-    })
-    vmm = net.createServer((socket) => {
-      dialers.add(socket.resume().on('error', () => {}))
-      socket.once('close', () => dialers.delete(socket))
-    })
-    await new Promise<void>((resolve) => vmm.listen(path, resolve))
-    address = `hvsock://${path}:80`
-  })
-  afterEach(async () => {
-    for (const socket of dialers) socket.destroy()
-    await new Promise((resolve) => vmm.close(resolve))
-    release()
-    await done
-  })
-
   const patient = { timeoutMs: 60_000 }
+  const ways: [string, (address: string) => http.RequestOptions][] = [
+    ['VsockAgent', (address) => ({ agent: new VsockAgent(address, { connect: patient }) })],
+    ['VsockAgent with retries', (address) => ({ agent: new VsockAgent(address, { connect: { retry: { budgetMs: 60_000 } } }) })],
+    ['createConnection', (address) => ({ createConnection: createConnection(address, patient) })],
+  ]
 
-  it.each([
-    ['VsockAgent', () => ({ agent: new VsockAgent(address, { connect: patient }) })],
-    ['VsockAgent with retries', () => ({ agent: new VsockAgent(address, { connect: { retry: { budgetMs: 60_000 } } }) })],
-    ['createConnection', () => ({ createConnection: createConnection(address, patient) })],
-  ])('%s: a request that is aborted ends at once, and gives the connecting up', async (_, how) => {
-    const aborting = new AbortController()
-    const answer = get({ ...how(), signal: aborting.signal })
-    answer.catch(() => {})
-    await expect.poll(() => dialers.size).toBe(1)
-    aborting.abort()
-    await expect(answer).rejects.toMatchObject({ name: 'AbortError', code: 'ABORT_ERR' })
-    await expect.poll(() => dialers.size).toBe(0)
-  })
-
-  it('AbortSignal.timeout() holds', async () => {
-    const started = performance.now()
-    const agent = new VsockAgent(address, { connect: patient })
-    await expect(get({ agent, signal: AbortSignal.timeout(300) })).rejects.toMatchObject({ name: 'AbortError' })
-    expect(performance.now() - started).toBeLessThan(20_000)
-    await expect.poll(() => dialers.size).toBe(0)
-  })
-
-  it("the agent's own timeout and the request's hold", async () => {
-    for (const options of [
-      { agent: new VsockAgent(address, { timeout: 50, connect: patient }) },
-      { agent: new VsockAgent(address, { connect: patient }), timeout: 50 },
-    ]) {
-      const request = http.get(options)
-      request.on('error', () => {})
-      await new Promise((resolve) => request.once('timeout', resolve))
-      request.destroy()
+  it.each(ways)('%s: a request that is aborted ends at once, and gives the connecting up', (_, how) =>
+    withMuteVmm(async ({ address, dialers }) => {
+      const aborting = new AbortController()
+      const answer = get({ ...how(address), signal: aborting.signal })
+      answer.catch(() => {})
+      await expect.poll(() => dialers.size).toBe(1)
+      aborting.abort()
+      await expect(answer).rejects.toMatchObject({ name: 'AbortError', code: 'ABORT_ERR' })
       await expect.poll(() => dialers.size).toBe(0)
-    }
-  })
+    }),
+  )
 
-  it('a request that waits for its turn is aborted, too', async () => {
-    const agent = new VsockAgent(address, { maxSockets: 1, connect: patient })
-    const first = get({ agent, signal: AbortSignal.timeout(500) })
-    first.catch(() => {})
-    const second = get({ agent, signal: AbortSignal.timeout(50) })
-    await expect(Promise.all([first, second])).rejects.toMatchObject({ name: 'AbortError' })
-    await expect(first).rejects.toMatchObject({ name: 'AbortError' })
-    await expect.poll(() => dialers.size).toBe(0)
-  })
+  it('AbortSignal.timeout() holds', () =>
+    withMuteVmm(async ({ address, dialers }) => {
+      const started = performance.now()
+      const agent = new VsockAgent(address, { connect: patient })
+      await expect(get({ agent, signal: AbortSignal.timeout(300) })).rejects.toMatchObject({ name: 'AbortError' })
+      expect(performance.now() - started).toBeLessThan(20_000)
+      await expect.poll(() => dialers.size).toBe(0)
+    }))
 
-  it('destroy() of the agent gives its connecting up', async () => {
-    const agent = new VsockAgent(address, { connect: patient })
-    const answer = get({ agent })
-    answer.catch(() => {})
-    await expect.poll(() => dialers.size).toBe(1)
-    agent.destroy()
-    await expect(answer).rejects.toMatchObject({ code: 'ECONNRESET' })
-    await expect.poll(() => dialers.size).toBe(0)
-  })
+  it("the agent's own timeout and the request's hold", () =>
+    withMuteVmm(async ({ address, dialers }) => {
+      for (const options of [
+        { agent: new VsockAgent(address, { timeout: 50, connect: patient }) },
+        { agent: new VsockAgent(address, { connect: patient }), timeout: 50 },
+      ]) {
+        const request = http.get(options)
+        request.on('error', () => {})
+        await new Promise((resolve) => request.once('timeout', resolve))
+        request.destroy()
+        await expect.poll(() => dialers.size).toBe(0)
+      }
+    }))
 
-  it('the time limit of the connecting is the error of the request', async () => {
-    const agent = new VsockAgent(address, { connect: { timeoutMs: 50 } })
-    await expect(get({ agent })).rejects.toMatchObject({ name: 'VsockError', code: 'ETIMEDOUT', op: 'connect' })
-  })
+  it('a request that waits for its turn is aborted, too', () =>
+    withMuteVmm(async ({ address, dialers }) => {
+      const agent = new VsockAgent(address, { maxSockets: 1, connect: patient })
+      const first = get({ agent, signal: AbortSignal.timeout(500) })
+      first.catch(() => {})
+      const second = get({ agent, signal: AbortSignal.timeout(50) })
+      await expect(Promise.all([first, second])).rejects.toMatchObject({ name: 'AbortError' })
+      await expect(first).rejects.toMatchObject({ name: 'AbortError' })
+      await expect.poll(() => dialers.size).toBe(0)
+    }))
 
-  it('the signal of the agent ends its sockets', async () => {
-    const own = new AbortController()
-    const agent = new VsockAgent(address, { connect: { ...patient, signal: own.signal } })
-    const answer = get({ agent })
-    answer.catch(() => {})
-    await expect.poll(() => dialers.size).toBe(1)
-    own.abort('enough')
-    await expect(answer).rejects.toMatchObject({ code: 'ABORTED', cause: 'enough' })
-  })
+  it('destroy() of the agent gives its connecting up', () =>
+    withMuteVmm(async ({ address, dialers }) => {
+      const agent = new VsockAgent(address, { connect: patient })
+      const answer = get({ agent })
+      answer.catch(() => {})
+      await expect.poll(() => dialers.size).toBe(1)
+      agent.destroy()
+      await expect(answer).rejects.toMatchObject({ code: 'ECONNRESET' })
+      await expect.poll(() => dialers.size).toBe(0)
+    }))
+
+  it('the time limit of the connecting is the error of the request', () =>
+    withMuteVmm(async ({ address }) => {
+      const agent = new VsockAgent(address, { connect: { timeoutMs: 50 } })
+      await expect(get({ agent })).rejects.toMatchObject({ name: 'VsockError', code: 'ETIMEDOUT', op: 'connect' })
+    }))
+
+  it('the signal of the agent ends its sockets', () =>
+    withMuteVmm(async ({ address, dialers }) => {
+      const own = new AbortController()
+      const agent = new VsockAgent(address, { connect: { ...patient, signal: own.signal } })
+      const answer = get({ agent })
+      answer.catch(() => {})
+      await expect.poll(() => dialers.size).toBe(1)
+      own.abort('enough')
+      await expect(answer).rejects.toMatchObject({ code: 'ABORTED', cause: 'enough' })
+    }))
 })
 
 describe('https:', () => {

@@ -46,6 +46,19 @@ const libraries = [...manifests.keys()]
 const machines = ['qemu', 'vhost-user']
 const apps = ['cli', 'vmm-shim']
 
+/** Other packages that the programs in READMEs use: those that the tests have. */
+const others = [
+  '@bufbuild/protobuf',
+  '@connectrpc/connect',
+  '@connectrpc/connect-node',
+  '@grpc/grpc-js',
+  'undici',
+  'undici-8',
+  'ws',
+]
+const [major, minor] = process.versions.node.split('.').map(Number) as [number, number]
+const hasUndici8 = major > 22 || (major === 22 && minor >= 19)
+
 /** What a library can be imported by. */
 const entriesOf = (name: string) =>
   Object.keys(manifests.get(name)!.exports)
@@ -60,10 +73,23 @@ function closure(name: string): string[] {
 }
 
 /** The programs of a README: each ```js block that imports something, with the ```text block right after it as the output it promises. */
-function programs(readme: string): { code: string; output: string | undefined }[] {
+function programs(readme: string): Program[] {
   return [...readme.matchAll(/```js\n(.*?)```\n(?:\s*```text\n(.*?)```)?/gs)]
-    .map(([, code, output]) => ({ code: code!, output }))
+    .map(([, code, output], i) => ({ name: `program ${i}`, code: code!, output }))
     .filter(({ code }) => /^import /m.test(code))
+    .flatMap((program) => [program, ...withUndici8(program)])
+}
+
+interface Program {
+  name: string
+  code: string
+  output: string | undefined
+}
+
+/** The same program with the other undici. */
+function withUndici8({ name, code, output }: Program): Program[] {
+  if (!code.includes("from 'undici'") || !hasUndici8) return []
+  return [{ name: `${name}, with undici 8,`, code: code.replace("from 'undici'", "from 'undici-8'"), output }]
 }
 
 const scratch = mkdtempSync(join(tmpdir(), 'upcall-packed-'))
@@ -154,8 +180,10 @@ describe.each(libraries)('@upcall/%s', (name) => {
 
   test('its README has a program', () => expect(examples.length).toBeGreaterThan(0))
 
+  if (examples.some(({ code }) => others.some((other) => code.includes(`'${other}'`)))) beforeAll(() => addOthers(project))
+
   test.each(examples.map((example, i) => ({ ...example, i })))(
-    'program $i of its README runs as printed',
+    '$name of its README runs as printed',
     async ({ code, output, i }) => {
       writeFileSync(join(project, `readme-${i}.mjs`), code)
       const stdout = await node(`readme-${i}.mjs`)
@@ -163,6 +191,16 @@ describe.each(libraries)('@upcall/%s', (name) => {
     },
   )
 })
+
+/** Links the packages that programs use, and copies the files that they import, into a project. */
+function addOthers(project: string): void {
+  for (const other of others) {
+    const link = join(project, 'node_modules', other)
+    mkdirSync(dirname(link), { recursive: true })
+    symlinkSync(realpathSync(join(root, 'tests/node_modules', other)), link)
+  }
+  cpSync(join(root, 'tests/packages/readme'), project, { recursive: true })
+}
 
 /** Paths and names in a published file that a consumer has nothing under, and modules of Node without `node:`. */
 function waysOut(folder: string, file: string): string[] {

@@ -19,7 +19,7 @@ export interface VsockSocketInit {
 
 const LINGER = Symbol('linger')
 const DIALLING = Symbol('dialling')
-const REPLY = Symbol('reply')
+const UNCOUNTED = Symbol('uncounted')
 
 /** What a socket that is being connected has in place of a handle. */
 export interface Dialling {
@@ -27,6 +27,14 @@ export interface Dialling {
   set(referenced: boolean): void
   /** The socket is destroyed. Closes everything that was opened for it. */
   abandon(error: Error | null): void
+}
+
+/** Bytes of the connection that the owner of the socket has no part in. */
+interface Uncounted {
+  /** The reply of the VMM; until the owner knows of the connection, also what came with it. */
+  read: number
+  /** The command to the VMM. */
+  written: number
 }
 
 interface Linger {
@@ -62,7 +70,7 @@ export class VsockSocket extends Socket {
   declare readonly halfClose: boolean
   declare private readonly [LINGER]: Linger
   declare private [DIALLING]: Dialling | undefined
-  declare readonly [REPLY]: number
+  declare readonly [UNCOUNTED]: Uncounted
 
   constructor(init: VsockSocketInit, options: SocketConstructorOpts = {}) {
     super(options)
@@ -89,13 +97,16 @@ export class VsockSocket extends Socket {
    *
    * @internal
    */
-  finishDialling({ carrier, local, greeting, replyBytes }: Dialled): void {
+  finishDialling({ carrier, local, greeting, replyBytes, commandBytes }: Dialled): void {
     moveHandle(carrier, this)
     this[DIALLING] = undefined
-    Object.defineProperties(this, { local: { value: local }, [REPLY]: { value: replyBytes } })
+    Object.defineProperty(this, 'local', { value: local })
+    Object.assign(this[UNCOUNTED], { read: replyBytes + greeting.length, written: commandBytes })
     if (!this.halfClose) conceal(this)
     // In a tick of its own: what a listener throws is then an uncaught exception, as it is with any event.
-    process.nextTick(tellConnected, this, greeting)
+    process.nextTick(tellConnected, this, greeting, () => {
+      this[UNCOUNTED].read = replyBytes
+    })
   }
 
   override ref(): this {
@@ -184,15 +195,21 @@ if (handle && setsHandle)
     },
   })
 
-const { get: bytesRead } = Object.getOwnPropertyDescriptor(Socket.prototype, 'bytesRead') ?? {}
-// Without the reply of the VMM. Outside of the class: in Node's types it is a field.
-if (bytesRead)
-  Object.defineProperty(VsockSocket.prototype, 'bytesRead', {
-    configurable: true,
-    get(this: VsockSocket) {
-      return Math.max(0, bytesRead.call(this) - this[REPLY])
-    },
-  })
+// Without the handshake. Outside of the class: in Node's types they are fields.
+for (const [name, uncounted] of [
+  ['bytesRead', 'read'],
+  ['bytesWritten', 'written'],
+] as const) {
+  const { get } = Object.getOwnPropertyDescriptor(Socket.prototype, name) ?? {}
+  if (get)
+    Object.defineProperty(VsockSocket.prototype, name, {
+      configurable: true,
+      get(this: VsockSocket) {
+        const counted: number | undefined = get.call(this)
+        return counted && Math.max(0, counted - this[UNCOUNTED][uncounted])
+      },
+    })
+}
 
 // Outside of the class: the bundler renames a class that names itself, and `inspect(socket)` would show the new name.
 function become(socket: Socket, init: VsockSocketInit): VsockSocket {
@@ -213,7 +230,7 @@ function define(
     halfClose: { value: halfClose, enumerable: true },
     [LINGER]: { value: linger },
     [DIALLING]: { value: undefined, writable: true },
-    [REPLY]: { value: 0, configurable: true },
+    [UNCOUNTED]: { value: { read: 0, written: 0 } },
   })
   if (!halfClose && !socket.pending) conceal(socket)
 }

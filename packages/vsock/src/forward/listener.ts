@@ -2,9 +2,10 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '@upcall/foundation/clock'
 import { joinedPair } from '@upcall/foundation/pair'
-import { formatAddress } from '../address.js'
+import { type Address, formatAddress } from '../address.js'
 import { type HybridProfile, listenHybrid } from '../hybrid.js'
 import type { Refusal } from '../hybrid-handshake.js'
+import { type InheritedSocket, isInherited } from '../inherited.js'
 import { listen } from '../listen.js'
 import type { VsockOptions } from '../native/options.js'
 import { VsockSocket } from '../socket.js'
@@ -57,22 +58,32 @@ export interface ListenEndpointOptions {
 }
 
 /**
- * `listen`, for TCP and for a VMM's end of hybrid vsock, too. A connection is unread until it is accepted.
+ * `listen`, for TCP and for a VMM's end of hybrid vsock, too. `{ fd }` is a socket that another program has bound. A connection is unread until it is accepted.
  *
  * @throws {AddressError}, {RangeError} or {TypeError} for an argument that is wrong; {VsockError} or {TcpError} where it cannot listen.
  */
 export async function listenEndpoint(
-  endpoint: EndpointInit,
+  endpoint: EndpointInit | InheritedSocket,
   options: ListenEndpointOptions,
   onIncoming: (incoming: Incoming) => void,
 ): Promise<EndpointListener> {
-  const local = toEndpoint(endpoint)
   const { asVmm = false, onError = () => {} } = options
+  if (isInherited(endpoint)) return listenPlain(endpoint, options, onIncoming)
+  const local = toEndpoint(endpoint)
   if (local.transport === 'tcp') {
     const listener = await listenTcp(local, (socket) => onIncoming(incomingOf(socket, true, tcpRemote(socket))), onError)
     return { ...listener, close: listener.stop }
   }
   if (local.transport === 'hvsock' && asVmm) return listenAsVmm(local.path, local.port, options, onIncoming)
+  return listenPlain(local, options, onIncoming)
+}
+
+async function listenPlain(
+  local: Address | InheritedSocket,
+  options: ListenEndpointOptions,
+  onIncoming: (incoming: Incoming) => void,
+): Promise<EndpointListener> {
+  const { onError = () => {} } = options
   const server = await listen(local, { ...options, allowHalfOpen: true })
   server.on('connection', (socket) => onIncoming(incomingOf(socket, socket.halfClose, remoteOf(socket)))).on('error', onError)
   const stop = () => server.close()
