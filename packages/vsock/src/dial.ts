@@ -36,7 +36,7 @@ function dialUnix(address: HvsockAddress | UnixAddress, { signal, life }: DialOp
     }
     const succeed = (replyBytes: number) => {
       settle()
-      resolve({ carrier, greeting: received.subarray(replyBytes), replyBytes })
+      resolve({ carrier, greeting: received.subarray(replyBytes), replyBytes, commandBytes: carrier.bytesWritten })
     }
     const fail = (error: unknown) => {
       settle()

@@ -30,6 +30,8 @@ export interface Dialled {
   readonly greeting: Buffer
   /** What the handshake took of the bytes that came in. */
   readonly replyBytes: number
+  /** What the handshake wrote. */
+  readonly commandBytes: number
 }
 
 /**

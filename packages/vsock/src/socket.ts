@@ -19,7 +19,7 @@ export interface VsockSocketInit {
 
 const LINGER = Symbol('linger')
 const DIALLING = Symbol('dialling')
-const REPLY = Symbol('reply')
+const HANDSHAKE = Symbol('handshake')
 
 /** What a socket that is being connected has in place of a handle. */
 export interface Dialling {
@@ -62,7 +62,8 @@ export class VsockSocket extends Socket {
   declare readonly halfClose: boolean
   declare private readonly [LINGER]: Linger
   declare private [DIALLING]: Dialling | undefined
-  declare readonly [REPLY]: number
+  /** What bytesRead and bytesWritten leave out. */
+  declare readonly [HANDSHAKE]: { readonly bytesRead: number; readonly bytesWritten: number }
 
   constructor(init: VsockSocketInit, options: SocketConstructorOpts = {}) {
     super(options)
@@ -89,10 +90,13 @@ export class VsockSocket extends Socket {
    *
    * @internal
    */
-  finishDialling({ carrier, local, greeting, replyBytes }: Dialled): void {
+  finishDialling({ carrier, local, greeting, replyBytes, commandBytes }: Dialled): void {
     moveHandle(carrier, this)
     this[DIALLING] = undefined
-    Object.defineProperties(this, { local: { value: local }, [REPLY]: { value: replyBytes } })
+    Object.defineProperties(this, {
+      local: { value: local },
+      [HANDSHAKE]: { value: { bytesRead: replyBytes, bytesWritten: commandBytes } },
+    })
     if (!this.halfClose) conceal(this)
     // In a tick of its own: what a listener throws is then an uncaught exception, as it is with any event.
     process.nextTick(tellConnected, this, greeting)
@@ -184,15 +188,17 @@ if (handle && setsHandle)
     },
   })
 
-const { get: bytesRead } = Object.getOwnPropertyDescriptor(Socket.prototype, 'bytesRead') ?? {}
-// Without the reply of the VMM. Outside of the class: in Node's types it is a field.
-if (bytesRead)
-  Object.defineProperty(VsockSocket.prototype, 'bytesRead', {
+// Outside of the class: in Node's types they are fields.
+for (const name of ['bytesRead', 'bytesWritten'] as const) {
+  const { get: bytes } = Object.getOwnPropertyDescriptor(Socket.prototype, name) ?? {}
+  if (!bytes) continue
+  Object.defineProperty(VsockSocket.prototype, name, {
     configurable: true,
-    get(this: VsockSocket) {
-      return Math.max(0, bytesRead.call(this) - this[REPLY])
+    get(this: VsockSocket): number {
+      return Math.max(0, bytes.call(this) - this[HANDSHAKE][name])
     },
   })
+}
 
 // Outside of the class: the bundler renames a class that names itself, and `inspect(socket)` would show the new name.
 function become(socket: Socket, init: VsockSocketInit): VsockSocket {
@@ -213,7 +219,7 @@ function define(
     halfClose: { value: halfClose, enumerable: true },
     [LINGER]: { value: linger },
     [DIALLING]: { value: undefined, writable: true },
-    [REPLY]: { value: 0, configurable: true },
+    [HANDSHAKE]: { value: { bytesRead: 0, bytesWritten: 0 }, configurable: true },
   })
   if (!halfClose && !socket.pending) conceal(socket)
 }

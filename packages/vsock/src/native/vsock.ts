@@ -71,7 +71,7 @@ export async function connectNative(remote: VsockAddress, options: NativeConnect
   }
   try {
     const carrier = await connectSocket(binding, target, create, { signal, hold: life && ((each) => life.hold(each)) })
-    return { carrier, local, greeting: Buffer.alloc(0), replyBytes: 0 }
+    return { carrier, local, greeting: Buffer.alloc(0), replyBytes: 0, commandBytes: 0 }
   } catch (error) {
     if (signal?.aborted && error === signal.reason) throw error
     throw nativeError('connect', { remote }, error)
