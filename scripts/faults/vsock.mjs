@@ -17,15 +17,15 @@ export default [
   ),
   vsock(
     'a command in two pieces is waited for',
-    'hybrid.ts',
-    "if (command.kind === 'incomplete' && this.#settings.ways.pieces) return",
+    'hybrid-handshake.ts',
+    "if (command.kind === 'incomplete' && pieces) return",
     "if (command.kind === 'incomplete') return",
   ),
   vsock(
     'a route that gives no stream is joined',
-    'hybrid.ts',
-    "if (stream && typeof stream.pipe !== 'function') {",
-    'if (false) {',
+    'hybrid-handshake.ts',
+    "if (stream && typeof stream.pipe !== 'function')",
+    'if (false)',
   ),
   vsock(
     'a connection that went away before it was taken is handed over',
@@ -49,8 +49,8 @@ export default [
   vsock(
     'a command in two pieces is refused',
     'hybrid.ts',
-    'profile === undefined ? { pieces: true, halfClose: true }',
-    'profile === undefined ? { pieces: false, halfClose: true }',
+    'const TOLERANT: Profile = { pieces: true',
+    'const TOLERANT: Profile = { pieces: false',
   ),
   vsock(
     "a profile's half-close wins over the option",
@@ -60,14 +60,14 @@ export default [
   ),
   vsock(
     'half-close before the reply is a farewell',
-    'hybrid.ts',
-    'if (!this.#settings.ways.halfClose) return onGone()',
-    'return onGone()',
+    'hybrid-handshake.ts',
+    'if (!this.#settings.ways.halfClose && !this.#asked?.pass) return this.#onGone()',
+    'return this.#onGone()',
   ),
   vsock(
     'a dialer that closes after its half-close is not looked for',
-    'hybrid.ts',
-    'unwatch = watchPeer(socket, this.#settings.clock)',
+    'hybrid-handshake.ts',
+    'this.#unwatch = watchPeer(this.#socket, this.#settings.clock)',
     '',
   ),
   vsock(
@@ -131,6 +131,34 @@ export default [
   vsock('giving up forgets the attempts', 'attempts.ts', '    attempts,\n    elapsedMs,\n    what', '    what'),
   vsock('failed attempts are silent', 'attempts.ts', 'tellFailure(op, remote, attempts, error, delayMs)', ''),
   vsock(
+    'a descriptor that came uninvited stays open',
+    'passfd/receive.ts',
+    'closeAll(binding, got.descriptors)\n    if (got.bytes.length === 0)',
+    'if (got.bytes.length === 0)',
+  ),
+  vsock(
+    'of several descriptors the first is taken',
+    'passfd/receive.ts',
+    'if (first && more.length === 0 && message)',
+    'if (first && message)',
+  ),
+  vsock('the descriptor of a refused dialer stays open', 'hybrid-handshake.ts', 'this.#asked?.pass?.close()', ''),
+  vsock('keep does nothing', 'passfd/stream.ts', 'if (!keep) return void this.push(null)', 'return void this.push(null)'),
+  vsock(
+    'bytes for a FIFO that has lost its reader are dropped with keep',
+    'passfd/stream.ts',
+    'if (keep && isGone(error))',
+    'if (isGone(error) && false)',
+  ),
+  vsock('a descriptor that is only written never ends', 'passfd/stream.ts', 'if (!this.#options.readable) this.push(null)', ''),
+  vsock('the passed descriptor of the dialer stays open', 'passfd/pass.ts', '    binding.close(descriptor)\n', ''),
+  vsock(
+    'the reply has the port of the hybrid server',
+    'hybrid-handshake.ts',
+    'const hostPort = hostPortOf(stream) ?? given',
+    'const hostPort = given',
+  ),
+  vsock(
     'what came with the reply is told before the connection',
     'handle.ts',
     "  socket.emit('connect')\n",
@@ -169,4 +197,25 @@ export default [
     'else socket.destroy()',
   ),
   vsock('a dialler of tcp tries for ever', 'forward/tcp.ts', '&& clock.now() + delayMs < deadline', ''),
+  vsock(
+    'HTTP/2 takes a socket that connects for a connected socket',
+    'socket.ts',
+    "handle.call(this) ?? (this[DIALLING] && isAsking('http2') ? comingHandle(this) : null)",
+    'handle.call(this)',
+  ),
+  vsock('HTTP/2 misses what came with the reply', 'handle.ts', ' && !giveToHttp2(socket, greeting)', ''),
+  vsock('an HTTP/2 session that is over waits for the peer', 'socket.ts', 'if (over) this[LINGER].abandoned = true', ''),
+  vsock(
+    'an agent asks for the address of a request twice',
+    'http/agent.ts',
+    'return options[ADDRESS] ?? this.#to.addressOf(options)',
+    'return this.#to.addressOf(options)',
+  ),
+  vsock(
+    'https: goes in the clear',
+    'http/target.ts',
+    "if (targetOf(request).protocol === 'https:') throw plainOnly(remote, what)",
+    '',
+  ),
+  vsock("an agent's timeout is forgotten", 'http/create-connection.ts', 'if (timeout) socket.setTimeout(timeout)', ''),
 ]

@@ -142,6 +142,7 @@ function accept(server: Server, internals: Internals, socket: VsockSocket): void
     return
   }
   internals._connections++
+  Object.assign(socket, { server })
   socket.once('close', () => release(internals))
   server.emit('connection', socket)
 }

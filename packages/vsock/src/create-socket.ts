@@ -1,4 +1,6 @@
+import type { SocketConstructorOpts } from 'node:net'
 import { onAbort } from '@upcall/foundation/abort'
+import { finiteDuration, integer, wrongValue } from '@upcall/foundation/check'
 import { type Address, toAddress } from './address.js'
 import { dialUntil } from './attempts.js'
 import { abortedError } from './errors.js'
@@ -14,6 +16,10 @@ export interface CreateSocketOptions extends ConnectOptions {
    * `cause` is the signal's reason.
    */
   signal?: AbortSignal | undefined
+  /** As `net.connect` has it: `socket.setTimeout(timeout)`. Not the time that connecting may take, which is `timeoutMs`. */
+  timeout?: number | undefined
+  /** As `net.connect` has it: how many bytes the socket buffers in each direction. */
+  highWaterMark?: number | undefined
 }
 
 /**
@@ -21,7 +27,8 @@ export interface CreateSocketOptions extends ConnectOptions {
  * read, ended and destroyed. `'connect'` and `'ready'` come after any handshake. If connecting fails, `'error'` comes with the
  * `VsockError` that `connect` would reject with, and then `'close'`.
  *
- * Until it is connected, the socket has no handle (`_handle`).
+ * Until it is connected, the socket has no handle (`_handle`). The option `onread` of `net.connect` is refused: it reads below the
+ * handshake. Options that only TCP needs (`noDelay`, `keepAlive`, `family`, …) do nothing.
  *
  * `{ fd }` is a connected Unix or AF_VSOCK socket that another program has made. The socket owns the descriptor, and is connected from the
  * start: there is no `'connect'`. `halfClose` is true by default, since nothing tells what is behind a Unix socket. AF_VSOCK needs the
@@ -37,9 +44,10 @@ export function createSocket(address: Address | string | InheritedSocket, option
   if (isInherited(address)) return endWith(options.signal, inheritedSocket(address, options))
   const remote = toAddress(address)
   checkDestination(remote)
-  const { signal, lingerMs, clock, allowHalfOpen = false, onRetry, vsock } = options
+  const { signal, lingerMs, clock, allowHalfOpen = false, timeout, onRetry, vsock } = options
   const halfClose = options.halfClose ?? remote.transport !== 'hvsock'
-  const socket = new VsockSocket({ remote, halfClose, lingerMs, clock }, { allowHalfOpen })
+  const socket = new VsockSocket({ remote, halfClose, lingerMs, clock }, { allowHalfOpen, ...buffersOf(options) })
+  if (timeout !== undefined) socket.setTimeout(finiteDuration('timeout', timeout, 0))
 
   const stop = new AbortController()
   const life = new Life(clock)
@@ -69,4 +77,12 @@ function endWith(signal: AbortSignal | undefined, socket: VsockSocket): VsockSoc
   // Later, as net does it: the caller has yet to listen for the error.
   if (signal?.aborted) process.nextTick(() => end(signal.reason))
   return socket
+}
+
+/** @throws {RangeError} for a number that is wrong, and for `onread`. */
+function buffersOf(options: CreateSocketOptions & { onread?: unknown }): SocketConstructorOpts {
+  const { highWaterMark, onread } = options
+  if (onread !== undefined && onread !== null) wrongValue('onread', "left out: read by 'data' or 'readable'", onread)
+  if (highWaterMark === undefined) return {}
+  return { highWaterMark: integer('highWaterMark', highWaterMark) } as SocketConstructorOpts
 }

@@ -36,7 +36,8 @@ function dialUnix(address: HvsockAddress | UnixAddress, { signal, life }: DialOp
     }
     const succeed = (replyBytes: number) => {
       settle()
-      resolve({ carrier, greeting: received.subarray(replyBytes), replyBytes, commandBytes: carrier.bytesWritten })
+      const commandBytes = address.transport === 'unix' ? 0 : connectCommand(address.port).length
+      resolve({ carrier, greeting: received.subarray(replyBytes), replyBytes, commandBytes })
     }
     const fail = (error: unknown) => {
       settle()

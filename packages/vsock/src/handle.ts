@@ -55,14 +55,15 @@ export function moveHandle(from: Socket, to: Socket): void {
   internalsOf(to)._handle = handle
 }
 
-/** What net.Socket does once it is connected. `greeting` has come in already. */
-export function tellConnected(socket: Socket, greeting: Buffer): void {
+/** What net.Socket does once it is connected. `greeting` has come in already. Calls `told` after the events. */
+export function tellConnected(socket: Socket, greeting: Buffer, told: () => void): void {
   if (socket.destroyed) return
   const internals = internalsOf(socket)
   internals.connecting = false
   internals._unrefTimer()
   socket.emit('connect')
   socket.emit('ready')
+  told()
   if (socket.destroyed) return
   if (greeting.length > 0 && !giveToHttp2(socket, greeting)) socket.push(greeting)
   // As net does it: this takes no bytes, it starts reading.

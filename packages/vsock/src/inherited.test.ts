@@ -11,6 +11,7 @@ import { addonIfBuilt, inherited, openDescriptors, sockaddrOf } from '../testing
 import { bindServer } from './bind-server.js'
 import { connect } from './connect.js'
 import { createSocket } from './create-socket.js'
+import { forward } from './forward/forward.js'
 import { listenHybrid } from './hybrid.js'
 import { listen } from './listen.js'
 import type { Binding } from './native/binding.js'
@@ -118,6 +119,18 @@ describe.runIf(addon !== undefined).each([
     await bound.close()
     expect(existsSync(path)).toBe(true)
     await expect(connect(`unix:${path}`)).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+  })
+
+  it('is where a bridge listens', async () => {
+    await using target = await listen(`unix:${dir}/target`, { allowHalfOpen: true })
+    target.on('connection', (socket) => socket.pipe(socket))
+    await using bridge = await forward({ fd: listeningFd() }, target.address)
+    expect(bridge.address).toEqual({ transport: 'unix', path })
+    expect(await say(`unix:${path}`)).toBe('hello')
+    const fd = 9_999
+    await expect(forward({ fd }, target.address)).rejects.toMatchObject({ code: 'EBADF' })
+    await expect(forward({ fd }, target.address, { asVmm: true })).rejects.toThrow('asVmm: must be false for a descriptor')
+    await expect(forward({ fd }, target.address, { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'ABORTED' })
   })
 
   it('is where a VMM of hybrid vsock listens', async () => {

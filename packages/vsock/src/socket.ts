@@ -19,7 +19,7 @@ export interface VsockSocketInit {
 
 const LINGER = Symbol('linger')
 const DIALLING = Symbol('dialling')
-const HANDSHAKE = Symbol('handshake')
+const UNCOUNTED = Symbol('uncounted')
 
 /** What a socket that is being connected has in place of a handle. */
 export interface Dialling {
@@ -27,6 +27,14 @@ export interface Dialling {
   set(referenced: boolean): void
   /** The socket is destroyed. Closes everything that was opened for it. */
   abandon(error: Error | null): void
+}
+
+/** Bytes of the connection that the owner of the socket has no part in. */
+interface Uncounted {
+  /** The reply of the VMM; until the owner knows of the connection, also what came with it. */
+  read: number
+  /** The command to the VMM. */
+  written: number
 }
 
 interface Linger {
@@ -62,8 +70,7 @@ export class VsockSocket extends Socket {
   declare readonly halfClose: boolean
   declare private readonly [LINGER]: Linger
   declare private [DIALLING]: Dialling | undefined
-  /** What bytesRead and bytesWritten leave out. */
-  declare readonly [HANDSHAKE]: { readonly bytesRead: number; readonly bytesWritten: number }
+  declare readonly [UNCOUNTED]: Uncounted
 
   constructor(init: VsockSocketInit, options: SocketConstructorOpts = {}) {
     super(options)
@@ -93,13 +100,13 @@ export class VsockSocket extends Socket {
   finishDialling({ carrier, local, greeting, replyBytes, commandBytes }: Dialled): void {
     moveHandle(carrier, this)
     this[DIALLING] = undefined
-    Object.defineProperties(this, {
-      local: { value: local },
-      [HANDSHAKE]: { value: { bytesRead: replyBytes, bytesWritten: commandBytes } },
-    })
+    Object.defineProperty(this, 'local', { value: local })
+    Object.assign(this[UNCOUNTED], { read: replyBytes + greeting.length, written: commandBytes })
     if (!this.halfClose) conceal(this)
     // In a tick of its own: what a listener throws is then an uncaught exception, as it is with any event.
-    process.nextTick(tellConnected, this, greeting)
+    process.nextTick(tellConnected, this, greeting, () => {
+      this[UNCOUNTED].read = replyBytes
+    })
   }
 
   override ref(): this {
@@ -188,16 +195,20 @@ if (handle && setsHandle)
     },
   })
 
-// Outside of the class: in Node's types they are fields.
-for (const name of ['bytesRead', 'bytesWritten'] as const) {
-  const { get: bytes } = Object.getOwnPropertyDescriptor(Socket.prototype, name) ?? {}
-  if (!bytes) continue
-  Object.defineProperty(VsockSocket.prototype, name, {
-    configurable: true,
-    get(this: VsockSocket): number {
-      return Math.max(0, bytes.call(this) - this[HANDSHAKE][name])
-    },
-  })
+// Without the handshake. Outside of the class: in Node's types they are fields.
+for (const [name, uncounted] of [
+  ['bytesRead', 'read'],
+  ['bytesWritten', 'written'],
+] as const) {
+  const { get } = Object.getOwnPropertyDescriptor(Socket.prototype, name) ?? {}
+  if (get)
+    Object.defineProperty(VsockSocket.prototype, name, {
+      configurable: true,
+      get(this: VsockSocket) {
+        const counted: number | undefined = get.call(this)
+        return counted && Math.max(0, counted - this[UNCOUNTED][uncounted])
+      },
+    })
 }
 
 // Outside of the class: the bundler renames a class that names itself, and `inspect(socket)` would show the new name.
@@ -219,7 +230,7 @@ function define(
     halfClose: { value: halfClose, enumerable: true },
     [LINGER]: { value: linger },
     [DIALLING]: { value: undefined, writable: true },
-    [HANDSHAKE]: { value: { bytesRead: 0, bytesWritten: 0 }, configurable: true },
+    [UNCOUNTED]: { value: { read: 0, written: 0 } },
   })
   if (!halfClose && !socket.pending) conceal(socket)
 }

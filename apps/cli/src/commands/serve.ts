@@ -11,6 +11,8 @@ import type { Paint } from '../output.js'
 import { openEndpoint } from '../serve/endpoint.js'
 import { type GuestOptions, kernels, makeGuest } from '../serve/guest.js'
 import { logged, type Served } from '../serve/log.js'
+import { ServiceManager } from '../service-manager.js'
+import { parseInherited } from '../streams/endpoint.js'
 import { logRefusal } from '../streams/listener.js'
 import { argumentsText, resultText } from '../text.js'
 
@@ -57,6 +59,10 @@ hvsock://<path>:<port> answers CONNECT <port> on <path>, as a VMM does. Inside a
 guest's own port. Each request is one line on stdout, or one JSON object with --json. SIGINT and SIGTERM end the command and
 remove its socket file.
 
+systemd, systemd:<name> and fd:<n> as the address are a Unix or AF_VSOCK socket that systemd or another program
+has opened; every connection is the guest's. With NOTIFY_SOCKET set, systemd is told when the command listens
+and when it ends.
+
 --backend linux runs inside a guest, as root. CPUs and PCI functions go through sysfs, virtio-mmio windows through
 the kernel module upcall_mmio where it is loaded. The kernel needs no patch.
 
@@ -74,8 +80,9 @@ Examples:
 async function serve(context: Context, options: ServeOptions): Promise<void> {
   const { io, output, arch } = context
   const { signal } = io
-  const address = parseEndpoint(options.listen, '--listen')
-  if (options.profile !== undefined && address.transport !== 'hvsock')
+  const address = parseInherited(options.listen, '--listen', io.env) ?? parseEndpoint(options.listen, '--listen')
+  const isHybrid = !('fd' in address) && address.transport === 'hvsock'
+  if (options.profile !== undefined && !isHybrid)
     throw new UsageError('--profile', 'only an hvsock:// address to listen on can use it')
   const guest = makeGuest(arch, options, signal)
   const log = new EventLog(output)
@@ -92,6 +99,7 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
     log.event({ event: 'disconnect', connection: id, reason: end.reason }, () => `#${id} gone: ${end.reason}`),
   )
 
+  const manager = new ServiceManager(io)
   const endpoint = await openEndpoint(
     address,
     (stream, remote) => void server.accept(stream, { remote }),
@@ -113,10 +121,12 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
       { event: 'listening', address: where, arch, ...guest.about, booting: boot !== undefined },
       (paint) => `${paint('green', 'listening')} on ${where}: ${arch}, Linux ${kernel}, ${size}${boot ? ', booting' : ''}`,
     )
+    await manager.ready(where)
     context.exit.servesUntilTold = true
     if (!signal.aborted) await once(signal, 'abort')
   } finally {
     clearTimeout(boot)
+    await manager.stopping()
     await endpoint.close()
     await server.close()
   }

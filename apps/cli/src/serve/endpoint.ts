@@ -11,6 +11,7 @@ import {
   type Refusal,
 } from '@upcall/vsock'
 import { UsageError } from '../errors.js'
+import type { ListenOn } from '../streams/endpoint.js'
 
 export interface OpenEndpoint {
   /** Where it listens, with the port that was chosen for `any`. */
@@ -28,13 +29,13 @@ export interface OpenEndpoint {
  * @param profile - Of `hvsock://`: which VMM to follow to the letter.
  */
 export async function openEndpoint(
-  address: Address,
+  address: ListenOn<Address>,
   accept: (stream: Duplex, remote: string) => void,
   refused: (refusal: Refusal) => void,
   profile?: HybridProfile,
 ): Promise<OpenEndpoint> {
   try {
-    if (address.transport === 'hvsock') {
+    if (!('fd' in address) && address.transport === 'hvsock') {
       const server = await listenHybrid({
         path: address.path,
         profile,
@@ -49,7 +50,7 @@ export async function openEndpoint(
       return { address: formatAddress(address), close: () => server.close() }
     }
     const server = await listen(address, { allowHalfOpen: true })
-    server.on('connection', (socket) => accept(socket, formatAddress(socket.remote ?? address)))
+    server.on('connection', (socket) => accept(socket, formatAddress(socket.remote ?? server.address)))
     return {
       address: formatAddress(server.address),
       async close() {

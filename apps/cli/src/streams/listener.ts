@@ -1,6 +1,5 @@
 import {
   AddressError,
-  type Endpoint,
   type EndpointListener,
   type Incoming,
   isTcpError,
@@ -11,10 +10,11 @@ import {
 } from '@upcall/vsock'
 import { UsageError } from '../errors.js'
 import type { EventLog } from '../events.js'
+import type { ListenOn } from './endpoint.js'
 
 /** @throws UsageError with the reason, where it cannot listen. `source` is where the user wrote the address. */
 export async function openListener(
-  endpoint: Endpoint,
+  endpoint: ListenOn,
   source: string,
   options: ListenEndpointOptions,
   onIncoming: (incoming: Incoming) => void,

@@ -8,6 +8,7 @@ import { closeOnAbort } from '../acceptor.js'
 import { abortedError } from '../errors.js'
 import type { HybridProfile } from '../hybrid.js'
 import type { Refusal } from '../hybrid-handshake.js'
+import { type InheritedSocket, isInherited } from '../inherited.js'
 import type { VsockConnectOptions } from '../native/options.js'
 import { type ConnectOptions, checkDestination, planOf, type RetryOptions } from '../plan.js'
 import { carry, type ForwardEnd, type ForwardedConnection, type ForwardTarget, follow } from './carry.js'
@@ -63,13 +64,17 @@ export interface ForwarderEvents {
 /**
  * Listens on `from`, opens a connection to `to` for each connection there, and carries bytes both ways: each direction by itself, no
  * faster than its reader takes them, EOF after all bytes, a reset as a reset. `from` and `to` are addresses, or TCP: `tcp:8080`,
- * `tcp:<host>:<port>`, `{ host, port }`. `to` may be a function that gives an address or a stream for each connection.
+ * `tcp:<host>:<port>`, `{ host, port }`. `from` may be `{ fd }`, a socket that another program has bound. `to` may be a function that gives an address or a stream for each connection.
  *
  * @throws {AddressError}, {RangeError} or {TypeError} for an argument that is wrong.
  * @throws {VsockError} or {TcpError} if it cannot listen on `from`. Failures of `to` are told connection by connection, by `'closed'`.
  */
-export async function forward(from: EndpointInit, to: ForwardTarget, options: ForwardOptions = {}): Promise<Forwarder> {
-  const local = toEndpoint(from)
+export async function forward(
+  from: EndpointInit | InheritedSocket,
+  to: ForwardTarget,
+  options: ForwardOptions = {},
+): Promise<Forwarder> {
+  const local = isInherited(from) ? from : toEndpoint(from)
   const plan = planForward(local, to, options)
   const { signal } = options
   if (signal?.aborted) throw aborted(local, signal.reason)
@@ -93,13 +98,14 @@ interface Plan {
 }
 
 /** @throws {AddressError}, {RangeError} or {TypeError} */
-function planForward(from: Endpoint, to: ForwardTarget, options: ForwardOptions): Plan {
+function planForward(from: Endpoint | InheritedSocket, to: ForwardTarget, options: ForwardOptions): Plan {
   checkObject('options', options)
   const { asVmm = false, profile, max, graceMs, signal, clock = systemClock } = options
   checkSignal(signal)
   checkClock(clock)
   const { timeoutMs } = planOf(connectingOf(options))
-  if (asVmm && from.transport !== 'hvsock') wrongValue('asVmm', `false for a ${from.transport} address`, asVmm)
+  const kind = isInherited(from) ? 'descriptor' : `${from.transport} address`
+  if (asVmm && kind !== 'hvsock address') wrongValue('asVmm', `false for a ${kind}`, asVmm)
   if (profile !== undefined && !asVmm) wrongValue('profile', 'left out without asVmm', profile)
   return {
     options,
@@ -122,7 +128,8 @@ function connectingOf({ timeoutMs, retry, halfClose, lingerMs, vsock, clock }: F
   return { timeoutMs, retry, halfClose, lingerMs, vsock, clock }
 }
 
-function aborted(local: Endpoint, reason: unknown): Error {
+function aborted(local: Endpoint | InheritedSocket, reason: unknown): Error {
+  if (isInherited(local)) return abortedError('listen', undefined, reason)
   return local.transport === 'tcp' ? new TcpError('listen', local, reason, 'ABORTED') : abortedError('listen', local, reason)
 }
 
@@ -139,7 +146,7 @@ export class Forwarder extends EventEmitter<ForwarderEvents> implements AsyncDis
   #closed: Promise<void> | undefined
 
   /** @internal Made by `forward`. */
-  static async open(from: Endpoint, plan: Plan): Promise<Forwarder> {
+  static async open(from: Endpoint | InheritedSocket, plan: Plan): Promise<Forwarder> {
     const { options, connectMs } = plan
     let forwarder: Forwarder | undefined
     const listener = await listenEndpoint(

@@ -2,9 +2,10 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Clock } from '@upcall/foundation/clock'
 import { joinedPair } from '@upcall/foundation/pair'
-import { formatAddress } from '../address.js'
+import { type Address, formatAddress } from '../address.js'
 import { type HybridProfile, listenHybrid } from '../hybrid.js'
 import type { Refusal } from '../hybrid-handshake.js'
+import { type InheritedSocket, isInherited } from '../inherited.js'
 import { listen } from '../listen.js'
 import type { VsockOptions } from '../native/options.js'
 import { VsockSocket } from '../socket.js'
@@ -17,8 +18,11 @@ export interface Incoming {
   readonly remote: string
   /** Aborts when it is known to have gone. */
   readonly signal: AbortSignal
-  /** The caller owns the stream from then on. `halfClose`: its EOF in one direction leaves the other one open. */
-  accept(): { socket: Duplex; halfClose: boolean }
+  /**
+   * The caller owns the stream from then on. `halfClose`: its EOF in one direction leaves the other one open. `hostPort`: what the guest
+   * sees as its peer's port, if that is known; a VMM tells the dialer.
+   */
+  accept(hostPort?: number): { socket: Duplex; halfClose: boolean }
   /** Closes it as the transport says that there is no connection: TCP by a reset, as a VMM without a reply. */
   refuse(): void
 }
@@ -57,22 +61,32 @@ export interface ListenEndpointOptions {
 }
 
 /**
- * `listen`, for TCP and for a VMM's end of hybrid vsock, too. A connection is unread until it is accepted.
+ * `listen`, for TCP and for a VMM's end of hybrid vsock, too. `{ fd }` is a socket that another program has bound. A connection is unread until it is accepted.
  *
  * @throws {AddressError}, {RangeError} or {TypeError} for an argument that is wrong; {VsockError} or {TcpError} where it cannot listen.
  */
 export async function listenEndpoint(
-  endpoint: EndpointInit,
+  endpoint: EndpointInit | InheritedSocket,
   options: ListenEndpointOptions,
   onIncoming: (incoming: Incoming) => void,
 ): Promise<EndpointListener> {
-  const local = toEndpoint(endpoint)
   const { asVmm = false, onError = () => {} } = options
+  if (isInherited(endpoint)) return listenPlain(endpoint, options, onIncoming)
+  const local = toEndpoint(endpoint)
   if (local.transport === 'tcp') {
     const listener = await listenTcp(local, (socket) => onIncoming(incomingOf(socket, true, tcpRemote(socket))), onError)
     return { ...listener, close: listener.stop }
   }
   if (local.transport === 'hvsock' && asVmm) return listenAsVmm(local.path, local.port, options, onIncoming)
+  return listenPlain(local, options, onIncoming)
+}
+
+async function listenPlain(
+  local: Address | InheritedSocket,
+  options: ListenEndpointOptions,
+  onIncoming: (incoming: Incoming) => void,
+): Promise<EndpointListener> {
+  const { onError = () => {} } = options
   const server = await listen(local, { ...options, allowHalfOpen: true })
   server.on('connection', (socket) => onIncoming(incomingOf(socket, socket.halfClose, remoteOf(socket)))).on('error', onError)
   const stop = () => server.close()
@@ -99,9 +113,9 @@ async function listenAsVmm(
         onIncoming({
           remote: `host port ${hostPort}`,
           signal,
-          accept() {
+          accept(seen) {
             const [near, far] = joinedPair()
-            resolve(far)
+            resolve(seen === undefined ? far : Object.assign(far, { hostPort: seen }))
             return { socket: near, halfClose: true }
           },
           refuse: () => resolve(undefined),

@@ -219,6 +219,8 @@ function isLastCall(c: RelayLimits, state: Carrying, side: Side): boolean {
 
 /** When the silence is the end; infinite where it may last. */
 function silentAt(c: RelayLimits, state: Carrying): number {
+  // The state of almost every chunk: no limit applies.
+  if (state.gone === undefined && !hasEnded(state.toNear) && !hasEnded(state.toFar)) return Number.POSITIVE_INFINITY
   const limits = sides.filter((side) => isLastCall(c, state, side)).map((side) => lastCallMs(c, direction(state, side), side))
   // Bytes that wait for a slow reader are not the other end's silence.
   const waiting = sides.some((side) => 'pending' in direction(state, side) && untaken(direction(state, side)) > 0)

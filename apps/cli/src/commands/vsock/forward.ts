@@ -5,7 +5,8 @@ import type { Action, Context } from '../../context.js'
 import { UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
 import { parseDuration, parseInteger } from '../../options.js'
-import { parseStreamEndpoint } from '../../streams/endpoint.js'
+import { ServiceManager } from '../../service-manager.js'
+import { parseInherited, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { cannotListen, logRefusal } from '../../streams/listener.js'
 import { forwardReport } from './converse.js'
 import {
@@ -56,6 +57,9 @@ command listens on <path> and answers CONNECT <port> once <to> is connected: a g
 server, then looks like a guest of a hybrid vsock VMM. It is tolerant of its clients. With --profile it is as
 strict as that VMM, and passes EOF on as that VMM does, unless --half-close says otherwise.
 
+systemd, systemd:<name> and fd:<n> as <from> are a socket that systemd or another program has opened. With
+NOTIFY_SOCKET set, systemd is told when the command listens and when it ends.
+
 Each connection is one line on stdout, or one JSON object with --json. "sent" counts the bytes from <from> to
 <to>.
 
@@ -71,7 +75,7 @@ Examples:
 async function forward(context: Context, options: Options, fromText: string, toText: string): Promise<void> {
   const { io, exit, output, timeoutMs } = context
   checkGlobals(context)
-  const from = parseStreamEndpoint(fromText, '<from>')
+  const from = parseInherited(fromText, '<from>', io.env) ?? parseStreamEndpoint(fromText, '<from>')
   const to = parseStreamEndpoint(toText, '<to>')
   checkListening(from, options)
   checkConnecting(to, '<to>', options)
@@ -82,6 +86,7 @@ async function forward(context: Context, options: Options, fromText: string, toT
   const peer = formatEndpoint(to)
   const log = new EventLog(output)
   const { signal } = io
+  const manager = new ServiceManager(io)
   const forwarder = await open(from, to, {
     ...{ asVmm, profile, mode, max, graceMs, halfClose, lingerMs, retry, timeoutMs },
     ...{ vsock: vsockOptionsOf(options), signal },
@@ -98,9 +103,11 @@ async function forward(context: Context, options: Options, fromText: string, toT
       { event: 'listening', address, to: peer },
       (paint) => `${paint('green', 'listening')} on ${address}, to ${peer}`,
     )
+    await manager.ready(address)
     exit.servesUntilTold = true
     if (!signal.aborted) await once(signal, 'abort')
   } finally {
+    await manager.stopping()
     await forwarder.close()
     io.hurry?.removeEventListener('abort', inHurry)
   }

@@ -1,10 +1,11 @@
-import { type Endpoint, type EndpointListener, formatEndpoint, type Incoming } from '@upcall/vsock'
+import { type EndpointListener, formatEndpoint, type Incoming } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { errorReport, UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
 import { parseInteger } from '../../options.js'
-import { parseStreamEndpoint } from '../../streams/endpoint.js'
+import { ServiceManager } from '../../service-manager.js'
+import { type ListenOn, parseInherited, parseStreamEndpoint } from '../../streams/endpoint.js'
 import { logRefusal, openListener } from '../../streams/listener.js'
 import { conclude, converse, notes, sayingOnStderr } from './converse.js'
 import {
@@ -51,6 +52,9 @@ On hvsock://<path>:<port> connections arrive that the guest makes to port <port>
 <path>_<port>. With --as-vmm the socket is <path>, and this command plays the guest's port <port>: a client
 says CONNECT <port>.
 
+systemd, systemd:<name> and fd:<n> as <address> are a socket that systemd or another program has opened. With
+NOTIFY_SOCKET set, systemd is told when the command listens and when it ends.
+
 Exit status: 0 both directions ended in order, 3 no peer connected in time, 4 the connection broke, 130
 interrupted. With --exec it is the program's own status; with --keep it is 0 after SIGTERM. The program
 finds the peer's address in UPCALL_PEER, if the peer has one.
@@ -64,7 +68,7 @@ Examples:
 }
 
 async function listen(context: Context, options: Options, address: string, command: string[]): Promise<void> {
-  const endpoint = parseStreamEndpoint(address, '<address>')
+  const endpoint = parseInherited(address, '<address>', context.io.env) ?? parseStreamEndpoint(address, '<address>')
   const program = programOf(options, command)
   checkListening(endpoint, options)
   checkStream(options, endpoint)
@@ -74,9 +78,10 @@ async function listen(context: Context, options: Options, address: string, comma
   else await serveOne(context, options, endpoint, program)
 }
 
-async function serveOne(context: Context, options: Options, endpoint: Endpoint, program?: readonly string[]): Promise<void> {
+async function serveOne(context: Context, options: Options, endpoint: ListenOn, program?: readonly string[]): Promise<void> {
   const { io, timeoutMs } = context
   const output = notes(context)
+  const manager = new ServiceManager(io)
   let take: (incoming: Incoming) => void = () => {}
   const first = new Promise<Incoming>((resolve) => {
     take = resolve
@@ -89,6 +94,7 @@ async function serveOne(context: Context, options: Options, endpoint: Endpoint, 
   })
   try {
     sayListening(output, listener)
+    await manager.ready(formatEndpoint(listener.address))
     const incoming = await withinTime(first, io.signal, timeoutMs)
     if (incoming === undefined) {
       if (io.signal.aborted) return
@@ -106,11 +112,12 @@ async function serveOne(context: Context, options: Options, endpoint: Endpoint, 
     const report = await converse(io, { ...stream, peer: incoming.remote, program, lingerMs: options.linger })
     await conclude(output, context.exit, 'vsock.listen', report)
   } finally {
+    await manager.stopping()
     await listener.close()
   }
 }
 
-async function serveMany(context: Context, options: Options, endpoint: Endpoint, program?: readonly string[]): Promise<void> {
+async function serveMany(context: Context, options: Options, endpoint: ListenOn, program?: readonly string[]): Promise<void> {
   const { io, exit, timeoutMs } = context
   if (timeoutMs !== undefined)
     throw new UsageError('--timeout', 'bounds the wait for one connection, and --keep takes them without end')
@@ -131,7 +138,7 @@ async function serveMany(context: Context, options: Options, endpoint: Endpoint,
 }
 
 function open(
-  endpoint: Endpoint,
+  endpoint: ListenOn,
   options: Options,
   log: EventLog,
   onIncoming: (incoming: Incoming) => void,

@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Context } from '../../context.js'
 import { UsageError } from '../../errors.js'
 import { parseDuration, parseInteger } from '../../options.js'
+import type { ListenOn } from '../../streams/endpoint.js'
 
 /** The global options that are about a guest with upcall, and mean nothing to a stream. */
 export const notOfStreams: ReadonlySet<string> = new Set(['target', 'arch'])
@@ -107,19 +108,21 @@ export function checkConnecting(to: Endpoint, source: string, { toHost }: Connec
   if (toHost && to.transport !== 'vsock') throw new UsageError('--to-host', 'only a vsock:// address to connect to can use it')
 }
 
-export function checkListening(on: Endpoint, { asVmm, profile, mode }: ListeningOptions): void {
-  if (asVmm && on.transport !== 'hvsock') throw new UsageError('--as-vmm', 'only an hvsock:// address to listen on can use it')
+export function checkListening(on: ListenOn, { asVmm, profile, mode }: ListeningOptions): void {
+  const transport = 'fd' in on ? undefined : on.transport
+  if (asVmm && transport !== 'hvsock') throw new UsageError('--as-vmm', 'only an hvsock:// address to listen on can use it')
   if (profile !== undefined && !asVmm)
     throw new UsageError('--profile', 'needs --as-vmm', 'Pass --as-vmm too, or leave --profile out.')
-  if (mode !== undefined && (on.transport === 'vsock' || on.transport === 'tcp'))
-    throw new UsageError('--mode', `${on.transport} has no socket file`)
+  if (mode === undefined) return
+  if (transport === undefined) throw new UsageError('--mode', 'the socket file belongs to the program that opened the socket')
+  if (transport === 'vsock' || transport === 'tcp') throw new UsageError('--mode', `${transport} has no socket file`)
 }
 
-export function checkStream({ bufferSize, halfCloseGiven = [] }: StreamOptions, ...endpoints: Endpoint[]): void {
+export function checkStream({ bufferSize, halfCloseGiven = [] }: StreamOptions, ...endpoints: ListenOn[]): void {
   if (new Set(halfCloseGiven).size > 1) throw new UsageError('--half-close and --no-half-close', 'only one of them can be true')
   if (bufferSize === undefined) return
   if (bufferSize < 1) throw new UsageError('--buffer-size', 'must be at least 1')
-  if (!endpoints.some(({ transport }) => transport === 'vsock'))
+  if (!endpoints.some((endpoint) => 'fd' in endpoint || endpoint.transport === 'vsock'))
     throw new UsageError('--buffer-size', 'only vsock:// addresses can use it')
 }
 

@@ -1,9 +1,10 @@
 import { once } from 'node:events'
 import { Admission } from '@upcall/foundation/admission'
-import type { EndpointListener, Incoming } from '@upcall/vsock'
+import { type EndpointListener, formatEndpoint, type Incoming } from '@upcall/vsock'
 import type { Context } from '../../context.js'
 import { EventLog } from '../../events.js'
 import type { Output } from '../../output.js'
+import { ServiceManager } from '../../service-manager.js'
 import { failureText, type StreamReport } from './converse.js'
 
 export interface ServiceOptions {
@@ -27,12 +28,15 @@ export async function serveConnections({ io, exit }: Context, options: ServiceOp
     logConnect(log, connection, incoming.remote)
     logDisconnect(log, connection, await serve(incoming))
   })
+  const manager = new ServiceManager(io)
   const listener = await open((incoming) => admission.offer(incoming), log)
   try {
     await onListening(listener)
+    await manager.ready(formatEndpoint(listener.address))
     exit.servesUntilTold = true
     if (!io.signal.aborted) await once(io.signal, 'abort')
   } finally {
+    await manager.stopping()
     await listener.stop()
     admission.stop()
     await admission.idle()
