@@ -197,4 +197,25 @@ export default [
     'else socket.destroy()',
   ),
   vsock('a dialler of tcp tries for ever', 'forward/tcp.ts', '&& clock.now() + delayMs < deadline', ''),
+  vsock(
+    'HTTP/2 takes a socket that connects for a connected socket',
+    'socket.ts',
+    "handle.call(this) ?? (this[DIALLING] && isAsking('http2') ? comingHandle(this) : null)",
+    'handle.call(this)',
+  ),
+  vsock('HTTP/2 misses what came with the reply', 'handle.ts', ' && !giveToHttp2(socket, greeting)', ''),
+  vsock('an HTTP/2 session that is over waits for the peer', 'socket.ts', 'if (over) this[LINGER].abandoned = true', ''),
+  vsock(
+    'an agent asks for the address of a request twice',
+    'http/agent.ts',
+    'return options[ADDRESS] ?? this.#to.addressOf(options)',
+    'return this.#to.addressOf(options)',
+  ),
+  vsock(
+    'https: goes in the clear',
+    'http/target.ts',
+    "if (targetOf(request).protocol === 'https:') throw plainOnly(remote, what)",
+    '',
+  ),
+  vsock("an agent's timeout is forgotten", 'http/create-connection.ts', 'if (timeout) socket.setTimeout(timeout)', ''),
 ]
