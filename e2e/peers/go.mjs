@@ -1,11 +1,16 @@
 // Go: firecracker-go-sdk and mdlayher/vsock against ours, and Go's own tests of a connection through `forward` and through the device.
-import { goPrograms } from './go/build.mjs'
+import { goPrograms, missingForGo } from './go/build.mjs'
 import * as guest from './go/guest.mjs'
 import * as hybrid from './go/hybrid.mjs'
 
 export const tools = ['go']
 
 export async function run(checks, image, options) {
+  const missing = await missingForGo()
+  if (missing) {
+    console.log(`# peers, go: left out: ${missing}`)
+    return
+  }
   const programs = await checks.check('our Go programs are built, or found in the cache', goPrograms)
   if (programs === undefined) return
   await hybrid.run(checks, programs, options)

@@ -15,9 +15,11 @@ const TOOLS = {
   cargo: { folders: [join(homedir(), '.cargo/bin')], next: 'Install Rust 1.85 or later, as https://rustup.rs says' },
   go: { folders: ['/usr/local/go/bin'], next: 'Install Go 1.26 or later, as https://go.dev/doc/install says' },
   cc: { folders: [], next: 'On Debian: apt-get install gcc libc6-dev' },
+  rustc: { folders: [join(homedir(), '.cargo/bin')], next: 'Install Rust 1.85 or later, as https://rustup.rs says' },
+  'aarch64-linux-gnu-gcc': { folders: [], next: 'On Debian: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross' },
+  'qemu-aarch64': { folders: [], next: 'On Debian: apt-get install qemu-user' },
   make: { folders: [], next: 'On Debian: apt-get install make' },
   perl: { folders: [], next: 'On Debian: apt-get install perl' },
-  python3: { folders: [], next: 'On Debian: apt-get install python3' },
 }
 
 /** The path of a tool; undefined if it is not installed. */

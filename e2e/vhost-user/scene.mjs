@@ -48,7 +48,7 @@ export class Scene {
 
   /** Guests find an echo and an exchange on the host, where Firecracker would look for them: `<path>_<port>`. */
   async startServices() {
-    const options = { halfClose: true, maxPending: 1024 }
+    const options = { halfClose: true, allowHalfOpen: true, maxPending: 1024 }
     const echo = await listen(`hvsock://${this.hybridPath}:${HOST.echo}`, options)
     echo.on('connection', (socket) => socket.on('error', () => {}).pipe(socket))
     const exchanges = await listen(`hvsock://${this.hybridPath}:${HOST.exchange}`, options)
@@ -91,7 +91,7 @@ export class Scene {
   }
 
   async dial(port) {
-    const socket = await connect(`hvsock://${this.hybridPath}:${port}`, { halfClose: true, timeoutMs: 2 * HANDSHAKE_MS })
+    const socket = await connect(`hvsock://${this.hybridPath}:${port}`, { halfClose: true, allowHalfOpen: true, timeoutMs: 2 * HANDSHAKE_MS })
     return socket.on('error', () => {})
   }
 

@@ -9,7 +9,7 @@ import { pingPong } from './measure.mjs'
 export const PORTS = { echo: 5000, discard: 5001, source: 5002, upcall: 219 }
 const BLOCK = Buffer.alloc(64 * 1024)
 const MESSAGE = 1024
-const WINDOW = { base: 0xd000_0000n, size: 0x1000n, irq: 6 }
+export const WINDOW = { base: 0xd000_0000n, size: 0x1000n, irq: 6 }
 
 export const dials = {
   async 'net.Socket'(path, port) {

@@ -2,17 +2,19 @@
 // built as for `npm run e2e -- peers`. Bare sockets of Node are the baseline. What is not installed is left out, and told.
 import { fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { goPrograms } from '../../e2e/peers/go/build.mjs'
-import { missingPeerTools } from '../../e2e/peers/tools.mjs'
-import { cpuSeconds, dials, requesters, works } from './hybrid-clients.mjs'
+import { goPrograms, missingForGo } from '../../e2e/peers/go/build.mjs'
+import { Program } from '../../e2e/peers/program.mjs'
+import { built, missingPeerTools, runTool } from '../../e2e/peers/tools.mjs'
+import { cpuSeconds, dials, requesters, WINDOW, works } from './hybrid-clients.mjs'
 import { quantile } from './measure.mjs'
 
 const SERVER = fileURLToPath(new URL('hybrid-server.mjs', import.meta.url))
+const RUST_CLIENT = fileURLToPath(new URL('../../e2e/peers/rust/upcall-client', import.meta.url))
 const MIB = 2 ** 20
 const GIB = 2 ** 30
 /** Each contender's turns; the median counts. */
@@ -26,7 +28,8 @@ export async function bench() {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-bench-'))
   const notes = []
   try {
-    const go = await found('go', goPrograms, notes)
+    const go = await found(await missingForGo(), goPrograms, notes)
+    const rust = await found(missingPeerTools('cargo', 'cc'), rustClient, notes)
     const servers = {
       'net.Socket': (path) => startNode('net', path),
       listenHybrid: (path) => startNode('listenHybrid', path),
@@ -42,7 +45,10 @@ export async function bench() {
     return [
       ...(await compare(join(folder, 'clients'), `client of ${neutral}`, Object.entries(clients), servers[neutral])),
       ...(await compareServers(folder, probe, clients[probe], Object.entries(servers))),
-      ...(await compareRequesters(join(folder, 'upcall'), servers[neutral])),
+      ...(await compareRequesters(join(folder, 'upcall'), servers[neutral], {
+        ...requesters,
+        ...(rust && { 'dbs-upcall': inRust(rust) }),
+      })),
       ...notes.map((note) => ({ case: note })),
     ]
   } finally {
@@ -50,11 +56,22 @@ export async function bench() {
   }
 }
 
-/** What `build` made; undefined, and a note on what to install, without its tool. */
-async function found(tool, build, notes) {
-  const missing = missingPeerTools(tool)
+/** What `build` made; undefined, and a note on what to install, if something is missing. */
+async function found(missing, build, notes) {
   if (!missing) return build()
   notes.push(`not measured: ${missing}`)
+}
+
+/** Not what the tests build, which is optimised less. */
+async function rustClient() {
+  const folder = await built({
+    ...{ name: 'upcall-client-release', sources: [RUST_CLIENT], tool: 'cargo' },
+    async build({ output, work }) {
+      await runTool('cargo', ['build', '--release', '--locked', '--target-dir', work], { cwd: RUST_CLIENT })
+      copyFileSync(join(work, 'release/upcall-client'), join(output, 'upcall-client'))
+    },
+  })
+  return join(folder, 'upcall-client')
 }
 
 function inThisProcess(dial) {
@@ -74,6 +91,25 @@ function inGo(program) {
     const { error, ...measured } = JSON.parse(text)
     if (error) throw new Error(`${program} bench ${work}: ${error}`)
     return measured
+  }
+}
+
+function inRust(program) {
+  return async (path, count) => {
+    const { base, size, irq } = WINDOW
+    const request = { op: 'addMmio', base: Number(base), size: Number(size), irq, timeoutMs: 10_000 }
+    const client = new Program(program, [path])
+    try {
+      const { ready } = await client.ask({ op: 'ready', timeoutMs: 10_000 })
+      if (!ready) throw new Error('dbs-upcall is not ready')
+      let answer
+      // The first is for warming up.
+      for (const times of [count / 10, count]) answer = await client.ask({ op: 'repeat', request, count: times })
+      if (answer.seconds === undefined) throw new Error(`dbs-upcall: ${JSON.stringify(answer)}`)
+      return answer
+    } finally {
+      await client.stop()
+    }
   }
 }
 
@@ -145,12 +181,12 @@ function rows(title, seen) {
   })
 }
 
-async function compareRequesters(path, start) {
+async function compareRequesters(path, start, contenders) {
   const server = await start(path)
   try {
-    const seen = Object.keys(requesters).map((name) => ({ name, times: [] }))
+    const seen = Object.keys(contenders).map((name) => ({ name, times: [] }))
     for (let turn = 0; turn < TURNS; turn++) {
-      for (const { name, times } of seen) times.push((await requesters[name](path, REQUESTS)).seconds / REQUESTS)
+      for (const { name, times } of seen) times.push((await contenders[name](path, REQUESTS)).seconds / REQUESTS)
     }
     return seen.map(({ name, times }) => ({
       case: `ADD_MMIO: ${name}`,

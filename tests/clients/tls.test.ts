@@ -1,5 +1,7 @@
 // node:tls on a socket of ours, with and without half-close, over a socket that still connects, too: nothing is lost.
 import { readFileSync } from 'node:fs'
+import type http from 'node:http'
+import https from 'node:https'
 import type net from 'node:net'
 import type { Socket } from 'node:net'
 import tls from 'node:tls'
@@ -96,5 +98,35 @@ describe.each(allWays)('tls over $name', (kind) => {
     socket.destroy()
     await closed
     await expect.poll(() => connections.size).toBe(0)
+  })
+
+  it('an error of the socket below is that of TLS, once', async () => {
+    await new Promise((resolve) => server.close(resolve))
+    const below = way.connect()
+    const socket = dial(below)
+    const errors: unknown[] = []
+    socket.on('error', (error) => errors.push(error))
+    await new Promise((resolve) => socket.once('close', resolve))
+    expect(errors).toMatchObject([{ code: way.address === undefined ? 'ENOENT' : 'ECONNREFUSED' }])
+    server.listen(way.path)
+  })
+
+  it('carries https', async () => {
+    const secure = https.createServer({ key, cert }, (request, response) => void response.end(request.url))
+    await new Promise<void>((resolve) => secure.listen(`${way.path}.https`, resolve))
+    server.removeAllListeners('connection')
+    server.on('connection', (socket: Socket) => secure.emit('connection', socket))
+    const request = https.get('https://guest/health', {
+      ca: cert,
+      createConnection: (options) => tls.connect({ ...(options as tls.ConnectionOptions), socket: way.connect() }),
+    })
+    const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
+      request.once('response', resolve).once('error', reject)
+    })
+    let body = ''
+    for await (const chunk of response) body += chunk
+    expect([response.statusCode, body]).toEqual([200, '/health'])
+    secure.closeAllConnections()
+    await new Promise((resolve) => secure.close(resolve))
   })
 })

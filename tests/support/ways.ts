@@ -55,7 +55,7 @@ export const control: WayKind = {
       path,
       address: undefined,
       halfClose: undefined,
-      connect: () => net.connect(path),
+      connect: ({ allowHalfOpen = false } = {}) => net.connect({ path, allowHalfOpen }),
       agent: (options) => new NetAgent(path, options),
       [Symbol.asyncDispose]: async () => close(),
     }

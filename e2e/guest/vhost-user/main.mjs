@@ -108,7 +108,7 @@ async function exchanged(socket) {
 }
 
 async function service(port, serve, vsock = {}) {
-  const server = await listen(`vsock://any:${port}`, { maxPending: 1024, vsock })
+  const server = await listen(`vsock://any:${port}`, { maxPending: 1024, allowHalfOpen: true, vsock })
   server.on('connection', (socket) => {
     socket.on('error', () => {})
     serve(socket)
@@ -116,7 +116,7 @@ async function service(port, serve, vsock = {}) {
 }
 
 function dial(port, vsock = {}) {
-  return connect(`vsock://host:${port}`, { timeoutMs: 20_000, vsock })
+  return connect(`vsock://host:${port}`, { timeoutMs: 20_000, allowHalfOpen: true, vsock })
 }
 
 function tell(value) {

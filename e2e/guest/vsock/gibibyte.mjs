@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { listen } from '@upcall/vsock'
 import { bothWays } from './patterned.mjs'
 
-const server = await listen(`vsock://local:${process.argv[2]}`)
+const server = await listen(`vsock://local:${process.argv[2]}`, { allowHalfOpen: true })
 console.log('listening')
 const [socket] = await once(server, 'connection')
 process.send(await bothWays(socket, 'towards the client '))

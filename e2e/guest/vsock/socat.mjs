@@ -34,7 +34,7 @@ test('socat listens, says something and ends its half; we answer then', TIMEOUT,
   // What it reads and what it writes to are two programs: only so does the end of the one leave the other alone.
   const ends = 'OPEN:/tmp/first!!SYSTEM:md5sum >&2'
   const { child, said } = await start(t, ['socat', '-d', '-d', '-t', '30', 'VSOCK-LISTEN:6003', ends], listening)
-  const socket = await connect('vsock://local:6003')
+  const socket = await connect('vsock://local:6003', { allowHalfOpen: true })
   t.after(() => socket.destroy())
   assert.equal(String(await readAll(socket)), 'first')
   assert.equal(socket.writable, true)
@@ -45,7 +45,7 @@ test('socat listens, says something and ends its half; we answer then', TIMEOUT,
 })
 
 test('socat connects, sends, ends its half and reads the answer', TIMEOUT, async (t) => {
-  const server = await listen('vsock://local:any')
+  const server = await listen('vsock://local:any', { allowHalfOpen: true })
   t.after(() => server.close())
   const served = (async () => {
     const [socket] = await once(server, 'connection')

@@ -2,11 +2,12 @@ import type { Duplex } from 'node:stream'
 import { type Clock, setLongTimer } from '@upcall/foundation/clock'
 import { watchPeer } from './ends.js'
 import { okReply, parseCommand } from './handshake.js'
+import { hostPortOf } from './host-port.js'
 import { join } from './join.js'
 import type { Binding } from './native/binding.js'
 import { type OpenOptions, streamOf } from './passfd/open.js'
 import { duplicateOf, type Request, receiveRequest } from './passfd/receive.js'
-import { VsockSocket } from './socket.js'
+import type { VsockSocket } from './socket.js'
 
 export interface RouteContext {
   /** Aborts when the dialer goes away, when the handshake's deadline passes, and when the server closes. */
@@ -222,15 +223,6 @@ export class Handshake {
     join(near, stream, { halfClose: ways.halfClose, clock, reply: pass ? undefined : reply })
     this.#host.joined({ near, guest: stream, port, hostPort, passed: pass !== undefined })
   }
-}
-
-/** What the guest sees as its peer's port, where the stream says so: the stream of a vhost-user device, a socket of AF_VSOCK. */
-function hostPortOf(stream: Duplex): number | undefined {
-  if (stream instanceof VsockSocket) return stream.local?.transport === 'vsock' ? stream.local.port : undefined
-  const { hostPort } = stream as { hostPort?: unknown }
-  return Number.isInteger(hostPort) && (hostPort as number) >= 0 && (hostPort as number) <= 0xffff_ffff
-    ? (hostPort as number)
-    : undefined
 }
 
 /**

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { constants, openSync } from 'node:fs'
+import { constants, openSync, readdirSync, readlinkSync } from 'node:fs'
 import { createServer, type Server, Socket } from 'node:net'
 import { join } from 'node:path'
 import type { Binding, Descriptor } from '../src/native/binding.js'
@@ -24,6 +24,21 @@ export function socketPair(binding: Binding): [fd: number, far: Socket] {
 /** Opened so that it neither waits nor has an end of its own. */
 export function openFifo(path: string, how: 'read' | 'write'): number {
   return openSync(path, (how === 'read' ? constants.O_RDONLY : constants.O_WRONLY) | constants.O_NONBLOCK)
+}
+
+/** The files of a directory that this process has open, one name for each descriptor. */
+export function openIn(directory: string): string[] {
+  const linkOf = (fd: string) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`)
+    } catch {
+      // It was the descriptor of this look itself.
+      return ''
+    }
+  }
+  return readdirSync('/proc/self/fd')
+    .map(linkOf)
+    .filter((file) => file.startsWith(directory))
 }
 
 export function makeFifo(directory: string, name: string): string {

@@ -28,8 +28,10 @@ export function explainStreamError(error: VsockError | TcpError): ErrorReport {
 function nextOf({ code, op, remote, next }: VsockError): string {
   if (op === 'shutdown') return 'Let the peer end first, allow more time with --linger, or pass --half-close if the VMM has it.'
   if (code === 'ABORTED') return 'Nothing was sent.'
+  if (op === 'pass' && code === 'ECONNREFUSED')
+    return 'Start the VMM and the server in its guest, or let --retry wait for them. Of the VMMs only Dragonball has passfd.'
   if (op === 'connect' && code === 'ECONNREFUSED') return 'Start the server there, or let --retry wait for it.'
-  if (op === 'connect' && code === 'ETIMEDOUT') {
+  if ((op === 'connect' || op === 'pass') && code === 'ETIMEDOUT') {
     const check = remote?.transport === 'vsock' ? 'the CID (local needs the module vsock_loopback)' : 'that the guest runs'
     return `Check ${check}, allow more time with --timeout, or let --retry keep trying.`
   }

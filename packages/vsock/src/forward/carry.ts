@@ -3,6 +3,7 @@ import { onAbort } from '@upcall/foundation/abort'
 import type { Clock } from '@upcall/foundation/clock'
 import { type Bounds, bounded } from '@upcall/foundation/wait'
 import { VsockError } from '../errors.js'
+import { hostPortOf } from '../host-port.js'
 import type { ConnectOptions } from '../plan.js'
 import { relay, type Side, socketEnd } from '../relay/index.js'
 import { dialEndpoint } from './dial.js'
@@ -86,7 +87,7 @@ export async function carry(incoming: Incoming, connection: ForwardedConnection,
     target.socket.on('error', () => {}).destroy()
     return notSent(leftError(what, incoming.signal.reason))
   }
-  const accepted = incoming.accept()
+  const accepted = incoming.accept(hostPortOf(target.socket))
   const near = socketEnd(accepted.socket, { ...accepted, silenceMs: lingerMs, clock })
   const far = socketEnd(target.socket, { ...target, silenceMs: lingerMs, clock })
   const bounded = accepted.halfClose && target.halfClose

@@ -18,8 +18,11 @@ export interface Incoming {
   readonly remote: string
   /** Aborts when it is known to have gone. */
   readonly signal: AbortSignal
-  /** The caller owns the stream from then on. `halfClose`: its EOF in one direction leaves the other one open. */
-  accept(): { socket: Duplex; halfClose: boolean }
+  /**
+   * The caller owns the stream from then on. `halfClose`: its EOF in one direction leaves the other one open. `hostPort`: what the guest
+   * sees as its peer's port, if that is known; a VMM tells the dialer.
+   */
+  accept(hostPort?: number): { socket: Duplex; halfClose: boolean }
   /** Closes it as the transport says that there is no connection: TCP by a reset, as a VMM without a reply. */
   refuse(): void
 }
@@ -110,9 +113,9 @@ async function listenAsVmm(
         onIncoming({
           remote: `host port ${hostPort}`,
           signal,
-          accept() {
+          accept(seen) {
             const [near, far] = joinedPair()
-            resolve(far)
+            resolve(seen === undefined ? far : Object.assign(far, { hostPort: seen }))
             return { socket: near, halfClose: true }
           },
           refuse: () => resolve(undefined),

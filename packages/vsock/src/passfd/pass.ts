@@ -9,7 +9,7 @@ import { abortedError, isVsockError, VsockError } from '../errors.js'
 import { PASS_COMMAND, parseReply, passMessage } from '../handshake.js'
 import { Life } from '../life.js'
 import type { Binding, Descriptor } from '../native/binding.js'
-import { needBinding } from '../native/vsock.js'
+import { AddonError, loadBinding } from '../native/loader.js'
 import { type ConnectOptions, planOf } from '../plan.js'
 import { duplicateOf } from './receive.js'
 
@@ -50,7 +50,7 @@ export async function passDescriptor(address: Address | string, fd: number, opti
   checkSwitch('keep', options.keep)
   const { signal, clock, onRetry, keep = false } = options
   if (signal?.aborted) throw abortedError('pass', remote, signal.reason)
-  const binding = needBinding('pass', { remote })
+  const binding = sender(remote)
   const descriptor = duplicate(binding, fd, remote)
   const stop = new AbortController()
   const unlisten = onAbort(signal, (reason) => stop.abort(abortedError('pass', remote, reason)))
@@ -68,6 +68,23 @@ export async function passDescriptor(address: Address | string, fd: number, opti
   } finally {
     unlisten()
     binding.close(descriptor)
+  }
+}
+
+/** The addon. */
+function sender(remote: HvsockAddress): Binding {
+  try {
+    return loadBinding()
+  } catch (cause) {
+    if (!(cause instanceof AddonError)) throw cause
+    throw new VsockError({
+      code: 'ENOTSUP',
+      op: 'pass',
+      remote,
+      what: `only the native addon can send descriptors: ${cause.what}`,
+      next: 'Node itself has no way. The cause says how to get the addon.',
+      cause,
+    })
   }
 }
 

@@ -8,6 +8,7 @@ import { addConnectCommand } from './connect.js'
 import { addForwardCommand } from './forward.js'
 import { addListenCommand } from './listen.js'
 import { checkGlobals, notOfStreams } from './options.js'
+import { addPassCommand } from './pass.js'
 
 export function addVsockCommands(program: Command, action: Action): void {
   const vsock = program
@@ -29,11 +30,13 @@ Examples:
   $ ssh -o ProxyCommand='upcall vsock connect hvsock:///run/vm.sock:22' guest
   $ upcall vsock listen vsock://any:1024 --keep --exec cat
   $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
+  $ upcall vsock pass hvsock:///run/vm.sock:1027 stdin.fifo --keep
   $ upcall vsock cid`,
     )
   addConnectCommand(vsock, action)
   addListenCommand(vsock, action)
   addForwardCommand(vsock, action)
+  addPassCommand(vsock, action)
   vsock
     .command('cid')
     .description("print this machine's context id")

@@ -1,0 +1,68 @@
+// A passed descriptor between two peers: how its stream ends. The near peer's connection is passed on and closed at once, so that the
+// hybrid server alone carries it.
+import { existsSync } from 'node:fs'
+import { createServer, type Socket } from 'node:net'
+import { fileURLToPath } from 'node:url'
+import { connect, type ListenHybridOptions, listenHybrid, passDescriptor, type VsockSocket } from '@upcall/vsock'
+import { describe, it } from 'vitest'
+import { endCases, type PassageKind, runEndCase, type Verdict } from './support/ends.js'
+
+// The build of this checkout, for descriptors alone: nothing here connects over AF_VSOCK.
+const addon = fileURLToPath(new URL('../packages/vsock/build/Release/upcall_vsock.node', import.meta.url))
+const built = existsSync(addon)
+if (built) process.env.UPCALL_VSOCK_ADDON = addon
+
+function passed(name: string, options: Partial<ListenHybridOptions>): PassageKind {
+  return {
+    name,
+    greeting: '',
+    halfClose: options.profile === undefined,
+    closesAtOnce: true,
+    breaks: true,
+    async open({ near, far }) {
+      let guest: VsockSocket | undefined
+      let onAsked = () => {}
+      const asked = new Promise<void>((resolve) => {
+        onAsked = resolve
+      })
+      let judge: (verdict: Verdict) => void = () => {}
+      const verdict = new Promise<Verdict>((resolve) => {
+        judge = resolve
+      })
+      const path = `${near}.vm`
+      const server = await listenHybrid({
+        path,
+        handshakeTimeoutMs: 30_000,
+        ...options,
+        async route(_port, { signal }) {
+          onAsked()
+          guest = await connect(`unix:${far}`, { signal, retry: { maxDelayMs: 20 } })
+          guest.once('close', () => judge(guest?.errored ? 'broken' : 'ok'))
+          return guest
+        },
+      })
+      server.on('refused', () => judge('refused'))
+      const dialer = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => void pass(path, socket))
+      await new Promise<void>((resolve) => dialer.listen(near, resolve))
+      const close = async () => {
+        dialer.close()
+        await server.close()
+      }
+      return { asked, verdict, breakFar: () => guest?.destroy(new Error('the device broke')), close }
+    },
+  }
+}
+
+async function pass(path: string, socket: Socket): Promise<void> {
+  const { fd } = (socket as unknown as { _handle: { fd: number } })._handle
+  const passing = passDescriptor(`hvsock://${path}:52`, fd, { timeoutMs: 30_000 })
+  // It has been duplicated.
+  socket.destroy()
+  await passing
+}
+
+const kinds = [passed('passed descriptor', {}), passed('passed descriptor, as Dragonball', { profile: 'dragonball' })]
+
+describe.skipIf(!built).each(kinds)('$name', (kind) => {
+  it.concurrent.each(endCases(kind))('$name', { timeout: 90_000 }, (row) => runEndCase(kind, row))
+})
