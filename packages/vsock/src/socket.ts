@@ -111,7 +111,8 @@ export class VsockSocket extends Socket {
 
   override ref(): this {
     this[DIALLING]?.set(true)
-    return this[DIALLING] ? this : super.ref()
+    // Without a handle, it undoes at 'connect' what an unref() before it does there.
+    return super.ref()
   }
 
   override unref(): this {
