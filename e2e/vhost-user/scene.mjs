@@ -91,7 +91,11 @@ export class Scene {
   }
 
   async dial(port) {
-    const socket = await connect(`hvsock://${this.hybridPath}:${port}`, { halfClose: true, allowHalfOpen: true, timeoutMs: 2 * HANDSHAKE_MS })
+    const socket = await connect(`hvsock://${this.hybridPath}:${port}`, {
+      halfClose: true,
+      allowHalfOpen: true,
+      timeoutMs: 2 * HANDSHAKE_MS,
+    })
     return socket.on('error', () => {})
   }
 

@@ -93,7 +93,8 @@ export class Soak {
       this.#over = false
       const end = performance.now() + ms
       const watched = this.#watch()
-      const dial = (port) => connect(`hvsock://${hybridPath}:${port}`, { halfClose: true, allowHalfOpen: true, timeoutMs: CONNECT_MS })
+      const dial = (port) =>
+        connect(`hvsock://${hybridPath}:${port}`, { halfClose: true, allowHalfOpen: true, timeoutMs: CONNECT_MS })
       const until = async (transfer) => {
         while (performance.now() < end && !this.#failure) await transfer()
       }
@@ -124,7 +125,11 @@ export class Soak {
 
   /** What the guest begins is answered here. */
   async #startServices(hybridPath) {
-    const exchanges = await listen(`hvsock://${hybridPath}:${HOST.exchange}`, { halfClose: true, allowHalfOpen: true, maxPending: 1024 })
+    const exchanges = await listen(`hvsock://${hybridPath}:${HOST.exchange}`, {
+      halfClose: true,
+      allowHalfOpen: true,
+      maxPending: 1024,
+    })
     exchanges.on('connection', (socket) => {
       socket.on('error', () => {})
       const answered = this.#transfer('begun by the guest', (counts) => answer(socket, counts))

@@ -70,7 +70,7 @@ export class VsockSocket extends Socket {
   declare readonly halfClose: boolean
   declare private readonly [LINGER]: Linger
   declare private [DIALLING]: Dialling | undefined
-  declare readonly [UNCOUNTED]: Uncounted
+  declare private readonly [UNCOUNTED]: Uncounted
 
   constructor(init: VsockSocketInit, options: SocketConstructorOpts = {}) {
     super(options)
@@ -205,7 +205,7 @@ for (const [name, uncounted] of [
   if (get)
     Object.defineProperty(VsockSocket.prototype, name, {
       configurable: true,
-      get(this: VsockSocket) {
+      get(this: { [UNCOUNTED]: Uncounted }) {
         const counted: number | undefined = get.call(this)
         return counted && Math.max(0, counted - this[UNCOUNTED][uncounted])
       },

@@ -45,7 +45,11 @@ describe('the addon', () => {
       host({ arch: 'riscv64' }),
       /^@upcall\/vhost-user: the vhost-user addon for linux-riscv64 did not load \(tried .*no such file; .*no such file\)\. /,
     ],
-    ['does not fit', host({}, { API_VERSION: 0 }), /has API version 0, this package needs 1\)\. Reinstall @upcall\/vhost-user\. /],
+    [
+      'does not fit',
+      host({}, { API_VERSION: 0 }),
+      /has API version 0, this package needs 1\)\. Reinstall @upcall\/vhost-user\. /,
+    ],
     ['cannot work here', host({ platform: 'darwin' }), /: macOS has no eventfd, which vhost-user needs\. Run it on Linux\.$/],
     [
       'cannot work under Bun',
