@@ -46,6 +46,7 @@ export default [
     'else binding.close(descriptor)',
   ),
   vsock('an unref() before connect outlives a later ref()', 'socket.ts', 'return super.ref()', 'return this'),
+  vsock('a stream is carried before it is connected', 'forward/carry.ts', 'if (!over && isConnecting(given))', 'if (false)'),
   vsock('a listener without descriptors left spins', 'native/listen.ts', 'this.#binding.unwatch(this.#descriptor)', ''),
   vsock('a listener leaves the place that it kept', 'native/listen.ts', 'if (this.#spare) this.#binding.close(this.#spare)', ''),
   vsock('a plain file is taken for a socket without a listener', 'errors.ts', 'if (kind !== undefined)', 'if (false)'),

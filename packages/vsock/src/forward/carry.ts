@@ -20,7 +20,7 @@ export interface ForwardedConnection {
   readonly signal: AbortSignal
 }
 
-/** What `forward` connects to: an endpoint, or a function that gives one, or a stream, for each connection. */
+/** What `forward` connects to: an endpoint, or a function that gives one, or a stream, for each connection. A socket may still be connecting. */
 export type ForwardTarget =
   | EndpointInit
   | ((connection: ForwardedConnection) => Duplex | EndpointInit | Promise<Duplex | EndpointInit>)
@@ -126,7 +126,7 @@ async function find(connection: ForwardedConnection, options: CarryOptions): Pro
 
 type Asked = Duplex | EndpointInit
 
-/** Within the time for connecting. A stream that comes later is closed. */
+/** Within the time for connecting, which is also a stream's own that still connects. A stream that comes later is closed. */
 function ask(
   to: (connection: ForwardedConnection) => Asked | Promise<Asked>,
   connection: ForwardedConnection,
@@ -141,17 +141,36 @@ function ask(
   }
   return bounded(bounds, (resolve, reject) => {
     let over = false
+    let giveUp = () => {}
     // Inside a promise, so that throwing counts as rejecting.
     Promise.resolve()
       .then(() => to(connection))
       .then((given) => {
         if (over && isDuplex(given)) given.on('error', () => {}).destroy()
-        resolve(given)
+        if (!over && isConnecting(given)) giveUp = whenConnected(given, resolve, reject)
+        else resolve(given)
       }, reject)
     return () => {
       over = true
+      giveUp()
     }
   })
+}
+
+/** Only what is connected is carried: until then its peer can be told that there is nothing. @returns gives up the wait, and what is not connected. */
+function whenConnected(stream: Duplex, resolve: (stream: Duplex) => void, reject: (error: Error) => void): () => void {
+  const onConnect = () => resolve(stream)
+  const onClose = () => reject(closedError())
+  stream.once('connect', onConnect).once('error', reject).once('close', onClose)
+  return () => {
+    const connecting = isConnecting(stream)
+    if (connecting) stream.on('error', () => {}).destroy()
+    stream.off('connect', onConnect).off('error', reject).off('close', onClose)
+  }
+}
+
+function isConnecting(given: Asked): given is Duplex {
+  return isDuplex(given) && (given as { connecting?: unknown }).connecting === true
 }
 
 function isDuplex(given: Asked): given is Duplex {
@@ -169,6 +188,15 @@ function lateError(ms: number): VsockError {
     op: 'forward',
     what: `the function of the caller gave no stream within ${Math.round(ms)} ms`,
     next: 'Allow more time with timeoutMs.',
+  })
+}
+
+function closedError(): VsockError {
+  return new VsockError({
+    code: 'ECONNRESET',
+    op: 'forward',
+    what: 'the stream of the caller was destroyed before it was connected',
+    next: 'Destroy it with an error to say why.',
   })
 }
 
