@@ -2,8 +2,8 @@
 import { runGuestTests } from '../guest-tests.mjs'
 import { silentDevice } from '../silent-device.mjs'
 
-const packages = ['@upcall/vsock', '@upcall/testkit', '@upcall/device-manager', 'undici', 'upcall']
-const payload = { programs: ['guest/vsock'], packages }
+const packages = ['@upcall/vsock', '@upcall/testkit', '@upcall/device-manager', 'undici', 'upcall', 'ws']
+const payload = { programs: ['guest/vsock', '../tests/parity'], packages }
 
 export async function run(checks, image) {
   // There is no vsock device: loopback is the one transport that leads anywhere.

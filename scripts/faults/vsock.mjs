@@ -39,6 +39,13 @@ export default [
     'breakOff: (error) => void guest.destroy(error)',
     'breakOff: () => {}',
   ),
+  vsock(
+    'an inherited socket that this process listens on is closed',
+    'native/listen.ts',
+    'else binding.release(descriptor)',
+    'else binding.close(descriptor)',
+  ),
+  vsock('an unref() before connect outlives a later ref()', 'socket.ts', 'return super.ref()', 'return this'),
   vsock('a listener without descriptors left spins', 'native/listen.ts', 'this.#binding.unwatch(this.#descriptor)', ''),
   vsock('a listener leaves the place that it kept', 'native/listen.ts', 'if (this.#spare) this.#binding.close(this.#spare)', ''),
   vsock('a plain file is taken for a socket without a listener', 'errors.ts', 'if (kind !== undefined)', 'if (false)'),

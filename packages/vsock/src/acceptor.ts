@@ -80,6 +80,7 @@ export function checkAcceptOptions(options: AcceptOptions): void {
   checkSignal(options.signal)
   checkBindOptions(options)
   checkSwitch('allowHalfOpen', options.allowHalfOpen)
+  checkSwitch('halfClose', options.halfClose)
   if (options.clock !== undefined) checkClock(options.clock)
   duration('lingerMs', options.lingerMs, 1)
 }

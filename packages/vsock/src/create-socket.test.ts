@@ -218,9 +218,42 @@ describe('createSocket', () => {
     expect(held()).toBeGreaterThan(before)
   })
 
+  it.each(['hvsock', 'unix'])('%s: ref() after unref() holds once it is connected, too', async (transport) => {
+    await vmm((socket) => socket.unref().once('data', () => socket.write('OK 1\n')))
+    await turns()
+    const held = () => process.getActiveResourcesInfo().filter((each) => each === 'PipeWrap').length
+    const before = held()
+    const socket = createSocket(transport === 'hvsock' ? `hvsock://${path}:52` : `unix:${path}`)
+    closers.push(() => socket.destroy())
+    socket.unref().ref()
+    await once(socket, 'ready')
+    await turns()
+    expect(held()).toBe(before + 1)
+    socket.unref()
+    expect(held()).toBe(before)
+  })
+
+  it('loses nothing that came with the reply, if a listener throws', async () => {
+    await vmm(answering('OK 1\nhello'))
+    const program = `
+      const { createSocket } = await import(${JSON.stringify(pathToFileURL(join(import.meta.dirname, '../dist/index.js')).href)})
+      process.on('uncaughtException', (error) => console.log(error.message))
+      createSocket(${JSON.stringify(`hvsock://${path}:52`)})
+        .on('connect', () => { throw new Error('mine') })
+        .once('data', (data) => (console.log(String(data)), process.exit(0)))`
+    expect(await run(program)).toBe('mine\nhello\n')
+  })
+
+  it('takes a timeout of 0 for none, as net does', () => {
+    const socket = hvsock({ timeout: 0 }).on('error', () => {})
+    expect(socket.timeout).toBeUndefined()
+    expect(() => hvsock({ timeout: -1 })).toThrow('timeout: must be a finite number of milliseconds above 0, got -1')
+  })
+
   it('refuses bad arguments where they are written', () => {
     expect(() => createSocket('hvsock://x')).toThrow(/no port/)
     expect(() => createSocket(`unix:${path}`, { allowHalfOpen: 1 as never })).toThrow(/allowHalfOpen: must be true or false/)
+    expect(() => createSocket(`unix:${path}`, { halfClose: 'no' as never })).toThrow(/halfClose: must be true or false/)
     expect(() => createSocket(`unix:${path}`, { onRetry: 1 as never })).toThrow(/onRetry: must be a function/)
     expect(() => createSocket(`unix:${path}`, { signal: 1 as never })).toThrow(/signal/)
   })

@@ -16,7 +16,7 @@ export interface CreateSocketOptions extends ConnectOptions {
    * `cause` is the signal's reason.
    */
   signal?: AbortSignal | undefined
-  /** As `net.connect` has it: `socket.setTimeout(timeout)`. Not the time that connecting may take, which is `timeoutMs`. */
+  /** As `net.connect` has it: `socket.setTimeout(timeout)`, 0 for none. Not the time that connecting may take, which is `timeoutMs`. */
   timeout?: number | undefined
   /** As `net.connect` has it: how many bytes the socket buffers in each direction. */
   highWaterMark?: number | undefined
@@ -36,18 +36,25 @@ export interface CreateSocketOptions extends ConnectOptions {
  *
  * @throws {AddressError} for an address that cannot be used; {RangeError} or {TypeError} for an option that is wrong, or for the CID
  *   or the port `any`.
- * @throws {VsockError} for a descriptor: `EBADF`, `ENOTSOCK`, `ESOCKTNOSUPPORT`, `EAFNOSUPPORT`, `ENOTCONN`, `EINVAL` (it listens) or
- *   `ENOTSUP`. The descriptor is still the caller's.
+ * @throws {VsockError} for a descriptor: `EBADF`, `ENOTSOCK`, `ESOCKTNOSUPPORT`, `EAFNOSUPPORT`, `ENOTCONN`, `EINVAL` (it listens),
+ *   `EEXIST` (this process uses it already) or `ENOTSUP`. The descriptor is still the caller's.
  */
 export function createSocket(address: Address | string | InheritedSocket, options: CreateSocketOptions = {}): VsockSocket {
   const plan = planOf(options)
-  if (isInherited(address)) return endWith(options.signal, inheritedSocket(address, options))
+  const { timeout } = options
+  if (timeout !== 0) finiteDuration('timeout', timeout, 0)
+  const buffers = buffersOf(options)
+  if (isInherited(address)) {
+    const socket = inheritedSocket(address, options, buffers)
+    if (timeout) socket.setTimeout(timeout)
+    return endWith(options.signal, socket)
+  }
   const remote = toAddress(address)
   checkDestination(remote)
-  const { signal, lingerMs, clock, allowHalfOpen = false, timeout, onRetry, vsock } = options
+  const { signal, lingerMs, clock, allowHalfOpen = false, onRetry, vsock } = options
   const halfClose = options.halfClose ?? remote.transport !== 'hvsock'
-  const socket = new VsockSocket({ remote, halfClose, lingerMs, clock }, { allowHalfOpen, ...buffersOf(options) })
-  if (timeout !== undefined) socket.setTimeout(finiteDuration('timeout', timeout, 0))
+  const socket = new VsockSocket({ remote, halfClose, lingerMs, clock }, { allowHalfOpen, ...buffers })
+  if (timeout) socket.setTimeout(timeout)
 
   const stop = new AbortController()
   const life = new Life(clock)

@@ -61,9 +61,22 @@ export function tellConnected(socket: Socket, greeting: Buffer, told: () => void
   const internals = internalsOf(socket)
   internals.connecting = false
   internals._unrefTimer()
-  socket.emit('connect')
-  socket.emit('ready')
-  told()
+  const begin = () => {
+    told()
+    beginReading(socket, greeting)
+  }
+  try {
+    socket.emit('connect')
+    socket.emit('ready')
+  } catch (error) {
+    // The program may go on, and must not miss what has come in already.
+    process.nextTick(begin)
+    throw error
+  }
+  begin()
+}
+
+function beginReading(socket: Socket, greeting: Buffer): void {
   if (socket.destroyed) return
   if (greeting.length > 0 && !giveToHttp2(socket, greeting)) socket.push(greeting)
   // As net does it: this takes no bytes, it starts reading.

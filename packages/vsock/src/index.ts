@@ -46,7 +46,7 @@ export {
   type ListenHybridOptions,
   listenHybrid,
 } from './hybrid.js'
-export type { Refusal, RouteContext } from './hybrid-handshake.js'
+export type { Refusal, Route, RouteContext } from './hybrid-handshake.js'
 export type { InheritedSocket } from './inherited.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
 export { AddonError, type Attempt, addonPath } from './native/loader.js'

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { closeSync, existsSync, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, mkdtempSync, openSync, rmSync } from 'node:fs'
 import http from 'node:http'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -165,6 +165,35 @@ describe.runIf(addon !== undefined).each([
     await expect.poll(openDescriptors).toBe(before)
   })
 
+  it('is a connection with the options of any other', async () => {
+    const server = createServer((socket) => socket.on('error', () => {}).resume())
+    open.push(() => server.close())
+    await new Promise<void>((resolve) => server.listen(path, resolve))
+    const fd = inherited(stream(path, true))
+    expect(() => createSocket({ fd }, { timeout: -1 })).toThrow(/timeout: must be/)
+    expect(() => createSocket({ fd }, { onread: {} } as object)).toThrow(/onread: must be left out/)
+    const socket = createSocket({ fd }, { timeout: 60_000, highWaterMark: 7 })
+    expect([socket.timeout, socket.readableHighWaterMark, socket.writableHighWaterMark]).toEqual([60_000, 7, 7])
+    socket.destroy()
+    await once(socket, 'close')
+  })
+
+  it('is refused where this process uses it already, and goes on', async () => {
+    const fd = listeningFd()
+    await using server = await listen({ fd })
+    server.on('connection', (socket) => socket.pipe(socket))
+    const twice = { name: 'VsockError', code: 'EEXIST', what: 'this process uses the descriptor already (EEXIST)' }
+    await expect(listen({ fd })).rejects.toMatchObject(twice)
+    await expect(forward({ fd }, `unix:${path}`)).rejects.toMatchObject(twice)
+    const connected = inherited(stream(path, true))
+    const socket = createSocket({ fd: connected })
+    expect(await thrown(() => createSocket({ fd: connected }))).toMatchObject(twice)
+    expect(await thrown(() => connect({ fd: connected }))).toMatchObject(twice)
+    socket.end('hello')
+    expect(await text(socket)).toBe('hello')
+    expect(await say(`unix:${path}`)).toBe('hello')
+  })
+
   it('is told from what cannot be used, which stays open', async () => {
     const file = openSync(process.execPath, 'r')
     const directory = openSync(dir, 'r')
@@ -266,6 +295,20 @@ describe.runIf(addon !== undefined)('AF_VSOCK that another program opened', () =
       await (await listen(server.address)).close()
     },
   )
+
+  it.runIf(kernelHasIt)('is refused where this process listens on it already, and stays open', async () => {
+    use(addon!)
+    const fd = inherited(vsock(0xffffffff, true))
+    const server = await listen({ fd })
+    const before = openDescriptors()
+    const twice = { code: 'EEXIST', op: 'listen', what: 'this process uses the descriptor already (EEXIST)' }
+    await expect(listen({ fd })).rejects.toMatchObject(twice)
+    await expect(bindServer(http.createServer(), { fd })).rejects.toMatchObject(twice)
+    expect(openDescriptors()).toBe(before)
+    expect(fstatSync(fd).isSocket()).toBe(true)
+    await server.close()
+    expect(() => fstatSync(fd)).toThrow(/EBADF/)
+  })
 
   it.runIf(kernelHasIt)('is told from what cannot be used', async () => {
     use(addon!)

@@ -177,8 +177,17 @@ function bySystem(op: Operation, fd: number, why: AddonError | undefined): Found
 
 /** The error of a descriptor that Node did not take. */
 export function notTaken(op: Operation, fd: number, why: AddonError | undefined, cause: unknown): VsockError {
-  const what = `the descriptor is not a Unix stream socket, and for AF_VSOCK there is no addon: ${why?.what}`
-  return wrongDescriptor(op, fd, 'ENOTSUP', what, why?.next ?? 'See the cause.', cause)
+  const errno = errnoOf(cause)
+  if (errno === 'EEXIST') return usedAlready(op, fd, cause)
+  if (why === undefined) return wrongDescriptor(op, fd, errno, `it cannot be taken over (${errno})`, 'See the cause.', cause)
+  const what = `the descriptor is not a Unix stream socket, and for AF_VSOCK there is no addon: ${why.what}`
+  return wrongDescriptor(op, fd, 'ENOTSUP', what, why.next ?? 'See the cause.', cause)
+}
+
+/** The error of a descriptor that the event loop watches already. */
+export function usedAlready(op: Operation, fd: number, cause: unknown): VsockError {
+  const what = 'this process uses the descriptor already (EEXIST)'
+  return wrongDescriptor(op, fd, 'EEXIST', what, 'Make one server or one socket of it.', cause)
 }
 
 /** The error of a TCP socket. */

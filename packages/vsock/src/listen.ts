@@ -42,7 +42,7 @@ export interface VsockServerEvents {
  *
  * @throws {AddressError} for an address that cannot be bound; {RangeError} or {TypeError} for an option that is wrong.
  * @throws {VsockError} `EADDRINUSE`, `ABORTED`, or the kernel's errno; for a descriptor `EBADF`, `ENOTSOCK`, `ESOCKTNOSUPPORT`,
- *   `EAFNOSUPPORT`, `EISCONN`, `EINVAL` or `ENOTSUP`.
+ *   `EAFNOSUPPORT`, `EISCONN`, `EINVAL`, `EEXIST` (this process uses it already) or `ENOTSUP`.
  */
 export async function listen(address: Address | string | InheritedSocket, options: ListenOptions = {}): Promise<VsockServer> {
   checkAcceptOptions(options)

@@ -95,6 +95,7 @@ export function planOf(options: ConnectOptions): Plan {
   if (clock !== undefined) checkClock(clock)
   duration('lingerMs', options.lingerMs, 1)
   checkSwitch('allowHalfOpen', options.allowHalfOpen)
+  checkSwitch('halfClose', options.halfClose)
   checkOptionalFunction('onRetry', options.onRetry)
   if (retry === undefined || retry === false)
     return { timeoutMs: duration('timeoutMs', timeoutMs, DEFAULT_TIMEOUT_MS), retry: undefined }

@@ -70,7 +70,7 @@ export class VsockSocket extends Socket {
   declare readonly halfClose: boolean
   declare private readonly [LINGER]: Linger
   declare private [DIALLING]: Dialling | undefined
-  declare readonly [UNCOUNTED]: Uncounted
+  declare private readonly [UNCOUNTED]: Uncounted
 
   constructor(init: VsockSocketInit, options: SocketConstructorOpts = {}) {
     super(options)
@@ -111,7 +111,8 @@ export class VsockSocket extends Socket {
 
   override ref(): this {
     this[DIALLING]?.set(true)
-    return this[DIALLING] ? this : super.ref()
+    // Without a handle, it undoes at 'connect' what an unref() before it does there.
+    return super.ref()
   }
 
   override unref(): this {
@@ -204,7 +205,7 @@ for (const [name, uncounted] of [
   if (get)
     Object.defineProperty(VsockSocket.prototype, name, {
       configurable: true,
-      get(this: VsockSocket) {
+      get(this: { [UNCOUNTED]: Uncounted }) {
         const counted: number | undefined = get.call(this)
         return counted && Math.max(0, counted - this[UNCOUNTED][uncounted])
       },

@@ -48,7 +48,7 @@ const BATCH = 64
 /**
  * Binds and listens; accepts by itself from then on, until it is closed.
  *
- * @throws the kernel's errno as a Node-style error; nothing stays open then.
+ * @throws the kernel's errno as a Node-style error; what was opened is closed then, and an inherited descriptor still the caller's.
  */
 export function listenSocket<T extends Socket>(
   binding: Binding,
@@ -63,7 +63,9 @@ export function listenSocket<T extends Socket>(
     if (backlog !== undefined) binding.listen(descriptor, backlog)
     return new AcceptingListener(binding, descriptor, handlers, sleep)
   } catch (error) {
-    binding.close(descriptor)
+    // An inherited one is still the caller's.
+    if (inherited === undefined) binding.close(descriptor)
+    else binding.release(descriptor)
     throw error
   }
 }

@@ -4,6 +4,7 @@ import { errnoOf } from '@upcall/foundation/error'
 import { type Address, Cid, type VsockAddress } from '../address.js'
 import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
 import type { Dialled } from '../handle.js'
+import { usedAlready } from '../inherited.js'
 import type { Life } from '../life.js'
 import { VsockSocket } from '../socket.js'
 import type { Names } from './adopt.js'
@@ -108,6 +109,7 @@ export function listenNative(local: VsockAddress, options: NativeListenOptions, 
       close: () => listener.close(),
     }
   } catch (error) {
+    if (inherited !== undefined && errnoOf(error) === 'EEXIST') throw usedAlready('listen', inherited, error)
     throw nativeError('listen', { local }, error)
   }
 }
