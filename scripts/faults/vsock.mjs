@@ -174,6 +174,12 @@ export default [
   ),
   vsock("the VMM's reply counts as read", 'socket.ts', ' - this[UNCOUNTED][uncounted])', ')'),
   vsock('a socket that connects keeps the process alive', 'socket.ts', 'this[DIALLING]?.set(false)', ''),
+  vsock(
+    'an end before the connection loses what was written',
+    'socket.ts',
+    'if (over && this[DIALLING]) this.destroy()',
+    'if (this[DIALLING]) this.destroy()',
+  ),
   vsock('what connects outlives its socket', 'socket.ts', 'dialling.abandon(error)', ''),
   vsock('a failed connecting is told as a close in order', 'socket.ts', 'setHandle(this, closingHandle())', ''),
   vsock('the signal of connect destroys the open socket', 'connect.ts', '    unlisten()\n', ''),
