@@ -4,6 +4,7 @@ import { connect as netConnect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Duplex, PassThrough } from 'node:stream'
+import { catchUncaught } from '@upcall/foundation/testing/uncaught'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { FiredClock } from '../testing/fired-clock.js'
 import { connect } from './connect.js'
@@ -531,4 +532,27 @@ it('a guest that takes no more, and so never finishes, goes with its dialer', as
   dialer.destroy()
   await gone
   rmSync(dir, { recursive: true })
+})
+
+it('what a listener throws is an uncaught exception, and no rejected promise', async () => {
+  const rejections: unknown[] = []
+  const onRejection = (reason: unknown) => rejections.push(reason)
+  process.on('unhandledRejection', onRejection)
+  try {
+    using uncaught = catchUncaught()
+    const bug = new Error('a bug')
+    const fail = () => {
+      throw bug
+    }
+    const server = await serve()
+    server.on('refused', fail).on('connection', fail)
+    await expect(connect(`hvsock://${path}:53`)).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    expect(await uncaught.next()).toBe(bug)
+    dialers.push(await connect(`hvsock://${path}:52`))
+    expect(await uncaught.next()).toBe(bug)
+    await turns()
+    expect(rejections).toEqual([])
+  } finally {
+    process.off('unhandledRejection', onRejection)
+  }
 })

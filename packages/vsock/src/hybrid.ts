@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
+import { callBack } from '@upcall/foundation/callback'
 import { checkFunction, checkSwitch, duration, integer, wrongValue } from '@upcall/foundation/check'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
@@ -233,7 +234,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     }
     const event = { type: 'handshake', path: this.path, port, hostPort, ...(passed && { passed }) }
     trace(event, '%s: %s %d: OK %d', this.path, passed ? 'passfd' : 'CONNECT', port, hostPort)
-    this.emit('connection', { port, hostPort, ...(passed && { passed }) })
+    callBack(() => this.emit('connection', { port, hostPort, ...(passed && { passed }) }))
   }
 
   /** Counts within [2^30, 2^31), and skips the ports that are still in use. */
@@ -250,7 +251,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     const { port, reason, cause } = refusal
     const why = cause === undefined ? reason : `${reason}: ${textOf(cause)}`
     trace({ type: 'refused', path: this.path, ...refusal }, '%s: port %s refused: %s', this.path, port, why)
-    if (!this.#closed) this.emit('refused', refusal)
+    if (!this.#closed) callBack(() => this.emit('refused', refusal))
   }
 
   async #shut(): Promise<void> {
