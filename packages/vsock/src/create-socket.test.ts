@@ -86,6 +86,7 @@ describe('createSocket', () => {
   it('keeps what is written and ended before it is connected', async () => {
     await vmm(answering('OK 1\n'))
     const socket = hvsock({ halfClose: true, allowHalfOpen: true })
+    expect(socket.allowHalfOpen).toBe(true)
     const log = logOf(socket)
     const written = new Promise((resolve) => socket.write('early ', resolve))
     socket.end('and late')
