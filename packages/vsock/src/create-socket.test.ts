@@ -4,9 +4,9 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { ManualClock } from '@upcall/foundation/testing/manual-clock'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { buildPrograms } from '../../../scripts/test-programs.js'
 import { connect } from './connect.js'
 import { createSocket } from './create-socket.js'
 import { listen } from './listen.js'
@@ -16,6 +16,13 @@ import type { VsockSocket } from './socket.js'
 let dir: string
 let path: string
 const closers: (() => unknown)[] = []
+
+// Some tests need a process of their own, which runs the sources as a program.
+const folder = `node_modules/.test-library-${process.pid}`
+const packageFolder = new URL('../', import.meta.url)
+const library = new URL(`${folder}/index.js`, packageFolder)
+beforeAll(() => buildPrograms(packageFolder, { index: 'src/index.ts' }, folder))
+afterAll(() => rmSync(new URL(folder, packageFolder), { recursive: true, force: true }))
 
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), 'vsock-'))
@@ -86,6 +93,7 @@ describe('createSocket', () => {
   it('keeps what is written and ended before it is connected', async () => {
     await vmm(answering('OK 1\n'))
     const socket = hvsock({ halfClose: true, allowHalfOpen: true })
+    expect(socket.allowHalfOpen).toBe(true)
     const log = logOf(socket)
     const written = new Promise((resolve) => socket.write('early ', resolve))
     socket.end('and late')
@@ -193,7 +201,7 @@ describe('createSocket', () => {
   it('an exception of a listener is uncaught, as it is with net', async () => {
     await vmm(answering('OK 1\n'))
     const program = `
-      const { createSocket } = await import(${JSON.stringify(pathToFileURL(join(import.meta.dirname, '../dist/index.js')).href)})
+      const { createSocket } = await import(${JSON.stringify(library.href)})
       process.on('uncaughtException', (error, origin) => (console.log(error.message, origin), process.exit(0)))
       createSocket(${JSON.stringify(`hvsock://${path}:52`)}).on('connect', () => { throw new Error('mine') })`
     expect(await run(program)).toBe('mine uncaughtException\n')
@@ -236,7 +244,7 @@ describe('createSocket', () => {
   it('loses nothing that came with the reply, if a listener throws', async () => {
     await vmm(answering('OK 1\nhello'))
     const program = `
-      const { createSocket } = await import(${JSON.stringify(pathToFileURL(join(import.meta.dirname, '../dist/index.js')).href)})
+      const { createSocket } = await import(${JSON.stringify(library.href)})
       process.on('uncaughtException', (error) => console.log(error.message))
       createSocket(${JSON.stringify(`hvsock://${path}:52`)})
         .on('connect', () => { throw new Error('mine') })
