@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { connect } from '../connect.js'
 import { type HybridServer, listenHybrid } from '../hybrid.js'
 import { VsockSocket } from '../socket.js'
-import { connector, createConnection } from './index.js'
+import { connector, createConnection, VsockAgent } from './index.js'
 
 let dir: string
 let address: string
@@ -81,6 +81,32 @@ describe('createConnection', () => {
   it('refuses a bad address where it is written', () => {
     expect(() => createConnection('hvsock://x')).toThrow(/no port/)
     expect(() => connector('hvsock://x')).toThrow(/no port/)
+  })
+})
+
+describe('VsockAgent', () => {
+  it('asks once for the address of each request', async () => {
+    const asked: string[] = []
+    const agent = new VsockAgent(
+      ({ hostname }) => {
+        asked.push(hostname)
+        return address
+      },
+      { keepAlive: true, maxSockets: 1 },
+    )
+    for (const host of ['vm-1', 'vm-2']) expect(await request({ agent, host, path: `/${host}` })).toBe(`POST /${host} `)
+    expect(asked).toEqual(['vm-1', 'vm-2'])
+    // The pool is the address's, whatever the host is called.
+    expect(connections).toBe(1)
+    agent.destroy()
+  })
+
+  it('gives its timeout to its sockets', () => {
+    const agent = new VsockAgent(address, { timeout: 1_234 })
+    const socket = agent.createConnection({ host: 'guest', timeout: 1_234 }) as VsockSocket
+    expect(socket.timeout).toBe(1_234)
+    socket.destroy()
+    agent.destroy()
   })
 })
 
