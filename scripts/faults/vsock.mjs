@@ -39,12 +39,6 @@ export default [
     'breakOff: (error) => void guest.destroy(error)',
     'breakOff: () => {}',
   ),
-  vsock(
-    'an inherited socket that this process listens on is closed',
-    'native/listen.ts',
-    'else binding.release(descriptor)',
-    'else binding.close(descriptor)',
-  ),
   vsock('an unref() before connect outlives a later ref()', 'socket.ts', 'return super.ref()', 'return this'),
   vsock('a stream is carried before it is connected', 'forward/carry.ts', 'if (!over && isConnecting(given))', 'if (false)'),
   vsock('a listener without descriptors left spins', 'native/listen.ts', 'this.#binding.unwatch(this.#descriptor)', ''),
