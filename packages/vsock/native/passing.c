@@ -110,30 +110,38 @@ static napi_value moved(napi_env env, ssize_t count, const char* syscall) {
   return errno == EAGAIN || errno == EWOULDBLOCK ? NULL : up_throw_errno(env, errno, syscall);
 }
 
-napi_value vs_js_read(napi_env env, napi_callback_info info) {
-  napi_value arguments[2];
+/* The arguments of read and write. */
+struct transfer {
+  int fd;
   void* data;
   size_t length;
-  ssize_t count;
-  if (!up_arguments(env, info, 2, arguments)) return NULL;
+};
+
+static bool transfer_of(napi_env env, napi_callback_info info, struct transfer* transfer) {
+  napi_value arguments[2];
+  if (!up_arguments(env, info, 2, arguments)) return false;
   struct up_descriptor* descriptor = up_descriptor_get(env, arguments[0]);
-  if (!descriptor || !memory_of(env, arguments[1], &data, &length)) return NULL;
+  if (!descriptor || !memory_of(env, arguments[1], &transfer->data, &transfer->length)) return false;
+  transfer->fd = up_descriptor_fd(descriptor);
+  return true;
+}
+
+napi_value vs_js_read(napi_env env, napi_callback_info info) {
+  struct transfer transfer;
+  ssize_t count;
+  if (!transfer_of(env, info, &transfer)) return NULL;
   do {
-    count = read(up_descriptor_fd(descriptor), data, length);
+    count = read(transfer.fd, transfer.data, transfer.length);
   } while (count < 0 && errno == EINTR);
   return moved(env, count, "read");
 }
 
 napi_value vs_js_write(napi_env env, napi_callback_info info) {
-  napi_value arguments[2];
-  void* data;
-  size_t length;
+  struct transfer transfer;
   ssize_t count;
-  if (!up_arguments(env, info, 2, arguments)) return NULL;
-  struct up_descriptor* descriptor = up_descriptor_get(env, arguments[0]);
-  if (!descriptor || !memory_of(env, arguments[1], &data, &length)) return NULL;
+  if (!transfer_of(env, info, &transfer)) return NULL;
   do {
-    count = write(up_descriptor_fd(descriptor), data, length);
+    count = write(transfer.fd, transfer.data, transfer.length);
   } while (count < 0 && errno == EINTR);
   return moved(env, count, "write");
 }
