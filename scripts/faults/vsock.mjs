@@ -219,11 +219,6 @@ export default [
     'return options[ADDRESS] ?? this.#to.addressOf(options)',
     'return this.#to.addressOf(options)',
   ),
-  vsock(
-    'https: goes in the clear',
-    'http/target.ts',
-    "if (targetOf(request).protocol === 'https:') throw plainOnly(remote, what)",
-    '',
-  ),
+  vsock('https: goes in the clear', 'http/target.ts', "if (target.protocol === 'https:') throw plainOnly(remote, what)", ''),
   vsock("an agent's timeout is forgotten", 'http/create-connection.ts', 'if (timeout) socket.setTimeout(timeout)', ''),
 ]

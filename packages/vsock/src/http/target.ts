@@ -44,25 +44,22 @@ export interface Destination {
  */
 export function destination(address: AddressOf, options: CreateSocketOptions, what: string): Destination {
   planOf(options)
-  const open = (remote: Address) => createSocket(remote, options)
-  if (typeof address === 'function')
-    return {
-      addressOf(request) {
-        const target = targetOf(request)
-        const found = checked(address(target))
-        if (target.protocol === 'https:') throw plainOnly(found, what)
-        return found
-      },
-      open,
-    }
-  const remote = checked(address)
+  const find = finderOf(address)
   return {
     addressOf(request) {
-      if (targetOf(request).protocol === 'https:') throw plainOnly(remote, what)
+      const target = targetOf(request)
+      const remote = find(target)
+      if (target.protocol === 'https:') throw plainOnly(remote, what)
       return remote
     },
-    open,
+    open: (remote) => createSocket(remote, options),
   }
+}
+
+function finderOf(address: AddressOf): (target: RequestTarget) => Address {
+  if (typeof address === 'function') return (target) => checked(address(target))
+  const remote = checked(address)
+  return () => remote
 }
 
 function checked(address: Address | string): Address {
