@@ -1,7 +1,8 @@
 import { createServer, type Socket } from 'node:net'
 import { createSocket } from '@upcall/vsock'
 import { describe, it } from 'vitest'
-import { endCases, type PassageKind, runEndCase, type Verdict } from './support/ends.js'
+import { endCases, type PassageKind, runEndCase } from './support/ends.js'
+import { told } from './support/passage.js'
 
 const GREETING = 'DIAL\n'
 
@@ -13,14 +14,7 @@ const joined: PassageKind = {
   breaks: true,
   async open({ near, far }) {
     let guest: Socket | undefined
-    let onAsked = () => {}
-    const asked = new Promise<void>((resolve) => {
-      onAsked = resolve
-    })
-    let judge: (verdict: Verdict) => void = () => {}
-    const verdict = new Promise<Verdict>((resolve) => {
-      judge = resolve
-    })
+    const { asked, onAsked, verdict, judge } = told()
     const server = createServer({ allowHalfOpen: true }, (client) => {
       client.once('data', (first: Buffer) => {
         client.pause()

@@ -3,9 +3,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Duplex } from 'node:stream'
-import { connect, type ListenHybridOptions, listenHybrid, type VsockSocket } from '@upcall/vsock'
+import { type ListenHybridOptions, listenHybrid } from '@upcall/vsock'
 import { describe, expect, it } from 'vitest'
-import { endCases, type PassageKind, runEndCase, type Verdict } from './support/ends.js'
+import { endCases, type PassageKind, runEndCase } from './support/ends.js'
+import { hybridPassage } from './support/passage.js'
 
 /** The hybrid server, with a guest on a Unix socket: all that joins the two is the library's. */
 function hybrid(name: string, options: Partial<ListenHybridOptions>): PassageKind {
@@ -15,30 +16,7 @@ function hybrid(name: string, options: Partial<ListenHybridOptions>): PassageKin
     halfClose: options.profile !== 'firecracker',
     closesAtOnce: true,
     breaks: true,
-    async open({ near, far }) {
-      let guest: VsockSocket | undefined
-      let onAsked = () => {}
-      const asked = new Promise<void>((resolve) => {
-        onAsked = resolve
-      })
-      let judge: (verdict: Verdict) => void = () => {}
-      const verdict = new Promise<Verdict>((resolve) => {
-        judge = resolve
-      })
-      const server = await listenHybrid({
-        path: near,
-        handshakeTimeoutMs: 30_000,
-        ...options,
-        async route(_port, { signal }) {
-          onAsked()
-          guest = await connect(`unix:${far}`, { signal, retry: { maxDelayMs: 20 } })
-          guest.once('close', () => judge(guest?.errored ? 'broken' : 'ok'))
-          return guest
-        },
-      })
-      server.on('refused', () => judge('refused'))
-      return { asked, verdict, breakFar: () => guest?.destroy(new Error('the device broke')), close: () => server.close() }
-    },
+    open: ({ near, far }) => hybridPassage(near, far, options),
   }
 }
 

@@ -3,9 +3,10 @@
 import { existsSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import { connect, type ListenHybridOptions, listenHybrid, passDescriptor, type VsockSocket } from '@upcall/vsock'
+import { type ListenHybridOptions, passDescriptor } from '@upcall/vsock'
 import { describe, it } from 'vitest'
-import { endCases, type PassageKind, runEndCase, type Verdict } from './support/ends.js'
+import { endCases, type PassageKind, runEndCase } from './support/ends.js'
+import { hybridPassage } from './support/passage.js'
 
 // The build of this checkout, for descriptors alone: nothing here connects over AF_VSOCK.
 const addon = fileURLToPath(new URL('../packages/vsock/build/Release/upcall_vsock.node', import.meta.url))
@@ -20,35 +21,15 @@ function passed(name: string, options: Partial<ListenHybridOptions>): PassageKin
     closesAtOnce: true,
     breaks: true,
     async open({ near, far }) {
-      let guest: VsockSocket | undefined
-      let onAsked = () => {}
-      const asked = new Promise<void>((resolve) => {
-        onAsked = resolve
-      })
-      let judge: (verdict: Verdict) => void = () => {}
-      const verdict = new Promise<Verdict>((resolve) => {
-        judge = resolve
-      })
       const path = `${near}.vm`
-      const server = await listenHybrid({
-        path,
-        handshakeTimeoutMs: 30_000,
-        ...options,
-        async route(_port, { signal }) {
-          onAsked()
-          guest = await connect(`unix:${far}`, { signal, retry: { maxDelayMs: 20 } })
-          guest.once('close', () => judge(guest?.errored ? 'broken' : 'ok'))
-          return guest
-        },
-      })
-      server.on('refused', () => judge('refused'))
+      const { server, ...passage } = await hybridPassage(path, far, options)
       const dialer = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => void pass(path, socket))
       await new Promise<void>((resolve) => dialer.listen(near, resolve))
       const close = async () => {
         dialer.close()
         await server.close()
       }
-      return { asked, verdict, breakFar: () => guest?.destroy(new Error('the device broke')), close }
+      return { ...passage, close }
     },
   }
 }

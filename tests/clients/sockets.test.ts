@@ -2,7 +2,6 @@
 import net, { type Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { finished, pipeline } from 'node:stream/promises'
-import { setTimeout as delay } from 'node:timers/promises'
 import { createSocket } from '@upcall/vsock'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { withMuteVmm } from '../support/mute-vmm.js'
@@ -180,7 +179,7 @@ describe.each(allWays)('a socket over $name', (kind) => {
     const socket = way.connect({ allowHalfOpen: true })
     socket.resume()
     await new Promise((resolve) => socket.once('end', resolve))
-    await delay(20)
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate)
     expect([socket.destroyed, socket.writable]).toEqual([false, true])
     socket.end('later')
     await closed(socket)
