@@ -23,15 +23,18 @@ export class Node {
   readonly device: VsockDevice
   /** Something has called for a trip to the rings. Without that there is none. */
   due = false
-  /** Trips to the rings, and packets that came to the guest. */
+  /** Trips to the rings. */
   trips = 0
+  /** False: its VM is paused, or gone. */
   running = true
   rx!: SplitRing
   tx!: SplitRing
+  readonly switch: VsockSwitch
   readonly #room: number
 
   constructor(network: FakeNetwork, on: VsockSwitch, cid: number, { groups = ['default'], room = 1024, budget, ...limits }: NodeOptions) {
     this.cid = cid
+    this.switch = on
     this.#room = room
     const options = { ...OPTIONS, ...limits, guestCid: cid }
     const port = on.join({ ...options, cid, groups })
@@ -49,10 +52,24 @@ export class Node {
     return true
   }
 
+  /** Its timer: a trip follows, as the pump makes one. */
+  wake(now: number): void {
+    if (now < this.device.wakeAt) return
+    this.device.wake(now)
+    this.due = true
+  }
+
   /** The guest reboots: its driver begins again with empty rings, and knows nothing of what was. */
   reboot(now: number): void {
     this.device.abandon(now)
     this.#boot()
+  }
+
+  /** The device is closed: the guest is gone for good. */
+  leave(now: number): void {
+    this.running = false
+    this.switch.remove(this.cid)
+    this.device.abandon(now)
   }
 
   #boot(): void {
@@ -128,10 +145,24 @@ export class FakeNetwork {
     }
   }
 
+  /** Lets the rings come to rest, and every time that something has to end by pass. Nothing may be left then. */
+  end(): void {
+    for (let i = 0; i < 4; i++) {
+      this.rest()
+      this.advance(10_000)
+    }
+    this.rest()
+    for (const { cid, device, kernel, running } of this.nodes) {
+      if (!running) continue
+      const left = { held: device.port.held, connections: device.port.size, sockets: kernel.sockets.size, packets: kernel.waiting }
+      if (Object.values(left).some((count) => count !== 0)) throw new Error(`guest ${cid} leaves ${JSON.stringify(left)}: ${this.#describe()}`)
+    }
+  }
+
   /** Lets the time pass. */
   advance(ms: number): void {
     this.now += ms
-    for (const { device } of this.nodes) device.wake(this.now)
+    for (const node of this.nodes) node.wake(this.now)
   }
 
   #turn(programs: readonly { step(): boolean }[]): boolean {

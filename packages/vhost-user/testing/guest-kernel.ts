@@ -1,4 +1,4 @@
-import { emptyHeader, Op, type PacketHeader, TYPE_STREAM } from '../src/machine/packet.js'
+import { emptyHeader, Op, type PacketHeader, TYPE_SEQPACKET, TYPE_STREAM } from '../src/machine/packet.js'
 import type { GuestPacket } from './fake-guest.js'
 import type { GuestDriver } from './guest-driver.js'
 import { KernelSocket, type SocketKind, type SocketOptions } from './kernel-socket.js'
@@ -138,4 +138,4 @@ export class GuestKernel {
 }
 
 const keyOf = (port: number, peer: Address): string => `${port}-${peer.cid}:${peer.port}`
-const kindOf = (type: number): SocketKind | undefined => (type === TYPE_STREAM ? 'stream' : type === 2 ? 'seqpacket' : undefined)
+const kindOf = (type: number): SocketKind | undefined => (type === TYPE_STREAM ? 'stream' : type === TYPE_SEQPACKET ? 'seqpacket' : undefined)

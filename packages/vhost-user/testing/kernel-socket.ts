@@ -1,4 +1,14 @@
-import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM } from '../src/machine/packet.js'
+import {
+  Op,
+  type PacketHeader,
+  SEQ_EOM,
+  SEQ_EOR,
+  SHUTDOWN_BOTH,
+  SHUTDOWN_RECEIVE,
+  SHUTDOWN_SEND,
+  TYPE_SEQPACKET,
+  TYPE_STREAM,
+} from '../src/machine/packet.js'
 import type { GuestPacket } from './fake-guest.js'
 import { LARGEST_PACKET } from './guest-driver.js'
 import type { Address, GuestKernel } from './guest-kernel.js'
@@ -20,9 +30,6 @@ export interface Message {
   readonly endOfRecord: boolean
 }
 
-const TYPE_SEQPACKET = 2
-const SEQ_EOM = 1
-const SEQ_EOR = 2
 /** VSOCK_CLOSE_TIMEOUT. */
 const CLOSE_MS = 8_000
 /** A stream's reader tells of its credit when less than that is free. */
@@ -120,6 +127,11 @@ export class KernelSocket {
     this.#taken(bytes.length)
     this.#say(Op.CREDIT_UPDATE)
     return { bytes, endOfRecord: (packets.at(-1)!.flags & SEQ_EOR) !== 0 }
+  }
+
+  /** A whole message waits. */
+  get complete(): boolean {
+    return this.#messages > 0
   }
 
   /** Nothing will come after what `read` yields. */

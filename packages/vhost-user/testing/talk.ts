@@ -61,8 +61,9 @@ export class Program {
     if (this.closed || this.socket.state === 'connecting') return false
     this.#steps++
     const before = this.received
-    if (this.#steps > this.plan.sleeps && !(this.plan.ending === 'close' && this.#steps % 2 === 0)) this.#read()
-    return this.#write() || this.#end() || this.received !== before
+    const sleeps = this.#steps <= this.plan.sleeps
+    if (!sleeps) this.#read()
+    return this.#write() || this.#end() || this.received !== before || sleeps
   }
 
   #read(): void {
@@ -104,7 +105,7 @@ export class Program {
 
   #end(): boolean {
     const { socket, plan } = this
-    const through = this.#next === plan.writes.length || socket.refused
+    const through = (this.#next === plan.writes.length && socket.unsent === 0) || socket.refused
     if (plan.ending === 'abort' && this.#next >= plan.writes.length / 2) {
       socket.abort()
       return this.#close()
@@ -140,7 +141,7 @@ export function randomPlan(random: () => number, { kind, calm = false, most = 40
   return {
     seed: 1 + below(250),
     writes,
-    appetite: [1, 100, 4_000, 100_000][below(4)]!,
+    appetite: [37, 400, 4_000, 100_000][below(4)]!,
     sleeps: random() < 0.3 ? below(60) : 0,
     ending: endings[below(endings.length)]!,
   }
