@@ -32,6 +32,11 @@ export interface ConnectionPorts {
   readonly guestPort: number
 }
 
+export interface ConnectionEnds extends ConnectionPorts {
+  /** The CID that the guest has for the host. */
+  readonly hostCid: number
+}
+
 /** The credit of both sides of a connection. Counters are in bytes, 32 bits wide, and wrap. */
 export interface ConnectionSnapshot {
   readonly hostPort: number
@@ -61,6 +66,7 @@ export interface ConnectionSnapshot {
 
 /** What the owner of a connection does with it. */
 export interface Connection {
+  readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
   readonly state: ConnectionState
@@ -102,6 +108,7 @@ export interface Connection {
  * Its life is a table (life.ts). Bytes and credit, the hot path, are handled here.
  */
 export class VsockConnection implements Connection {
+  readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
   /** There is news for the owner. The muxer clears it. */
@@ -119,9 +126,10 @@ export class VsockConnection implements Connection {
   #shutdown = 0
 
   /** @param request the guest's REQUEST; undefined for a connection that the host begins. */
-  constructor(ports: ConnectionPorts, options: ConnectionOptions, now: number, request?: Readonly<PacketHeader>) {
-    this.hostPort = ports.hostPort
-    this.guestPort = ports.guestPort
+  constructor(ends: ConnectionEnds, options: ConnectionOptions, now: number, request?: Readonly<PacketHeader>) {
+    this.hostCid = ends.hostCid
+    this.hostPort = ends.hostPort
+    this.guestPort = ends.guestPort
     this.#options = options
     this.#life = { now, effects: [], lingerMs: options.lingerMs, sent: 0 }
     this.#input = new ReceiveBuffer(options.allocate)
