@@ -32,7 +32,12 @@ export class Node {
   readonly switch: VsockSwitch
   readonly #room: number
 
-  constructor(network: FakeNetwork, on: VsockSwitch, cid: number, { groups = ['default'], room = 1024, budget, ...limits }: NodeOptions) {
+  constructor(
+    network: FakeNetwork,
+    on: VsockSwitch,
+    cid: number,
+    { groups = ['default'], room = 1024, budget, ...limits }: NodeOptions,
+  ) {
     this.cid = cid
     this.switch = on
     this.#room = room
@@ -154,8 +159,14 @@ export class FakeNetwork {
     this.rest()
     for (const { cid, device, kernel, running } of this.nodes) {
       if (!running) continue
-      const left = { held: device.port.held, connections: device.port.size, sockets: kernel.sockets.size, packets: kernel.waiting }
-      if (Object.values(left).some((count) => count !== 0)) throw new Error(`guest ${cid} leaves ${JSON.stringify(left)}: ${this.#describe()}`)
+      const left = {
+        held: device.port.held,
+        connections: device.port.size,
+        sockets: kernel.sockets.size,
+        packets: kernel.waiting,
+      }
+      if (Object.values(left).some((count) => count !== 0))
+        throw new Error(`guest ${cid} leaves ${JSON.stringify(left)}: ${this.#describe()}`)
     }
   }
 

@@ -1,4 +1,10 @@
-import { emptyHeader, encodePacketHeader, decodePacketHeader, PACKET_HEADER_SIZE, type PacketHeader } from '../src/machine/packet.js'
+import {
+  decodePacketHeader,
+  emptyHeader,
+  encodePacketHeader,
+  PACKET_HEADER_SIZE,
+  type PacketHeader,
+} from '../src/machine/packet.js'
 import { type DriverRing, type FakeGuest, GUEST_BASE, type GuestPacket } from './fake-guest.js'
 
 const RX_AT = 0x2_0000

@@ -138,4 +138,5 @@ export class GuestKernel {
 }
 
 const keyOf = (port: number, peer: Address): string => `${port}-${peer.cid}:${peer.port}`
-const kindOf = (type: number): SocketKind | undefined => (type === TYPE_STREAM ? 'stream' : type === TYPE_SEQPACKET ? 'seqpacket' : undefined)
+const kindOf = (type: number): SocketKind | undefined =>
+  type === TYPE_STREAM ? 'stream' : type === TYPE_SEQPACKET ? 'seqpacket' : undefined

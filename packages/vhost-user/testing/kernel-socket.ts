@@ -68,7 +68,13 @@ export class KernelSocket {
   #closeWanted = false
   #resetAt = Number.POSITIVE_INFINITY
 
-  constructor(kernel: GuestKernel, port: number, peer: Address, kind: SocketKind, { bufferBytes = 64 * 1024, lie }: SocketOptions) {
+  constructor(
+    kernel: GuestKernel,
+    port: number,
+    peer: Address,
+    kind: SocketKind,
+    { bufferBytes = 64 * 1024, lie }: SocketOptions,
+  ) {
     this.#kernel = kernel
     this.port = port
     this.peer = peer
@@ -110,7 +116,7 @@ export class KernelSocket {
       first.bytes = first.bytes.subarray(part.length)
       if (first.bytes.length === 0) this.#waiting.shift()
     }
-    const bytes = Uint8Array.from(parts.flatMap((part) => [...part]))
+    const bytes = joined(parts)
     this.#taken(bytes.length)
     const free = this.bufferBytes - ((this.#forwarded - this.#told) >>> 0)
     if (this.#forwarded !== this.#told && (free < TELL_BELOW || this.#waiting.length === 0)) this.#say(Op.CREDIT_UPDATE)
@@ -123,7 +129,7 @@ export class KernelSocket {
     const end = this.#waiting.findIndex(({ flags }) => (flags & SEQ_EOM) !== 0)
     const packets = this.#waiting.splice(0, end + 1)
     this.#messages--
-    const bytes = Uint8Array.from(packets.flatMap((packet) => [...packet.bytes]))
+    const bytes = joined(packets.map(({ bytes }) => bytes))
     this.#taken(bytes.length)
     this.#say(Op.CREDIT_UPDATE)
     return { bytes, endOfRecord: (packets.at(-1)!.flags & SEQ_EOR) !== 0 }
@@ -273,7 +279,9 @@ export class KernelSocket {
     this.#waitingBytes += bytes.length
     this.mostWaiting = Math.max(this.mostWaiting, this.#waitingBytes)
     if (this.#waitingBytes > this.bufferBytes)
-      throw new Error(`guest ${this.#kernel.cid} port ${this.port}: ${this.#waitingBytes} bytes in a buffer of ${this.bufferBytes}`)
+      throw new Error(
+        `guest ${this.#kernel.cid} port ${this.port}: ${this.#waitingBytes} bytes in a buffer of ${this.bufferBytes}`,
+      )
     if ((this.end === undefined) === false) throw new Error(`guest ${this.#kernel.cid} port ${this.port}: bytes after the end`)
     this.#waiting.push({ bytes, flags })
     if ((flags & SEQ_EOM) !== 0) this.#messages++
@@ -319,4 +327,14 @@ export class KernelSocket {
     }
     this.#kernel.send(this.#lie(header), payload, reply)
   }
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const part of parts) {
+    all.set(part, at)
+    at += part.length
+  }
+  return all
 }

@@ -15,11 +15,9 @@ export interface TalkOptions {
 export class Talk {
   readonly caller: Program
   server: Program | undefined
-  readonly #plans: TalkOptions
 
   constructor(from: Node, to: Node, talk: TalkOptions) {
     const { port = 5000, kind = 'stream', options, serverOptions, callerPlan, serverPlan } = talk
-    this.#plans = talk
     const accept = (socket: KernelSocket) => {
       this.server = new Program(socket, serverPlan, callerPlan)
     }
@@ -39,13 +37,19 @@ export class Talk {
 
   /** Checks what each side has got by the way both have ended. */
   check(): void {
-    const { callerPlan, serverPlan } = this.#plans
-    const calm = callerPlan.ending === 'shutdown' && serverPlan.ending === 'shutdown'
-    if (!calm) return
-    if (!this.caller.complete || !this.server!.complete)
-      throw new Error(`not all has come: ${this.caller.received} and ${this.server!.received} bytes`)
-    if (this.caller.socket.end !== 'shutdown' || this.server!.socket.end !== 'shutdown')
-      throw new Error(`ended by ${this.caller.socket.end} and ${this.server!.socket.end}`)
+    const { caller } = this
+    const server = this.server!
+    for (const [from, to] of [
+      [caller, server],
+      [server, caller],
+    ] as const) {
+      if (from.plan.ending === 'abort' || to.plan.ending !== 'shutdown') continue
+      if (from.written !== to.received) throw new Error(`${to.received} bytes have come of ${from.written}`)
+      // A program that closes at once may refuse the other's bytes. A program that reads to the end takes them all.
+      if (from.plan.ending !== 'shutdown') continue
+      if (!to.complete || to.socket.end !== 'shutdown')
+        throw new Error(`${to.received} bytes have come, and then ${to.socket.end}`)
+    }
   }
 }
 

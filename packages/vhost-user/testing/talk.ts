@@ -2,7 +2,8 @@ import { SHUTDOWN_SEND } from '../src/machine/packet.js'
 import type { KernelSocket, SocketKind } from './kernel-socket.js'
 
 /** The byte at `offset` of the stream with that seed: a mix-up of order, of streams or of directions shows. */
-export const patternByte = (seed: number, offset: number): number => (seed * 31 + offset * 7 + (offset >> 8) * 13 + (offset >> 16)) & 0xff
+export const patternByte = (seed: number, offset: number): number =>
+  (seed * 31 + offset * 7 + (offset >> 8) * 13 + (offset >> 16)) & 0xff
 
 export function pattern(seed: number, offset: number, length: number): Uint8Array {
   const bytes = new Uint8Array(length)
@@ -96,7 +97,8 @@ export class Program {
     const { socket, plan } = this
     const length = plan.writes[this.#next]
     if (length === undefined || socket.refused || socket.unsent > 0) return false
-    if (socket.kind === 'seqpacket' && length > socket.largestMessage) throw new Error(`a message of ${length} bytes cannot be sent`)
+    if (socket.kind === 'seqpacket' && length > socket.largestMessage)
+      throw new Error(`a message of ${length} bytes cannot be sent`)
     socket.write(pattern(plan.seed, this.written, length), { endOfRecord: endsRecord(plan, this.#next) })
     this.#next++
     this.written += length
@@ -131,7 +133,10 @@ export const total = (plan: Plan): number => plan.writes.reduce((sum, length) =>
 const endsRecord = (plan: Plan, message: number): boolean => (plan.seed + message) % 3 === 0
 
 /** A plan that random numbers decide. */
-export function randomPlan(random: () => number, { kind, calm = false, most = 40_000 }: { kind: SocketKind; calm?: boolean; most?: number }): Plan {
+export function randomPlan(
+  random: () => number,
+  { kind, calm = false, most = 40_000 }: { kind: SocketKind; calm?: boolean; most?: number },
+): Plan {
   const below = (limit: number) => Math.floor(random() * limit)
   const sizes = kind === 'stream' ? [1, 20, 700, 5_000, 70_000] : [1, 3, 60, 1_500, 9_000]
   const writes: number[] = []

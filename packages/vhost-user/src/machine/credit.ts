@@ -99,9 +99,12 @@ export class GuestCredit {
 
   /** How many bytes the guest can still take. Nonsense from the guest makes it 0: that starves the guest alone. */
   get available(): number {
-    const { underWay } = this
-    if (underWay >= this.bufferBytes || this.#packets.size >= packetLimit(this.bufferBytes)) return 0
-    return this.bufferBytes - underWay
+    return this.#packets.size >= packetLimit(this.bufferBytes) ? 0 : this.availableBytes
+  }
+
+  /** The same, however many packets the guest has yet to take. */
+  get availableBytes(): number {
+    return Math.max(0, this.bufferBytes - this.underWay)
   }
 
   /** Bytes that were sent and that the guest has not taken yet, by its own word. */
