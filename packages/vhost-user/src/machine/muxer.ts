@@ -4,6 +4,7 @@ import {
   type ConnectionOptions,
   type ConnectionPorts,
   type ConnectionSnapshot,
+  type SocketType,
   VsockConnection,
 } from './connection.js'
 import { ConnectionTable } from './connection-table.js'
@@ -18,6 +19,7 @@ import {
   Op,
   PACKET_HEADER_SIZE,
   type PacketHeader,
+  TYPE_SEQPACKET,
   TYPE_STREAM,
 } from './packet.js'
 
@@ -44,6 +46,8 @@ interface OrphanReset extends ConnectionPorts {
   readonly type: number
 }
 
+const typeCode = (type: SocketType): number => (type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET)
+
 /**
  * All connections of one guest. Packets from the guest find their connection; connections with something to send take turns, one
  * packet each. Everything that the guest can make grow has a bound: the table, the buffers (by credit), the resets owed.
@@ -51,6 +55,8 @@ interface OrphanReset extends ConnectionPorts {
 export class VsockMuxer {
   readonly #options: MuxerOptions
   readonly #onTouch: () => void
+  /** The guest's driver has taken VIRTIO_VSOCK_F_SEQPACKET. Without it, SEQPACKET is a type that is not known here. */
+  seqpacket = false
   readonly #table = new ConnectionTable<Handle>()
   /** Those with a packet to send, and those with news for their owner. */
   readonly #ready = new Line<Handle>()
@@ -83,10 +89,10 @@ export class VsockMuxer {
     return this.#ready.size + this.#orphans.length
   }
 
-  /** Begins a connection to `guestPort`; undefined when the table is full. */
-  connect(guestPort: number, now: number): Connection | undefined {
+  /** Begins a connection to `guestPort`; undefined when the table is full. `seqpacket` is only for a guest that has taken the feature. */
+  connect(guestPort: number, now: number, type: SocketType = 'stream'): Connection | undefined {
     if (this.#table.size >= this.#options.maxConnections) return undefined
-    const connection = this.#add({ hostPort: this.#freeHostPort(), guestPort }, now)
+    const connection = this.#add({ hostPort: this.#freeHostPort(), guestPort, type }, now)
     this.#onTouch()
     return connection
   }
@@ -124,10 +130,11 @@ export class VsockMuxer {
 
   #dispatch(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
     const { sourcePort: guestPort, destinationPort: hostPort, type } = header
-    if (type !== TYPE_STREAM) {
+    if (type !== TYPE_STREAM && !(type === TYPE_SEQPACKET && this.seqpacket)) {
       this.#owe(header.op, { hostPort, guestPort, type })
       return
     }
+    // Both types have their ports in common.
     const known = this.#table.get(hostPort, guestPort)
     if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
       if (known?.machine.sendable) {
@@ -142,8 +149,9 @@ export class VsockMuxer {
         this.#owe(header.op, { hostPort, guestPort, type })
         return
       }
-      this.#add({ hostPort, guestPort }, now, header)
-    } else if (known === undefined) {
+      this.#add({ hostPort, guestPort, type: type === TYPE_STREAM ? 'stream' : 'seqpacket' }, now, header)
+    } else if (known === undefined || type !== typeCode(known.type)) {
+      // A packet of the other type does not belong to the connection that has the ports. Linux answers alike.
       this.#owe(header.op, { hostPort, guestPort, type })
     } else {
       known.machine.receive(header, chain, now)
@@ -172,7 +180,7 @@ export class VsockMuxer {
     }
     const handle = this.#ready.first!
     const header = this.#header
-    header.type = TYPE_STREAM
+    header.type = typeCode(handle.type)
     const length = handle.machine.next(header, chain.writable - PACKET_HEADER_SIZE, now)
     this.#writeHeader(chain)
     if (length > 0) handle.machine.copyOutput(chain, length)
@@ -229,7 +237,7 @@ export class VsockMuxer {
     if (op !== Op.RST) this.#orphans.push(reset)
   }
 
-  #add(ports: ConnectionPorts, now: number, request?: Readonly<PacketHeader>): Handle {
+  #add(ports: ConnectionPorts & { readonly type: SocketType }, now: number, request?: Readonly<PacketHeader>): Handle {
     const machine = new VsockConnection(ports, this.#options, now, request)
     const handle = new Handle(machine, () => {
       this.#follow(handle)

@@ -11,8 +11,9 @@ export const PACKET_HEADER_SIZE = 44
 /** VMADDR_CID_HOST. */
 export const HOST_CID = 2
 
-/** VIRTIO_VSOCK_TYPE_STREAM. */
+/** VIRTIO_VSOCK_TYPE_STREAM and VIRTIO_VSOCK_TYPE_SEQPACKET. */
 export const TYPE_STREAM = 1
+export const TYPE_SEQPACKET = 2
 
 export const Op = {
   INVALID: 0,
@@ -24,6 +25,10 @@ export const Op = {
   CREDIT_UPDATE: 6,
   CREDIT_REQUEST: 7,
 } as const
+
+/** Flags of RW between SEQPACKET sockets (VIRTIO_VSOCK_SEQ_EOM, _EOR): a message ends with this packet, or a record does. */
+export const SEQ_EOM = 1
+export const SEQ_EOR = 2
 
 /** Flags of SHUTDOWN: its sender receives no more, or sends no more. */
 export const SHUTDOWN_RECEIVE = 1
