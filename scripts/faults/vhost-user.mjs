@@ -174,7 +174,7 @@ export default [
   vhostUser(
     'a packet of the other type is taken for one of the connection',
     'machine/muxer.ts',
-    'known === undefined || type !== typeCode(known.type)',
+    'known === undefined || header.type !== typeCode(known.type)',
     'known === undefined',
   ),
   vhostUser('every piece of a message ends it', 'machine/message-queue.ts', 'if (length < this.run) return 0', ''),

@@ -25,6 +25,12 @@ export interface ConnectionPorts {
   readonly guestPort: number
 }
 
+export interface ConnectionEnds extends ConnectionPorts {
+  /** The CID that the guest has for the host. */
+  readonly hostCid: number
+  readonly type: SocketType
+}
+
 /** The credit of both sides of a connection. Counters are in bytes, 32 bits wide, and wrap. */
 export interface ConnectionSnapshot {
   readonly hostPort: number
@@ -55,6 +61,7 @@ export interface ConnectionSnapshot {
 
 /** What the owner of a connection does with it. */
 export interface Connection {
+  readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
   readonly type: SocketType

@@ -2,8 +2,8 @@ import { transition } from '@upcall/foundation/machine'
 import type { Chain } from './chain.js'
 import type {
   Connection,
+  ConnectionEnds,
   ConnectionOptions,
-  ConnectionPorts,
   ConnectionSnapshot,
   ConnectionState,
   SocketType,
@@ -32,6 +32,7 @@ export type * from './connection-view.js'
  * Its life is a table (life.ts). Bytes and credit, the hot path, are handled here.
  */
 export class VsockConnection implements Connection {
+  readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
   readonly type: SocketType
@@ -50,19 +51,15 @@ export class VsockConnection implements Connection {
   #shutdown = 0
 
   /** @param request the guest's REQUEST; undefined for a connection that the host begins. */
-  constructor(
-    { hostPort, guestPort, type = 'stream' }: ConnectionPorts & { readonly type?: SocketType },
-    options: ConnectionOptions,
-    now: number,
-    request?: Readonly<PacketHeader>,
-  ) {
-    this.hostPort = hostPort
-    this.guestPort = guestPort
-    this.type = type
+  constructor(ends: ConnectionEnds, options: ConnectionOptions, now: number, request?: Readonly<PacketHeader>) {
+    this.hostCid = ends.hostCid
+    this.hostPort = ends.hostPort
+    this.guestPort = ends.guestPort
+    this.type = ends.type
     this.#options = options
     this.#life = { now, effects: [], lingerMs: options.lingerMs, sent: 0 }
-    this.#input = type === 'stream' ? new ReceiveBuffer(options.allocate) : new MessageBuffer(options.allocate)
-    this.#output = type === 'stream' ? new OutputQueue() : new MessageQueue()
+    this.#input = ends.type === 'stream' ? new ReceiveBuffer(options.allocate) : new MessageBuffer(options.allocate)
+    this.#output = ends.type === 'stream' ? new OutputQueue() : new MessageQueue()
     this.#hostCredit = new HostCredit(options.bufferBytes)
     this.#guestCredit = new GuestCredit(request?.bufferAllocation ?? 0, request?.forwardCount ?? 0)
     const deadline = now + options.handshakeMs

@@ -1,5 +1,6 @@
-/** Device features (virtio 1.2, 5.10.3 and 6) that are implemented here, and nothing else. */
+/** VIRTIO_VSOCK_F_SEQPACKET (virtio 1.2, 5.10.3): sockets of messages. */
 export const F_SEQPACKET = 1n << 1n
+/** Device features (virtio 1.2, 6) that are implemented here, and nothing else. */
 export const F_INDIRECT_DESC = 1n << 28n
 export const F_EVENT_IDX = 1n << 29n
 export const F_VERSION_1 = 1n << 32n

@@ -5,6 +5,7 @@ import type { OutgoingMessage } from './message-queue.js'
 
 /** A connection as the muxer hands it out: the muxer hears of everything that its owner does. */
 export class Handle implements Connection {
+  readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
   readonly type: SocketType
@@ -14,6 +15,7 @@ export class Handle implements Connection {
 
   constructor(machine: VsockConnection, onTouch: () => void) {
     this.machine = machine
+    this.hostCid = machine.hostCid
     this.hostPort = machine.hostPort
     this.guestPort = machine.guestPort
     this.type = machine.type

@@ -11,8 +11,9 @@ export const PACKET_HEADER_SIZE = 44
 /** VMADDR_CID_HOST. */
 export const HOST_CID = 2
 
-/** VIRTIO_VSOCK_TYPE_STREAM and VIRTIO_VSOCK_TYPE_SEQPACKET. */
+/** VIRTIO_VSOCK_TYPE_STREAM. */
 export const TYPE_STREAM = 1
+/** VIRTIO_VSOCK_TYPE_SEQPACKET. */
 export const TYPE_SEQPACKET = 2
 
 export const Op = {
@@ -26,14 +27,14 @@ export const Op = {
   CREDIT_REQUEST: 7,
 } as const
 
-/** Flags of RW between SEQPACKET sockets (VIRTIO_VSOCK_SEQ_EOM, _EOR): a message ends with this packet, or a record does. */
-export const SEQ_EOM = 1
-export const SEQ_EOR = 2
-
 /** Flags of SHUTDOWN: its sender receives no more, or sends no more. */
 export const SHUTDOWN_RECEIVE = 1
 export const SHUTDOWN_SEND = 2
 export const SHUTDOWN_BOTH = SHUTDOWN_RECEIVE | SHUTDOWN_SEND
+
+/** Flags of RW in a SEQPACKET connection: the last packet of a message, and MSG_EOR, which Linux sets only together with it. */
+export const SEQ_EOM = 1
+export const SEQ_EOR = 2
 
 /** Numbers as on the wire, unsigned. A CID that does not fit 32 bits is given as `Infinity`: no endpoint has it. */
 export interface PacketHeader {
