@@ -34,8 +34,6 @@ export class SwitchEnd implements ConnectionPorts {
   /** What this guest told of its buffer. */
   readonly #credit: GuestCredit
   #largestBuffer: number
-  /** A message has begun, and its last part has yet to leave. */
-  #inMessage = false
   /** Flags of SHUTDOWN that the other guest has sent and this one has yet to get. */
   #shutdown = 0
   /** The other guest asks for this one's credit. */
@@ -160,7 +158,7 @@ export class SwitchEnd implements ConnectionPorts {
     header.length = 0
     switch (op) {
       case Op.RW:
-        this.#nextBytes(header, Math.min(room, this.#available))
+        this.#nextBytes(header, Math.min(room, this.#credit.available))
         break
       case Op.CREDIT_REQUEST:
         if (this.queue.length > 0) this.#credit.ask(now)
@@ -186,18 +184,11 @@ export class SwitchEnd implements ConnectionPorts {
   }
 
   #nextBytes(header: PacketHeader, room: number): void {
-    if (this.type === TYPE_SEQPACKET) {
-      Object.assign(header, this.queue.nextMessagePart(room))
-      this.#inMessage = (header.flags & SEQ_EOM) === 0
-    } else {
-      header.length = Math.min(room, this.queue.length)
-    }
-    this.#credit.send(header.length)
-  }
-
-  /** A guest takes a message when all of it is there: its parts would wait for each other for ever if there were too many packets. */
-  get #available(): number {
-    return this.#inMessage ? this.#credit.availableBytes : this.#credit.available
+    const isMessage = this.type === TYPE_SEQPACKET
+    if (isMessage) Object.assign(header, this.queue.nextMessagePart(room))
+    else header.length = Math.min(room, this.queue.length)
+    // A guest takes a message when all of it is there: its parts do not wait for each other, however many they are.
+    this.#credit.send(header.length, !isMessage || (header.flags & SEQ_EOM) !== 0)
   }
 
   #drop(): number {
@@ -218,7 +209,7 @@ export class SwitchEnd implements ConnectionPorts {
     if (this.queue.length === 0) return this.#creditAsked ? Op.CREDIT_REQUEST : this.#due.first(AFTER_BYTES)
     // "I receive no more" does not wait for the bytes that its sender has sent. "I send no more" does.
     if (this.#shutdown === SHUTDOWN_RECEIVE) return Op.SHUTDOWN
-    if (this.#available > 0) return this.#due.first(BYTES)
+    if (this.#credit.available > 0) return this.#due.first(BYTES)
     return this.#credit.asks ? Op.CREDIT_REQUEST : this.#due.first(CREDIT)
   }
 }
