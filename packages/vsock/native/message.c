@@ -134,7 +134,7 @@ static bool memory_of(napi_env env, napi_value value, struct iovec* part) {
   return false;
 }
 
-/* Whether the last argument is there: undefined is none. */
+/* Whether the last argument is there: undefined stands for no argument. */
 static bool given(napi_env env, napi_value value) {
   napi_valuetype type;
   return napi_typeof(env, value, &type) == napi_ok && type != napi_undefined;

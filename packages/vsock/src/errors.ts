@@ -150,7 +150,7 @@ export function connectError(remote: Address, cause: unknown): VsockError {
   }
 }
 
-/** The socket at the path is of another type than the one that connects. */
+/** The socket at the path is of another type than the connecting socket. */
 function wrongType(remote: Address): { what: string; next: string } {
   const messages = (remote as Partial<SeqpacketAddress>).type === 'seqpacket'
   return {

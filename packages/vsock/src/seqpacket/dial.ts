@@ -35,7 +35,7 @@ export async function dialSeqpacket(
   return socket
 }
 
-/** The attempt watched the descriptor; the socket begins anew. */
+/** The attempt watched the descriptor; the socket begins without a watch. */
 function adopt(init: SeqpacketInit & { readonly descriptor: Descriptor }): SeqpacketSocket {
   init.binding.unwatch(init.descriptor)
   return new SeqpacketSocket(init)

@@ -255,7 +255,7 @@ describe.skipIf(!addon)('a signal', () => {
 describe.skipIf(!addon)('descriptors', () => {
   it('are all closed, whatever ended the sockets', async () => {
     const server = await rig.listen()
-    server.on('connection', async (socket) => {
+    const echo = async (socket: SeqpacketSocket) => {
       try {
         for await (const data of socket) await socket.send(data)
       } catch {
@@ -263,7 +263,8 @@ describe.skipIf(!addon)('descriptors', () => {
         socket.destroy()
       }
       socket.end()
-    })
+    }
+    server.on('connection', (socket) => void echo(socket))
     const before = openDescriptors()
     for (let i = 0; i < 30; i++) {
       const socket = await rig.dial()
