@@ -1,43 +1,12 @@
 import { beforeEach, describe, expect, test } from 'vitest'
 import { FakeGuest, GUEST_BASE, MEMORY_SIZE, USER_BASE } from '../../testing/fake-guest.js'
+import { RecordingPlatform } from '../../testing/recording-platform.js'
 import { encodeFrontEndMessage } from '../front-end/message.js'
 import { Chain } from './chain.js'
 import { DEVICE_FEATURES, F_EVENT_IDX, F_PROTOCOL_FEATURES, F_VERSION_1, P_CONFIG, P_REPLY_ACK } from './features.js'
-import type { GuestMemory } from './memory.js'
+import type { Descriptor } from './memory-table.js'
 import { decodeMessageHeader, type FrontEndMessage, MESSAGE_HEADER_SIZE } from './message-format.js'
-import { BackendSession, type Descriptor, type Platform } from './session.js'
-
-/** Writes down what the session asks for. */
-class RecordingPlatform implements Platform {
-  readonly closed: Descriptor[] = []
-  readonly mapped: GuestMemory[] = []
-  readonly unmapped: GuestMemory[] = []
-  readonly kicks = new Map<number, Descriptor | undefined>()
-  readonly calls = new Map<number, Descriptor | undefined>()
-  next: () => GuestMemory = () => new FakeGuest().memory
-  mapMemory(): GuestMemory {
-    const memory = this.next()
-    this.mapped.push(memory)
-    return memory
-  }
-  unmapMemory(memory: GuestMemory): void {
-    this.unmapped.push(memory)
-  }
-  setKick(ring: number, descriptor: Descriptor | undefined): void {
-    this.kicks.set(ring, descriptor)
-  }
-  setCall(ring: number, descriptor: Descriptor | undefined): void {
-    this.calls.set(ring, descriptor)
-  }
-  setError(): void {}
-  readonly notified: number[] = []
-  notify(ring: number): void {
-    this.notified.push(ring)
-  }
-  closeDescriptor(descriptor: Descriptor): void {
-    this.closed.push(descriptor)
-  }
-}
+import { BackendSession } from './session.js'
 
 let guest: FakeGuest
 let platform: RecordingPlatform
@@ -47,7 +16,7 @@ const region = { guestAddress: GUEST_BASE, userAddress: USER_BASE, size: MEMORY_
 beforeEach(() => {
   guest = new FakeGuest()
   platform = new RecordingPlatform()
-  platform.next = () => guest.memory
+  platform.bytes = () => guest.memoryBytes
   session = new BackendSession(platform, Uint8Array.of(42, 0, 0, 0, 0, 0, 0, 0))
 })
 
@@ -89,11 +58,11 @@ function turnTx(): void {
 describe('negotiation', () => {
   test('offers what is implemented', () => {
     expect(u64(tell({ request: 'GET_FEATURES' }).reply)).toBe(0x1_7000_0000n)
-    expect(u64(tell({ request: 'GET_PROTOCOL_FEATURES' }).reply)).toBe(0x208n)
+    expect(u64(tell({ request: 'GET_PROTOCOL_FEATURES' }).reply)).toBe(0xa209n)
   })
 
   test.each(['SET_FEATURES', 'SET_PROTOCOL_FEATURES'] as const)('%s beyond the offer ends the conversation', (request) => {
-    expect(() => tell({ request, features: 1n << 15n })).toThrow(expect.objectContaining({ code: 'PROTOCOL' }))
+    expect(() => tell({ request, features: 1n << 17n })).toThrow(expect.objectContaining({ code: 'PROTOCOL' }))
   })
 
   test('the configuration space is the CID', () => {
@@ -102,7 +71,9 @@ describe('negotiation', () => {
   })
 
   test('the configuration space ends after 8 bytes, and is read-only', () => {
-    expect(() => tell({ request: 'GET_CONFIG', offset: 4, flags: 0, bytes: new Uint8Array(8) })).toThrow(/has 8/)
+    const { reply, refused } = tell({ request: 'GET_CONFIG', offset: 4, flags: 0, bytes: new Uint8Array(8) })
+    expect([...reply!.subarray(MESSAGE_HEADER_SIZE)]).toEqual([4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    expect(refused?.message).toMatch(/has 8/)
     expect(() => tell({ request: 'SET_CONFIG', offset: 0, flags: 0, bytes: new Uint8Array(8) })).toThrow(/read-only/)
   })
 
@@ -233,7 +204,7 @@ describe('rings', () => {
     expect(() => tell({ request: 'SET_VRING_KICK', ring: 0, descriptor: false })).toThrow(/polling/)
     expect(() => tell({ request: 'SET_VRING_NUM', ring: 3, value: 1 })).toThrow(/ring 3/)
     expect(tell({ request: 'SET_VRING_KICK', ring: 0, descriptor: true }, { descriptors: [{}] }).fault?.message).toMatch(
-      /before SET_MEM_TABLE/,
+      /the memory table is empty/,
     )
   })
 })
@@ -245,12 +216,12 @@ describe('a new memory table under running rings', () => {
     const old = guest
     const moved = new FakeGuest()
     moved.memoryBytes.set(old.memoryBytes)
-    platform.next = () => {
+    platform.bytes = () => {
       expect(platform.unmapped).toEqual([])
-      return moved.memory
+      return moved.memoryBytes
     }
     tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] })
-    expect(platform.unmapped).toEqual([old.memory])
+    expect(platform.unmapped).toEqual([platform.mapped[0]])
     expect(session.tx!.base).toBe(1)
     // Nothing more is written into the old memory.
     old.memoryBytes.fill(0xee)
@@ -273,10 +244,8 @@ describe('a new memory table under running rings', () => {
 
   test('a table without the rings is a fault', () => {
     start()
-    platform.next = () => new FakeGuest().memory
-    const elsewhere = { ...region, userAddress: 0x1000, windows: [new Uint8Array(MEMORY_SIZE)] }
-    platform.next = () => new (guest.memory.constructor as typeof GuestMemory)([elsewhere])
-    expect(tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] }).fault?.code).toBe('RING_ADDRESS')
+    const regions = [{ ...region, userAddress: 0x1000 }]
+    expect(tell({ request: 'SET_MEM_TABLE', regions }, { descriptors: [{}] }).fault?.code).toBe('RING_ADDRESS')
     expect(session.running).toBe(false)
   })
 
@@ -299,7 +268,7 @@ describe('descriptors', () => {
   test('close gives back memory and kicks', () => {
     start()
     session.close()
-    expect(platform.unmapped).toEqual([guest.memory])
+    expect(platform.unmapped).toEqual(platform.mapped)
     expect([...platform.kicks.values()]).toEqual([undefined, undefined, undefined])
     expect(session.running).toBe(false)
   })
