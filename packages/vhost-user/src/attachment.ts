@@ -137,6 +137,7 @@ export class Attachment {
 
   #apply({ reply, fault, reset, refused }: SessionResult): Uint8Array | undefined {
     if (refused !== undefined) this.#handlers.onRefused(refused)
+    this.#followMemory()
     if (reset === true) {
       this.fault = undefined
       this.#handlers.onReset(this.resetConnections())
@@ -145,7 +146,6 @@ export class Attachment {
     if (fault === undefined && this.#session.running) this.fault = undefined
     if (fault !== undefined) this.#stop(fault)
     else this.#pump.trip()
-    this.#followMemory()
     this.#handlers.onChange()
     return reply
   }

@@ -100,7 +100,7 @@ export class FakeFrontEnd {
     await this.sync()
   }
 
-  /** The guest begins anew, with nothing in its memory. */
+  /** The guest begins again, with nothing in its memory. */
   reboot(): void {
     this.memory.bytes.fill(0)
     this.guest = new FakeGuest({ memory: this.memory.bytes })

@@ -100,6 +100,6 @@ export class SessionScene {
   }
 }
 
-/** What a reply says, past its header. */
+/** What a reply says after its header. */
 export const u64 = (reply: Uint8Array | undefined): bigint => Buffer.from(reply!).readBigUInt64LE(MESSAGE_HEADER_SIZE)
 export const base = (reply: Uint8Array | undefined): number => Buffer.from(reply!).readUInt32LE(MESSAGE_HEADER_SIZE + 4)

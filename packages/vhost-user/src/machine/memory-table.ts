@@ -100,7 +100,7 @@ export class MemoryTable {
     for (const region of regions.values()) this.#mapper.unmapRegion(region)
   }
 
-  /** How the region is going to be mapped. Throws for one that cannot be, before anything is done. */
+  /** How the region is going to be mapped. Throws if it cannot be, before anything is done. */
   #plan(described: DescribedRegion): Plan {
     const ordinary = isXenRegion(described) ? asOrdinary(described) : described
     if (ordinary !== undefined) {

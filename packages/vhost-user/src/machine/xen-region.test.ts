@@ -118,7 +118,7 @@ describe('XEN_MMAP', () => {
     expect(() => new SessionScene().negotiate(P_XEN_MMAP)).toThrow(/beyond the offer/)
   })
 
-  test('not negotiated, regions are 32 bytes long, whoever could map more', () => {
+  test('if it is not negotiated, regions are 32 bytes long', () => {
     const scene = new SessionScene(new XenPlatform())
     scene.start()
     expect(scene.turnTx()).toBe(true)
