@@ -1,4 +1,5 @@
 import { checkNames, integer, wrongType, wrongValue } from '@upcall/foundation/check'
+import { MAX_CID } from './check-options.js'
 import type { Direction, Limits, Policy, PortRange, Rule, RulePeer } from './machine/policy.js'
 import type { Rate } from './machine/token-bucket.js'
 
@@ -30,7 +31,7 @@ export interface DirectionPolicy {
   readonly connectionRate?: PolicyRate | undefined
   /**
    * Bytes of packets, each with its header of 44 bytes, of all connections. They wait and are not refused, and so does everything
-   * behind them: credit, ends and resets.
+   * after them: credit, ends and resets.
    */
   readonly byteRate?: PolicyRate | undefined
 }
@@ -43,10 +44,9 @@ export interface VsockPolicy {
   readonly toGuest?: DirectionPolicy | undefined
 }
 
-const MAX_CID = 0xffff_fffe
 const MAX_PORT = 0xffff_ffff
 const MAX_CONNECTIONS = 1023
-/** Less would hold a packet of 64 KiB, and all behind it, for minutes. */
+/** Less would hold a packet of 64 KiB, and all after it, for minutes. */
 const LEAST_BYTES = 1024
 const MOST = 2 ** 40
 

@@ -1,5 +1,6 @@
 import type { Connection, ConnectionState, VsockConnection } from './connection.js'
 import type { ConnectionOutcome } from './life.js'
+import type { Direction } from './policy.js'
 
 /** A connection as the muxer hands it out: the muxer hears of everything that its owner does. */
 export class Handle implements Connection {
@@ -8,10 +9,13 @@ export class Handle implements Connection {
   readonly guestPort: number
   /** For the muxer alone, which follows up on what it does. */
   readonly machine: VsockConnection
+  /** Who began it. */
+  readonly direction: Direction
   readonly #onTouch: () => void
 
-  constructor(machine: VsockConnection, onTouch: () => void) {
+  constructor(machine: VsockConnection, direction: Direction, onTouch: () => void) {
     this.machine = machine
+    this.direction = direction
     this.hostCid = machine.hostCid
     this.hostPort = machine.hostPort
     this.guestPort = machine.guestPort

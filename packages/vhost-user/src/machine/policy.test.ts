@@ -171,7 +171,7 @@ describe('another policy', () => {
     expect(gate.wakeAt).toBe(Number.POSITIVE_INFINITY)
   })
 
-  test('a rate that stays does not begin anew', () => {
+  test('a rate that stays keeps what is left of it', () => {
     const limits = { connectionRate: { perSecond: 1, burst: 1 } }
     const gate = gateOf({ fromGuest: limits })
     expect(attempt(gate, 'fromGuest')).toBe('open')

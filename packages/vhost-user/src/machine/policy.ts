@@ -1,7 +1,7 @@
 import { type Rate, TokenBucket } from './token-bucket.js'
 
 /**
- * Whom a rule is about: every peer, the host, every guest of a group, or the owner of one CID (a sibling's, or one that means the host).
+ * Whom a rule is about: every peer, the host, every guest of a group, or the owner of one CID (a sibling's, or a CID that means the host).
  */
 export type RulePeer = 'any' | 'host' | number | { readonly group: string }
 
@@ -22,7 +22,7 @@ export interface Limits {
   readonly maxConnections: number | undefined
   /** New connections. */
   readonly connectionRate: Rate | undefined
-  /** Bytes of packets, headers included, whoever began their connection. */
+  /** Bytes of packets, headers included, of the connections of both directions. */
   readonly byteRate: Rate | undefined
 }
 
@@ -35,7 +35,7 @@ export type Policy = Readonly<Record<Direction, Limits>>
 /** The other end of a connection that is asked for. */
 export interface Peer {
   readonly isHost: boolean
-  /** The sibling's CID, or the one that the guest has dialled to reach the host. */
+  /** The sibling's CID, or the CID that the guest has dialled to reach the host. */
   readonly cid: number
   /** The sibling's groups; none for the host. */
   readonly groups: ReadonlySet<string>
@@ -136,7 +136,7 @@ class Way {
     this.#limits = limits
     this.#begun = changed(this.#begun, limits.connectionRate, now)
     this.#bytes = changed(this.#bytes, limits.byteRate, now)
-    // Whoever waits may go on at once, or has another time to wait for.
+    // What waits may go on at once, or has another time to wait for.
     this.wakeAt = this.wakeAt === Number.POSITIVE_INFINITY ? this.wakeAt : Math.max(now, this.opensAt)
   }
 
@@ -167,7 +167,7 @@ class Way {
   }
 }
 
-/** The bucket for a rate: the one that there is, as far as there is one. */
+/** The bucket for a rate: what there is stays. */
 function changed(bucket: TokenBucket | undefined, rate: Rate | undefined, now: number): TokenBucket | undefined {
   if (rate === undefined) return undefined
   if (bucket === undefined) return new TokenBucket(rate, now)

@@ -56,7 +56,7 @@ describe('a bucket', () => {
         let now = 5
         let moved = 0
         for (const bytes of packets) {
-          // Time jumps to where the bucket opens, and never stands still for one that is closed.
+          // Time jumps to where the bucket opens, and never stands still for a closed bucket.
           expect(Number.isFinite(Math.max(now, bucket.opensAt))).toBe(true)
           now = Math.max(now, bucket.opensAt)
           const due = burst + ((now - 5) * perSecond) / 1000

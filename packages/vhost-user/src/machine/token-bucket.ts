@@ -37,7 +37,7 @@ export class TokenBucket {
     this.#judge(now)
   }
 
-  /** From when on something of unknown size may be taken; in the past if it may be now. */
+  /** From when on something of unknown size may be taken: now, if that time is over. */
   get opensAt(): number {
     return this.#opensAt
   }

@@ -93,5 +93,5 @@ export function keyNamed(written: string): KeyName | undefined {
   return Object.hasOwn(KEYS, name) ? (name as KeyName) : undefined
 }
 
-/** The keys for the next step of somebody who wrote another one. */
+/** The keys for the next step after a key that does not exist. */
 export const KEY_LIST = `The keys are ${KEY_NAMES.join(', ')}.`

@@ -53,7 +53,7 @@ class FakeNetwork extends EventEmitter {
   readonly devices: FakeDevice[] = []
 
   async add(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
-    if (options.socketPath.endsWith('busy')) throw Object.assign(new Error('somebody listens'), { code: 'EADDRINUSE' })
+    if (options.socketPath.endsWith('busy')) throw Object.assign(new Error('in use'), { code: 'EADDRINUSE' })
     const device = new FakeDevice(options)
     this.devices.push(device)
     return device as unknown as VhostUserVsock
@@ -203,7 +203,7 @@ test('a device with forward-cid: every connection of the guest goes to that CID,
 
 describe('what cannot be opened', () => {
   test.each([
-    ['the socket', [`socket=/busy,uds-path=/u`], /socket cannot be used: somebody listens/],
+    ['the socket', [`socket=/busy,uds-path=/u`], /socket cannot be used: in use/],
     ['the port', [`socket=/s,forward-cid=1,forward-listen=12+13`], /forward-listen cannot be used: taken/],
     [
       'the path',

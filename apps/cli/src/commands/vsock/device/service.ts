@@ -46,7 +46,7 @@ async function aborted(signal: AbortSignal): Promise<void> {
   if (!signal.aborted) await once(signal, 'abort')
 }
 
-/** A guest was refused by its own policy or another's, or there is nobody with that CID. */
+/** A connection was refused by the policy of one of the two, or there is no guest with that CID. */
 function logRefusal(journal: Journal, { from, to, type, reason }: Refusal): void {
   const text = `from CID ${from.cid} port ${from.port} to CID ${to.cid} port ${to.port} refused: ${reason}`
   // A guest that floods others fills its own lines, not theirs.

@@ -23,7 +23,7 @@ export interface DeviceSettings {
   readonly policy: VsockPolicy
 }
 
-/** What somebody wrote about one device, and how to tell them that it is wrong. */
+/** What is written about one device, and how to say that it is wrong. */
 export interface Given {
   readonly texts: ReadonlyMap<KeyName, string>
   /** A key as it is written here. */
@@ -32,7 +32,7 @@ export interface Given {
   error(key: KeyName | undefined, what: string, next?: string): UsageError
 }
 
-/** @throws UsageError for a value that means nothing, for keys that do not go together, and for one that is missing. */
+/** @throws UsageError for a value that means nothing, for keys that do not go together, and for a key that is missing. */
 export function settingsOf(given: Given): DeviceSettings {
   const read = <K extends KeyName>(key: K): KeyValue<K> | undefined => {
     const text = given.texts.get(key)
