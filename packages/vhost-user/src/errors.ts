@@ -1,4 +1,4 @@
-import { brandOf, type ErrorFields, FieldError } from '@upcall/foundation/error'
+import { brandOf, type ErrorFields, FieldError, textOf } from '@upcall/foundation/error'
 import type { ConnectionOutcome } from './machine/life.js'
 import type { PolicyRefusal } from './machine/policy.js'
 
@@ -9,7 +9,7 @@ import type { PolicyRefusal } from './machine/policy.js'
  * - `ETIMEDOUT`: the guest did not answer
  * - `ECONNRESET`: the guest reset it, was reset itself, or is gone
  * - `EPIPE`: written to a guest that takes no more: it has closed, or shut its receiving half
- * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection
+ * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection; with `warning`: a VMM was refused a request
  * - `ENETDOWN`: no guest with a running driver is attached
  * - `EAGAIN`: the connection table is full, or the guest's policy does not allow more connections now; with `warning`: a VMM cannot be let in for now
  * - `EACCES`: the guest's policy does not allow this connection
@@ -111,4 +111,15 @@ export const tableFullError = (subject: string, max: number): VsockDeviceError =
     what: `all ${max} connections are in use`,
     next: 'Close some, or raise maxConnections.',
     retryable: true,
+  })
+
+/** @param cause why the device did not do what the VMM asked for. */
+export const refusedError = (subject: string, cause: FieldError): VsockDeviceError =>
+  new VsockDeviceError({
+    code: 'EPROTO',
+    op: 'vhost-user',
+    subject,
+    what: `the VMM was refused a request: ${textOf(cause)}`,
+    next: 'Check what the VMM made of it: it has been told.',
+    cause,
   })
