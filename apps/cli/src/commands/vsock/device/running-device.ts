@@ -101,7 +101,10 @@ export class RunningDevice {
   #listenTo(device: VhostUserVsock): void {
     const { guestCid: cid } = device
     const say = (event: string, value: object, text: string) => this.#journal.saySparingly(event, cid, value, text)
-    device.on('state', ({ state, previous }) => say('state', { state, previous }, `${state}, was ${previous}`))
+    // The end of the device has a line of its own.
+    device.on('state', ({ state, previous }) => {
+      if (state !== 'closed') say('state', { state, previous }, `${state}, was ${previous}`)
+    })
     device.on('stopped', ({ reason, error }) => {
       const fault = error && { error: { code: error.code, what: error.what } }
       say('stopped', { reason, ...fault }, `stopped: ${error === undefined ? reason : `${reason}: ${error.what}`}`)
