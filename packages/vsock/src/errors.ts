@@ -2,10 +2,12 @@ import { brandOf, type ErrorFields, errnoOf, FieldError } from '@upcall/foundati
 import { isLongPathError, type LongPathError } from '@upcall/foundation/long-path'
 import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress, type SeqpacketAddress } from './address.js'
+import type { GuestBoot } from './notify/boot.js'
 
 /**
  * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`, `notify` is
- * `notifySystemd()`, `forward` a connection of a forwarder that was given up; `send`, `receive` and `close` are of message sockets.
+ * `notifySystemd()`, `forward` a connection of a forwarder that was given up, `ready` the wait for a guest's READY=1; `send`, `receive` and
+ * `close` are of message sockets.
  */
 export type VsockOperation =
   | 'connect'
@@ -16,6 +18,7 @@ export type VsockOperation =
   | 'notify'
   | 'relay'
   | 'forward'
+  | 'ready'
   | 'send'
   | 'receive'
   | 'close'
@@ -32,6 +35,7 @@ export type VsockOperation =
  * - `ERR_SERVER_ALREADY_LISTEN`: the server given to `bindServer` has an address already
  * - `ENOTSUP`: this transport is not available here
  * - `ABORTED`: the caller's signal has aborted; its reason is the `cause`
+ * - `GUEST_FAILED`, `GUEST_STOPPED`: the guest says that its boot failed, that it goes down
  *
  * Every other code is the kernel's own errno, `EACCES` for instance.
  */
@@ -45,6 +49,8 @@ export type VsockErrorCode =
   | 'ERR_SERVER_ALREADY_LISTEN'
   | 'ENOTSUP'
   | 'ABORTED'
+  | 'GUEST_FAILED'
+  | 'GUEST_STOPPED'
   | (string & {})
 
 export interface VsockErrorInit extends Omit<ErrorFields<VsockErrorCode>, 'op' | 'subject'> {
@@ -56,6 +62,7 @@ export interface VsockErrorInit extends Omit<ErrorFields<VsockErrorCode>, 'op' |
   readonly remote?: Address | undefined
   readonly attempts?: number | undefined
   readonly elapsedMs?: number | undefined
+  readonly heard?: GuestBoot | undefined
 }
 
 const brand = brandOf('vsock.VsockError')
@@ -71,6 +78,8 @@ export class VsockError extends FieldError<VsockErrorCode> {
   readonly attempts: number | undefined
   /** How long a `connect` with `retry` tried before it gave up, in milliseconds. */
   readonly elapsedMs: number | undefined
+  /** What the guest had told of its boot, of an error with op `ready`. */
+  readonly heard: GuestBoot | undefined
 
   constructor(init: VsockErrorInit) {
     const address = init.remote ?? init.local
@@ -79,6 +88,7 @@ export class VsockError extends FieldError<VsockErrorCode> {
     this.remote = init.remote
     this.attempts = init.attempts
     this.elapsedMs = init.elapsedMs
+    this.heard = init.heard
     brand.mark(this)
   }
 }

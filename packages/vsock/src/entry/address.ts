@@ -21,3 +21,4 @@ export {
   type UnixAddress,
   type VsockAddress,
 } from '../address.js'
+export { serviceGuid, servicePort } from '../service-guid.js'
