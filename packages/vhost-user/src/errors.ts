@@ -11,7 +11,7 @@ import type { ConnectionOutcome } from './machine/life.js'
  * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection
  * - `ENETDOWN`: no guest with a running driver is attached
  * - `EAGAIN`: the connection table is full; with `warning`: a VMM cannot be let in for now
- * - `EADDRINUSE`: another process listens on the device's socket path
+ * - `EADDRINUSE`: another process listens on the device's socket path, or another device of the network has the CID
  * - `ABORTED`: the caller's signal, whose reason is the `cause`; the caller's `destroy()` before a write was done; or the device was closed
  */
 export type VsockDeviceErrorCode =
