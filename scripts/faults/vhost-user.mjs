@@ -86,14 +86,14 @@ export default [
   vhostUser(
     'resetConnections() resets nothing',
     'connections.ts',
-    '    muxer.abandon()\n    this.deliverNews()\n    return size',
-    '    return size',
+    '    const count = device.abandon(clock.now())\n    this.deliverNews()',
+    '    const count = device.size',
   ),
   vhostUser(
     'resetConnections() is told to no stream',
     'connections.ts',
-    '    this.deliverNews()\n    return size',
-    '    return size',
+    '    this.deliverNews()\n    return count',
+    '    return count',
   ),
   vhostUser(
     'what a ring holds when it starts waits for a kick',
