@@ -4,6 +4,7 @@ import { NEVER } from '../credit.js'
 import { OrphanResets } from '../orphan-resets.js'
 import { LARGEST_PACKET, Op, type PacketHeader, SHUTDOWN_RECEIVE, TYPE_SEQPACKET, TYPE_STREAM } from '../packet.js'
 import type { PacketIo } from '../packet-io.js'
+import type { Direction, PolicyGate } from '../policy.js'
 import type { Allocate } from '../receive-buffer.js'
 import { Allowance } from './allowance.js'
 import { SwitchEnd } from './end.js'
@@ -20,6 +21,8 @@ export interface PortOptions {
   /** How long the last bytes of a connection may wait for a guest that takes nothing. */
   readonly lingerMs: number
   readonly allocate: Allocate
+  /** Told of each connection that begins and of each that is gone. Whether it may begin is for the switch's `admit`. */
+  readonly policy?: PolicyGate | undefined
 }
 
 /** Below that, a buffer of its own costs no more than a piece of a larger one. */
@@ -131,8 +134,8 @@ export class SwitchPort {
       ends: { caller, callee },
     }
     this.#begun++
-    this.#enter(caller, passage)
-    to.#enter(callee, passage)
+    this.#enter(caller, passage, now)
+    to.#enter(callee, passage, now)
     callee.say(Op.REQUEST)
     this.#follow(caller)
     to.#follow(callee)
@@ -146,8 +149,9 @@ export class SwitchPort {
     return isItself || to.#ends.get(cid, guestPort, peerCid, hostPort) !== undefined ? 'busy' : undefined
   }
 
-  #enter(end: SwitchEnd, passage: Passage): void {
+  #enter(end: SwitchEnd, passage: Passage, now: number): void {
     this.#ends.add(end)
+    this.#options.policy?.begin(directionOf(end), now)
     this.#passages.set(end, passage)
     if (passage.state.kind === 'requested') this.#wakeBefore(passage.state.until)
   }
@@ -275,13 +279,14 @@ export class SwitchPort {
     if (end.sendable) this.#ready.join(end)
     else {
       this.#ready.leave(end)
-      if (this.#passages.get(end)?.state.kind === 'closed' && end.queue.length === 0) this.#remove(end)
+      if (this.#passages.get(end)?.state.kind === 'closed' && end.queue.length === 0) this.#forget(end)
     }
     this.#wakeBefore(end.wakeAt)
   }
 
-  #remove(end: SwitchEnd): void {
+  #forget(end: SwitchEnd): void {
     if (!this.#ends.delete(end)) return
+    this.#options.policy?.end(directionOf(end))
     const passage = this.#passages.get(end)!
     passage.present--
     if (passage.present === 0) passage.ends.caller.port.#begun--
@@ -291,6 +296,9 @@ export class SwitchPort {
     if (at < this.#wakeAt) this.#wakeAt = at
   }
 }
+
+/** Who began the connection, as its guest sees it. */
+const directionOf = ({ side }: SwitchEnd): Direction => (side === 'caller' ? 'fromGuest' : 'toGuest')
 
 type Called = SwitchEnd | { cid: number; guestPort: number; peerCid: number; hostPort: number }
 
