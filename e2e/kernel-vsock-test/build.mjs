@@ -3,18 +3,13 @@ import { execFile } from 'node:child_process'
 import { cpSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { built, missingPeerTools, runTool } from '../peers/tools.mjs'
+import { built, runTool } from '../peers/tools.mjs'
 
 const run = promisify(execFile)
 const PACKAGE = 'linux-source-6.12'
 const SOURCES = ['tools/testing/vsock', 'tools/include']
 const PROGRAMS = ['vsock_test', 'vsock_perf']
 const UNPACK_MS = 300_000
-
-/** Why the programs cannot be built here, and how to get what is missing; undefined if they can. */
-export function missingForVsockTest() {
-  return missingPeerTools('cc', 'make')
-}
 
 /** The paths of the programs, static, built if Debian's package has changed; and the names of the tests, by id. */
 export async function vsockTools() {

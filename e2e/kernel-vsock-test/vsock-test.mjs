@@ -1,7 +1,8 @@
 // Both ends of the kernel's vsock_test: in two guests, or in one.
 
-/** The whole program: it waits 10 s at most for each step. */
 const RUN_MS = 240_000
+/** Most of its waits end after 10 s; some have no limit. Both ends are ended when neither says anything for so long. */
+const SILENCE_MS = 30_000
 
 /**
  * Runs the tests between two ends and resolves with an outcome for each id: `{ passed, ms, output }`, or `{ skipped: why }`.
@@ -33,11 +34,20 @@ export async function runVsockTest({ server, client, count, skip }) {
 async function runOnce({ server, client, skip }) {
   const ends = [new End('server', server), new End('client', client)]
   const [first, second] = ends
-  first.join(second)
-  second.join(first)
+  let silence
+  const onWord = () => {
+    clearTimeout(silence)
+    silence = setTimeout(() => {
+      for (const end of ends) end.stop()
+    }, SILENCE_MS)
+  }
+  onWord()
+  first.join(second, onWord)
+  second.join(first, onWord)
   try {
     await Promise.all([first.run(client.cid, skip), second.run(server.cid, skip)])
   } finally {
+    clearTimeout(silence)
     for (const end of ends) end.leave()
   }
   return ends
@@ -59,8 +69,11 @@ class End {
   }
 
   /** Each word of this end goes to the other. */
-  join(other) {
-    this.#on('control', ({ text }) => other.#tell('control', { text }))
+  join(other, onWord) {
+    this.#on('control', ({ text }) => {
+      onWord()
+      other.#tell('control', { text })
+    })
     this.#on('control ended', () => other.#tell('controlEnded'))
   }
 
@@ -70,6 +83,10 @@ class End {
     const { status } = await this.#vm.run('vsockTest', how, { timeoutMs: RUN_MS + 30_000 })
     this.#status = status
     this.#endedAt = performance.now()
+  }
+
+  stop() {
+    this.#tell('stop')
   }
 
   leave() {
@@ -102,7 +119,11 @@ class End {
   /** When the text from there on was printed. */
   #timeOf(index) {
     let end = 0
-    return this.#printed.find(({ text }) => (end += text.length) > index)?.at ?? this.#endedAt
+    for (const { text, at } of this.#printed) {
+      end += text.length
+      if (end > index) return at
+    }
+    return this.#endedAt
   }
 
   #on(name, accept) {

@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, connect as netConnect } from 'node:net'
+import { PassThrough } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { obey, tell } from './commands.mjs'
 
@@ -11,47 +12,53 @@ const LOOPBACK = '127.0.0.1'
 const PORTS = { server: 1234, client: 1235 }
 const OPEN_MS = 20_000
 
-/** The TCP connection of each end that runs, by mode. */
-const controls = new Map()
+/** What each end is to read from its TCP connection, and the end itself, by mode. */
+const inboxes = new Map()
+const children = new Map()
 
 obey({
-  /** Runs one end of vsock_test. What it prints comes as events. Resolves with how it ended. */
+  /** Runs one end of vsock_test. What it prints comes as events. Resolves with how it ended, when nothing more comes of it. */
   async vsockTest({ mode, args, timeoutMs }) {
     const over = new AbortController()
     const port = PORTS[mode]
+    // The other end may speak before this one is there.
+    const inbox = new PassThrough()
+    inboxes.set(mode, inbox)
     const open = mode === 'client' ? await accepting(port, over.signal) : () => dial(port, over.signal)
-    const child = start(['./vsock_test', `--mode=${mode}`, `--control-host=${LOOPBACK}`, `--control-port=${port}`, ...args], timeoutMs)
+    const control = [`--control-host=${LOOPBACK}`, `--control-port=${port}`]
+    const child = start(['./vsock_test', `--mode=${mode}`, ...control, ...args], timeoutMs)
+    children.set(mode, child)
     child.stdout.on('data', (text) => tell({ event: 'output', mode, text }))
-    const ended = once(child, 'close')
-    const joined = open().then((socket) => join(mode, socket))
-    const failed = joined.then(
-      () => new Promise(() => {}),
-      (error) => error,
+    const closed = open().then(
+      (socket) => join(mode, socket, inbox),
+      () => child.kill('SIGKILL'),
     )
-    try {
-      const [status, signal] = await Promise.race([ended, failed.then((error) => Promise.reject(error))])
-      return { status: status ?? signal }
-    } finally {
-      over.abort()
-      child.kill('SIGKILL')
-      controls.get(mode)?.destroy()
-      controls.delete(mode)
-    }
+    const [status, signal] = await once(child, 'close')
+    over.abort()
+    inbox.end()
+    await closed
+    return { status: status ?? signal }
   },
   /** What the other end wrote to its control connection. */
   control({ mode, text }) {
-    controls.get(mode)?.write(text)
+    inboxes.get(mode).write(text)
   },
   /** The other end has ended: so does this one, at its next word. */
   controlEnded({ mode }) {
-    controls.get(mode)?.end()
+    inboxes.get(mode).end()
   },
+  stop: ({ mode }) => void children.get(mode).kill('SIGKILL'),
+  /** Runs one end of vsock_perf and resolves with what it printed. A sender dials until the receiver listens. */
   async vsockPerf({ args, timeoutMs }) {
-    const child = start(['./vsock_perf', ...args], timeoutMs)
-    let output = ''
-    child.stdout.on('data', (text) => (output += text))
-    const [status, signal] = await once(child, 'close')
-    return { status: status ?? signal, output }
+    for (const deadline = performance.now() + OPEN_MS; ; await delay(50)) {
+      const child = start(['./vsock_perf', ...args], timeoutMs)
+      let output = ''
+      child.stdout.on('data', (text) => (output += text))
+      const [status, signal] = await once(child, 'close')
+      if (status === 0) return { output }
+      if (!/^connect: /m.test(output) || performance.now() > deadline)
+        throw new Error(`vsock_perf: ${status ?? signal}: ${output}`)
+    }
   },
 })
 
@@ -64,12 +71,14 @@ function start(command, timeoutMs) {
   return child
 }
 
-function join(mode, socket) {
-  controls.set(mode, socket)
+/** Resolves when the connection is closed. */
+async function join(mode, socket, inbox) {
   socket.setEncoding('utf8').setNoDelay()
   socket.on('error', () => {})
   socket.on('data', (text) => tell({ event: 'control', mode, text }))
-  socket.once('close', () => tell({ event: 'control ended', mode }))
+  inbox.on('error', () => {}).pipe(socket)
+  await new Promise((resolve) => socket.once('close', resolve))
+  tell({ event: 'control ended', mode })
 }
 
 /** The client dials: the port is open before it is started. */
