@@ -3,10 +3,10 @@ import { Channel } from './channel.js'
 import { type ConnectionHandler, Connections } from './connections.js'
 import type { Recovery } from './lookout.js'
 import type { ConnectionSnapshot } from './machine/connection.js'
-import { VsockDevice } from './machine/device.js'
+import { type DeviceOptions, VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
-import type { MuxerOptions } from './machine/muxer.js'
 import { BackendSession, type SessionResult } from './machine/session.js'
+import type { SwitchPort } from './machine/switch/port.js'
 import type { RingSnapshot } from './machine/vring.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { BindingPlatform } from './platform.js'
@@ -21,6 +21,8 @@ export interface DeviceSnapshot {
 }
 
 export interface AttachmentHandlers {
+  /** Leads to the other guests. */
+  readonly port: SwitchPort
   readonly onConnection: ConnectionHandler | undefined
   /** Something that `running` or `fault` shows may have changed. */
   readonly onChange: () => void
@@ -45,14 +47,14 @@ export class Attachment {
   readonly #channel: Channel
   #closed = false
 
-  constructor(binding: Binding, descriptor: Descriptor, limits: MuxerOptions, clock: Clock, handlers: AttachmentHandlers) {
+  constructor(binding: Binding, descriptor: Descriptor, limits: DeviceOptions, clock: Clock, handlers: AttachmentHandlers) {
     this.#handlers = handlers
     // The code that came upon it is still at work.
     const onBroken = (error: DeviceError) => process.nextTick(() => this.#end(error))
     this.#platform = new BindingPlatform(binding, () => this.#pump.kicked(), onBroken)
     this.#session = new BackendSession(this.#platform, configSpace(limits.guestCid))
-    this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule() })
-    this.#connections = new Connections({ muxer: this.#device.muxer, limits, clock, onConnection: handlers.onConnection })
+    this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule(), port: handlers.port })
+    this.#connections = new Connections({ device: this.#device, limits, clock, onConnection: handlers.onConnection })
     this.#pump = new Pump({
       device: this.#device,
       rings: this.#session,
@@ -85,7 +87,7 @@ export class Attachment {
   }
 
   get connections(): number {
-    return this.#device.muxer.size
+    return this.#device.size
   }
 
   snapshot(): DeviceSnapshot {

@@ -92,7 +92,7 @@ export class Lookout {
       if (overdue.rx) this.#interruptAgain(RX_RING, overdue.rx)
       if (overdue.tx) this.#interruptAgain(TX_RING, overdue.tx)
       if (unkicked !== undefined) this.#lookTwice(unkicked)
-      const again = overdue.rx || overdue.tx || device.muxer.size > 0 || !(due.rx && due.tx && due.kick)
+      const again = overdue.rx || overdue.tx || device.size > 0 || !(due.rx && due.tx && due.kick)
       for (const each of WATCHED) if (due[each]) at[each] = now + LOOK_MS
       if (again) this.#lookIn(Math.min(at.rx, at.tx, at.kick) - now)
     } catch (error) {

@@ -1,17 +1,28 @@
 import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { onAbort } from '@upcall/foundation/abort'
-import { checkClock, checkObject, checkOptionalFunction, checkSignal, integer } from '@upcall/foundation/check'
+import {
+  checkClock,
+  checkObject,
+  checkOptionalFunction,
+  checkSignal,
+  checkString,
+  integer,
+  wrongValue,
+} from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
 import { Attachment, type DeviceSnapshot } from './attachment.js'
 import { unheldClock } from './clock.js'
 import type { ConnectionHandler } from './connections.js'
 import { abortedError, VsockDeviceError } from './errors.js'
+import { Hub, type Place, type Refusal } from './hub.js'
 import { checkSocketPath, type Listener, listenUnix } from './listener.js'
 import type { Recovery } from './lookout.js'
+import type { DeviceOptions } from './machine/device.js'
 import type { DeviceError } from './machine/errors.js'
-import { FIRST_HOST_PORT, LAST_HOST_PORT, type MuxerOptions } from './machine/muxer.js'
+import { FIRST_HOST_PORT, LAST_HOST_PORT } from './machine/muxer.js'
+import { HOST_CID } from './machine/packet.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
 import type { VsockStream } from './stream.js'
@@ -20,11 +31,18 @@ import { trace } from './trace.js'
 export interface VhostUserVsockOptions {
   /** Unix socket that the VMM connects to (`-chardev socket,path=…`). It may have any length; QEMU itself takes at most 107 bytes. */
   socketPath: string
-  /** The guest's CID: 3 to 4294967294. Two guests of one host may have the same CID: they do not notice each other. */
+  /** The guest's CID: 3 to 4294967294. Two guests of one host may have the same CID, if they are not in one network: they do not notice each other. */
   guestCid: number
+  /**
+   * CIDs that mean the host for this guest: integers from 0 to 4294967294. Default `[2]`. The first is the one that connections begun by the
+   * host come from. `any`: every CID that no guest of the network has, and connections come from 2. (A Nitro Enclave's parent is 3.)
+   */
+  hostCids?: readonly number[] | 'any' | undefined
+  /** In a network: two guests reach each other if they have one of these in common. Default `['default']`. A guest always reaches itself. */
+  groups?: readonly string[] | undefined
   /** Answers connections that the guest begins. Default: every one is refused. */
   onConnection?: ConnectionHandler | undefined
-  /** Connections at a time, those still closing included: 1 to 1023. Default 1023. */
+  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. As many with other guests. */
   maxConnections?: number | undefined
   /** How much of what the guest sent may wait per connection, in bytes: 4096 to 2^30. Default 262144, as Linux has it. */
   bufferBytes?: number | undefined
@@ -66,6 +84,8 @@ export interface VhostUserVsockEvents {
   recovery: [recovery: Recovery]
   /** A VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second later. */
   warning: [error: VsockDeviceError]
+  /** The guest asked for a connection with another guest, and was refused (RST). */
+  refused: [refusal: Refusal]
 }
 
 /**
@@ -75,7 +95,8 @@ export interface VhostUserVsockEvents {
 export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implements AsyncDisposable {
   readonly socketPath: string
   readonly guestCid: number
-  readonly #options: MuxerOptions
+  readonly #options: DeviceOptions
+  readonly #place: Place
   readonly #clock: Clock
   readonly #onConnection: ConnectionHandler | undefined
   /**
@@ -89,12 +110,17 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   #closing: Promise<void> | undefined
 
   /** Checks the options (`TypeError`, `RangeError`); nothing is opened before `listen`. */
-  constructor(options: VhostUserVsockOptions) {
+  constructor(options: VhostUserVsockOptions)
+  /** @internal */
+  constructor(options: VhostUserVsockOptions, hub: Hub)
+  constructor(options: VhostUserVsockOptions, hub = new Hub()) {
     super()
     checkObject('options', options)
     const {
       socketPath,
       guestCid,
+      hostCids = [HOST_CID],
+      groups = ['default'],
       onConnection,
       maxConnections = 1023,
       bufferBytes = 256 * 1024,
@@ -107,8 +133,12 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     checkClock(clock)
     this.socketPath = socketPath
     this.guestCid = integer('guestCid', guestCid, { min: 3, max: MAX_CID })
+    checkHostCids(hostCids, guestCid)
+    checkGroups(groups)
     this.#options = {
       guestCid,
+      hostCids,
+      hostCid: hostCids === 'any' ? HOST_CID : hostCids[0],
       maxConnections: integer('maxConnections', maxConnections, { min: 1, max: 1023 }),
       bufferBytes: integer('bufferBytes', bufferBytes, { min: 4096, max: 2 ** 30 }),
       handshakeMs: integer('handshakeTimeoutMs', handshakeTimeoutMs, { min: 1, max: MAX_TIMER_MS }),
@@ -117,6 +147,15 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     }
     this.#clock = clock
     this.#onConnection = onConnection
+    this.#place = hub.join({
+      cid: guestCid,
+      groups,
+      limits: this.#options,
+      onRefusal: (refusal) => {
+        trace({ type: 'refused', socketPath, refusal }, '%s: refused: %o', socketPath, refusal)
+        this.#tell(() => this.emit('refused', refusal))
+      },
+    })
   }
 
   get state(): DeviceState {
@@ -224,6 +263,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   async #shut(): Promise<void> {
     this.#attachment?.close()
     this.#attachment = undefined
+    this.#place.leave()
     this.#enter('closed', 'closed')
     const listener = await this.#listening?.catch(() => undefined)
     await listener?.close()
@@ -238,6 +278,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     const { socketPath } = this
     const options = { ...this.#options, firstHostPort: this.#nextHostPort }
     const attachment = new Attachment(binding, descriptor, options, this.#clock, {
+      port: this.#place.port,
       onConnection: this.#onConnection,
       onChange: () => this.#follow(attachment),
       onReset: (connections) => {
@@ -270,6 +311,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     const previous = this.#state
     if (state === previous) return
     this.#state = state
+    this.#place.up(state === 'running')
     const change = { socketPath: this.socketPath, state, previous, reason, error }
     trace({ type: 'state', ...change }, '%s: %s, was %s (%s)%s', this.socketPath, state, previous, reason, textAfter(error))
     this.#tell(() => this.emit('state', { state, previous }))
@@ -312,3 +354,17 @@ export async function createVsockDevice(options: VhostUserVsockOptions): Promise
 }
 
 const textAfter = (error: DeviceError | undefined): string => (error === undefined ? '' : `: ${error.code}: ${textOf(error)}`)
+
+function checkHostCids(cids: unknown, guestCid: number): void {
+  if (cids === 'any') return
+  if (!Array.isArray(cids) || cids.length === 0) wrongValue('hostCids', "'any' or an array of at least one CID", cids)
+  for (const [i, cid] of (cids as unknown[]).entries()) {
+    integer(`hostCids[${i}]`, cid, { min: 0, max: MAX_CID })
+    if (cid === guestCid) wrongValue(`hostCids[${i}]`, "another CID than the guest's", cid)
+  }
+}
+
+function checkGroups(groups: unknown): void {
+  if (!Array.isArray(groups)) wrongValue('groups', 'an array of names', groups)
+  for (const [i, group] of (groups as unknown[]).entries()) checkString(`groups[${i}]`, group, 'a name')
+}

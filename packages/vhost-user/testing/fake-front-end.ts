@@ -20,11 +20,11 @@ export class FakeFrontEnd {
   readonly calls: EventDescriptor[]
   readonly errors: EventDescriptor[]
 
-  constructor(binding: FrontEndBinding, path: string) {
+  constructor(binding: FrontEndBinding, path: string, cid?: number) {
     const pair = () => [new EventDescriptor(binding), new EventDescriptor(binding)]
     this.#channel = new FrontEndChannel(binding, unixAddress(binding, path))
     this.memory = new SharedMemory(binding, MEMORY_SIZE)
-    this.guest = new FakeGuest({ memory: this.memory.bytes })
+    this.guest = new FakeGuest({ memory: this.memory.bytes, cid })
     this.kicks = pair()
     this.calls = pair()
     this.errors = pair()

@@ -99,9 +99,14 @@ export class GuestCredit {
 
   /** How many bytes the guest can still take. Nonsense from the guest makes it 0: that starves the guest alone. */
   get available(): number {
-    const underWay = (this.sent - this.taken) >>> 0
+    const { underWay } = this
     if (underWay >= this.bufferBytes || this.#packets.size >= packetLimit(this.bufferBytes)) return 0
     return this.bufferBytes - underWay
+  }
+
+  /** Bytes that were sent and that the guest has not taken yet, by its own word. */
+  get underWay(): number {
+    return (this.sent - this.taken) >>> 0
   }
 
   /** Packets that were sent and that the guest has not taken yet. */

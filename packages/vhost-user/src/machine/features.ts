@@ -1,10 +1,12 @@
+/** VIRTIO_VSOCK_F_SEQPACKET (virtio 1.2, 5.10.3): sockets of messages. */
+export const F_SEQPACKET = 1n << 1n
 /** Device features (virtio 1.2, 6) that are implemented here, and nothing else. */
 export const F_INDIRECT_DESC = 1n << 28n
 export const F_EVENT_IDX = 1n << 29n
 export const F_VERSION_1 = 1n << 32n
 /** VHOST_USER_F_PROTOCOL_FEATURES: not a feature of the device; QEMU exits without it. */
 export const F_PROTOCOL_FEATURES = 1n << 30n
-export const DEVICE_FEATURES = F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1 | F_PROTOCOL_FEATURES
+export const DEVICE_FEATURES = F_SEQPACKET | F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1 | F_PROTOCOL_FEATURES
 
 /** Protocol features: whatever is offered here will be used by QEMU, and must work. */
 export const P_REPLY_ACK = 1n << 3n

@@ -3,6 +3,7 @@ import type { ConnectionOutcome } from './life.js'
 
 /** A connection as the muxer hands it out: the muxer hears of everything that its owner does. */
 export class Handle implements Connection {
+  readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
   /** For the muxer alone, which follows up on what it does. */
@@ -11,6 +12,7 @@ export class Handle implements Connection {
 
   constructor(machine: VsockConnection, onTouch: () => void) {
     this.machine = machine
+    this.hostCid = machine.hostCid
     this.hostPort = machine.hostPort
     this.guestPort = machine.guestPort
     this.#onTouch = onTouch

@@ -1,28 +1,24 @@
 import type { Chain } from './chain.js'
 import {
   type Connection,
+  type ConnectionEnds,
   type ConnectionOptions,
-  type ConnectionPorts,
   type ConnectionSnapshot,
   VsockConnection,
 } from './connection.js'
 import { ConnectionTable } from './connection-table.js'
-import { guestError } from './errors.js'
 import { Handle } from './handle.js'
 import { Line } from './line.js'
-import {
-  decodePacketHeader,
-  emptyHeader,
-  encodePacketHeader,
-  HOST_CID,
-  Op,
-  PACKET_HEADER_SIZE,
-  type PacketHeader,
-  TYPE_STREAM,
-} from './packet.js'
+import { OrphanResets } from './orphan-resets.js'
+import { HOST_CID, Op, type PacketHeader, TYPE_STREAM } from './packet.js'
+import type { PacketIo } from './packet-io.js'
 
 export interface MuxerOptions extends ConnectionOptions {
   readonly guestCid: number
+  /** The CID of connections that the host begins. Default 2. */
+  readonly hostCid?: number | undefined
+  /** Asked for each connection that the guest begins: an answer is the reason why it is refused. */
+  readonly admit?: ((request: Readonly<PacketHeader>, now: number) => string | undefined) | undefined
   /** Entries of the connection table, connections that are closing included. */
   readonly maxConnections: number
   /**
@@ -35,14 +31,6 @@ export interface MuxerOptions extends ConnectionOptions {
 /** Host ports count from here: the ports below are chosen by people. */
 export const FIRST_HOST_PORT = 2 ** 30
 export const LAST_HOST_PORT = 2 ** 32 - 2
-/** Resets owed to packets of no connection. While that many wait for a guest buffer, no packet is taken from the guest. */
-const MAX_ORPHAN_RESETS = 64
-/** The least a receive buffer must hold: a header and one byte. */
-const MIN_RECEIVE_CHAIN = PACKET_HEADER_SIZE + 1
-
-interface OrphanReset extends ConnectionPorts {
-  readonly type: number
-}
 
 /**
  * All connections of one guest. Packets from the guest find their connection; connections with something to send take turns, one
@@ -55,12 +43,9 @@ export class VsockMuxer {
   /** Those with a packet to send, and those with news for their owner. */
   readonly #ready = new Line<Handle>()
   readonly #news = new Line<Handle>()
-  #orphans: OrphanReset[] = []
+  readonly #orphans = new OrphanResets()
   #wakeAt = Number.POSITIVE_INFINITY
   #nextHostPort: number
-  readonly #header = emptyHeader()
-  readonly #bytes = new Uint8Array(PACKET_HEADER_SIZE)
-  readonly #view = new DataView(this.#bytes.buffer)
 
   /** @param onTouch called when the owner of a connection did something to it: `outgoing`, `wakeAt` and `takeNews` may have more to tell. */
   constructor(options: MuxerOptions, onTouch: () => void = () => {}) {
@@ -80,13 +65,13 @@ export class VsockMuxer {
 
   /** Connections and resets that wait for a guest buffer. */
   get waiting(): number {
-    return this.#ready.size + this.#orphans.length
+    return this.#ready.size + this.#orphans.size
   }
 
   /** Begins a connection to `guestPort`; undefined when the table is full. */
   connect(guestPort: number, now: number): Connection | undefined {
     if (this.#table.size >= this.#options.maxConnections) return undefined
-    const connection = this.#add({ hostPort: this.#freeHostPort(), guestPort }, now)
+    const connection = this.#add({ hostPort: this.#freeHostPort(), guestPort, hostCid: this.#options.hostCid ?? HOST_CID }, now)
     this.#onTouch()
     return connection
   }
@@ -98,87 +83,69 @@ export class VsockMuxer {
 
   /** Whether another packet of the guest may be taken. */
   get accepting(): boolean {
-    return this.#orphans.length < MAX_ORPHAN_RESETS
+    return !this.#orphans.full
   }
 
-  /** Takes one packet of the guest and returns its length. */
-  receive(chain: Chain, now: number): number {
-    if (chain.writable > 0) {
-      throw guestError('DESCRIPTOR_ORDER', `transmit chain ${chain.head}`, `${chain.writable} of its bytes are writable`)
-    }
-    if (chain.readable < PACKET_HEADER_SIZE) {
-      throw guestError('CHAIN_TOO_SHORT', `transmit chain ${chain.head}`, `its ${chain.readable} bytes hold no packet header`)
-    }
-    const header = this.#header
-    chain.read(this.#bytes, 0, PACKET_HEADER_SIZE)
-    decodePacketHeader(this.#view, header)
-    if (header.length > chain.readable - PACKET_HEADER_SIZE) {
-      const room = chain.readable - PACKET_HEADER_SIZE
-      const what = `its packet claims ${header.length} bytes, and it holds ${room}`
-      throw guestError('CHAIN_TOO_SHORT', `transmit chain ${chain.head}`, what)
-    }
-    // A guest sends as itself, and to the host alone.
-    if (header.sourceCid === this.#options.guestCid && header.destinationCid === HOST_CID) this.#dispatch(header, chain, now)
-    return PACKET_HEADER_SIZE + header.length
-  }
-
-  #dispatch(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
-    const { sourcePort: guestPort, destinationPort: hostPort, type } = header
-    if (type !== TYPE_STREAM) {
-      this.#owe(header.op, { hostPort, guestPort, type })
+  /** Takes one packet of the guest to the host. `chain` stands at its payload. */
+  receive(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
+    const { sourcePort: guestPort, destinationPort: hostPort, destinationCid: hostCid } = header
+    if (header.type !== TYPE_STREAM) {
+      this.#orphans.owe(header)
       return
     }
     const known = this.#table.get(hostPort, guestPort)
-    if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
-      if (known?.machine.sendable) {
-        // The guest would take the old connection's last packet for an answer to this REQUEST. So it gets an answer: a reset.
-        known.machine.reset()
-        this.#follow(known)
-        return
-      }
-      // The guest is through with the old connection if it uses its port again.
-      if (known !== undefined) this.#remove(known)
-      if (this.#table.size >= this.#options.maxConnections) {
-        this.#owe(header.op, { hostPort, guestPort, type })
-        return
-      }
-      this.#add({ hostPort, guestPort }, now, header)
+    // One pair of ports is one connection, whichever of the host's CIDs it was begun with.
+    if (known !== undefined && known.machine.hostCid !== hostCid) this.#orphans.owe(header)
+    else if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
+      this.#request(header, known, now)
     } else if (known === undefined) {
-      this.#owe(header.op, { hostPort, guestPort, type })
+      this.#orphans.owe(header)
     } else {
       known.machine.receive(header, chain, now)
       this.#follow(known)
     }
   }
 
-  /** Whether `fill` has a packet. */
-  get outgoing(): boolean {
-    return this.#ready.size > 0 || this.#orphans.length > 0
+  #request(header: Readonly<PacketHeader>, known: Handle | undefined, now: number): void {
+    if (known?.machine.sendable) {
+      // The guest would take the old connection's last packet for an answer to this REQUEST. So it gets an answer: a reset.
+      known.machine.reset()
+      this.#follow(known)
+      return
+    }
+    // The guest is through with the old connection if it uses its port again.
+    if (known !== undefined) this.#remove(known)
+    if (this.#table.size >= this.#options.maxConnections || this.#options.admit?.(header, now) !== undefined) {
+      this.#orphans.owe(header)
+      return
+    }
+    const { sourcePort: guestPort, destinationPort: hostPort, destinationCid: hostCid } = header
+    this.#add({ hostPort, guestPort, hostCid }, now, header)
   }
 
-  /** Puts the next packet into `chain` and returns its length. Only to be called while `outgoing`. */
-  fill(chain: Chain, now: number): number {
-    if (chain.readable > 0) {
-      throw guestError('DESCRIPTOR_ORDER', `receive chain ${chain.head}`, `${chain.readable} of its bytes are readable`)
-    }
-    if (chain.writable < MIN_RECEIVE_CHAIN) {
-      const what = `it has ${chain.writable} bytes, and a packet needs ${MIN_RECEIVE_CHAIN}`
-      throw guestError('CHAIN_TOO_SHORT', `receive chain ${chain.head}`, what)
-    }
-    const orphan = this.#orphans.shift()
-    if (orphan !== undefined) {
-      this.#writeReset(orphan, chain)
-      return PACKET_HEADER_SIZE
+  /** Whether `fill` has a packet. */
+  get outgoing(): boolean {
+    return this.#ready.size > 0 || this.#orphans.size > 0
+  }
+
+  /** Puts the next packet into `chain`, which has `room` for payload, and returns the payload's length. Only to be called while `outgoing`. */
+  fill(io: PacketIo, chain: Chain, room: number, now: number): number {
+    const { header } = io
+    if (this.#orphans.take(header)) {
+      io.write(chain)
+      return 0
     }
     const handle = this.#ready.first!
-    const header = this.#header
+    const { machine } = handle
     header.type = TYPE_STREAM
-    const length = handle.machine.next(header, chain.writable - PACKET_HEADER_SIZE, now)
-    this.#writeHeader(chain)
-    if (length > 0) handle.machine.copyOutput(chain, length)
+    header.sourceCid = machine.hostCid
+    header.destinationCid = this.#options.guestCid
+    const length = machine.next(header, room, now)
+    io.write(chain)
+    if (length > 0) machine.copyOutput(chain, length)
     this.#follow(handle)
     if (this.#ready.first === handle) this.#ready.turn()
-    return PACKET_HEADER_SIZE + length
+    return length
   }
 
   /** When `wake` wants to be called; `Infinity` for never. May be early. */
@@ -208,28 +175,11 @@ export class VsockMuxer {
       this.#follow(handle)
       this.#remove(handle)
     }
-    this.#orphans = []
+    this.#orphans.clear()
     this.#wakeAt = Number.POSITIVE_INFINITY
   }
 
-  #writeReset({ hostPort, guestPort, type }: OrphanReset, chain: Chain): void {
-    Object.assign(this.#header, emptyHeader(), { sourcePort: hostPort, destinationPort: guestPort, type, op: Op.RST })
-    this.#writeHeader(chain)
-  }
-
-  #writeHeader(chain: Chain): void {
-    this.#header.sourceCid = HOST_CID
-    this.#header.destinationCid = this.#options.guestCid
-    encodePacketHeader(this.#header, this.#view)
-    chain.write(this.#bytes, 0, PACKET_HEADER_SIZE)
-  }
-
-  /** A RST is never answered: two sides would answer each other for ever. */
-  #owe(op: number, reset: OrphanReset): void {
-    if (op !== Op.RST) this.#orphans.push(reset)
-  }
-
-  #add(ports: ConnectionPorts, now: number, request?: Readonly<PacketHeader>): Handle {
+  #add(ports: ConnectionEnds, now: number, request?: Readonly<PacketHeader>): Handle {
     const machine = new VsockConnection(ports, this.#options, now, request)
     const handle = new Handle(machine, () => {
       this.#follow(handle)

@@ -88,7 +88,7 @@ function turnTx(): void {
 
 describe('negotiation', () => {
   test('offers what is implemented', () => {
-    expect(u64(tell({ request: 'GET_FEATURES' }).reply)).toBe(0x1_7000_0000n)
+    expect(u64(tell({ request: 'GET_FEATURES' }).reply)).toBe(0x1_7000_0002n)
     expect(u64(tell({ request: 'GET_PROTOCOL_FEATURES' }).reply)).toBe(0x208n)
   })
 
