@@ -6,7 +6,7 @@
 //   npm run e2e -- vhost-user --kernel 6.12  with one of Debian's kernels; vhost-user alone: with each of them
 //   npm run e2e -- soak --minutes 60  an hour of traffic with each of its guests; --guest 6.12 for one of them
 //   npm run e2e -- peers --part go    programs that others wrote, those in Go alone; peers without a name is shorter
-//   npm run e2e -- kernel-vsock-test  the kernel's own tests between guests; without its name: in one guest; --part perf: vsock_perf
+//   npm run e2e -- kernel-vsock-test  the kernel's own tests between guests, both ways, and its vsock_perf (--part perf)
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
 import { parseArgs } from 'node:util'
 import { Checks } from './checks.mjs'
@@ -21,7 +21,7 @@ const suites = {
   smoke: { load: () => import('./suites/smoke.mjs'), always: true },
   vsock: { load: () => import('./suites/vsock.mjs'), always: true },
   'vhost-user': { load: () => import('./suites/vhost-user.mjs'), always: true },
-  'kernel-vsock-test': { load: () => import('./suites/kernel-vsock-test.mjs'), always: false },
+  'kernel-vsock-test': { load: () => import('./suites/kernel-vsock-test.mjs'), always: true },
   'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
   shim: { load: () => import('./suites/shim.mjs'), always: true },
   vmm: { load: () => import('./suites/vmm.mjs'), always: true },

@@ -1,4 +1,6 @@
 // The kernel's own vsock_test: its two ends run in guests whose vsock devices are this process's. Debian's sources of it are built here.
+import assert from 'node:assert/strict'
+import { constants } from 'node:os'
 import { vsockTools } from '../kernel-vsock-test/build.mjs'
 import { Guests, LOOPBACK_CID } from '../kernel-vsock-test/guests.mjs'
 import { lacking } from '../kernel-vsock-test/lacks.mjs'
@@ -13,7 +15,6 @@ const NEW = '6.12'
 const OLD = '6.1'
 
 const parts = {
-  hairpin: (suite) => suite.hairpin(NEW),
   siblings: (suite) => suite.siblings([NEW, NEW]),
   mixed: (suite) => suite.siblings([OLD, NEW]),
   lacks: (suite) => suite.lacks(OLD),
@@ -26,10 +27,8 @@ export async function run(checks, _image, { part: only, small = false } = {}) {
   const tools = await checks.check('vsock_test and vsock_perf are built, or found in the cache', vsockTools)
   if (tools === undefined) return
   const suite = new Suite(checks, tools)
-  if (small) {
-    await parts.hairpin(suite)
-    await suite.siblings([NEW, NEW], { bothWays: false })
-  } else for (const [name, play] of Object.entries(parts)) if (only === undefined || only === name) await play(suite)
+  if (small) await suite.siblings([NEW, NEW], { small })
+  else for (const [name, play] of Object.entries(parts)) if (only === undefined || only === name) await play(suite)
   suite.print()
 }
 
@@ -45,20 +44,28 @@ class Suite {
     this.#table = tools.tests.map((test) => ({ test }))
   }
 
-  /** One guest, which reaches itself by its own CID. */
-  async hairpin(kernel) {
-    await this.#with({ kernels: [kernel] }, ({ guests: [guest], refused }) =>
-      this.#way(`${kernel}, its own CID`, { client: guest, server: guest, refused }),
-    )
+  /** Two guests, each of which is client and server in turn; `small`: one way only. */
+  async siblings(kernels, { small = false } = {}) {
+    await this.#with({ kernels }, async ({ guests: [first, second], refused }) => {
+      const back = first.kernel === second.kernel ? ' (back)' : ''
+      await this.#way(`${first.kernel} → ${second.kernel}`, { client: first, server: second, refused })
+      if (small) return
+      await this.#way(`${second.kernel} → ${first.kernel}${back}`, { client: second, server: first, refused })
+      for (const guest of back ? [first] : [first, second]) await this.#ownCid(guest)
+    })
   }
 
-  /** Two guests, each of which is client and server in turn. */
-  async siblings(kernels, { bothWays = true } = {}) {
-    await this.#with({ kernels }, async ({ guests: [first, second], refused }) => {
-      const [one, other] = kernels[0] === kernels[1] ? ['', ' (back)'] : ['', '']
-      await this.#way(`${first.kernel} → ${second.kernel}${one}`, { client: first, server: second, refused })
-      if (bothWays) await this.#way(`${second.kernel} → ${first.kernel}${other}`, { client: second, server: first, refused })
-    })
+  /** The driver sends nothing to its own CID: that is the kernel's loopback's, and without it nobody's. So one guest cannot be both ends. */
+  async #ownCid(guest) {
+    await this.#checks.check(
+      `${guest.kernel}: a guest's own CID is ENODEV in the guest, without the kernel's loopback`,
+      async () => {
+        const { tests } = this.#tools
+        const reset = tests.indexOf('SOCK_STREAM connection reset')
+        const outcomes = await runVsockTest({ server: guest, client: guest, count: tests.length, skip: allBut(tests, [reset]) })
+        assert.match(outcomes.get(reset).output, new RegExp(`unexpected connect\\(2\\) errno ${constants.errno.ENODEV}$`, 'm'))
+      },
+    )
   }
 
   /** What is left out with an older kernel fails over that kernel's own loopback, too. */
@@ -67,8 +74,8 @@ class Suite {
     const skipped = lacking(tests, { client: kernel, server: kernel })
     await this.#with({ kernels: [kernel], loopback: true, device: false }, async ({ guests: [{ vm }] }) => {
       const end = { vm, cid: LOOPBACK_CID }
-      const others = new Map(tests.flatMap((_, id) => (skipped.has(id) ? [] : [[id, 'it is tested elsewhere']])))
-      const outcomes = await runVsockTest({ server: end, client: end, count: tests.length, skip: others })
+      const skip = allBut(tests, [...skipped.keys()])
+      const outcomes = await runVsockTest({ server: end, client: end, count: tests.length, skip })
       for (const id of skipped.keys()) {
         const { passed, ms, output } = outcomes.get(id)
         const name = `${kernel}, over its own loopback: ${id} ${tests[id]} fails, and is left out above`
@@ -103,22 +110,21 @@ class Suite {
     refused.length = 0
     const run = (skip) => runVsockTest({ server, client, count: tests.length, skip })
     const outcomes = await this.#checks.check(`${way}: vsock_test runs to its end`, () => run(skip))
-    if (outcomes === undefined) {
-      for (const { vm } of new Set([client, server])) console.log(consoleOf(vm))
-      return
-    }
+    if (outcomes === undefined) return printConsoles(client, server)
     const tight = tests.indexOf(TIGHT)
     for (let i = 0; i < TRIES && outcomes.get(tight)?.passed === false; i++) {
       console.log(`# ${way}: ${TIGHT} failed and is run alone:\n${outcomes.get(tight).output}`)
-      const others = new Map(tests.flatMap((_, id) => (id === tight ? [] : [[id, 'it has run']])))
-      outcomes.set(tight, (await run(others)).get(tight))
+      outcomes.set(tight, (await run(allBut(tests, [tight]))).get(tight))
     }
-    for (const [id, test] of tests.entries()) this.#count(way, { id, test, client, server, refused }, outcomes.get(id))
+    for (const id of tests.keys()) this.#count(way, id, outcomes.get(id))
+    if (![...outcomes.values()].some(({ passed }) => passed === false)) return
+    console.log(`# ${way}: refused by the network: ${JSON.stringify(refused)}`)
+    printConsoles(client, server)
   }
 
-  #count(way, { id, test, client, server, refused }, { skipped, passed, ms, output }) {
+  #count(way, id, { skipped, passed, ms, output }) {
     const row = this.#table[id]
-    const name = `${way}: ${id} ${test}`
+    const name = `${way}: ${id} ${this.#tools.tests[id]}`
     if (skipped) {
       row[way] = 'skipped'
       console.log(`# ${name} is skipped: ${skipped}`)
@@ -141,6 +147,14 @@ class Suite {
   }
 }
 
-function consoleOf(vm) {
-  return `the end of a console:\n${vm.console.tail().slice(-CONSOLE_LINES).join('\n')}`
+/** What to skip so that only these tests run. */
+function allBut(tests, ids) {
+  return new Map(tests.flatMap((_, id) => (ids.includes(id) ? [] : [[id, 'it is not asked for']])))
+}
+
+function printConsoles(...ends) {
+  for (const { vm, cid } of ends) {
+    console.log(`# the end of the console of guest ${cid}:`)
+    for (const line of vm.console.tail(CONSOLE_LINES)) console.log(`  | ${line}`)
+  }
 }
