@@ -133,12 +133,7 @@ class Suite {
       this.#checks.passed(name, ms)
     } else {
       row[way] = 'FAILED'
-      const consoles = [...new Set([client, server])].map(({ vm }) => consoleOf(vm))
-      this.#checks.failed(
-        name,
-        ms,
-        [output, `refused by the network: ${JSON.stringify(refused.slice(-5))}`, ...consoles].join('\n'),
-      )
+      this.#checks.failed(name, ms, output)
     }
   }
 
