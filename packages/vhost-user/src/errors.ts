@@ -13,7 +13,7 @@ import type { PolicyRefusal } from './machine/policy.js'
  * - `ENETDOWN`: no guest with a running driver is attached
  * - `EAGAIN`: the connection table is full, or the guest's policy does not allow more connections now; with `warning`: a VMM cannot be let in for now
  * - `EACCES`: the guest's policy does not allow this connection
- * - `EADDRINUSE`: another process listens on the device's socket path
+ * - `EADDRINUSE`: another process listens on the device's socket path, or another device of the network has the CID
  * - `ABORTED`: the caller's signal, whose reason is the `cause`; the caller's `destroy()` before a write was done; or the device was closed
  */
 export type VsockDeviceErrorCode =

@@ -29,8 +29,8 @@ export interface VhostUserVsockOptions {
   /** The guest's CID: 3 to 4294967294. Two guests of one host may have the same CID, if they are not in one network: they do not notice each other. */
   guestCid: number
   /**
-   * CIDs that mean the host for this guest: integers from 0 to 4294967294. Default `[2]`. The first is the one that connections begun by the
-   * host come from. `any`: every CID that no guest of the network has, and connections come from 2. (A Nitro Enclave's parent is 3.)
+   * CIDs that mean the host for this guest: integers from 0 to 4294967294. Default `[2]`. Connections that the host begins come from
+   * the first. `any`: every CID that no guest of the network has, and connections come from 2. (A Nitro Enclave's parent is 3.)
    */
   hostCids?: readonly number[] | 'any' | undefined
   /** In a network: two guests reach each other if they have one of these in common. Default `['default']`. A guest always reaches itself. */
@@ -39,7 +39,7 @@ export interface VhostUserVsockOptions {
   policy?: VsockPolicy | undefined
   /** Answers connections that the guest begins. Default: every one is refused. */
   onConnection?: ConnectionHandler | undefined
-  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. As many with other guests. */
+  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. It may begin as many with other guests. */
   maxConnections?: number | undefined
   /** How much of what the guest sent may wait per connection, in bytes: 4096 to 2^30. Default 262144, as Linux has it. */
   bufferBytes?: number | undefined
