@@ -23,6 +23,7 @@ import type { DeviceOptions } from './machine/device.js'
 import type { DeviceError } from './machine/errors.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT } from './machine/muxer.js'
 import { HOST_CID } from './machine/packet.js'
+import type { VsockMessageStream } from './message-stream.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
 import type { VsockStream } from './stream.js'
@@ -215,21 +216,16 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
    * @throws {VsockDeviceError} see its codes; `retryable` says which are worth another attempt.
    */
   async connect(port: number, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<VsockStream> {
-    integer('port', port, { max: MAX_PORT })
-    checkSignal(signal)
-    const subject = `guest ${this.guestCid} port ${port}`
-    if (signal?.aborted) throw abortedError('connect', subject, signal.reason)
-    if (this.#attachment === undefined || this.#state !== 'running') {
-      throw new VsockDeviceError({
-        code: 'ENETDOWN',
-        op: 'connect',
-        subject,
-        what: `the device is ${this.#state}`,
-        next: this.#state === 'closed' ? 'Make a new one.' : 'Wait for ready().',
-        retryable: this.#state !== 'closed',
-      })
-    }
-    return this.#attachment.connect(port, signal)
+    return this.#connectable(port, signal).connect(port, signal)
+  }
+
+  /**
+   * As `connect`, to a SEQPACKET socket in the guest: whole messages, both ways.
+   *
+   * @throws {VsockDeviceError} as `connect`; `ESOCKTNOSUPPORT` for a guest whose driver has no SOCK_SEQPACKET.
+   */
+  async connectSeqpacket(port: number, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<VsockMessageStream> {
+    return this.#connectable(port, signal).connectSeqpacket(port, signal)
   }
 
   /** Tries the rings of a `faulted` device once more, where they stopped. */
@@ -258,6 +254,24 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  #connectable(port: number, signal: AbortSignal | undefined): Attachment {
+    integer('port', port, { max: MAX_PORT })
+    checkSignal(signal)
+    const subject = `guest ${this.guestCid} port ${port}`
+    if (signal?.aborted) throw abortedError('connect', subject, signal.reason)
+    if (this.#attachment === undefined || this.#state !== 'running') {
+      throw new VsockDeviceError({
+        code: 'ENETDOWN',
+        op: 'connect',
+        subject,
+        what: `the device is ${this.#state}`,
+        next: this.#state === 'closed' ? 'Make a new one.' : 'Wait for ready().',
+        retryable: this.#state !== 'closed',
+      })
+    }
+    return this.#attachment
   }
 
   async #shut(): Promise<void> {

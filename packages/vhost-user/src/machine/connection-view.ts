@@ -76,6 +76,8 @@ export interface Connection {
   readonly inputComplete: boolean
   /** Bytes received that `read` or `readMessage` has not yielded yet, those of an unfinished message included. */
   readonly inputPending: number
+  /** Of a `seqpacket` connection: complete messages that `readMessage` has not yielded yet. */
+  readonly inputMessages: number
   /** The guest takes no more bytes: writing is pointless. */
   readonly outputRefused: boolean
   /** Bytes written that no guest buffer has taken yet. */

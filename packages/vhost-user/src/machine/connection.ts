@@ -99,6 +99,10 @@ export class VsockConnection implements Connection {
     return this.#input.length
   }
 
+  get inputMessages(): number {
+    return this.#input instanceof MessageBuffer ? this.#input.count : 0
+  }
+
   get outputRefused(): boolean {
     const { kind } = this.#state
     return kind === 'closed' || kind === 'closing' || (guestShutdown(this.#state) & SHUTDOWN_RECEIVE) !== 0
@@ -263,29 +267,10 @@ export class VsockConnection implements Connection {
 
   /** How things stand with it, as plain data. */
   snapshot(): ConnectionSnapshot {
-    const host = this.#hostCredit
-    const guest = this.#guestCredit
-    return {
-      hostPort: this.hostPort,
-      guestPort: this.guestPort,
-      type: this.type,
-      state: this.state,
-      host: {
-        bufferBytes: host.bufferBytes,
-        received: host.received,
-        taken: host.taken,
-        told: host.told,
-        waiting: this.#input.length,
-      },
-      guest: {
-        bufferBytes: guest.bufferBytes,
-        sent: guest.sent,
-        taken: guest.taken,
-        packets: guest.packets,
-        waiting: this.#output.length,
-        asked: guest.asked,
-      },
-    }
+    const { hostPort, guestPort, type, state } = this
+    const host = { ...this.#hostCredit.snapshot(), waiting: this.#input.length }
+    const guest = { ...this.#guestCredit.snapshot(), waiting: this.#output.length }
+    return { hostPort, guestPort, type, state, host, guest }
   }
 
   /** The device has gone, and every connection with it. No packet is sent, not even a packet that was due before. */

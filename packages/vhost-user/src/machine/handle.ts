@@ -40,6 +40,9 @@ export class Handle implements Connection {
   get inputPending(): number {
     return this.machine.inputPending
   }
+  get inputMessages(): number {
+    return this.machine.inputMessages
+  }
   get outputRefused(): boolean {
     return this.machine.outputRefused
   }
