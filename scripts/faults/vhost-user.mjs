@@ -258,4 +258,46 @@ export default [
     '{ ...driver, active: true } : driver',
     'driver : driver',
   ),
+  vhostUser(
+    'a region is unmapped while a ring still lies in it',
+    'machine/session.ts',
+    "    const fault = this.#stepAll(isPlaced, { type: 'place', more })\n    letGo?.()\n",
+    "    letGo?.()\n    const fault = this.#stepAll(isPlaced, { type: 'place', more })\n",
+  ),
+  vhostUser(
+    'a region that is taken away before it is added again is a fault',
+    'machine/ring-state.ts',
+    'if (more && (',
+    'if (!more && (',
+  ),
+  vhostUser(
+    'rings wait for their memory for ever',
+    'attachment.ts',
+    '      this.#stop(displaced)\n      this.#handlers.onChange()\n',
+    '',
+  ),
+  vhostUser(
+    'slots are taken without end',
+    'machine/memory-table.ts',
+    'if (this.#regions.size >= MAX_MEMORY_SLOTS)',
+    'if (false)',
+  ),
+  vhostUser(
+    'a front end that tells of resets is second-guessed',
+    'machine/session.ts',
+    '          if (this.#resetsAreTold) break\n',
+    '',
+  ),
+  vhostUser(
+    'XEN_MMAP is offered by a process that cannot map it',
+    'machine/session.ts',
+    'this.#platform.mapXenRegion === undefined ? PROTOCOL_FEATURES : PROTOCOL_FEATURES | P_XEN_MMAP',
+    'PROTOCOL_FEATURES | P_XEN_MMAP',
+  ),
+  vhostUser(
+    'a request that cannot be met is acknowledged as met',
+    'machine/session.ts',
+    '...reply({ request, u64: 1n }) }',
+    '...reply({ request, u64: 0n }) }',
+  ),
 ]

@@ -58,7 +58,7 @@ describe('joined message sockets', () => {
     expect([left.errored, right.errored]).toEqual([null, null])
   })
 
-  test('one that fails breaks the other off, after what it had sent', async () => {
+  test('a socket that fails breaks the other off, after what it had sent', async () => {
     const { right, a, b, done } = joined()
     a.arrive({ message: { data: bytes('x'), eor: false, sentBytes: 1 }, taken: () => {} })
     await turn()
@@ -70,7 +70,7 @@ describe('joined message sockets', () => {
     expect(b.errored).toMatchObject({ code: 'CABLE' })
   })
 
-  test('one that takes no more is still read to its end, and what was dropped is told to the other', async () => {
+  test('a socket that takes no more is still read to its end, and what was dropped is told to the other', async () => {
     const { left, right, a, b, done } = joined()
     right.refuses = Object.assign(new Error('no more'), { code: 'EPIPE' })
     await left.send(bytes('lost'))
@@ -84,7 +84,7 @@ describe('joined message sockets', () => {
     expect(a.errored).toMatchObject({ code: 'EPIPE' })
   })
 
-  test('one that has closed after its end closes the other', async () => {
+  test('a socket that has closed after its end closes the other', async () => {
     const { left, right, a, b, done } = joined()
     right.end()
     expect(await readAll(left)).toEqual([])

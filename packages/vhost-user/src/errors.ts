@@ -1,4 +1,4 @@
-import { brandOf, type ErrorFields, FieldError } from '@upcall/foundation/error'
+import { brandOf, type ErrorFields, FieldError, textOf } from '@upcall/foundation/error'
 import type { SocketType } from './machine/connection.js'
 import type { ConnectionOutcome } from './machine/life.js'
 
@@ -10,7 +10,7 @@ import type { ConnectionOutcome } from './machine/life.js'
  * - `ECONNRESET`: the guest reset it, was reset itself, or is gone
  * - `EPIPE`: written to a guest that takes no more: it has closed, or shut its receiving half
  * - `EMSGSIZE`: a message that is longer than the guest's buffer, or than this side's
- * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection
+ * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection; with `warning`: a VMM was refused a request
  * - `EPROTOTYPE`: a stream where the connection carries messages, or the other way round
  * - `ESOCKTNOSUPPORT`: messages to a guest whose driver has no SOCK_SEQPACKET
  * - `ENETDOWN`: no guest with a running driver is attached
@@ -144,4 +144,15 @@ export const tooManyError = (max: number): VsockDeviceError =>
     subject: 'joined stream',
     what: `the guest has gone, and ${max} streams joined later have its last bytes yet to take as well`,
     next: 'Read faster, or raise maxConnections.',
+  })
+
+/** @param cause why the device did not do what the VMM asked for. */
+export const refusedError = (subject: string, cause: FieldError): VsockDeviceError =>
+  new VsockDeviceError({
+    code: 'EPROTO',
+    op: 'vhost-user',
+    subject,
+    what: `the VMM was refused a request: ${textOf(cause)}`,
+    next: 'Check what the VMM made of it: it has been told.',
+    cause,
   })

@@ -15,7 +15,7 @@ import { textOf } from '@upcall/foundation/error'
 import { Attachment, type DeviceSnapshot } from './attachment.js'
 import { unheldClock } from './clock.js'
 import type { ConnectionHandler } from './connections.js'
-import { abortedError, VsockDeviceError } from './errors.js'
+import { abortedError, refusedError, VsockDeviceError } from './errors.js'
 import { Hub, type Place, type Refusal } from './hub.js'
 import { checkSocketPath, type Listener, listenUnix } from './listener.js'
 import type { Recovery } from './lookout.js'
@@ -83,7 +83,11 @@ export interface VhostUserVsockEvents {
   state: [change: { state: DeviceState; previous: DeviceState }]
   /** The guest and the device seemed to wait for each other, and the device has ended that. A count of these is worth having. */
   recovery: [recovery: Recovery]
-  /** A VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second later. */
+  /**
+   * - `EAGAIN`: a VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second
+   *   later.
+   * - `EPROTO`: the VMM asked for what the device cannot do, and was told; the conversation goes on. `cause` is the `DeviceError`.
+   */
   warning: [error: VsockDeviceError]
   /** The guest asked for a connection with another guest, and was refused (RST). */
   refused: [refusal: Refusal]
@@ -302,6 +306,10 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       onRecovery: (recovery) => {
         trace({ type: 'recovery', socketPath, ...recovery }, '%s: recovery: %o', socketPath, recovery)
         this.#tell(() => this.emit('recovery', recovery))
+      },
+      onRefused: (error) => {
+        trace({ type: 'request-refused', socketPath, error }, '%s: a request was refused%s', socketPath, textAfter(error))
+        this.#tell(() => this.emit('warning', refusedError(socketPath, error)))
       },
       onEnd: (error) => {
         trace({ type: 'detached', socketPath, error }, '%s: the front end has gone%s', socketPath, textAfter(error))
