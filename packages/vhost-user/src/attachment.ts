@@ -118,6 +118,11 @@ export class Attachment {
     return this.#connections.connectSeqpacket(port, signal)
   }
 
+  /** What the device may do has changed: it looks at the rings soon. */
+  touch(): void {
+    this.#pump.schedule()
+  }
+
   /** Goes back to rings that a fault stopped. Every connection was cut then. */
   restart(): void {
     if (this.fault === undefined || this.#closed) return

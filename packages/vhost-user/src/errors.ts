@@ -1,6 +1,7 @@
 import { brandOf, type ErrorFields, FieldError, textOf } from '@upcall/foundation/error'
-import type { SocketType } from './machine/connection.js'
 import type { ConnectionOutcome } from './machine/life.js'
+import type { SocketType } from './machine/packet.js'
+import type { PolicyRefusal } from './machine/policy.js'
 
 /**
  * Why there is no connection, or no longer one:
@@ -14,8 +15,9 @@ import type { ConnectionOutcome } from './machine/life.js'
  * - `EPROTOTYPE`: a stream where the connection carries messages, or the other way round
  * - `ESOCKTNOSUPPORT`: messages to a guest whose driver has no SOCK_SEQPACKET
  * - `ENETDOWN`: no guest with a running driver is attached
- * - `EAGAIN`: the connection table is full; with `warning`: a VMM cannot be let in for now
- * - `EADDRINUSE`: another process listens on the device's socket path
+ * - `EAGAIN`: the connection table is full, or the guest's policy does not allow more connections now; with `warning`: a VMM cannot be let in for now
+ * - `EACCES`: the guest's policy does not allow this connection
+ * - `EADDRINUSE`: another process listens on the device's socket path, or another device of the network has the CID
  * - `ABORTED`: the caller's signal, whose reason is the `cause`; the caller's `destroy()` before a write was done; or the device was closed
  */
 export type VsockDeviceErrorCode =
@@ -29,6 +31,7 @@ export type VsockDeviceErrorCode =
   | 'ESOCKTNOSUPPORT'
   | 'ENETDOWN'
   | 'EAGAIN'
+  | 'EACCES'
   | 'EADDRINUSE'
   | 'ABORTED'
 
@@ -92,6 +95,20 @@ export const outcomeError = (
 /** @param cause the signal's reason. */
 export const abortedError = (op: string, subject: string, cause: unknown): VsockDeviceError =>
   new VsockDeviceError({ code: 'ABORTED', op, subject, what: 'the caller gave up', cause })
+
+/** The policy of the guest refuses a connection of the host. */
+export function policyError(subject: string, refusal: PolicyRefusal): VsockDeviceError {
+  const [code, what] = POLICY_REASONS[refusal]
+  const retryable = code === 'EAGAIN'
+  const next = retryable ? 'Try again later, or change its limits with setPolicy().' : 'Add a rule with setPolicy().'
+  return new VsockDeviceError({ code, op: 'connect', subject, what: `its policy ${what}`, next, retryable })
+}
+
+const POLICY_REASONS: Record<PolicyRefusal, readonly ['EACCES' | 'EAGAIN', string]> = {
+  'policy-port': ['EACCES', 'does not allow connections from the host to this port'],
+  'policy-connections': ['EAGAIN', 'allows no more connections at once'],
+  'policy-rate': ['EAGAIN', 'allows no more connections a second'],
+}
 
 export const tableFullError = (subject: string, max: number): VsockDeviceError =>
   new VsockDeviceError({

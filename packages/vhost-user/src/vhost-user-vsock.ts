@@ -1,31 +1,26 @@
 import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { onAbort } from '@upcall/foundation/abort'
-import {
-  checkClock,
-  checkObject,
-  checkOptionalFunction,
-  checkSignal,
-  checkString,
-  integer,
-  wrongValue,
-} from '@upcall/foundation/check'
+import { checkClock, checkObject, checkOptionalFunction, checkSignal, integer } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
 import { Attachment, type DeviceSnapshot } from './attachment.js'
+import { checkGroups, checkHostCids, MAX_CID } from './check-options.js'
 import { unheldClock } from './clock.js'
 import type { ConnectionHandler } from './connections.js'
-import { abortedError, refusedError, VsockDeviceError } from './errors.js'
+import { abortedError, policyError, refusedError, VsockDeviceError } from './errors.js'
 import { Hub, type Place, type Refusal } from './hub.js'
 import { checkSocketPath, type Listener, listenUnix } from './listener.js'
 import type { Recovery } from './lookout.js'
 import type { DeviceOptions } from './machine/device.js'
 import type { DeviceError } from './machine/errors.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT } from './machine/muxer.js'
-import { HOST_CID } from './machine/packet.js'
+import { HOST_CID, type SocketType } from './machine/packet.js'
+import { PolicyGate } from './machine/policy.js'
 import type { VsockMessageStream } from './message-stream.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
+import { checkPolicy, type VsockPolicy } from './policy-options.js'
 import type { VsockStream } from './stream.js'
 import { trace } from './trace.js'
 
@@ -35,12 +30,14 @@ export interface VhostUserVsockOptions {
   /** The guest's CID: 3 to 4294967294. Two guests of one host may have the same CID, if they are not in one network: they do not notice each other. */
   guestCid: number
   /**
-   * CIDs that mean the host for this guest: integers from 0 to 4294967294. Default `[2]`. The first is the one that connections begun by the
-   * host come from. `any`: every CID that no guest of the network has, and connections come from 2. (A Nitro Enclave's parent is 3.)
+   * CIDs that mean the host for this guest: integers from 0 to 4294967294. Default `[2]`. Connections that the host begins come from
+   * the first. `any`: every CID that no guest of the network has, and connections come from 2. (A Nitro Enclave's parent is 3.)
    */
   hostCids?: readonly number[] | 'any' | undefined
   /** In a network: two guests reach each other if they have one of these in common. Default `['default']`. A guest always reaches itself. */
   groups?: readonly string[] | undefined
+  /** What the guest may do; `setPolicy` changes it. Default: everything. */
+  policy?: VsockPolicy | undefined
   /** Answers connections that the guest begins. Default: every one is refused. */
   onConnection?: ConnectionHandler | undefined
   /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. As many with other guests. */
@@ -55,7 +52,6 @@ export interface VhostUserVsockOptions {
   clock?: Clock | undefined
 }
 
-const MAX_CID = 0xffff_fffe
 const MAX_PORT = 0xffff_fffe
 /** What setTimeout can wait for. */
 const MAX_TIMER_MS = 2 ** 31 - 1
@@ -89,7 +85,10 @@ export interface VhostUserVsockEvents {
    * - `EPROTO`: the VMM asked for what the device cannot do, and was told; the conversation goes on. `cause` is the `DeviceError`.
    */
   warning: [error: VsockDeviceError]
-  /** The guest asked for a connection with another guest, and was refused (RST). */
+  /**
+   * A connection was refused: the guest asked for a connection with another guest that it cannot reach, or a policy does not
+   * allow what the guest or the host asked for. A guest that asked got a RST.
+   */
   refused: [refusal: Refusal]
 }
 
@@ -102,6 +101,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   readonly guestCid: number
   readonly #options: DeviceOptions
   readonly #place: Place
+  readonly #policy: PolicyGate
   readonly #clock: Clock
   readonly #onConnection: ConnectionHandler | undefined
   /**
@@ -126,6 +126,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       guestCid,
       hostCids = [HOST_CID],
       groups = ['default'],
+      policy,
       onConnection,
       maxConnections = 1023,
       bufferBytes = 256 * 1024,
@@ -140,8 +141,11 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.guestCid = integer('guestCid', guestCid, { min: 3, max: MAX_CID })
     checkHostCids(hostCids, guestCid)
     checkGroups(groups)
+    this.#policy = new PolicyGate(checkPolicy('policy', policy), clock.now())
     this.#options = {
       guestCid,
+      policy: this.#policy,
+      admit: (request, now) => this.#place.refusalOfGuest(request, now),
       hostCids,
       hostCid: hostCids === 'any' ? HOST_CID : hostCids[0],
       maxConnections: integer('maxConnections', maxConnections, { min: 1, max: 1023 }),
@@ -156,6 +160,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       cid: guestCid,
       groups,
       limits: this.#options,
+      policy: this.#policy,
       onRefusal: (refusal) => {
         trace({ type: 'refused', socketPath, refusal }, '%s: refused: %o', socketPath, refusal)
         this.#tell(() => this.emit('refused', refusal))
@@ -220,7 +225,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
    * @throws {VsockDeviceError} see its codes; `retryable` says which are worth another attempt.
    */
   async connect(port: number, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<VsockStream> {
-    return this.#connectable(port, signal).connect(port, signal)
+    return this.#connectable(port, 'stream', signal).connect(port, signal)
   }
 
   /**
@@ -229,7 +234,19 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
    * @throws {VsockDeviceError} as `connect`; `ESOCKTNOSUPPORT` for a guest whose driver has no SOCK_SEQPACKET.
    */
   async connectSeqpacket(port: number, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<VsockMessageStream> {
-    return this.#connectable(port, signal).connectSeqpacket(port, signal)
+    return this.#connectable(port, 'seqpacket', signal).connectSeqpacket(port, signal)
+  }
+
+  /** Other limits from now on. Connections that are open stay open, and count. @throws TypeError, RangeError */
+  setPolicy(policy: VsockPolicy): void {
+    this.#policy.replace(checkPolicy('policy', policy), this.#clock.now())
+    this.#attachment?.touch()
+  }
+
+  /** Other groups from now on. Connections that are open stay open. @throws TypeError, RangeError */
+  setGroups(groups: readonly string[]): void {
+    checkGroups(groups)
+    this.#place.setGroups(groups)
   }
 
   /** Tries the rings of a `faulted` device once more, where they stopped. */
@@ -260,7 +277,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     return this.close()
   }
 
-  #connectable(port: number, signal: AbortSignal | undefined): Attachment {
+  #connectable(port: number, type: SocketType, signal: AbortSignal | undefined): Attachment {
     integer('port', port, { max: MAX_PORT })
     checkSignal(signal)
     const subject = `guest ${this.guestCid} port ${port}`
@@ -275,6 +292,8 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
         retryable: this.#state !== 'closed',
       })
     }
+    const refusal = this.#place.refusalOfHost(this.#options.hostCid ?? HOST_CID, port, type, this.#clock.now())
+    if (refusal !== undefined) throw policyError(subject, refusal)
     return this.#attachment
   }
 
@@ -376,17 +395,3 @@ export async function createVsockDevice(options: VhostUserVsockOptions): Promise
 }
 
 const textAfter = (error: DeviceError | undefined): string => (error === undefined ? '' : `: ${error.code}: ${textOf(error)}`)
-
-function checkHostCids(cids: unknown, guestCid: number): void {
-  if (cids === 'any') return
-  if (!Array.isArray(cids) || cids.length === 0) wrongValue('hostCids', "'any' or an array of at least one CID", cids)
-  for (const [i, cid] of (cids as unknown[]).entries()) {
-    integer(`hostCids[${i}]`, cid, { min: 0, max: MAX_CID })
-    if (cid === guestCid) wrongValue(`hostCids[${i}]`, "another CID than the guest's", cid)
-  }
-}
-
-function checkGroups(groups: unknown): void {
-  if (!Array.isArray(groups)) wrongValue('groups', 'an array of names', groups)
-  for (const [i, group] of (groups as unknown[]).entries()) checkString(`groups[${i}]`, group, 'a name')
-}

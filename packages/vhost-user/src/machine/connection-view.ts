@@ -1,12 +1,10 @@
 import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
+import type { SocketType } from './packet.js'
 import type { Allocate } from './receive-buffer.js'
 
 // A connection as its owner has it: what it is given, what it sees, and what it does.
-
-/** `SOCK_STREAM` or `SOCK_SEQPACKET`. Both have their ports in common. */
-export type SocketType = 'stream' | 'seqpacket'
 
 /** What the owner of a connection sees of its state. */
 export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 'closed'

@@ -5,6 +5,7 @@ import { Line } from '../line.js'
 import { OrphanResets } from '../orphan-resets.js'
 import { Op, type PacketHeader, SHUTDOWN_RECEIVE, TYPE_SEQPACKET, TYPE_STREAM } from '../packet.js'
 import type { PacketIo } from '../packet-io.js'
+import type { Direction, PolicyGate } from '../policy.js'
 import type { Allocate } from '../receive-buffer.js'
 import { SwitchEnd } from './end.js'
 import { EndTable } from './end-table.js'
@@ -18,6 +19,8 @@ export interface PortOptions {
   /** How long the last bytes of a connection may wait for a guest that takes nothing. */
   readonly lingerMs: number
   readonly allocate: Allocate
+  /** Told of each connection that begins and of each that is gone. Whether it may begin is for the switch's `admit`. */
+  readonly policy?: PolicyGate | undefined
 }
 
 /**
@@ -132,8 +135,8 @@ export class SwitchPort {
       state: { kind: 'requested', until: now + this.#options.handshakeMs },
       ends: { caller, callee },
     }
-    this.#enter(caller, passage)
-    to.#enter(callee, passage)
+    this.#enter(caller, passage, now)
+    to.#enter(callee, passage, now)
     callee.say(Op.REQUEST)
     this.#follow(caller)
     to.#follow(callee)
@@ -147,8 +150,9 @@ export class SwitchPort {
     return isItself || to.#ends.get(cid, guestPort, peerCid, hostPort) !== undefined ? 'busy' : undefined
   }
 
-  #enter(end: SwitchEnd, passage: Passage): void {
+  #enter(end: SwitchEnd, passage: Passage, now: number): void {
     this.#ends.add(end)
+    this.#options.policy?.begin(directionOf(end), now)
     this.#passages.set(end, passage)
     if (passage.state.kind === 'requested') this.#wakeBefore(passage.state.until)
   }
@@ -280,15 +284,22 @@ export class SwitchPort {
     if (end.sendable) this.#ready.join(end)
     else {
       this.#ready.leave(end)
-      if (this.#passages.get(end)?.state.kind === 'closed' && end.queue.length === 0) this.#ends.delete(end)
+      if (this.#passages.get(end)?.state.kind === 'closed' && end.queue.length === 0) this.#forget(end)
     }
     this.#wakeBefore(end.wakeAt)
+  }
+
+  #forget(end: SwitchEnd): void {
+    if (this.#ends.delete(end)) this.#options.policy?.end(directionOf(end))
   }
 
   #wakeBefore(at: number): void {
     if (at < this.#wakeAt) this.#wakeAt = at
   }
 }
+
+/** Who began the connection, as its guest sees it. */
+const directionOf = ({ side }: SwitchEnd): Direction => (side === 'caller' ? 'fromGuest' : 'toGuest')
 
 type Called = SwitchEnd | { cid: number; guestPort: number; peerCid: number; hostPort: number }
 
