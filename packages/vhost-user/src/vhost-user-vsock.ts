@@ -40,7 +40,7 @@ export interface VhostUserVsockOptions {
   policy?: VsockPolicy | undefined
   /** Answers connections that the guest begins. Default: every one is refused. */
   onConnection?: ConnectionHandler | undefined
-  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. As many with other guests. */
+  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. It may begin as many with other guests. */
   maxConnections?: number | undefined
   /** How much of what the guest sent may wait per connection, in bytes: 4096 to 2^30. Default 262144, as Linux has it. */
   bufferBytes?: number | undefined

@@ -130,7 +130,7 @@ describe('refused', () => {
     expect(siblings.refusals.map(({ reason }) => reason)).toEqual(['group', 'not-running'])
   })
 
-  test('more connections than either guest may have', () => {
+  test('more connections than the guest may begin', () => {
     const siblings = new FakeSiblings([3, 4], { maxConnections: 0 })
     expect(ask(siblings, 4)).toEqual(['RST'])
     expect(siblings.refusals.map(({ reason }) => reason)).toEqual(['full'])
