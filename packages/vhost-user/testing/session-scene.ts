@@ -33,7 +33,7 @@ export class RecordingPlatform implements Platform {
   setCall(ring: number, descriptor: Descriptor | undefined): void {
     this.calls.set(ring, descriptor)
   }
-  setError(): void {}
+  setError(_ring: number, _descriptor: Descriptor | undefined): void {}
   readonly notified: number[] = []
   notify(ring: number): void {
     this.notified.push(ring)

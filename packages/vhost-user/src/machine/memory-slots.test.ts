@@ -1,9 +1,10 @@
 import fc from 'fast-check'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { GUEST_BASE, MEMORY_SIZE, USER_BASE } from '../../testing/fake-guest.js'
-import { base, REGION, RecordingPlatform, SessionScene, u64 } from '../../testing/session-scene.js'
+import { base, REGION, SessionScene, u64 } from '../../testing/session-scene.js'
+import { StrictPlatform } from '../../testing/strict-platform.js'
 import { P_CONFIGURE_MEM_SLOTS, P_REPLY_ACK } from './features.js'
-import type { MappedRegion, MemoryRegion } from './memory.js'
+import type { MemoryRegion } from './memory.js'
 import type { Descriptor } from './memory-table.js'
 import { MAX_MEMORY_SLOTS } from './message-format.js'
 
@@ -210,31 +211,6 @@ describe('regions under running rings', () => {
 })
 
 describe('no order of memory messages leaves anything behind', () => {
-  /** Looks over the session's shoulder: a region is mapped once, unmapped once, and never while a ring could still reach it. */
-  class StrictPlatform extends RecordingPlatform {
-    readonly live = new Set<MappedRegion>()
-    readonly open = new Set<Descriptor>()
-    fail = false
-    override mapRegion(region: MemoryRegion, descriptor: Descriptor): MappedRegion {
-      expect(this.open.delete(descriptor)).toBe(true)
-      if (this.fail) throw new Error('out of memory')
-      const mapped = { ...region, windows: [this.bytes(region)] }
-      this.live.add(mapped)
-      return mapped
-    }
-    override unmapRegion(region: MappedRegion): void {
-      expect(this.live.delete(region)).toBe(true)
-      // A detached window has no bytes; a ring over it would read nothing.
-      ;(region.windows as Uint8Array[])[0] = new Uint8Array(0)
-    }
-    override closeDescriptor(descriptor: Descriptor): void {
-      expect(this.open.delete(descriptor)).toBe(true)
-    }
-    override setKick(_ring: number, descriptor: Descriptor | undefined): void {
-      if (descriptor !== undefined) this.open.delete(descriptor)
-    }
-  }
-
   const slot = fc.integer({ min: -1, max: 4 })
   const regionOf = (index: number): MemoryRegion => (index < 0 ? REGION : page(index))
   const step = fc.oneof(
@@ -253,11 +229,7 @@ describe('no order of memory messages leaves anything behind', () => {
         const platform = new StrictPlatform()
         scene = new SessionScene(platform)
         scene.negotiate(P_CONFIGURE_MEM_SLOTS | P_REPLY_ACK)
-        const descriptorsFor = (count: number) => {
-          const descriptors = Array.from({ length: count }, () => ({}))
-          for (const descriptor of descriptors) platform.open.add(descriptor)
-          return descriptors
-        }
+        const descriptorsFor = (count: number) => platform.descriptors(count)
         for (const each of steps) {
           platform.fail = 'odd' in each && each.odd === 9
           // One descriptor too many, now and then.

@@ -107,14 +107,15 @@ export class BackendSession {
    * ends the conversation.
    */
   receive(header: MessageHeader, payload: Uint8Array, descriptors: Descriptor[]): SessionResult {
-    const { request, needReply } = header
-    const acknowledge = needReply && this.#negotiated(P_REPLY_ACK)
+    const { request } = header
+    // SET_PROTOCOL_FEATURES may be what negotiates it.
+    const wanted = () => header.needReply && this.#negotiated(P_REPLY_ACK)
     try {
       const message = decodeFrontEndMessage(header, payload, { xen: this.#negotiated(P_XEN_MMAP) })
       const answer = this.#handle(message, descriptors)
-      return answer.reply === undefined && acknowledge ? { ...answer, ...reply({ request, u64: 0n }) } : answer
+      return answer.reply === undefined && wanted() ? { ...answer, ...reply({ request, u64: 0n }) } : answer
     } catch (error) {
-      if (!acknowledge || ANSWERED.has(request) || !(error instanceof DeviceError)) throw error
+      if (!wanted() || ANSWERED.has(request) || !(error instanceof DeviceError)) throw error
       return { refused: error, ...reply({ request, u64: 1n }) }
     } finally {
       for (const descriptor of descriptors) this.#platform.closeDescriptor(descriptor)
