@@ -358,8 +358,8 @@ export default [
   vhostUser(
     'a connection between guests that is gone counts for ever',
     'machine/switch/port.ts',
-    'if (this.#ends.delete(end)) this.#options.policy?.end(directionOf(end))',
-    'this.#ends.delete(end)',
+    '    this.#options.policy?.end(directionOf(end))\n',
+    '',
   ),
   vhostUser(
     'a guest is worked on beyond its rate',
