@@ -3,22 +3,30 @@ import type { Duplex } from 'node:stream'
 import { callBack } from '@upcall/foundation/callback'
 import {
   checkClock,
-  checkFunction,
   checkObject,
   checkOptionalString,
   checkSignal,
   checkSwitch,
   duration,
   integer,
+  wrongType,
 } from '@upcall/foundation/check'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
+import type { MessageSocket } from '@upcall/foundation/message-socket'
 import { bounded } from '@upcall/foundation/wait'
 import { type Address, Cid, formatAddress } from '../address.js'
 import { trace } from '../trace.js'
 import { type GuestBoot, newBoot, toldBoot, verdictOf } from './boot.js'
 import { badBootError, closedError, lateError, readyAborted } from './errors.js'
 import { type NotifyMessage, type NotifySender, parseNotify } from './message.js'
-import { type NotifyRefusalReason, type Reading, type ReadLimits, readNotify } from './read.js'
+import {
+  type NotifyRefusalReason,
+  type ReadHandlers,
+  type Reading,
+  type ReadLimits,
+  readNotify,
+  readNotifyPackets,
+} from './read.js'
 
 export interface NotifyReceiverOptions {
   /** The guest whose messages count; default any. Where the transport tells no CID, this is taken for the sender's. */
@@ -126,24 +134,33 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
     return this.#guests
   }
 
-  /** Reads a connection to its end and closes it. In object mode each chunk is a message, as it is of SOCK_SEQPACKET. Never throws for the guest. */
-  receive(stream: Duplex, from: NotifySender = {}): void {
-    checkObject('stream', stream, 'a stream')
-    checkFunction('stream.pipe', stream.pipe)
+  /**
+   * Reads a connection to its end and closes it: one message from a stream, each packet from a socket for messages.
+   *
+   * @throws {TypeError} if it is neither.
+   */
+  receive(connection: Duplex | MessageSocket, from: NotifySender = {}): void {
+    checkObject('connection', connection, 'a stream, or a socket for messages')
+    const packets = 'receive' in connection ? connection : undefined
+    const stream = 'pipe' in connection ? connection : undefined
+    if (stream === undefined && packets === undefined) wrongType('connection', 'a stream, or a socket for messages', connection)
     const sender: NotifySender = { cid: from.cid ?? this.#options.cid, port: from.port }
     const refusal = this.#refusalOf(sender)
     if (refusal !== undefined) {
-      stream.on('error', () => {}).destroy()
+      stream?.on('error', () => {}).destroy()
+      packets?.destroy()
       this.#refuse(sender, refusal)
       return
     }
-    const reading = readNotify(stream, this.#limits, {
+    const handlers: ReadHandlers = {
       onMessage: (bytes) => this.#take(bytes, sender),
       onClosed: (reason) => {
         this.#readings.delete(reading)
         if (reason !== undefined) this.#refuse(sender, reason)
       },
-    })
+    }
+    const reading =
+      stream === undefined ? readNotifyPackets(packets!, this.#limits, handlers) : readNotify(stream, this.#limits, handlers)
     this.#readings.add(reading)
   }
 
