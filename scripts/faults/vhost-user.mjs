@@ -138,10 +138,46 @@ export default [
   vhostUser(
     'a buffer that shrinks is not noticed',
     'machine/connection.ts',
-    "if (smaller && this.#state.kind === 'open') this.#giveCredit(Number.POSITIVE_INFINITY)",
+    "if (this.#state.kind === 'open') this.#giveCredit(Number.POSITIVE_INFINITY)",
     '',
   ),
-  vhostUser('packets are not bounded', 'machine/credit.ts', ' || this.#packets.size >= packetLimit(this.bufferBytes)', ''),
+  vhostUser(
+    'packets are not bounded',
+    'machine/credit.ts',
+    '(this.#packets.size >= packetLimit(this.bufferBytes) && this.#waitsForPackets)',
+    'false',
+  ),
+  vhostUser(
+    'a message of many packets waits for the guest to take some of them',
+    'machine/credit.ts',
+    'return this.#ofMessage < this.#packets.size ||',
+    'return true ||',
+  ),
+  vhostUser(
+    'a guest with a message half sent waits for its credit',
+    'machine/connection.ts',
+    'if (starves || this.#hostCredit',
+    'if (this.#hostCredit',
+  ),
+  vhostUser(
+    'a message that the buffer cannot hold is waited for',
+    'machine/connection.ts',
+    'else if (this.#input.unfinished >= this.#options.bufferBytes)',
+    'else if (this.#input.unfinished > this.#options.bufferBytes)',
+  ),
+  vhostUser(
+    'an unfinished message keeps the end of a connection waiting',
+    'machine/connection.ts',
+    'this.#hostCredit.take(this.#input.dropUnfinished())',
+    'this.#input.dropUnfinished()',
+  ),
+  vhostUser(
+    'a packet of the other type is taken for one of the connection',
+    'machine/muxer.ts',
+    'known === undefined || header.type !== typeCode(known.type)',
+    'known === undefined',
+  ),
+  vhostUser('every piece of a message ends it', 'machine/message-queue.ts', 'if (length < this.run) return 0', ''),
   vhostUser('a guest without credit is asked once', 'machine/credit.ts', 'until: now + ms', 'until: NEVER'),
   vhostUser(
     'a wish that came late is not seen at the next publication',

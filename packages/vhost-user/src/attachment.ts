@@ -5,6 +5,7 @@ import type { Recovery } from './lookout.js'
 import type { ConnectionSnapshot } from './machine/connection.js'
 import { type DeviceOptions, VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
+import { F_SEQPACKET } from './machine/features.js'
 import { BackendSession, type SessionResult } from './machine/session.js'
 import type { SwitchPort } from './machine/switch/port.js'
 import type { RingSnapshot } from './machine/vring.js'
@@ -126,6 +127,7 @@ export class Attachment {
   }
 
   #apply({ reply, fault, reset }: SessionResult): Uint8Array | undefined {
+    this.#device.muxer.seqpacket = (this.#session.features & F_SEQPACKET) !== 0n
     if (reset === true) {
       this.fault = undefined
       this.#handlers.onReset(this.resetConnections())

@@ -127,7 +127,7 @@ export class Connections {
 
   #incoming(connection: Connection): void {
     const { onConnection, limits } = this.#options
-    if (onConnection === undefined) {
+    if (onConnection === undefined || connection.type !== 'stream') {
       connection.reset()
       return
     }

@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
-import type { Connection } from '../src/machine/connection.js'
+import type { Connection, SocketType } from '../src/machine/connection.js'
 import { type Budget, type DeviceOptions, VsockDevice } from '../src/machine/device.js'
-import { Op } from '../src/machine/packet.js'
+import { Op, TYPE_SEQPACKET, TYPE_STREAM } from '../src/machine/packet.js'
 import type { SwitchPort } from '../src/machine/switch/port.js'
 import { SplitRing } from '../src/machine/vring.js'
 import { FakeGuest, GUEST_CID, type GuestPacket, opName } from './fake-guest.js'
@@ -60,10 +60,11 @@ export const GUEST_PORT = 5000
 export function open(
   vm: FakeVm,
   fields: { bufferAllocation?: number; forwardCount?: number } = {},
-  { room = 1024 } = {},
+  { room = 1024, type = 'stream' as SocketType } = {},
 ): Connection {
   vm.guest.supply(20, room)
-  const connection = vm.device.muxer.connect(GUEST_PORT, vm.now)!
+  vm.device.muxer.seqpacket = type === 'seqpacket'
+  const connection = vm.device.muxer.connect(GUEST_PORT, vm.now, type)!
   vm.run()
   expect(vm.guest.received().map(opName)).toEqual(['REQUEST'])
   reply(vm, connection, Op.RESPONSE, fields)
@@ -73,8 +74,11 @@ export function open(
   return connection
 }
 
-export const reply = (vm: FakeVm, { hostPort, guestPort }: Connection, op: number, fields = {}, payload?: Uint8Array): void =>
-  vm.guest.send({ op, sourcePort: guestPort, destinationPort: hostPort, ...fields }, payload)
+export function reply(vm: FakeVm, connection: Connection, op: number, fields = {}, payload?: Uint8Array): void {
+  const { hostPort: destinationPort, guestPort: sourcePort } = connection
+  const type = connection.type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET
+  vm.guest.send({ op, sourcePort, destinationPort, type, ...fields }, payload)
+}
 
 /** Runs the device and lists what it said. */
 export function heard(vm: FakeVm): GuestPacket[] {

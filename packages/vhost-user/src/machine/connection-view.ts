@@ -1,7 +1,12 @@
 import type { ConnectionOutcome } from './life.js'
+import type { ReceivedMessage } from './message-buffer.js'
+import type { OutgoingMessage } from './message-queue.js'
 import type { Allocate } from './receive-buffer.js'
 
 // A connection as its owner has it: what it is given, what it sees, and what it does.
+
+/** `SOCK_STREAM` or `SOCK_SEQPACKET`. Both have their ports in common. */
+export type SocketType = 'stream' | 'seqpacket'
 
 /** What the owner of a connection sees of its state. */
 export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 'closed'
@@ -23,12 +28,14 @@ export interface ConnectionPorts {
 export interface ConnectionEnds extends ConnectionPorts {
   /** The CID that the guest has for the host. */
   readonly hostCid: number
+  readonly type: SocketType
 }
 
 /** The credit of both sides of a connection. Counters are in bytes, 32 bits wide, and wrap. */
 export interface ConnectionSnapshot {
   readonly hostPort: number
   readonly guestPort: number
+  readonly type: SocketType
   readonly state: ConnectionState
   /** What came from the guest: received, taken from here by the reader, told to the guest as taken; and what waits for the reader. */
   readonly host: {
@@ -57,6 +64,7 @@ export interface Connection {
   readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
+  readonly type: SocketType
   readonly state: ConnectionState
   /** How it ended, once it is closed. */
   readonly outcome: ConnectionOutcome | undefined
@@ -66,7 +74,7 @@ export interface Connection {
   readonly inputEnded: boolean
   /** The guest has said that it sends nothing more, whatever came afterwards: what it sent is complete. */
   readonly inputComplete: boolean
-  /** Bytes received that `read` has not yielded yet. */
+  /** Bytes received that `read` or `readMessage` has not yielded yet, those of an unfinished message included. */
   readonly inputPending: number
   /** The guest takes no more bytes: writing is pointless. */
   readonly outputRefused: boolean
@@ -77,12 +85,21 @@ export interface Connection {
 
   /** Lets the guest in. */
   accept(): void
-  /** The next bytes from the guest. They count as taken only once `consumed` says so. */
+  /** Of a `seqpacket` connection: the longest message that may be sent now. */
+  readonly maxMessageBytes: number
+
+  /** The next bytes from the guest, of a `stream` connection. They count as taken only once `consumed` says so. */
   read(): Uint8Array | undefined
+  /** The next message from the guest, of a `seqpacket` connection. It counts as taken only once `consumed` says so. */
+  readMessage(): ReceivedMessage | undefined
   /** The reader has taken `count` more bytes; the guest gets credit for them. */
   consumed(count: number, now: number): void
   /** Queues bytes for the guest. They are not copied before a guest buffer takes them: leave them alone until `outputPending` is 0. */
   write(chunk: Uint8Array): void
+  /** Queues a message of 1 to `maxMessageBytes` bytes for the guest. Its `state` says what becomes of it, and each change is news. */
+  send(message: OutgoingMessage): void
+  /** Takes a message back that is still `waiting`. */
+  withdraw(message: OutgoingMessage): void
   /** No more bytes for the guest: SHUTDOWN(send) once the queued ones are out. */
   end(): void
   /** The owner is through: an orderly end if everything written is out, otherwise a reset. */

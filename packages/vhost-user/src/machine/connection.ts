@@ -1,6 +1,13 @@
 import { transition } from '@upcall/foundation/machine'
 import type { Chain } from './chain.js'
-import type { Connection, ConnectionEnds, ConnectionOptions, ConnectionSnapshot, ConnectionState } from './connection-view.js'
+import type {
+  Connection,
+  ConnectionEnds,
+  ConnectionOptions,
+  ConnectionSnapshot,
+  ConnectionState,
+  SocketType,
+} from './connection-view.js'
 import { GuestCredit, HostCredit } from './credit.js'
 import { ASKING_FOR_CREDIT, DueSet, HANDSHAKE, WAITING_FOR_CREDIT, WITH_CREDIT, WITHOUT_BYTES } from './due.js'
 import {
@@ -12,6 +19,8 @@ import {
   type LifeEvent,
   until,
 } from './life.js'
+import { MessageBuffer, type ReceivedMessage } from './message-buffer.js'
+import { MessageQueue, type OutgoingMessage } from './message-queue.js'
 import { OutputQueue } from './output-queue.js'
 import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
 import { ReceiveBuffer } from './receive-buffer.js'
@@ -26,6 +35,7 @@ export class VsockConnection implements Connection {
   readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
+  readonly type: SocketType
   /** There is news for the owner. The muxer clears it. */
   changed = false
 
@@ -33,8 +43,8 @@ export class VsockConnection implements Connection {
   readonly #life: LifeContext
   readonly #options: ConnectionOptions
   readonly #due = new DueSet()
-  readonly #input: ReceiveBuffer
-  readonly #output = new OutputQueue()
+  readonly #input: ReceiveBuffer | MessageBuffer
+  readonly #output: OutputQueue | MessageQueue
   readonly #hostCredit: HostCredit
   readonly #guestCredit: GuestCredit
   /** The flags of SHUTDOWN that the owner wants sent. */
@@ -45,9 +55,11 @@ export class VsockConnection implements Connection {
     this.hostCid = ends.hostCid
     this.hostPort = ends.hostPort
     this.guestPort = ends.guestPort
+    this.type = ends.type
     this.#options = options
     this.#life = { now, effects: [], lingerMs: options.lingerMs, sent: 0 }
-    this.#input = new ReceiveBuffer(options.allocate)
+    this.#input = ends.type === 'stream' ? new ReceiveBuffer(options.allocate) : new MessageBuffer(options.allocate)
+    this.#output = ends.type === 'stream' ? new OutputQueue() : new MessageQueue()
     this.#hostCredit = new HostCredit(options.bufferBytes)
     this.#guestCredit = new GuestCredit(request?.bufferAllocation ?? 0, request?.forwardCount ?? 0)
     const deadline = now + options.handshakeMs
@@ -100,8 +112,16 @@ export class VsockConnection implements Connection {
     return this.#output.lost
   }
 
+  get maxMessageBytes(): number {
+    return Math.min(this.#guestCredit.bufferBytes, this.#options.bufferBytes)
+  }
+
   read(): Uint8Array | undefined {
-    return this.#input.take()
+    return this.#input instanceof ReceiveBuffer ? this.#input.take() : undefined
+  }
+
+  readMessage(): ReceivedMessage | undefined {
+    return this.#input instanceof MessageBuffer ? this.#input.take() : undefined
   }
 
   consumed(count: number, now: number): void {
@@ -112,14 +132,27 @@ export class VsockConnection implements Connection {
   }
 
   write(chunk: Uint8Array): void {
-    if ((this.#shutdown & SHUTDOWN_SEND) !== 0 || chunk.length === 0) return
-    if (this.outputRefused) {
-      this.#output.lost = true
-      return
-    }
+    if (chunk.length === 0 || !(this.#output instanceof OutputQueue) || !this.#takesOutput) return
     this.#output.push(chunk)
     this.#due.add(Op.RW)
     this.#due.add(Op.CREDIT_REQUEST)
+  }
+
+  send(message: OutgoingMessage): void {
+    if (!(this.#output instanceof MessageQueue)) return
+    if (!this.#takesOutput) {
+      message.state = 'lost'
+      return
+    }
+    this.#output.push(message)
+    this.#due.add(Op.RW)
+    this.#due.add(Op.CREDIT_REQUEST)
+  }
+
+  withdraw(message: OutgoingMessage): void {
+    if (!(this.#output instanceof MessageQueue)) return
+    this.#output.withdraw(message)
+    if (this.#output.length === 0) this.#outputIsOut()
   }
 
   end(): void {
@@ -156,8 +189,7 @@ export class VsockConnection implements Connection {
   /** Takes a packet of this connection. `chain` is positioned at its payload and holds at least `header.length` bytes of it. */
   receive(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
     const smaller = this.#guestCredit.hear(header.bufferAllocation, header.forwardCount)
-    // What was too little to tell of before may be all that a smaller buffer lets the guest send.
-    if (smaller && this.#state.kind === 'open') this.#giveCredit(Number.POSITIVE_INFINITY)
+    if (smaller) this.#shrink(now)
     switch (header.op) {
       case Op.RW:
       case Op.CREDIT_UPDATE:
@@ -172,6 +204,8 @@ export class VsockConnection implements Connection {
         this.#step({ type: 'rst' }, now)
         return
       case Op.SHUTDOWN:
+        if ((header.flags & SHUTDOWN_SEND) !== 0 && this.#input instanceof MessageBuffer)
+          this.#hostCredit.take(this.#input.dropUnfinished())
         this.#step({ type: 'shutdown', flags: header.flags, taken: this.#hostCredit.drained }, now)
         return
       default:
@@ -197,8 +231,7 @@ export class VsockConnection implements Connection {
     header.length = 0
     switch (op) {
       case Op.RW:
-        header.length = Math.min(room, this.#output.length, this.#guestCredit.available)
-        this.#guestCredit.send(header.length)
+        this.#nextData(header, Math.min(room, this.#guestCredit.available))
         break
       case Op.CREDIT_REQUEST:
         this.#guestCredit.ask(now)
@@ -222,7 +255,7 @@ export class VsockConnection implements Connection {
 
   /** Moves `length` bytes of what was written into `chain`. */
   copyOutput(chain: Chain, length: number): void {
-    this.#output.moveTo(chain, length)
+    if (this.#output.moveTo(chain, length) === true) this.changed = true
     if (this.#output.length > 0) return
     this.#outputIsOut()
     this.changed = true
@@ -235,6 +268,7 @@ export class VsockConnection implements Connection {
     return {
       hostPort: this.hostPort,
       guestPort: this.guestPort,
+      type: this.type,
       state: this.state,
       host: {
         bufferBytes: host.bufferBytes,
@@ -268,11 +302,38 @@ export class VsockConnection implements Connection {
     return this.#due.first(this.#guestCredit.asks ? ASKING_FOR_CREDIT : WAITING_FOR_CREDIT)
   }
 
-  #receiveData({ op, length }: Readonly<PacketHeader>, chain: Chain, now: number): void {
+  #nextData(header: PacketHeader, most: number): void {
+    const output = this.#output
+    if (output instanceof OutputQueue) {
+      header.length = Math.min(most, output.length)
+      this.#guestCredit.send(header.length)
+    } else {
+      header.length = Math.min(most, output.run)
+      header.flags = output.flags(header.length)
+      this.#guestCredit.send(header.length, header.flags !== 0)
+    }
+  }
+
+  /** False, and what was to go out is lost, if the guest or the owner has ended that direction. */
+  get #takesOutput(): boolean {
+    if ((this.#shutdown & SHUTDOWN_SEND) !== 0) return false
+    if (this.outputRefused) this.#output.lost = true
+    return !this.outputRefused
+  }
+
+  #receiveData({ op, length, flags }: Readonly<PacketHeader>, chain: Chain, now: number): void {
     if (op === Op.CREDIT_REQUEST) this.#due.add(Op.CREDIT_UPDATE)
     if (op !== Op.RW) return
     if (this.inputComplete || !this.#hostCredit.allows(length)) {
       this.#step({ type: 'violation' }, now)
+    } else if (this.#input instanceof MessageBuffer) {
+      const { count } = this.#input
+      this.#input.append(chain, length, flags)
+      this.#hostCredit.receive(length)
+      if (this.#input.count > count) this.changed = true
+      // No credit is left for its end, and the reader takes no part of it: both sides would wait for ever.
+      else if (this.#input.unfinished >= this.#options.bufferBytes) this.#step({ type: 'violation' }, now)
+      else this.#giveCredit(now)
     } else if (length > 0) {
       this.#input.append(chain, length)
       this.#hostCredit.receive(length)
@@ -280,9 +341,22 @@ export class VsockConnection implements Connection {
     }
   }
 
+  /** The guest's buffer has become smaller. */
+  #shrink(now: number): void {
+    // What was too little to tell of before may be all that a smaller buffer lets the guest send.
+    if (this.#state.kind === 'open') this.#giveCredit(Number.POSITIVE_INFINITY)
+    if (!(this.#output instanceof MessageQueue) || this.#output.length === 0) return
+    this.changed = true
+    if (!this.#output.shrink(this.maxMessageBytes)) this.#step({ type: 'violation' }, now)
+    else if (this.#output.length === 0) this.#outputIsOut()
+  }
+
   #giveCredit(now: number): void {
     if (this.inputComplete) return
-    if (this.#hostCredit.tellNow(this.#guestCredit.bufferBytes, now)) this.#due.add(Op.CREDIT_UPDATE)
+    const { bufferBytes } = this.#guestCredit
+    // No reader takes a part of a message: the guest would wait for `tellAt` with the rest.
+    const starves = this.#input instanceof MessageBuffer && this.#input.unfinished > 0 && this.#hostCredit.starves(bufferBytes)
+    if (starves || this.#hostCredit.tellNow(bufferBytes, now)) this.#due.add(Op.CREDIT_UPDATE)
   }
 
   #outputIsOut(): void {

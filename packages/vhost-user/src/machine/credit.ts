@@ -1,4 +1,4 @@
-import { PacketWindow, packetLimit } from './packet-window.js'
+import { MAX_PACKETS, PacketWindow, packetLimit } from './packet-window.js'
 
 // Credit (virtio 1.2, 5.10.6.3): each side tells how much it buffers (buf_alloc) and how much of what it received has been taken
 // (fwd_cnt). The other side may have buf_alloc bytes under way beyond that. All counters are 32 bits wide and wrap.
@@ -58,6 +58,11 @@ export class HostCredit {
     return false
   }
 
+  /** What the guest knows of lets it send nothing more, though bytes have been taken since. */
+  starves(guestBufferBytes: number): boolean {
+    return this.taken !== this.told && (this.received - this.told) >>> 0 >= Math.min(this.bufferBytes, guestBufferBytes)
+  }
+
   /** A packet goes out, and each one tells. */
   tell(): void {
     this.told = this.taken
@@ -90,6 +95,8 @@ export class GuestCredit {
   taken: number
   sent = 0
   readonly #packets = new PacketWindow()
+  /** Packets of the message that is under way. */
+  #ofMessage = 0
   #asking: Asking = RESTED
 
   constructor(bufferBytes: number, taken: number) {
@@ -100,7 +107,7 @@ export class GuestCredit {
   /** How many bytes the guest can still take. Nonsense from the guest makes it 0: that starves the guest alone. */
   get available(): number {
     const { underWay } = this
-    if (underWay >= this.bufferBytes || this.#packets.size >= packetLimit(this.bufferBytes)) return 0
+    if (underWay >= this.bufferBytes || (this.#packets.size >= packetLimit(this.bufferBytes) && this.#waitsForPackets)) return 0
     return this.bufferBytes - underWay
   }
 
@@ -109,15 +116,21 @@ export class GuestCredit {
     return (this.sent - this.taken) >>> 0
   }
 
+  /** Whether the guest may take a packet of those under way. It takes none of a message of which the end is missing. */
+  get #waitsForPackets(): boolean {
+    return this.#ofMessage < this.#packets.size || this.#packets.size >= MAX_PACKETS
+  }
+
   /** Packets that were sent and that the guest has not taken yet. */
   get packets(): number {
     return this.#packets.size
   }
 
-  /** A packet of `length` bytes leaves. */
-  send(length: number): void {
+  /** A packet of `length` bytes leaves. @param ends a reader can take it by itself: it is of a stream, or ends a message. */
+  send(length: number, ends = true): void {
     this.sent = (this.sent + length) >>> 0
     this.#packets.add(this.sent)
+    this.#ofMessage = ends ? 0 : this.#ofMessage + 1
   }
 
   /** What every packet of the guest says about its buffer. True if the buffer has become smaller. */

@@ -4,13 +4,14 @@ import {
   type ConnectionEnds,
   type ConnectionOptions,
   type ConnectionSnapshot,
+  type SocketType,
   VsockConnection,
 } from './connection.js'
 import { ConnectionTable } from './connection-table.js'
 import { Handle } from './handle.js'
 import { Line } from './line.js'
 import { OrphanResets } from './orphan-resets.js'
-import { HOST_CID, Op, type PacketHeader, TYPE_STREAM } from './packet.js'
+import { HOST_CID, Op, type PacketHeader, TYPE_SEQPACKET, TYPE_STREAM } from './packet.js'
 import type { PacketIo } from './packet-io.js'
 
 export interface MuxerOptions extends ConnectionOptions {
@@ -32,12 +33,16 @@ export interface MuxerOptions extends ConnectionOptions {
 export const FIRST_HOST_PORT = 2 ** 30
 export const LAST_HOST_PORT = 2 ** 32 - 2
 
+const typeCode = (type: SocketType): number => (type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET)
+
 /**
  * All connections of one guest. Packets from the guest find their connection; connections with something to send take turns, one
  * packet each. Everything that the guest can make grow has a bound: the table, the buffers (by credit), the resets owed.
  */
 export class VsockMuxer {
   readonly #options: MuxerOptions
+  /** The guest's driver has taken VIRTIO_VSOCK_F_SEQPACKET. Without it, SEQPACKET is a type that is not known here. */
+  seqpacket = false
   readonly #onTouch: () => void
   readonly #table = new ConnectionTable<Handle>()
   /** Those with a packet to send, and those with news for their owner. */
@@ -68,10 +73,11 @@ export class VsockMuxer {
     return this.#ready.size + this.#orphans.size
   }
 
-  /** Begins a connection to `guestPort`; undefined when the table is full. */
-  connect(guestPort: number, now: number): Connection | undefined {
+  /** Begins a connection to `guestPort`; undefined when the table is full. `seqpacket` is only for a guest that has taken the feature. */
+  connect(guestPort: number, now: number, type: SocketType = 'stream'): Connection | undefined {
     if (this.#table.size >= this.#options.maxConnections) return undefined
-    const connection = this.#add({ hostPort: this.#freeHostPort(), guestPort, hostCid: this.#options.hostCid ?? HOST_CID }, now)
+    const { hostCid = HOST_CID } = this.#options
+    const connection = this.#add({ hostPort: this.#freeHostPort(), guestPort, hostCid, type }, now)
     this.#onTouch()
     return connection
   }
@@ -89,7 +95,7 @@ export class VsockMuxer {
   /** Takes one packet of the guest to the host. `chain` stands at its payload. */
   receive(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
     const { sourcePort: guestPort, destinationPort: hostPort, destinationCid: hostCid } = header
-    if (header.type !== TYPE_STREAM) {
+    if (header.type !== TYPE_STREAM && !(header.type === TYPE_SEQPACKET && this.seqpacket)) {
       this.#orphans.owe(header)
       return
     }
@@ -98,7 +104,8 @@ export class VsockMuxer {
     if (known !== undefined && known.machine.hostCid !== hostCid) this.#orphans.owe(header)
     else if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
       this.#request(header, known, now)
-    } else if (known === undefined) {
+    } else if (known === undefined || header.type !== typeCode(known.type)) {
+      // A packet of the other type does not belong to the connection that has the ports. Linux answers alike.
       this.#orphans.owe(header)
     } else {
       known.machine.receive(header, chain, now)
@@ -120,7 +127,8 @@ export class VsockMuxer {
       return
     }
     const { sourcePort: guestPort, destinationPort: hostPort, destinationCid: hostCid } = header
-    this.#add({ hostPort, guestPort, hostCid }, now, header)
+    const type = header.type === TYPE_STREAM ? 'stream' : 'seqpacket'
+    this.#add({ hostPort, guestPort, hostCid, type }, now, header)
   }
 
   /** Whether `fill` has a packet. */
@@ -137,7 +145,7 @@ export class VsockMuxer {
     }
     const handle = this.#ready.first!
     const { machine } = handle
-    header.type = TYPE_STREAM
+    header.type = typeCode(machine.type)
     header.sourceCid = machine.hostCid
     header.destinationCid = this.#options.guestCid
     const length = machine.next(header, room, now)

@@ -2,7 +2,7 @@ import type { Chain } from '../chain.js'
 import type { ConnectionPorts } from '../connection.js'
 import { GuestCredit, NEVER } from '../credit.js'
 import { DueSet, operations } from '../due.js'
-import { Op, type PacketHeader, SHUTDOWN_RECEIVE, TYPE_SEQPACKET } from '../packet.js'
+import { Op, type PacketHeader, SEQ_EOM, SHUTDOWN_RECEIVE, TYPE_SEQPACKET } from '../packet.js'
 import { PacketQueue } from './packet-queue.js'
 import type { Side } from './passage.js'
 import type { SwitchPort } from './port.js'
@@ -184,9 +184,11 @@ export class SwitchEnd implements ConnectionPorts {
   }
 
   #nextBytes(header: PacketHeader, room: number): void {
-    if (this.type === TYPE_SEQPACKET) Object.assign(header, this.queue.nextMessagePart(room))
+    const isMessage = this.type === TYPE_SEQPACKET
+    if (isMessage) Object.assign(header, this.queue.nextMessagePart(room))
     else header.length = Math.min(room, this.queue.length)
-    this.#credit.send(header.length)
+    // A guest takes a message when all of it is there: its parts do not wait for each other, however many they are.
+    this.#credit.send(header.length, !isMessage || (header.flags & SEQ_EOM) !== 0)
   }
 
   #drop(): number {

@@ -100,12 +100,14 @@ export class SwitchPort {
     end.hear(header)
     const passage = this.#passages.get(end)!
     const peer = passage.ends[otherSide(end.side)]
-    if (!this.#step(passage, eventOf(header, end, peer), now)) return
-    this.#forward(header, chain, peer, now)
-    if (op === Op.SHUTDOWN && (header.flags & SHUTDOWN_RECEIVE) !== 0) peer.port.release(end.deafen())
+    if (this.#step(passage, eventOf(header, end, peer), now)) {
+      this.#forward(header, chain, peer, now)
+      if (op === Op.SHUTDOWN && (header.flags & SHUTDOWN_RECEIVE) !== 0) peer.port.release(end.deafen())
+      peer.port.#follow(peer)
+      peer.port.onTouch()
+    }
+    // Also when the connection is over: the last bytes before a RST may have waited for this credit.
     this.#follow(end)
-    peer.port.#follow(peer)
-    peer.port.onTouch()
   }
 
   #request(header: Readonly<PacketHeader>, now: number): void {
