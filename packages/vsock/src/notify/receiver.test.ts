@@ -177,6 +177,28 @@ describe('ready', () => {
     expect(await second).toMatchObject({ cid: 4 })
   })
 
+  it('waits a second for what follows a READY=1 that came before basic.target', async () => {
+    const { receiver, clock } = receiving()
+    const emergency = failure(receiver.ready())
+    await notify(receiver, 'X_SYSTEMD_SIGNALS_LEVEL=2')
+    await notify(receiver, 'READY=1\nSTATUS=Ready.')
+    await notify(receiver, 'X_SYSTEMD_UNIT_ACTIVE=emergency.target')
+    expect(await emergency).toMatchObject({ code: 'GUEST_FAILED', what: 'its boot ended in emergency.target' })
+    expect(clock.pending).toBe(0)
+
+    const other = new NotifyReceiver({ clock })
+    const ready = other.ready()
+    await notify(other, 'READY=1\nX_SYSTEMD_SIGNALS_LEVEL=2')
+    clock.advance(999)
+    await notify(other, 'X_SYSTEMD_UNIT_ACTIVE=own.target')
+    const late = failure(other.ready({ timeoutMs: 999 }))
+    clock.advance(1)
+    expect(await ready).toMatchObject({ units: ['own.target'] })
+    clock.advance(998)
+    expect(await late).toMatchObject({ code: 'ETIMEDOUT' })
+    expect(clock.pending).toBe(0)
+  })
+
   it('has a deadline, and says what it heard', async () => {
     const { receiver, clock } = receiving()
     const nothing = failure(receiver.ready({ timeoutMs: 50 }))

@@ -83,6 +83,8 @@ const MAX_PENDING = 256
 const CONNECTION_TIMEOUT_MS = 5_000
 const READY_TIMEOUT_MS = 60_000
 const PRIVILEGED_PORTS = 1024
+/** How long after a READY=1 in doubt the unit may be told that it is about. */
+const DOUBT_MS = 1_000
 
 /**
  * Receives what guests send with sd_notify(3): one message on each connection. `listenNotify` feeds it from an address, `receive` from
@@ -99,7 +101,7 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
   readonly #watchers = new Set<() => void>()
   readonly #queue: NotifyMessage[] = []
   readonly #takers: ((result: IteratorResult<NotifyMessage, undefined>) => void)[] = []
-  #subject = ''
+  #address: Address | undefined
   #stop: () => Promise<void> = async () => {}
   #closed: Promise<void> | undefined
 
@@ -125,8 +127,13 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
    * @internal
    */
   fedBy(address: Address, stop: () => Promise<void>): void {
-    this.#subject = formatAddress(address)
+    this.#address = address
     this.#stop = stop
+  }
+
+  /** Where it listens; undefined for a receiver without an address. */
+  get address(): Address | undefined {
+    return this.#address
   }
 
   /** What each guest has told, by its CID; undefined stands for a transport that tells none. */
@@ -165,7 +172,8 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
   }
 
   /**
-   * Resolves when a guest has said READY=1, with all that it told; at once if it has said so already.
+   * Resolves when a guest has said READY=1, with all that it told; at once if it has said so already. A guest that has not reached
+   * basic.target by then has one second to tell of another target: systemd says READY=1 in emergency mode, too, a moment too early.
    *
    * @throws {VsockError} op `ready`, with what was `heard`: `GUEST_FAILED` if the guest reports a failure or its boot ended in emergency
    *   mode, `GUEST_STOPPED` if it goes down, `ETIMEDOUT`, `ABORTED`, and `ECANCELED` if the receiver is closed.
@@ -174,25 +182,40 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
     return new Promise((resolve) => {
       const { timeoutMs, signal } = checkReadyOptions(options)
       const { cid = this.#options.cid, unit } = options
-      const subject = cid === undefined ? this.#subject : `${this.#subject} guest ${cid}`.trim()
+      const subject = [
+        ...(this.#address ? [formatAddress(this.#address)] : []),
+        ...(cid === undefined ? [] : [`guest ${cid}`]),
+      ].join(' ')
       const bounds = {
         ...{ timeoutMs, signal, clock: this.#limits.clock },
         late: () => lateError(subject, timeoutMs, this.#heard(cid)),
         aborted: (reason: unknown) => readyAborted(subject, reason),
       }
       const waiting = bounded<GuestBoot>(bounds, (settle, reject) => {
+        let cancelDoubt: (() => void) | undefined
+        let inDoubt = true
         const look = () => {
           for (const boot of this.#guests.values()) {
             if (cid !== undefined && boot.cid !== cid) continue
             const verdict = verdictOf(boot, unit)
-            if (verdict.kind === 'ready') return settle(boot)
-            if (verdict.kind !== 'waiting') return reject(badBootError(subject, verdict, boot))
+            if (verdict.kind === 'waiting') continue
+            if (verdict.kind !== 'ready') reject(badBootError(subject, verdict, boot))
+            else if (!verdict.doubtful || !inDoubt) settle(boot)
+            else cancelDoubt ??= this.#limits.clock.setTimer(DOUBT_MS, believe)
+            return
           }
           if (this.#closed !== undefined) reject(closedError(subject))
         }
+        const believe = () => {
+          inDoubt = false
+          look()
+        }
         this.#watchers.add(look)
         look()
-        return () => void this.#watchers.delete(look)
+        return () => {
+          cancelDoubt?.()
+          this.#watchers.delete(look)
+        }
       })
       resolve(waiting)
     })

@@ -7,6 +7,7 @@ import { type Report, reportText } from '../../report.js'
 import { addConnectCommand } from './connect.js'
 import { addForwardCommand } from './forward.js'
 import { addListenCommand } from './listen.js'
+import { addNotifyCommand } from './notify.js'
 import { checkGlobals, notOfStreams } from './options.js'
 import { addPassCommand } from './pass.js'
 
@@ -31,12 +32,14 @@ Examples:
   $ upcall vsock listen vsock://any:1024 --keep --exec cat
   $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
   $ upcall vsock pass hvsock:///run/vm.sock:1027 stdin.fifo --keep
+  $ upcall vsock notify hvsock:///run/vm.sock:9999
   $ upcall vsock cid`,
     )
   addConnectCommand(vsock, action)
   addListenCommand(vsock, action)
   addForwardCommand(vsock, action)
   addPassCommand(vsock, action)
+  addNotifyCommand(vsock, action)
   vsock
     .command('cid')
     .description("print this machine's context id")
