@@ -21,6 +21,12 @@ export interface DeviceSnapshot {
   readonly connections: readonly ConnectionSnapshot[]
 }
 
+/**
+ * How long the rings may be without their memory. A front end changes its table region by region, and takes away before it adds: what
+ * is missing for longer is a fault.
+ */
+const DISPLACED_MS = 1_000
+
 export interface AttachmentHandlers {
   /** Leads to the other guests. */
   readonly port: SwitchPort
@@ -31,6 +37,8 @@ export interface AttachmentHandlers {
   readonly onReset: (connections: number) => void
   /** The guest and the device waited for each other, and the device has ended that. */
   readonly onRecovery: (recovery: Recovery) => void
+  /** The front end asked for what cannot be done. It was told, and the conversation goes on. */
+  readonly onRefused: (error: DeviceError) => void
   /** The front end has gone, or broke the protocol. Called once; everything is released by then. */
   readonly onEnd: (error: DeviceError | undefined) => void
 }
@@ -46,10 +54,13 @@ export class Attachment {
   readonly #pump: Pump
   readonly #connections: Connections
   readonly #channel: Channel
+  readonly #clock: Clock
+  #cancelDisplaced: (() => void) | undefined
   #closed = false
 
   constructor(binding: Binding, descriptor: Descriptor, limits: DeviceOptions, clock: Clock, handlers: AttachmentHandlers) {
     this.#handlers = handlers
+    this.#clock = clock
     // The code that came upon it is still at work.
     const onBroken = (error: DeviceError) => process.nextTick(() => this.#end(error))
     this.#platform = new BindingPlatform(binding, () => this.#pump.kicked(), onBroken)
@@ -101,6 +112,11 @@ export class Attachment {
     return this.#connections.connect(port, signal)
   }
 
+  /** What the device may do has changed: it looks at the rings soon. */
+  touch(): void {
+    this.#pump.schedule()
+  }
+
   /** Goes back to rings that a fault stopped. Every connection was cut then. */
   restart(): void {
     if (this.fault === undefined || this.#closed) return
@@ -120,14 +136,17 @@ export class Attachment {
   close(): void {
     if (this.#closed) return
     this.#closed = true
+    this.#cancelDisplaced?.()
     this.#pump.close()
     this.#channel.close()
     this.#connections.reset()
     this.#session.close()
   }
 
-  #apply({ reply, fault, reset }: SessionResult): Uint8Array | undefined {
+  #apply({ reply, fault, reset, refused }: SessionResult): Uint8Array | undefined {
     this.#device.muxer.seqpacket = (this.#session.features & F_SEQPACKET) !== 0n
+    if (refused !== undefined) this.#handlers.onRefused(refused)
+    this.#followMemory()
     if (reset === true) {
       this.fault = undefined
       this.#handlers.onReset(this.resetConnections())
@@ -138,6 +157,21 @@ export class Attachment {
     else this.#pump.trip()
     this.#handlers.onChange()
     return reply
+  }
+
+  #followMemory(): void {
+    if (this.#session.displaced === undefined) {
+      this.#cancelDisplaced?.()
+      this.#cancelDisplaced = undefined
+      return
+    }
+    this.#cancelDisplaced ??= this.#clock.setTimer(DISPLACED_MS, () => {
+      this.#cancelDisplaced = undefined
+      const { displaced } = this.#session
+      if (displaced === undefined) return
+      this.#stop(displaced)
+      this.#handlers.onChange()
+    })
   }
 
   #end(error: DeviceError | undefined): void {

@@ -6,10 +6,12 @@ export type { Refusal } from './hub.js'
 export type { Recovery } from './lookout.js'
 export type { ConnectionSnapshot, ConnectionState } from './machine/connection.js'
 export { DeviceError, type DeviceErrorCode } from './machine/errors.js'
+export type { PortRange, RulePeer } from './machine/policy.js'
 export type { RefusalReason } from './machine/switch/switch.js'
 export type { RingSnapshot } from './machine/vring.js'
 export { AddonError, type Attempt } from './native/loader.js'
 export { createVsockNetwork, VsockNetwork, type VsockNetworkEvents, type VsockNetworkOptions } from './network.js'
+export type { DirectionPolicy, PolicyRate, PolicyRule, VsockPolicy } from './policy-options.js'
 export type { Callback, VsockStream } from './stream.js'
 export {
   createVsockDevice,

@@ -88,7 +88,7 @@ export class Lookout {
     const due = { rx: now >= at.rx, tx: now >= at.tx, kick: now >= at.kick }
     try {
       const overdue = device.look(due.rx ? rx : undefined, due.tx ? tx : undefined)
-      const unkicked = due.kick && !isTripPlanned() ? device.unkicked(rx, tx) : undefined
+      const unkicked = due.kick && !isTripPlanned() ? device.unkicked(rx, tx, now) : undefined
       if (overdue.rx) this.#interruptAgain(RX_RING, overdue.rx)
       if (overdue.tx) this.#interruptAgain(TX_RING, overdue.tx)
       if (unkicked !== undefined) this.#lookTwice(unkicked)

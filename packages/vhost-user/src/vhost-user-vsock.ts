@@ -1,21 +1,14 @@
 import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { onAbort } from '@upcall/foundation/abort'
-import {
-  checkClock,
-  checkObject,
-  checkOptionalFunction,
-  checkSignal,
-  checkString,
-  integer,
-  wrongValue,
-} from '@upcall/foundation/check'
+import { checkClock, checkObject, checkOptionalFunction, checkSignal, integer } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
 import { Attachment, type DeviceSnapshot } from './attachment.js'
+import { checkGroups, checkHostCids, MAX_CID } from './check-options.js'
 import { unheldClock } from './clock.js'
 import type { ConnectionHandler } from './connections.js'
-import { abortedError, VsockDeviceError } from './errors.js'
+import { abortedError, policyError, refusedError, VsockDeviceError } from './errors.js'
 import { Hub, type Place, type Refusal } from './hub.js'
 import { checkSocketPath, type Listener, listenUnix } from './listener.js'
 import type { Recovery } from './lookout.js'
@@ -23,8 +16,10 @@ import type { DeviceOptions } from './machine/device.js'
 import type { DeviceError } from './machine/errors.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT } from './machine/muxer.js'
 import { HOST_CID } from './machine/packet.js'
+import { PolicyGate } from './machine/policy.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
+import { checkPolicy, type VsockPolicy } from './policy-options.js'
 import type { VsockStream } from './stream.js'
 import { trace } from './trace.js'
 
@@ -34,15 +29,17 @@ export interface VhostUserVsockOptions {
   /** The guest's CID: 3 to 4294967294. Two guests of one host may have the same CID, if they are not in one network: they do not notice each other. */
   guestCid: number
   /**
-   * CIDs that mean the host for this guest: integers from 0 to 4294967294. Default `[2]`. The first is the one that connections begun by the
-   * host come from. `any`: every CID that no guest of the network has, and connections come from 2. (A Nitro Enclave's parent is 3.)
+   * CIDs that mean the host for this guest: integers from 0 to 4294967294. Default `[2]`. Connections that the host begins come from
+   * the first. `any`: every CID that no guest of the network has, and connections come from 2. (A Nitro Enclave's parent is 3.)
    */
   hostCids?: readonly number[] | 'any' | undefined
   /** In a network: two guests reach each other if they have one of these in common. Default `['default']`. A guest always reaches itself. */
   groups?: readonly string[] | undefined
+  /** What the guest may do; `setPolicy` changes it. Default: everything. */
+  policy?: VsockPolicy | undefined
   /** Answers connections that the guest begins. Default: every one is refused. */
   onConnection?: ConnectionHandler | undefined
-  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. As many with other guests. */
+  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. It may begin as many with other guests. */
   maxConnections?: number | undefined
   /** How much of what the guest sent may wait per connection, in bytes: 4096 to 2^30. Default 262144, as Linux has it. */
   bufferBytes?: number | undefined
@@ -54,7 +51,6 @@ export interface VhostUserVsockOptions {
   clock?: Clock | undefined
 }
 
-const MAX_CID = 0xffff_fffe
 const MAX_PORT = 0xffff_fffe
 /** What setTimeout can wait for. */
 const MAX_TIMER_MS = 2 ** 31 - 1
@@ -82,9 +78,16 @@ export interface VhostUserVsockEvents {
   state: [change: { state: DeviceState; previous: DeviceState }]
   /** The guest and the device seemed to wait for each other, and the device has ended that. A count of these is worth having. */
   recovery: [recovery: Recovery]
-  /** A VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second later. */
+  /**
+   * - `EAGAIN`: a VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second
+   *   later.
+   * - `EPROTO`: the VMM asked for what the device cannot do, and was told; the conversation goes on. `cause` is the `DeviceError`.
+   */
   warning: [error: VsockDeviceError]
-  /** The guest asked for a connection with another guest, and was refused (RST). */
+  /**
+   * A connection was refused: the guest asked for a connection with another guest that it cannot reach, or a policy does not
+   * allow what the guest or the host asked for. A guest that asked got a RST.
+   */
   refused: [refusal: Refusal]
 }
 
@@ -97,6 +100,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   readonly guestCid: number
   readonly #options: DeviceOptions
   readonly #place: Place
+  readonly #policy: PolicyGate
   readonly #clock: Clock
   readonly #onConnection: ConnectionHandler | undefined
   /**
@@ -121,6 +125,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       guestCid,
       hostCids = [HOST_CID],
       groups = ['default'],
+      policy,
       onConnection,
       maxConnections = 1023,
       bufferBytes = 256 * 1024,
@@ -135,8 +140,11 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.guestCid = integer('guestCid', guestCid, { min: 3, max: MAX_CID })
     checkHostCids(hostCids, guestCid)
     checkGroups(groups)
+    this.#policy = new PolicyGate(checkPolicy('policy', policy), clock.now())
     this.#options = {
       guestCid,
+      policy: this.#policy,
+      admit: (request, now) => this.#place.refusalOfGuest(request, now),
       hostCids,
       hostCid: hostCids === 'any' ? HOST_CID : hostCids[0],
       maxConnections: integer('maxConnections', maxConnections, { min: 1, max: 1023 }),
@@ -151,6 +159,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       cid: guestCid,
       groups,
       limits: this.#options,
+      policy: this.#policy,
       onRefusal: (refusal) => {
         trace({ type: 'refused', socketPath, refusal }, '%s: refused: %o', socketPath, refusal)
         this.#tell(() => this.emit('refused', refusal))
@@ -229,7 +238,21 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
         retryable: this.#state !== 'closed',
       })
     }
+    const refusal = this.#place.refusalOfHost(this.#options.hostCid ?? HOST_CID, port, this.#clock.now())
+    if (refusal !== undefined) throw policyError(subject, refusal)
     return this.#attachment.connect(port, signal)
+  }
+
+  /** Other limits from now on. Connections that are open stay open, and count. @throws TypeError, RangeError */
+  setPolicy(policy: VsockPolicy): void {
+    this.#policy.replace(checkPolicy('policy', policy), this.#clock.now())
+    this.#attachment?.touch()
+  }
+
+  /** Other groups from now on. Connections that are open stay open. @throws TypeError, RangeError */
+  setGroups(groups: readonly string[]): void {
+    checkGroups(groups)
+    this.#place.setGroups(groups)
   }
 
   /** Tries the rings of a `faulted` device once more, where they stopped. */
@@ -288,6 +311,10 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       onRecovery: (recovery) => {
         trace({ type: 'recovery', socketPath, ...recovery }, '%s: recovery: %o', socketPath, recovery)
         this.#tell(() => this.emit('recovery', recovery))
+      },
+      onRefused: (error) => {
+        trace({ type: 'request-refused', socketPath, error }, '%s: a request was refused%s', socketPath, textAfter(error))
+        this.#tell(() => this.emit('warning', refusedError(socketPath, error)))
       },
       onEnd: (error) => {
         trace({ type: 'detached', socketPath, error }, '%s: the front end has gone%s', socketPath, textAfter(error))
@@ -354,17 +381,3 @@ export async function createVsockDevice(options: VhostUserVsockOptions): Promise
 }
 
 const textAfter = (error: DeviceError | undefined): string => (error === undefined ? '' : `: ${error.code}: ${textOf(error)}`)
-
-function checkHostCids(cids: unknown, guestCid: number): void {
-  if (cids === 'any') return
-  if (!Array.isArray(cids) || cids.length === 0) wrongValue('hostCids', "'any' or an array of at least one CID", cids)
-  for (const [i, cid] of (cids as unknown[]).entries()) {
-    integer(`hostCids[${i}]`, cid, { min: 0, max: MAX_CID })
-    if (cid === guestCid) wrongValue(`hostCids[${i}]`, "another CID than the guest's", cid)
-  }
-}
-
-function checkGroups(groups: unknown): void {
-  if (!Array.isArray(groups)) wrongValue('groups', 'an array of names', groups)
-  for (const [i, group] of (groups as unknown[]).entries()) checkString(`groups[${i}]`, group, 'a name')
-}

@@ -1,7 +1,9 @@
 import { Chain } from './chain.js'
+import { NEVER } from './credit.js'
 import { type MuxerOptions, VsockMuxer } from './muxer.js'
 import { HOST_CID, PACKET_HEADER_SIZE } from './packet.js'
 import { PacketIo } from './packet-io.js'
+import type { PolicyGate } from './policy.js'
 import type { SwitchPort } from './switch/port.js'
 import { VsockSwitch } from './switch/switch.js'
 import type { Overdue, SplitRing } from './vring.js'
@@ -52,7 +54,7 @@ export interface Look {
 const UNANNOUNCED_PART = 4
 
 export interface DeviceOptions extends MuxerOptions {
-  /** The CIDs that mean the host; `any`: each CID that is no guest's. Default 2. */
+  /** The CIDs that mean the host; `any`: each CID without a guest. Default 2. */
   readonly hostCids?: readonly number[] | 'any' | undefined
 }
 
@@ -77,6 +79,7 @@ export class VsockDevice {
   readonly #io = new PacketIo()
   readonly #chain = new Chain()
   readonly #budget: Budget
+  readonly #policy: PolicyGate | undefined
   #bytesLeft = 0
   #descriptorsLeft = 0
   /** Muxer and switch take turns when both have packets. */
@@ -91,6 +94,7 @@ export class VsockDevice {
     this.port = port ?? new VsockSwitch().join({ ...options, cid: guestCid, groups: [] })
     if (onTouch !== undefined) this.port.onTouch = onTouch
     this.#budget = budget
+    this.#policy = options.policy
   }
 
   /** Whether another packet of the guest may be taken. */
@@ -110,13 +114,14 @@ export class VsockDevice {
 
   /** When `wake` wants to be called; `Infinity` for never. May be early. */
   get wakeAt(): number {
-    return Math.min(this.muxer.wakeAt, this.port.wakeAt)
+    return Math.min(this.muxer.wakeAt, this.port.wakeAt, this.#policy?.wakeAt ?? NEVER)
   }
 
   /** Lets every connection see the time. Being called early does nothing. */
   wake(now: number): void {
     this.muxer.wake(now)
     this.port.wake(now)
+    this.#policy?.wake(now)
   }
 
   /** The guest's driver has gone: every connection ends without a packet to it, and nothing of the old guest is kept. Returns how many. */
@@ -139,10 +144,10 @@ export class VsockDevice {
     try {
       let more: boolean
       do {
-        if (tx !== undefined) this.#transmit(tx, this.#deliverable(rx) ? 2 : Number.POSITIVE_INFINITY, now)
+        if (tx !== undefined) this.#transmit(tx, this.#deliverable(rx, now) ? 2 : Number.POSITIVE_INFINITY, now)
         if (rx !== undefined) this.#deliver(rx, now)
         more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
-      } while (!more && this.#armed(rx, tx))
+      } while (!more && this.#armed(rx, tx, now))
       return more
     } finally {
       rx?.publish()
@@ -177,19 +182,29 @@ export class VsockDevice {
    * To be called when `process` was not called for a while: a ring into which the guest has put something that `process` would work on.
    * Unless its kick is on its way, call `process`.
    */
-  unkicked(rx: SplitRing | undefined, tx: SplitRing | undefined): typeof RX_RING | typeof TX_RING | undefined {
-    if (tx !== undefined && this.accepting && tx.pending > 0) return TX_RING
-    return this.#deliverable(rx) ? RX_RING : undefined
+  unkicked(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): typeof RX_RING | typeof TX_RING | undefined {
+    if (tx !== undefined && this.#takes(now) && tx.pending > 0) return TX_RING
+    return this.#deliverable(rx, now) ? RX_RING : undefined
   }
 
   /** Asks for kicks where we wait for the guest. True if the guest was faster and there is work already. */
-  #armed(rx: SplitRing | undefined, tx: SplitRing | undefined): boolean {
-    if (tx !== undefined && this.accepting && tx.enableKicks()) return true
-    return rx !== undefined && this.outgoing && rx.enableKicks()
+  #armed(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): boolean {
+    if (tx !== undefined && this.#takes(now) && tx.enableKicks()) return true
+    return rx !== undefined && this.#gives(now) && rx.enableKicks()
   }
 
-  #deliverable(rx: SplitRing | undefined): boolean {
-    return rx !== undefined && this.outgoing && rx.pending > 0
+  #deliverable(rx: SplitRing | undefined, now: number): boolean {
+    return rx !== undefined && this.#gives(now) && rx.pending > 0
+  }
+
+  /** `accepting`, and the guest's rate lets it. */
+  #takes(now: number): boolean {
+    return this.accepting && this.#policy?.isOpen('fromGuest', now) !== false
+  }
+
+  /** `outgoing`, and the guest's rate lets it. */
+  #gives(now: number): boolean {
+    return this.outgoing && this.#policy?.isOpen('toGuest', now) !== false
   }
 
   /** Leaves 1/`reserve` of the budget alone. */
@@ -197,8 +212,10 @@ export class VsockDevice {
     const chain = this.#chain
     const bytes = this.#budget.bytes / reserve
     const descriptors = this.#budget.descriptors / reserve
-    while (this.#bytesLeft > bytes && this.#descriptorsLeft > descriptors && this.accepting && tx.pop(chain)) {
-      this.#bytesLeft -= this.#receive(chain, now)
+    while (this.#bytesLeft > bytes && this.#descriptorsLeft > descriptors && this.#takes(now) && tx.pop(chain)) {
+      const taken = this.#receive(chain, now)
+      this.#policy?.moved('fromGuest', taken, now)
+      this.#bytesLeft -= taken
       this.#descriptorsLeft -= chain.descriptors
       tx.push(chain.head, 0)
     }
@@ -206,8 +223,9 @@ export class VsockDevice {
 
   #deliver(rx: SplitRing, now: number): void {
     const chain = this.#chain
-    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.outgoing && rx.pop(chain)) {
+    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.#gives(now) && rx.pop(chain)) {
       const written = this.#fill(chain, now)
+      this.#policy?.moved('toGuest', written, now)
       rx.push(chain.head, written)
       this.#descriptorsLeft -= chain.descriptors
       this.#bytesLeft -= written

@@ -2,6 +2,7 @@ import type { Connection, ConnectionState, SocketType, VsockConnection } from '.
 import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
+import type { Direction } from './policy.js'
 
 /** A connection as the muxer hands it out: the muxer hears of everything that its owner does. */
 export class Handle implements Connection {
@@ -11,10 +12,13 @@ export class Handle implements Connection {
   readonly type: SocketType
   /** For the muxer alone, which follows up on what it does. */
   readonly machine: VsockConnection
+  /** Who began it. */
+  readonly direction: Direction
   readonly #onTouch: () => void
 
-  constructor(machine: VsockConnection, onTouch: () => void) {
+  constructor(machine: VsockConnection, direction: Direction, onTouch: () => void) {
     this.machine = machine
+    this.direction = direction
     this.hostCid = machine.hostCid
     this.hostPort = machine.hostPort
     this.guestPort = machine.guestPort

@@ -13,6 +13,7 @@ import { Line } from './line.js'
 import { OrphanResets } from './orphan-resets.js'
 import { HOST_CID, Op, type PacketHeader, TYPE_SEQPACKET, TYPE_STREAM } from './packet.js'
 import type { PacketIo } from './packet-io.js'
+import type { PolicyGate } from './policy.js'
 
 export interface MuxerOptions extends ConnectionOptions {
   readonly guestCid: number
@@ -20,6 +21,8 @@ export interface MuxerOptions extends ConnectionOptions {
   readonly hostCid?: number | undefined
   /** Asked for each connection that the guest begins: an answer is the reason why it is refused. */
   readonly admit?: ((request: Readonly<PacketHeader>, now: number) => string | undefined) | undefined
+  /** Told of each connection that begins and of each that is gone. Whether it may begin is for `admit`, and for the owner of the muxer. */
+  readonly policy?: PolicyGate | undefined
   /** Entries of the connection table, connections that are closing included. */
   readonly maxConnections: number
   /**
@@ -189,11 +192,12 @@ export class VsockMuxer {
 
   #add(ports: ConnectionEnds, now: number, request?: Readonly<PacketHeader>): Handle {
     const machine = new VsockConnection(ports, this.#options, now, request)
-    const handle = new Handle(machine, () => {
+    const handle = new Handle(machine, request === undefined ? 'toGuest' : 'fromGuest', () => {
       this.#follow(handle)
       this.#onTouch()
     })
     this.#table.add(handle)
+    this.#options.policy?.begin(handle.direction, now)
     this.#follow(handle)
     return handle
   }
@@ -217,7 +221,9 @@ export class VsockMuxer {
 
   /** What is in line is in the table, and so has its bound. */
   #remove(handle: Handle): void {
-    if (this.#table.delete(handle)) this.#ready.leave(handle)
+    if (!this.#table.delete(handle)) return
+    this.#ready.leave(handle)
+    this.#options.policy?.end(handle.direction)
   }
 
   #freeHostPort(): number {

@@ -27,6 +27,9 @@ export const Op = {
   CREDIT_REQUEST: 7,
 } as const
 
+/** The most payload of a packet that Linux sends, and that its vhost-vsock takes (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE). */
+export const LARGEST_PACKET = 64 * 1024
+
 /** Flags of SHUTDOWN: its sender receives no more, or sends no more. */
 export const SHUTDOWN_RECEIVE = 1
 export const SHUTDOWN_SEND = 2

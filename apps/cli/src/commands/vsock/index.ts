@@ -5,6 +5,7 @@ import { errorReport } from '../../errors.js'
 import { Exit } from '../../exit.js'
 import { type Report, reportText } from '../../report.js'
 import { addConnectCommand } from './connect.js'
+import { addDeviceCommand } from './device/command.js'
 import { addForwardCommand } from './forward.js'
 import { addListenCommand } from './listen.js'
 import { addNotifyCommand } from './notify.js'
@@ -33,6 +34,7 @@ Examples:
   $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
   $ upcall vsock pass hvsock:///run/vm.sock:1027 stdin.fifo --keep
   $ upcall vsock notify hvsock:///run/vm.sock:9999
+  $ upcall vsock device --socket /tmp/vhost.socket --uds-path /tmp/vm.vsock
   $ upcall vsock cid`,
     )
   addConnectCommand(vsock, action)
@@ -40,6 +42,7 @@ Examples:
   addForwardCommand(vsock, action)
   addPassCommand(vsock, action)
   addNotifyCommand(vsock, action)
+  addDeviceCommand(vsock, action)
   vsock
     .command('cid')
     .description("print this machine's context id")

@@ -27,8 +27,6 @@ export class SwitchEnd implements ConnectionPorts {
   readonly guestPort: number
   readonly peerCid: number
   readonly hostPort: number
-  /** When something last came or went while bytes waited. */
-  movedAt = 0
   readonly queue = new PacketQueue()
   readonly #due = new DueSet()
   /** What this guest told of its buffer. */
@@ -86,9 +84,8 @@ export class SwitchEnd implements ConnectionPorts {
   }
 
   /** Queues bytes for this guest and returns what they cost the sender. */
-  push(payload: Uint8Array, flags: number, now: number): number {
+  push(payload: Uint8Array, flags: number): number {
     if (this.#deaf) return 0
-    if (this.queue.length === 0) this.movedAt = now
     this.#due.add(Op.RW)
     return this.queue.push(payload, flags)
   }
@@ -176,9 +173,8 @@ export class SwitchEnd implements ConnectionPorts {
   }
 
   /** Moves the bytes of the packet into `chain` and returns what that frees. */
-  moveBytes(chain: Chain, length: number, now: number): number {
+  moveBytes(chain: Chain, length: number): number {
     const freed = this.queue.moveTo(chain, length)
-    this.movedAt = now
     if (this.queue.length === 0) this.#bytesAreOut()
     return freed
   }

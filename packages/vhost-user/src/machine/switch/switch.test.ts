@@ -130,7 +130,7 @@ describe('refused', () => {
     expect(siblings.refusals.map(({ reason }) => reason)).toEqual(['group', 'not-running'])
   })
 
-  test('more connections than either guest may have', () => {
+  test('more connections than the guest may begin', () => {
     const siblings = new FakeSiblings([3, 4], { maxConnections: 0 })
     expect(ask(siblings, 4)).toEqual(['RST'])
     expect(siblings.refusals.map(({ reason }) => reason)).toEqual(['full'])
@@ -192,7 +192,7 @@ describe('a guest that does not keep to the rules', () => {
     expect(b.guest.received().map(opName)).toEqual(['RST'])
   })
 
-  test('gets its RST behind bytes that its peer never takes only as long as the linger lasts', () => {
+  test('a RST waits for bytes that its receiver never takes only as long as the linger lasts', () => {
     const { fromA, b, siblings, a } = joined({ callee: { bufferAllocation: 100 } })
     fromA(Op.RW, {}, bytes(60))
     siblings.run()

@@ -1,12 +1,14 @@
 import type { PacketHeader } from '../packet.js'
+import type { PolicyRefusal } from '../policy.js'
 import { type PortOptions, SwitchPort } from './port.js'
 
 /**
  * Why a guest may not connect. `unknown-cid`: no guest of the switch has it. `group`: the two share no group. `not-running`: there is no
- * driver in the other guest. `full`: one of the two has as many connections as it may have. `busy`: the other guest has yet to hear that the
- * last connection with these ports has ended. Anything else: what `admit` said.
+ * driver in the other guest. `full`: the guest has begun as many connections as it may have. `busy`: the other guest has yet to hear that the
+ * last connection with these ports has ended. `policy-port`, `policy-connections`, `policy-rate`: the policy of one of the two.
+ * Anything else: what `admit` said.
  */
-export type RefusalReason = 'unknown-cid' | 'group' | 'not-running' | 'full' | 'busy' | (string & {})
+export type RefusalReason = 'unknown-cid' | 'group' | 'not-running' | 'full' | 'busy' | PolicyRefusal | (string & {})
 
 /** A connection that a guest asked for, and did not get. */
 export interface Refusal {
