@@ -25,7 +25,7 @@ systemctl is-system-running --wait
 tell vsock-stream:2:${PORTS.stream} stream
 tell vsock-seqpacket:2:${PORTS.seqpacket} seqpacket
 tell vsock:2:${PORTS.any} any
-su nobody -s /bin/sh -c "NOTIFY_SOCKET=vsock-stream:2:${PORTS.unprivileged} systemd-notify --no-block --status=nobody"
+su guest -s /bin/sh -c "NOTIFY_SOCKET=vsock-stream:2:${PORTS.unprivileged} systemd-notify --no-block --status=unprivileged"
 systemctl poweroff
 `,
 }

@@ -131,9 +131,8 @@ function furnish(root, files) {
     if (!existsSync(join(root, name))) symlinkSync(`usr/${name}`, join(root, name))
   symlinkSync('busybox', join(root, 'usr/bin/sh'))
   for (const unit of MASKED) write(root, `etc/systemd/system/${unit}`, null)
-  // words: nobody
-  write(root, 'etc/passwd', 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n')
-  write(root, 'etc/group', 'root:x:0:\nnogroup:x:65534:\n')
+  write(root, 'etc/passwd', 'root:x:0:0:root:/root:/bin/sh\nguest:x:1000:1000:guest:/:/bin/sh\n')
+  write(root, 'etc/group', 'root:x:0:\nguest:x:1000:\n')
   write(root, 'etc/hostname', 'guest\n')
   write(root, 'etc/machine-id', '')
   for (const [path, text] of Object.entries(files)) write(root, path, text)

@@ -32,7 +32,7 @@ export async function run(checks, image) {
   }
 }
 
-/** A guest behind a device of ours. */
+/** A guest whose vsock is a device of ours. */
 async function withGuest({ image, folder, disk }, { onConnection, ...boot }, body) {
   const socketPath = join(folder, 'vhost')
   const device = await createVsockDevice({ socketPath, guestCid: GUEST_CID, onConnection })
