@@ -21,6 +21,7 @@ const suites = {
   smoke: { load: () => import('./suites/smoke.mjs'), always: true },
   vsock: { load: () => import('./suites/vsock.mjs'), always: true },
   'vhost-user': { load: () => import('./suites/vhost-user.mjs'), always: true },
+  device: { load: () => import('./suites/device.mjs'), always: true },
   'kernel-vsock-test': { load: () => import('./suites/kernel-vsock-test.mjs'), always: true },
   'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
   shim: { load: () => import('./suites/shim.mjs'), always: true },
