@@ -62,7 +62,10 @@ async function exercises(scene, exercise) {
   await exercise('slow host', '4 MiB to a host that does not read', () => data.slowHost(scene, 4 * MIB))
   await exercise('foreign clients', "CONNECT, to the guest's socat", () => data.foreignClients(scene))
   await exercise('stop and cont', '5 times under traffic', () => life.stopAndCont(scene, 5))
-  await exercise('memory hotplug', '2 DIMMs under traffic: ADD_MEM_REG on running rings', () => life.hotplug(scene, 2))
+  const added = '10 DIMMs under traffic: ADD_MEM_REG on running rings, more than 8 regions'
+  await exercise('memory hotplug', added, () => life.hotplug(scene, 10))
+  const removed = '4 of them, under traffic: REM_MEM_REG on running rings'
+  await exercise('memory unplug', removed, () => life.unplug(scene, [6, 7, 8, 9]))
   await exercise('guest reset', 'system_reset under traffic', () => life.guestReset(scene))
   await exercise('guest reset, told', 'the same, and resetConnections()', () => life.ownerReset(scene))
   await exercise('QEMU killed', 'SIGKILL under traffic', () => life.qemuKilled(scene))

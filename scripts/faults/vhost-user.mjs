@@ -343,4 +343,10 @@ export default [
     '...reply({ request, u64: 1n }) }',
     '...reply({ request, u64: 0n }) }',
   ),
+  vhostUser(
+    'the first byte of a region is looked for in the region before',
+    'machine/memory.ts',
+    'if (regions[middle]![space] <= address)',
+    'if (regions[middle]![space] < address)',
+  ),
 ]

@@ -63,6 +63,11 @@ export class HostCredit {
     return this.taken !== this.told && (this.received - this.told) >>> 0 >= Math.min(this.bufferBytes, guestBufferBytes)
   }
 
+  snapshot() {
+    const { bufferBytes, received, taken, told } = this
+    return { bufferBytes, received, taken, told }
+  }
+
   /** A packet goes out, and each one tells. */
   tell(): void {
     this.told = this.taken
@@ -165,6 +170,11 @@ export class GuestCredit {
   ask(now: number): void {
     const ms = this.#asking.kind === 'rested' ? FIRST_ASK_MS : Math.min(this.#asking.ms * 2, LONGEST_ASK_MS)
     this.#asking = { kind: 'asked', ms, until: now + ms }
+  }
+
+  snapshot() {
+    const { bufferBytes, sent, taken, packets, asked } = this
+    return { bufferBytes, sent, taken, packets, asked }
   }
 
   /** Nothing waits for credit. */
