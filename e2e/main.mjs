@@ -28,6 +28,7 @@ const suites = {
   vmm: { load: () => import('./suites/vmm.mjs'), always: true },
   aarch64: { load: () => import('./suites/aarch64.mjs'), always: true, image: aarch64Image, lacks: missingForAarch64 },
   peers: { load: () => import('./suites/peers.mjs'), always: true },
+  notify: { load: () => import('./suites/notify.mjs'), always: true },
   soak: { load: () => import('./suites/soak.mjs'), always: true },
   bench: { load: () => import('./suites/bench.mjs'), always: false },
 }
