@@ -13,8 +13,8 @@ import { echoServer, start, TIMEOUT } from './support.mjs'
 const { resolve } = createRequire(import.meta.url)
 const upcall = join(dirname(resolve('upcall/package.json')), 'dist/main.js')
 process.env.UPCALL_VHOST_USER_ADDON = addonOf(dirname(resolve('@upcall/vhost-user/package.json')))
-const { FakeFrontEnd } = await import('./fake-front-end.js')
-const { addonIfBuilt } = await import('./addon.js')
+const { FakeFrontEnd } = await import(bundled('fake-front-end'))
+const { addonIfBuilt } = await import(bundled('addon'))
 
 const SOCKET = '/tmp/vhost4.socket'
 const [REQUEST, RESPONSE, RST, RW] = [1, 2, 3, 5]
@@ -83,6 +83,11 @@ async function heard(vmm, op) {
     await delay(10)
   }
   throw new Error(`no packet with operation ${op}`)
+}
+
+/** What e2e/device/front-end.mjs has put beside this file. */
+function bundled(name) {
+  return new URL(`${name}.js`, import.meta.url)
 }
 
 /** As built for this machine, or as published. */

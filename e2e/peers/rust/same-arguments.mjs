@@ -77,7 +77,7 @@ async function outcomeOf(command, args, paths) {
   child.stderr.on('data', (chunk) => (stderr = `${stderr}${chunk}`.slice(-500)))
   const ended = once(child, 'close').then(() => (over = true))
   try {
-    // A path that is there for a moment, before a device fails, is no listener.
+    // A path that is there for a moment, before a device fails, does not count.
     const there = () => paths.every(existsSync)
     await until(`${command} ${args.join(' ')}: ${stderr}`, () => over || there())
     if (!over) await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 200))])
