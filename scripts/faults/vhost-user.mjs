@@ -39,12 +39,7 @@ export default [
     "if (from === 'caller') return resetBoth(c)\n",
     '',
   ),
-  vhostUser(
-    'a guest that goes leaves its connections with others',
-    'machine/device.ts',
-    '    this.port.abandon(now)\n',
-    '',
-  ),
+  vhostUser('a guest that goes leaves its connections with others', 'machine/device.ts', '    this.port.abandon(now)\n', ''),
   vhostUser(
     'a stream that its own listener destroys counts what came twice',
     'stream.ts',
