@@ -15,6 +15,16 @@ export interface Binding extends SocketBinding<Descriptor> {
   /** Adds one to an eventfd. */
   signal(descriptor: Descriptor): void
 
+  /** Another descriptor of an open socket, given by its number. */
+  duplicate(fd: number): Descriptor
+  /**
+   * Receives into `count` pieces of memory, without waiting. A piece is three numbers: the index of a window, where in the window it
+   * begins, and its length. The result is how many bytes came; 0: the stream has ended; -1: nothing there yet.
+   */
+  readInto(descriptor: Descriptor, windows: readonly Uint8Array[], pieces: Uint32Array, count: number): number
+  /** The other way. The result is how many bytes went; -1: none, the socket is full. */
+  writeFrom(descriptor: Descriptor, windows: readonly Uint8Array[], pieces: Uint32Array, count: number): number
+
   /**
    * Maps `size` bytes from `offset` of a file: window i begins `i * step` bytes into them and is `length` long, or to the end.
    * EINVAL: the file is shorter.
@@ -34,7 +44,7 @@ export interface FrontEndBinding extends Binding {
 }
 
 /** The version of `Binding` this package was written for. */
-export const API_VERSION = 1
+export const API_VERSION = 2
 
 declare const brand: unique symbol
 
