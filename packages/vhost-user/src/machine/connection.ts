@@ -1,5 +1,6 @@
 import { transition } from '@upcall/foundation/machine'
 import type { Chain } from './chain.js'
+import type { Connection, ConnectionOptions, ConnectionPorts, ConnectionSnapshot, ConnectionState } from './connection-view.js'
 import { GuestCredit, HostCredit } from './credit.js'
 import { ASKING_FOR_CREDIT, DueSet, HANDSHAKE, WAITING_FOR_CREDIT, WITH_CREDIT, WITHOUT_BYTES } from './due.js'
 import {
@@ -13,89 +14,9 @@ import {
 } from './life.js'
 import { OutputQueue } from './output-queue.js'
 import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
-import { type Allocate, ReceiveBuffer } from './receive-buffer.js'
+import { ReceiveBuffer } from './receive-buffer.js'
 
-/** What the owner of a connection sees of its state. */
-export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 'closed'
-
-export interface ConnectionOptions {
-  /** Credit given to the guest, in bytes: how much of what it sent may be waiting here. */
-  readonly bufferBytes: number
-  readonly handshakeMs: number
-  /** How long an orderly end may take before it becomes a reset. */
-  readonly lingerMs: number
-  readonly allocate: Allocate
-}
-
-export interface ConnectionPorts {
-  readonly hostPort: number
-  readonly guestPort: number
-}
-
-/** The credit of both sides of a connection. Counters are in bytes, 32 bits wide, and wrap. */
-export interface ConnectionSnapshot {
-  readonly hostPort: number
-  readonly guestPort: number
-  readonly state: ConnectionState
-  /** What came from the guest: received, taken from here by the reader, told to the guest as taken; and what waits for the reader. */
-  readonly host: {
-    readonly bufferBytes: number
-    readonly received: number
-    readonly taken: number
-    readonly told: number
-    readonly waiting: number
-  }
-  /**
-   * What goes to the guest: its buffer and what it has taken, by its own last word; what was sent; how many packets of that it has yet
-   * to take; bytes that wait for credit; whether the guest was asked for credit and has not given any.
-   */
-  readonly guest: {
-    readonly bufferBytes: number
-    readonly sent: number
-    readonly taken: number
-    readonly packets: number
-    readonly waiting: number
-    readonly asked: boolean
-  }
-}
-
-/** What the owner of a connection does with it. */
-export interface Connection {
-  readonly hostPort: number
-  readonly guestPort: number
-  readonly state: ConnectionState
-  /** How it ended, once it is closed. */
-  readonly outcome: ConnectionOutcome | undefined
-  /** It is or was open, whatever came afterwards. */
-  readonly opened: boolean
-  /** The guest will send nothing more; what `read` still yields comes before the end. */
-  readonly inputEnded: boolean
-  /** The guest has said that it sends nothing more, whatever came afterwards: what it sent is complete. */
-  readonly inputComplete: boolean
-  /** Bytes received that `read` has not yielded yet. */
-  readonly inputPending: number
-  /** The guest takes no more bytes: writing is pointless. */
-  readonly outputRefused: boolean
-  /** Bytes written that no guest buffer has taken yet. */
-  readonly outputPending: number
-  /** Bytes for the guest were dropped because it takes no more: it shut its receiving half, or is gone. */
-  readonly outputLost: boolean
-
-  /** Lets the guest in. */
-  accept(): void
-  /** The next bytes from the guest. They count as taken only once `consumed` says so. */
-  read(): Uint8Array | undefined
-  /** The reader has taken `count` more bytes; the guest gets credit for them. */
-  consumed(count: number, now: number): void
-  /** Queues bytes for the guest. They are not copied before a guest buffer takes them: leave them alone until `outputPending` is 0. */
-  write(chunk: Uint8Array): void
-  /** No more bytes for the guest: SHUTDOWN(send) once the queued ones are out. */
-  end(): void
-  /** The owner is through: an orderly end if everything written is out, otherwise a reset. */
-  close(now: number): void
-  /** Ends it at once. */
-  reset(): void
-}
+export type * from './connection-view.js'
 
 /**
  * One vsock connection, seen from the host: a pure machine. Packets, the owner's acts and the time go in; packets come out of `next`.
