@@ -133,7 +133,14 @@ const checks = {
     assert.equal(binding.writeFrom(server, windows, into, 2), 7)
     assert.equal(binding.writeFrom(server, windows, into, 1), 3)
     assert.equal(text(binding.receive(client, 100).bytes), 'straighstr')
-    for (const wrong of [[2, 0, 1], [0, PAGE, 1], [0, 0, PAGE + 1], [1, 1, 0xffffffff], [0, 0xffffffff, 1], [0, 0, 0]])
+    for (const wrong of [
+      [2, 0, 1],
+      [0, PAGE, 1],
+      [0, 0, PAGE + 1],
+      [1, 1, 0xffffffff],
+      [0, 0xffffffff, 1],
+      [0, 0, 0],
+    ])
       for (const call of [binding.readInto, binding.writeFrom])
         assert.throws(() => call(server, windows, Uint32Array.from(wrong), 1), TypeError, String(wrong))
     assert.throws(() => binding.readInto(server, windows, into, 3), TypeError)

@@ -25,10 +25,8 @@ static const struct up_function functions[] = {
 };
 
 static const struct up_number numbers[] = {
-    {"READABLE", UV_READABLE},
-    {"WRITABLE", UV_WRITABLE},
-    {"AF_UNIX", AF_UNIX},
-    {"API_VERSION", API_VERSION},
+    {"READABLE", UV_READABLE}, {"WRITABLE", UV_WRITABLE},    {"PRIORITIZED", UV_PRIORITIZED},
+    {"AF_UNIX", AF_UNIX},      {"API_VERSION", API_VERSION},
 };
 
 NAPI_MODULE_INIT() {

@@ -52,7 +52,13 @@ export class Attachment {
     this.#platform = new BindingPlatform(binding, () => this.#pump.kicked(), onBroken)
     this.#session = new BackendSession(this.#platform, configSpace(limits.guestCid))
     this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule() })
-    this.#connections = new Connections({ muxer: this.#device.muxer, limits, clock, onConnection: handlers.onConnection })
+    this.#connections = new Connections({
+      muxer: this.#device.muxer,
+      limits,
+      clock,
+      onConnection: handlers.onConnection,
+      direct: binding,
+    })
     this.#pump = new Pump({
       device: this.#device,
       rings: this.#session,

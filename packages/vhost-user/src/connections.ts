@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import { onAbort } from '@upcall/foundation/abort'
 import type { Clock } from '@upcall/foundation/clock'
+import { type DirectBinding, DirectSocket } from './direct.js'
 import { outcomeError, tableFullError } from './errors.js'
 import { HostStreams } from './join.js'
 import type { Connection } from './machine/connection.js'
@@ -30,6 +31,8 @@ export interface ConnectionsOptions {
   readonly limits: MuxerOptions
   readonly clock: Clock
   readonly onConnection: ConnectionHandler | undefined
+  /** Moves the bytes of joined sockets. Undefined: streams do. */
+  readonly direct: DirectBinding | undefined
 }
 
 /** What wants to hear of a connection: the stream, or the handshake before there is one. */
@@ -108,11 +111,12 @@ export class Connections {
   }
 
   #open(connection: Connection): GuestStream {
-    const { clock, limits } = this.#options
+    const { clock, limits, direct } = this.#options
     const owner = {
       now: () => clock.now(),
       setTimer: (ms: number, fn: () => void) => clock.setTimer(ms, fn),
       forget: () => this.#watchers.delete(connection),
+      direct: (guest: Duplex, host: Duplex) => direct && DirectSocket.between(direct, connection, guest, host),
     }
     const stream = new GuestStream(connection, owner, {
       subject: this.#subject(connection.guestPort),

@@ -1,3 +1,4 @@
+import type { DirectPort } from './direct.js'
 import type { ConnectionOutcome } from './life.js'
 import type { Allocate } from './receive-buffer.js'
 
@@ -77,6 +78,13 @@ export interface Connection {
   consumed(count: number, now: number): void
   /** Queues bytes for the guest. They are not copied before a guest buffer takes them: leave them alone until `outputPending` is 0. */
   write(chunk: Uint8Array): void
+  /**
+   * From now on bytes may go straight between the guest's buffers and `port`. Bytes in both directions may still go the other way, by
+   * `read` and `write`: what is written goes first, and the port decides what it takes. Undefined: no more.
+   */
+  attach(port: DirectPort | undefined): void
+  /** Bytes for the guest are in the port that is attached. */
+  arrived(): void
   /** No more bytes for the guest: SHUTDOWN(send) once the queued ones are out. */
   end(): void
   /** The owner is through: an orderly end if everything written is out, otherwise a reset. */

@@ -2,6 +2,7 @@ import { transition } from '@upcall/foundation/machine'
 import type { Chain } from './chain.js'
 import type { Connection, ConnectionOptions, ConnectionPorts, ConnectionSnapshot, ConnectionState } from './connection-view.js'
 import { GuestCredit, HostCredit } from './credit.js'
+import { DirectPath, type DirectPort } from './direct.js'
 import { ASKING_FOR_CREDIT, DueSet, HANDSHAKE, WAITING_FOR_CREDIT, WITH_CREDIT, WITHOUT_BYTES } from './due.js'
 import {
   type ConnectionOutcome,
@@ -34,6 +35,7 @@ export class VsockConnection implements Connection {
   readonly #due = new DueSet()
   readonly #input: ReceiveBuffer
   readonly #output = new OutputQueue()
+  readonly #direct = new DirectPath()
   readonly #hostCredit: HostCredit
   readonly #guestCredit: GuestCredit
   /** The flags of SHUTDOWN that the owner wants sent. */
@@ -116,6 +118,18 @@ export class VsockConnection implements Connection {
       return
     }
     this.#output.push(chunk)
+    this.#due.add(Op.RW)
+    this.#due.add(Op.CREDIT_REQUEST)
+  }
+
+  attach(port: DirectPort | undefined): void {
+    this.#direct.port = port
+    if (this.#output.length === 0) this.#outputIsOut()
+  }
+
+  arrived(): void {
+    if (this.#shutdown !== 0 || this.outputRefused || !this.#direct.open) return
+    this.#direct.arrived = true
     this.#due.add(Op.RW)
     this.#due.add(Op.CREDIT_REQUEST)
   }
@@ -211,11 +225,30 @@ export class VsockConnection implements Connection {
         // A guest that guesses the port may answer before it is asked.
         if (op === Op.REQUEST && this.#state.kind === 'connecting') this.#step({ type: 'requested' })
     }
-    header.bufferAllocation = this.#options.bufferBytes
-    header.forwardCount = this.#hostCredit.taken
-    this.#hostCredit.tell()
-    this.#due.delete(Op.CREDIT_UPDATE)
+    this.#tellCredit(header)
     return header.length
+  }
+
+  /** How many chains `fillDirect` could fill now; 0: the next packet is one for `next`. */
+  get burst(): number {
+    const mayBe = this.#direct.arrived && this.#output.length === 0 && this.#nextOp === Op.RW
+    return mayBe ? this.#direct.burst(this.#guestCredit) : 0
+  }
+
+  /**
+   * Fills chains with bytes straight from the port. The result is how many chains have a packet; `header` is that of all of them, but for
+   * the length, which each chain says in `filled`. Only to be called while there is a `burst`.
+   */
+  fillDirect(header: PacketHeader, chains: readonly Chain[], count: number): number {
+    const used = this.#direct.fill(chains, count, this.#guestCredit)
+    if (!this.#direct.arrived) this.#outputIsOut()
+    if (used === 0) return 0
+    header.sourcePort = this.hostPort
+    header.destinationPort = this.guestPort
+    header.op = Op.RW
+    header.flags = 0
+    this.#tellCredit(header)
+    return used
   }
 
   /** Moves `length` bytes of what was written into `chain`. */
@@ -261,7 +294,7 @@ export class VsockConnection implements Connection {
   get #nextOp(): number {
     const { kind } = this.#state
     if (kind !== 'open' && kind !== 'draining' && kind !== 'closing') return this.#due.first(HANDSHAKE)
-    if (this.#output.length === 0) return this.#due.first(WITHOUT_BYTES)
+    if (this.#output.length === 0 && !this.#direct.arrived) return this.#due.first(WITHOUT_BYTES)
     if (this.#guestCredit.available > 0) return this.#due.first(WITH_CREDIT)
     return this.#due.first(this.#guestCredit.asks ? ASKING_FOR_CREDIT : WAITING_FOR_CREDIT)
   }
@@ -272,10 +305,20 @@ export class VsockConnection implements Connection {
     if (this.inputComplete || !this.#hostCredit.allows(length)) {
       this.#step({ type: 'violation' }, now)
     } else if (length > 0) {
-      this.#input.append(chain, length)
       this.#hostCredit.receive(length)
+      const taken = this.#input.length === 0 ? this.#direct.take(chain, length) : 0
+      if (taken > 0) this.consumed(taken, now)
+      if (taken === length) return
+      this.#input.append(chain, length - taken)
       this.changed = true
     }
+  }
+
+  #tellCredit(header: PacketHeader): void {
+    header.bufferAllocation = this.#options.bufferBytes
+    header.forwardCount = this.#hostCredit.taken
+    this.#hostCredit.tell()
+    this.#due.delete(Op.CREDIT_UPDATE)
   }
 
   #giveCredit(now: number): void {
@@ -284,6 +327,7 @@ export class VsockConnection implements Connection {
   }
 
   #outputIsOut(): void {
+    if (this.#direct.arrived) return
     this.#due.delete(Op.RW)
     this.#due.delete(Op.CREDIT_REQUEST)
     this.#guestCredit.rest()
@@ -300,6 +344,7 @@ export class VsockConnection implements Connection {
           this.#due.add(effect.op)
           break
         case 'silence':
+          this.#direct.arrived = false
           this.#due.clear()
           this.#hostCredit.tellAt = Number.POSITIVE_INFINITY
           this.#output.drop()
@@ -307,6 +352,7 @@ export class VsockConnection implements Connection {
           break
         case 'dropOutput':
           this.#output.drop()
+          this.#direct.arrived = false
           this.#outputIsOut()
           break
         case 'dropInput':

@@ -104,6 +104,11 @@ export class GuestCredit {
     return this.bufferBytes - underWay
   }
 
+  /** How many packets more the guest can take. */
+  get packetsAvailable(): number {
+    return Math.max(0, packetLimit(this.bufferBytes) - this.#packets.size)
+  }
+
   /** Packets that were sent and that the guest has not taken yet. */
   get packets(): number {
     return this.#packets.size

@@ -1,5 +1,6 @@
 import { Chain } from './chain.js'
 import { type MuxerOptions, VsockMuxer } from './muxer.js'
+import { PACKET_HEADER_SIZE } from './packet.js'
 import type { Overdue, SplitRing } from './vring.js'
 
 /** The queues of a virtio-vsock device (virtio 1.2, 5.10.2), as seen from the guest's driver. */
@@ -51,6 +52,8 @@ const UNANNOUNCED_PART = 4
 export class VsockDevice {
   readonly muxer: VsockMuxer
   readonly #chain = new Chain()
+  /** Those that are filled together. */
+  readonly #chains: Chain[] = []
   readonly #budget: Budget
   #bytesLeft = 0
   #descriptorsLeft = 0
@@ -140,11 +143,41 @@ export class VsockDevice {
 
   #deliver(rx: SplitRing, now: number): void {
     const chain = this.#chain
-    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.muxer.outgoing && rx.pop(chain)) {
+    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.muxer.outgoing) {
+      const { burst } = this.muxer
+      if (burst > 0) {
+        if (!this.#deliverBurst(rx, burst)) return
+        continue
+      }
+      if (!rx.pop(chain)) return
       const written = this.muxer.fill(chain, now)
       rx.push(chain.head, written)
       this.#descriptorsLeft -= chain.descriptors
       this.#bytesLeft -= written
     }
+  }
+
+  /** Packets whose bytes come straight from a port, as many as there are chains and bytes for; false: the ring has no chain. */
+  #deliverBurst(rx: SplitRing, burst: number): boolean {
+    const chains = this.#chains
+    let popped = 0
+    let used = 0
+    try {
+      for (; popped < burst; popped++) {
+        chains[popped] ??= new Chain()
+        if (!rx.pop(chains[popped]!)) break
+      }
+      if (popped === 0) return false
+      used = this.muxer.fillDirect(chains, popped)
+    } finally {
+      rx.unpop(popped - used)
+    }
+    for (let i = 0; i < used; i++) {
+      const { head, filled, descriptors } = chains[i]!
+      rx.push(head, PACKET_HEADER_SIZE + filled)
+      this.#descriptorsLeft -= descriptors
+      this.#bytesLeft -= PACKET_HEADER_SIZE + filled
+    }
+    return true
   }
 }

@@ -1,4 +1,5 @@
 import type { Connection, ConnectionState, VsockConnection } from './connection.js'
+import type { DirectPort } from './direct.js'
 import type { ConnectionOutcome } from './life.js'
 
 /** A connection as the muxer hands it out: the muxer hears of everything that its owner does. */
@@ -60,6 +61,16 @@ export class Handle implements Connection {
 
   write(chunk: Uint8Array): void {
     this.machine.write(chunk)
+    this.#onTouch()
+  }
+
+  attach(port: DirectPort | undefined): void {
+    this.machine.attach(port)
+    this.#onTouch()
+  }
+
+  arrived(): void {
+    this.machine.arrived()
     this.#onTouch()
   }
 

@@ -40,6 +40,9 @@ const MAX_ORPHAN_RESETS = 64
 /** The least a receive buffer must hold: a header and one byte. */
 const MIN_RECEIVE_CHAIN = PACKET_HEADER_SIZE + 1
 
+/** How many packets a connection may send in its turn, straight from its port, while others wait. */
+const SHARED_BURST = 8
+
 interface OrphanReset extends ConnectionPorts {
   readonly type: number
 }
@@ -158,13 +161,7 @@ export class VsockMuxer {
 
   /** Puts the next packet into `chain` and returns its length. Only to be called while `outgoing`. */
   fill(chain: Chain, now: number): number {
-    if (chain.readable > 0) {
-      throw guestError('DESCRIPTOR_ORDER', `receive chain ${chain.head}`, `${chain.readable} of its bytes are readable`)
-    }
-    if (chain.writable < MIN_RECEIVE_CHAIN) {
-      const what = `it has ${chain.writable} bytes, and a packet needs ${MIN_RECEIVE_CHAIN}`
-      throw guestError('CHAIN_TOO_SHORT', `receive chain ${chain.head}`, what)
-    }
+    checkReceiveChain(chain)
     const orphan = this.#orphans.shift()
     if (orphan !== undefined) {
       this.#writeReset(orphan, chain)
@@ -179,6 +176,32 @@ export class VsockMuxer {
     this.#follow(handle)
     if (this.#ready.first === handle) this.#ready.turn()
     return PACKET_HEADER_SIZE + length
+  }
+
+  /** How many chains `fillDirect` could fill now; 0: the next packet is one for `fill`. Only to be asked while `outgoing`. */
+  get burst(): number {
+    if (this.#orphans.length > 0) return 0
+    const { burst } = this.#ready.first!.machine
+    return this.#ready.size > 1 ? Math.min(burst, SHARED_BURST) : burst
+  }
+
+  /**
+   * Fills chains with packets whose bytes come straight from a port. The result is how many chains have one; `filled` of each is its
+   * length without the header. Only to be called while there is a `burst`.
+   */
+  fillDirect(chains: readonly Chain[], count: number): number {
+    for (let i = 0; i < count; i++) checkReceiveChain(chains[i]!)
+    const handle = this.#ready.first!
+    const header = this.#header
+    header.type = TYPE_STREAM
+    const used = handle.machine.fillDirect(header, chains, count)
+    for (let i = 0; i < used; i++) {
+      header.length = chains[i]!.filled
+      this.#writeHeader(chains[i]!)
+    }
+    this.#follow(handle)
+    if (this.#ready.first === handle) this.#ready.turn()
+    return used
   }
 
   /** When `wake` wants to be called; `Infinity` for never. May be early. */
@@ -268,5 +291,15 @@ export class VsockMuxer {
       this.#nextHostPort = port === LAST_HOST_PORT ? FIRST_HOST_PORT : port + 1
       if (!this.#table.hasHostPort(port)) return port
     }
+  }
+}
+
+function checkReceiveChain(chain: Chain): void {
+  if (chain.readable > 0) {
+    throw guestError('DESCRIPTOR_ORDER', `receive chain ${chain.head}`, `${chain.readable} of its bytes are readable`)
+  }
+  if (chain.writable < MIN_RECEIVE_CHAIN) {
+    const what = `it has ${chain.writable} bytes, and a packet needs ${MIN_RECEIVE_CHAIN}`
+    throw guestError('CHAIN_TOO_SHORT', `receive chain ${chain.head}`, what)
   }
 }

@@ -10,6 +10,8 @@ export interface Binding extends SocketBinding<Descriptor> {
   receive(descriptor: Descriptor, length: number): { bytes: Uint8Array; descriptors: Descriptor[] } | undefined
   /** How many bytes went, with the descriptors; undefined: none, wait until it is writable. */
   send(descriptor: Descriptor, bytes: Uint8Array, descriptors: readonly Descriptor[]): number | undefined
+  /** For `watch`: nothing but errors and hang-ups, on a socket that has no urgent data. */
+  readonly PRIORITIZED: number
   /** Reads an eventfd down to zero. Throws if the descriptor is not an eventfd. */
   drain(descriptor: Descriptor): void
   /** Adds one to an eventfd. */
