@@ -159,8 +159,18 @@ async function runClient(peer, args) {
 
 /** `×`: how many times theirs it is. A tick is long beside a turn, so CPU time is that of all turns. */
 function row({ name, seen }, { seen: theirs }) {
-  const round = (it) => quantile(it.ping.map(({ round }) => round), 0.5)
-  const rate = (work) => (it) => AMOUNTS[work] / MIB / quantile(it[work].map(({ seconds }) => seconds), 0.5)
+  const round = (it) =>
+    quantile(
+      it.ping.map(({ round }) => round),
+      0.5,
+    )
+  const rate = (work) => (it) =>
+    AMOUNTS[work] /
+    MIB /
+    quantile(
+      it[work].map(({ seconds }) => seconds),
+      0.5,
+    )
   const total = (values, figure) => values.reduce((sum, value) => sum + value[figure], 0)
   const perGib = (work, figure) => (it) => total(it[work], figure) / ((AMOUNTS[work] * it[work].length) / 2 ** 30)
   const perRound = (it) => (total(it.ping, 'cpu') * 1000) / ((AMOUNTS.ping * it.ping.length) / 1000)

@@ -22,10 +22,11 @@ interface Handle {
   hasRef?(): boolean
 }
 
-/** A connection whose news are fewer than that is over soon: it is not worth another descriptor. */
-const FIRST_NEWS = 2
+/** A connection with fewer news than that is over soon, and not worth another descriptor. Tests set it to 0: from the beginning. */
+export const tuning = { firstNews: 2 }
 /** As much as libuv reads at once. */
 const CHUNK = 64 * 1024
+const LAST_CHUNKS = 16
 
 /**
  * Lets the bytes of a joined socket go straight between the kernel and the guest's buffers. The two streams stay joined, and decide
@@ -41,7 +42,7 @@ export class DirectSocket implements DirectPort {
   /** Once it has ended its own direction, its class wants to see what comes. */
   readonly #counts: boolean
   #descriptor: Descriptor | undefined
-  #newsLeft = FIRST_NEWS
+  #newsLeft = tuning.firstNews
   /** Who reads the socket: Node; nobody, until the streams have handed on what Node has read; this; and then Node for good. */
   #reader: 'node' | 'none' | 'this' | 'node again' = 'node'
   #looking = false
@@ -63,6 +64,7 @@ export class DirectSocket implements DirectPort {
     this.#socket = socket
     this.#counts = isDerived(socket)
     socket.once('close', () => this.close())
+    if (this.#newsLeft === 0) this.#stopNode()
   }
 
   /** The connection has changed, and its stream knows. */
@@ -208,7 +210,10 @@ export class DirectSocket implements DirectPort {
     process.nextTick(() => this.#giveBack())
   }
 
-  /** Node reads again. What is there already it has at once: the end of the connection may be near. */
+  /**
+   * Node reads again, and what is there already is read at once. If the guest takes no more, that is dropped, and the socket may be closed in
+   * this turn: with bytes unread, its kernel would drop what the guest has sent as well.
+   */
   #giveBack(): void {
     if (this.#reader === 'node' || this.#reader === 'node again') return
     this.#reader = 'node again'
@@ -217,10 +222,15 @@ export class DirectSocket implements DirectPort {
     this.#unwatch()
     const node = handle(this.#socket)
     if (node === null || this.#socket.destroyed) return
-    const chunk = this.#waiting()
     // As Node has it: a stream that wants no more for now asks for more later.
-    node.reading = chunk === undefined || this.#socket.push(chunk)
-    if (node.reading && !this.#socket.destroyed) node.readStart?.()
+    let wantsMore = true
+    for (let left = this.#connection.outputRefused ? LAST_CHUNKS : 1; left > 0 && wantsMore; left--) {
+      const chunk = this.#waiting()
+      if (chunk === undefined) break
+      wantsMore = this.#socket.push(chunk)
+    }
+    node.reading = wantsMore
+    if (wantsMore && !this.#socket.destroyed) node.readStart?.()
   }
 
   #waiting(): Buffer | undefined {
