@@ -47,6 +47,14 @@ the next attempt, \`Failed\` has spent its budget.`,
 for it, and as \`accepting\` if the guest did.`,
   },
   {
+    title: 'A connection between two guests',
+    file: 'packages/vhost-user/src/machine/switch/passage.ts',
+    table: 'passageTable',
+    begins: 'requested',
+    text: `One vsock connection between two guests of a network, as the switch sees it. The guests' kernels are
+its ends. \`stalled\`: the switch gives it up, since one guest takes nothing and holds the other up.`,
+  },
+  {
     title: 'A ring of the vhost-user device',
     file: 'packages/vhost-user/src/machine/ring-state.ts',
     table: 'ringTable',

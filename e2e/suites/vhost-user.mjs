@@ -42,7 +42,7 @@ async function exercises(scene, exercise) {
   await exercise('slow host', '4 MiB to a host that does not read', () => data.slowHost(scene, 4 * MIB))
   await exercise('foreign clients', "CONNECT, to the guest's socat", () => data.foreignClients(scene))
   await exercise('stop and cont', '5 times under traffic', () => life.stopAndCont(scene, 5))
-  await exercise('memory hotplug', '2 DIMMs under traffic: SET_MEM_TABLE on running rings', () => life.hotplug(scene, 2))
+  await exercise('memory hotplug', '2 DIMMs under traffic: ADD_MEM_REG on running rings', () => life.hotplug(scene, 2))
   await exercise('guest reset', 'system_reset under traffic', () => life.guestReset(scene))
   await exercise('guest reset, told', 'the same, and resetConnections()', () => life.ownerReset(scene))
   await exercise('QEMU killed', 'SIGKILL under traffic', () => life.qemuKilled(scene))

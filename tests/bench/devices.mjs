@@ -71,7 +71,7 @@ async function rustDevice() {
   return join(folder, 'vhost-device-vsock')
 }
 
-/** A device and the guest behind it. */
+/** A device and its guest. */
 async function startScene(folder, { name, start, image, peer }) {
   const payloadDir = join(folder, 'payload')
   mkdirSync(payloadDir, { recursive: true })

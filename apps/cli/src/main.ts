@@ -28,4 +28,8 @@ process.exitCode = await run(process.argv.slice(2), {
   env: process.env,
   signal: interruption.signal,
   hurry: interruption.hurry,
+  onHangUp(fn) {
+    process.on('SIGHUP', fn)
+    return () => process.off('SIGHUP', fn)
+  },
 })

@@ -13,6 +13,8 @@ export interface Io {
   signal: AbortSignal
   /** Aborts when the user does so again, and wants no grace for what is under way. */
   hurry?: AbortSignal
+  /** Has `fn` called for each SIGHUP, which otherwise ends the process. The returned function undoes that. */
+  onHangUp?(fn: () => void): () => void
 }
 
 type Streams = Pick<Io, 'stdout' | 'stderr' | 'env' | 'signal'>

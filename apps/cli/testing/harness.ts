@@ -7,7 +7,7 @@ import { Interrupted } from '../src/errors.js'
 import { run } from '../src/run.js'
 
 /** What a command wrote, and a way to wait for it. */
-class Sink extends Writable {
+export class Sink extends Writable {
   readonly #chunks: Buffer[] = []
   readonly #arrived = new EventEmitter()
 

@@ -3,10 +3,11 @@ import { Channel } from './channel.js'
 import { type ConnectionHandler, Connections } from './connections.js'
 import type { Recovery } from './lookout.js'
 import type { ConnectionSnapshot } from './machine/connection.js'
-import { VsockDevice } from './machine/device.js'
+import { type DeviceOptions, VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
-import type { MuxerOptions } from './machine/muxer.js'
+import { F_SEQPACKET } from './machine/features.js'
 import { BackendSession, type SessionResult } from './machine/session.js'
+import type { SwitchPort } from './machine/switch/port.js'
 import type { RingSnapshot } from './machine/vring.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { BindingPlatform } from './platform.js'
@@ -20,7 +21,15 @@ export interface DeviceSnapshot {
   readonly connections: readonly ConnectionSnapshot[]
 }
 
+/**
+ * How long the rings may be without their memory. A front end changes its table region by region, and takes away before it adds: what
+ * is missing for longer is a fault.
+ */
+const DISPLACED_MS = 1_000
+
 export interface AttachmentHandlers {
+  /** Leads to the other guests. */
+  readonly port: SwitchPort
   readonly onConnection: ConnectionHandler | undefined
   /** Something that `running` or `fault` shows may have changed. */
   readonly onChange: () => void
@@ -28,6 +37,8 @@ export interface AttachmentHandlers {
   readonly onReset: (connections: number) => void
   /** The guest and the device waited for each other, and the device has ended that. */
   readonly onRecovery: (recovery: Recovery) => void
+  /** The front end asked for what cannot be done. It was told, and the conversation goes on. */
+  readonly onRefused: (error: DeviceError) => void
   /** The front end has gone, or broke the protocol. Called once; everything is released by then. */
   readonly onEnd: (error: DeviceError | undefined) => void
 }
@@ -43,22 +54,20 @@ export class Attachment {
   readonly #pump: Pump
   readonly #connections: Connections
   readonly #channel: Channel
+  readonly #clock: Clock
+  #cancelDisplaced: (() => void) | undefined
   #closed = false
 
-  constructor(binding: Binding, descriptor: Descriptor, limits: MuxerOptions, clock: Clock, handlers: AttachmentHandlers) {
+  constructor(binding: Binding, descriptor: Descriptor, limits: DeviceOptions, clock: Clock, handlers: AttachmentHandlers) {
     this.#handlers = handlers
+    this.#clock = clock
     // The code that came upon it is still at work.
     const onBroken = (error: DeviceError) => process.nextTick(() => this.#end(error))
     this.#platform = new BindingPlatform(binding, () => this.#pump.kicked(), onBroken)
     this.#session = new BackendSession(this.#platform, configSpace(limits.guestCid))
-    this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule() })
-    this.#connections = new Connections({
-      muxer: this.#device.muxer,
-      limits,
-      clock,
-      onConnection: handlers.onConnection,
-      direct: binding,
-    })
+    this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule(), port: handlers.port })
+    const { onConnection } = handlers
+    this.#connections = new Connections({ device: this.#device, limits, clock, onConnection, direct: binding })
     this.#pump = new Pump({
       device: this.#device,
       rings: this.#session,
@@ -91,7 +100,7 @@ export class Attachment {
   }
 
   get connections(): number {
-    return this.#device.muxer.size
+    return this.#device.size
   }
 
   snapshot(): DeviceSnapshot {
@@ -102,6 +111,11 @@ export class Attachment {
   /** The connection opens, or the promise rejects with `VsockDeviceError`; the handshake has a deadline of its own. */
   connect(port: number, signal: AbortSignal | undefined): Promise<VsockStream> {
     return this.#connections.connect(port, signal)
+  }
+
+  /** What the device may do has changed: it looks at the rings soon. */
+  touch(): void {
+    this.#pump.schedule()
   }
 
   /** Goes back to rings that a fault stopped. Every connection was cut then. */
@@ -123,13 +137,17 @@ export class Attachment {
   close(): void {
     if (this.#closed) return
     this.#closed = true
+    this.#cancelDisplaced?.()
     this.#pump.close()
     this.#channel.close()
     this.#connections.reset()
     this.#session.close()
   }
 
-  #apply({ reply, fault, reset }: SessionResult): Uint8Array | undefined {
+  #apply({ reply, fault, reset, refused }: SessionResult): Uint8Array | undefined {
+    this.#device.muxer.seqpacket = (this.#session.features & F_SEQPACKET) !== 0n
+    if (refused !== undefined) this.#handlers.onRefused(refused)
+    this.#followMemory()
     if (reset === true) {
       this.fault = undefined
       this.#handlers.onReset(this.resetConnections())
@@ -140,6 +158,21 @@ export class Attachment {
     else this.#pump.trip()
     this.#handlers.onChange()
     return reply
+  }
+
+  #followMemory(): void {
+    if (this.#session.displaced === undefined) {
+      this.#cancelDisplaced?.()
+      this.#cancelDisplaced = undefined
+      return
+    }
+    this.#cancelDisplaced ??= this.#clock.setTimer(DISPLACED_MS, () => {
+      this.#cancelDisplaced = undefined
+      const { displaced } = this.#session
+      if (displaced === undefined) return
+      this.#stop(displaced)
+      this.#handlers.onChange()
+    })
   }
 
   #end(error: DeviceError | undefined): void {

@@ -5,7 +5,8 @@ import { type DirectBinding, DirectSocket } from './direct.js'
 import { outcomeError, tableFullError } from './errors.js'
 import { HostStreams } from './join.js'
 import type { Connection } from './machine/connection.js'
-import type { MuxerOptions, VsockMuxer } from './machine/muxer.js'
+import type { VsockDevice } from './machine/device.js'
+import type { MuxerOptions } from './machine/muxer.js'
 import { GuestStream, type VsockStream } from './stream.js'
 import { trace } from './trace.js'
 
@@ -16,6 +17,8 @@ export interface IncomingConnection {
   /** The port that the guest's socket has. */
   readonly guestPort: number
   readonly guestCid: number
+  /** The CID that the guest has dialled: one of `hostCids`. */
+  readonly hostCid: number
   /** Lets the guest in and returns the stream. What the handler resolves with does not matter then. */
   accept(): VsockStream
 }
@@ -27,7 +30,7 @@ export interface IncomingConnection {
 export type ConnectionHandler = (port: number, incoming: IncomingConnection) => Promise<Duplex | undefined> | Duplex | undefined
 
 export interface ConnectionsOptions {
-  readonly muxer: VsockMuxer
+  readonly device: VsockDevice
   readonly limits: MuxerOptions
   readonly clock: Clock
   readonly onConnection: ConnectionHandler | undefined
@@ -53,10 +56,10 @@ export class Connections {
 
   /** The connection opens, or the promise rejects with `VsockDeviceError`. The handshake has a deadline of its own. */
   connect(port: number, signal: AbortSignal | undefined): Promise<VsockStream> {
-    const { muxer, limits, clock } = this.#options
+    const { device, limits, clock } = this.#options
     return new Promise((resolve, reject) => {
       const subject = this.#subject(port)
-      const connection = muxer.connect(port, clock.now())
+      const connection = device.muxer.connect(port, clock.now())
       if (connection === undefined) {
         reject(tableFullError(subject, limits.maxConnections))
         return
@@ -78,7 +81,7 @@ export class Connections {
 
   /** Tells of everything that has happened to the connections since the last call. */
   deliverNews(): void {
-    for (const connection of this.#options.muxer.takeNews()) {
+    for (const connection of this.#options.device.muxer.takeNews()) {
       const { state, outcome, hostPort, guestPort } = connection
       if (state === 'closed')
         trace(
@@ -103,11 +106,10 @@ export class Connections {
 
   /** Every connection ends as if the guest had reset it, without a packet. Returns how many. */
   reset(): number {
-    const { muxer } = this.#options
-    const { size } = muxer
-    muxer.abandon()
+    const { device, clock } = this.#options
+    const count = device.abandon(clock.now())
     this.deliverNews()
-    return size
+    return count
   }
 
   #open(connection: Connection): GuestStream {
@@ -129,7 +131,7 @@ export class Connections {
 
   #incoming(connection: Connection): void {
     const { onConnection, limits } = this.#options
-    if (onConnection === undefined) {
+    if (onConnection === undefined || connection.type !== 'stream') {
       connection.reset()
       return
     }
@@ -151,8 +153,8 @@ export class Connections {
       stream = this.#open(connection)
       return stream
     }
-    const { guestPort, hostPort } = connection
-    const incoming = { signal: gone.signal, guestPort, guestCid: limits.guestCid, accept }
+    const { guestPort, hostPort, hostCid } = connection
+    const incoming = { signal: gone.signal, guestPort, guestCid: limits.guestCid, hostCid, accept }
     // Inside a promise, so that a handler that throws is a handler that rejects.
     Promise.resolve()
       .then(() => onConnection(hostPort, incoming))

@@ -1,5 +1,6 @@
-import { brandOf, type ErrorFields, FieldError } from '@upcall/foundation/error'
+import { brandOf, type ErrorFields, FieldError, textOf } from '@upcall/foundation/error'
 import type { ConnectionOutcome } from './machine/life.js'
+import type { PolicyRefusal } from './machine/policy.js'
 
 /**
  * Why there is no connection, or no longer one:
@@ -8,9 +9,10 @@ import type { ConnectionOutcome } from './machine/life.js'
  * - `ETIMEDOUT`: the guest did not answer
  * - `ECONNRESET`: the guest reset it, was reset itself, or is gone
  * - `EPIPE`: written to a guest that takes no more: it has closed, or shut its receiving half
- * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection
+ * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection; with `warning`: a VMM was refused a request
  * - `ENETDOWN`: no guest with a running driver is attached
- * - `EAGAIN`: the connection table is full; with `warning`: a VMM cannot be let in for now
+ * - `EAGAIN`: the connection table is full, or the guest's policy does not allow more connections now; with `warning`: a VMM cannot be let in for now
+ * - `EACCES`: the guest's policy does not allow this connection
  * - `EADDRINUSE`: another process listens on the device's socket path
  * - `ABORTED`: the caller's signal, whose reason is the `cause`; the caller's `destroy()` before a write was done; or the device was closed
  */
@@ -22,6 +24,7 @@ export type VsockDeviceErrorCode =
   | 'EPROTO'
   | 'ENETDOWN'
   | 'EAGAIN'
+  | 'EACCES'
   | 'EADDRINUSE'
   | 'ABORTED'
 
@@ -86,6 +89,20 @@ export const outcomeError = (
 export const abortedError = (op: string, subject: string, cause: unknown): VsockDeviceError =>
   new VsockDeviceError({ code: 'ABORTED', op, subject, what: 'the caller gave up', cause })
 
+/** The policy of the guest refuses a connection of the host. */
+export function policyError(subject: string, refusal: PolicyRefusal): VsockDeviceError {
+  const [code, what] = POLICY_REASONS[refusal]
+  const retryable = code === 'EAGAIN'
+  const next = retryable ? 'Try again later, or change its limits with setPolicy().' : 'Add a rule with setPolicy().'
+  return new VsockDeviceError({ code, op: 'connect', subject, what: `its policy ${what}`, next, retryable })
+}
+
+const POLICY_REASONS: Record<PolicyRefusal, readonly ['EACCES' | 'EAGAIN', string]> = {
+  'policy-port': ['EACCES', 'does not allow connections from the host to this port'],
+  'policy-connections': ['EAGAIN', 'allows no more connections at once'],
+  'policy-rate': ['EAGAIN', 'allows no more connections a second'],
+}
+
 export const tableFullError = (subject: string, max: number): VsockDeviceError =>
   new VsockDeviceError({
     code: 'EAGAIN',
@@ -94,4 +111,15 @@ export const tableFullError = (subject: string, max: number): VsockDeviceError =
     what: `all ${max} connections are in use`,
     next: 'Close some, or raise maxConnections.',
     retryable: true,
+  })
+
+/** @param cause why the device did not do what the VMM asked for. */
+export const refusedError = (subject: string, cause: FieldError): VsockDeviceError =>
+  new VsockDeviceError({
+    code: 'EPROTO',
+    op: 'vhost-user',
+    subject,
+    what: `the VMM was refused a request: ${textOf(cause)}`,
+    next: 'Check what the VMM made of it: it has been told.',
+    cause,
   })

@@ -88,11 +88,11 @@ export class Lookout {
     const due = { rx: now >= at.rx, tx: now >= at.tx, kick: now >= at.kick }
     try {
       const overdue = device.look(due.rx ? rx : undefined, due.tx ? tx : undefined)
-      const unkicked = due.kick && !isTripPlanned() ? device.unkicked(rx, tx) : undefined
+      const unkicked = due.kick && !isTripPlanned() ? device.unkicked(rx, tx, now) : undefined
       if (overdue.rx) this.#interruptAgain(RX_RING, overdue.rx)
       if (overdue.tx) this.#interruptAgain(TX_RING, overdue.tx)
       if (unkicked !== undefined) this.#lookTwice(unkicked)
-      const again = overdue.rx || overdue.tx || device.muxer.size > 0 || !(due.rx && due.tx && due.kick)
+      const again = overdue.rx || overdue.tx || device.size > 0 || !(due.rx && due.tx && due.kick)
       for (const each of WATCHED) if (due[each]) at[each] = now + LOOK_MS
       if (again) this.#lookIn(Math.min(at.rx, at.tx, at.kick) - now)
     } catch (error) {

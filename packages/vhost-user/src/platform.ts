@@ -1,6 +1,6 @@
 import { textOf } from '@upcall/foundation/error'
-import { DeviceError, protocolError } from './machine/errors.js'
-import { checkRegions, GuestMemory, type MappedRegion, type MemoryRegion, WINDOW_OVERLAP, WINDOW_STEP } from './machine/memory.js'
+import { DeviceError, hex, protocolError } from './machine/errors.js'
+import { type MappedRegion, type MemoryRegion, WINDOW_OVERLAP, WINDOW_STEP } from './machine/memory.js'
 import type { Platform } from './machine/session.js'
 import type { Binding, Descriptor, Mapping } from './native/binding.js'
 
@@ -9,7 +9,7 @@ export class BindingPlatform implements Platform {
   readonly #binding: Binding
   readonly #onKick: () => void
   readonly #onBroken: (error: DeviceError) => void
-  readonly #mappings = new Map<GuestMemory, Mapping[]>()
+  readonly #mappings = new Map<MappedRegion, Mapping>()
   readonly #kicks = new Map<number, Descriptor>()
   readonly #calls = new Map<number, Descriptor>()
   readonly #errors = new Map<number, Descriptor>()
@@ -21,39 +21,26 @@ export class BindingPlatform implements Platform {
     this.#onBroken = onBroken
   }
 
-  mapMemory(regions: readonly MemoryRegion[], descriptors: readonly Descriptor[]): GuestMemory {
-    const mappings: Mapping[] = []
+  mapRegion(region: MemoryRegion, descriptor: Descriptor): MappedRegion {
+    const { guestAddress, fileOffset, size } = region
     try {
-      checkRegions(regions)
-      const mapped: MappedRegion[] = regions.map((region, i) => {
-        const { fileOffset, size } = region
-        const { mapping, windows } = this.#binding.map(
-          descriptors[i]!,
-          fileOffset,
-          size,
-          WINDOW_STEP,
-          WINDOW_STEP + WINDOW_OVERLAP,
-        )
-        mappings.push(mapping)
-        return { ...region, windows: windows.map((window) => new Uint8Array(window)) }
-      })
-      const memory = new GuestMemory(mapped)
-      this.#mappings.set(memory, mappings)
-      return memory
+      const { mapping, windows } = this.#binding.map(descriptor, fileOffset, size, WINDOW_STEP, WINDOW_STEP + WINDOW_OVERLAP)
+      const mapped = { ...region, windows: windows.map((window) => new Uint8Array(window)) }
+      this.#mappings.set(mapped, mapping)
+      return mapped
     } catch (error) {
-      for (const mapping of mappings) this.#binding.unmap(mapping)
-      if (error instanceof DeviceError) throw error
-      const what = `a region cannot be mapped: ${textOf(error)}`
-      throw new DeviceError({ code: 'MEMORY_TABLE', subject: 'memory table', what, cause: error })
+      const what = `it cannot be mapped: ${textOf(error)}`
+      throw new DeviceError({ code: 'MEMORY_TABLE', subject: `memory region at ${hex(guestAddress)}`, what, cause: error })
     } finally {
       // A mapping outlives its descriptor.
-      for (const descriptor of descriptors) this.#binding.close(descriptor)
+      this.#binding.close(descriptor)
     }
   }
 
-  unmapMemory(memory: GuestMemory): void {
-    for (const mapping of this.#mappings.get(memory) ?? []) this.#binding.unmap(mapping)
-    this.#mappings.delete(memory)
+  unmapRegion(region: MappedRegion): void {
+    const mapping = this.#mappings.get(region)
+    if (mapping !== undefined) this.#binding.unmap(mapping)
+    this.#mappings.delete(region)
   }
 
   setKick(ring: number, descriptor: Descriptor | undefined): void {

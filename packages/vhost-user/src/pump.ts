@@ -134,13 +134,13 @@ export class Pump {
 
   #setTimer(): void {
     const { device, clock } = this.#options
-    const { wakeAt } = device.muxer
+    const { wakeAt } = device
     if (wakeAt >= this.#wakeAt) return
     this.#cancelWake()
     this.#wakeAt = wakeAt
     this.#cancelWake = clock.setTimer(Math.max(0, wakeAt - clock.now()), () => {
       this.#wakeAt = Number.POSITIVE_INFINITY
-      device.muxer.wake(clock.now())
+      device.wake(clock.now())
       this.trip()
     })
   }

@@ -223,6 +223,7 @@ describe.runIf(binding !== undefined)('a guest and a device that wait for each o
       {
         hostPort: stream.hostPort,
         guestPort: 5000,
+        type: 'stream',
         state: 'open',
         host: { bufferBytes: 262144, received: 3, taken: 0, told: 0, waiting: 3 },
         guest: { bufferBytes: 9000, sent: 5, taken: 2, packets: 1, waiting: 0, asked: false },

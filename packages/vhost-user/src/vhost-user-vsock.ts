@@ -5,26 +5,41 @@ import { checkClock, checkObject, checkOptionalFunction, checkSignal, integer } 
 import type { Clock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
 import { Attachment, type DeviceSnapshot } from './attachment.js'
+import { checkGroups, checkHostCids, MAX_CID } from './check-options.js'
 import { unheldClock } from './clock.js'
 import type { ConnectionHandler } from './connections.js'
-import { abortedError, VsockDeviceError } from './errors.js'
+import { abortedError, policyError, refusedError, VsockDeviceError } from './errors.js'
+import { Hub, type Place, type Refusal } from './hub.js'
 import { checkSocketPath, type Listener, listenUnix } from './listener.js'
 import type { Recovery } from './lookout.js'
+import type { DeviceOptions } from './machine/device.js'
 import type { DeviceError } from './machine/errors.js'
-import { FIRST_HOST_PORT, LAST_HOST_PORT, type MuxerOptions } from './machine/muxer.js'
+import { FIRST_HOST_PORT, LAST_HOST_PORT } from './machine/muxer.js'
+import { HOST_CID } from './machine/packet.js'
+import { PolicyGate } from './machine/policy.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
+import { checkPolicy, type VsockPolicy } from './policy-options.js'
 import type { VsockStream } from './stream.js'
 import { trace } from './trace.js'
 
 export interface VhostUserVsockOptions {
   /** Unix socket that the VMM connects to (`-chardev socket,path=…`). It may have any length; QEMU itself takes at most 107 bytes. */
   socketPath: string
-  /** The guest's CID: 3 to 4294967294. Two guests of one host may have the same CID: they do not notice each other. */
+  /** The guest's CID: 3 to 4294967294. Two guests of one host may have the same CID, if they are not in one network: they do not notice each other. */
   guestCid: number
+  /**
+   * CIDs that mean the host for this guest: integers from 0 to 4294967294. Default `[2]`. The first is the one that connections begun by the
+   * host come from. `any`: every CID that no guest of the network has, and connections come from 2. (A Nitro Enclave's parent is 3.)
+   */
+  hostCids?: readonly number[] | 'any' | undefined
+  /** In a network: two guests reach each other if they have one of these in common. Default `['default']`. A guest always reaches itself. */
+  groups?: readonly string[] | undefined
+  /** What the guest may do; `setPolicy` changes it. Default: everything. */
+  policy?: VsockPolicy | undefined
   /** Answers connections that the guest begins. Default: every one is refused. */
   onConnection?: ConnectionHandler | undefined
-  /** Connections at a time, those still closing included: 1 to 1023. Default 1023. */
+  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. As many with other guests. */
   maxConnections?: number | undefined
   /** How much of what the guest sent may wait per connection, in bytes: 4096 to 2^30. Default 262144, as Linux has it. */
   bufferBytes?: number | undefined
@@ -36,7 +51,6 @@ export interface VhostUserVsockOptions {
   clock?: Clock | undefined
 }
 
-const MAX_CID = 0xffff_fffe
 const MAX_PORT = 0xffff_fffe
 /** What setTimeout can wait for. */
 const MAX_TIMER_MS = 2 ** 31 - 1
@@ -64,8 +78,17 @@ export interface VhostUserVsockEvents {
   state: [change: { state: DeviceState; previous: DeviceState }]
   /** The guest and the device seemed to wait for each other, and the device has ended that. A count of these is worth having. */
   recovery: [recovery: Recovery]
-  /** A VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second later. */
+  /**
+   * - `EAGAIN`: a VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second
+   *   later.
+   * - `EPROTO`: the VMM asked for what the device cannot do, and was told; the conversation goes on. `cause` is the `DeviceError`.
+   */
   warning: [error: VsockDeviceError]
+  /**
+   * A connection was refused: the guest asked for a connection with another guest that it cannot reach, or a policy does not
+   * allow what the guest or the host asked for. A guest that asked got a RST.
+   */
+  refused: [refusal: Refusal]
 }
 
 /**
@@ -75,7 +98,9 @@ export interface VhostUserVsockEvents {
 export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implements AsyncDisposable {
   readonly socketPath: string
   readonly guestCid: number
-  readonly #options: MuxerOptions
+  readonly #options: DeviceOptions
+  readonly #place: Place
+  readonly #policy: PolicyGate
   readonly #clock: Clock
   readonly #onConnection: ConnectionHandler | undefined
   /**
@@ -89,12 +114,18 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   #closing: Promise<void> | undefined
 
   /** Checks the options (`TypeError`, `RangeError`); nothing is opened before `listen`. */
-  constructor(options: VhostUserVsockOptions) {
+  constructor(options: VhostUserVsockOptions)
+  /** @internal */
+  constructor(options: VhostUserVsockOptions, hub: Hub)
+  constructor(options: VhostUserVsockOptions, hub = new Hub()) {
     super()
     checkObject('options', options)
     const {
       socketPath,
       guestCid,
+      hostCids = [HOST_CID],
+      groups = ['default'],
+      policy,
       onConnection,
       maxConnections = 1023,
       bufferBytes = 256 * 1024,
@@ -107,8 +138,15 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     checkClock(clock)
     this.socketPath = socketPath
     this.guestCid = integer('guestCid', guestCid, { min: 3, max: MAX_CID })
+    checkHostCids(hostCids, guestCid)
+    checkGroups(groups)
+    this.#policy = new PolicyGate(checkPolicy('policy', policy), clock.now())
     this.#options = {
       guestCid,
+      policy: this.#policy,
+      admit: (request, now) => this.#place.refusalOfGuest(request, now),
+      hostCids,
+      hostCid: hostCids === 'any' ? HOST_CID : hostCids[0],
       maxConnections: integer('maxConnections', maxConnections, { min: 1, max: 1023 }),
       bufferBytes: integer('bufferBytes', bufferBytes, { min: 4096, max: 2 ** 30 }),
       handshakeMs: integer('handshakeTimeoutMs', handshakeTimeoutMs, { min: 1, max: MAX_TIMER_MS }),
@@ -117,6 +155,16 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     }
     this.#clock = clock
     this.#onConnection = onConnection
+    this.#place = hub.join({
+      cid: guestCid,
+      groups,
+      limits: this.#options,
+      policy: this.#policy,
+      onRefusal: (refusal) => {
+        trace({ type: 'refused', socketPath, refusal }, '%s: refused: %o', socketPath, refusal)
+        this.#tell(() => this.emit('refused', refusal))
+      },
+    })
   }
 
   get state(): DeviceState {
@@ -190,7 +238,21 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
         retryable: this.#state !== 'closed',
       })
     }
+    const refusal = this.#place.refusalOfHost(this.#options.hostCid ?? HOST_CID, port, this.#clock.now())
+    if (refusal !== undefined) throw policyError(subject, refusal)
     return this.#attachment.connect(port, signal)
+  }
+
+  /** Other limits from now on. Connections that are open stay open, and count. @throws TypeError, RangeError */
+  setPolicy(policy: VsockPolicy): void {
+    this.#policy.replace(checkPolicy('policy', policy), this.#clock.now())
+    this.#attachment?.touch()
+  }
+
+  /** Other groups from now on. Connections that are open stay open. @throws TypeError, RangeError */
+  setGroups(groups: readonly string[]): void {
+    checkGroups(groups)
+    this.#place.setGroups(groups)
   }
 
   /** Tries the rings of a `faulted` device once more, where they stopped. */
@@ -224,6 +286,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   async #shut(): Promise<void> {
     this.#attachment?.close()
     this.#attachment = undefined
+    this.#place.leave()
     this.#enter('closed', 'closed')
     const listener = await this.#listening?.catch(() => undefined)
     await listener?.close()
@@ -238,6 +301,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     const { socketPath } = this
     const options = { ...this.#options, firstHostPort: this.#nextHostPort }
     const attachment = new Attachment(binding, descriptor, options, this.#clock, {
+      port: this.#place.port,
       onConnection: this.#onConnection,
       onChange: () => this.#follow(attachment),
       onReset: (connections) => {
@@ -247,6 +311,10 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       onRecovery: (recovery) => {
         trace({ type: 'recovery', socketPath, ...recovery }, '%s: recovery: %o', socketPath, recovery)
         this.#tell(() => this.emit('recovery', recovery))
+      },
+      onRefused: (error) => {
+        trace({ type: 'request-refused', socketPath, error }, '%s: a request was refused%s', socketPath, textAfter(error))
+        this.#tell(() => this.emit('warning', refusedError(socketPath, error)))
       },
       onEnd: (error) => {
         trace({ type: 'detached', socketPath, error }, '%s: the front end has gone%s', socketPath, textAfter(error))
@@ -270,6 +338,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     const previous = this.#state
     if (state === previous) return
     this.#state = state
+    this.#place.up(state === 'running')
     const change = { socketPath: this.socketPath, state, previous, reason, error }
     trace({ type: 'state', ...change }, '%s: %s, was %s (%s)%s', this.socketPath, state, previous, reason, textAfter(error))
     this.#tell(() => this.emit('state', { state, previous }))

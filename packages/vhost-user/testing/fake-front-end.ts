@@ -3,10 +3,13 @@ import { EventDescriptor } from '../src/front-end/event.js'
 import { decodeReply } from '../src/front-end/message.js'
 import { SharedMemory } from '../src/front-end/shared-memory.js'
 import { unixAddress } from '../src/listener.js'
-import { DEVICE_FEATURES, P_CONFIG, P_REPLY_ACK } from '../src/machine/features.js'
+import { DEVICE_FEATURES, PROTOCOL_FEATURES } from '../src/machine/features.js'
+import type { MemoryRegion } from '../src/machine/memory.js'
 import type { BackEndReply, FrontEndMessage } from '../src/machine/message-format.js'
 import type { Descriptor, FrontEndBinding } from '../src/native/binding.js'
 import { FakeGuest, GUEST_BASE, MEMORY_SIZE, USER_BASE } from './fake-guest.js'
+
+const REGION: MemoryRegion = { guestAddress: GUEST_BASE, userAddress: USER_BASE, size: MEMORY_SIZE, fileOffset: 0 }
 
 /**
  * A VMM without a VM: speaks vhost-user over a real socket, with real shared memory and real eventfds, for a `FakeGuest` whose
@@ -15,16 +18,16 @@ import { FakeGuest, GUEST_BASE, MEMORY_SIZE, USER_BASE } from './fake-guest.js'
 export class FakeFrontEnd {
   readonly #channel: FrontEndChannel
   readonly memory: SharedMemory
-  readonly guest: FakeGuest
+  guest: FakeGuest
   readonly kicks: EventDescriptor[]
   readonly calls: EventDescriptor[]
   readonly errors: EventDescriptor[]
 
-  constructor(binding: FrontEndBinding, path: string) {
+  constructor(binding: FrontEndBinding, path: string, cid?: number) {
     const pair = () => [new EventDescriptor(binding), new EventDescriptor(binding)]
     this.#channel = new FrontEndChannel(binding, unixAddress(binding, path))
     this.memory = new SharedMemory(binding, MEMORY_SIZE)
-    this.guest = new FakeGuest({ memory: this.memory.bytes })
+    this.guest = new FakeGuest({ memory: this.memory.bytes, cid })
     this.kicks = pair()
     this.calls = pair()
     this.errors = pair()
@@ -49,15 +52,29 @@ export class FakeFrontEnd {
   async negotiate(): Promise<void> {
     await this.ask({ request: 'GET_FEATURES' })
     await this.ask({ request: 'GET_PROTOCOL_FEATURES' })
-    this.send({ request: 'SET_PROTOCOL_FEATURES', features: P_CONFIG | P_REPLY_ACK })
+    this.send({ request: 'SET_PROTOCOL_FEATURES', features: PROTOCOL_FEATURES })
+    await this.ask({ request: 'GET_QUEUE_NUM' })
+    await this.ask({ request: 'GET_MAX_MEM_SLOTS' })
     this.send({ request: 'SET_OWNER' })
   }
 
   async setMemory({ needReply = true } = {}): Promise<void> {
-    const regions = [{ guestAddress: GUEST_BASE, userAddress: USER_BASE, size: MEMORY_SIZE, fileOffset: 0 }]
+    const regions = [REGION]
     const options = { descriptors: [this.memory.descriptor], needReply }
     if (needReply) await this.ask({ request: 'SET_MEM_TABLE', regions }, options)
     else this.send({ request: 'SET_MEM_TABLE', regions }, options)
+  }
+
+  /** Another region than the guest's, of the same file; 0: it was taken. */
+  async addRegion(region: Partial<MemoryRegion> = {}): Promise<bigint> {
+    const descriptors = [this.memory.descriptor]
+    return acknowledged(
+      await this.ask({ request: 'ADD_MEM_REG', region: { ...REGION, ...region } }, { descriptors, needReply: true }),
+    )
+  }
+
+  async removeRegion(region: Partial<MemoryRegion> = {}): Promise<bigint> {
+    return acknowledged(await this.ask({ request: 'REM_MEM_REG', region: { ...REGION, ...region } }, { needReply: true }))
   }
 
   startRing(ring: number, base = 0, { call = true } = {}): void {
@@ -81,6 +98,12 @@ export class FakeFrontEnd {
     for (const ring of [0, 1]) this.startRing(ring, bases[ring])
     for (const ring of [0, 1]) this.send({ request: 'SET_VRING_ENABLE', ring, value: 1 })
     await this.sync()
+  }
+
+  /** The guest begins again, with nothing in its memory. */
+  reboot(): void {
+    this.memory.bytes.fill(0)
+    this.guest = new FakeGuest({ memory: this.memory.bytes })
   }
 
   /** Stops both rings and tells where they stood. */
@@ -117,4 +140,9 @@ export class FakeFrontEnd {
     this.memory.close()
     for (const event of [...this.kicks, ...this.calls, ...this.errors]) event.close()
   }
+}
+
+function acknowledged(reply: BackEndReply): bigint {
+  if (!('u64' in reply)) throw new Error('the reply is not an acknowledgement')
+  return reply.u64
 }

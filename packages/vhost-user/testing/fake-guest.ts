@@ -136,6 +136,7 @@ export interface GuestPacket {
 
 /** A guest without QEMU: a piece of memory with two rings in it, and a driver that sends and receives packets. */
 export class FakeGuest {
+  readonly cid: number
   readonly memoryBytes: Uint8Array
   readonly memory: GuestMemory
   readonly rx: DriverRing
@@ -148,7 +149,12 @@ export class FakeGuest {
   #txSlot = 0
 
   /** @param memory where the guest lives: `MEMORY_SIZE` bytes, aligned to 16. */
-  constructor({ size = 128, memory = new Uint8Array(MEMORY_SIZE) }: { size?: number; memory?: Uint8Array } = {}) {
+  constructor({
+    size = 128,
+    memory = new Uint8Array(MEMORY_SIZE),
+    cid = GUEST_CID,
+  }: { size?: number; memory?: Uint8Array; cid?: number | undefined } = {}) {
+    this.cid = cid
     this.memoryBytes = memory
     const region: MemoryRegion = { guestAddress: GUEST_BASE, userAddress: USER_BASE, size: MEMORY_SIZE, fileOffset: 0 }
     this.memory = new GuestMemory([{ ...region, windows: [this.memoryBytes] }])
@@ -175,7 +181,7 @@ export class FakeGuest {
     const at = 0x8_0000 + (this.#txSlot++ % 64) * 5000
     const header = {
       ...emptyHeader(),
-      sourceCid: GUEST_CID,
+      sourceCid: this.cid,
       destinationCid: HOST_CID,
       length: payload.length,
       bufferAllocation: 1 << 16,

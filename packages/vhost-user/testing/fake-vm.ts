@@ -1,12 +1,12 @@
 import { expect } from 'vitest'
-import type { Connection } from '../src/machine/connection.js'
-import { type Budget, VsockDevice } from '../src/machine/device.js'
-import type { MuxerOptions } from '../src/machine/muxer.js'
-import { Op } from '../src/machine/packet.js'
+import type { Connection, SocketType } from '../src/machine/connection.js'
+import { type Budget, type DeviceOptions, VsockDevice } from '../src/machine/device.js'
+import { Op, TYPE_SEQPACKET, TYPE_STREAM } from '../src/machine/packet.js'
+import type { SwitchPort } from '../src/machine/switch/port.js'
 import { SplitRing } from '../src/machine/vring.js'
 import { FakeGuest, GUEST_CID, type GuestPacket, opName } from './fake-guest.js'
 
-export const OPTIONS: MuxerOptions = {
+export const OPTIONS: DeviceOptions = {
   guestCid: GUEST_CID,
   maxConnections: 1023,
   bufferBytes: 64 * 1024,
@@ -24,11 +24,11 @@ export class FakeVm {
   now = 1_000
 
   constructor(
-    options: Partial<MuxerOptions> = {},
-    { size = 128, budget, memory }: { size?: number; budget?: Budget; memory?: Uint8Array } = {},
+    options: Partial<DeviceOptions> = {},
+    { size = 128, budget, memory, port }: { size?: number; budget?: Budget; memory?: Uint8Array; port?: SwitchPort } = {},
   ) {
-    this.guest = new FakeGuest({ size, ...(memory && { memory }) })
-    this.device = new VsockDevice({ ...OPTIONS, ...options }, { ...(budget && { budget }) })
+    this.guest = new FakeGuest({ size, cid: options.guestCid, ...(memory && { memory }) })
+    this.device = new VsockDevice({ ...OPTIONS, ...options }, { budget, port })
     this.rx = new SplitRing(this.guest.memory, this.guest.rx.layout, this.guest.features, 0)
     this.tx = new SplitRing(this.guest.memory, this.guest.tx.layout, this.guest.features, 0)
   }
@@ -50,7 +50,7 @@ export class FakeVm {
   /** Lets the time pass. */
   advance(ms: number): void {
     this.now += ms
-    this.device.muxer.wake(this.now)
+    this.device.wake(this.now)
   }
 }
 
@@ -60,10 +60,11 @@ export const GUEST_PORT = 5000
 export function open(
   vm: FakeVm,
   fields: { bufferAllocation?: number; forwardCount?: number } = {},
-  { room = 1024 } = {},
+  { room = 1024, type = 'stream' as SocketType } = {},
 ): Connection {
   vm.guest.supply(20, room)
-  const connection = vm.device.muxer.connect(GUEST_PORT, vm.now)!
+  vm.device.muxer.seqpacket = type === 'seqpacket'
+  const connection = vm.device.muxer.connect(GUEST_PORT, vm.now, type)!
   vm.run()
   expect(vm.guest.received().map(opName)).toEqual(['REQUEST'])
   reply(vm, connection, Op.RESPONSE, fields)
@@ -73,8 +74,11 @@ export function open(
   return connection
 }
 
-export const reply = (vm: FakeVm, { hostPort, guestPort }: Connection, op: number, fields = {}, payload?: Uint8Array): void =>
-  vm.guest.send({ op, sourcePort: guestPort, destinationPort: hostPort, ...fields }, payload)
+export function reply(vm: FakeVm, connection: Connection, op: number, fields = {}, payload?: Uint8Array): void {
+  const { hostPort: destinationPort, guestPort: sourcePort } = connection
+  const type = connection.type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET
+  vm.guest.send({ op, sourcePort, destinationPort, type, ...fields }, payload)
+}
 
 /** Runs the device and lists what it said. */
 export function heard(vm: FakeVm): GuestPacket[] {

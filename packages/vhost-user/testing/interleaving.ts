@@ -153,7 +153,7 @@ class DeviceSide {
     const { rx, tx } = this.#device.look(this.#rx, this.#tx)
     if (rx) this.#guest.interrupt('rx')
     if (tx) this.#guest.interrupt('tx')
-    return this.#device.unkicked(this.#rx, this.#tx) !== undefined
+    return this.#device.unkicked(this.#rx, this.#tx, 0) !== undefined
   }
 
   #kicked(): void {

@@ -124,7 +124,7 @@ export function drive(vm: FakeVm, step: () => { moved: boolean; done: boolean })
     if (moved) continue
     vm.run()
     if (vm.rx.snapshot().used !== vm.guest.rx.seen) continue
-    const next = vm.device.muxer.wakeAt
+    const next = vm.device.wakeAt
     if (next === Number.POSITIVE_INFINITY) throw new Error(`stands still: ${JSON.stringify(vm.device.muxer.snapshot())}`)
     waits++
     vm.advance(Math.max(0, next - vm.now))

@@ -34,8 +34,8 @@ export async function deviceAt(options: Partial<VhostUserVsockOptions> = {}): Pr
   return device
 }
 
-export async function frontEnd(socketPath = path): Promise<FakeFrontEnd> {
-  const vmm = new FakeFrontEnd(binding!, socketPath)
+export async function frontEnd(socketPath = path, cid?: number): Promise<FakeFrontEnd> {
+  const vmm = new FakeFrontEnd(binding!, socketPath, cid)
   cleanups.push(() => vmm.close())
   await vmm.negotiate()
   return vmm

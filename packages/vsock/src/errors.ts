@@ -2,12 +2,13 @@ import { brandOf, type ErrorFields, errnoOf, FieldError } from '@upcall/foundati
 import { isLongPathError, type LongPathError } from '@upcall/foundation/long-path'
 import { statOf } from '@upcall/foundation/stat'
 import { type Address, formatAddress } from './address.js'
+import type { GuestBoot } from './notify/boot.js'
 
 /**
  * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`, `notify` is
- * `notifySystemd()`, `forward` a connection of a forwarder that was given up.
+ * `notifySystemd()`, `forward` a connection of a forwarder that was given up, `ready` the wait for a guest's READY=1.
  */
-export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'localCid' | 'notify' | 'relay' | 'forward'
+export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'localCid' | 'notify' | 'relay' | 'forward' | 'ready'
 
 /**
  * Codes that mean the same on every transport:
@@ -21,6 +22,7 @@ export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'local
  * - `ERR_SERVER_ALREADY_LISTEN`: the server given to `bindServer` has an address already
  * - `ENOTSUP`: this transport is not available here
  * - `ABORTED`: the caller's signal has aborted; its reason is the `cause`
+ * - `GUEST_FAILED`, `GUEST_STOPPED`: the guest says that its boot failed, that it goes down
  *
  * Every other code is the kernel's own errno, `EACCES` for instance.
  */
@@ -34,6 +36,8 @@ export type VsockErrorCode =
   | 'ERR_SERVER_ALREADY_LISTEN'
   | 'ENOTSUP'
   | 'ABORTED'
+  | 'GUEST_FAILED'
+  | 'GUEST_STOPPED'
   | (string & {})
 
 export interface VsockErrorInit extends Omit<ErrorFields<VsockErrorCode>, 'op' | 'subject'> {
@@ -45,6 +49,7 @@ export interface VsockErrorInit extends Omit<ErrorFields<VsockErrorCode>, 'op' |
   readonly remote?: Address | undefined
   readonly attempts?: number | undefined
   readonly elapsedMs?: number | undefined
+  readonly heard?: GuestBoot | undefined
 }
 
 const brand = brandOf('vsock.VsockError')
@@ -60,6 +65,8 @@ export class VsockError extends FieldError<VsockErrorCode> {
   readonly attempts: number | undefined
   /** How long a `connect` with `retry` tried before it gave up, in milliseconds. */
   readonly elapsedMs: number | undefined
+  /** What the guest had told of its boot, of an error with op `ready`. */
+  readonly heard: GuestBoot | undefined
 
   constructor(init: VsockErrorInit) {
     const address = init.remote ?? init.local
@@ -68,6 +75,7 @@ export class VsockError extends FieldError<VsockErrorCode> {
     this.remote = init.remote
     this.attempts = init.attempts
     this.elapsedMs = init.elapsedMs
+    this.heard = init.heard
     brand.mark(this)
   }
 }

@@ -52,6 +52,7 @@ export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } 
 export { AddonError, type Attempt, addonPath } from './native/loader.js'
 export type { VsockConnectOptions, VsockOptions } from './native/options.js'
 export { localCid } from './native/vsock.js'
+export * from './notify/index.js'
 export { type Passed, type PassOptions, passDescriptor } from './passfd/pass.js'
 export type { ConnectOptions, Retry, RetryOptions } from './plan.js'
 export {

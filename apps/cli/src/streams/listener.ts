@@ -42,7 +42,13 @@ const REFUSALS: Readonly<Record<Refusal['reason'], string>> = {
 }
 
 /** Logs a client that was closed before it was served: the line for a person, `reason` for a program. */
-export function logRefusal(log: EventLog, { port, reason }: Refusal): void {
+export function logRefusal(log: EventLog, refusal: Refusal): void {
+  const { port, reason } = refusal
   const at = port === undefined ? '' : `port ${port}: `
-  log.event({ event: 'refused', reason: `${at}${reason}` }, () => `a client was closed: ${at}${REFUSALS[reason]}`)
+  log.event({ event: 'refused', reason: `${at}${reason}` }, () => refusalText(refusal))
+}
+
+/** Why a client was closed before it was served, for a person. */
+export function refusalText({ port, reason }: Refusal): string {
+  return `a client was closed: ${port === undefined ? '' : `port ${port}: `}${REFUSALS[reason]}`
 }

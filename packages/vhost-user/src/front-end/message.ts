@@ -2,6 +2,7 @@ import { protocolError } from '../machine/errors.js'
 import {
   type BackEndReply,
   config,
+  type DescribedRegion,
   type FrontEndMessage,
   frame,
   type MessageHeader,
@@ -12,6 +13,7 @@ import {
   vringState,
   words,
 } from '../machine/message-format.js'
+import { encodeXenRegion, isXenRegion } from '../machine/xen-region.js'
 
 // What a front end (a VMM) writes and reads. The other half is in machine/message.ts.
 
@@ -26,18 +28,18 @@ function payloadOf(message: FrontEndMessage): Uint8Array {
     case 'GET_PROTOCOL_FEATURES':
     case 'SET_OWNER':
     case 'RESET_OWNER':
+    case 'GET_QUEUE_NUM':
+    case 'RESET_DEVICE':
+    case 'GET_MAX_MEM_SLOTS':
       return new Uint8Array(0)
     case 'SET_FEATURES':
     case 'SET_PROTOCOL_FEATURES':
       return words(8, (view) => view.setBigUint64(0, message.features, true))
     case 'SET_MEM_TABLE':
-      return words(8 + 32 * message.regions.length, (view) => {
-        view.setUint32(0, message.regions.length, true)
-        for (const [i, region] of message.regions.entries()) {
-          const fields = [region.guestAddress, region.size, region.userAddress, region.fileOffset]
-          for (const [j, field] of fields.entries()) view.setBigUint64(8 + 32 * i + 8 * j, BigInt(field), true)
-        }
-      })
+      return concatenate([words(8, (view) => view.setUint32(0, message.regions.length, true)), ...message.regions.map(region)])
+    case 'ADD_MEM_REG':
+    case 'REM_MEM_REG':
+      return concatenate([new Uint8Array(8), region(message.region)])
     case 'SET_VRING_NUM':
     case 'SET_VRING_BASE':
     case 'GET_VRING_BASE':
@@ -58,6 +60,27 @@ function payloadOf(message: FrontEndMessage): Uint8Array {
     case 'SET_CONFIG':
       return config(message)
   }
+}
+
+/** 32 bytes, or 40 for a front end that has negotiated XEN_MMAP. */
+function region(described: DescribedRegion): Uint8Array {
+  if (isXenRegion(described)) return encodeXenRegion(described)
+  const { guestAddress, size, userAddress, fileOffset } = described
+  return words(32, (view) => {
+    for (const [i, field] of [guestAddress, size, userAddress, fileOffset].entries()) {
+      view.setBigUint64(8 * i, BigInt(field), true)
+    }
+  })
+}
+
+function concatenate(parts: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
 }
 
 /** Decodes a back end's answer. Throws `PROTOCOL` if it is a request, or too short. */

@@ -1,8 +1,13 @@
 import type { DirectPort } from './direct.js'
 import type { ConnectionOutcome } from './life.js'
+import type { ReceivedMessage } from './message-buffer.js'
+import type { OutgoingMessage } from './message-queue.js'
 import type { Allocate } from './receive-buffer.js'
 
 // A connection as its owner has it: what it is given, what it sees, and what it does.
+
+/** `SOCK_STREAM` or `SOCK_SEQPACKET`. Both have their ports in common. */
+export type SocketType = 'stream' | 'seqpacket'
 
 /** What the owner of a connection sees of its state. */
 export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 'closed'
@@ -21,37 +26,48 @@ export interface ConnectionPorts {
   readonly guestPort: number
 }
 
+export interface ConnectionEnds extends ConnectionPorts {
+  /** The CID that the guest has for the host. */
+  readonly hostCid: number
+  readonly type: SocketType
+}
+
+export interface HostCreditSnapshot {
+  readonly bufferBytes: number
+  readonly received: number
+  readonly taken: number
+  readonly told: number
+}
+
+export interface GuestCreditSnapshot {
+  readonly bufferBytes: number
+  readonly sent: number
+  readonly taken: number
+  readonly packets: number
+  readonly asked: boolean
+}
+
 /** The credit of both sides of a connection. Counters are in bytes, 32 bits wide, and wrap. */
 export interface ConnectionSnapshot {
   readonly hostPort: number
   readonly guestPort: number
+  readonly type: SocketType
   readonly state: ConnectionState
   /** What came from the guest: received, taken from here by the reader, told to the guest as taken; and what waits for the reader. */
-  readonly host: {
-    readonly bufferBytes: number
-    readonly received: number
-    readonly taken: number
-    readonly told: number
-    readonly waiting: number
-  }
+  readonly host: HostCreditSnapshot & { readonly waiting: number }
   /**
    * What goes to the guest: its buffer and what it has taken, by its own last word; what was sent; how many packets of that it has yet
    * to take; bytes that wait for credit; whether the guest was asked for credit and has not given any.
    */
-  readonly guest: {
-    readonly bufferBytes: number
-    readonly sent: number
-    readonly taken: number
-    readonly packets: number
-    readonly waiting: number
-    readonly asked: boolean
-  }
+  readonly guest: GuestCreditSnapshot & { readonly waiting: number }
 }
 
 /** What the owner of a connection does with it. */
 export interface Connection {
+  readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
+  readonly type: SocketType
   readonly state: ConnectionState
   /** How it ended, once it is closed. */
   readonly outcome: ConnectionOutcome | undefined
@@ -61,7 +77,7 @@ export interface Connection {
   readonly inputEnded: boolean
   /** The guest has said that it sends nothing more, whatever came afterwards: what it sent is complete. */
   readonly inputComplete: boolean
-  /** Bytes received that `read` has not yielded yet. */
+  /** Bytes received that `read` or `readMessage` has not yielded yet, those of an unfinished message included. */
   readonly inputPending: number
   /** The guest takes no more bytes: writing is pointless. */
   readonly outputRefused: boolean
@@ -72,15 +88,24 @@ export interface Connection {
 
   /** Lets the guest in. */
   accept(): void
-  /** The next bytes from the guest. They count as taken only once `consumed` says so. */
+  /** Of a `seqpacket` connection: the longest message that may be sent now. */
+  readonly maxMessageBytes: number
+
+  /** The next bytes from the guest, of a `stream` connection. They count as taken only once `consumed` says so. */
   read(): Uint8Array | undefined
+  /** The next message from the guest, of a `seqpacket` connection. It counts as taken only once `consumed` says so. */
+  readMessage(): ReceivedMessage | undefined
   /** The reader has taken `count` more bytes; the guest gets credit for them. */
   consumed(count: number, now: number): void
   /** Queues bytes for the guest. They are not copied before a guest buffer takes them: leave them alone until `outputPending` is 0. */
   write(chunk: Uint8Array): void
+  /** Queues a message of 1 to `maxMessageBytes` bytes for the guest. Its `state` says what becomes of it, and each change is news. */
+  send(message: OutgoingMessage): void
+  /** Takes a message back that is still `waiting`. */
+  withdraw(message: OutgoingMessage): void
   /**
    * From now on bytes may go straight between the guest's buffers and `port`. Bytes in both directions may still go the other way, by
-   * `read` and `write`: what is written goes first, and the port decides what it takes. Undefined: no more.
+   * `read` and `write`: what is written goes first, and the port decides what it takes. Undefined: no more. For streams.
    */
   attach(port: DirectPort | undefined): void
   /** Bytes for the guest are in the port that is attached. */

@@ -1,6 +1,13 @@
 import { transition } from '@upcall/foundation/machine'
 import type { Chain } from './chain.js'
-import type { Connection, ConnectionOptions, ConnectionPorts, ConnectionSnapshot, ConnectionState } from './connection-view.js'
+import type {
+  Connection,
+  ConnectionEnds,
+  ConnectionOptions,
+  ConnectionSnapshot,
+  ConnectionState,
+  SocketType,
+} from './connection-view.js'
 import { GuestCredit, HostCredit } from './credit.js'
 import { DirectPath, type DirectPort } from './direct.js'
 import { ASKING_FOR_CREDIT, DueSet, HANDSHAKE, WAITING_FOR_CREDIT, WITH_CREDIT, WITHOUT_BYTES } from './due.js'
@@ -12,7 +19,10 @@ import {
   type LifeContext,
   type LifeEvent,
   until,
+  wasOpen,
 } from './life.js'
+import { MessageBuffer, type ReceivedMessage } from './message-buffer.js'
+import { MessageQueue, type OutgoingMessage } from './message-queue.js'
 import { OutputQueue } from './output-queue.js'
 import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
 import { ReceiveBuffer } from './receive-buffer.js'
@@ -24,8 +34,10 @@ export type * from './connection-view.js'
  * Its life is a table (life.ts). Bytes and credit, the hot path, are handled here.
  */
 export class VsockConnection implements Connection {
+  readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
+  readonly type: SocketType
   /** There is news for the owner. The muxer clears it. */
   changed = false
 
@@ -33,8 +45,8 @@ export class VsockConnection implements Connection {
   readonly #life: LifeContext
   readonly #options: ConnectionOptions
   readonly #due = new DueSet()
-  readonly #input: ReceiveBuffer
-  readonly #output = new OutputQueue()
+  readonly #input: ReceiveBuffer | MessageBuffer
+  readonly #output: OutputQueue | MessageQueue
   readonly #direct = new DirectPath()
   readonly #hostCredit: HostCredit
   readonly #guestCredit: GuestCredit
@@ -42,12 +54,15 @@ export class VsockConnection implements Connection {
   #shutdown = 0
 
   /** @param request the guest's REQUEST; undefined for a connection that the host begins. */
-  constructor(ports: ConnectionPorts, options: ConnectionOptions, now: number, request?: Readonly<PacketHeader>) {
-    this.hostPort = ports.hostPort
-    this.guestPort = ports.guestPort
+  constructor(ends: ConnectionEnds, options: ConnectionOptions, now: number, request?: Readonly<PacketHeader>) {
+    this.hostCid = ends.hostCid
+    this.hostPort = ends.hostPort
+    this.guestPort = ends.guestPort
+    this.type = ends.type
     this.#options = options
     this.#life = { now, effects: [], lingerMs: options.lingerMs, sent: 0 }
-    this.#input = new ReceiveBuffer(options.allocate)
+    this.#input = ends.type === 'stream' ? new ReceiveBuffer(options.allocate) : new MessageBuffer(options.allocate)
+    this.#output = ends.type === 'stream' ? new OutputQueue() : new MessageQueue()
     this.#hostCredit = new HostCredit(options.bufferBytes)
     this.#guestCredit = new GuestCredit(request?.bufferAllocation ?? 0, request?.forwardCount ?? 0)
     const deadline = now + options.handshakeMs
@@ -71,8 +86,7 @@ export class VsockConnection implements Connection {
   }
 
   get opened(): boolean {
-    const state = this.#state
-    return state.kind === 'closed' ? state.opened : state.kind !== 'connecting' && state.kind !== 'accepting'
+    return wasOpen(this.#state)
   }
 
   get inputEnded(): boolean {
@@ -100,8 +114,16 @@ export class VsockConnection implements Connection {
     return this.#output.lost
   }
 
+  get maxMessageBytes(): number {
+    return Math.min(this.#guestCredit.bufferBytes, this.#options.bufferBytes)
+  }
+
   read(): Uint8Array | undefined {
-    return this.#input.take()
+    return this.#input instanceof ReceiveBuffer ? this.#input.take() : undefined
+  }
+
+  readMessage(): ReceivedMessage | undefined {
+    return this.#input instanceof MessageBuffer ? this.#input.take() : undefined
   }
 
   consumed(count: number, now: number): void {
@@ -112,14 +134,27 @@ export class VsockConnection implements Connection {
   }
 
   write(chunk: Uint8Array): void {
-    if ((this.#shutdown & SHUTDOWN_SEND) !== 0 || chunk.length === 0) return
-    if (this.outputRefused) {
-      this.#output.lost = true
-      return
-    }
+    if (chunk.length === 0 || !(this.#output instanceof OutputQueue) || !this.#takesOutput) return
     this.#output.push(chunk)
     this.#due.add(Op.RW)
     this.#due.add(Op.CREDIT_REQUEST)
+  }
+
+  send(message: OutgoingMessage): void {
+    if (!(this.#output instanceof MessageQueue)) return
+    if (!this.#takesOutput) {
+      message.state = 'lost'
+      return
+    }
+    this.#output.push(message)
+    this.#due.add(Op.RW)
+    this.#due.add(Op.CREDIT_REQUEST)
+  }
+
+  withdraw(message: OutgoingMessage): void {
+    if (!(this.#output instanceof MessageQueue)) return
+    this.#output.withdraw(message)
+    if (this.#output.length === 0) this.#outputIsOut()
   }
 
   attach(port: DirectPort | undefined): void {
@@ -168,8 +203,7 @@ export class VsockConnection implements Connection {
   /** Takes a packet of this connection. `chain` is positioned at its payload and holds at least `header.length` bytes of it. */
   receive(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
     const smaller = this.#guestCredit.hear(header.bufferAllocation, header.forwardCount)
-    // What was too little to tell of before may be all that a smaller buffer lets the guest send.
-    if (smaller && this.#state.kind === 'open') this.#giveCredit(Number.POSITIVE_INFINITY)
+    if (smaller) this.#shrink(now)
     switch (header.op) {
       case Op.RW:
       case Op.CREDIT_UPDATE:
@@ -184,6 +218,8 @@ export class VsockConnection implements Connection {
         this.#step({ type: 'rst' }, now)
         return
       case Op.SHUTDOWN:
+        if ((header.flags & SHUTDOWN_SEND) !== 0 && this.#input instanceof MessageBuffer)
+          this.#hostCredit.take(this.#input.dropUnfinished())
         this.#step({ type: 'shutdown', flags: header.flags, taken: this.#hostCredit.drained }, now)
         return
       default:
@@ -208,10 +244,12 @@ export class VsockConnection implements Connection {
     header.flags = 0
     header.length = 0
     switch (op) {
-      case Op.RW:
-        header.length = Math.min(room, this.#output.length, this.#guestCredit.available)
-        this.#guestCredit.send(header.length)
+      case Op.RW: {
+        const from = this.#direct.placed > 0 ? this.#direct : this.#output
+        const ends = from.describe(header, Math.min(room, this.#guestCredit.available))
+        this.#guestCredit.send(header.length, ends)
         break
+      }
       case Op.CREDIT_REQUEST:
         this.#guestCredit.ask(now)
         break
@@ -225,35 +263,26 @@ export class VsockConnection implements Connection {
         // A guest that guesses the port may answer before it is asked.
         if (op === Op.REQUEST && this.#state.kind === 'connecting') this.#step({ type: 'requested' })
     }
-    this.#tellCredit(header)
+    this.#hostCredit.tell(header)
+    this.#due.delete(Op.CREDIT_UPDATE)
     return header.length
   }
 
-  /** How many chains `fillDirect` could fill now; 0: the next packet is one for `next`. */
+  /** How many chains `readAhead` could fill now. */
   get burst(): number {
-    const mayBe = this.#direct.arrived && this.#output.length === 0 && this.#nextOp === Op.RW
-    return mayBe ? this.#direct.burst(this.#guestCredit) : 0
+    return this.#output.length === 0 && this.#nextOp === Op.RW ? this.#direct.burst(this.#guestCredit) : 0
   }
 
-  /**
-   * Fills chains with bytes straight from the port. The result is how many chains have a packet; `header` is that of all of them, but for
-   * the length, which each chain says in `filled`. Only to be called while there is a `burst`.
-   */
-  fillDirect(header: PacketHeader, chains: readonly Chain[], count: number): number {
-    const used = this.#direct.fill(chains, count, this.#guestCredit)
-    if (!this.#direct.arrived) this.#outputIsOut()
-    if (used === 0) return 0
-    header.sourcePort = this.hostPort
-    header.destinationPort = this.guestPort
-    header.op = Op.RW
-    header.flags = 0
-    this.#tellCredit(header)
+  /** Fills chains straight from the port. The result is how many have bytes: each goes to `next`, with `filled` for its room. */
+  readAhead(chains: readonly Chain[], count: number): number {
+    const used = this.#direct.fill(chains, count, this.#guestCredit.available)
+    this.#outputIsOut()
     return used
   }
 
   /** Moves `length` bytes of what was written into `chain`. */
   copyOutput(chain: Chain, length: number): void {
-    this.#output.moveTo(chain, length)
+    if (this.#output.moveTo(chain, length) === true) this.changed = true
     if (this.#output.length > 0) return
     this.#outputIsOut()
     this.changed = true
@@ -261,28 +290,10 @@ export class VsockConnection implements Connection {
 
   /** How things stand with it, as plain data. */
   snapshot(): ConnectionSnapshot {
-    const host = this.#hostCredit
-    const guest = this.#guestCredit
-    return {
-      hostPort: this.hostPort,
-      guestPort: this.guestPort,
-      state: this.state,
-      host: {
-        bufferBytes: host.bufferBytes,
-        received: host.received,
-        taken: host.taken,
-        told: host.told,
-        waiting: this.#input.length,
-      },
-      guest: {
-        bufferBytes: guest.bufferBytes,
-        sent: guest.sent,
-        taken: guest.taken,
-        packets: guest.packets,
-        waiting: this.#output.length,
-        asked: guest.asked,
-      },
-    }
+    const { hostPort, guestPort, type, state } = this
+    const host = { ...this.#hostCredit.snapshot(), waiting: this.#input.length }
+    const guest = { ...this.#guestCredit.snapshot(), waiting: this.#output.length }
+    return { hostPort, guestPort, type, state, host, guest }
   }
 
   /** The device has gone, and every connection with it. No packet is sent, not even a packet that was due before. */
@@ -294,16 +305,32 @@ export class VsockConnection implements Connection {
   get #nextOp(): number {
     const { kind } = this.#state
     if (kind !== 'open' && kind !== 'draining' && kind !== 'closing') return this.#due.first(HANDSHAKE)
+    if (this.#direct.placed > 0) return Op.RW
     if (this.#output.length === 0 && !this.#direct.arrived) return this.#due.first(WITHOUT_BYTES)
     if (this.#guestCredit.available > 0) return this.#due.first(WITH_CREDIT)
     return this.#due.first(this.#guestCredit.asks ? ASKING_FOR_CREDIT : WAITING_FOR_CREDIT)
   }
 
-  #receiveData({ op, length }: Readonly<PacketHeader>, chain: Chain, now: number): void {
+  /** False, and what was to go out is lost, if the guest or the owner has ended that direction. */
+  get #takesOutput(): boolean {
+    if ((this.#shutdown & SHUTDOWN_SEND) !== 0) return false
+    if (this.outputRefused) this.#output.lost = true
+    return !this.outputRefused
+  }
+
+  #receiveData({ op, length, flags }: Readonly<PacketHeader>, chain: Chain, now: number): void {
     if (op === Op.CREDIT_REQUEST) this.#due.add(Op.CREDIT_UPDATE)
     if (op !== Op.RW) return
     if (this.inputComplete || !this.#hostCredit.allows(length)) {
       this.#step({ type: 'violation' }, now)
+    } else if (this.#input instanceof MessageBuffer) {
+      const { count } = this.#input
+      this.#input.append(chain, length, flags)
+      this.#hostCredit.receive(length)
+      if (this.#input.count > count) this.changed = true
+      // No credit is left for its end, and the reader takes no part of it: both sides would wait for ever.
+      else if (this.#input.unfinished >= this.#options.bufferBytes) this.#step({ type: 'violation' }, now)
+      else this.#giveCredit(now)
     } else if (length > 0) {
       this.#hostCredit.receive(length)
       const taken = this.#input.length === 0 ? this.#direct.take(chain, length) : 0
@@ -314,16 +341,22 @@ export class VsockConnection implements Connection {
     }
   }
 
-  #tellCredit(header: PacketHeader): void {
-    header.bufferAllocation = this.#options.bufferBytes
-    header.forwardCount = this.#hostCredit.taken
-    this.#hostCredit.tell()
-    this.#due.delete(Op.CREDIT_UPDATE)
+  /** The guest's buffer has become smaller. */
+  #shrink(now: number): void {
+    // What was too little to tell of before may be all that a smaller buffer lets the guest send.
+    if (this.#state.kind === 'open') this.#giveCredit(Number.POSITIVE_INFINITY)
+    if (!(this.#output instanceof MessageQueue) || this.#output.length === 0) return
+    this.changed = true
+    if (!this.#output.shrink(this.maxMessageBytes)) this.#step({ type: 'violation' }, now)
+    else if (this.#output.length === 0) this.#outputIsOut()
   }
 
   #giveCredit(now: number): void {
     if (this.inputComplete) return
-    if (this.#hostCredit.tellNow(this.#guestCredit.bufferBytes, now)) this.#due.add(Op.CREDIT_UPDATE)
+    const { bufferBytes } = this.#guestCredit
+    // No reader takes a part of a message: the guest would wait for `tellAt` with the rest.
+    const starves = this.#input instanceof MessageBuffer && this.#input.unfinished > 0 && this.#hostCredit.starves(bufferBytes)
+    if (starves || this.#hostCredit.tellNow(bufferBytes, now)) this.#due.add(Op.CREDIT_UPDATE)
   }
 
   #outputIsOut(): void {

@@ -1,4 +1,6 @@
-import { PacketWindow, packetLimit } from './packet-window.js'
+import type { GuestCreditSnapshot, HostCreditSnapshot } from './connection-view.js'
+import type { PacketHeader } from './packet.js'
+import { MAX_PACKETS, PacketWindow, packetLimit } from './packet-window.js'
 
 // Credit (virtio 1.2, 5.10.6.3): each side tells how much it buffers (buf_alloc) and how much of what it received has been taken
 // (fwd_cnt). The other side may have buf_alloc bytes under way beyond that. All counters are 32 bits wide and wrap.
@@ -58,10 +60,22 @@ export class HostCredit {
     return false
   }
 
+  /** What the guest knows of lets it send nothing more, though bytes have been taken since. */
+  starves(guestBufferBytes: number): boolean {
+    return this.taken !== this.told && (this.received - this.told) >>> 0 >= Math.min(this.bufferBytes, guestBufferBytes)
+  }
+
   /** A packet goes out, and each one tells. */
-  tell(): void {
+  tell(header: PacketHeader): void {
+    header.bufferAllocation = this.bufferBytes
+    header.forwardCount = this.taken
     this.told = this.taken
     this.tellAt = NEVER
+  }
+
+  snapshot(): HostCreditSnapshot {
+    const { bufferBytes, received, taken, told } = this
+    return { bufferBytes, received, taken, told }
   }
 
   /** True once `tellAt` has come. */
@@ -90,6 +104,8 @@ export class GuestCredit {
   taken: number
   sent = 0
   readonly #packets = new PacketWindow()
+  /** Packets of the message that is under way. */
+  #ofMessage = 0
   #asking: Asking = RESTED
 
   constructor(bufferBytes: number, taken: number) {
@@ -99,12 +115,22 @@ export class GuestCredit {
 
   /** How many bytes the guest can still take. Nonsense from the guest makes it 0: that starves the guest alone. */
   get available(): number {
-    const underWay = (this.sent - this.taken) >>> 0
-    if (underWay >= this.bufferBytes || this.#packets.size >= packetLimit(this.bufferBytes)) return 0
+    const { underWay } = this
+    if (underWay >= this.bufferBytes || (this.#packets.size >= packetLimit(this.bufferBytes) && this.#waitsForPackets)) return 0
     return this.bufferBytes - underWay
   }
 
-  /** How many packets more the guest can take. */
+  /** Bytes that were sent and that the guest has not taken yet, by its own word. */
+  get underWay(): number {
+    return (this.sent - this.taken) >>> 0
+  }
+
+  /** Whether the guest may take a packet of those under way. It takes none of a message of which the end is missing. */
+  get #waitsForPackets(): boolean {
+    return this.#ofMessage < this.#packets.size || this.#packets.size >= MAX_PACKETS
+  }
+
+  /** How many packets of a stream the guest can take besides those under way. */
   get packetsAvailable(): number {
     return Math.max(0, packetLimit(this.bufferBytes) - this.#packets.size)
   }
@@ -114,10 +140,11 @@ export class GuestCredit {
     return this.#packets.size
   }
 
-  /** A packet of `length` bytes leaves. */
-  send(length: number): void {
+  /** A packet of `length` bytes leaves. @param ends a reader can take it by itself: it is of a stream, or ends a message. */
+  send(length: number, ends = true): void {
     this.sent = (this.sent + length) >>> 0
     this.#packets.add(this.sent)
+    this.#ofMessage = ends ? 0 : this.#ofMessage + 1
   }
 
   /** What every packet of the guest says about its buffer. True if the buffer has become smaller. */
@@ -138,6 +165,11 @@ export class GuestCredit {
   /** The guest was asked and has not given any since. */
   get asked(): boolean {
     return this.#asking.kind !== 'rested'
+  }
+
+  snapshot(): GuestCreditSnapshot {
+    const { bufferBytes, sent, taken, packets, asked } = this
+    return { bufferBytes, sent, taken, packets, asked }
   }
 
   /** When `wake` wants to be called. */

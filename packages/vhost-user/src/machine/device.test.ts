@@ -283,12 +283,51 @@ describe('strangers', () => {
     expect(packet!.header).toMatchObject({ op: Op.RST, type: 2 })
   })
 
-  test.each([{ sourceCid: 43 }, { destinationCid: 3 }])('a packet with %o is dropped', (fields) => {
+  test('a packet in the name of another guest is dropped', () => {
     const vm = new FakeVm()
     vm.guest.supply(2)
-    vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9, ...fields })
+    vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9, sourceCid: 43 })
     expect(heard(vm)).toEqual([])
     expect(vm.device.muxer.size).toBe(0)
+  })
+
+  test('a packet to a CID of more than 32 bits is dropped: a reset could not name it', () => {
+    const vm = new FakeVm()
+    vm.guest.supply(2)
+    vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9 })
+    vm.guest.memoryBytes[0x8_0000 + 12] = 1
+    expect(heard(vm)).toEqual([])
+    expect(vm.device.size).toBe(0)
+  })
+
+  test('a CID that nobody has answers with a reset', () => {
+    const vm = new FakeVm()
+    vm.guest.supply(2)
+    vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9, destinationCid: 3 })
+    const [packet] = heard(vm)
+    expect(packet!.header).toMatchObject({ op: Op.RST, sourceCid: 3, sourcePort: 9, destinationPort: 7 })
+  })
+
+  test('each of the CIDs of the host is the host, and answers with the one that was dialled', () => {
+    const vm = new FakeVm({ hostCids: [2, 3] })
+    vm.guest.supply(8)
+    vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9, destinationCid: 3 })
+    vm.run()
+    const [connection] = vm.device.muxer.takeNews()
+    expect(connection).toMatchObject({ hostCid: 3, hostPort: 9, guestPort: 7 })
+    connection!.accept()
+    expect(heard(vm).map(({ header }) => header)).toMatchObject([{ op: Op.RESPONSE, sourceCid: 3 }])
+    // The same ports with another CID are another connection, for which there is no room.
+    vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9 })
+    expect(heard(vm).map(({ header }) => header)).toMatchObject([{ op: Op.RST, sourceCid: 2 }])
+    expect(connection!.state).toBe('open')
+  })
+
+  test('every CID that is no guest is the host, if any may be', () => {
+    const vm = new FakeVm({ hostCids: 'any' })
+    vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9, destinationCid: 1234 })
+    vm.run()
+    expect(vm.device.muxer.takeNews()).toMatchObject([{ hostCid: 1234 }])
   })
 
   test('a guest that asks and never listens does not make the list of resets grow', () => {

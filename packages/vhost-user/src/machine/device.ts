@@ -1,6 +1,11 @@
 import { Chain } from './chain.js'
-import { type MuxerOptions, VsockMuxer } from './muxer.js'
-import { PACKET_HEADER_SIZE } from './packet.js'
+import { NEVER } from './credit.js'
+import { type MuxerOptions, SHARED_BURST, VsockMuxer } from './muxer.js'
+import { HOST_CID, PACKET_HEADER_SIZE } from './packet.js'
+import { PacketIo } from './packet-io.js'
+import type { PolicyGate } from './policy.js'
+import type { SwitchPort } from './switch/port.js'
+import { VsockSwitch } from './switch/switch.js'
 import type { Overdue, SplitRing } from './vring.js'
 
 /** The queues of a virtio-vsock device (virtio 1.2, 5.10.2), as seen from the guest's driver. */
@@ -48,20 +53,85 @@ export interface Look {
  */
 const UNANNOUNCED_PART = 4
 
-/** The virtio-vsock device: moves packets between two rings and the connections. */
+export interface DeviceOptions extends MuxerOptions {
+  /** The CIDs that mean the host; `any`: each CID that is no guest's. Default 2. */
+  readonly hostCids?: readonly number[] | 'any' | undefined
+}
+
+export interface DeviceSurroundings {
+  readonly budget?: Budget | undefined
+  /** Called when the owner of a connection did something to it: `process` may have more to do. */
+  readonly onTouch?: (() => void) | undefined
+  /** Leads to the other guests. Default: to no other guest, but back to this one. */
+  readonly port?: SwitchPort | undefined
+}
+
+/**
+ * The virtio-vsock device: moves packets between two rings, the connections with the host and those with other guests. A packet to one of the
+ * host's CIDs is for the muxer, any other for the switch.
+ */
 export class VsockDevice {
   readonly muxer: VsockMuxer
+  readonly port: SwitchPort
+  readonly #guestCid: number
+  readonly #hostCids: ReadonlySet<number>
+  readonly #anyIsHost: boolean
+  readonly #io = new PacketIo()
   readonly #chain = new Chain()
   /** Those that are filled together. */
   readonly #chains: Chain[] = []
   readonly #budget: Budget
+  readonly #policy: PolicyGate | undefined
   #bytesLeft = 0
   #descriptorsLeft = 0
+  /** Muxer and switch take turns when both have packets. */
+  #switchIsNext = false
 
-  /** @param onTouch called when the owner of a connection did something to it: `process` may have more to do. */
-  constructor(options: MuxerOptions, { budget = DEFAULT_BUDGET, onTouch }: { budget?: Budget; onTouch?: () => void } = {}) {
+  constructor(options: DeviceOptions, { budget = DEFAULT_BUDGET, onTouch, port }: DeviceSurroundings = {}) {
+    const { guestCid, hostCids = [HOST_CID] } = options
+    this.#guestCid = guestCid
+    this.#hostCids = new Set(hostCids === 'any' ? [HOST_CID] : hostCids)
+    this.#anyIsHost = hostCids === 'any'
     this.muxer = new VsockMuxer(options, onTouch)
+    this.port = port ?? new VsockSwitch().join({ ...options, cid: guestCid, groups: [] })
+    if (onTouch !== undefined) this.port.onTouch = onTouch
     this.#budget = budget
+    this.#policy = options.policy
+  }
+
+  /** Whether another packet of the guest may be taken. */
+  get accepting(): boolean {
+    return this.muxer.accepting && this.port.accepting
+  }
+
+  /** Whether there is a packet for the guest. */
+  get outgoing(): boolean {
+    return this.muxer.outgoing || this.port.outgoing
+  }
+
+  /** Connections, with the host and with other guests; those still closing included. */
+  get size(): number {
+    return this.muxer.size + this.port.size
+  }
+
+  /** When `wake` wants to be called; `Infinity` for never. May be early. */
+  get wakeAt(): number {
+    return Math.min(this.muxer.wakeAt, this.port.wakeAt, this.#policy?.wakeAt ?? NEVER)
+  }
+
+  /** Lets every connection see the time. Being called early does nothing. */
+  wake(now: number): void {
+    this.muxer.wake(now)
+    this.port.wake(now)
+    this.#policy?.wake(now)
+  }
+
+  /** The guest's driver has gone: every connection ends without a packet to it, and nothing of the old guest is kept. Returns how many. */
+  abandon(now: number): number {
+    const count = this.size
+    this.muxer.abandon()
+    this.port.abandon(now)
+    return count
   }
 
   /**
@@ -76,10 +146,10 @@ export class VsockDevice {
     try {
       let more: boolean
       do {
-        if (tx !== undefined) this.#transmit(tx, this.#deliverable(rx) ? 2 : Number.POSITIVE_INFINITY, now)
+        if (tx !== undefined) this.#transmit(tx, this.#deliverable(rx, now) ? 2 : Number.POSITIVE_INFINITY, now)
         if (rx !== undefined) this.#deliver(rx, now)
         more = this.#bytesLeft <= 0 || this.#descriptorsLeft <= 0
-      } while (!more && this.#armed(rx, tx))
+      } while (!more && this.#armed(rx, tx, now))
       return more
     } finally {
       rx?.publish()
@@ -114,19 +184,29 @@ export class VsockDevice {
    * To be called when `process` was not called for a while: a ring into which the guest has put something that `process` would work on.
    * Unless its kick is on its way, call `process`.
    */
-  unkicked(rx: SplitRing | undefined, tx: SplitRing | undefined): typeof RX_RING | typeof TX_RING | undefined {
-    if (tx !== undefined && this.muxer.accepting && tx.pending > 0) return TX_RING
-    return this.#deliverable(rx) ? RX_RING : undefined
+  unkicked(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): typeof RX_RING | typeof TX_RING | undefined {
+    if (tx !== undefined && this.#takes(now) && tx.pending > 0) return TX_RING
+    return this.#deliverable(rx, now) ? RX_RING : undefined
   }
 
   /** Asks for kicks where we wait for the guest. True if the guest was faster and there is work already. */
-  #armed(rx: SplitRing | undefined, tx: SplitRing | undefined): boolean {
-    if (tx !== undefined && this.muxer.accepting && tx.enableKicks()) return true
-    return rx !== undefined && this.muxer.outgoing && rx.enableKicks()
+  #armed(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): boolean {
+    if (tx !== undefined && this.#takes(now) && tx.enableKicks()) return true
+    return rx !== undefined && this.#gives(now) && rx.enableKicks()
   }
 
-  #deliverable(rx: SplitRing | undefined): boolean {
-    return rx !== undefined && this.muxer.outgoing && rx.pending > 0
+  #deliverable(rx: SplitRing | undefined, now: number): boolean {
+    return rx !== undefined && this.#gives(now) && rx.pending > 0
+  }
+
+  /** `accepting`, and the guest's rate lets it. */
+  #takes(now: number): boolean {
+    return this.accepting && this.#policy?.isOpen('fromGuest', now) !== false
+  }
+
+  /** `outgoing`, and the guest's rate lets it. */
+  #gives(now: number): boolean {
+    return this.outgoing && this.#policy?.isOpen('toGuest', now) !== false
   }
 
   /** Leaves 1/`reserve` of the budget alone. */
@@ -134,8 +214,10 @@ export class VsockDevice {
     const chain = this.#chain
     const bytes = this.#budget.bytes / reserve
     const descriptors = this.#budget.descriptors / reserve
-    while (this.#bytesLeft > bytes && this.#descriptorsLeft > descriptors && this.muxer.accepting && tx.pop(chain)) {
-      this.#bytesLeft -= this.muxer.receive(chain, now)
+    while (this.#bytesLeft > bytes && this.#descriptorsLeft > descriptors && this.#takes(now) && tx.pop(chain)) {
+      const taken = this.#receive(chain, now)
+      this.#policy?.moved('fromGuest', taken, now)
+      this.#bytesLeft -= taken
       this.#descriptorsLeft -= chain.descriptors
       tx.push(chain.head, 0)
     }
@@ -143,22 +225,30 @@ export class VsockDevice {
 
   #deliver(rx: SplitRing, now: number): void {
     const chain = this.#chain
-    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.muxer.outgoing) {
-      const { burst } = this.muxer
+    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.#gives(now)) {
+      const burst = this.#burst
       if (burst > 0) {
-        if (!this.#deliverBurst(rx, burst)) return
+        if (!this.#deliverBurst(rx, burst, now)) return
         continue
       }
       if (!rx.pop(chain)) return
-      const written = this.muxer.fill(chain, now)
+      const written = this.#fill(chain, now)
+      this.#policy?.moved('toGuest', written, now)
       rx.push(chain.head, written)
       this.#descriptorsLeft -= chain.descriptors
       this.#bytesLeft -= written
     }
   }
 
+  /** How many chains may be filled together. */
+  get #burst(): number {
+    if (!this.muxer.outgoing) return 0
+    if (!this.port.outgoing) return this.muxer.burst
+    return this.#switchIsNext ? 0 : Math.min(this.muxer.burst, SHARED_BURST)
+  }
+
   /** Packets whose bytes come straight from a port, as many as there are chains and bytes for; false: the ring has no chain. */
-  #deliverBurst(rx: SplitRing, burst: number): boolean {
+  #deliverBurst(rx: SplitRing, burst: number, now: number): boolean {
     const chains = this.#chains
     let popped = 0
     let used = 0
@@ -168,16 +258,44 @@ export class VsockDevice {
         if (!rx.pop(chains[popped]!)) break
       }
       if (popped === 0) return false
-      used = this.muxer.fillDirect(chains, popped)
+      used = this.muxer.fillAhead(this.#io, chains, popped, now)
     } finally {
       rx.unpop(popped - used)
     }
+    this.#switchIsNext = this.port.outgoing
     for (let i = 0; i < used; i++) {
       const { head, filled, descriptors } = chains[i]!
-      rx.push(head, PACKET_HEADER_SIZE + filled)
+      const written = PACKET_HEADER_SIZE + filled
+      rx.push(head, written)
+      this.#policy?.moved('toGuest', written, now)
       this.#descriptorsLeft -= descriptors
-      this.#bytesLeft -= PACKET_HEADER_SIZE + filled
+      this.#bytesLeft -= written
     }
     return true
+  }
+
+  /** Takes one packet of the guest and returns its length. */
+  #receive(chain: Chain, now: number): number {
+    const header = this.#io.read(chain)
+    const { sourceCid, destinationCid } = header
+    // A guest sends as itself. A CID of more than 32 bits cannot even be answered.
+    if (sourceCid === this.#guestCid && Number.isFinite(destinationCid)) {
+      if (this.#isHost(destinationCid)) this.muxer.receive(header, chain, now)
+      else this.port.receive(header, chain, now)
+    }
+    return PACKET_HEADER_SIZE + header.length
+  }
+
+  #isHost(cid: number): boolean {
+    return this.#hostCids.has(cid) || (this.#anyIsHost && cid !== this.#guestCid && !this.port.knows(cid))
+  }
+
+  /** Puts the next packet into `chain` and returns its length. */
+  #fill(chain: Chain, now: number): number {
+    const room = this.#io.room(chain)
+    const both = this.muxer.outgoing && this.port.outgoing
+    const fromSwitch = both ? this.#switchIsNext : this.port.outgoing
+    this.#switchIsNext = both && !this.#switchIsNext
+    return PACKET_HEADER_SIZE + (fromSwitch ? this.port : this.muxer).fill(this.#io, chain, room, now)
   }
 }

@@ -58,7 +58,7 @@ function arrive(port: FakePort, connection: Connection, bytes: number[]) {
 const said = (packets: GuestPacket[]) => packets.map((packet) => `${opName(packet)} ${packet.payload.length}`)
 
 describe('bytes that arrive at a port', () => {
-  test('fill guest buffers behind their headers, twice as many each time', () => {
+  test('fill guest buffers after their headers, twice as many each time', () => {
     const { vm, connection, port } = attached()
     const bytes = numbers(10_000)
     arrive(port, connection, bytes)
@@ -159,7 +159,7 @@ describe('bytes for a port', () => {
     expect(port.taken).toEqual([...numbers(5), 91])
   })
 
-  test('count against the credit of the guest, whoever has them', () => {
+  test('count against the credit of the guest, taken or not', () => {
     const { vm, connection, port } = attached()
     port.room = 0
     for (let i = 0; i < 16; i++) reply(vm, connection, Op.RW, {}, new Uint8Array(4096))
@@ -180,7 +180,7 @@ describe('a guest that lies', () => {
     expect(port.taken).toEqual([])
   })
 
-  test('with a receive buffer that is none, among good ones: nothing is read, and the ring is as it was', () => {
+  test('with a receive buffer outside of its memory, among good ones: nothing is read, and the ring is as it was', () => {
     const { vm, connection, port } = attached()
     arrive(port, connection, numbers(20_000))
     const { base } = vm.rx

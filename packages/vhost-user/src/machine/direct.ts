@@ -1,6 +1,6 @@
 import type { Chain } from './chain.js'
 import type { GuestCredit } from './credit.js'
-import { PACKET_HEADER_SIZE } from './packet.js'
+import { PACKET_HEADER_SIZE, type PacketHeader } from './packet.js'
 import { Pieces } from './pieces.js'
 
 /**
@@ -24,6 +24,8 @@ const pieces = new Pieces()
 export class DirectPath {
   /** Bytes for the guest may be there. */
   arrived = false
+  /** Bytes that are in guest buffers whose packets have yet to be made. */
+  placed = 0
   #port: DirectPort | undefined
   /** How many guest buffers to try next: what came the last time, and room for as much again. */
   #burst = 1
@@ -33,22 +35,30 @@ export class DirectPath {
     if (port === undefined) this.arrived = false
   }
 
+  /** Says of the next packet how many of the bytes that are placed it has, at most `most`. */
+  describe(header: PacketHeader, most: number): boolean {
+    header.length = Math.min(most, this.placed)
+    this.placed -= header.length
+    return true
+  }
+
   get open(): boolean {
     return this.#port !== undefined
   }
 
   /** How many guest buffers the next turn may fill. */
   burst(credit: GuestCredit): number {
+    if (!this.arrived) return 0
     return Math.min(this.#burst, credit.packetsAvailable)
   }
 
   /**
-   * Fills chains with bytes that have arrived, behind the room for a header in each. The result is how many chains have some; `filled`
+   * Fills chains with bytes that have arrived, after the room for a header in each. The result is how many chains have some; `filled`
    * of each says how many.
    */
-  fill(chains: readonly Chain[], count: number, credit: GuestCredit): number {
+  fill(chains: readonly Chain[], count: number, available: number): number {
     pieces.clear()
-    const most = Math.min(credit.available, MAX_BURST_BYTES)
+    const most = Math.min(available, MAX_BURST_BYTES)
     for (let i = 0; i < count && pieces.length < most; i++) {
       const chain = chains[i]!
       const room = Math.min(chain.writable - PACKET_HEADER_SIZE, most - pieces.length)
@@ -58,12 +68,12 @@ export class DirectPath {
     const asked = pieces.length
     let left = this.#port?.read(pieces) ?? 0
     if (left < asked) this.arrived = false
+    this.placed = left
     let used = 0
     for (; left > 0; used++) {
       const chain = chains[used]!
       chain.filled = Math.min(chain.filled, left)
       left -= chain.filled
-      credit.send(chain.filled)
     }
     this.#burst = Math.min(Math.max(1, 2 * used), MAX_BURST)
     pieces.clear()

@@ -7,8 +7,8 @@ const ORDER: readonly number[] = [Op.RST, Op.REQUEST, Op.RESPONSE, Op.RW, Op.CRE
 const BITS: readonly number[] = Array.from({ length: 8 }, (_, op) => (ORDER.includes(op) ? 1 << ORDER.indexOf(op) : 0))
 
 /** Operations as a bit mask. */
-type Operations = number
-const operations = (...ops: readonly number[]): Operations => ops.reduce((all, op) => all | BITS[op]!, 0)
+export type Operations = number
+export const operations = (...ops: readonly number[]): Operations => ops.reduce((all, op) => all | BITS[op]!, 0)
 
 /** What begins and ends a connection. It goes in every state, before everything else. */
 export const HANDSHAKE = operations(Op.RST, Op.REQUEST, Op.RESPONSE)

@@ -1,19 +1,29 @@
-import type { Connection, ConnectionState, VsockConnection } from './connection.js'
+import type { Connection, ConnectionState, SocketType, VsockConnection } from './connection.js'
 import type { DirectPort } from './direct.js'
 import type { ConnectionOutcome } from './life.js'
+import type { ReceivedMessage } from './message-buffer.js'
+import type { OutgoingMessage } from './message-queue.js'
+import type { Direction } from './policy.js'
 
 /** A connection as the muxer hands it out: the muxer hears of everything that its owner does. */
 export class Handle implements Connection {
+  readonly hostCid: number
   readonly hostPort: number
   readonly guestPort: number
+  readonly type: SocketType
   /** For the muxer alone, which follows up on what it does. */
   readonly machine: VsockConnection
+  /** Who began it. */
+  readonly direction: Direction
   readonly #onTouch: () => void
 
-  constructor(machine: VsockConnection, onTouch: () => void) {
+  constructor(machine: VsockConnection, direction: Direction, onTouch: () => void) {
     this.machine = machine
+    this.direction = direction
+    this.hostCid = machine.hostCid
     this.hostPort = machine.hostPort
     this.guestPort = machine.guestPort
+    this.type = machine.type
     this.#onTouch = onTouch
   }
 
@@ -49,6 +59,14 @@ export class Handle implements Connection {
     return this.machine.read()
   }
 
+  get maxMessageBytes(): number {
+    return this.machine.maxMessageBytes
+  }
+
+  readMessage(): ReceivedMessage | undefined {
+    return this.machine.readMessage()
+  }
+
   accept(): void {
     this.machine.accept()
     this.#onTouch()
@@ -61,6 +79,16 @@ export class Handle implements Connection {
 
   write(chunk: Uint8Array): void {
     this.machine.write(chunk)
+    this.#onTouch()
+  }
+
+  send(message: OutgoingMessage): void {
+    this.machine.send(message)
+    this.#onTouch()
+  }
+
+  withdraw(message: OutgoingMessage): void {
+    this.machine.withdraw(message)
     this.#onTouch()
   }
 

@@ -37,12 +37,27 @@ export interface Located {
 }
 
 /**
- * The guest's memory, by guest-physical and by front-end address. Every range is checked against the table before a view is
- * touched: an address the guest made up becomes a `DeviceError`, never a wild read.
+ * What the rings need of the memory that they lie in, and all that they know of it. `GuestMemory` is one; it need not come from a
+ * vhost-user table.
  */
-export class GuestMemory {
-  readonly regions: readonly MappedRegion[]
+export interface MemoryPort {
+  /** Adds the guest-physical range to `chain`, in as many pieces as it takes. Throws `OUT_OF_BOUNDS` for a range that is not all there. */
+  append(address: number, length: number, writable: boolean, chain: Chain): void
+  /** The guest-physical range as one run of bytes. Throws `OUT_OF_BOUNDS` for a range that is not all there, or is not in one run. */
+  locate(address: number, length: number): Located
+  /** The range at the address by which a ring's place is told; undefined if it is not all there, or not in one run. */
+  locateUser(address: number, length: number): Located | undefined
+}
+
+/**
+ * The guest's memory, by guest-physical and by front-end address. Every range is checked against the table before a view is
+ * touched: an address the guest made up becomes a `DeviceError`, never a wild read. Neither the number of the regions nor their
+ * order costs a lookup more than a few steps.
+ */
+export class GuestMemory implements MemoryPort {
   readonly #step: number
+  readonly #byGuest: readonly MappedRegion[]
+  readonly #byUser: readonly MappedRegion[]
   #last: MappedRegion | undefined
 
   /** Refuses (`MEMORY_TABLE`) empty or overlapping regions and windows that do not match the sizes. */
@@ -57,10 +72,10 @@ export class GuestMemory {
         throw guestError('MEMORY_TABLE', `memory region at ${hex(region.guestAddress)}`, what)
       }
     }
-    this.regions = regions
+    this.#byGuest = inOrder(regions, 'guestAddress')
+    this.#byUser = inOrder(regions, 'userAddress')
   }
 
-  /** Adds the guest-physical range to `chain`, in as many pieces as there are windows and adjacent regions under it. */
   append(address: number, length: number, writable: boolean, chain: Chain): void {
     let at = address
     let left = length
@@ -78,7 +93,6 @@ export class GuestMemory {
     }
   }
 
-  /** The guest-physical range as one run of bytes (an indirect table). */
   locate(address: number, length: number): Located {
     const region = this.#region(address)
     const located = region && this.#within(region, address - region.guestAddress, length)
@@ -86,25 +100,18 @@ export class GuestMemory {
     return located
   }
 
-  /** The range at a front-end address as one run of bytes (a part of a ring). */
   locateUser(address: number, length: number): Located | undefined {
-    for (const region of this.regions) {
-      const offset = address - region.userAddress
-      if (offset >= 0 && offset < region.size) return this.#within(region, offset, length)
-    }
-    return undefined
+    const region = find(this.#byUser, 'userAddress', address)
+    return region && this.#within(region, address - region.userAddress, length)
   }
 
+  /** The same region as the last time, mostly. */
   #region(address: number): MappedRegion | undefined {
     const last = this.#last
     if (last !== undefined && address >= last.guestAddress && address - last.guestAddress < last.size) return last
-    for (const region of this.regions) {
-      if (address >= region.guestAddress && address - region.guestAddress < region.size) {
-        this.#last = region
-        return region
-      }
-    }
-    return undefined
+    const region = find(this.#byGuest, 'guestAddress', address)
+    if (region !== undefined) this.#last = region
+    return region
   }
 
   #within(region: MappedRegion, offset: number, length: number): Located | undefined {
@@ -115,13 +122,30 @@ export class GuestMemory {
   }
 }
 
+type AddressSpace = 'guestAddress' | 'userAddress'
+
+const inOrder = <Region extends MemoryRegion>(regions: readonly Region[], space: AddressSpace): Region[] =>
+  [...regions].sort((a, b) => a[space] - b[space])
+
+/** The region that holds the address, of regions in order. */
+function find(regions: readonly MappedRegion[], space: AddressSpace, address: number): MappedRegion | undefined {
+  let low = 0
+  let high = regions.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (regions[middle]![space] <= address) low = middle + 1
+    else high = middle
+  }
+  const region = regions[low - 1]
+  return region !== undefined && address - region[space] < region.size ? region : undefined
+}
+
 /** Refuses (`MEMORY_TABLE`) a table that is empty, or whose regions are empty, overlap or lie beyond what can be addressed. */
 export function checkRegions(regions: readonly MemoryRegion[]): void {
   if (regions.length === 0) throw guestError('MEMORY_TABLE', 'memory table', 'it has no regions')
   for (const space of ['guestAddress', 'userAddress'] as const) {
-    const sorted = [...regions].sort((a, b) => a[space] - b[space])
     let end = 0
-    for (const region of sorted) {
+    for (const region of inOrder(regions, space)) {
       const start = region[space]
       if (
         !(region.size > 0) ||

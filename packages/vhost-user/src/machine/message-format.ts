@@ -1,5 +1,6 @@
 import { protocolError } from './errors.js'
 import type { MemoryRegion } from './memory.js'
+import type { XenRegion } from './xen-region.js'
 
 /**
  * vhost-user messages (QEMU, docs/interop/vhost-user.rst): a 12-byte header (u32 request, u32 flags, u32 size), then `size` bytes of
@@ -8,7 +9,13 @@ import type { MemoryRegion } from './memory.js'
 export const MESSAGE_HEADER_SIZE = 12
 /** No message that is understood here is longer: a configuration space is at most 256 bytes, a memory table 8 regions. */
 export const MAX_PAYLOAD_SIZE = 4096
+/** In one SET_MEM_TABLE, and so descriptors beside one message. */
 export const MAX_REGIONS = 8
+/**
+ * Regions in all, by ADD_MEM_REG. The kernel's vhost has 509 (KVM's 512 slots but for three), and so has rust-vmm; QEMU asks for 512 at
+ * most.
+ */
+export const MAX_MEMORY_SLOTS = 509
 
 export const Request = {
   GET_FEATURES: 1,
@@ -25,9 +32,14 @@ export const Request = {
   SET_VRING_ERR: 14,
   GET_PROTOCOL_FEATURES: 15,
   SET_PROTOCOL_FEATURES: 16,
+  GET_QUEUE_NUM: 17,
   SET_VRING_ENABLE: 18,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
+  RESET_DEVICE: 34,
+  GET_MAX_MEM_SLOTS: 36,
+  ADD_MEM_REG: 37,
+  REM_MEM_REG: 38,
 } as const
 export type RequestName = keyof typeof Request
 
@@ -57,11 +69,25 @@ export interface MessageHeader {
   readonly size: number
 }
 
+/** A region as the negotiated layout describes it: with XEN_MMAP, each is a `XenRegion`. */
+export type DescribedRegion = MemoryRegion | XenRegion
+
+/** A message without a payload. */
+export type BareRequest =
+  | 'GET_FEATURES'
+  | 'GET_PROTOCOL_FEATURES'
+  | 'SET_OWNER'
+  | 'RESET_OWNER'
+  | 'GET_QUEUE_NUM'
+  | 'RESET_DEVICE'
+  | 'GET_MAX_MEM_SLOTS'
+
 /** A message from the front end. Features are 64-bit masks; addresses are in the front end's address space. */
 export type FrontEndMessage =
-  | { request: 'GET_FEATURES' | 'GET_PROTOCOL_FEATURES' | 'SET_OWNER' | 'RESET_OWNER' }
+  | { [Name in BareRequest]: { request: Name } }[BareRequest]
   | { request: 'SET_FEATURES' | 'SET_PROTOCOL_FEATURES'; features: bigint }
-  | { request: 'SET_MEM_TABLE'; regions: MemoryRegion[] }
+  | { request: 'SET_MEM_TABLE'; regions: DescribedRegion[] }
+  | { request: 'ADD_MEM_REG' | 'REM_MEM_REG'; region: DescribedRegion }
   | { request: 'SET_VRING_NUM' | 'SET_VRING_BASE' | 'GET_VRING_BASE' | 'SET_VRING_ENABLE'; ring: number; value: number }
   | { request: 'SET_VRING_ADDR'; ring: number; flags: number; desc: number; used: number; avail: number; log: number }
   | { request: 'SET_VRING_KICK' | 'SET_VRING_CALL' | 'SET_VRING_ERR'; ring: number; descriptor: boolean }

@@ -24,6 +24,33 @@ const golden: [FrontEndMessage, string][] = [
       '00705634127f0000' +
       '00000c0000000000',
   ],
+  [{ request: 'GET_QUEUE_NUM' }, '110000000100000000000000'],
+  [{ request: 'RESET_DEVICE' }, '220000000100000000000000'],
+  [{ request: 'GET_MAX_MEM_SLOTS' }, '240000000100000000000000'],
+  [
+    {
+      request: 'ADD_MEM_REG',
+      region: { guestAddress: 0x1_0000_0000, size: 0x1000_0000, userAddress: 0x7f85_dfff_f000, fileOffset: 0x20_0000 },
+    },
+    '250000000100000028000000' +
+      '0000000000000000' +
+      '0000000001000000' +
+      '0000001000000000' +
+      '00f0ffdf857f0000' +
+      '0000200000000000',
+  ],
+  [
+    {
+      request: 'REM_MEM_REG',
+      region: { guestAddress: 0x1_0000_0000, size: 0x1000_0000, userAddress: 0x7f85_dfff_f000, fileOffset: 0 },
+    },
+    '260000000100000028000000' +
+      '0000000000000000' +
+      '0000000001000000' +
+      '0000001000000000' +
+      '00f0ffdf857f0000' +
+      '0000000000000000',
+  ],
   [{ request: 'SET_VRING_NUM', ring: 1, value: 128 }, '080000000100000008000000' + '0100000080000000'],
   [
     {

@@ -3,6 +3,7 @@ import {
   address,
   type BackEndReply,
   config,
+  type DescribedRegion,
   type FrontEndMessage,
   frame,
   MAX_REGIONS,
@@ -15,11 +16,16 @@ import {
   vringState,
   words,
 } from './message-format.js'
+import { decodeXenRegion, XEN_REGION_SIZE } from './xen-region.js'
 
 // What a back end reads and writes. The other half is in front-end/message.ts.
 
-/** Decodes a front end's payload. Throws `PROTOCOL` for an unknown request or a payload of the wrong size. */
-export function decodeFrontEndMessage(header: MessageHeader, payload: Uint8Array): FrontEndMessage {
+/**
+ * Decodes a front end's payload. Throws `PROTOCOL` for an unknown request or a payload of the wrong size.
+ *
+ * @param options xen: XEN_MMAP was negotiated, and regions are longer.
+ */
+export function decodeFrontEndMessage(header: MessageHeader, payload: Uint8Array, { xen = false } = {}): FrontEndMessage {
   const request = requestOf(header.request)
   if (request === undefined) throw protocolError(requestName(header.request), 'this back end does not offer it')
   const view = viewOf(payload)
@@ -31,6 +37,9 @@ export function decodeFrontEndMessage(header: MessageHeader, payload: Uint8Array
     case 'GET_PROTOCOL_FEATURES':
     case 'SET_OWNER':
     case 'RESET_OWNER':
+    case 'GET_QUEUE_NUM':
+    case 'RESET_DEVICE':
+    case 'GET_MAX_MEM_SLOTS':
       return { request }
     case 'SET_FEATURES':
     case 'SET_PROTOCOL_FEATURES':
@@ -40,18 +49,15 @@ export function decodeFrontEndMessage(header: MessageHeader, payload: Uint8Array
       expect(8)
       const count = view.getUint32(0, true)
       if (count > MAX_REGIONS) throw protocolError(request, `there are ${count} regions, and at most ${MAX_REGIONS} are allowed`)
-      expect(8 + 32 * count)
-      const regions = Array.from({ length: count }, (_, i) => {
-        const at = 8 + 32 * i
-        return {
-          guestAddress: address(view, at),
-          size: address(view, at + 8),
-          userAddress: address(view, at + 16),
-          fileOffset: address(view, at + 24),
-        }
-      })
-      return { request, regions }
+      const size = regionSize(xen)
+      expect(8 + size * count)
+      return { request, regions: Array.from({ length: count }, (_, i) => region(view, 8 + size * i, xen)) }
     }
+    case 'ADD_MEM_REG':
+    case 'REM_MEM_REG':
+      // Eight bytes of padding come first.
+      expect(8 + regionSize(xen))
+      return { request, region: region(view, 8, xen) }
     case 'SET_VRING_NUM':
     case 'SET_VRING_BASE':
     case 'GET_VRING_BASE':
@@ -85,6 +91,19 @@ export function decodeFrontEndMessage(header: MessageHeader, payload: Uint8Array
     }
   }
 }
+
+const REGION_SIZE = 32
+const regionSize = (xen: boolean): number => (xen ? XEN_REGION_SIZE : REGION_SIZE)
+
+const region = (view: DataView, at: number, xen: boolean): DescribedRegion =>
+  xen
+    ? decodeXenRegion(view, at)
+    : {
+        guestAddress: address(view, at),
+        size: address(view, at + 8),
+        userAddress: address(view, at + 16),
+        fileOffset: address(view, at + 24),
+      }
 
 export function encodeReply(reply: BackEndReply): Uint8Array {
   const payload =

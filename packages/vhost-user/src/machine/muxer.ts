@@ -1,28 +1,28 @@
 import type { Chain } from './chain.js'
 import {
   type Connection,
+  type ConnectionEnds,
   type ConnectionOptions,
-  type ConnectionPorts,
   type ConnectionSnapshot,
+  type SocketType,
   VsockConnection,
 } from './connection.js'
 import { ConnectionTable } from './connection-table.js'
-import { guestError } from './errors.js'
 import { Handle } from './handle.js'
 import { Line } from './line.js'
-import {
-  decodePacketHeader,
-  emptyHeader,
-  encodePacketHeader,
-  HOST_CID,
-  Op,
-  PACKET_HEADER_SIZE,
-  type PacketHeader,
-  TYPE_STREAM,
-} from './packet.js'
+import { OrphanResets } from './orphan-resets.js'
+import { HOST_CID, Op, type PacketHeader, TYPE_SEQPACKET, TYPE_STREAM } from './packet.js'
+import type { PacketIo } from './packet-io.js'
+import type { PolicyGate } from './policy.js'
 
 export interface MuxerOptions extends ConnectionOptions {
   readonly guestCid: number
+  /** The CID of connections that the host begins. Default 2. */
+  readonly hostCid?: number | undefined
+  /** Asked for each connection that the guest begins: an answer is the reason why it is refused. */
+  readonly admit?: ((request: Readonly<PacketHeader>, now: number) => string | undefined) | undefined
+  /** Told of each connection that begins and of each that is gone. Whether it may begin is for `admit`, and for the owner of the muxer. */
+  readonly policy?: PolicyGate | undefined
   /** Entries of the connection table, connections that are closing included. */
   readonly maxConnections: number
   /**
@@ -35,17 +35,11 @@ export interface MuxerOptions extends ConnectionOptions {
 /** Host ports count from here: the ports below are chosen by people. */
 export const FIRST_HOST_PORT = 2 ** 30
 export const LAST_HOST_PORT = 2 ** 32 - 2
-/** Resets owed to packets of no connection. While that many wait for a guest buffer, no packet is taken from the guest. */
-const MAX_ORPHAN_RESETS = 64
-/** The least a receive buffer must hold: a header and one byte. */
-const MIN_RECEIVE_CHAIN = PACKET_HEADER_SIZE + 1
 
 /** How many packets a connection may send in its turn, straight from its port, while others wait. */
-const SHARED_BURST = 8
+export const SHARED_BURST = 8
 
-interface OrphanReset extends ConnectionPorts {
-  readonly type: number
-}
+const typeCode = (type: SocketType): number => (type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET)
 
 /**
  * All connections of one guest. Packets from the guest find their connection; connections with something to send take turns, one
@@ -53,17 +47,16 @@ interface OrphanReset extends ConnectionPorts {
  */
 export class VsockMuxer {
   readonly #options: MuxerOptions
+  /** The guest's driver has taken VIRTIO_VSOCK_F_SEQPACKET. Without it, SEQPACKET is a type that is not known here. */
+  seqpacket = false
   readonly #onTouch: () => void
   readonly #table = new ConnectionTable<Handle>()
   /** Those with a packet to send, and those with news for their owner. */
   readonly #ready = new Line<Handle>()
   readonly #news = new Line<Handle>()
-  #orphans: OrphanReset[] = []
+  readonly #orphans = new OrphanResets()
   #wakeAt = Number.POSITIVE_INFINITY
   #nextHostPort: number
-  readonly #header = emptyHeader()
-  readonly #bytes = new Uint8Array(PACKET_HEADER_SIZE)
-  readonly #view = new DataView(this.#bytes.buffer)
 
   /** @param onTouch called when the owner of a connection did something to it: `outgoing`, `wakeAt` and `takeNews` may have more to tell. */
   constructor(options: MuxerOptions, onTouch: () => void = () => {}) {
@@ -83,13 +76,14 @@ export class VsockMuxer {
 
   /** Connections and resets that wait for a guest buffer. */
   get waiting(): number {
-    return this.#ready.size + this.#orphans.length
+    return this.#ready.size + this.#orphans.size
   }
 
-  /** Begins a connection to `guestPort`; undefined when the table is full. */
-  connect(guestPort: number, now: number): Connection | undefined {
+  /** Begins a connection to `guestPort`; undefined when the table is full. `seqpacket` is only for a guest that has taken the feature. */
+  connect(guestPort: number, now: number, type: SocketType = 'stream'): Connection | undefined {
     if (this.#table.size >= this.#options.maxConnections) return undefined
-    const connection = this.#add({ hostPort: this.#freeHostPort(), guestPort }, now)
+    const { hostCid = HOST_CID } = this.#options
+    const connection = this.#add({ hostPort: this.#freeHostPort(), guestPort, hostCid, type }, now)
     this.#onTouch()
     return connection
   }
@@ -101,107 +95,100 @@ export class VsockMuxer {
 
   /** Whether another packet of the guest may be taken. */
   get accepting(): boolean {
-    return this.#orphans.length < MAX_ORPHAN_RESETS
+    return !this.#orphans.full
   }
 
-  /** Takes one packet of the guest and returns its length. */
-  receive(chain: Chain, now: number): number {
-    if (chain.writable > 0) {
-      throw guestError('DESCRIPTOR_ORDER', `transmit chain ${chain.head}`, `${chain.writable} of its bytes are writable`)
-    }
-    if (chain.readable < PACKET_HEADER_SIZE) {
-      throw guestError('CHAIN_TOO_SHORT', `transmit chain ${chain.head}`, `its ${chain.readable} bytes hold no packet header`)
-    }
-    const header = this.#header
-    chain.read(this.#bytes, 0, PACKET_HEADER_SIZE)
-    decodePacketHeader(this.#view, header)
-    if (header.length > chain.readable - PACKET_HEADER_SIZE) {
-      const room = chain.readable - PACKET_HEADER_SIZE
-      const what = `its packet claims ${header.length} bytes, and it holds ${room}`
-      throw guestError('CHAIN_TOO_SHORT', `transmit chain ${chain.head}`, what)
-    }
-    // A guest sends as itself, and to the host alone.
-    if (header.sourceCid === this.#options.guestCid && header.destinationCid === HOST_CID) this.#dispatch(header, chain, now)
-    return PACKET_HEADER_SIZE + header.length
-  }
-
-  #dispatch(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
-    const { sourcePort: guestPort, destinationPort: hostPort, type } = header
-    if (type !== TYPE_STREAM) {
-      this.#owe(header.op, { hostPort, guestPort, type })
+  /** Takes one packet of the guest to the host. `chain` stands at its payload. */
+  receive(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
+    const { sourcePort: guestPort, destinationPort: hostPort, destinationCid: hostCid } = header
+    if (header.type !== TYPE_STREAM && !(header.type === TYPE_SEQPACKET && this.seqpacket)) {
+      this.#orphans.owe(header)
       return
     }
     const known = this.#table.get(hostPort, guestPort)
-    if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
-      if (known?.machine.sendable) {
-        // The guest would take the old connection's last packet for an answer to this REQUEST. So it gets an answer: a reset.
-        known.machine.reset()
-        this.#follow(known)
-        return
-      }
-      // The guest is through with the old connection if it uses its port again.
-      if (known !== undefined) this.#remove(known)
-      if (this.#table.size >= this.#options.maxConnections) {
-        this.#owe(header.op, { hostPort, guestPort, type })
-        return
-      }
-      this.#add({ hostPort, guestPort }, now, header)
-    } else if (known === undefined) {
-      this.#owe(header.op, { hostPort, guestPort, type })
+    // One pair of ports is one connection, whichever of the host's CIDs it was begun with.
+    if (known !== undefined && known.machine.hostCid !== hostCid) this.#orphans.owe(header)
+    else if (header.op === Op.REQUEST && (known === undefined || known.state === 'closing' || known.state === 'closed')) {
+      this.#request(header, known, now)
+    } else if (known === undefined || header.type !== typeCode(known.type)) {
+      // A packet of the other type does not belong to the connection that has the ports. Linux answers alike.
+      this.#orphans.owe(header)
     } else {
       known.machine.receive(header, chain, now)
       this.#follow(known)
     }
   }
 
+  #request(header: Readonly<PacketHeader>, known: Handle | undefined, now: number): void {
+    if (known?.machine.sendable) {
+      // The guest would take the old connection's last packet for an answer to this REQUEST. So it gets an answer: a reset.
+      known.machine.reset()
+      this.#follow(known)
+      return
+    }
+    // The guest is through with the old connection if it uses its port again.
+    if (known !== undefined) this.#remove(known)
+    if (this.#table.size >= this.#options.maxConnections || this.#options.admit?.(header, now) !== undefined) {
+      this.#orphans.owe(header)
+      return
+    }
+    const { sourcePort: guestPort, destinationPort: hostPort, destinationCid: hostCid } = header
+    const type = header.type === TYPE_STREAM ? 'stream' : 'seqpacket'
+    this.#add({ hostPort, guestPort, hostCid, type }, now, header)
+  }
+
   /** Whether `fill` has a packet. */
   get outgoing(): boolean {
-    return this.#ready.size > 0 || this.#orphans.length > 0
+    return this.#ready.size > 0 || this.#orphans.size > 0
   }
 
-  /** Puts the next packet into `chain` and returns its length. Only to be called while `outgoing`. */
-  fill(chain: Chain, now: number): number {
-    checkReceiveChain(chain)
-    const orphan = this.#orphans.shift()
-    if (orphan !== undefined) {
-      this.#writeReset(orphan, chain)
-      return PACKET_HEADER_SIZE
+  /** Puts the next packet into `chain`, which has `room` for payload, and returns the payload's length. Only to be called while `outgoing`. */
+  fill(io: PacketIo, chain: Chain, room: number, now: number): number {
+    if (this.#orphans.take(io.header)) {
+      io.write(chain)
+      return 0
     }
     const handle = this.#ready.first!
-    const header = this.#header
-    header.type = TYPE_STREAM
-    const length = handle.machine.next(header, chain.writable - PACKET_HEADER_SIZE, now)
-    this.#writeHeader(chain)
+    const length = this.#write(handle, io, chain, room, now)
     if (length > 0) handle.machine.copyOutput(chain, length)
-    this.#follow(handle)
-    if (this.#ready.first === handle) this.#ready.turn()
-    return PACKET_HEADER_SIZE + length
+    this.#sent(handle)
+    return length
   }
 
-  /** How many chains `fillDirect` could fill now; 0: the next packet is one for `fill`. Only to be asked while `outgoing`. */
+  /** How many chains `fillAhead` could fill now; 0: the next packet is one for `fill`. Only to be asked while `outgoing`. */
   get burst(): number {
-    if (this.#orphans.length > 0) return 0
+    if (this.#orphans.size > 0) return 0
     const { burst } = this.#ready.first!.machine
     return this.#ready.size > 1 ? Math.min(burst, SHARED_BURST) : burst
   }
 
   /**
    * Fills chains with packets whose bytes come straight from a port. The result is how many chains have one; `filled` of each is its
-   * length without the header. Only to be called while there is a `burst`.
+   * payload's length. Only to be called while there is a `burst`.
    */
-  fillDirect(chains: readonly Chain[], count: number): number {
-    for (let i = 0; i < count; i++) checkReceiveChain(chains[i]!)
+  fillAhead(io: PacketIo, chains: readonly Chain[], count: number, now: number): number {
+    for (let i = 0; i < count; i++) io.room(chains[i]!)
     const handle = this.#ready.first!
-    const header = this.#header
-    header.type = TYPE_STREAM
-    const used = handle.machine.fillDirect(header, chains, count)
-    for (let i = 0; i < used; i++) {
-      header.length = chains[i]!.filled
-      this.#writeHeader(chains[i]!)
-    }
+    const used = handle.machine.readAhead(chains, count)
+    for (let i = 0; i < used; i++) this.#write(handle, io, chains[i]!, chains[i]!.filled, now)
+    this.#sent(handle)
+    return used
+  }
+
+  /** Writes the header of the connection's next packet and returns its payload's length. */
+  #write({ machine }: Handle, io: PacketIo, chain: Chain, room: number, now: number): number {
+    const { header } = io
+    header.type = typeCode(machine.type)
+    header.sourceCid = machine.hostCid
+    header.destinationCid = this.#options.guestCid
+    const length = machine.next(header, room, now)
+    io.write(chain)
+    return length
+  }
+
+  #sent(handle: Handle): void {
     this.#follow(handle)
     if (this.#ready.first === handle) this.#ready.turn()
-    return used
   }
 
   /** When `wake` wants to be called; `Infinity` for never. May be early. */
@@ -231,34 +218,18 @@ export class VsockMuxer {
       this.#follow(handle)
       this.#remove(handle)
     }
-    this.#orphans = []
+    this.#orphans.clear()
     this.#wakeAt = Number.POSITIVE_INFINITY
   }
 
-  #writeReset({ hostPort, guestPort, type }: OrphanReset, chain: Chain): void {
-    Object.assign(this.#header, emptyHeader(), { sourcePort: hostPort, destinationPort: guestPort, type, op: Op.RST })
-    this.#writeHeader(chain)
-  }
-
-  #writeHeader(chain: Chain): void {
-    this.#header.sourceCid = HOST_CID
-    this.#header.destinationCid = this.#options.guestCid
-    encodePacketHeader(this.#header, this.#view)
-    chain.write(this.#bytes, 0, PACKET_HEADER_SIZE)
-  }
-
-  /** A RST is never answered: two sides would answer each other for ever. */
-  #owe(op: number, reset: OrphanReset): void {
-    if (op !== Op.RST) this.#orphans.push(reset)
-  }
-
-  #add(ports: ConnectionPorts, now: number, request?: Readonly<PacketHeader>): Handle {
+  #add(ports: ConnectionEnds, now: number, request?: Readonly<PacketHeader>): Handle {
     const machine = new VsockConnection(ports, this.#options, now, request)
-    const handle = new Handle(machine, () => {
+    const handle = new Handle(machine, request === undefined ? 'toGuest' : 'fromGuest', () => {
       this.#follow(handle)
       this.#onTouch()
     })
     this.#table.add(handle)
+    this.#options.policy?.begin(handle.direction, now)
     this.#follow(handle)
     return handle
   }
@@ -282,7 +253,9 @@ export class VsockMuxer {
 
   /** What is in line is in the table, and so has its bound. */
   #remove(handle: Handle): void {
-    if (this.#table.delete(handle)) this.#ready.leave(handle)
+    if (!this.#table.delete(handle)) return
+    this.#ready.leave(handle)
+    this.#options.policy?.end(handle.direction)
   }
 
   #freeHostPort(): number {
@@ -291,15 +264,5 @@ export class VsockMuxer {
       this.#nextHostPort = port === LAST_HOST_PORT ? FIRST_HOST_PORT : port + 1
       if (!this.#table.hasHostPort(port)) return port
     }
-  }
-}
-
-function checkReceiveChain(chain: Chain): void {
-  if (chain.readable > 0) {
-    throw guestError('DESCRIPTOR_ORDER', `receive chain ${chain.head}`, `${chain.readable} of its bytes are readable`)
-  }
-  if (chain.writable < MIN_RECEIVE_CHAIN) {
-    const what = `it has ${chain.writable} bytes, and a packet needs ${MIN_RECEIVE_CHAIN}`
-    throw guestError('CHAIN_TOO_SHORT', `receive chain ${chain.head}`, what)
   }
 }

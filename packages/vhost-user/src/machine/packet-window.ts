@@ -7,7 +7,7 @@
 /** What a packet costs of the guest's buffer, in bytes, with room for other architectures and configurations. */
 const PACKET_COST = 1024
 /** However large a buffer the guest tells of, the host remembers no more packets than that. */
-const MAX_PACKETS = 16_384
+export const MAX_PACKETS = 16_384
 
 /** How many packets a guest with a buffer of so many bytes may have waiting; at least one, or nothing would ever move. */
 export function packetLimit(allocation: number): number {

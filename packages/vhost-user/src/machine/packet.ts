@@ -13,6 +13,8 @@ export const HOST_CID = 2
 
 /** VIRTIO_VSOCK_TYPE_STREAM. */
 export const TYPE_STREAM = 1
+/** VIRTIO_VSOCK_TYPE_SEQPACKET. */
+export const TYPE_SEQPACKET = 2
 
 export const Op = {
   INVALID: 0,
@@ -29,6 +31,10 @@ export const Op = {
 export const SHUTDOWN_RECEIVE = 1
 export const SHUTDOWN_SEND = 2
 export const SHUTDOWN_BOTH = SHUTDOWN_RECEIVE | SHUTDOWN_SEND
+
+/** Flags of RW in a SEQPACKET connection: the last packet of a message, and MSG_EOR, which Linux sets only together with it. */
+export const SEQ_EOM = 1
+export const SEQ_EOR = 2
 
 /** Numbers as on the wire, unsigned. A CID that does not fit 32 bits is given as `Infinity`: no endpoint has it. */
 export interface PacketHeader {

@@ -2,7 +2,7 @@
 
 import { type Table, type Turn, to } from '@upcall/foundation/machine'
 import { type DeviceError, protocolError, toDeviceError } from './errors.js'
-import type { GuestMemory } from './memory.js'
+import type { MemoryPort } from './memory.js'
 import { type RingFeatures, type RingLayout, SplitRing } from './vring.js'
 
 /** What is remembered of the driver that uses the ring. */
@@ -32,13 +32,21 @@ interface Halted {
   readonly driver: Driver
 }
 
+/** Started, and its memory has left the table, which the front end changes one region at a time. It goes on when the memory is back. */
+interface Displaced {
+  readonly kind: 'displaced'
+  readonly base: number
+  readonly driver: Driver
+  readonly error: DeviceError
+}
+
 interface Running {
   readonly kind: 'running'
   readonly ring: SplitRing
   readonly driver: Driver
 }
 
-export type RingState = Stopped | Halted | Running
+export type RingState = Stopped | Halted | Displaced | Running
 
 export type RingEvent =
   /** SET_VRING_KICK. */
@@ -47,14 +55,16 @@ export type RingEvent =
   | { readonly type: 'stop' }
   /** SET_VRING_BASE. */
   | { readonly type: 'base'; readonly base: number }
-  /** SET_VRING_ADDR or SET_MEM_TABLE: the ring has another place. */
-  | { readonly type: 'place' }
+  /** The ring or the memory has another place. `more`: the rest of the memory table may come with the next messages. */
+  | { readonly type: 'place'; readonly more: boolean }
   /** The rings are not to be touched any more. */
   | { readonly type: 'halt' }
   /** The rings are to be tried once more. */
   | { readonly type: 'restart' }
   /** A new driver has begun. */
   | { readonly type: 'forget' }
+  /** RESET_DEVICE: back to the beginning. */
+  | { readonly type: 'reset' }
 
 export type RingEffect =
   /** Interrupts the guest: what it was not told of before is forgotten with the ring of before. */
@@ -67,7 +77,7 @@ export type RingEffect =
   | { readonly type: 'ambiguous' }
 
 export interface RingContext extends Turn<RingEffect> {
-  memory: GuestMemory | undefined
+  memory: MemoryPort | undefined
   features: RingFeatures
   layout: RingLayout
 }
@@ -82,6 +92,7 @@ export const ringTable: Table<RingState, RingEvent, RingContext> = {
     base: to(['stopped'], setBase),
     halt: to(['stopped'], stay),
     forget: to(['stopped'], forget),
+    reset: to(['stopped'], reset),
   },
   halted: {
     start: to(['running', 'halted'], run),
@@ -90,16 +101,27 @@ export const ringTable: Table<RingState, RingEvent, RingContext> = {
     base: to(['halted'], setBase),
     halt: to(['halted'], stay),
     forget: to(['halted'], forget),
+    reset: to(['stopped'], reset),
+  },
+  displaced: {
+    start: to(['displaced'], stay),
+    place: to(['running', 'displaced', 'halted'], place),
+    stop: to(['stopped'], stop),
+    base: to(['displaced'], setBase),
+    halt: to(['halted'], halt),
+    forget: to(['displaced'], forget),
+    reset: to(['stopped'], reset),
   },
   running: {
     // Another kick descriptor, no more.
     start: to(['running'], stay),
-    place: to(['running', 'halted'], run),
+    place: to(['running', 'displaced', 'halted'], place),
     stop: to(['stopped'], stop),
     // The ring knows better where it is.
     base: to(['running'], (c, state: Running, { base }) => ({ ...state, driver: judgeBase(c, state.driver, base) })),
-    halt: to(['halted'], (_c, state: Running) => ({ kind: 'halted', base: baseOf(state), driver: driverOf(state) })),
+    halt: to(['halted'], halt),
     forget: to(['running'], forget),
+    reset: to(['stopped'], reset),
   },
 }
 
@@ -117,16 +139,27 @@ function stay<State extends RingState>(_c: RingContext, state: State): State {
   return state
 }
 
+function halt(_c: RingContext, state: RingState): Halted {
+  return { kind: 'halted', base: baseOf(state), driver: driverOf(state) }
+}
+
 function run(c: RingContext, state: RingState): Running | Halted {
+  const next = place(c, state, { more: false })
+  return next.kind === 'displaced' ? halt(c, next) : next
+}
+
+function place(c: RingContext, state: RingState, { more }: { readonly more: boolean }): Running | Displaced | Halted {
   const base = baseOf(state)
   const driver = driverOf(state)
   try {
-    if (c.memory === undefined) throw protocolError('SET_VRING_KICK', 'it came before SET_MEM_TABLE')
+    if (c.memory === undefined) throw protocolError('SET_VRING_KICK', 'the memory table is empty')
     const ring = new SplitRing(c.memory, c.layout, c.features, base)
     c.effects.push({ type: 'interrupt' })
     return { kind: 'running', ring, driver }
-  } catch (error) {
-    c.effects.push({ type: 'fault', error: toDeviceError(error) })
+  } catch (thrown) {
+    const error = toDeviceError(thrown)
+    if (more && (c.memory === undefined || error.code === 'RING_ADDRESS')) return { kind: 'displaced', base, driver, error }
+    c.effects.push({ type: 'fault', error })
     return { kind: 'halted', base, driver }
   }
 }
@@ -136,7 +169,11 @@ function stop(_c: RingContext, state: RingState): Stopped {
   return { kind: 'stopped', base, driver: { ...driverOf(state), stoppedAt: base } }
 }
 
-function setBase<State extends Stopped | Halted>(c: RingContext, state: State, { base }: { readonly base: number }): State {
+function setBase<State extends Stopped | Halted | Displaced>(
+  c: RingContext,
+  state: State,
+  { base }: { readonly base: number },
+): State {
   return { ...state, base, driver: judgeBase(c, state.driver, base) }
 }
 
@@ -158,4 +195,11 @@ function judgeBase(c: RingContext, driver: Driver, base: number): Driver {
 
 function forget<State extends RingState>(_c: RingContext, state: State): State {
   return { ...state, driver: FRESH }
+}
+
+/** The front end tells of it whenever the guest resets the device, and when the VM begins: only a ring that was in use had a driver. */
+function reset(c: RingContext, state: RingState): Stopped {
+  const { active, stoppedAt } = driverOf(state)
+  if (state.kind !== 'stopped' || active || stoppedAt !== undefined) c.effects.push({ type: 'newDriver' })
+  return { kind: 'stopped', base: 0, driver: FRESH }
 }

@@ -1,99 +1,30 @@
 import { beforeEach, describe, expect, test } from 'vitest'
-import { FakeGuest, GUEST_BASE, MEMORY_SIZE, USER_BASE } from '../../testing/fake-guest.js'
-import { encodeFrontEndMessage } from '../front-end/message.js'
+import { FakeGuest, GUEST_BASE } from '../../testing/fake-guest.js'
+import { base, REGION as region, SessionScene, u64 } from '../../testing/session-scene.js'
 import { Chain } from './chain.js'
-import { DEVICE_FEATURES, F_EVENT_IDX, F_PROTOCOL_FEATURES, F_VERSION_1, P_CONFIG, P_REPLY_ACK } from './features.js'
-import type { GuestMemory } from './memory.js'
-import { decodeMessageHeader, type FrontEndMessage, MESSAGE_HEADER_SIZE } from './message-format.js'
-import { BackendSession, type Descriptor, type Platform } from './session.js'
+import { DEVICE_FEATURES, F_EVENT_IDX, F_PROTOCOL_FEATURES, F_VERSION_1, P_REPLY_ACK } from './features.js'
+import { frame, MESSAGE_HEADER_SIZE } from './message-format.js'
 
-/** Writes down what the session asks for. */
-class RecordingPlatform implements Platform {
-  readonly closed: Descriptor[] = []
-  readonly mapped: GuestMemory[] = []
-  readonly unmapped: GuestMemory[] = []
-  readonly kicks = new Map<number, Descriptor | undefined>()
-  readonly calls = new Map<number, Descriptor | undefined>()
-  next: () => GuestMemory = () => new FakeGuest().memory
-  mapMemory(): GuestMemory {
-    const memory = this.next()
-    this.mapped.push(memory)
-    return memory
-  }
-  unmapMemory(memory: GuestMemory): void {
-    this.unmapped.push(memory)
-  }
-  setKick(ring: number, descriptor: Descriptor | undefined): void {
-    this.kicks.set(ring, descriptor)
-  }
-  setCall(ring: number, descriptor: Descriptor | undefined): void {
-    this.calls.set(ring, descriptor)
-  }
-  setError(): void {}
-  readonly notified: number[] = []
-  notify(ring: number): void {
-    this.notified.push(ring)
-  }
-  closeDescriptor(descriptor: Descriptor): void {
-    this.closed.push(descriptor)
-  }
-}
-
-let guest: FakeGuest
-let platform: RecordingPlatform
-let session: BackendSession
-const region = { guestAddress: GUEST_BASE, userAddress: USER_BASE, size: MEMORY_SIZE, fileOffset: 0 }
+let scene: SessionScene
+let { guest, platform, session } = new SessionScene()
+const tell: SessionScene['tell'] = (...message) => scene.tell(...message)
+const startRing: SessionScene['startRing'] = (...how) => scene.startRing(...how)
+const start = () => scene.start()
+const turnTx = () => scene.turnTx()
 
 beforeEach(() => {
-  guest = new FakeGuest()
-  platform = new RecordingPlatform()
-  platform.next = () => guest.memory
-  session = new BackendSession(platform, Uint8Array.of(42, 0, 0, 0, 0, 0, 0, 0))
+  scene = new SessionScene()
+  ;({ guest, platform, session } = scene)
 })
-
-function tell(message: FrontEndMessage, { descriptors = [] as Descriptor[], needReply = false } = {}) {
-  const bytes = encodeFrontEndMessage(message, { needReply })
-  return session.receive(decodeMessageHeader(bytes), bytes.subarray(MESSAGE_HEADER_SIZE), descriptors)
-}
-
-const u64 = (reply: Uint8Array | undefined): bigint => Buffer.from(reply!).readBigUInt64LE(MESSAGE_HEADER_SIZE)
-const base = (reply: Uint8Array | undefined): number => Buffer.from(reply!).readUInt32LE(MESSAGE_HEADER_SIZE + 4)
-
-function startRing(ring: number, value = 0, enable = true): void {
-  const { size, desc, avail, used } = (ring === 0 ? guest.rx : guest.tx).layout
-  tell({ request: 'SET_VRING_NUM', ring, value: size })
-  tell({ request: 'SET_VRING_BASE', ring, value })
-  tell({ request: 'SET_VRING_ADDR', ring, flags: 0, desc, used, avail, log: 0 })
-  tell({ request: 'SET_VRING_KICK', ring, descriptor: true }, { descriptors: [{ kick: ring }] })
-  if (enable) tell({ request: 'SET_VRING_ENABLE', ring, value: 1 })
-}
-
-function start(): void {
-  tell({ request: 'SET_PROTOCOL_FEATURES', features: P_CONFIG | P_REPLY_ACK })
-  tell({ request: 'SET_FEATURES', features: DEVICE_FEATURES })
-  tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] })
-  startRing(0)
-  startRing(1)
-}
-
-/** Takes and gives back one chain of the transmit ring. */
-function turnTx(): void {
-  guest.send({})
-  const chain = new Chain()
-  const tx = session.tx!
-  expect(tx.pop(chain)).toBe(true)
-  tx.push(chain.head, 0)
-  tx.publish()
-}
 
 describe('negotiation', () => {
   test('offers what is implemented', () => {
-    expect(u64(tell({ request: 'GET_FEATURES' }).reply)).toBe(0x1_7000_0000n)
-    expect(u64(tell({ request: 'GET_PROTOCOL_FEATURES' }).reply)).toBe(0x208n)
+    expect(u64(tell({ request: 'GET_FEATURES' }).reply)).toBe(0x1_7000_0002n)
+    expect(u64(tell({ request: 'GET_PROTOCOL_FEATURES' }).reply)).toBe(0xa209n)
   })
 
   test.each(['SET_FEATURES', 'SET_PROTOCOL_FEATURES'] as const)('%s beyond the offer ends the conversation', (request) => {
-    expect(() => tell({ request, features: 1n << 15n })).toThrow(expect.objectContaining({ code: 'PROTOCOL' }))
+    expect(() => tell({ request, features: 1n << 17n })).toThrow(expect.objectContaining({ code: 'PROTOCOL' }))
   })
 
   test('the configuration space is the CID', () => {
@@ -102,7 +33,9 @@ describe('negotiation', () => {
   })
 
   test('the configuration space ends after 8 bytes, and is read-only', () => {
-    expect(() => tell({ request: 'GET_CONFIG', offset: 4, flags: 0, bytes: new Uint8Array(8) })).toThrow(/has 8/)
+    const { reply, refused } = tell({ request: 'GET_CONFIG', offset: 4, flags: 0, bytes: new Uint8Array(8) })
+    expect([...reply!.subarray(MESSAGE_HEADER_SIZE)]).toEqual([4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    expect(refused?.message).toMatch(/has 8/)
     expect(() => tell({ request: 'SET_CONFIG', offset: 0, flags: 0, bytes: new Uint8Array(8) })).toThrow(/read-only/)
   })
 
@@ -111,6 +44,44 @@ describe('negotiation', () => {
     tell({ request: 'SET_PROTOCOL_FEATURES', features: P_REPLY_ACK })
     expect(u64(tell({ request: 'SET_OWNER' }, { needReply: true }).reply)).toBe(0n)
     expect(tell({ request: 'SET_OWNER' }).reply).toBeUndefined()
+  })
+})
+
+describe('what the device has', () => {
+  test('three rings', () => {
+    expect(u64(tell({ request: 'GET_QUEUE_NUM' }).reply)).toBe(3n)
+  })
+})
+
+describe('a request that cannot be met', () => {
+  const impossible: [string, () => ReturnType<SessionScene['tell']>][] = [
+    ['features beyond the offer', () => tell({ request: 'SET_FEATURES', features: 1n << 63n }, { needReply: true })],
+    ['SET_CONFIG', () => tell({ request: 'SET_CONFIG', offset: 0, flags: 0, bytes: new Uint8Array(8) }, { needReply: true })],
+    ['polling', () => tell({ request: 'SET_VRING_KICK', ring: 0, descriptor: false }, { needReply: true })],
+    ['a ring that is not there', () => tell({ request: 'SET_VRING_NUM', ring: 3, value: 1 }, { needReply: true })],
+    ['an empty memory table', () => tell({ request: 'SET_MEM_TABLE', regions: [] }, { needReply: true })],
+    ['a request that is not known', () => scene.tellBytes(frame(39, new Uint8Array(8), { needReply: true }))],
+    ['a payload that is too short', () => scene.tellBytes(frame(2, new Uint8Array(4), { needReply: true }))],
+  ]
+
+  test.each(impossible)('%s: is answered with 1 if it is to be acknowledged, and nothing has changed', (_, ask) => {
+    start()
+    const { reply, refused, ...rest } = ask()
+    expect(u64(reply)).toBe(1n)
+    expect(refused).toMatchObject({ name: 'DeviceError' })
+    expect(rest).toEqual({})
+    expect(session.running).toBe(true)
+    expect(session.features).toBe(DEVICE_FEATURES)
+    turnTx()
+  })
+
+  test.each(impossible)('%s: ends the conversation of a front end that did not negotiate acknowledgements', (_, ask) => {
+    expect(ask).toThrow(expect.objectContaining({ name: 'DeviceError' }))
+  })
+
+  test('GET_VRING_BASE of a ring that is not there ends the conversation: its answer has no place for a refusal', () => {
+    start()
+    expect(() => tell({ request: 'GET_VRING_BASE', ring: 3, value: 0 }, { needReply: true })).toThrow(/ring 3/)
   })
 })
 
@@ -132,6 +103,20 @@ describe('rings', () => {
     tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] })
     startRing(1, 0, false)
     expect(session.tx).toBeDefined()
+  })
+
+  test('which were enabled without PROTOCOL_FEATURES stay enabled', () => {
+    tell({ request: 'SET_FEATURES', features: F_VERSION_1 })
+    tell({ request: 'SET_FEATURES', features: DEVICE_FEATURES })
+    tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] })
+    startRing(1, 0, false)
+    expect(session.tx).toBeDefined()
+  })
+
+  test('before SET_FEATURES they are disabled', () => {
+    tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] })
+    startRing(1, 0, false)
+    expect(session.tx).toBeUndefined()
   })
 
   test('without VERSION_1 (legacy) they are the same', () => {
@@ -169,20 +154,30 @@ describe('rings', () => {
     expect(tell({ request: 'SET_VRING_BASE', ring: 0, value: 5 }).reset).toBeUndefined()
   })
 
-  test('reset: both rings at 0 again after use is another driver, one of them is chance', () => {
+  /** Both rings have gone all the way round, to where they began. */
+  function turnRound(): void {
     start()
     const chain = new Chain()
     const drivers = [guest.rx, guest.tx]
     const live = (ring: number) => (ring === 0 ? session.rx : session.tx)!
     for (const [ring, driver] of drivers.entries()) {
       driver.setDescriptor(0, { address: GUEST_BASE, length: 1, flags: 0, next: 0 })
-      // All the way round, to where it began.
       for (let i = 0; i < 65_536; i++) {
         driver.offer(0)
         live(ring).pop(chain)
       }
       expect(base(tell({ request: 'GET_VRING_BASE', ring, value: 0 }).reply)).toBe(0)
     }
+  }
+
+  test('a front end that tells of resets is not second-guessed: both rings at 0 again is a pause', () => {
+    tell({ request: 'RESET_DEVICE' })
+    turnRound()
+    for (const ring of [0, 1]) expect(tell({ request: 'SET_VRING_BASE', ring, value: 0 }).reset).toBeUndefined()
+  })
+
+  test('reset: both rings at 0 again after use is another driver, one of them is chance', () => {
+    turnRound()
     expect(tell({ request: 'SET_VRING_BASE', ring: 0, value: 0 }).reset).toBeUndefined()
     expect(tell({ request: 'SET_VRING_BASE', ring: 1, value: 0 }).reset).toBe(true)
   })
@@ -233,7 +228,7 @@ describe('rings', () => {
     expect(() => tell({ request: 'SET_VRING_KICK', ring: 0, descriptor: false })).toThrow(/polling/)
     expect(() => tell({ request: 'SET_VRING_NUM', ring: 3, value: 1 })).toThrow(/ring 3/)
     expect(tell({ request: 'SET_VRING_KICK', ring: 0, descriptor: true }, { descriptors: [{}] }).fault?.message).toMatch(
-      /before SET_MEM_TABLE/,
+      /the memory table is empty/,
     )
   })
 })
@@ -245,12 +240,12 @@ describe('a new memory table under running rings', () => {
     const old = guest
     const moved = new FakeGuest()
     moved.memoryBytes.set(old.memoryBytes)
-    platform.next = () => {
+    platform.bytes = () => {
       expect(platform.unmapped).toEqual([])
-      return moved.memory
+      return moved.memoryBytes
     }
     tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] })
-    expect(platform.unmapped).toEqual([old.memory])
+    expect(platform.unmapped).toEqual([platform.mapped[0]])
     expect(session.tx!.base).toBe(1)
     // Nothing more is written into the old memory.
     old.memoryBytes.fill(0xee)
@@ -273,10 +268,8 @@ describe('a new memory table under running rings', () => {
 
   test('a table without the rings is a fault', () => {
     start()
-    platform.next = () => new FakeGuest().memory
-    const elsewhere = { ...region, userAddress: 0x1000, windows: [new Uint8Array(MEMORY_SIZE)] }
-    platform.next = () => new (guest.memory.constructor as typeof GuestMemory)([elsewhere])
-    expect(tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] }).fault?.code).toBe('RING_ADDRESS')
+    const regions = [{ ...region, userAddress: 0x1000 }]
+    expect(tell({ request: 'SET_MEM_TABLE', regions }, { descriptors: [{}] }).fault?.code).toBe('RING_ADDRESS')
     expect(session.running).toBe(false)
   })
 
@@ -286,6 +279,57 @@ describe('a new memory table under running rings', () => {
       /1 regions and 2 descriptors/,
     )
     expect(platform.closed).toEqual([one, two])
+  })
+})
+
+describe('RESET_DEVICE', () => {
+  test('the device is as it was when the front end connected, and the old driver is gone', () => {
+    start()
+    turnTx()
+    expect(tell({ request: 'RESET_DEVICE' }).reset).toBe(true)
+    expect([session.running, session.rx, session.tx, session.features]).toEqual([false, undefined, undefined, 0n])
+    expect(platform.kicks.get(1)).toBeUndefined()
+    expect(base(tell({ request: 'GET_VRING_BASE', ring: 1, value: 0 }).reply)).toBe(0)
+    // Neither enabled nor placed any more.
+    tell({ request: 'SET_VRING_KICK', ring: 1, descriptor: true }, { descriptors: [{}] })
+    expect(session.tx).toBeUndefined()
+  })
+
+  test('what belongs to the conversation stays: memory, protocol features, and whom to interrupt', () => {
+    start()
+    const call = {}
+    tell({ request: 'SET_VRING_CALL', ring: 1, descriptor: true }, { descriptors: [call] })
+    tell({ request: 'RESET_DEVICE' })
+    expect(platform.unmapped).toEqual([])
+    expect(platform.calls.get(1)).toBe(call)
+    expect(u64(tell({ request: 'SET_FEATURES', features: DEVICE_FEATURES }, { needReply: true }).reply)).toBe(0n)
+    guest.tx.startAt(0)
+    for (const ring of [0, 1]) startRing(ring)
+    turnTx()
+  })
+
+  test('QEMU stops the rings first: one reset in all', () => {
+    start()
+    turnTx()
+    const bases = [0, 1].map((ring) => base(tell({ request: 'GET_VRING_BASE', ring, value: 0 }).reply))
+    expect(bases).toEqual([0, 1])
+    expect(tell({ request: 'RESET_DEVICE' }).reset).toBe(true)
+    expect(tell({ request: 'RESET_DEVICE' }).reset).toBe(false)
+    for (const ring of [0, 1]) expect(tell({ request: 'SET_VRING_BASE', ring, value: 0 }).reset).toBeUndefined()
+  })
+
+  test('when the VM begins, and no driver has been there: no reset', () => {
+    expect(tell({ request: 'RESET_DEVICE' }).reset).toBe(false)
+    tell({ request: 'SET_VRING_BASE', ring: 0, value: 0 })
+    expect(tell({ request: 'RESET_DEVICE' }).reset).toBe(false)
+  })
+
+  test('of halted rings, too', () => {
+    start()
+    session.halt()
+    expect(tell({ request: 'RESET_DEVICE' }).reset).toBe(true)
+    expect(session.restart()).toBeUndefined()
+    expect(session.running).toBe(false)
   })
 })
 
@@ -299,7 +343,7 @@ describe('descriptors', () => {
   test('close gives back memory and kicks', () => {
     start()
     session.close()
-    expect(platform.unmapped).toEqual([guest.memory])
+    expect(platform.unmapped).toEqual(platform.mapped)
     expect([...platform.kicks.values()]).toEqual([undefined, undefined, undefined])
     expect(session.running).toBe(false)
   })

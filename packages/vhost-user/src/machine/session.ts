@@ -1,22 +1,24 @@
 import { transition } from '@upcall/foundation/machine'
 import { EVENT_RING, RING_COUNT, RX_RING, TX_RING } from './device.js'
-import { type DeviceError, hex, protocolError } from './errors.js'
-import { DEVICE_FEATURES, F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, P_REPLY_ACK, PROTOCOL_FEATURES } from './features.js'
-import type { GuestMemory, MemoryRegion } from './memory.js'
+import { DeviceError, hex, protocolError } from './errors.js'
+import {
+  DEVICE_FEATURES,
+  F_EVENT_IDX,
+  F_INDIRECT_DESC,
+  F_PROTOCOL_FEATURES,
+  P_CONFIGURE_MEM_SLOTS,
+  P_REPLY_ACK,
+  P_XEN_MMAP,
+  PROTOCOL_FEATURES,
+} from './features.js'
+import { type Descriptor, type LetGo, MemoryTable, type RegionMapper } from './memory-table.js'
 import { decodeFrontEndMessage, encodeReply } from './message.js'
-import { type FrontEndMessage, type MessageHeader, Request } from './message-format.js'
+import { type DescribedRegion, type FrontEndMessage, MAX_MEMORY_SLOTS, type MessageHeader, Request } from './message-format.js'
 import { baseOf, INITIAL_RING, type RingContext, type RingEvent, type RingState, ringTable } from './ring-state.js'
 import type { RingLayout, SplitRing } from './vring.js'
 
-/** A file descriptor, as an object that only the platform can open. */
-export type Descriptor = object
-
 /** What the session needs done to the outside world. Every call is synchronous. Descriptors handed over belong to the callee. */
-export interface Platform {
-  /** Maps each region from its descriptor; throws if one cannot be mapped, leaving nothing mapped. */
-  mapMemory(regions: readonly MemoryRegion[], descriptors: readonly Descriptor[]): GuestMemory
-  /** After this no view into `memory` reaches guest memory any more. */
-  unmapMemory(memory: GuestMemory): void
+export interface Platform extends RegionMapper {
   /** Watches a ring's kick descriptor instead of the one before; undefined: none. */
   setKick(ring: number, descriptor: Descriptor | undefined): void
   setCall(ring: number, descriptor: Descriptor | undefined): void
@@ -33,6 +35,8 @@ export interface SessionResult {
   readonly fault?: DeviceError
   /** A new driver begins at a ring: whatever the old one had open is gone. */
   readonly reset?: boolean
+  /** What the front end asked for was not done. It has been told, and nothing has changed. */
+  readonly refused?: DeviceError
 }
 
 /** One ring: its state, what the front end has said of it, and whether it may be worked on. */
@@ -48,8 +52,8 @@ interface Ring {
  * their sender is (the VMM, which could read this process's shared memory in any case). What the guest could have put into them is not trusted.
  *
  * A ring runs from SET_VRING_KICK to GET_VRING_BASE and is worked on while it is also enabled (ring-state.ts). GET_VRING_BASE comes both
- * when the VM is paused and when the guest is reset. Only the SET_VRING_BASE that follows tells: it names the place where the ring
- * stopped, or another.
+ * when the VM is paused and when the guest is reset. A front end that sends RESET_DEVICE tells them apart. Of another, only the
+ * SET_VRING_BASE that follows tells: it names the place where the ring stopped, or another.
  */
 export class BackendSession {
   readonly #platform: Platform
@@ -57,16 +61,19 @@ export class BackendSession {
   readonly #rings: readonly Ring[]
   #features = 0n
   #protocolFeatures = 0n
-  #memory: GuestMemory | undefined
+  readonly #memory: MemoryTable
+  /** RESET_DEVICE has come: this front end tells of every reset. QEMU before 8.2 negotiates the feature and never does. */
+  #resetsAreTold = false
 
   /** @param config the device's configuration space (8 bytes for vsock: the guest's CID). */
   constructor(platform: Platform, config: Uint8Array) {
     this.#platform = platform
     this.#config = config
+    this.#memory = new MemoryTable(platform)
     this.#rings = Array.from({ length: RING_COUNT }, (_, number) => ({
       number,
       state: INITIAL_RING,
-      layout: { size: 0, desc: 0, avail: 0, used: 0 },
+      layout: NO_LAYOUT,
       enabled: false,
     }))
   }
@@ -88,19 +95,28 @@ export class BackendSession {
     return this.#features
   }
 
+  /** Why the rings are not worked on: their memory has left the table, and may come back with the next message. */
+  get displaced(): DeviceError | undefined {
+    for (const { state } of this.#rings) if (state.kind === 'displaced') return state.error
+    return undefined
+  }
+
   /**
-   * Takes one message with the descriptors that came along; those that it does not need are closed. Throws `PROTOCOL` when the front end
-   * is at fault, which ends the conversation.
+   * Takes one message with the descriptors that came along; those that it does not need are closed. Where the front end is at fault: a
+   * message that wants to be acknowledged is refused (`SessionResult.refused`), and any other throws `PROTOCOL` or `MEMORY_TABLE`, which
+   * ends the conversation.
    */
   receive(header: MessageHeader, payload: Uint8Array, descriptors: Descriptor[]): SessionResult {
+    const { request } = header
+    // SET_PROTOCOL_FEATURES may be what negotiates it.
+    const wanted = () => header.needReply && this.#negotiated(P_REPLY_ACK)
     try {
-      const message = decodeFrontEndMessage(header, payload)
+      const message = decodeFrontEndMessage(header, payload, { xen: this.#negotiated(P_XEN_MMAP) })
       const answer = this.#handle(message, descriptors)
-      const acknowledge = header.needReply && (this.#protocolFeatures & P_REPLY_ACK) !== 0n
-      if (answer.reply === undefined && acknowledge) {
-        return { ...answer, reply: encodeReply({ request: header.request, u64: 0n }) }
-      }
-      return answer
+      return answer.reply === undefined && wanted() ? { ...answer, ...reply({ request, u64: 0n }) } : answer
+    } catch (error) {
+      if (!wanted() || ANSWERED.has(request) || !(error instanceof DeviceError)) throw error
+      return { refused: error, ...reply({ request, u64: 1n }) }
     } finally {
       for (const descriptor of descriptors) this.#platform.closeDescriptor(descriptor)
     }
@@ -113,7 +129,7 @@ export class BackendSession {
 
   /** Works again on the rings that were halted. */
   restart(): DeviceError | undefined {
-    return this.#stepAll('halted', { type: 'restart' })
+    return this.#stepAll(({ state }) => state.kind === 'halted', { type: 'restart' })
   }
 
   /** The conversation is over: gives back everything that was taken. */
@@ -124,14 +140,20 @@ export class BackendSession {
       this.#platform.setCall(ring.number, undefined)
       this.#platform.setError(ring.number, undefined)
     }
-    if (this.#memory !== undefined) this.#platform.unmapMemory(this.#memory)
-    this.#memory = undefined
+    this.#memory.clear()
   }
 
   #live(number: number): SplitRing | undefined {
     const { state, enabled } = this.#rings[number]!
-    if (state.kind !== 'running') return undefined
-    return enabled || (this.#features & F_PROTOCOL_FEATURES) === 0n ? state.ring : undefined
+    return state.kind === 'running' && enabled ? state.ring : undefined
+  }
+
+  #negotiated(feature: bigint): boolean {
+    return (this.#protocolFeatures & feature) !== 0n
+  }
+
+  get #offer(): bigint {
+    return this.#platform.mapXenRegion === undefined ? PROTOCOL_FEATURES : PROTOCOL_FEATURES | P_XEN_MMAP
   }
 
   #handle(message: FrontEndMessage, descriptors: Descriptor[]): SessionResult {
@@ -139,25 +161,32 @@ export class BackendSession {
       case 'GET_FEATURES':
         return reply({ request: Request.GET_FEATURES, u64: DEVICE_FEATURES })
       case 'GET_PROTOCOL_FEATURES':
-        return reply({ request: Request.GET_PROTOCOL_FEATURES, u64: PROTOCOL_FEATURES })
+        return reply({ request: Request.GET_PROTOCOL_FEATURES, u64: this.#offer })
       case 'SET_FEATURES':
         this.#features = offered('SET_FEATURES', message.features, DEVICE_FEATURES)
+        // A front end that does not know SET_VRING_ENABLE. The rings stay enabled if it changes its mind.
+        if ((this.#features & F_PROTOCOL_FEATURES) === 0n) for (const ring of this.#rings) ring.enabled = true
         return {}
       case 'SET_PROTOCOL_FEATURES':
-        this.#protocolFeatures = offered('SET_PROTOCOL_FEATURES', message.features, PROTOCOL_FEATURES)
+        this.#protocolFeatures = offered('SET_PROTOCOL_FEATURES', message.features, this.#offer)
         return {}
       case 'SET_OWNER':
       case 'RESET_OWNER': // Obsolete, and defined as: ignore it.
         return {}
+      case 'GET_QUEUE_NUM':
+        return reply({ request: Request.GET_QUEUE_NUM, u64: BigInt(RING_COUNT) })
       case 'GET_CONFIG':
-        return reply({
-          request: Request.GET_CONFIG,
-          offset: message.offset,
-          flags: message.flags,
-          bytes: this.#readConfig(message),
-        })
+        return this.#readConfig(message)
       case 'SET_CONFIG':
         throw protocolError('SET_CONFIG', 'the configuration of a vsock device is read-only')
+      case 'RESET_DEVICE':
+        return this.#resetDevice()
+      case 'GET_MAX_MEM_SLOTS':
+      case 'ADD_MEM_REG':
+      case 'REM_MEM_REG':
+        if (!this.#negotiated(P_CONFIGURE_MEM_SLOTS))
+          throw protocolError(message.request, 'CONFIGURE_MEM_SLOTS was not negotiated')
+        return this.#handleSlot(message, descriptors)
       case 'SET_MEM_TABLE':
         return this.#setMemory(message.regions, descriptors)
       default:
@@ -173,7 +202,7 @@ export class BackendSession {
       case 'SET_VRING_ADDR': {
         const { desc, avail, used } = message
         ring.layout = { ...ring.layout, desc, avail, used }
-        return ring.state.kind === 'running' ? this.#step(ring, { type: 'place' }) : {}
+        return isPlaced(ring) ? this.#step(ring, { type: 'place', more: ring.state.kind === 'displaced' }) : {}
       }
       case 'SET_VRING_BASE':
         return this.#step(ring, { type: 'base', base: message.value })
@@ -200,21 +229,51 @@ export class BackendSession {
     }
   }
 
-  /** A new table replaces the old one under running rings: new views first, then the old ones go. */
-  #setMemory(regions: MemoryRegion[], descriptors: Descriptor[]): SessionResult {
-    if (descriptors.length !== regions.length)
-      throw protocolError('SET_MEM_TABLE', `there are ${regions.length} regions and ${descriptors.length} descriptors`)
-    const memory = this.#platform.mapMemory(regions, descriptors.splice(0))
-    const old = this.#memory
-    this.#memory = memory
-    const fault = this.#stepAll('running', { type: 'place' })
-    if (old !== undefined) this.#platform.unmapMemory(old)
+  #handleSlot(message: SlotMessage, descriptors: Descriptor[]): SessionResult {
+    switch (message.request) {
+      case 'GET_MAX_MEM_SLOTS':
+        return reply({ request: Request.GET_MAX_MEM_SLOTS, u64: BigInt(MAX_MEMORY_SLOTS) })
+      case 'ADD_MEM_REG':
+        this.#memory.add(message.region, descriptors)
+        return this.#moved({ more: true })
+      case 'REM_MEM_REG':
+        if (descriptors.length > 1)
+          throw protocolError('REM_MEM_REG', `there are ${descriptors.length} descriptors, not 1 at most`)
+        return this.#moved({ more: true }, this.#memory.remove(message.region))
+    }
+  }
+
+  #setMemory(regions: DescribedRegion[], descriptors: Descriptor[]): SessionResult {
+    return this.#moved({ more: false }, this.#memory.replace(regions, descriptors))
+  }
+
+  /** There is another table under running rings: they go over to the new views first, then the old ones go. */
+  #moved({ more }: { more: boolean }, letGo?: LetGo): SessionResult {
+    const fault = this.#stepAll(isPlaced, { type: 'place', more })
+    letGo?.()
     return fault === undefined ? {} : { fault }
   }
 
-  /** One event for each ring in one state, up to the first fault. */
-  #stepAll(kind: RingState['kind'], event: RingEvent): DeviceError | undefined {
-    for (const ring of this.#rings.filter(({ state }) => state.kind === kind)) {
+  /**
+   * Back to how the device was when the front end connected, but for what belongs to the conversation: the protocol features, the memory
+   * and the descriptors by which the front end is told of interrupts and errors. QEMU does not send these again.
+   */
+  #resetDevice(): SessionResult {
+    this.#resetsAreTold = true
+    this.#features = 0n
+    let reset = false
+    for (const ring of this.#rings) {
+      ring.layout = NO_LAYOUT
+      ring.enabled = false
+      this.#platform.setKick(ring.number, undefined)
+      if (this.#step(ring, { type: 'reset' }).reset === true) reset = true
+    }
+    return { reset }
+  }
+
+  /** One event for each ring of a kind, up to the first fault. */
+  #stepAll(applies: (ring: Ring) => boolean, event: RingEvent): DeviceError | undefined {
+    for (const ring of this.#rings.filter(applies)) {
       const { fault } = this.#step(ring, event)
       if (fault !== undefined) return fault
     }
@@ -225,7 +284,7 @@ export class BackendSession {
     const context: RingContext = {
       now: 0,
       effects: [],
-      memory: this.#memory,
+      memory: this.#memory.memory,
       layout: ring.layout,
       features: {
         eventIdx: (this.#features & F_EVENT_IDX) !== 0n,
@@ -248,6 +307,7 @@ export class BackendSession {
           result = this.#newDriver()
           break
         case 'ambiguous':
+          if (this.#resetsAreTold) break
           if ([RX_RING, TX_RING].every((number) => this.#rings[number]!.state.driver.ambiguous)) result = this.#newDriver()
       }
     }
@@ -267,16 +327,32 @@ export class BackendSession {
     return ring
   }
 
-  #readConfig({ offset, bytes }: { offset: number; bytes: Uint8Array }): Uint8Array {
-    if (offset + bytes.length > this.#config.length) {
-      const what = `it reads ${bytes.length} bytes at ${hex(offset)}, and the configuration space has ${this.#config.length}`
-      throw protocolError('GET_CONFIG', what)
-    }
-    return this.#config.slice(offset, offset + bytes.length)
+  /** A range outside the configuration space is answered with no bytes, which is how a back end tells of an error. */
+  #readConfig({ offset, flags, bytes }: { offset: number; flags: number; bytes: Uint8Array }): SessionResult {
+    const answer = (found: Uint8Array) => reply({ request: Request.GET_CONFIG, offset, flags, bytes: found })
+    if (offset + bytes.length <= this.#config.length) return answer(this.#config.slice(offset, offset + bytes.length))
+    const what = `it reads ${bytes.length} bytes at ${hex(offset)}, and the configuration space has ${this.#config.length}`
+    return { ...answer(new Uint8Array(0)), refused: protocolError('GET_CONFIG', what) }
   }
 }
 
 type RingMessage = Extract<FrontEndMessage, { ring: number }>
+type SlotMessage = Extract<FrontEndMessage, { request: 'GET_MAX_MEM_SLOTS' | 'ADD_MEM_REG' | 'REM_MEM_REG' }>
+
+const NO_LAYOUT: RingLayout = { size: 0, desc: 0, avail: 0, used: 0 }
+
+/** Requests that have an answer of their own, in which there is no place for a refusal. */
+const ANSWERED: ReadonlySet<number> = new Set([
+  Request.GET_FEATURES,
+  Request.GET_PROTOCOL_FEATURES,
+  Request.GET_VRING_BASE,
+  Request.GET_QUEUE_NUM,
+  Request.GET_CONFIG,
+  Request.GET_MAX_MEM_SLOTS,
+])
+
+/** Whether it lies somewhere in memory, or did. */
+const isPlaced = ({ state }: Ring): boolean => state.kind === 'running' || state.kind === 'displaced'
 
 const reply = (value: Parameters<typeof encodeReply>[0]): SessionResult => ({ reply: encodeReply(value) })
 

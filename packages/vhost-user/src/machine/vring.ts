@@ -1,6 +1,6 @@
 import type { Chain } from './chain.js'
 import { type DeviceError, type DeviceErrorCode, guestError, hex } from './errors.js'
-import type { GuestMemory } from './memory.js'
+import type { MemoryPort } from './memory.js'
 
 /** Descriptor flags (virtio 1.2, 2.7.5). */
 export const DESC_NEXT = 1
@@ -62,7 +62,7 @@ export class SplitRing {
   readonly size: number
   /** A chain has been taken: the guest uses this ring. */
   active = false
-  readonly #memory: GuestMemory
+  readonly #memory: MemoryPort
   readonly #features: RingFeatures
   /** Four words a descriptor: address low, address high, length, flags | next << 16. */
   readonly #desc: Uint32Array
@@ -82,7 +82,7 @@ export class SplitRing {
   #lag = { published: -1, wish: -1, looks: 0 }
 
   /** @param base the available index to go on from (SET_VRING_BASE). */
-  constructor(memory: GuestMemory, layout: RingLayout, features: RingFeatures, base: number) {
+  constructor(memory: MemoryPort, layout: RingLayout, features: RingFeatures, base: number) {
     const { size } = layout
     if (!(size > 0 && size <= MAX_RING_SIZE && (size & (size - 1)) === 0)) {
       throw guestError('RING_SIZE', `ring of ${size} descriptors`, `the size must be a power of two up to ${MAX_RING_SIZE}`)
@@ -293,7 +293,7 @@ const loop = (head: number): DeviceError => chainError('DESCRIPTOR_LOOP', head, 
 /** A 64-bit address as a number. Beyond 2^53 it is rounded, which is harmless: no region reaches that far. */
 const address = (low: number, high: number): number => high * 0x1_0000_0000 + low
 
-function part(memory: GuestMemory, name: string, at: number, length: number, alignment: number): Uint8Array {
+function part(memory: MemoryPort, name: string, at: number, length: number, alignment: number): Uint8Array {
   const subject = `${name} at ${hex(at)} of ${length} bytes`
   if (at % alignment !== 0) throw guestError('RING_ALIGNMENT', subject, `it is not aligned to ${alignment} bytes`)
   const located = memory.locateUser(at, length)

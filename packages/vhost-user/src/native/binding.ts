@@ -1,5 +1,5 @@
 import type { SocketBinding } from '@upcall/foundation/addon/binding'
-import type { Descriptor as SessionDescriptor } from '../machine/session.js'
+import type { Descriptor as SessionDescriptor } from '../machine/memory-table.js'
 
 /** What this package's addon exports: what every addon has, descriptors that travel, eventfds and mapped memory. */
 export interface Binding extends SocketBinding<Descriptor> {

@@ -18,3 +18,4 @@ export {
   type UnixAddress,
   type VsockAddress,
 } from '../address.js'
+export { serviceGuid, servicePort } from '../service-guid.js'

@@ -5,6 +5,7 @@ import { errorReport } from '../../errors.js'
 import { Exit } from '../../exit.js'
 import { type Report, reportText } from '../../report.js'
 import { addConnectCommand } from './connect.js'
+import { addDeviceCommand } from './device/command.js'
 import { addForwardCommand } from './forward.js'
 import { addListenCommand } from './listen.js'
 import { checkGlobals, notOfStreams } from './options.js'
@@ -31,12 +32,14 @@ Examples:
   $ upcall vsock listen vsock://any:1024 --keep --exec cat
   $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
   $ upcall vsock pass hvsock:///run/vm.sock:1027 stdin.fifo --keep
+  $ upcall vsock device --socket /tmp/vhost.socket --uds-path /tmp/vm.vsock
   $ upcall vsock cid`,
     )
   addConnectCommand(vsock, action)
   addListenCommand(vsock, action)
   addForwardCommand(vsock, action)
   addPassCommand(vsock, action)
+  addDeviceCommand(vsock, action)
   vsock
     .command('cid')
     .description("print this machine's context id")

@@ -1,0 +1,322 @@
+import { transition } from '@upcall/foundation/machine'
+import type { Chain } from '../chain.js'
+import { NEVER } from '../credit.js'
+import { Line } from '../line.js'
+import { OrphanResets } from '../orphan-resets.js'
+import { Op, type PacketHeader, SHUTDOWN_RECEIVE, TYPE_SEQPACKET, TYPE_STREAM } from '../packet.js'
+import type { PacketIo } from '../packet-io.js'
+import type { Direction, PolicyGate } from '../policy.js'
+import type { Allocate } from '../receive-buffer.js'
+import { SwitchEnd } from './end.js'
+import { EndTable } from './end-table.js'
+import { otherSide, type PassageContext, type PassageEvent, type PassageState, passageTable, type Side } from './passage.js'
+import type { VsockSwitch } from './switch.js'
+
+export interface PortOptions {
+  /** Connections with other guests at a time, those that are closing included. */
+  readonly maxConnections: number
+  readonly handshakeMs: number
+  /** How long the last bytes of a connection may wait for a guest that takes nothing. */
+  readonly lingerMs: number
+  readonly allocate: Allocate
+  /** Told of each connection that begins and of each that is gone. Whether it may begin is for the switch's `admit`. */
+  readonly policy?: PolicyGate | undefined
+}
+
+/**
+ * What a guest has sent and other guests have yet to take, in bytes, with the bookkeeping: while it is more, no packet is taken from the
+ * sender. Sixteen connections with the buffers that Linux has by default (256 KiB) fit.
+ */
+const MAX_HELD = 4 << 20
+/** While a sender is held up, a connection that has not moved for so long is reset. */
+const STALL_MS = 2_000
+/** A sender that is held up for so many times in a row loses the connection that holds most, whether or not it moves. */
+const MAX_STALLS = 4
+
+/** A connection between two guests: both ends and its life. */
+interface Passage {
+  state: PassageState
+  readonly ends: Readonly<Record<Side, SwitchEnd>>
+}
+
+/**
+ * Where a guest is connected to the switch: takes its packets for other guests, and has theirs for it. A packet goes on at once: the
+ * port of its receiver holds it until that has a buffer and credit for it. So credit is the guests' own, end to end.
+ *
+ * Everything that a guest can make grow has a bound: its ends, the resets owed to it, and what is held for others (`MAX_HELD`).
+ */
+export class SwitchPort {
+  /** Called when another guest has done something: there may be packets for this one, or packets may be taken from it again. */
+  onTouch: () => void = () => {}
+  readonly #switch: VsockSwitch
+  readonly #options: PortOptions
+  readonly #ends = new EndTable()
+  readonly #passages = new WeakMap<SwitchEnd, Passage>()
+  readonly #ready = new Line<SwitchEnd>()
+  readonly #orphans = new OrphanResets()
+  readonly #turn: PassageContext = { now: 0, effects: [] }
+  #held = 0
+  #stallAt = NEVER
+  #stalls = 0
+  #wakeAt = NEVER
+
+  constructor(of: VsockSwitch, options: PortOptions) {
+    this.#switch = of
+    this.#options = options
+  }
+
+  /** Connections with other guests; one of a guest with itself counts twice. */
+  get size(): number {
+    return this.#ends.size
+  }
+
+  /** What other guests have yet to take of this one's packets, in bytes with the bookkeeping. */
+  get held(): number {
+    return this.#held
+  }
+
+  /** Whether the switch has a guest with this CID. */
+  knows(cid: number): boolean {
+    return this.#switch.get(cid) !== undefined
+  }
+
+  // ── packets of this guest ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Whether another packet may be taken. */
+  get accepting(): boolean {
+    return this.#held < MAX_HELD && !this.#orphans.full
+  }
+
+  /** Takes one packet, whose sender is one of this port's guests. `chain` stands at its payload. */
+  receive(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
+    const { sourceCid, sourcePort, destinationCid, destinationPort, op } = header
+    const end = this.#ends.get(sourceCid, sourcePort, destinationCid, destinationPort)
+    if (end === undefined) {
+      if (op === Op.REQUEST) this.#request(header, now)
+      else this.#orphans.owe(header)
+      return
+    }
+    if (header.type !== end.type) {
+      this.#orphans.owe(header)
+      return
+    }
+    end.hear(header)
+    const passage = this.#passages.get(end)!
+    const peer = passage.ends[otherSide(end.side)]
+    if (this.#step(passage, eventOf(header, end, peer), now)) {
+      this.#forward(header, chain, peer, now)
+      if (op === Op.SHUTDOWN && (header.flags & SHUTDOWN_RECEIVE) !== 0) peer.port.release(end.deafen())
+      peer.port.#follow(peer)
+      peer.port.onTouch()
+    }
+    // Also when the connection is over: the last bytes before a RST may have waited for this credit.
+    this.#follow(end)
+  }
+
+  #request(header: Readonly<PacketHeader>, now: number): void {
+    const { sourceCid: cid, sourcePort, destinationCid: peerCid, destinationPort, type } = header
+    if (type !== TYPE_STREAM && type !== TYPE_SEQPACKET) {
+      this.#orphans.owe(header)
+      return
+    }
+    const route = this.#switch.route(header, now)
+    const to = typeof route === 'string' ? undefined : route
+    const calls = { cid, guestPort: sourcePort, peerCid, hostPort: destinationPort }
+    const called = { cid: peerCid, guestPort: destinationPort, peerCid: cid, hostPort: sourcePort }
+    const reason = to === undefined ? (route as string) : this.#obstacle(to, called)
+    if (to === undefined || reason !== undefined) {
+      this.#switch.refused(header, reason!)
+      this.#orphans.owe(header)
+      return
+    }
+    const caller = new SwitchEnd(this, 'caller', type, calls, header)
+    const callee = new SwitchEnd(to, 'callee', type, called, undefined)
+    const passage: Passage = {
+      state: { kind: 'requested', until: now + this.#options.handshakeMs },
+      ends: { caller, callee },
+    }
+    this.#enter(caller, passage, now)
+    to.#enter(callee, passage, now)
+    callee.say(Op.REQUEST)
+    this.#follow(caller)
+    to.#follow(callee)
+    to.onTouch()
+  }
+
+  /** Why there is no room for a connection to a guest that may be reached. */
+  #obstacle(to: SwitchPort, { cid, guestPort, peerCid, hostPort }: Called): 'full' | 'busy' | undefined {
+    if (this.size >= this.#options.maxConnections || to.size >= to.#options.maxConnections) return 'full'
+    const isItself = to === this && cid === peerCid && guestPort === hostPort
+    return isItself || to.#ends.get(cid, guestPort, peerCid, hostPort) !== undefined ? 'busy' : undefined
+  }
+
+  #enter(end: SwitchEnd, passage: Passage, now: number): void {
+    this.#ends.add(end)
+    this.#options.policy?.begin(directionOf(end), now)
+    this.#passages.set(end, passage)
+    if (passage.state.kind === 'requested') this.#wakeBefore(passage.state.until)
+  }
+
+  #forward({ op, length, flags }: Readonly<PacketHeader>, chain: Chain, peer: SwitchEnd, now: number): void {
+    if (op === Op.SHUTDOWN) peer.sayShutdown(flags)
+    else if (op !== Op.RW) peer.say(op)
+    else if (length > 0 && !peer.deaf) {
+      const payload = this.#options.allocate(length)
+      chain.read(payload, 0, length)
+      this.#held += peer.push(payload, flags, now)
+      if (this.#held >= MAX_HELD && this.#stallAt === NEVER) this.#stallAt = now + STALL_MS
+      this.#wakeBefore(this.#stallAt)
+    }
+  }
+
+  /** Other guests have taken what this one sent. */
+  release(freed: number): void {
+    if (freed === 0) return
+    const wasFull = this.#held >= MAX_HELD
+    this.#held -= freed
+    if (!wasFull || this.#held >= MAX_HELD) return
+    this.#stallAt = NEVER
+    this.#stalls = 0
+    this.onTouch()
+  }
+
+  // ── packets for this guest ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Whether `fill` has a packet. */
+  get outgoing(): boolean {
+    return this.#ready.size > 0 || this.#orphans.size > 0
+  }
+
+  /** Puts the next packet into `chain`, which has `room` for payload, and returns the payload's length. Only to be called while `outgoing`. */
+  fill(io: PacketIo, chain: Chain, room: number, now: number): number {
+    const { header } = io
+    if (this.#orphans.take(header)) {
+      io.write(chain)
+      return 0
+    }
+    const end = this.#ready.first!
+    const peer = this.#passages.get(end)!.ends[otherSide(end.side)]
+    const length = end.next(header, room, now)
+    peer.tell(header)
+    io.write(chain)
+    if (length > 0) peer.port.release(end.moveBytes(chain, length, now))
+    this.#follow(end)
+    if (this.#ready.first === end) this.#ready.turn()
+    return length
+  }
+
+  // ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** When `wake` wants to be called; `Infinity` for never. May be early. */
+  get wakeAt(): number {
+    return this.#wakeAt
+  }
+
+  /** Lets every connection see the time. Being called early does nothing. */
+  wake(now: number): void {
+    if (now < this.#wakeAt) return
+    this.#wakeAt = NEVER
+    if (now >= this.#stallAt) this.#endStall(now)
+    this.#wakeBefore(this.#stallAt)
+    for (const end of this.#ends.all()) {
+      const passage = this.#passages.get(end)!
+      this.#step(passage, { type: 'wake' }, now)
+      passage.ends[otherSide(end.side)].port.release(end.wake(now))
+      if (passage.state.kind === 'requested') this.#wakeBefore(passage.state.until)
+      this.#follow(end)
+    }
+  }
+
+  /** This guest is held up: the connections that hold it up without moving are given up. */
+  #endStall(now: number): void {
+    const waiting = this.#ends.all().map((end) => {
+      const passage = this.#passages.get(end)!
+      return { passage, receiver: passage.ends[otherSide(end.side)] }
+    })
+    let stuck = waiting.filter(({ receiver }) => receiver.queue.length > 0 && receiver.movedAt <= now - STALL_MS)
+    if (stuck.length === 0 && ++this.#stalls >= MAX_STALLS) {
+      stuck = [waiting.reduce((most, each) => (each.receiver.queue.cost > most.receiver.queue.cost ? each : most))]
+    }
+    this.#stallAt = now + STALL_MS
+    for (const { passage, receiver } of stuck) {
+      this.#step(passage, { type: 'stalled' }, now)
+      this.release(receiver.deafen())
+      receiver.port.#follow(receiver)
+    }
+    if (this.accepting) this.#stallAt = NEVER
+  }
+
+  /** The guest's driver has gone: the other guests get resets, and nothing of the old guest is kept. */
+  abandon(now: number): void {
+    for (const end of this.#ends.all()) {
+      const passage = this.#passages.get(end)
+      if (passage !== undefined) this.#step(passage, { type: 'gone', side: end.side }, now)
+    }
+    this.#orphans.clear()
+  }
+
+  // ── what comes of it ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** True if the packet goes on to the other guest. */
+  #step(passage: Passage, event: PassageEvent, now: number): boolean {
+    const turn = this.#turn
+    turn.now = now
+    passage.state = transition(passageTable, turn, passage.state, event)
+    let forward = false
+    for (const effect of turn.effects.splice(0)) {
+      if (effect.type === 'forward') forward = true
+      else this.#conclude(passage, effect.side, effect.type, now)
+    }
+    return forward
+  }
+
+  #conclude(passage: Passage, side: Side, how: 'reset' | 'forget', now: number): void {
+    const end = passage.ends[side]
+    const sender = passage.ends[otherSide(side)].port
+    if (how === 'forget' || end.unknown) sender.release(end.silence())
+    else end.reset(now + this.#options.lingerMs)
+    end.port.#follow(end)
+    if (end.port !== this) end.port.onTouch()
+  }
+
+  /** After everything that happens to an end: sees what came of it. */
+  #follow(end: SwitchEnd): void {
+    if (end.sendable) this.#ready.join(end)
+    else {
+      this.#ready.leave(end)
+      if (this.#passages.get(end)?.state.kind === 'closed' && end.queue.length === 0) this.#forget(end)
+    }
+    this.#wakeBefore(end.wakeAt)
+  }
+
+  #forget(end: SwitchEnd): void {
+    if (this.#ends.delete(end)) this.#options.policy?.end(directionOf(end))
+  }
+
+  #wakeBefore(at: number): void {
+    if (at < this.#wakeAt) this.#wakeAt = at
+  }
+}
+
+/** Who began the connection, as its guest sees it. */
+const directionOf = ({ side }: SwitchEnd): Direction => (side === 'caller' ? 'fromGuest' : 'toGuest')
+
+type Called = SwitchEnd | { cid: number; guestPort: number; peerCid: number; hostPort: number }
+
+function eventOf({ op, length }: Readonly<PacketHeader>, end: SwitchEnd, peer: SwitchEnd): PassageEvent {
+  const from = end.side
+  switch (op) {
+    case Op.RESPONSE:
+      return { type: 'response', from }
+    case Op.RST:
+      return { type: 'rst', from }
+    case Op.RW:
+      return peer.allows(length) ? { type: 'data', from } : { type: 'violation', from }
+    case Op.SHUTDOWN:
+    case Op.CREDIT_UPDATE:
+    case Op.CREDIT_REQUEST:
+      return { type: 'data', from }
+    default:
+      return { type: 'violation', from }
+  }
+}

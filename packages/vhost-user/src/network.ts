@@ -1,0 +1,95 @@
+import { EventEmitter } from 'node:events'
+import { checkClock, checkObject, wrongValue } from '@upcall/foundation/check'
+import type { Clock } from '@upcall/foundation/clock'
+import { VsockDeviceError } from './errors.js'
+import { Hub, type Refusal } from './hub.js'
+import { VhostUserVsock, type VhostUserVsockOptions } from './vhost-user-vsock.js'
+
+export interface VsockNetworkOptions {
+  /** Devices to begin with. */
+  devices?: readonly VhostUserVsockOptions[] | undefined
+  /** The time of all devices that have no clock of their own. Default: the system's, with timers that do not keep the process alive. */
+  clock?: Clock | undefined
+}
+
+export interface VsockNetworkEvents {
+  /** A guest asked for a connection with another guest, and was refused (RST). */
+  refused: [refusal: Refusal]
+}
+
+/**
+ * Several devices of one process: their guests reach each other by CID, as siblings, if they share a group. The packets go from
+ * one guest's memory to the other's, and each guest's credit is told to the other: the network adds no buffer that a guest can make grow
+ * beyond a bound (4 MiB for each sender).
+ *
+ * A guest under Linux needs nothing for it: without `vhost_vsock` loaded its kernel sends a connection to any CID above 2 to its device.
+ */
+export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements AsyncDisposable {
+  readonly #hub = new Hub()
+  readonly #clock: Clock | undefined
+  readonly #devices = new Map<number, VhostUserVsock>()
+  #closing: Promise<void> | undefined
+
+  constructor(options: Pick<VsockNetworkOptions, 'clock'> = {}) {
+    super()
+    checkObject('options', options)
+    if (options.clock !== undefined) checkClock(options.clock)
+    this.#clock = options.clock
+    this.#hub.onRefusal = (refusal) => void this.emit('refused', refusal)
+  }
+
+  /** By CID. A device that is closed leaves the network. */
+  get devices(): ReadonlyMap<number, VhostUserVsock> {
+    return this.#devices
+  }
+
+  /**
+   * Makes a device of the network and listens.
+   *
+   * @throws {AddonError} where the addon does not load.
+   * @throws {VsockDeviceError} `EADDRINUSE`: the path is in use, or a device of the network has the CID. `ABORTED` after `close()`.
+   */
+  async add(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
+    if (this.#closing !== undefined) throw closedError()
+    const device = new VhostUserVsock({ ...options, clock: options.clock ?? this.#clock }, this.#hub)
+    const { guestCid } = device
+    this.#devices.set(guestCid, device)
+    device.on('state', ({ state }) => {
+      if (state === 'closed' && this.#devices.get(guestCid) === device) this.#devices.delete(guestCid)
+    })
+    try {
+      return await device.listen()
+    } catch (error) {
+      await device.close()
+      throw error
+    }
+  }
+
+  /** Closes every device. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= Promise.all([...this.#devices.values()].map((device) => device.close())).then(() => {})
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+/** A network whose devices all listen. Where one does not, the others are closed again. */
+export async function createVsockNetwork(options: VsockNetworkOptions = {}): Promise<VsockNetwork> {
+  checkObject('options', options)
+  const { devices = [], clock } = options
+  if (!Array.isArray(devices)) wrongValue('devices', 'an array of options', devices)
+  const network = new VsockNetwork({ clock })
+  try {
+    for (const device of devices) await network.add(device)
+    return network
+  } catch (error) {
+    await network.close()
+    throw error
+  }
+}
+
+const closedError = () =>
+  new VsockDeviceError({ code: 'ABORTED', op: 'add', subject: 'network', what: 'it is closed', next: 'Make a new one.' })

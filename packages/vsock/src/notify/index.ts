@@ -1,0 +1,12 @@
+export type { GuestBoot } from './boot.js'
+export { type NotifyCredential, type NotifyCredentialOptions, notifyCredential } from './credential.js'
+export { type ListenNotifyOptions, listenNotify, type WaitForNotifyOptions, waitForNotify } from './listen.js'
+export type { NotifyMessage, NotifySender } from './message.js'
+export type { NotifyRefusalReason } from './read.js'
+export {
+  NotifyReceiver,
+  type NotifyReceiverEvents,
+  type NotifyReceiverOptions,
+  type NotifyRefusal,
+  type ReadyOptions,
+} from './receiver.js'

@@ -1,0 +1,70 @@
+import { wrongValue } from '@upcall/foundation/check'
+import type { Address } from '../address.js'
+import type { BindOptions } from '../bind.js'
+import type { InheritedSocket } from '../inherited.js'
+import { listen } from '../listen.js'
+import type { GuestBoot } from './boot.js'
+import {
+  checkNotifyOptions,
+  checkReadyOptions,
+  NotifyReceiver,
+  type NotifyReceiverOptions,
+  type ReadyOptions,
+} from './receiver.js'
+
+/** How long a message may pause where the end of the guest's side may not come through. */
+const QUIET_MS = 200
+
+export interface ListenNotifyOptions extends NotifyReceiverOptions, Pick<BindOptions, 'mode' | 'backlog'> {
+  /** Closes the receiver; before it listens, `listenNotify` rejects with code `ABORTED`. */
+  signal?: AbortSignal | undefined
+}
+
+export interface WaitForNotifyOptions extends NotifyReceiverOptions, Pick<BindOptions, 'mode' | 'backlog'>, ReadyOptions {}
+
+/**
+ * Listens for what guests send to their `vmm.notify_socket`: on `hvsock://<path>:<port>` for the guest of that VMM, on `vsock://any:<port>`
+ * for those of this host. `notifyCredential` says what to tell the guest.
+ *
+ * @throws {AddressError} and {VsockError} as `listen` does; {TypeError} or {RangeError} for an option that is wrong.
+ */
+export async function listenNotify(
+  address: Address | string | InheritedSocket,
+  options: ListenNotifyOptions = {},
+): Promise<NotifyReceiver> {
+  checkNotifyOptions(options)
+  const { mode, backlog, signal, clock } = options
+  const server = await listen(address, { ...{ mode, backlog, signal, clock }, halfClose: true, allowHalfOpen: true })
+  const isNative = server.address.transport === 'vsock'
+  if (options.privileged && !isNative) {
+    await server.close()
+    wrongValue('privileged', 'left out: only AF_VSOCK tells the port of the sender', options.privileged)
+  }
+  const receiver = new NotifyReceiver({ ...options, quietMs: options.quietMs ?? (isNative ? undefined : QUIET_MS) })
+  receiver.fedBy(server.address, () => server.close())
+  server.on('connection', (socket) => {
+    const { remote } = socket
+    receiver.receive(socket, remote?.transport === 'vsock' ? { cid: remote.cid, port: remote.port } : {})
+  })
+  server.once('close', () => void receiver.close())
+  return receiver
+}
+
+/**
+ * Listens until a guest has said READY=1, and resolves with all that it told: `listenNotify`, `ready`, `close`.
+ *
+ * @throws {AddressError} and {VsockError} as `listenNotify` and `ready` do.
+ */
+export async function waitForNotify(
+  address: Address | string | InheritedSocket,
+  options: WaitForNotifyOptions = {},
+): Promise<GuestBoot> {
+  checkReadyOptions(options)
+  const { unit, timeoutMs, signal, ...rest } = options
+  const receiver = await listenNotify(address, { ...rest, signal })
+  try {
+    return await receiver.ready({ unit, timeoutMs, signal })
+  } finally {
+    await receiver.close()
+  }
+}

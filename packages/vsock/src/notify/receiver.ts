@@ -1,0 +1,288 @@
+import { EventEmitter } from 'node:events'
+import type { Duplex } from 'node:stream'
+import { callBack } from '@upcall/foundation/callback'
+import {
+  checkClock,
+  checkFunction,
+  checkObject,
+  checkOptionalString,
+  checkSignal,
+  checkSwitch,
+  duration,
+  integer,
+} from '@upcall/foundation/check'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
+import { bounded } from '@upcall/foundation/wait'
+import { type Address, Cid, formatAddress } from '../address.js'
+import { trace } from '../trace.js'
+import { type GuestBoot, newBoot, toldBoot, verdictOf } from './boot.js'
+import { badBootError, closedError, lateError, readyAborted } from './errors.js'
+import { type NotifyMessage, type NotifySender, parseNotify } from './message.js'
+import { type NotifyRefusalReason, type Reading, type ReadLimits, readNotify } from './read.js'
+
+export interface NotifyReceiverOptions {
+  /** The guest whose messages count; default any. Where the transport tells no CID, this is taken for the sender's. */
+  cid?: number | undefined
+  /**
+   * Takes messages only from ports below 1024, which in the guest need CAP_NET_BIND_SERVICE: so no other process of the guest can say that
+   * it is ready. systemd sends from such a port. Default false. Hybrid vsock and Unix sockets tell no port.
+   */
+  privileged?: boolean | undefined
+  /** Longer messages are refused. Default 4096 bytes, as systemd has it. */
+  maxMessageBytes?: number | undefined
+  /** Connections at once; any more are refused. Default 64. */
+  maxConnections?: number | undefined
+  /** Guests that are kept apart; messages of any more are refused. Default 1024. */
+  maxGuests?: number | undefined
+  /** Messages that wait for an iterator; beyond that the oldest is dropped. Default 256. */
+  maxPending?: number | undefined
+  /** How long one connection may last. Default 5000 ms. */
+  connectionTimeoutMs?: number | undefined
+  /**
+   * A message is complete, too, when no more of it came for so long. Some VMMs do not pass on that the guest has ended its side, and
+   * a guest's PID 1 does nothing else until it has an answer. Default: 200 ms on hybrid vsock and Unix sockets, else Infinity.
+   */
+  quietMs?: number | undefined
+  clock?: Clock | undefined
+}
+
+export interface ReadyOptions {
+  /** The guest to wait for. Default: the first that says how its boot ended. */
+  cid?: number | undefined
+  /** A unit that has to be active, too, such as `multi-user.target`. It needs systemd 256. */
+  unit?: string | undefined
+  /** Default 60000 ms. Infinity: no limit. */
+  timeoutMs?: number | undefined
+  signal?: AbortSignal | undefined
+}
+
+export interface NotifyRefusal {
+  readonly from: NotifySender
+  readonly reason: NotifyRefusalReason
+}
+
+export interface NotifyReceiverEvents {
+  message: [message: NotifyMessage]
+  /** A connection was closed without a message. */
+  refused: [refusal: NotifyRefusal]
+  close: []
+}
+
+const MAX_MESSAGE_BYTES = 4096
+const MAX_CONNECTIONS = 64
+const MAX_GUESTS = 1024
+const MAX_PENDING = 256
+const CONNECTION_TIMEOUT_MS = 5_000
+const READY_TIMEOUT_MS = 60_000
+const PRIVILEGED_PORTS = 1024
+
+/**
+ * Receives what guests send with sd_notify(3): one message on each connection. `listenNotify` feeds it from an address, `receive` from
+ * anything else, such as the `onConnection` of a vhost-user device. Whatever a guest sends, memory stays bounded.
+ */
+export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implements AsyncIterable<NotifyMessage>, AsyncDisposable {
+  readonly #options: NotifyReceiverOptions
+  readonly #limits: ReadLimits
+  readonly #maxConnections: number
+  readonly #maxGuests: number
+  readonly #maxPending: number
+  readonly #readings = new Set<Reading>()
+  readonly #guests = new Map<number | undefined, GuestBoot>()
+  readonly #watchers = new Set<() => void>()
+  readonly #queue: NotifyMessage[] = []
+  readonly #takers: ((result: IteratorResult<NotifyMessage, undefined>) => void)[] = []
+  #subject = ''
+  #stop: () => Promise<void> = async () => {}
+  #closed: Promise<void> | undefined
+
+  /** @throws {TypeError} or {RangeError} for an option that is wrong. */
+  constructor(options: NotifyReceiverOptions = {}) {
+    super()
+    checkNotifyOptions(options)
+    this.#options = options
+    this.#limits = {
+      maxMessageBytes: options.maxMessageBytes ?? MAX_MESSAGE_BYTES,
+      connectionTimeoutMs: options.connectionTimeoutMs ?? CONNECTION_TIMEOUT_MS,
+      quietMs: options.quietMs ?? Number.POSITIVE_INFINITY,
+      clock: options.clock ?? systemClock,
+    }
+    this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS
+    this.#maxGuests = options.maxGuests ?? MAX_GUESTS
+    this.#maxPending = options.maxPending ?? MAX_PENDING
+  }
+
+  /**
+   * Says where the connections come from.
+   *
+   * @internal
+   */
+  fedBy(address: Address, stop: () => Promise<void>): void {
+    this.#subject = formatAddress(address)
+    this.#stop = stop
+  }
+
+  /** What each guest has told, by its CID; undefined stands for a transport that tells none. */
+  get guests(): ReadonlyMap<number | undefined, GuestBoot> {
+    return this.#guests
+  }
+
+  /** Reads a connection to its end and closes it. In object mode each chunk is a message, as it is of SOCK_SEQPACKET. Never throws for the guest. */
+  receive(stream: Duplex, from: NotifySender = {}): void {
+    checkObject('stream', stream, 'a stream')
+    checkFunction('stream.pipe', stream.pipe)
+    const sender: NotifySender = { cid: from.cid ?? this.#options.cid, port: from.port }
+    const refusal = this.#refusalOf(sender)
+    if (refusal !== undefined) {
+      stream.on('error', () => {}).destroy()
+      this.#refuse(sender, refusal)
+      return
+    }
+    const reading = readNotify(stream, this.#limits, {
+      onMessage: (bytes) => this.#take(bytes, sender),
+      onClosed: (reason) => {
+        this.#readings.delete(reading)
+        if (reason !== undefined) this.#refuse(sender, reason)
+      },
+    })
+    this.#readings.add(reading)
+  }
+
+  /**
+   * Resolves when a guest has said READY=1, with all that it told; at once if it has said so already.
+   *
+   * @throws {VsockError} op `ready`, with what was `heard`: `GUEST_FAILED` if the guest reports a failure or its boot ended in emergency
+   *   mode, `GUEST_STOPPED` if it goes down, `ETIMEDOUT`, `ABORTED`, and `ECANCELED` if the receiver is closed.
+   */
+  ready(options: ReadyOptions = {}): Promise<GuestBoot> {
+    return new Promise((resolve) => {
+      const { timeoutMs, signal } = checkReadyOptions(options)
+      const { cid = this.#options.cid, unit } = options
+      const subject = cid === undefined ? this.#subject : `${this.#subject} guest ${cid}`.trim()
+      const bounds = {
+        ...{ timeoutMs, signal, clock: this.#limits.clock },
+        late: () => lateError(subject, timeoutMs, this.#heard(cid)),
+        aborted: (reason: unknown) => readyAborted(subject, reason),
+      }
+      const waiting = bounded<GuestBoot>(bounds, (settle, reject) => {
+        const look = () => {
+          for (const boot of this.#guests.values()) {
+            if (cid !== undefined && boot.cid !== cid) continue
+            const verdict = verdictOf(boot, unit)
+            if (verdict.kind === 'ready') return settle(boot)
+            if (verdict.kind !== 'waiting') return reject(badBootError(subject, verdict, boot))
+          }
+          if (this.#closed !== undefined) reject(closedError(subject))
+        }
+        this.#watchers.add(look)
+        look()
+        return () => void this.#watchers.delete(look)
+      })
+      resolve(waiting)
+    })
+  }
+
+  /** Forgets what a guest has told, so that `ready()` waits for its next boot. */
+  forget(cid?: number): void {
+    this.#guests.delete(cid ?? this.#options.cid)
+  }
+
+  /** Stops listening and closes the connections. Iterators finish, `ready()` rejects. Idempotent. */
+  close(): Promise<void> {
+    this.#closed ??= this.#shut()
+    return this.#closed
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  /** Yields messages as they are taken, those that came before included, and ends with `close()`. Leaving the loop does not close. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<NotifyMessage> {
+    let done = false
+    const end = { done: true, value: undefined } as const
+    return {
+      next: () => (done ? Promise.resolve(end) : this.#next()),
+      return: () => {
+        done = true
+        return Promise.resolve(end)
+      },
+      [Symbol.asyncIterator]() {
+        return this
+      },
+    }
+  }
+
+  #refusalOf({ cid, port }: NotifySender): NotifyRefusalReason | undefined {
+    if (this.#closed !== undefined || this.#readings.size >= this.#maxConnections) return 'full'
+    if (this.#options.cid !== undefined && cid !== this.#options.cid) return 'cid'
+    if (this.#options.privileged && (port === undefined || port >= PRIVILEGED_PORTS)) return 'port'
+    return !this.#guests.has(cid) && this.#guests.size >= this.#maxGuests ? 'full' : undefined
+  }
+
+  #refuse(from: NotifySender, reason: NotifyRefusalReason): void {
+    trace({ type: 'notify-refused', from, reason }, 'notify: refused CID %s, port %s: %s', from.cid, from.port, reason)
+    callBack(() => void this.emit('refused', { from, reason }))
+  }
+
+  #take(bytes: Uint8Array, from: NotifySender): void {
+    const { cid } = from
+    const message = parseNotify(bytes, from)
+    const isFull = !this.#guests.has(cid) && this.#guests.size >= this.#maxGuests
+    if (message === undefined || isFull) {
+      this.#refuse(from, message === undefined ? 'malformed' : 'full')
+      return
+    }
+    trace({ type: 'notify', ...message }, 'notify: CID %s: %o', cid, message.fields)
+    this.#guests.set(cid, toldBoot(this.#guests.get(cid) ?? newBoot(cid), message))
+    const taker = this.#takers.shift()
+    if (taker !== undefined) taker({ done: false, value: message })
+    else if (this.#queue.push(message) > this.#maxPending) this.#queue.shift()
+    for (const look of [...this.#watchers]) look()
+    callBack(() => void this.emit('message', message))
+  }
+
+  #next(): Promise<IteratorResult<NotifyMessage, undefined>> {
+    const value = this.#queue.shift()
+    if (value !== undefined) return Promise.resolve({ done: false, value })
+    if (this.#closed !== undefined) return Promise.resolve({ done: true, value: undefined })
+    return new Promise((resolve) => this.#takers.push(resolve))
+  }
+
+  #heard(cid: number | undefined): GuestBoot | undefined {
+    return cid === undefined ? [...this.#guests.values()].at(-1) : this.#guests.get(cid)
+  }
+
+  async #shut(): Promise<void> {
+    // In the next microtask, so that whatever is done here meets a #closed that is set.
+    await undefined
+    for (const reading of this.#readings) reading.stop()
+    for (const look of [...this.#watchers]) look()
+    for (const taker of this.#takers.splice(0)) taker({ done: true, value: undefined })
+    try {
+      await this.#stop()
+    } finally {
+      this.emit('close')
+    }
+  }
+}
+
+/** @throws {TypeError} or {RangeError} for an option that is wrong. */
+export function checkNotifyOptions(options: NotifyReceiverOptions): void {
+  checkObject('options', options)
+  for (const name of ['maxMessageBytes', 'maxConnections', 'maxGuests', 'maxPending'] as const)
+    if (options[name] !== undefined) integer(name, options[name], { min: 1 })
+  if (options.cid !== undefined) integer('cid', options.cid, { max: Cid.any - 1 })
+  checkSwitch('privileged', options.privileged)
+  for (const name of ['connectionTimeoutMs', 'quietMs'] as const) duration(name, options[name], 1)
+  if (options.clock !== undefined) checkClock(options.clock)
+}
+
+/** @throws {TypeError} or {RangeError} for an option that is wrong. */
+export function checkReadyOptions(options: ReadyOptions): { timeoutMs: number; signal: AbortSignal | undefined } {
+  checkObject('options', options)
+  const { cid, unit, timeoutMs, signal } = options
+  if (cid !== undefined) integer('cid', cid, { max: Cid.any - 1 })
+  checkOptionalString('unit', unit)
+  checkSignal(signal)
+  return { timeoutMs: duration('timeoutMs', timeoutMs, READY_TIMEOUT_MS), signal }
+}
