@@ -43,16 +43,16 @@ export class DirectSocket implements DirectPort {
   readonly #counts: boolean
   #descriptor: Descriptor | undefined
   #newsLeft = tuning.firstNews
-  /** Who reads the socket: Node; nobody, until the streams have handed on what Node has read; this; and then Node for good. */
+  /** Who reads the socket: Node; none, until the streams have handed on what Node has read; this; and then Node for good. */
   #reader: 'node' | 'none' | 'this' | 'node again' = 'node'
   #looking = false
-  /** What is waited for. Errors alone: while nobody takes bytes. */
+  /** What is waited for. Errors alone: while the guest takes no bytes. */
   #watched: 'nothing' | 'bytes' | 'errors' = 'nothing'
   #closed = false
   /** The connection knows that there are bytes, and has yet to come for them. */
   #told = false
 
-  /** Undefined for a socket that is no plain one: another's code may be between it and its handle, or a timer. */
+  /** Undefined for a stream that is not a plain socket: other code may be between it and its handle. */
   static between(binding: DirectBinding, connection: Connection, guest: Duplex, host: Duplex): DirectSocket | undefined {
     return isPlain(host) ? new DirectSocket(binding, connection, guest, host) : undefined
   }
@@ -118,7 +118,7 @@ export class DirectSocket implements DirectPort {
     }
   }
 
-  /** Nobody but `joinStreams` takes what the socket reads, and it wants more. */
+  /** Only `joinStreams` takes what the socket reads, and it wants more. */
   #isOurs(): boolean {
     const { readableFlowing, destroyed, timeout, writableEnded } = this.#socket
     if (!readableFlowing || destroyed || timeout || (writableEnded && this.#counts)) return false
@@ -256,7 +256,7 @@ export class DirectSocket implements DirectPort {
 
 const handleOf = Object.getOwnPropertyDescriptor(Socket.prototype, '_handle')?.get
 
-/** Also of a socket of @upcall/vsock that shows it to nobody. */
+/** Also of a socket of @upcall/vsock that conceals it. */
 function handle(socket: Socket): Handle | null {
   return (handleOf ? handleOf.call(socket) : (socket as unknown as { _handle: Handle | null })._handle) ?? null
 }

@@ -15,7 +15,7 @@ export class Chain {
   writable = 0
   /** Descriptors visited: what the chain cost, however few bytes it holds. */
   descriptors = 0
-  /** Bytes that were put behind the header, where it is the kernel that has put them there. */
+  /** Bytes that were put after the header, where it is the kernel that has put them there. */
   filled = 0
 
   readonly #windows: Uint8Array[] = []
