@@ -7,10 +7,12 @@ const [socketPath, hybridPath, guestCid] = process.argv.slice(2)
 const device = await createVsockDevice({ socketPath, guestCid: Number(guestCid) })
 const route = (port, { signal }) => device.connect(port, { signal })
 const hybrid = await listenHybrid({ path: hybridPath, route })
-process.once('disconnect', async () => {
+process.once('disconnect', () => void stop())
+process.send('ready')
+
+async function stop() {
   await hybrid.close()
   await device.close()
   // What a profiler has collected is written at the end.
   process.exit()
-})
-process.send('ready')
+}
