@@ -4,6 +4,49 @@ const vhostUser = faultsIn('vhost-user')
 
 export default [
   vhostUser(
+    'a guest may reach every other one',
+    'machine/switch/switch.ts',
+    "if (from !== to && !shareGroup(from.groups, to.groups)) return 'group'",
+    '',
+  ),
+  vhostUser(
+    'a guest may send to another as much as it likes',
+    'machine/switch/end.ts',
+    'this.#credit.underWay + this.queue.length + length <= this.#largestBuffer',
+    'true',
+  ),
+  vhostUser(
+    'a packet that is split ends its message in each part',
+    'machine/switch/packet-queue.ts',
+    ': { length: room, flags: 0 }',
+    ': { length: room, flags: flags & END_OF_MESSAGE }',
+  ),
+  vhostUser(
+    'the end of one packet of a stream and the beginning of the next arrive as one',
+    'machine/switch/packet-queue.ts',
+    'if (length + payload.length > room) break',
+    'if (length + payload.length > room) return Math.min(room, this.length)',
+  ),
+  vhostUser(
+    'what waits for other guests is not bounded',
+    'machine/switch/port.ts',
+    'return this.#held < MAX_HELD && !this.#orphans.full',
+    'return !this.#orphans.full',
+  ),
+  vhostUser(
+    'a sender waits for ever for a guest that takes nothing',
+    'machine/switch/port.ts',
+    'if (now >= this.#stallAt) this.#endStall(now)',
+    '',
+  ),
+  vhostUser(
+    'a caller may answer its own REQUEST',
+    'machine/switch/passage.ts',
+    "if (from === 'caller') return resetBoth(c)\n",
+    '',
+  ),
+  vhostUser('a guest that goes leaves its connections with others', 'machine/device.ts', '    this.port.abandon(now)\n', ''),
+  vhostUser(
     'a stream that its own listener destroys counts what came twice',
     'stream.ts',
     '      this.#taken = this.#pushed\n',
@@ -44,14 +87,14 @@ export default [
   vhostUser(
     'resetConnections() resets nothing',
     'connections.ts',
-    '    muxer.abandon()\n    this.deliverNews()\n    return size',
-    '    return size',
+    '    const count = device.abandon(clock.now())\n    this.deliverNews()',
+    '    const count = device.size',
   ),
   vhostUser(
     'resetConnections() is told to no stream',
     'connections.ts',
-    '    this.deliverNews()\n    return size',
-    '    return size',
+    '    this.deliverNews()\n    return count',
+    '    return count',
   ),
   vhostUser(
     'what a ring holds when it starts waits for a kick',
@@ -299,5 +342,11 @@ export default [
     'machine/session.ts',
     '...reply({ request, u64: 1n }) }',
     '...reply({ request, u64: 0n }) }',
+  ),
+  vhostUser(
+    'the first byte of a region is looked for in the region before',
+    'machine/memory.ts',
+    'if (regions[middle]![space] <= address)',
+    'if (regions[middle]![space] < address)',
   ),
 ]

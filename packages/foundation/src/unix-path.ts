@@ -91,6 +91,9 @@ async function linked(from: string, to: string): Promise<boolean> {
   }
 }
 
+/** What tells of a server that lives. EPROTOTYPE: its socket is of another type. */
+const LIVE: ReadonlySet<string> = new Set(['connected', 'EAGAIN', 'EPROTOTYPE'])
+
 /** Frees the path if only the socket file of a dead server is there; refuses otherwise. */
 async function removeStale(path: string, taken: TakePathOptions['taken']): Promise<void> {
   const found = await lstat(path).catch(ignore('ENOENT'))
@@ -100,8 +103,7 @@ async function removeStale(path: string, taken: TakePathOptions['taken']): Promi
   if (answer === 'ECONNREFUSED') return unlink(path).catch(ignore('ENOENT'))
   if (answer === 'ENOENT') return
   // Anything but a refusal leaves open whether a server lives there: EAGAIN is a full backlog, EACCES the file of another user.
-  const how =
-    answer === 'connected' || answer === 'EAGAIN' ? 'another server listens there' : `another server may listen there (${answer})`
+  const how = LIVE.has(answer) ? 'another server listens there' : `another server may listen there (${answer})`
   throw taken(how, 'Stop that server, or choose another path.')
 }
 

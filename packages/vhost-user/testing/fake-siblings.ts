@@ -21,7 +21,7 @@ export class FakeSiblings {
     return vm
   }
 
-  /** Until nobody has anything to do. */
+  /** Until there is nothing left to do. */
   run(): void {
     for (let round = 0; round < 3; round++) for (const vm of this.vms) vm.run()
   }

@@ -8,6 +8,7 @@ import { closeSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { abstractAddress, collected, endThreads, exercise, loadAddon, ready as readyOf } from '../../../native/exercise.mjs'
+import { messageChecks } from './exercise-messages.mjs'
 
 const binding = loadAddon()
 const ready = (descriptor, events) => readyOf(binding, descriptor, events)
@@ -73,6 +74,8 @@ async function arrived(descriptor) {
 }
 
 const checks = {
+  ...messageChecks({ binding, ready, inet, openDescriptors }),
+
   async 'data both ways, and half-close'() {
     for (const kind of Object.values(families)) {
       const [client, server] = (await pair(kind)).map(adopt)

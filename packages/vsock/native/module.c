@@ -4,6 +4,7 @@
 #include "datagram.h"
 #include "descriptor.h"
 #include "inherit.h"
+#include "message.h"
 #include "passing.h"
 #include "rights.h"
 #include "socket.h"
@@ -15,7 +16,7 @@
 #include <uv.h>
 
 /* Counts the changes of src/native/binding.ts, so that a stale build is told from a fitting one. */
-#define API_VERSION 2
+#define API_VERSION 3
 
 /* linux/vm_sockets.h; spelled out so that no kernel header is needed. */
 #define VSOCK_GET_LOCAL_CID 0x7b9
@@ -60,6 +61,11 @@ static const struct up_function functions[] = {
     {"read", vs_js_read},
     {"write", vs_js_write},
     {"shutdown", vs_js_shutdown},
+    {"typedSocket", vs_js_typed_socket},
+    {"messageLength", vs_js_message_length},
+    {"receiveMessage", vs_js_receive_message},
+    {"sendMessage", vs_js_send_message},
+    {"hungUp", vs_js_hung_up},
     {"watch", up_js_watch},
     {"unwatch", up_js_unwatch},
     {"ref", up_js_ref},
@@ -68,9 +74,18 @@ static const struct up_function functions[] = {
 };
 
 static const struct up_number numbers[] = {
-    {"READABLE", UV_READABLE}, {"WRITABLE", UV_WRITABLE}, {"AF_UNIX", AF_UNIX},
-    {"AF_INET", AF_INET},      {"AF_VSOCK", AF_VSOCK},    {"SOL_SOCKET", SOL_SOCKET},
-    {"SO_ERROR", SO_ERROR},    {"SO_SNDBUF", SO_SNDBUF},  {"API_VERSION", API_VERSION},
+    {"READABLE", UV_READABLE},
+    {"WRITABLE", UV_WRITABLE},
+    {"AF_UNIX", AF_UNIX},
+    {"AF_INET", AF_INET},
+    {"AF_VSOCK", AF_VSOCK},
+    {"SOL_SOCKET", SOL_SOCKET},
+    {"SO_ERROR", SO_ERROR},
+    {"SO_SNDBUF", SO_SNDBUF},
+    {"API_VERSION", API_VERSION},
+    {"SO_TIMESTAMP", SO_TIMESTAMP},
+    {"SOCK_SEQPACKET", SOCK_SEQPACKET},
+    {"SOCK_DGRAM", SOCK_DGRAM},
 };
 
 NAPI_MODULE_INIT() {

@@ -38,19 +38,19 @@ export interface AcceptOptions extends BindOptions {
   vsock?: VsockOptions | undefined
 }
 
-export interface AcceptHandlers {
-  readonly onConnection: (socket: VsockSocket) => void
+export interface AcceptHandlers<Accepted = VsockSocket> {
+  readonly onConnection: (socket: Accepted) => void
   /** Accepting failed. With `closed` the acceptor is closed; otherwise connections wait in the backlog until the next try. */
   readonly onError: (error: Error, closed: boolean) => void
 }
 
 /** A bound address. It accepts connections, and keeps them until `start` says who takes them. */
-export interface Acceptor {
+export interface Acceptor<Accepted = VsockSocket> {
   /** What is bound: with the port that the kernel chose, if any port was asked for. */
   readonly address: Address
   /** The path of the socket file; undefined over AF_VSOCK. */
   readonly path: string | undefined
-  start(handlers: AcceptHandlers): void
+  start(handlers: AcceptHandlers<Accepted>): void
   /** Removes the socket file, then stops listening. Idempotent. Connections that were handed over stay. */
   stop(): Promise<void>
   ref(): void
@@ -224,7 +224,7 @@ class Handover {
 function ignore(): void {}
 
 /** What a caller throws whose signal has aborted since the address was bound. Closes the acceptor. */
-export async function givenUp(acceptor: Acceptor, { reason }: AbortSignal): Promise<VsockError> {
+export async function givenUp(acceptor: Pick<Acceptor, 'address' | 'stop'>, { reason }: AbortSignal): Promise<VsockError> {
   await acceptor.stop()
   return abortedError('listen', acceptor.address, reason)
 }

@@ -33,6 +33,12 @@ export type VsockAddress = { readonly transport: 'vsock'; readonly cid: number; 
 
 export type Address = HvsockAddress | UnixAddress | VsockAddress
 
+/**
+ * The address of a socket that keeps messages apart (`SOCK_SEQPACKET`), for `connectSeqpacket` and `listenSeqpacket`. Written
+ * `vsock+seq://<cid>:<port>`, `unix+seq:<path>` and `hvsock+seq://<path>:<port>`.
+ */
+export type SeqpacketAddress = Address & { readonly type: 'seqpacket' }
+
 const brand = brandOf('vsock.AddressError')
 
 /** An address that cannot be used as written. The fields say what is wrong, where, and what is allowed. */
@@ -63,6 +69,8 @@ export function isAddressError(value: unknown): value is AddressError {
 }
 
 const FORMS = 'hvsock://<path>:<port>, unix:<path> or vsock://<cid>:<port>'
+const SEQPACKET_FORMS = 'hvsock+seq://<path>:<port>, unix+seq:<path> or vsock+seq://<cid>:<port>'
+const SEQPACKET_SCHEME = /^(hvsock|unix|vsock)\+seq:/
 
 export interface ParseAddressOptions {
   /** The port of an `hvsock://` or `vsock://` address that names none. Without this option such an address is refused. */
@@ -77,6 +85,7 @@ export interface ParseAddressOptions {
  */
 export function parseAddress(text: string, options: ParseAddressOptions = {}): Address {
   if (typeof text !== 'string') throw new AddressError('address', `must be a string, got ${show(text)}`, `Write ${FORMS}.`)
+  if (SEQPACKET_SCHEME.test(text)) throw new AddressError(subjectOf(text), ...FOR_MESSAGES)
   if (text.startsWith('hvsock://')) {
     const { host, port } = splitPort(text, text.slice('hvsock://'.length), options)
     return checkAddress({ transport: 'hvsock', path: host, port: parseU32(text, 'port', port) }, text)
@@ -90,8 +99,60 @@ export function parseAddress(text: string, options: ParseAddressOptions = {}): A
   throw new AddressError(subjectOf(text), 'the form is unknown', `Write ${FORMS}.${hint}`)
 }
 
-/** Writes an address so that `parseAddress` reads the same one back. */
-export function formatAddress(address: Address): string {
+const FOR_MESSAGES = [
+  'it is the address of a message socket (SOCK_SEQPACKET)',
+  `connectSeqpacket() and listenSeqpacket() take it. For a stream write ${FORMS}.`,
+] as const
+
+/**
+ * Reads the address of a message socket: one of the forms of `parseAddress`, with `+seq` after the scheme.
+ *
+ * @throws {AddressError} for anything else.
+ */
+export function parseSeqpacketAddress(text: string, options: ParseAddressOptions = {}): SeqpacketAddress {
+  if (typeof text !== 'string')
+    throw new AddressError('address', `must be a string, got ${show(text)}`, `Write ${SEQPACKET_FORMS}.`)
+  const scheme = SEQPACKET_SCHEME.exec(text)?.[1]
+  if (scheme === undefined) throw new AddressError(subjectOf(text), NO_MESSAGES, hintOf(text))
+  try {
+    return asSeqpacket(parseAddress(`${scheme}${text.slice(scheme.length + '+seq'.length)}`, options))
+  } catch (error) {
+    // What is wrong is said of the address as it was written.
+    throw isAddressError(error)
+      ? new AddressError(subjectOf(text), error.what, error.next.replace(FORMS, SEQPACKET_FORMS))
+      : error
+  }
+}
+
+const NO_MESSAGES = 'it is not the address of a message socket (SOCK_SEQPACKET)'
+
+function hintOf(text: string): string {
+  const plain = /^(hvsock|unix|vsock):/.exec(text)
+  const hint = plain ? ` For a stream there are connect() and listen().` : ''
+  return `Write ${SEQPACKET_FORMS}.${hint}`
+}
+
+function asSeqpacket(address: Address): SeqpacketAddress {
+  return Object.freeze({ ...address, type: 'seqpacket' })
+}
+
+/** Checks the address of a message socket, given as text or as a value. */
+export function toSeqpacketAddress(address: SeqpacketAddress | string): SeqpacketAddress {
+  if (typeof address === 'string') return parseSeqpacketAddress(address)
+  if (address?.type !== 'seqpacket')
+    throw new AddressError(`address ${shownValue(address)}`, NO_MESSAGES, "It has the field type: 'seqpacket'.")
+  const { type: _, ...plain } = address
+  return asSeqpacket(checkAddress(plain as Address))
+}
+
+/** Writes an address so that `parseAddress`, or `parseSeqpacketAddress`, reads the same one back. */
+export function formatAddress(address: Address | SeqpacketAddress): string {
+  const text = formatPlain(address)
+  if (!('type' in address) || address.type !== 'seqpacket') return text
+  return `${address.transport}+seq${text.slice(address.transport.length)}`
+}
+
+function formatPlain(address: Address): string {
   switch (address.transport) {
     case 'hvsock':
       return `hvsock://${address.path}:${address.port}`
@@ -111,6 +172,7 @@ export function toAddress(address: Address | string): Address {
 /** Checks a value that did not come through `parseAddress`, and gives back a frozen copy with the known fields only. */
 export function checkAddress(address: Address, text?: string): Address {
   const subject = text === undefined ? `address ${shownValue(address)}` : subjectOf(text)
+  if ((address as Partial<SeqpacketAddress> | undefined)?.type === 'seqpacket') throw new AddressError(subject, ...FOR_MESSAGES)
   switch (address?.transport) {
     case 'hvsock':
       checkU32(subject, 'port', address.port)
@@ -131,6 +193,13 @@ export function checkAddress(address: Address, text?: string): Address {
 /** Where a guest's own connections to `port` arrive: the VMM connects to `<path>_<port>`. */
 export function guestInitiatedPath(address: HvsockAddress): string {
   return `${address.path}_${address.port}`
+}
+
+/**
+ * Where a host dials message sockets of the guest, as Cloud Hypervisor's issue 8894 proposes it. A draft: it may change.
+ */
+export function hybridSeqpacketPath(path: string): string {
+  return `${path}_seqpacket`
 }
 
 const CID_NAMES: ReadonlyMap<number, string> = new Map(Object.entries(Cid).map(([name, cid]) => [cid, name]))

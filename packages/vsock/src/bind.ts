@@ -99,7 +99,8 @@ const NEXT: Readonly<Record<string, string>> = {
   EACCES: 'A server needs write permission on the directory.',
 }
 
-function listenError(local: Address, error: unknown): unknown {
+/** What binding a path failed with. */
+export function listenError(local: Address, error: unknown): unknown {
   if (error instanceof VsockError) return error
   if (isLongPathError(error)) return longPathError('listen', local, error)
   const code = errnoOf(error)

@@ -60,7 +60,7 @@ function dialUnix(address: HvsockAddress | UnixAddress, { signal, life }: DialOp
       if (chunk === null) return
       received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
       const reply = parseReply(received)
-      if (reply.kind === 'malformed') return fail(malformed(address, reply.text))
+      if (reply.kind === 'malformed') return fail(malformedReply(address, reply.text))
       if (reply.kind === 'accepted') succeed(reply.end)
     }
 
@@ -75,7 +75,8 @@ function dialUnix(address: HvsockAddress | UnixAddress, { signal, life }: DialOp
   })
 }
 
-function malformed(remote: Address, text: string): VsockError {
+/** What came in place of the VMM's reply to CONNECT. */
+export function malformedReply(remote: Address, text: string): VsockError {
   return new VsockError({
     code: 'EPROTO',
     op: 'connect',

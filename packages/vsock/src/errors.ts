@@ -1,14 +1,27 @@
 import { brandOf, type ErrorFields, errnoOf, FieldError } from '@upcall/foundation/error'
 import { isLongPathError, type LongPathError } from '@upcall/foundation/long-path'
 import { statOf } from '@upcall/foundation/stat'
-import { type Address, formatAddress } from './address.js'
+import { type Address, formatAddress, type SeqpacketAddress } from './address.js'
 import type { GuestBoot } from './notify/boot.js'
 
 /**
  * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`, `notify` is
- * `notifySystemd()`, `forward` a connection of a forwarder that was given up, `ready` the wait for a guest's READY=1.
+ * `notifySystemd()`, `forward` a connection of a forwarder that was given up, `ready` the wait for a guest's READY=1; `send`, `receive` and
+ * `close` are of message sockets.
  */
-export type VsockOperation = 'connect' | 'listen' | 'pass' | 'shutdown' | 'localCid' | 'notify' | 'relay' | 'forward' | 'ready'
+export type VsockOperation =
+  | 'connect'
+  | 'listen'
+  | 'pass'
+  | 'shutdown'
+  | 'localCid'
+  | 'notify'
+  | 'relay'
+  | 'forward'
+  | 'ready'
+  | 'send'
+  | 'receive'
+  | 'close'
 
 /**
  * Codes that mean the same on every transport:
@@ -125,6 +138,8 @@ export function connectError(remote: Address, cause: unknown): VsockError {
     case 'ECONNRESET':
     case 'EPIPE':
       return refusedByVmm(remote, cause)
+    case 'EPROTOTYPE':
+      return new VsockError({ ...init, code: errno, ...wrongType(remote) })
     case 'ENAMETOOLONG':
       return new VsockError({
         ...init,
@@ -142,6 +157,17 @@ export function connectError(remote: Address, cause: unknown): VsockError {
       })
     default:
       return new VsockError({ ...init, code: errno, what: `connecting failed (${errno})`, next: 'See the cause.' })
+  }
+}
+
+/** The socket at the path is of another type than the connecting socket. */
+function wrongType(remote: Address): { what: string; next: string } {
+  const messages = (remote as Partial<SeqpacketAddress>).type === 'seqpacket'
+  return {
+    what: `the socket at the path is not for ${messages ? 'messages' : 'a stream'} (EPROTOTYPE)`,
+    next: messages
+      ? 'Is it a stream? Then connect() takes its address without "+seq".'
+      : 'Is it for messages (SOCK_SEQPACKET)? Then connectSeqpacket() takes unix+seq:<path>.',
   }
 }
 

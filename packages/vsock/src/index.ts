@@ -6,6 +6,7 @@
  */
 
 export type { Clock } from '@upcall/foundation/clock'
+export type { Message, MessageSocket, ReceiveOptions, SendOptions } from '@upcall/foundation/message-socket'
 export { keepReadable } from '@upcall/foundation/streams'
 export type { AcceptOptions } from './acceptor.js'
 export type { BindOptions } from './bind.js'
@@ -66,6 +67,7 @@ export {
   type SocketEndOptions,
   socketEnd,
 } from './relay/index.js'
+export * from './seqpacket/index.js'
 export { VsockSocket, type VsockSocketInit } from './socket.js'
 export { type ActivationSocket, type ListenFdsOptions, listenFds } from './systemd/activation.js'
 export { type NotifyOptions, notifySystemd } from './systemd/notify.js'

@@ -2,12 +2,10 @@ import type { DirectPort } from './direct.js'
 import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
+import type { SocketType } from './packet.js'
 import type { Allocate } from './receive-buffer.js'
 
 // A connection as its owner has it: what it is given, what it sees, and what it does.
-
-/** `SOCK_STREAM` or `SOCK_SEQPACKET`. Both have their ports in common. */
-export type SocketType = 'stream' | 'seqpacket'
 
 /** What the owner of a connection sees of its state. */
 export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 'closed'
@@ -32,21 +30,6 @@ export interface ConnectionEnds extends ConnectionPorts {
   readonly type: SocketType
 }
 
-export interface HostCreditSnapshot {
-  readonly bufferBytes: number
-  readonly received: number
-  readonly taken: number
-  readonly told: number
-}
-
-export interface GuestCreditSnapshot {
-  readonly bufferBytes: number
-  readonly sent: number
-  readonly taken: number
-  readonly packets: number
-  readonly asked: boolean
-}
-
 /** The credit of both sides of a connection. Counters are in bytes, 32 bits wide, and wrap. */
 export interface ConnectionSnapshot {
   readonly hostPort: number
@@ -54,12 +37,25 @@ export interface ConnectionSnapshot {
   readonly type: SocketType
   readonly state: ConnectionState
   /** What came from the guest: received, taken from here by the reader, told to the guest as taken; and what waits for the reader. */
-  readonly host: HostCreditSnapshot & { readonly waiting: number }
+  readonly host: {
+    readonly bufferBytes: number
+    readonly received: number
+    readonly taken: number
+    readonly told: number
+    readonly waiting: number
+  }
   /**
    * What goes to the guest: its buffer and what it has taken, by its own last word; what was sent; how many packets of that it has yet
    * to take; bytes that wait for credit; whether the guest was asked for credit and has not given any.
    */
-  readonly guest: GuestCreditSnapshot & { readonly waiting: number }
+  readonly guest: {
+    readonly bufferBytes: number
+    readonly sent: number
+    readonly taken: number
+    readonly packets: number
+    readonly waiting: number
+    readonly asked: boolean
+  }
 }
 
 /** What the owner of a connection does with it. */
@@ -79,6 +75,8 @@ export interface Connection {
   readonly inputComplete: boolean
   /** Bytes received that `read` or `readMessage` has not yielded yet, those of an unfinished message included. */
   readonly inputPending: number
+  /** Of a `seqpacket` connection: complete messages that `readMessage` has not yielded yet. */
+  readonly inputMessages: number
   /** The guest takes no more bytes: writing is pointless. */
   readonly outputRefused: boolean
   /** Bytes written that no guest buffer has taken yet. */

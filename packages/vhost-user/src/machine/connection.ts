@@ -1,13 +1,6 @@
 import { transition } from '@upcall/foundation/machine'
 import type { Chain } from './chain.js'
-import type {
-  Connection,
-  ConnectionEnds,
-  ConnectionOptions,
-  ConnectionSnapshot,
-  ConnectionState,
-  SocketType,
-} from './connection-view.js'
+import type { Connection, ConnectionEnds, ConnectionOptions, ConnectionSnapshot, ConnectionState } from './connection-view.js'
 import { GuestCredit, HostCredit } from './credit.js'
 import { DirectPath, type DirectPort } from './direct.js'
 import { ASKING_FOR_CREDIT, DueSet, HANDSHAKE, WAITING_FOR_CREDIT, WITH_CREDIT, WITHOUT_BYTES } from './due.js'
@@ -24,7 +17,7 @@ import {
 import { MessageBuffer, type ReceivedMessage } from './message-buffer.js'
 import { MessageQueue, type OutgoingMessage } from './message-queue.js'
 import { OutputQueue } from './output-queue.js'
-import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
+import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, type SocketType } from './packet.js'
 import { ReceiveBuffer } from './receive-buffer.js'
 
 export type * from './connection-view.js'
@@ -99,6 +92,10 @@ export class VsockConnection implements Connection {
 
   get inputPending(): number {
     return this.#input.length
+  }
+
+  get inputMessages(): number {
+    return this.#input instanceof MessageBuffer ? this.#input.count : 0
   }
 
   get outputRefused(): boolean {

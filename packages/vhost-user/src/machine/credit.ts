@@ -1,4 +1,3 @@
-import type { GuestCreditSnapshot, HostCreditSnapshot } from './connection-view.js'
 import type { PacketHeader } from './packet.js'
 import { MAX_PACKETS, PacketWindow, packetLimit } from './packet-window.js'
 
@@ -65,17 +64,17 @@ export class HostCredit {
     return this.taken !== this.told && (this.received - this.told) >>> 0 >= Math.min(this.bufferBytes, guestBufferBytes)
   }
 
+  snapshot() {
+    const { bufferBytes, received, taken, told } = this
+    return { bufferBytes, received, taken, told }
+  }
+
   /** A packet goes out, and each one tells. */
   tell(header: PacketHeader): void {
     header.bufferAllocation = this.bufferBytes
     header.forwardCount = this.taken
     this.told = this.taken
     this.tellAt = NEVER
-  }
-
-  snapshot(): HostCreditSnapshot {
-    const { bufferBytes, received, taken, told } = this
-    return { bufferBytes, received, taken, told }
   }
 
   /** True once `tellAt` has come. */
@@ -104,7 +103,7 @@ export class GuestCredit {
   taken: number
   sent = 0
   readonly #packets = new PacketWindow()
-  /** Packets of the message that is under way. */
+  /** Bytes of the message that is under way. */
   #ofMessage = 0
   #asking: Asking = RESTED
 
@@ -127,7 +126,7 @@ export class GuestCredit {
 
   /** Whether the guest may take a packet of those under way. It takes none of a message of which the end is missing. */
   get #waitsForPackets(): boolean {
-    return this.#ofMessage < this.#packets.size || this.#packets.size >= MAX_PACKETS
+    return this.#ofMessage < this.underWay || this.#packets.size >= MAX_PACKETS
   }
 
   /** How many packets of a stream the guest can take besides those under way. */
@@ -144,7 +143,7 @@ export class GuestCredit {
   send(length: number, ends = true): void {
     this.sent = (this.sent + length) >>> 0
     this.#packets.add(this.sent)
-    this.#ofMessage = ends ? 0 : this.#ofMessage + 1
+    this.#ofMessage = ends ? 0 : this.#ofMessage + length
   }
 
   /** What every packet of the guest says about its buffer. True if the buffer has become smaller. */
@@ -167,11 +166,6 @@ export class GuestCredit {
     return this.#asking.kind !== 'rested'
   }
 
-  snapshot(): GuestCreditSnapshot {
-    const { bufferBytes, sent, taken, packets, asked } = this
-    return { bufferBytes, sent, taken, packets, asked }
-  }
-
   /** When `wake` wants to be called. */
   get askAt(): number {
     return this.#asking.kind === 'asked' ? this.#asking.until : NEVER
@@ -184,6 +178,11 @@ export class GuestCredit {
   ask(now: number): void {
     const ms = this.#asking.kind === 'rested' ? FIRST_ASK_MS : Math.min(this.#asking.ms * 2, LONGEST_ASK_MS)
     this.#asking = { kind: 'asked', ms, until: now + ms }
+  }
+
+  snapshot() {
+    const { bufferBytes, sent, taken, packets, asked } = this
+    return { bufferBytes, sent, taken, packets, asked }
   }
 
   /** Nothing waits for credit. */

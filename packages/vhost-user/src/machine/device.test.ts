@@ -300,7 +300,7 @@ describe('strangers', () => {
     expect(vm.device.size).toBe(0)
   })
 
-  test('a CID that nobody has answers with a reset', () => {
+  test('a CID without a guest answers with a reset', () => {
     const vm = new FakeVm()
     vm.guest.supply(2)
     vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9, destinationCid: 3 })
@@ -308,7 +308,7 @@ describe('strangers', () => {
     expect(packet!.header).toMatchObject({ op: Op.RST, sourceCid: 3, sourcePort: 9, destinationPort: 7 })
   })
 
-  test('each of the CIDs of the host is the host, and answers with the one that was dialled', () => {
+  test('each of the CIDs of the host is the host, and answers with the CID that was dialled', () => {
     const vm = new FakeVm({ hostCids: [2, 3] })
     vm.guest.supply(8)
     vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9, destinationCid: 3 })
@@ -323,7 +323,7 @@ describe('strangers', () => {
     expect(connection!.state).toBe('open')
   })
 
-  test('every CID that is no guest is the host, if any may be', () => {
+  test('every CID without a guest is the host, if any may be', () => {
     const vm = new FakeVm({ hostCids: 'any' })
     vm.guest.send({ op: Op.REQUEST, sourcePort: 7, destinationPort: 9, destinationCid: 1234 })
     vm.run()

@@ -54,7 +54,7 @@ export interface Look {
 const UNANNOUNCED_PART = 4
 
 export interface DeviceOptions extends MuxerOptions {
-  /** The CIDs that mean the host; `any`: each CID that is no guest's. Default 2. */
+  /** The CIDs that mean the host; `any`: each CID without a guest. Default 2. */
   readonly hostCids?: readonly number[] | 'any' | undefined
 }
 

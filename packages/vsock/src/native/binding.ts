@@ -7,6 +7,10 @@ export interface Binding extends SocketBinding<Descriptor> {
   readonly SOL_SOCKET: number
   readonly SO_ERROR: number
   readonly SO_SNDBUF: number
+  /** Every message comes with its time; so an empty message is told from the end. */
+  readonly SO_TIMESTAMP: number
+  readonly SOCK_SEQPACKET: number
+  readonly SOCK_DGRAM: number
 
   /** Whether it is connected already; if not, it will be writable when it is decided. */
   connect(descriptor: Descriptor, sockaddr: Uint8Array): boolean
@@ -57,6 +61,32 @@ export interface Binding extends SocketBinding<Descriptor> {
   write(descriptor: Descriptor, bytes: Uint8Array): number | undefined
   /** Ends the writing direction of a socket. */
   shutdown(descriptor: Descriptor): void
+
+  /** Non-blocking and close-on-exec. */
+  typedSocket(family: number, type: number): Descriptor
+  /**
+   * How long the next message is, which stays; 0 also at the end. undefined: nothing there yet. AF_VSOCK cannot tell before Linux 6.7:
+   * EOPNOTSUPP, or another errno.
+   */
+  messageLength(descriptor: Descriptor): number | undefined
+  /** The next message, cut to `limit` bytes; undefined: nothing there yet. Descriptors that come with it are closed. */
+  receiveMessage(descriptor: Descriptor, limit: number): ReceivedMessage | undefined
+  /** Sends one whole message of any length. false: nothing went, wait until it is writable. `sockaddr` is for datagrams. */
+  sendMessage(descriptor: Descriptor, bytes: Uint8Array, eor: boolean, sockaddr: Uint8Array | undefined): boolean
+  /** Whether the peer has closed, where it may as well have ended its direction. */
+  hungUp(descriptor: Descriptor): boolean
+}
+
+export interface ReceivedMessage {
+  readonly bytes: Uint8Array
+  /** What the message had before it was cut. */
+  readonly length: number
+  /** MSG_EOR. */
+  readonly eor: boolean
+  /** There is no message, and none will come. Without SO_TIMESTAMP also an empty message over AF_UNIX. */
+  readonly end: boolean
+  /** The sender, where the system tells. */
+  readonly from?: Uint8Array | undefined
 }
 
 /** What a descriptor refers to. */
@@ -83,7 +113,7 @@ export interface Inspected {
 }
 
 /** The version of `Binding` this package was written for. */
-export const API_VERSION = 2
+export const API_VERSION = 3
 
 declare const brand: unique symbol
 

@@ -4,6 +4,8 @@ import type { Binding, Descriptor } from './binding.js'
 
 export interface ConnectTarget {
   readonly family: number
+  /** Default SOCK_STREAM. */
+  readonly type?: number | undefined
   readonly sockaddr: Uint8Array
   /** Socket options, set before connecting. */
   readonly configure?: ((descriptor: Descriptor) => void) | undefined
@@ -21,13 +23,24 @@ export interface ConnectControl {
 /** One attempt. Rejects with the kernel's errno as a Node-style error; whatever was opened is closed by then. */
 export function connectSocket<T extends Socket>(
   binding: Binding,
-  { family, sockaddr, configure }: ConnectTarget,
+  target: ConnectTarget,
   create: CreateSocket<T>,
+  control?: ConnectControl,
+): Promise<T> {
+  const take = (connection: Descriptor) => adopt(binding, connection, binding.placeholder(), undefined, create)
+  return connectTo(binding, target, take, control)
+}
+
+/** The same; `take` makes something of the connected descriptor, before anything else happens. If it throws, the descriptor is closed. */
+export function connectTo<T>(
+  binding: Binding,
+  { family, type, sockaddr, configure }: ConnectTarget,
+  take: (connection: Descriptor) => T,
   { signal, ref = true, hold }: ConnectControl = {},
 ): Promise<T> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted()
-    const connection = binding.socket(family)
+    const connection = type === undefined ? binding.socket(family) : binding.typedSocket(family, type)
 
     const letGo = hold?.({ ref: () => binding.ref(connection), unref: () => binding.unref(connection) })
     const fail = (error: unknown) => {
@@ -40,10 +53,10 @@ export function connectSocket<T extends Socket>(
     const finish = () => {
       try {
         binding.finishConnect(connection)
-        const socket = adopt(binding, connection, binding.placeholder(), undefined, create)
+        const taken = take(connection)
         letGo?.()
         signal?.removeEventListener('abort', onAbort)
-        resolve(socket)
+        resolve(taken)
       } catch (error) {
         fail(error)
       }

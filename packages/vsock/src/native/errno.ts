@@ -66,12 +66,12 @@ const CONNECT: Table = {
     'the transport does not lead to that CID',
     'From a guest only host and local can be reached, and a sibling VM with toHost: true where the host forwards.',
   ],
-  // Seen for SOCK_SEQPACKET where the transport lacks it; stream sockets are all this library opens.
+  // SOCK_SEQPACKET where the transport lacks it, or has not negotiated it with the device. Every transport has streams.
   ESOCKTNOSUPPORT: [
     'ESOCKTNOSUPPORT',
     'final',
-    'the transport does not carry this type of socket',
-    "Check the kernel's vsock transport at both ends.",
+    'the transport to that CID does not carry message sockets (SOCK_SEQPACKET)',
+    'Linux 5.14 or newer has them over virtio, where the VMM offers the feature; VMware and Hyper-V have none. Streams work: connect() takes vsock://.',
   ],
   EPROTO: ['EPROTO', 'retry', 'the other end broke the vsock handshake', "Look at the VMM's log."],
   // The connection was gone after the handshake, before this process could look at it.

@@ -17,13 +17,16 @@ export interface ListenTarget {
   readonly configure?: ((descriptor: Descriptor) => void) | undefined
 }
 
-export interface ListenHandlers<T extends Socket> {
-  readonly create: CreateSocket<T>
+export interface AcceptedHandlers<T> {
   readonly onConnection: (socket: T) => void
   /** The listener broke and is closed. */
   readonly onError: (error: unknown) => void
   /** Out of descriptors or memory: connections wait in the backlog, the next try is in `delayMs`. */
   readonly onPause?: ((error: unknown, delayMs: number) => void) | undefined
+}
+
+export interface ListenHandlers<T extends Socket> extends AcceptedHandlers<T> {
+  readonly create: CreateSocket<T>
 }
 
 /** Calls `fn` once after `ms`, unless the returned function is called first. `ref` is whether waiting keeps the process alive. */
@@ -61,7 +64,7 @@ export function listenSocket<T extends Socket>(
     configure?.(descriptor)
     if (inherited === undefined) binding.bind(descriptor, sockaddr)
     if (backlog !== undefined) binding.listen(descriptor, backlog)
-    return new AcceptingListener(binding, descriptor, handlers, sleep)
+    return new AcceptingListener(binding, descriptor, adopting(binding, descriptor, handlers.create), handlers, sleep)
   } catch (error) {
     // An inherited one is still the caller's.
     if (inherited === undefined) binding.close(descriptor)
@@ -70,20 +73,59 @@ export function listenSocket<T extends Socket>(
   }
 }
 
-class AcceptingListener<T extends Socket> implements Listener {
+/** How connections are taken from the backlog. */
+interface Taking<T> {
+  /** The next one; undefined if none waits. */
+  next(): T | undefined
+  /** No more are taken. */
+  end(): void
+}
+
+/** Accepts by itself from a descriptor that listens, and makes `take` of each connection. The listener owns the descriptor. */
+export function acceptFrom<T>(
+  binding: Binding,
+  descriptor: Descriptor,
+  take: (connection: Descriptor, peer: Uint8Array) => T,
+  handlers: AcceptedHandlers<T>,
+  sleep: Sleep = systemSleep,
+): Listener {
+  const next = () => {
+    const accepted = binding.accept(descriptor)
+    return accepted && take(accepted.descriptor, accepted.peer)
+  }
+  return new AcceptingListener(binding, descriptor, { next, end: () => {} }, handlers, sleep)
+}
+
+function adopting<T extends Socket>(binding: Binding, descriptor: Descriptor, create: CreateSocket<T>): Taking<T> {
+  // Where the next connection goes, made before it is accepted: afterwards, for want of a number, it could only be dropped.
+  let spare: Descriptor | undefined
+  return {
+    next() {
+      spare ??= binding.placeholder()
+      const accepted = binding.accept(descriptor)
+      if (!accepted) return undefined
+      const placeholder = spare
+      spare = undefined
+      return adopt(binding, accepted.descriptor, placeholder, accepted.peer, create)
+    },
+    end: () => spare && binding.close(spare),
+  }
+}
+
+class AcceptingListener<T> implements Listener {
   readonly local: Uint8Array
   readonly #binding: Binding
   readonly #descriptor: Descriptor
-  readonly #handlers: ListenHandlers<T>
+  readonly #taking: Taking<T>
+  readonly #handlers: AcceptedHandlers<T>
   readonly #pause: AcceptPause
   #closed = false
   #referenced = true
-  /** Where the next connection goes, made before it is accepted: afterwards, for want of a number, it could only be dropped. */
-  #spare: Descriptor | undefined
 
-  constructor(binding: Binding, descriptor: Descriptor, handlers: ListenHandlers<T>, sleep: Sleep) {
+  constructor(binding: Binding, descriptor: Descriptor, taking: Taking<T>, handlers: AcceptedHandlers<T>, sleep: Sleep) {
     this.#binding = binding
     this.#descriptor = descriptor
+    this.#taking = taking
     this.#handlers = handlers
     this.#pause = new AcceptPause((ms, fn) => sleep(ms, fn, this.#referenced))
     this.local = binding.getsockname(descriptor)
@@ -104,7 +146,7 @@ class AcceptingListener<T extends Socket> implements Listener {
     this.#closed = true
     this.#pause.cancel()
     this.#binding.close(this.#descriptor)
-    if (this.#spare) this.#binding.close(this.#spare)
+    this.#taking.end()
   }
 
   #watch(): void {
@@ -119,7 +161,7 @@ class AcceptingListener<T extends Socket> implements Listener {
     for (let i = 0; i < BATCH && !this.#closed; i++) {
       let socket: T | undefined
       try {
-        socket = this.#accept()
+        socket = this.#taking.next()
       } catch (error) {
         if (EXHAUSTED.has((error as NodeJS.ErrnoException).code)) this.#pauseFor(error)
         else this.#fail(error)
@@ -129,15 +171,6 @@ class AcceptingListener<T extends Socket> implements Listener {
       this.#pause.reset()
       this.#handlers.onConnection(socket)
     }
-  }
-
-  #accept(): T | undefined {
-    this.#spare ??= this.#binding.placeholder()
-    const accepted = this.#binding.accept(this.#descriptor)
-    if (!accepted) return undefined
-    const placeholder = this.#spare
-    this.#spare = undefined
-    return adopt(this.#binding, accepted.descriptor, placeholder, accepted.peer, this.#handlers.create)
   }
 
   #pauseFor(error: unknown): void {

@@ -55,3 +55,12 @@ export function decodeSockaddrVm(bytes: Uint8Array, littleEndian = LITTLE_ENDIAN
     toHost: (view.getUint8(OFFSET.flags) & FLAG_TO_HOST) !== 0,
   }
 }
+
+const AF_UNIX = 1
+
+/** `struct sockaddr_un`, of a path that it has room for, or of an abstract name: NUL and the name, without a final NUL. */
+export function encodeSockaddrUn(name: string): Uint8Array {
+  const bytes = Buffer.from(`__${name}${name.startsWith('\0') ? '' : '\0'}`)
+  new DataView(bytes.buffer, bytes.byteOffset).setUint16(0, AF_UNIX, LITTLE_ENDIAN)
+  return bytes
+}

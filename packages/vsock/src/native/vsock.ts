@@ -5,11 +5,11 @@ import { type Address, Cid, type VsockAddress } from '../address.js'
 import { isVsockError, VsockError, type VsockOperation } from '../errors.js'
 import type { Dialled } from '../handle.js'
 import { usedAlready } from '../inherited.js'
-import type { Life } from '../life.js'
+import type { Life, Referable } from '../life.js'
 import { VsockSocket } from '../socket.js'
-import type { Names } from './adopt.js'
+import { adopt } from './adopt.js'
 import type { Binding, Descriptor } from './binding.js'
-import { connectSocket } from './connect.js'
+import { type ConnectControl, connectTo } from './connect.js'
 import { explain } from './errno.js'
 import { type ListenHandlers, listenSocket } from './listen.js'
 import { AddonError, loadBinding } from './loader.js'
@@ -53,29 +53,46 @@ export interface NativeListener {
 }
 
 /** One attempt over AF_VSOCK. Rejects with the signal's reason or with a `VsockError`, after everything that it opened is closed. */
-export async function connectNative(remote: VsockAddress, options: NativeConnectOptions): Promise<Dialled> {
-  const { signal, timeoutMs, life, vsock = {} } = options
+export function connectNative(remote: VsockAddress, options: NativeConnectOptions): Promise<Dialled> {
+  const { life } = options
+  const hold = life && ((each: Referable) => life.hold(each))
+  return connectNativeWith(remote, { ...options, hold }, (binding, connection, local) => {
+    const create = (fd: number) => new Socket({ fd, readable: true, writable: true, allowHalfOpen: true })
+    const carrier = adopt(binding, connection, binding.placeholder(), undefined, create)
+    return { carrier, local, greeting: Buffer.alloc(0), replyBytes: 0, commandBytes: 0 }
+  })
+}
+
+export interface NativeAttempt extends Pick<NativeConnectOptions, 'signal' | 'timeoutMs' | 'vsock'> {
+  /** Default SOCK_STREAM. */
+  readonly type?: 'SOCK_SEQPACKET' | undefined
+  readonly hold?: ConnectControl['hold']
+}
+
+/** The same, for a socket of any type: `take` makes something of the connected descriptor. `local` is the address that the peer sees. */
+export async function connectNativeWith<T>(
+  remote: VsockAddress,
+  { signal, timeoutMs, hold, vsock = {}, type }: NativeAttempt,
+  take: (binding: Binding, connection: Descriptor, local: VsockAddress) => T,
+): Promise<T> {
   checkVsockOptions(vsock)
   const binding = needBinding('connect', { remote })
   const target = {
     family: AF_VSOCK,
+    type: type && binding[type],
     sockaddr: encodeSockaddrVm({ cid: remote.cid, port: remote.port, toHost: vsock.toHost }),
     configure(descriptor: Descriptor) {
       setBufferSizes(binding, descriptor, vsock)
       if (timeoutMs !== undefined) setConnectTimeout(binding, descriptor, timeoutMs)
     },
   }
-  let local: VsockAddress | undefined
-  const create = (fd: number, names: Names) => {
-    local = seenByPeer(binding, addressOf(names.local), remote)
-    return new Socket({ fd, readable: true, writable: true, allowHalfOpen: true })
-  }
+  const connected = (connection: Descriptor) =>
+    take(binding, connection, seenByPeer(binding, addressOf(binding.getsockname(connection)), remote))
   try {
-    const carrier = await connectSocket(binding, target, create, { signal, hold: life && ((each) => life.hold(each)) })
-    return { carrier, local, greeting: Buffer.alloc(0), replyBytes: 0, commandBytes: 0 }
+    return await connectTo(binding, target, connected, { signal, hold })
   } catch (error) {
     if (signal?.aborted && error === signal.reason) throw error
-    throw nativeError('connect', { remote }, error)
+    throw explained('connect', { remote }, error)
   }
 }
 
@@ -97,8 +114,8 @@ export function listenNative(local: VsockAddress, options: NativeListenOptions, 
       return new VsockSocket({ ...addresses, halfClose, lingerMs, clock }, { fd, readable: true, writable: true, allowHalfOpen })
     },
     onConnection: handlers.onConnection,
-    onError: (error) => handlers.onError(nativeError('listen', { local }, error), true),
-    onPause: (error) => handlers.onError(nativeError('listen', { local }, error), false),
+    onError: (error) => handlers.onError(explained('listen', { local }, error), true),
+    onPause: (error) => handlers.onError(explained('listen', { local }, error), false),
   }
   try {
     const listener = listenSocket(binding, target, handle, clock && ((ms, fn) => clock.setTimer(ms, fn)))
@@ -110,7 +127,7 @@ export function listenNative(local: VsockAddress, options: NativeListenOptions, 
     }
   } catch (error) {
     if (inherited !== undefined && errnoOf(error) === 'EEXIST') throw usedAlready('listen', inherited, error)
-    throw nativeError('listen', { local }, error)
+    throw explained('listen', { local }, error)
   }
 }
 
@@ -164,7 +181,7 @@ function tryLocalCid(binding: Binding): number | undefined {
   }
 }
 
-function addressOf(sockaddr: Uint8Array): VsockAddress {
+export function addressOf(sockaddr: Uint8Array): VsockAddress {
   const { cid, port } = decodeSockaddrVm(sockaddr)
   return Object.freeze({ transport: 'vsock', cid, port })
 }
@@ -181,7 +198,8 @@ export function needBinding(op: VsockOperation, ends: Ends): Binding {
   }
 }
 
-function nativeError(op: 'connect' | 'listen', ends: Ends, cause: unknown): VsockError {
+/** An errno of AF_VSOCK as the caller reads it. */
+export function explained(op: 'connect' | 'listen', ends: Ends, cause: unknown): VsockError {
   if (isVsockError(cause)) return cause
   return new VsockError({ ...explain(op, errnoOf(cause)), op, ...ends, cause })
 }

@@ -7,7 +7,7 @@ import { Cid, PORT_ANY, type VsockAddress } from '../address.js'
 import { connect } from '../connect.js'
 import { isVsockError, VsockError } from '../errors.js'
 import { AddonError, loadBinding } from '../native/loader.js'
-import { LITTLE_ENDIAN } from '../native/sockaddr.js'
+import { encodeSockaddrUn } from '../native/sockaddr.js'
 
 /** How long a service manager outside of the guest may take for one message. */
 const VSOCK_MS = 2_000
@@ -59,7 +59,7 @@ const FORMS = 'It is a path, @<name>, vsock:<cid>:<port> or vsock-stream:<cid>:<
 function sendDatagram(socket: string, target: Exclude<NotifySocket, { kind: 'vsock' }>, state: string): void {
   try {
     const binding = loadBinding()
-    const send = (name: string) => binding.sendDatagram(sockaddrUnix(binding.AF_UNIX, name), Buffer.from(state))
+    const send = (name: string) => binding.sendDatagram(encodeSockaddrUn(name), Buffer.from(state))
     if (target.kind === 'path') withShortPath(target.path, send)
     else send(`\0${target.name}`)
   } catch (error) {
@@ -76,13 +76,6 @@ const REASONS: Readonly<Record<string, readonly [code: string, what: string]>> =
   ECONNREFUSED: ['ECONNREFUSED', 'there is no listener (ECONNREFUSED)'],
   EAGAIN: ['EAGAIN', "the listener's queue is full (EAGAIN)"],
   EPROTOTYPE: ['EPROTOTYPE', 'it is not a datagram socket (EPROTOTYPE)'],
-}
-
-/** `struct sockaddr_un`; an abstract name has no final zero. */
-function sockaddrUnix(family: number, name: string): Uint8Array {
-  const bytes = Buffer.from(`__${name}${name.startsWith('\0') ? '' : '\0'}`)
-  new DataView(bytes.buffer, bytes.byteOffset).setUint16(0, family, LITTLE_ENDIAN)
-  return bytes
 }
 
 /** One connection for one message, as systemd's own sd_notify(3) does it. */

@@ -3,7 +3,7 @@
 
 import { type Table, type Turn, to } from '@upcall/foundation/machine'
 
-/** Which of the two guests: the one that began the connection, or the other. */
+/** Which of the two guests: the caller has begun the connection. */
 export type Side = 'caller' | 'callee'
 
 export const otherSide = (side: Side): Side => (side === 'caller' ? 'callee' : 'caller')

@@ -1,0 +1,3 @@
+export { type ConnectSeqpacketOptions, connectSeqpacket, type SeqpacketOptions } from './connect.js'
+export { type ListenSeqpacketOptions, listenSeqpacket, SeqpacketServer, type SeqpacketServerEvents } from './listen.js'
+export { SeqpacketSocket } from './socket.js'
