@@ -2,8 +2,8 @@
  * SOCK_SEQPACKET in the guest: messages listen <vsock port> <seconds> | messages connect <vsock port> <seconds>
  *
  * Sends every message of one connection back as it came: its bytes, and MSG_EOR. It reads nothing for that many seconds first.
- * After the end it sends one message of its own, with MSG_EOR: how many messages and bytes came. Whoever connects looks first
- * that a message beyond the buffers is refused. Prints "listening", and what that message says.
+ * After the end it sends one message of its own, with MSG_EOR: how many messages and bytes came. A program that connects looks
+ * first that a message beyond the buffers is refused. Prints "listening", and what that message says.
  */
 #define _GNU_SOURCE
 #include <errno.h>
