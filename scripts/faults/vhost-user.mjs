@@ -22,6 +22,12 @@ export default [
     ': { length: room, flags: flags & END_OF_MESSAGE }',
   ),
   vhostUser(
+    'the end of one packet of a stream and the beginning of the next arrive as one',
+    'machine/switch/packet-queue.ts',
+    'if (length + payload.length > room) break',
+    'if (length + payload.length > room) return Math.min(room, this.length)',
+  ),
+  vhostUser(
     'what waits for other guests is not bounded',
     'machine/switch/port.ts',
     'return this.#held < MAX_HELD && !this.#orphans.full',
