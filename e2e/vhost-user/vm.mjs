@@ -21,7 +21,7 @@ export class Vm {
     vm.#run = await startInGuest({
       ...{ image, payloadDir, signal, command: ['node', 'main.mjs'], onLine: (line) => vm.#onLine(line) },
       ...{ memory: '512M', sharedMemory: true, cpus: 1, maxCpus, reboot: true, log },
-      ...(image.arch === 'x86_64' && { machine: 'q35', maxMemory: { slots: 2, size: '2G' } }),
+      ...(image.arch === 'x86_64' && { machine: 'q35', maxMemory: { slots: 10, size: '2G' } }),
       ...(socketPath !== undefined && {
         chardevs: [`socket,id=vsock,path=${socketPath}`],
         // Only devices behind a root port can be plugged, on a q35 and on a virt.

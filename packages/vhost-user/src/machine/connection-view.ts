@@ -1,12 +1,11 @@
+import type { DirectPort } from './direct.js'
 import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
+import type { SocketType } from './packet.js'
 import type { Allocate } from './receive-buffer.js'
 
 // A connection as its owner has it: what it is given, what it sees, and what it does.
-
-/** `SOCK_STREAM` or `SOCK_SEQPACKET`. Both have their ports in common. */
-export type SocketType = 'stream' | 'seqpacket'
 
 /** What the owner of a connection sees of its state. */
 export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 'closed'
@@ -76,6 +75,8 @@ export interface Connection {
   readonly inputComplete: boolean
   /** Bytes received that `read` or `readMessage` has not yielded yet, those of an unfinished message included. */
   readonly inputPending: number
+  /** Of a `seqpacket` connection: complete messages that `readMessage` has not yielded yet. */
+  readonly inputMessages: number
   /** The guest takes no more bytes: writing is pointless. */
   readonly outputRefused: boolean
   /** Bytes written that no guest buffer has taken yet. */
@@ -100,6 +101,13 @@ export interface Connection {
   send(message: OutgoingMessage): void
   /** Takes a message back that is still `waiting`. */
   withdraw(message: OutgoingMessage): void
+  /**
+   * From now on bytes may go straight between the guest's buffers and `port`. Bytes in both directions may still go the other way, by
+   * `read` and `write`: what is written goes first, and the port decides what it takes. Undefined: no more. For streams.
+   */
+  attach(port: DirectPort | undefined): void
+  /** Bytes for the guest are in the port that is attached. */
+  arrived(): void
   /** No more bytes for the guest: SHUTDOWN(send) once the queued ones are out. */
   end(): void
   /** The owner is through: an orderly end if everything written is out, otherwise a reset. */

@@ -1,3 +1,4 @@
+import type { PacketHeader } from './packet.js'
 import { MAX_PACKETS, PacketWindow, packetLimit } from './packet-window.js'
 
 // Credit (virtio 1.2, 5.10.6.3): each side tells how much it buffers (buf_alloc) and how much of what it received has been taken
@@ -63,8 +64,15 @@ export class HostCredit {
     return this.taken !== this.told && (this.received - this.told) >>> 0 >= Math.min(this.bufferBytes, guestBufferBytes)
   }
 
+  snapshot() {
+    const { bufferBytes, received, taken, told } = this
+    return { bufferBytes, received, taken, told }
+  }
+
   /** A packet goes out, and each one tells. */
-  tell(): void {
+  tell(header: PacketHeader): void {
+    header.bufferAllocation = this.bufferBytes
+    header.forwardCount = this.taken
     this.told = this.taken
     this.tellAt = NEVER
   }
@@ -121,6 +129,11 @@ export class GuestCredit {
     return this.#ofMessage < this.underWay || this.#packets.size >= MAX_PACKETS
   }
 
+  /** How many packets of a stream the guest can take besides those under way. */
+  get packetsAvailable(): number {
+    return Math.max(0, packetLimit(this.bufferBytes) - this.#packets.size)
+  }
+
   /** Packets that were sent and that the guest has not taken yet. */
   get packets(): number {
     return this.#packets.size
@@ -165,6 +178,11 @@ export class GuestCredit {
   ask(now: number): void {
     const ms = this.#asking.kind === 'rested' ? FIRST_ASK_MS : Math.min(this.#asking.ms * 2, LONGEST_ASK_MS)
     this.#asking = { kind: 'asked', ms, until: now + ms }
+  }
+
+  snapshot() {
+    const { bufferBytes, sent, taken, packets, asked } = this
+    return { bufferBytes, sent, taken, packets, asked }
   }
 
   /** Nothing waits for credit. */

@@ -16,6 +16,11 @@ export const TYPE_STREAM = 1
 /** VIRTIO_VSOCK_TYPE_SEQPACKET. */
 export const TYPE_SEQPACKET = 2
 
+/** What a socket is: `SOCK_STREAM` or `SOCK_SEQPACKET`. Both have their ports in common. */
+export type SocketType = 'stream' | 'seqpacket'
+
+export const typeCode = (type: SocketType): number => (type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET)
+
 export const Op = {
   INVALID: 0,
   REQUEST: 1,
