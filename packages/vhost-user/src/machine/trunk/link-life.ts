@@ -39,7 +39,7 @@ export type LinkEffect =
   | { readonly type: 'open'; readonly window: number }
   | { readonly type: 'take'; readonly frame: Exclude<Frame, { type: 'hello' }> }
   /** Every guest that lives at the other end is gone. */
-  | { readonly type: 'part'; readonly end: LinkEnd }
+  | { readonly type: 'part' }
 
 export const linkTable: Table<LinkState, LinkEvent, Turn<LinkEffect>> = {
   greeting: {
@@ -70,6 +70,6 @@ function stay(_c: Turn<LinkEffect>, state: Over): Over {
 }
 
 function over(c: Turn<LinkEffect>, end: LinkEnd): Over {
-  c.effects.push({ type: 'part', end })
+  c.effects.push({ type: 'part' })
   return { kind: 'over', end }
 }

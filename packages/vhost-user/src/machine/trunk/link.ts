@@ -38,7 +38,7 @@ export interface LinkOwner {
   guest(link: TrunkLink, guest: Guest): void
   gone(link: TrunkLink, cid: number): void
   /** The link is over. */
-  parted(link: TrunkLink, end: LinkEnd): void
+  parted(link: TrunkLink): void
 }
 
 export interface LinkOptions {
@@ -209,7 +209,7 @@ export class TrunkLink {
         this.#peerWindow = effect.window
         this.#options.owner.opened(this)
       } else if (effect.type === 'take') this.#take(effect.frame, now)
-      else this.#part(effect.end)
+      else this.#part()
     }
   }
 
@@ -253,8 +253,8 @@ export class TrunkLink {
     if (taken > 0) this.#options.switch.get(sender)?.port.release(receiver, taken)
   }
 
-  #part(end: LinkEnd): void {
-    this.#options.owner.parted(this, end)
+  #part(): void {
+    this.#options.owner.parted(this)
     for (const { sender, receiver, cost } of this.#beyond.takeAll()) {
       this.#options.switch.get(sender)?.port.release(receiver, cost)
     }

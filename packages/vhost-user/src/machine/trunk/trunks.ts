@@ -2,16 +2,16 @@ import type { PortOptions } from '../switch/port.js'
 import type { VsockSwitch } from '../switch/switch.js'
 import type { Guest } from './frame.js'
 import { type LinkOwner, TrunkLink } from './link.js'
-import type { LinkEnd } from './link-life.js'
 
 export interface TrunksOptions {
   readonly switch: VsockSwitch
   /** No other network has this name. */
   readonly name: string
   readonly ports: Omit<PortOptions, 'maxConnections' | 'policy'>
+  /** A guest of another network can be reached, or no longer. */
+  readonly onReach?: ((cid: number, isReachable: boolean) => void) | undefined
   /** A second network has a guest with this CID. It is not reachable there as long as the first has its own. */
   readonly onConflict?: ((cid: number) => void) | undefined
-  readonly onEnd?: ((link: TrunkLink, end: LinkEnd) => void) | undefined
   readonly now: () => number
 }
 
@@ -87,11 +87,10 @@ export class Trunks implements LinkOwner {
     if (home?.via === link) this.#unsettle(home)
   }
 
-  parted(link: TrunkLink, end: LinkEnd): void {
+  parted(link: TrunkLink): void {
     this.#links.delete(link)
     link.guests.clear()
     for (const home of [...this.#homes.values()]) if (home.via === link) this.#unsettle(home)
-    this.#options.onEnd?.(link, end)
   }
 
   #settle(home: Home): void {
@@ -104,12 +103,14 @@ export class Trunks implements LinkOwner {
       else if (member !== undefined) member.groups = new Set(guest.groups)
     }
     for (const link of this.#links) if (link !== via && link.isUp) link.announce(guest)
+    if (isNew && via !== undefined) this.#options.onReach?.(guest.cid, true)
   }
 
   #unsettle({ guest: { cid }, via }: Home): void {
     this.#homes.delete(cid)
     via?.abandon(cid, this.#options.now())
     for (const link of this.#links) if (link !== via && link.isUp) link.withdraw(cid)
+    if (via !== undefined) this.#options.onReach?.(cid, false)
     // Another network may have had a guest with this CID all along.
     for (const link of this.#links) {
       const guest = link.guests.get(cid)
