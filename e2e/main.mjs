@@ -3,12 +3,14 @@
 //   npm run e2e                       every suite that this machine has the tools for, but bench
 //   npm run e2e -- vsock bench        these
 //   npm run e2e -- shim --docs        the same, and its table goes into docs/real-guest.md
+//   npm run e2e -- vhost-user --kernel 6.12  with one of Debian's kernels; vhost-user alone: with each of them
 //   npm run e2e -- soak --minutes 60  an hour of traffic with each of its guests; --guest 6.12 for one of them
 //   npm run e2e -- peers --part go    programs that others wrote, those in Go alone; peers without a name is shorter
+//   npm run e2e -- kernel-vsock-test  the kernel's own tests between guests, both ways, and its vsock_perf (--part perf)
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
 import { parseArgs } from 'node:util'
 import { Checks } from './checks.mjs'
-import { aarch64Image, guestImage } from './image.mjs'
+import { aarch64Image, guestImage, kernels } from './image.mjs'
 import { missing, missingForAarch64 } from './tools.mjs'
 
 /**
@@ -19,16 +21,19 @@ const suites = {
   smoke: { load: () => import('./suites/smoke.mjs'), always: true },
   vsock: { load: () => import('./suites/vsock.mjs'), always: true },
   'vhost-user': { load: () => import('./suites/vhost-user.mjs'), always: true },
+  device: { load: () => import('./suites/device.mjs'), always: true },
+  'kernel-vsock-test': { load: () => import('./suites/kernel-vsock-test.mjs'), always: true },
   'linux-guest': { load: () => import('./suites/linux-guest.mjs'), always: true },
   shim: { load: () => import('./suites/shim.mjs'), always: true },
   vmm: { load: () => import('./suites/vmm.mjs'), always: true },
   aarch64: { load: () => import('./suites/aarch64.mjs'), always: true, image: aarch64Image, lacks: missingForAarch64 },
   peers: { load: () => import('./suites/peers.mjs'), always: true },
+  notify: { load: () => import('./suites/notify.mjs'), always: true },
   soak: { load: () => import('./suites/soak.mjs'), always: true },
   bench: { load: () => import('./suites/bench.mjs'), always: false },
 }
 
-const { json, docs, minutes, guest, part, named } = readArguments()
+const { json, docs, minutes, guest, kernel, part, named } = readArguments()
 const lacking = missing() ?? named.map((name) => suites[name].lacks?.()).find(Boolean)
 if (lacking) {
   console.error(`e2e: ${lacking}`)
@@ -41,6 +46,7 @@ function readArguments() {
     docs: { type: 'boolean', default: false },
     minutes: { type: 'string' },
     guest: { type: 'string' },
+    kernel: { type: 'string' },
     part: { type: 'string' },
   }
   try {
@@ -51,6 +57,8 @@ function readArguments() {
     const minutes = values.minutes === undefined ? undefined : Number(values.minutes)
     if (minutes !== undefined && !(minutes > 0 && minutes <= 24 * 60))
       throw new Error(`--minutes is ${JSON.stringify(values.minutes)}; a number above 0, and at most 1440, is allowed`)
+    if (values.kernel !== undefined && !Object.hasOwn(kernels, values.kernel))
+      throw new Error(`--kernel is ${JSON.stringify(values.kernel)}; there are ${Object.keys(kernels).join(', ')}`)
     return { ...values, minutes, named }
   } catch (error) {
     console.error(`e2e: ${error.message}`)
@@ -74,6 +82,6 @@ for (const [name, { load, always, image: make = guestImage, lacks }] of Object.e
   const image = images.get(make)
   if (image === undefined) continue
   const { run } = await load()
-  await run(checks, image, { docs, minutes, guest, part, small: named.length === 0 })
+  await run(checks, image, { docs, minutes, guest, kernel, part, small: named.length === 0 })
 }
 checks.finish(json)

@@ -6,10 +6,7 @@ import { Soak } from '../vhost-user/soak.mjs'
 
 const guests = {
   6.1: { what: 'x86_64, 6.1, one vCPU and no barriers', image: () => guestImage(), maxCpus: 1 },
-  6.12: {
-    what: 'x86_64, 6.12',
-    image: () => guestImage({ kernelPackage: 'linux-image-6.12-cloud-amd64' }),
-  },
+  6.12: { what: 'x86_64, 6.12', image: () => guestImage({ kernel: '6.12' }) },
   aarch64: { what: 'aarch64, 6.1', image: () => aarch64Image(), lacks: missingForAarch64 },
 }
 

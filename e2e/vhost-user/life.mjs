@@ -31,7 +31,7 @@ export async function stopAndCont(scene, times, bytes = 48 * MIB) {
 
 export async function hotplug(scene, dimms) {
   const { vm, told } = scene
-  const size = 256 * MIB
+  const size = 128 * MIB
   const before = { mapped: mappedBytes(), megabytes: (await vm.run('memory')).megabytes }
   told.length = 0
   const { flowing, done } = scene.traffic(4, 48 * MIB)
@@ -49,6 +49,21 @@ export async function hotplug(scene, dimms) {
   const more = mappedBytes() - before.mapped
   assert.equal(more, dimms * size)
   return `${more / MIB} MiB more in the guest and mapped here; no connection lost; every byte right`
+}
+
+/** The guest gives back what it can of the DIMMs that `hotplug` has added: it need not let go of memory that it uses. */
+export async function unplug(scene, dimms) {
+  const { vm, told } = scene
+  const before = mappedBytes()
+  told.length = 0
+  const { flowing, done } = scene.traffic(4, 16 * MIB)
+  await flowing()
+  for (const id of dimms) await vm.qmp('device_del', { id: `dimm${id}` })
+  await until('memory that goes', () => mappedBytes() < before)
+  await done()
+  await scene.traffic(4, 16 * MIB).done()
+  assert.deepEqual(told, [])
+  return `${(before - mappedBytes()) / MIB} MiB less mapped here; no connection lost; every byte right`
 }
 
 export async function guestReset(scene) {

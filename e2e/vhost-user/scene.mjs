@@ -41,7 +41,7 @@ export class Scene {
     this.log = log
     const prebuilt = image.arch !== 'x86_64'
     const payload = join(this.folder, 'payload')
-    fillPayload(payload, { programs: ['guest/vhost-user'], packages: ['@upcall/vsock'], prebuilt })
+    fillPayload(payload, { programs: ['guest/vhost-user', 'guest/commands.mjs'], packages: ['@upcall/vsock'], prebuilt })
     // It needs a compiler for the guest's machine, which is at hand if that is this one.
     if (!prebuilt) compile(fileURLToPath(new URL('half-deaf.c', import.meta.url)), join(payload, 'half-deaf'))
   }

@@ -50,7 +50,7 @@ export class Soak {
   async run() {
     const { image, minutes } = this.#options
     fillPayload(join(this.#folder, 'payload'), {
-      programs: ['guest/vhost-user'],
+      programs: ['guest/vhost-user', 'guest/commands.mjs'],
       packages: ['@upcall/vsock'],
       prebuilt: image.arch !== 'x86_64',
     })

@@ -4,25 +4,30 @@ import { startInGuest } from '@upcall/qemu'
 const CONTROL = 'org.upcall.control'
 const QMP_MS = 30_000
 
-/** A guest whose vsock is the vhost-user device at `socketPath`, with the services of guest/vhost-user.mjs running in it. */
+/**
+ * A guest whose vsock is the vhost-user device at `socketPath` (without it, the guest has none), with the program main.mjs of `payloadDir`
+ * running in it: that of guest/vhost-user, or another that obeys as guest/commands.mjs does.
+ */
 export class Vm {
   #run
   #port
   #events = new EventEmitter()
   #nextId = 1
 
-  static async start({ image, payloadDir, socketPath, signal, log, maxCpus, timeoutMs = 600_000 }) {
+  static async start({ image, payloadDir, socketPath, signal, log, maxCpus, modules, timeoutMs = 600_000 }) {
     const vm = new Vm()
     const ready = vm.event('ready', { timeoutMs: 120_000 })
     ready.catch(() => {})
     vm.#run = await startInGuest({
       ...{ image, payloadDir, signal, command: ['node', 'main.mjs'], onLine: (line) => vm.#onLine(line) },
       ...{ memory: '512M', sharedMemory: true, cpus: 1, maxCpus, reboot: true, log },
-      ...(image.arch === 'x86_64' && { machine: 'q35', maxMemory: { slots: 2, size: '2G' } }),
-      chardevs: [`socket,id=vsock,path=${socketPath}`],
-      // Only devices behind a root port can be plugged, on a q35 and on a virt.
-      devices: ['pcie-root-port,id=port1,chassis=1', 'vhost-user-vsock-pci,chardev=vsock,id=vsock0,bus=port1'],
-      ports: [CONTROL],
+      ...(image.arch === 'x86_64' && { machine: 'q35', maxMemory: { slots: 10, size: '2G' } }),
+      ...(socketPath !== undefined && {
+        chardevs: [`socket,id=vsock,path=${socketPath}`],
+        // Only devices behind a root port can be plugged, on a q35 and on a virt.
+        devices: ['pcie-root-port,id=port1,chassis=1', 'vhost-user-vsock-pci,chardev=vsock,id=vsock0,bus=port1'],
+      }),
+      ...{ ports: [CONTROL], modules },
       ...{ bootTimeoutMs: 120_000, silenceTimeoutMs: 30_000, timeoutMs },
     })
     vm.#port = vm.#run.guest.port(CONTROL)
@@ -64,6 +69,15 @@ export class Vm {
   async event(name, { timeoutMs = 60_000 } = {}) {
     const [event] = await once(this.#events, name, { signal: AbortSignal.timeout(timeoutMs) })
     return event
+  }
+
+  /** Calls `listener` for each event of that name. */
+  on(name, listener) {
+    this.#events.on(name, listener)
+  }
+
+  off(name, listener) {
+    this.#events.off(name, listener)
   }
 
   /** QEMU ends at once, without a word to anybody. */

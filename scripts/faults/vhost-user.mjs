@@ -22,6 +22,12 @@ export default [
     ': { length: room, flags: flags & END_OF_MESSAGE }',
   ),
   vhostUser(
+    'the end of one packet of a stream and the beginning of the next arrive as one',
+    'machine/switch/packet-queue.ts',
+    'if (length + payload.length > room) break',
+    'if (length + payload.length > room) return Math.min(room, this.length)',
+  ),
+  vhostUser(
     'what waits for other guests is not bounded',
     'machine/switch/port.ts',
     'return this.#held < MAX_HELD && !this.#orphans.full',
@@ -39,12 +45,7 @@ export default [
     "if (from === 'caller') return resetBoth(c)\n",
     '',
   ),
-  vhostUser(
-    'a guest that goes leaves its connections with others',
-    'machine/device.ts',
-    '    this.port.abandon(now)\n',
-    '',
-  ),
+  vhostUser('a guest that goes leaves its connections with others', 'machine/device.ts', '    this.port.abandon(now)\n', ''),
   vhostUser(
     'a stream that its own listener destroys counts what came twice',
     'stream.ts',
@@ -341,5 +342,11 @@ export default [
     'machine/session.ts',
     '...reply({ request, u64: 1n }) }',
     '...reply({ request, u64: 0n }) }',
+  ),
+  vhostUser(
+    'the first byte of a region is looked for in the region before',
+    'machine/memory.ts',
+    'if (regions[middle]![space] <= address)',
+    'if (regions[middle]![space] < address)',
   ),
 ]

@@ -441,6 +441,8 @@ test("every command has help with examples, and the version is the package's", a
     'vsock connect',
     'vsock listen',
     'vsock forward',
+    'vsock pass',
+    'vsock notify',
     'vsock cid',
   ]
   for (const command of [...commands, 'request', 'batch', 'serve', 'decode']) {

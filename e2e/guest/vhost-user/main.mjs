@@ -1,9 +1,9 @@
-// Runs in the guest: services on AF_VSOCK, and commands from the host over a virtio port, so that they come through whatever becomes
-// of the vsock device. Events and answers are JSON lines on stdout.
+// Runs in the guest: services on AF_VSOCK, and what the host commands.
 import { spawn } from 'node:child_process'
-import { createReadStream, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { connect, listen } from '@upcall/vsock'
+import { obey, tell } from './commands.mjs'
 import { answer, BUFFER_SIZES, connectMany, exchange, makeNoise } from './exchange.mjs'
 
 let release
@@ -83,18 +83,7 @@ await service(5003, async (socket) => {
   counted()
 })
 
-createInterface({ input: createReadStream('/dev/virtio-ports/org.upcall.control') }).on('line', (line) => void obey(line))
-tell({ event: 'ready' })
-
-/** Runs the command of one line and tells its value, or why there is none. */
-async function obey(line) {
-  const { id, run, ...options } = JSON.parse(line)
-  try {
-    tell({ id, value: (await commands[run](options)) ?? null })
-  } catch (error) {
-    tell({ id, error: error.message, code: error.code })
-  }
-}
+obey(commands)
 
 async function exchanged(socket) {
   try {
@@ -117,8 +106,4 @@ async function service(port, serve, vsock = {}) {
 
 function dial(port, vsock = {}) {
   return connect(`vsock://host:${port}`, { timeoutMs: 20_000, allowHalfOpen: true, vsock })
-}
-
-function tell(value) {
-  console.log(JSON.stringify(value))
 }

@@ -9,6 +9,7 @@ import { F_SEQPACKET } from './machine/features.js'
 import { BackendSession, type SessionResult } from './machine/session.js'
 import type { SwitchPort } from './machine/switch/port.js'
 import type { RingSnapshot } from './machine/vring.js'
+import type { VsockMessageStream } from './message-stream.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { BindingPlatform } from './platform.js'
 import { Pump } from './pump.js'
@@ -110,6 +111,11 @@ export class Attachment {
   /** The connection opens, or the promise rejects with `VsockDeviceError`; the handshake has a deadline of its own. */
   connect(port: number, signal: AbortSignal | undefined): Promise<VsockStream> {
     return this.#connections.connect(port, signal)
+  }
+
+  /** As `connect`, for messages. */
+  connectSeqpacket(port: number, signal: AbortSignal | undefined): Promise<VsockMessageStream> {
+    return this.#connections.connectSeqpacket(port, signal)
   }
 
   /** What the device may do has changed: it looks at the rings soon. */

@@ -1,11 +1,15 @@
 import type { Duplex } from 'node:stream'
 import { onAbort } from '@upcall/foundation/abort'
 import type { Clock } from '@upcall/foundation/clock'
-import { outcomeError, tableFullError } from './errors.js'
+import type { MessageSocket } from '@upcall/foundation/message-socket'
+import { noSeqpacketError, outcomeError, tableFullError, wrongSocketError } from './errors.js'
+import { HostMessages, isMessageSocket } from './host-messages.js'
 import { HostStreams } from './join.js'
 import type { Connection } from './machine/connection.js'
 import type { VsockDevice } from './machine/device.js'
 import type { MuxerOptions } from './machine/muxer.js'
+import type { SocketType } from './machine/packet.js'
+import { GuestMessages, type VsockMessageStream } from './message-stream.js'
 import { GuestStream, type VsockStream } from './stream.js'
 import { trace } from './trace.js'
 
@@ -18,15 +22,23 @@ export interface IncomingConnection {
   readonly guestCid: number
   /** The CID that the guest has dialled: one of `hostCids`. */
   readonly hostCid: number
-  /** Lets the guest in and returns the stream. What the handler resolves with does not matter then. */
+  /** What the guest's socket is: `SOCK_STREAM` or `SOCK_SEQPACKET`. */
+  readonly type: SocketType
+  /** Lets the guest in and returns the stream. What the handler resolves with does not matter then. `EPROTOTYPE` for `seqpacket`. */
   accept(): VsockStream
+  /** As `accept`, for a guest that has messages. `EPROTOTYPE` for `stream`. */
+  acceptSeqpacket(): VsockMessageStream
 }
 
+/** What a handler gives the guest: a stream for `stream`, a message socket for `seqpacket`. */
+type Host = Duplex | MessageSocket | undefined
+
 /**
- * Answers a guest that connects to `port` on the host. The stream that it resolves with is joined with the guest both ways. Undefined,
- * without a call of `accept()`, refuses the guest (RST), as does a rejection.
+ * Answers a guest that connects to `port` on the host. The stream that it resolves with is joined with the guest both ways. For a
+ * connection of the type `seqpacket` that is a message socket, for `stream` a Duplex. Undefined, without a call of `accept()`, refuses the guest
+ * (RST), as do a rejection and what is not of the guest's type.
  */
-export type ConnectionHandler = (port: number, incoming: IncomingConnection) => Promise<Duplex | undefined> | Duplex | undefined
+export type ConnectionHandler = (port: number, incoming: IncomingConnection) => Promise<Host> | Host
 
 export interface ConnectionsOptions {
   readonly device: VsockDevice
@@ -40,23 +52,41 @@ interface Watcher {
   news(): void
 }
 
+/** A connection that is open, as its type has it. */
+type Opened = GuestStream | GuestMessages
+
 /** The connections of one guest as a program has them: promises and streams. */
 export class Connections {
   readonly #options: ConnectionsOptions
   readonly #hosts: HostStreams
+  readonly #messageHosts: HostMessages
   readonly #watchers = new Map<Connection, Watcher>()
 
   constructor(options: ConnectionsOptions) {
     this.#options = options
     this.#hosts = new HostStreams(options.limits.maxConnections)
+    this.#messageHosts = new HostMessages(options.limits.maxConnections)
   }
 
   /** The connection opens, or the promise rejects with `VsockDeviceError`. The handshake has a deadline of its own. */
   connect(port: number, signal: AbortSignal | undefined): Promise<VsockStream> {
+    return this.#connect(port, 'stream', signal) as Promise<GuestStream>
+  }
+
+  /** As `connect`, for messages. */
+  connectSeqpacket(port: number, signal: AbortSignal | undefined): Promise<VsockMessageStream> {
+    return this.#connect(port, 'seqpacket', signal) as Promise<GuestMessages>
+  }
+
+  #connect(port: number, type: SocketType, signal: AbortSignal | undefined): Promise<Opened> {
     const { device, limits, clock } = this.#options
     return new Promise((resolve, reject) => {
       const subject = this.#subject(port)
-      const connection = device.muxer.connect(port, clock.now())
+      if (type === 'seqpacket' && !device.muxer.seqpacket) {
+        reject(noSeqpacketError(subject))
+        return
+      }
+      const connection = device.muxer.connect(port, clock.now(), type)
       if (connection === undefined) {
         reject(tableFullError(subject, limits.maxConnections))
         return
@@ -109,31 +139,32 @@ export class Connections {
     return count
   }
 
-  #open(connection: Connection): GuestStream {
+  #open(connection: Connection): Opened {
     const { clock, limits } = this.#options
     const owner = {
       now: () => clock.now(),
       setTimer: (ms: number, fn: () => void) => clock.setTimer(ms, fn),
       forget: () => this.#watchers.delete(connection),
     }
-    const stream = new GuestStream(connection, owner, {
-      subject: this.#subject(connection.guestPort),
-      highWaterMark: Math.min(limits.bufferBytes, 64 * 1024),
-      lingerMs: limits.lingerMs,
-    })
-    this.#watchers.set(connection, stream)
-    return stream
+    const subject = this.#subject(connection.guestPort)
+    const highWaterMark = Math.min(limits.bufferBytes, 64 * 1024)
+    const opened =
+      connection.type === 'stream'
+        ? new GuestStream(connection, owner, { subject, highWaterMark, lingerMs: limits.lingerMs })
+        : new GuestMessages(connection, owner, subject)
+    this.#watchers.set(connection, opened)
+    return opened
   }
 
   #incoming(connection: Connection): void {
     const { onConnection, limits } = this.#options
-    if (onConnection === undefined || connection.type !== 'stream') {
+    if (onConnection === undefined) {
       connection.reset()
       return
     }
     const gone = new AbortController()
     const ended = () => outcomeError('accept', this.#subject(connection.guestPort), connection.outcome ?? 'reset')
-    let stream: GuestStream | undefined
+    let opened: Opened | undefined
     this.#watchers.set(connection, {
       news: () => {
         if (connection.state !== 'closed') return
@@ -141,34 +172,46 @@ export class Connections {
         gone.abort(ended())
       },
     })
-    const accept = (): GuestStream => {
-      if (stream !== undefined) return stream
+    const { guestPort, hostPort, hostCid, type } = connection
+    const enter = (wanted: SocketType): Opened => {
+      if (type !== wanted) throw wrongSocketError(this.#subject(guestPort), type)
+      if (opened !== undefined) return opened
       // It may have ended a moment ago, before the signal tells of it.
       if (connection.state !== 'accepting') throw ended()
       connection.accept()
-      stream = this.#open(connection)
-      return stream
+      opened = this.#open(connection)
+      return opened
     }
-    const { guestPort, hostPort, hostCid } = connection
-    const incoming = { signal: gone.signal, guestPort, guestCid: limits.guestCid, hostCid, accept }
+    const accept = () => enter('stream') as GuestStream
+    const acceptSeqpacket = () => enter('seqpacket') as GuestMessages
+    const { guestCid } = limits
+    const incoming = { signal: gone.signal, guestPort, guestCid, hostCid, type, accept, acceptSeqpacket }
     // Inside a promise, so that a handler that throws is a handler that rejects.
     Promise.resolve()
       .then(() => onConnection(hostPort, incoming))
       .then((host) => {
-        if (stream !== undefined) return
+        if (opened !== undefined) return
         if (host === undefined) connection.reset()
         else if (connection.state !== 'accepting') this.#refuse(host, ended())
+        else if (isMessageSocket(host) !== (type === 'seqpacket')) {
+          connection.reset()
+          this.#refuse(host, wrongSocketError(this.#subject(guestPort), type))
+        } else if (isMessageSocket(host)) this.#messageHosts.join(acceptSeqpacket(), host)
         else if (host.destroyed) connection.reset()
         else this.#hosts.join(accept(), host)
       })
       .catch((error: unknown) => {
-        if (stream === undefined) connection.reset()
-        else stream.destroy(error instanceof Error ? error : undefined)
+        if (opened === undefined) connection.reset()
+        else opened.destroy(error instanceof Error ? error : undefined)
       })
   }
 
-  /** The guest has gone while the handler was getting this stream. */
-  #refuse(host: Duplex, error: Error): void {
+  /** The guest has gone while the handler was getting this, or has no use for it. */
+  #refuse(host: Duplex | MessageSocket, error: Error): void {
+    if (isMessageSocket(host)) {
+      host.destroy(error)
+      return
+    }
     host.on('error', () => {})
     this.#hosts.breakOff(host, error)
   }

@@ -1,5 +1,6 @@
 import { brandOf, type ErrorFields, FieldError, textOf } from '@upcall/foundation/error'
 import type { ConnectionOutcome } from './machine/life.js'
+import type { SocketType } from './machine/packet.js'
 import type { PolicyRefusal } from './machine/policy.js'
 
 /**
@@ -9,7 +10,10 @@ import type { PolicyRefusal } from './machine/policy.js'
  * - `ETIMEDOUT`: the guest did not answer
  * - `ECONNRESET`: the guest reset it, was reset itself, or is gone
  * - `EPIPE`: written to a guest that takes no more: it has closed, or shut its receiving half
+ * - `EMSGSIZE`: a message that is longer than the guest's buffer, or than this side's
  * - `EPROTO`: the guest broke the rules of virtio-vsock on this connection; with `warning`: a VMM was refused a request
+ * - `EPROTOTYPE`: a stream where the connection carries messages, or the other way round
+ * - `ESOCKTNOSUPPORT`: messages to a guest whose driver has no SOCK_SEQPACKET
  * - `ENETDOWN`: no guest with a running driver is attached
  * - `EAGAIN`: the connection table is full, or the guest's policy does not allow more connections now; with `warning`: a VMM cannot be let in for now
  * - `EACCES`: the guest's policy does not allow this connection
@@ -21,7 +25,10 @@ export type VsockDeviceErrorCode =
   | 'ETIMEDOUT'
   | 'ECONNRESET'
   | 'EPIPE'
+  | 'EMSGSIZE'
   | 'EPROTO'
+  | 'EPROTOTYPE'
+  | 'ESOCKTNOSUPPORT'
   | 'ENETDOWN'
   | 'EAGAIN'
   | 'EACCES'
@@ -111,6 +118,49 @@ export const tableFullError = (subject: string, max: number): VsockDeviceError =
     what: `all ${max} connections are in use`,
     next: 'Close some, or raise maxConnections.',
     retryable: true,
+  })
+
+/** A message of `length` bytes where `max` is the most. */
+export const tooLongError = (subject: string, length: number, max: number): VsockDeviceError =>
+  new VsockDeviceError({
+    code: 'EMSGSIZE',
+    op: 'send',
+    subject,
+    what: `the message has ${length} bytes, and the smaller of the guest's buffer and bufferBytes has ${max}`,
+    next: "Send it in parts, or raise both: SO_VM_SOCKETS_BUFFER_SIZE of the guest's socket, and bufferBytes.",
+  })
+
+/** `send()` after `end()`. */
+export const endedError = (subject: string): VsockDeviceError =>
+  new VsockDeviceError({ code: 'EPIPE', op: 'send', subject, what: 'end() was called', next: 'Send before the end.' })
+
+/** @param has what the guest's socket is: SOCK_STREAM or SOCK_SEQPACKET. */
+export const wrongSocketError = (subject: string, has: SocketType): VsockDeviceError =>
+  new VsockDeviceError({
+    code: 'EPROTOTYPE',
+    op: 'accept',
+    subject,
+    what: has === 'stream' ? 'the guest has a stream, and not messages' : 'the guest has messages, and not a stream',
+    next: has === 'stream' ? 'Use accept(), or answer with a Duplex.' : 'Use acceptSeqpacket(), or answer with a message socket.',
+  })
+
+/** The guest's driver has not taken VIRTIO_VSOCK_F_SEQPACKET. */
+export const noSeqpacketError = (subject: string): VsockDeviceError =>
+  new VsockDeviceError({
+    code: 'ESOCKTNOSUPPORT',
+    op: 'connect',
+    subject,
+    what: "the guest's driver has not taken VIRTIO_VSOCK_F_SEQPACKET",
+    next: 'It takes Linux 5.14 and QEMU 6.1, without seqpacket=off.',
+  })
+
+/** A joined host that is broken off, because `max` others were joined later and drain, too. */
+export const tooManyError = (max: number): VsockDeviceError =>
+  new VsockDeviceError({
+    code: 'ECONNRESET',
+    subject: 'joined stream',
+    what: `the guest has gone, and ${max} streams joined later have its last bytes yet to take as well`,
+    next: 'Read faster, or raise maxConnections.',
   })
 
 /** @param cause why the device did not do what the VMM asked for. */

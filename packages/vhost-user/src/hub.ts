@@ -1,6 +1,6 @@
 import { VsockDeviceError } from './errors.js'
 import type { MuxerOptions } from './machine/muxer.js'
-import { type PacketHeader, TYPE_SEQPACKET, TYPE_STREAM } from './machine/packet.js'
+import { type PacketHeader, type SocketType, TYPE_SEQPACKET, typeCode } from './machine/packet.js'
 import type { Peer, PolicyGate, PolicyRefusal } from './machine/policy.js'
 import type { SwitchPort } from './machine/switch/port.js'
 import { type RefusalReason, type Refusal as SwitchRefusal, VsockSwitch } from './machine/switch/switch.js'
@@ -9,7 +9,7 @@ import { type RefusalReason, type Refusal as SwitchRefusal, VsockSwitch } from '
 export interface Refusal {
   readonly from: { readonly cid: number; readonly port: number }
   readonly to: { readonly cid: number; readonly port: number }
-  readonly type: 'stream' | 'seqpacket'
+  readonly type: SocketType
   readonly reason: RefusalReason
 }
 
@@ -22,7 +22,7 @@ export interface Place {
   /** Why the guest may not connect to this port of the host; undefined if it may. A refusal is told. */
   refusalOfGuest(request: Readonly<PacketHeader>, now: number): PolicyRefusal | undefined
   /** Why the host may not connect to this port of the guest; undefined if it may. A refusal is told. */
-  refusalOfHost(hostCid: number, port: number, now: number): PolicyRefusal | undefined
+  refusalOfHost(hostCid: number, port: number, type: SocketType, now: number): PolicyRefusal | undefined
   leave(): void
 }
 
@@ -74,8 +74,8 @@ export class Hub {
         ]
         return told({ from, to, type }, policy.refusal('fromGuest', host(to.cid), to.port, now))
       },
-      refusalOfHost: (hostCid, port, now) => {
-        const refused = { from: { cid: hostCid, port: 0 }, to: { cid, port }, type: TYPE_STREAM }
+      refusalOfHost: (hostCid, port, type, now) => {
+        const refused = { from: { cid: hostCid, port: 0 }, to: { cid, port }, type: typeCode(type) }
         return told(refused, policy.refusal('toGuest', host(hostCid), port, now))
       },
       leave: () => {

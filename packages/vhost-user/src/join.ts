@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { joinStreams } from '@upcall/foundation/join'
-import { VsockDeviceError } from './errors.js'
+import { tooManyError, VsockDeviceError } from './errors.js'
 
 /** A stream into the guest, as it is joined with a host's. */
 export interface Guest extends Duplex {
@@ -66,7 +66,7 @@ export class HostStreams {
     this.#draining.add(host)
     host.once('close', () => this.#draining.delete(host))
     const [oldest] = this.#draining
-    if (this.#draining.size > this.#max && oldest !== undefined) this.breakOff(oldest, tooMany(this.#max))
+    if (this.#draining.size > this.#max && oldest !== undefined) this.breakOff(oldest, tooManyError(this.#max))
   }
 }
 
@@ -76,12 +76,4 @@ const lostError = () =>
     subject: 'joined stream',
     what: 'the guest has closed, and bytes for it were dropped',
     next: 'End the stream before the guest closes.',
-  })
-
-const tooMany = (max: number) =>
-  new VsockDeviceError({
-    code: 'ECONNRESET',
-    subject: 'joined stream',
-    what: `the guest has gone, and ${max} streams joined later have its last bytes yet to take as well`,
-    next: 'Read faster, or raise maxConnections.',
   })

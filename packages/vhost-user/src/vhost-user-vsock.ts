@@ -15,8 +15,9 @@ import type { Recovery } from './lookout.js'
 import type { DeviceOptions } from './machine/device.js'
 import type { DeviceError } from './machine/errors.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT } from './machine/muxer.js'
-import { HOST_CID } from './machine/packet.js'
+import { HOST_CID, type SocketType } from './machine/packet.js'
 import { PolicyGate } from './machine/policy.js'
+import type { VsockMessageStream } from './message-stream.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
 import { checkPolicy, type VsockPolicy } from './policy-options.js'
@@ -39,7 +40,7 @@ export interface VhostUserVsockOptions {
   policy?: VsockPolicy | undefined
   /** Answers connections that the guest begins. Default: every one is refused. */
   onConnection?: ConnectionHandler | undefined
-  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. As many with other guests. */
+  /** Connections with the host at a time, those still closing included: 1 to 1023. Default 1023. It may begin as many with other guests. */
   maxConnections?: number | undefined
   /** How much of what the guest sent may wait per connection, in bytes: 4096 to 2^30. Default 262144, as Linux has it. */
   bufferBytes?: number | undefined
@@ -224,23 +225,16 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
    * @throws {VsockDeviceError} see its codes; `retryable` says which are worth another attempt.
    */
   async connect(port: number, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<VsockStream> {
-    integer('port', port, { max: MAX_PORT })
-    checkSignal(signal)
-    const subject = `guest ${this.guestCid} port ${port}`
-    if (signal?.aborted) throw abortedError('connect', subject, signal.reason)
-    if (this.#attachment === undefined || this.#state !== 'running') {
-      throw new VsockDeviceError({
-        code: 'ENETDOWN',
-        op: 'connect',
-        subject,
-        what: `the device is ${this.#state}`,
-        next: this.#state === 'closed' ? 'Make a new one.' : 'Wait for ready().',
-        retryable: this.#state !== 'closed',
-      })
-    }
-    const refusal = this.#place.refusalOfHost(this.#options.hostCid ?? HOST_CID, port, this.#clock.now())
-    if (refusal !== undefined) throw policyError(subject, refusal)
-    return this.#attachment.connect(port, signal)
+    return this.#connectable(port, 'stream', signal).connect(port, signal)
+  }
+
+  /**
+   * As `connect`, to a SEQPACKET socket in the guest: whole messages, both ways.
+   *
+   * @throws {VsockDeviceError} as `connect`; `ESOCKTNOSUPPORT` for a guest whose driver has no SOCK_SEQPACKET.
+   */
+  async connectSeqpacket(port: number, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<VsockMessageStream> {
+    return this.#connectable(port, 'seqpacket', signal).connectSeqpacket(port, signal)
   }
 
   /** Other limits from now on. Connections that are open stay open, and count. @throws TypeError, RangeError */
@@ -281,6 +275,26 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  #connectable(port: number, type: SocketType, signal: AbortSignal | undefined): Attachment {
+    integer('port', port, { max: MAX_PORT })
+    checkSignal(signal)
+    const subject = `guest ${this.guestCid} port ${port}`
+    if (signal?.aborted) throw abortedError('connect', subject, signal.reason)
+    if (this.#attachment === undefined || this.#state !== 'running') {
+      throw new VsockDeviceError({
+        code: 'ENETDOWN',
+        op: 'connect',
+        subject,
+        what: `the device is ${this.#state}`,
+        next: this.#state === 'closed' ? 'Make a new one.' : 'Wait for ready().',
+        retryable: this.#state !== 'closed',
+      })
+    }
+    const refusal = this.#place.refusalOfHost(this.#options.hostCid ?? HOST_CID, port, type, this.#clock.now())
+    if (refusal !== undefined) throw policyError(subject, refusal)
+    return this.#attachment
   }
 
   async #shut(): Promise<void> {

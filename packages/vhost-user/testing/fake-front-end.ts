@@ -48,6 +48,9 @@ export class FakeFrontEnd {
     return decodeReply(header, payload)
   }
 
+  /** What the guest's driver takes of the device's offer. */
+  features = DEVICE_FEATURES
+
   /** What QEMU says before the guest boots. */
   async negotiate(): Promise<void> {
     await this.ask({ request: 'GET_FEATURES' })
@@ -93,7 +96,7 @@ export class FakeFrontEnd {
 
   /** From nothing to a running device, in QEMU's order: ENABLE comes last. */
   async start(bases: [number, number] = [0, 0]): Promise<void> {
-    this.send({ request: 'SET_FEATURES', features: DEVICE_FEATURES })
+    this.send({ request: 'SET_FEATURES', features: this.features })
     await this.setMemory()
     for (const ring of [0, 1]) this.startRing(ring, bases[ring])
     for (const ring of [0, 1]) this.send({ request: 'SET_VRING_ENABLE', ring, value: 1 })

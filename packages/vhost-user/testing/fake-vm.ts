@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
-import type { Connection, SocketType } from '../src/machine/connection.js'
+import type { Connection } from '../src/machine/connection.js'
 import { type Budget, type DeviceOptions, VsockDevice } from '../src/machine/device.js'
-import { Op, TYPE_SEQPACKET, TYPE_STREAM } from '../src/machine/packet.js'
+import { Op, type SocketType, typeCode } from '../src/machine/packet.js'
 import type { SwitchPort } from '../src/machine/switch/port.js'
 import { SplitRing } from '../src/machine/vring.js'
 import { FakeGuest, GUEST_CID, type GuestPacket, opName } from './fake-guest.js'
@@ -76,8 +76,7 @@ export function open(
 
 export function reply(vm: FakeVm, connection: Connection, op: number, fields = {}, payload?: Uint8Array): void {
   const { hostPort: destinationPort, guestPort: sourcePort } = connection
-  const type = connection.type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET
-  vm.guest.send({ op, sourcePort, destinationPort, type, ...fields }, payload)
+  vm.guest.send({ op, sourcePort, destinationPort, type: typeCode(connection.type), ...fields }, payload)
 }
 
 /** Runs the device and lists what it said. */

@@ -17,9 +17,6 @@ const TX_PAGES_AT = 0x8_0000
 const PAGE = 4096
 const TX_PAGES = 128
 
-/** The largest packet that Linux sends (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE). */
-export const LARGEST_PACKET = 64 * 1024
-
 /**
  * A guest's virtio-vsock driver over the memory of a `FakeGuest`. Unlike the guest's own `send`, it puts packets of up to 64 KiB into
  * chains of pages, and it never uses a buffer again before the device has given it back.

@@ -1,9 +1,24 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from '../src/machine/packet.js'
+import {
+  Op,
+  type PacketHeader,
+  SEQ_EOM,
+  SEQ_EOR,
+  SHUTDOWN_BOTH,
+  SHUTDOWN_RECEIVE,
+  SHUTDOWN_SEND,
+  TYPE_SEQPACKET,
+  TYPE_STREAM,
+} from '../src/machine/packet.js'
 import type { FakeFrontEnd } from './fake-front-end.js'
 import type { GuestPacket } from './fake-guest.js'
 
 const BLOCK = 4096
+
+export interface GuestMessage {
+  readonly data: Uint8Array
+  readonly eor: boolean
+}
 /** Longer than any busy machine needs: the end of a test that hangs. */
 const DEADLINE_MS = 9_000
 
@@ -16,8 +31,10 @@ export class GuestSocket {
   /** Bytes that the guest's kernel has, and of those the ones that its program has read. */
   received = 0
   taken = 0
-  /** How many bytes its program may read yet. */
+  /** How many bytes its program may read yet; of SEQPACKET, how many messages. */
   appetite = Number.POSITIVE_INFINITY
+  /** SEQPACKET: what its program has read. */
+  readonly messages: GuestMessage[] = []
   /** How the host's bytes came to their end, and whether the host takes more of ours. */
   end: 'shutdown' | 'reset' | undefined
   refused = false
@@ -25,6 +42,7 @@ export class GuestSocket {
   readonly heard: string[] = []
   readonly hostPort: number
   readonly guestPort: number
+  readonly type: number
   readonly #send: (fields: Partial<PacketHeader>, payload?: Uint8Array) => boolean
   readonly #bufferBytes: number
   #peerShutdown = 0
@@ -36,14 +54,18 @@ export class GuestSocket {
   #shutdown = 0
   #owed: number[] = []
   #told = 0
+  /** SEQPACKET: what came, and what waits to go out. */
+  #pieces: { payload: Uint8Array; flags: number }[] = []
+  #outgoing: { data: Uint8Array; flags: number }[] = []
 
   constructor(
-    ports: { hostPort: number; guestPort: number },
+    ports: { hostPort: number; guestPort: number; type: number },
     send: (fields: Partial<PacketHeader>, payload?: Uint8Array) => boolean,
     bufferBytes: number,
   ) {
     this.hostPort = ports.hostPort
     this.guestPort = ports.guestPort
+    this.type = ports.type
     this.#send = send
     this.#bufferBytes = bufferBytes
   }
@@ -51,6 +73,15 @@ export class GuestSocket {
   /** Bytes to send, as the host's credit allows. */
   write(count: number): void {
     this.#wanted += count
+  }
+
+  /** A message of SEQPACKET. Without `ends`, the rest of it never comes. */
+  sendMessage(data: Uint8Array, { eor = false, ends = true } = {}): void {
+    let at = 0
+    for (; at < data.length - BLOCK; at += BLOCK) this.#outgoing.push({ data: data.subarray(at, at + BLOCK), flags: 0 })
+    const flags = ends ? SEQ_EOM | (eor ? SEQ_EOR : 0) : 0
+    this.#outgoing.push({ data: data.subarray(at), flags })
+    this.#wanted += data.length
   }
 
   /** As shutdown(2); what was written goes first. */
@@ -89,6 +120,7 @@ export class GuestSocket {
         break
       case Op.RW:
         this.received += payload.length
+        if (this.type === TYPE_SEQPACKET) this.#pieces.push({ payload, flags: header.flags })
         return
       case Op.CREDIT_REQUEST:
         this.#owe(Op.CREDIT_UPDATE)
@@ -109,19 +141,49 @@ export class GuestSocket {
 
   /** @internal */
   step(): void {
-    const eaten = Math.min(this.appetite, this.received - this.taken)
-    this.taken += eaten
-    this.appetite -= eaten
+    if (this.type === TYPE_SEQPACKET) this.#readMessages()
+    else this.#readBytes()
     if (this.taken - this.#told >= this.#bufferBytes / 4 && this.state === 'open') this.#owe(Op.CREDIT_UPDATE)
     if (this.state === 'open' && this.#peerShutdown === SHUTDOWN_BOTH && this.taken === this.received) this.reset()
     while (this.state === 'open' && !this.refused && this.sent < this.#wanted) {
       const credit = this.#hostAllocation - ((this.sent - this.#hostForwarded) >>> 0)
-      const count = Math.min(BLOCK, credit, this.#wanted - this.sent)
-      if (count <= 0 || !this.#packet(Op.RW, {}, new Uint8Array(count))) break
+      const count = this.type === TYPE_SEQPACKET ? this.#sendPiece(credit) : this.#sendBytes(credit)
+      if (count === 0) break
       this.sent += count
       if (this.sent === this.#wanted && (this.#shutdown & SHUTDOWN_SEND) !== 0) this.#owe(Op.SHUTDOWN)
     }
     this.#flush()
+  }
+
+  #readBytes(): void {
+    const eaten = Math.min(this.appetite, this.received - this.taken)
+    this.taken += eaten
+    this.appetite -= eaten
+  }
+
+  /** Linux tells of its credit after each message. */
+  #readMessages(): void {
+    for (; this.appetite > 0; this.appetite--) {
+      const last = this.#pieces.findIndex(({ flags }) => (flags & SEQ_EOM) !== 0)
+      if (last < 0) return
+      const pieces = this.#pieces.splice(0, last + 1)
+      const data = Buffer.concat(pieces.map(({ payload }) => payload))
+      this.messages.push({ data, eor: (pieces.at(-1)!.flags & SEQ_EOR) !== 0 })
+      this.taken += data.length
+      if (this.state === 'open') this.#owe(Op.CREDIT_UPDATE)
+    }
+  }
+
+  #sendBytes(credit: number): number {
+    const count = Math.min(BLOCK, credit, this.#wanted - this.sent)
+    return count > 0 && this.#packet(Op.RW, {}, new Uint8Array(count)) ? count : 0
+  }
+
+  #sendPiece(credit: number): number {
+    const { data, flags } = this.#outgoing[0]!
+    if (data.length > credit || !this.#packet(Op.RW, { flags }, data)) return 0
+    this.#outgoing.shift()
+    return data.length
   }
 
   #owe(op: number): void {
@@ -140,7 +202,7 @@ export class GuestSocket {
   #packet(op: number, fields: Partial<PacketHeader>, payload?: Uint8Array): boolean {
     const { guestPort: sourcePort, hostPort: destinationPort } = this
     const credit = { bufferAllocation: this.#bufferBytes, forwardCount: this.taken }
-    if (!this.#send({ op, sourcePort, destinationPort, ...credit, ...fields }, payload)) return false
+    if (!this.#send({ op, sourcePort, destinationPort, type: this.type, ...credit, ...fields }, payload)) return false
     this.#told = this.taken
     return true
   }
@@ -162,8 +224,8 @@ export class GuestSockets {
     this.#bufferBytes = bufferBytes
   }
 
-  connect(hostPort: number): GuestSocket {
-    const socket = this.#add(hostPort, this.#port++)
+  connect(hostPort: number, type = TYPE_STREAM): GuestSocket {
+    const socket = this.#add(hostPort, this.#port++, type)
     socket.request()
     return socket
   }
@@ -212,20 +274,20 @@ export class GuestSockets {
       known?.hear(packet)
       return
     }
-    const socket = this.#add(hostPort, guestPort)
+    const socket = this.#add(hostPort, guestPort, packet.header.type)
     socket.hear(packet)
     this.onConnection(socket)
     if (socket.state === 'connecting') socket.respond()
   }
 
-  #add(hostPort: number, guestPort: number): GuestSocket {
+  #add(hostPort: number, guestPort: number, type: number): GuestSocket {
     const { guest } = this.#vmm
     const send = (fields: Partial<PacketHeader>, payload?: Uint8Array) => {
       if (guest.tx.freeDescriptors < 4) return false
       guest.send(fields, payload)
       return true
     }
-    const socket = new GuestSocket({ hostPort, guestPort }, send, this.#bufferBytes)
+    const socket = new GuestSocket({ hostPort, guestPort, type }, send, this.#bufferBytes)
     this.#sockets.set(`${hostPort}:${guestPort}`, socket)
     return socket
   }

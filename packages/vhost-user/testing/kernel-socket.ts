@@ -1,4 +1,5 @@
 import {
+  LARGEST_PACKET,
   Op,
   type PacketHeader,
   SEQ_EOM,
@@ -10,7 +11,6 @@ import {
   TYPE_STREAM,
 } from '../src/machine/packet.js'
 import type { GuestPacket } from './fake-guest.js'
-import { LARGEST_PACKET } from './guest-driver.js'
 import type { Address, GuestKernel } from './guest-kernel.js'
 
 export type SocketKind = 'stream' | 'seqpacket'

@@ -1,12 +1,10 @@
 import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
+import type { SocketType } from './packet.js'
 import type { Allocate } from './receive-buffer.js'
 
 // A connection as its owner has it: what it is given, what it sees, and what it does.
-
-/** `SOCK_STREAM` or `SOCK_SEQPACKET`. Both have their ports in common. */
-export type SocketType = 'stream' | 'seqpacket'
 
 /** What the owner of a connection sees of its state. */
 export type ConnectionState = 'connecting' | 'accepting' | 'open' | 'closing' | 'closed'
@@ -76,6 +74,8 @@ export interface Connection {
   readonly inputComplete: boolean
   /** Bytes received that `read` or `readMessage` has not yielded yet, those of an unfinished message included. */
   readonly inputPending: number
+  /** Of a `seqpacket` connection: complete messages that `readMessage` has not yielded yet. */
+  readonly inputMessages: number
   /** The guest takes no more bytes: writing is pointless. */
   readonly outputRefused: boolean
   /** Bytes written that no guest buffer has taken yet. */

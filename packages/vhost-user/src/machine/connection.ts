@@ -1,13 +1,6 @@
 import { transition } from '@upcall/foundation/machine'
 import type { Chain } from './chain.js'
-import type {
-  Connection,
-  ConnectionEnds,
-  ConnectionOptions,
-  ConnectionSnapshot,
-  ConnectionState,
-  SocketType,
-} from './connection-view.js'
+import type { Connection, ConnectionEnds, ConnectionOptions, ConnectionSnapshot, ConnectionState } from './connection-view.js'
 import { GuestCredit, HostCredit } from './credit.js'
 import { ASKING_FOR_CREDIT, DueSet, HANDSHAKE, WAITING_FOR_CREDIT, WITH_CREDIT, WITHOUT_BYTES } from './due.js'
 import {
@@ -22,7 +15,7 @@ import {
 import { MessageBuffer, type ReceivedMessage } from './message-buffer.js'
 import { MessageQueue, type OutgoingMessage } from './message-queue.js'
 import { OutputQueue } from './output-queue.js'
-import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './packet.js'
+import { Op, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, type SocketType } from './packet.js'
 import { ReceiveBuffer } from './receive-buffer.js'
 
 export type * from './connection-view.js'
@@ -97,6 +90,10 @@ export class VsockConnection implements Connection {
 
   get inputPending(): number {
     return this.#input.length
+  }
+
+  get inputMessages(): number {
+    return this.#input instanceof MessageBuffer ? this.#input.count : 0
   }
 
   get outputRefused(): boolean {
@@ -263,29 +260,10 @@ export class VsockConnection implements Connection {
 
   /** How things stand with it, as plain data. */
   snapshot(): ConnectionSnapshot {
-    const host = this.#hostCredit
-    const guest = this.#guestCredit
-    return {
-      hostPort: this.hostPort,
-      guestPort: this.guestPort,
-      type: this.type,
-      state: this.state,
-      host: {
-        bufferBytes: host.bufferBytes,
-        received: host.received,
-        taken: host.taken,
-        told: host.told,
-        waiting: this.#input.length,
-      },
-      guest: {
-        bufferBytes: guest.bufferBytes,
-        sent: guest.sent,
-        taken: guest.taken,
-        packets: guest.packets,
-        waiting: this.#output.length,
-        asked: guest.asked,
-      },
-    }
+    const { hostPort, guestPort, type, state } = this
+    const host = { ...this.#hostCredit.snapshot(), waiting: this.#input.length }
+    const guest = { ...this.#guestCredit.snapshot(), waiting: this.#output.length }
+    return { hostPort, guestPort, type, state, host, guest }
   }
 
   /** The device has gone, and every connection with it. No packet is sent, not even a packet that was due before. */

@@ -63,6 +63,11 @@ export class HostCredit {
     return this.taken !== this.told && (this.received - this.told) >>> 0 >= Math.min(this.bufferBytes, guestBufferBytes)
   }
 
+  snapshot() {
+    const { bufferBytes, received, taken, told } = this
+    return { bufferBytes, received, taken, told }
+  }
+
   /** A packet goes out, and each one tells. */
   tell(): void {
     this.told = this.taken
@@ -95,7 +100,7 @@ export class GuestCredit {
   taken: number
   sent = 0
   readonly #packets = new PacketWindow()
-  /** Packets of the message that is under way. */
+  /** Bytes of the message that is under way. */
   #ofMessage = 0
   #asking: Asking = RESTED
 
@@ -118,7 +123,7 @@ export class GuestCredit {
 
   /** Whether the guest may take a packet of those under way. It takes none of a message of which the end is missing. */
   get #waitsForPackets(): boolean {
-    return this.#ofMessage < this.#packets.size || this.#packets.size >= MAX_PACKETS
+    return this.#ofMessage < this.underWay || this.#packets.size >= MAX_PACKETS
   }
 
   /** Packets that were sent and that the guest has not taken yet. */
@@ -130,7 +135,7 @@ export class GuestCredit {
   send(length: number, ends = true): void {
     this.sent = (this.sent + length) >>> 0
     this.#packets.add(this.sent)
-    this.#ofMessage = ends ? 0 : this.#ofMessage + 1
+    this.#ofMessage = ends ? 0 : this.#ofMessage + length
   }
 
   /** What every packet of the guest says about its buffer. True if the buffer has become smaller. */
@@ -165,6 +170,11 @@ export class GuestCredit {
   ask(now: number): void {
     const ms = this.#asking.kind === 'rested' ? FIRST_ASK_MS : Math.min(this.#asking.ms * 2, LONGEST_ASK_MS)
     this.#asking = { kind: 'asked', ms, until: now + ms }
+  }
+
+  snapshot() {
+    const { bufferBytes, sent, taken, packets, asked } = this
+    return { bufferBytes, sent, taken, packets, asked }
   }
 
   /** Nothing waits for credit. */

@@ -1,7 +1,8 @@
-import type { Connection, ConnectionState, SocketType, VsockConnection } from './connection.js'
+import type { Connection, ConnectionState, VsockConnection } from './connection.js'
 import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
+import type { SocketType } from './packet.js'
 import type { Direction } from './policy.js'
 
 /** A connection as the muxer hands it out: the muxer hears of everything that its owner does. */
@@ -43,6 +44,9 @@ export class Handle implements Connection {
   }
   get inputPending(): number {
     return this.machine.inputPending
+  }
+  get inputMessages(): number {
+    return this.machine.inputMessages
   }
   get outputRefused(): boolean {
     return this.machine.outputRefused

@@ -54,6 +54,35 @@ describe('GuestMemory', () => {
     expect(() => memory.locate(address, length)).toThrow(expect.objectContaining({ code: 'OUT_OF_BOUNDS' }))
   })
 
+  test('in a table of many regions, in any order, every address is found in its own, and none in a gap', () => {
+    const layout = fc.array(fc.record({ gap: fc.nat(3), size: fc.integer({ min: 1, max: 4 }) }), { minLength: 1, maxLength: 509 })
+    fc.assert(
+      fc.property(layout, fc.boolean(), fc.array(fc.nat(4000), { minLength: 20, maxLength: 20 }), (spans, turned, addresses) => {
+        let end = 0
+        const regions = spans.map(({ gap, size }, i) => {
+          const guestAddress = end + gap
+          end = guestAddress + size
+          // In the front end they lie the other way round.
+          const userAddress = 10_000 - end
+          return { guestAddress, userAddress, size, fileOffset: 0, windows: [new Uint8Array(size).fill(i)] }
+        })
+        const memory = new GuestMemory(turned ? [...regions].reverse() : regions)
+        for (const address of addresses.map((each) => each % (end + 2))) {
+          const home = regions.find(({ guestAddress, size }) => address >= guestAddress && address < guestAddress + size)
+          if (home === undefined) {
+            expect(() => memory.locate(address, 1)).toThrow(expect.objectContaining({ code: 'OUT_OF_BOUNDS' }))
+            expect(memory.locateUser(10_000 - address - 1, 1)).toBeUndefined()
+            continue
+          }
+          const offset = address - home.guestAddress
+          expect(memory.locate(address, 1)).toEqual({ window: home.windows[0], offset })
+          // Byte for byte the mirror image.
+          expect(memory.locateUser(10_000 - address - 1, 1)).toEqual({ window: home.windows[0], offset: home.size - 1 - offset })
+        }
+      }),
+    )
+  })
+
   test('a ring part that straddles two windows is found whole', () => {
     const memory = memoryOf(region(0x1_0000, 10_000))
     const located = memory.locateUser(0x7000_0001_0000 + STEP - 100, OVERLAP)!

@@ -4,14 +4,13 @@ import {
   type ConnectionEnds,
   type ConnectionOptions,
   type ConnectionSnapshot,
-  type SocketType,
   VsockConnection,
 } from './connection.js'
 import { ConnectionTable } from './connection-table.js'
 import { Handle } from './handle.js'
 import { Line } from './line.js'
 import { OrphanResets } from './orphan-resets.js'
-import { HOST_CID, Op, type PacketHeader, TYPE_SEQPACKET, TYPE_STREAM } from './packet.js'
+import { HOST_CID, Op, type PacketHeader, type SocketType, TYPE_SEQPACKET, TYPE_STREAM, typeCode } from './packet.js'
 import type { PacketIo } from './packet-io.js'
 import type { PolicyGate } from './policy.js'
 
@@ -35,8 +34,6 @@ export interface MuxerOptions extends ConnectionOptions {
 /** Host ports count from here: the ports below are chosen by people. */
 export const FIRST_HOST_PORT = 2 ** 30
 export const LAST_HOST_PORT = 2 ** 32 - 2
-
-const typeCode = (type: SocketType): number => (type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET)
 
 /**
  * All connections of one guest. Packets from the guest find their connection; connections with something to send take turns, one

@@ -16,6 +16,11 @@ export const TYPE_STREAM = 1
 /** VIRTIO_VSOCK_TYPE_SEQPACKET. */
 export const TYPE_SEQPACKET = 2
 
+/** What a socket is: `SOCK_STREAM` or `SOCK_SEQPACKET`. Both have their ports in common. */
+export type SocketType = 'stream' | 'seqpacket'
+
+export const typeCode = (type: SocketType): number => (type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET)
+
 export const Op = {
   INVALID: 0,
   REQUEST: 1,
@@ -26,6 +31,9 @@ export const Op = {
   CREDIT_UPDATE: 6,
   CREDIT_REQUEST: 7,
 } as const
+
+/** The most payload of a packet that Linux sends, and that its vhost-vsock takes (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE). */
+export const LARGEST_PACKET = 64 * 1024
 
 /** Flags of SHUTDOWN: its sender receives no more, or sends no more. */
 export const SHUTDOWN_RECEIVE = 1

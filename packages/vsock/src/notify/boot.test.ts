@@ -31,7 +31,7 @@ describe('a message', () => {
 describe('a boot', () => {
   it('is ready with READY=1', () => {
     const boot = told('X_SYSTEMD_HOSTNAME=guest', 'X_SYSTEMD_UNIT_ACTIVE=basic.target', 'READY=1\nSTATUS=Ready.')
-    expect(verdictOf(boot)).toEqual({ kind: 'ready' })
+    expect(verdictOf(boot)).toEqual({ kind: 'ready', doubtful: false })
     expect(boot).toMatchObject({ cid: 42, messages: 3, units: ['basic.target'] })
     expect({ ...boot.fields }).toEqual({ X_SYSTEMD_HOSTNAME: 'guest', READY: '1', STATUS: 'Ready.' })
   })
@@ -45,7 +45,7 @@ describe('a boot', () => {
     expect(verdictOf(before, 'multi-user.target')).toEqual({ kind: 'waiting' })
     const after = told('READY=1', 'X_SYSTEMD_UNIT_ACTIVE=multi-user.target', 'X_SYSTEMD_UNIT_ACTIVE=multi-user.target')
     expect(after.units).toEqual(['multi-user.target'])
-    expect(verdictOf(after, 'multi-user.target')).toEqual({ kind: 'ready' })
+    expect(verdictOf(after, 'multi-user.target')).toEqual({ kind: 'ready', doubtful: false })
     const gone = toldBoot(after, parseNotify(Buffer.from('X_SYSTEMD_UNIT_INACTIVE=multi-user.target'))!)
     expect(verdictOf(gone, 'multi-user.target')).toEqual({ kind: 'waiting' })
   })
@@ -65,7 +65,14 @@ describe('a boot', () => {
 
   it('may be wanted in emergency mode', () => {
     const boot = told('X_SYSTEMD_UNIT_ACTIVE=emergency.target', 'READY=1')
-    expect(verdictOf(boot, 'emergency.target')).toEqual({ kind: 'ready' })
+    expect(verdictOf(boot, 'emergency.target')).toEqual({ kind: 'ready', doubtful: false })
+  })
+
+  it('is in doubt without basic.target, where systemd tells of targets', () => {
+    const doubtful = (...messages: string[]) => verdictOf(told(...messages, 'READY=1'))
+    expect(doubtful()).toEqual({ kind: 'ready', doubtful: false })
+    expect(doubtful('X_SYSTEMD_SIGNALS_LEVEL=2')).toEqual({ kind: 'ready', doubtful: true })
+    expect(doubtful('X_SYSTEMD_SIGNALS_LEVEL=2', 'X_SYSTEMD_UNIT_ACTIVE=basic.target')).toMatchObject({ doubtful: false })
   })
 
   it('after EXIT_STATUS= is the next one', () => {

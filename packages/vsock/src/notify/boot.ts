@@ -15,7 +15,8 @@ export interface GuestBoot {
 /** What became of a boot. */
 export type BootVerdict =
   | { readonly kind: 'waiting' }
-  | { readonly kind: 'ready' }
+  /** `doubtful`: the next message may say that it is not. */
+  | { readonly kind: 'ready'; readonly doubtful: boolean }
   /** The guest is up and not as it should be. */
   | { readonly kind: 'failed'; readonly what: string }
   /** The guest goes down, or has gone down. */
@@ -72,8 +73,8 @@ function sizeOf({ fields, units }: GuestBoot): number {
 /**
  * Whether the guest is ready, by what it said. With `unit`, that unit has to be active, too, be it a sign of trouble otherwise.
  *
- * systemd's sources: READY=1 when the first jobs are done, in emergency mode as well; EXIT_STATUS= and X_SYSTEMD_SHUTDOWN= from
- * systemd-shutdown. STOPPING=1 and ERRNO= are other programs' words, from sd_notify(3).
+ * systemd says READY=1 in emergency mode as well, and only then that emergency.target is active. Up to basic.target it has then not
+ * come. EXIT_STATUS= and X_SYSTEMD_SHUTDOWN= are from systemd-shutdown; STOPPING=1 and ERRNO= are other programs' words, from sd_notify(3).
  */
 export function verdictOf({ fields, units }: GuestBoot, unit?: string): BootVerdict {
   const { READY, STOPPING, ERRNO, EXIT_STATUS, X_SYSTEMD_SHUTDOWN } = fields
@@ -85,8 +86,11 @@ export function verdictOf({ fields, units }: GuestBoot, unit?: string): BootVerd
   const trouble = units.find((each) => TROUBLE.includes(each) && each !== unit)
   if (trouble !== undefined) return { kind: 'failed', what: `its boot ended in ${trouble}` }
   if (READY !== '1' || (unit !== undefined && !units.includes(unit))) return WAITING
-  return { kind: 'ready' }
+  // Before version 256 systemd tells of no unit at all.
+  return { kind: 'ready', doubtful: unit === undefined && tellsUnits(fields) && !units.includes('basic.target') }
 }
+
+const tellsUnits = ({ X_SYSTEMD_SIGNALS_LEVEL }: GuestBoot['fields']) => X_SYSTEMD_SIGNALS_LEVEL !== undefined
 
 const SHOWN = 40
 

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type Clock, setLongTimer } from '@upcall/foundation/clock'
+import type { MessageSocket } from '@upcall/foundation/message-socket'
 
 /** Why a connection was closed without a message, or with no more of them. */
 export type NotifyRefusalReason =
@@ -38,14 +39,13 @@ export interface ReadHandlers {
 }
 
 /**
- * Reads what sd_notify(3) sends over a connection: one message, then EOF, and it waits for EOF in return, up to which a guest's PID 1 does
- * nothing else. A stream in object mode gives one message for each chunk, as SOCK_SEQPACKET does.
+ * Reads what sd_notify(3) sends over a connection: one message, then EOF. It waits for EOF in return, and until then a guest's PID 1 does
+ * nothing else.
  *
  * (systemd, src/libsystemd/sd-daemon/sd-daemon.c: connect, sendmsg, shutdown(SHUT_WR), recv until EOF.)
  */
 export function readNotify(stream: Duplex, limits: ReadLimits, { onMessage, onClosed }: ReadHandlers): Reading {
   const { maxMessageBytes, connectionTimeoutMs, quietMs, clock } = limits
-  const isMessages = stream.readableObjectMode
   let chunks: Uint8Array[] = []
   let length = 0
   let answered = false
@@ -65,21 +65,18 @@ export function readNotify(stream: Duplex, limits: ReadLimits, { onMessage, onCl
     length += chunk.length
     if (length > maxMessageBytes) {
       close('too-long')
-    } else if (isMessages) {
-      length = 0
-      onMessage(chunk)
-    } else {
-      chunks.push(chunk)
-      cancelQuiet()
-      cancelQuiet = setLongTimer(clock, quietMs, answer)
+      return
     }
+    chunks.push(chunk)
+    cancelQuiet()
+    cancelQuiet = setLongTimer(clock, quietMs, answer)
   }
   /** The message is complete, and its sender waits for this side's end. What else it says is not read. */
   function answer(): void {
     cancelQuiet()
     answered = true
     stream.off('data', onData).off('end', answer).resume().end()
-    if (!isMessages) onMessage(Buffer.concat(chunks))
+    onMessage(Buffer.concat(chunks))
     chunks = []
   }
   function onClose(): void {
@@ -90,5 +87,38 @@ export function readNotify(stream: Duplex, limits: ReadLimits, { onMessage, onCl
     .on('data', onData)
     .on('end', answer)
     .on('close', onClose)
+  return { stop: () => close('broken') }
+}
+
+/** The same from SOCK_SEQPACKET, where each packet is a message. */
+export function readNotifyPackets(socket: MessageSocket, limits: ReadLimits, { onMessage, onClosed }: ReadHandlers): Reading {
+  let answered = false
+  let over = false
+  const cancelDeadline = setLongTimer(limits.clock, limits.connectionTimeoutMs, () => close(answered ? undefined : 'timeout'))
+
+  function close(refusal: NotifyRefusalReason | undefined): void {
+    if (over) return
+    over = true
+    cancelDeadline()
+    socket.destroy()
+    onClosed(refusal)
+  }
+  async function read(): Promise<void> {
+    for (;;) {
+      const message = await socket.receive()
+      if (over) return
+      if (message === undefined) break
+      if (message.sentBytes > limits.maxMessageBytes) {
+        close('too-long')
+        return
+      }
+      onMessage(message.data)
+    }
+    answered = true
+    socket.end()
+    await socket.closed
+    close(undefined)
+  }
+  read().catch(() => close('broken'))
   return { stop: () => close('broken') }
 }

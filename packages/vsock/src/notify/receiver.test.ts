@@ -3,9 +3,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Duplex, duplexPair, PassThrough, Transform } from 'node:stream'
+import { type Duplex, duplexPair, Transform } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { setImmediate as turn } from 'node:timers/promises'
+import type { MessageSocket } from '@upcall/foundation/message-socket'
 import { joinedPair } from '@upcall/foundation/pair'
 import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import { catchUncaught } from '@upcall/foundation/testing/uncaught'
@@ -43,6 +44,22 @@ async function notify(receiver: NotifyReceiver, message: string, from = {}): Pro
   expect(await text(guest)).toBe('')
 }
 
+/** A connected SOCK_SEQPACKET socket whose peer sends these, and then ends. `did`: what was done with it. */
+function packets(...sent: (string | Error | Promise<never>)[]): MessageSocket & { readonly did: string[] } {
+  const did: string[] = []
+  const socket: Pick<MessageSocket, 'receive' | 'end' | 'destroy' | 'closed'> = {
+    closed: Promise.resolve(),
+    async receive() {
+      const next = await sent.shift()
+      if (next instanceof Error) throw next
+      return next === undefined ? undefined : { data: Buffer.from(next), eor: false, sentBytes: next.length }
+    },
+    end: () => void did.push('end'),
+    destroy: () => void did.push('destroy'),
+  }
+  return Object.assign(socket as MessageSocket, { did })
+}
+
 const settled = async () => {
   for (let i = 0; i < 5; i++) await turn()
 }
@@ -72,16 +89,21 @@ describe('a receiver', () => {
     expect({ ...(await message)[0].fields }).toEqual({ READY: '1', STATUS: 'x' })
   })
 
-  it('takes each chunk of a stream of messages for one', async () => {
-    const { receiver } = receiving()
-    const packets = new PassThrough({ objectMode: true })
-    receiver.receive(packets, { cid: 3 })
-    packets.write(Buffer.from('STATUS=a'))
-    packets.write(Buffer.from('READY=1'))
+  it('takes each packet of a socket for messages', async () => {
+    const { receiver, refused, clock } = receiving()
+    const socket = packets('STATUS=a', 'READY=1')
+    receiver.receive(socket, { cid: 3 })
     await settled()
     expect(receiver.guests.get(3)).toMatchObject({ messages: 2 })
-    packets.end()
-    await once(packets, 'close')
+    expect(socket.did).toEqual(['end', 'destroy'])
+    expect(refused).toEqual([])
+    expect(clock.pending).toBe(0)
+  })
+
+  it.each([null, 'READY=1', {}])('takes no %j', (connection) => {
+    expect(() => receiving().receiver.receive(connection as never)).toThrow(
+      'connection: must be a stream, or a socket for messages',
+    )
   })
 
   it('answers without the end of the guest after the quiet time', async () => {
@@ -155,6 +177,28 @@ describe('ready', () => {
     expect(await second).toMatchObject({ cid: 4 })
   })
 
+  it('waits a second for what follows a READY=1 that came before basic.target', async () => {
+    const { receiver, clock } = receiving()
+    const emergency = failure(receiver.ready())
+    await notify(receiver, 'X_SYSTEMD_SIGNALS_LEVEL=2')
+    await notify(receiver, 'READY=1\nSTATUS=Ready.')
+    await notify(receiver, 'X_SYSTEMD_UNIT_ACTIVE=emergency.target')
+    expect(await emergency).toMatchObject({ code: 'GUEST_FAILED', what: 'its boot ended in emergency.target' })
+    expect(clock.pending).toBe(0)
+
+    const other = new NotifyReceiver({ clock })
+    const ready = other.ready()
+    await notify(other, 'READY=1\nX_SYSTEMD_SIGNALS_LEVEL=2')
+    clock.advance(999)
+    await notify(other, 'X_SYSTEMD_UNIT_ACTIVE=own.target')
+    const late = failure(other.ready({ timeoutMs: 999 }))
+    clock.advance(1)
+    expect(await ready).toMatchObject({ units: ['own.target'] })
+    clock.advance(998)
+    expect(await late).toMatchObject({ code: 'ETIMEDOUT' })
+    expect(clock.pending).toBe(0)
+  })
+
   it('has a deadline, and says what it heard', async () => {
     const { receiver, clock } = receiving()
     const nothing = failure(receiver.ready({ timeoutMs: 50 }))
@@ -203,12 +247,29 @@ describe('a hostile guest', () => {
     await settled()
     expect(reasons()).toEqual(['too-long'])
     await once(guest.resume(), 'close')
-    const packets = new PassThrough({ objectMode: true })
-    receiver.receive(packets)
-    packets.write(Buffer.alloc(4097, 'A=1\n'))
+    const socket = packets('A=1\n'.repeat(1025), 'READY=1')
+    receiver.receive(socket)
     await settled()
     expect(reasons()).toEqual(['too-long', 'too-long'])
-    expect(packets.destroyed).toBe(true)
+    expect(socket.did).toEqual(['destroy'])
+    expect(receiver.guests.size).toBe(0)
+    expect(clock.pending).toBe(0)
+  })
+
+  it('breaks off, or never ends, a socket for messages', async () => {
+    const { receiver, reasons, clock } = receiving()
+    receiver.receive(packets(new Error('of the transport')))
+    await settled()
+    const socket = packets('READY=1', new Promise<never>(() => {}))
+    receiver.receive(socket)
+    await settled()
+    clock.advance(5000)
+    expect(reasons()).toEqual(['broken', 'timeout'])
+    expect(socket.did).toEqual(['destroy'])
+    const refused = packets('READY=1')
+    await receiver.close()
+    receiver.receive(refused)
+    expect(refused.did).toEqual(['destroy'])
     expect(clock.pending).toBe(0)
   })
 

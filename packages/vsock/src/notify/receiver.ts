@@ -3,22 +3,30 @@ import type { Duplex } from 'node:stream'
 import { callBack } from '@upcall/foundation/callback'
 import {
   checkClock,
-  checkFunction,
   checkObject,
   checkOptionalString,
   checkSignal,
   checkSwitch,
   duration,
   integer,
+  wrongType,
 } from '@upcall/foundation/check'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
+import type { MessageSocket } from '@upcall/foundation/message-socket'
 import { bounded } from '@upcall/foundation/wait'
 import { type Address, Cid, formatAddress } from '../address.js'
 import { trace } from '../trace.js'
 import { type GuestBoot, newBoot, toldBoot, verdictOf } from './boot.js'
 import { badBootError, closedError, lateError, readyAborted } from './errors.js'
 import { type NotifyMessage, type NotifySender, parseNotify } from './message.js'
-import { type NotifyRefusalReason, type Reading, type ReadLimits, readNotify } from './read.js'
+import {
+  type NotifyRefusalReason,
+  type ReadHandlers,
+  type Reading,
+  type ReadLimits,
+  readNotify,
+  readNotifyPackets,
+} from './read.js'
 
 export interface NotifyReceiverOptions {
   /** The guest whose messages count; default any. Where the transport tells no CID, this is taken for the sender's. */
@@ -75,6 +83,8 @@ const MAX_PENDING = 256
 const CONNECTION_TIMEOUT_MS = 5_000
 const READY_TIMEOUT_MS = 60_000
 const PRIVILEGED_PORTS = 1024
+/** How long after a READY=1 in doubt the unit may be told that it is about. */
+const DOUBT_MS = 1_000
 
 /**
  * Receives what guests send with sd_notify(3): one message on each connection. `listenNotify` feeds it from an address, `receive` from
@@ -91,7 +101,7 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
   readonly #watchers = new Set<() => void>()
   readonly #queue: NotifyMessage[] = []
   readonly #takers: ((result: IteratorResult<NotifyMessage, undefined>) => void)[] = []
-  #subject = ''
+  #address: Address | undefined
   #stop: () => Promise<void> = async () => {}
   #closed: Promise<void> | undefined
 
@@ -117,8 +127,13 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
    * @internal
    */
   fedBy(address: Address, stop: () => Promise<void>): void {
-    this.#subject = formatAddress(address)
+    this.#address = address
     this.#stop = stop
+  }
+
+  /** Where it listens; undefined for a receiver without an address. */
+  get address(): Address | undefined {
+    return this.#address
   }
 
   /** What each guest has told, by its CID; undefined stands for a transport that tells none. */
@@ -126,29 +141,39 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
     return this.#guests
   }
 
-  /** Reads a connection to its end and closes it. In object mode each chunk is a message, as it is of SOCK_SEQPACKET. Never throws for the guest. */
-  receive(stream: Duplex, from: NotifySender = {}): void {
-    checkObject('stream', stream, 'a stream')
-    checkFunction('stream.pipe', stream.pipe)
+  /**
+   * Reads a connection to its end and closes it: one message from a stream, each packet from a socket for messages.
+   *
+   * @throws {TypeError} if it is neither.
+   */
+  receive(connection: Duplex | MessageSocket, from: NotifySender = {}): void {
+    checkObject('connection', connection, 'a stream, or a socket for messages')
+    const packets = 'receive' in connection ? connection : undefined
+    const stream = 'pipe' in connection ? connection : undefined
+    if (stream === undefined && packets === undefined) wrongType('connection', 'a stream, or a socket for messages', connection)
     const sender: NotifySender = { cid: from.cid ?? this.#options.cid, port: from.port }
     const refusal = this.#refusalOf(sender)
     if (refusal !== undefined) {
-      stream.on('error', () => {}).destroy()
+      stream?.on('error', () => {}).destroy()
+      packets?.destroy()
       this.#refuse(sender, refusal)
       return
     }
-    const reading = readNotify(stream, this.#limits, {
+    const handlers: ReadHandlers = {
       onMessage: (bytes) => this.#take(bytes, sender),
       onClosed: (reason) => {
         this.#readings.delete(reading)
         if (reason !== undefined) this.#refuse(sender, reason)
       },
-    })
+    }
+    const reading =
+      stream === undefined ? readNotifyPackets(packets!, this.#limits, handlers) : readNotify(stream, this.#limits, handlers)
     this.#readings.add(reading)
   }
 
   /**
-   * Resolves when a guest has said READY=1, with all that it told; at once if it has said so already.
+   * Resolves when a guest has said READY=1, with all that it told; at once if it has said so already. A guest that has not reached
+   * basic.target by then has one second to tell of another target: systemd says READY=1 in emergency mode, too, a moment too early.
    *
    * @throws {VsockError} op `ready`, with what was `heard`: `GUEST_FAILED` if the guest reports a failure or its boot ended in emergency
    *   mode, `GUEST_STOPPED` if it goes down, `ETIMEDOUT`, `ABORTED`, and `ECANCELED` if the receiver is closed.
@@ -157,25 +182,40 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
     return new Promise((resolve) => {
       const { timeoutMs, signal } = checkReadyOptions(options)
       const { cid = this.#options.cid, unit } = options
-      const subject = cid === undefined ? this.#subject : `${this.#subject} guest ${cid}`.trim()
+      const subject = [
+        ...(this.#address ? [formatAddress(this.#address)] : []),
+        ...(cid === undefined ? [] : [`guest ${cid}`]),
+      ].join(' ')
       const bounds = {
         ...{ timeoutMs, signal, clock: this.#limits.clock },
         late: () => lateError(subject, timeoutMs, this.#heard(cid)),
         aborted: (reason: unknown) => readyAborted(subject, reason),
       }
       const waiting = bounded<GuestBoot>(bounds, (settle, reject) => {
+        let cancelDoubt: (() => void) | undefined
+        let inDoubt = true
         const look = () => {
           for (const boot of this.#guests.values()) {
             if (cid !== undefined && boot.cid !== cid) continue
             const verdict = verdictOf(boot, unit)
-            if (verdict.kind === 'ready') return settle(boot)
-            if (verdict.kind !== 'waiting') return reject(badBootError(subject, verdict, boot))
+            if (verdict.kind === 'waiting') continue
+            if (verdict.kind !== 'ready') reject(badBootError(subject, verdict, boot))
+            else if (!verdict.doubtful || !inDoubt) settle(boot)
+            else cancelDoubt ??= this.#limits.clock.setTimer(DOUBT_MS, believe)
+            return
           }
           if (this.#closed !== undefined) reject(closedError(subject))
         }
+        const believe = () => {
+          inDoubt = false
+          look()
+        }
         this.#watchers.add(look)
         look()
-        return () => void this.#watchers.delete(look)
+        return () => {
+          cancelDoubt?.()
+          this.#watchers.delete(look)
+        }
       })
       resolve(waiting)
     })

@@ -8,6 +8,7 @@ import { addConnectCommand } from './connect.js'
 import { addDeviceCommand } from './device/command.js'
 import { addForwardCommand } from './forward.js'
 import { addListenCommand } from './listen.js'
+import { addNotifyCommand } from './notify.js'
 import { checkGlobals, notOfStreams } from './options.js'
 import { addPassCommand } from './pass.js'
 
@@ -32,6 +33,7 @@ Examples:
   $ upcall vsock listen vsock://any:1024 --keep --exec cat
   $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
   $ upcall vsock pass hvsock:///run/vm.sock:1027 stdin.fifo --keep
+  $ upcall vsock notify hvsock:///run/vm.sock:9999
   $ upcall vsock device --socket /tmp/vhost.socket --uds-path /tmp/vm.vsock
   $ upcall vsock cid`,
     )
@@ -39,6 +41,7 @@ Examples:
   addListenCommand(vsock, action)
   addForwardCommand(vsock, action)
   addPassCommand(vsock, action)
+  addNotifyCommand(vsock, action)
   addDeviceCommand(vsock, action)
   vsock
     .command('cid')

@@ -136,7 +136,7 @@ export function separateExec(argv: readonly string[]): { argv: string[]; own: re
   return { argv: [...own, ...(rest[0] === '--' ? [] : ['--']), ...rest], own }
 }
 
-function parseMode(text: string): number {
+export function parseMode(text: string): number {
   if (!/^0?[0-7]{3}$/.test(text)) throw new InvalidArgumentError('Write three octal digits, as in 660.')
   return Number.parseInt(text, 8)
 }

@@ -27,8 +27,6 @@ export class SwitchEnd implements ConnectionPorts {
   readonly guestPort: number
   readonly peerCid: number
   readonly hostPort: number
-  /** When something last came or went while bytes waited. */
-  movedAt = 0
   readonly queue = new PacketQueue()
   readonly #due = new DueSet()
   /** What this guest told of its buffer. */
@@ -86,9 +84,8 @@ export class SwitchEnd implements ConnectionPorts {
   }
 
   /** Queues bytes for this guest and returns what they cost the sender. */
-  push(payload: Uint8Array, flags: number, now: number): number {
+  push(payload: Uint8Array, flags: number): number {
     if (this.#deaf) return 0
-    if (this.queue.length === 0) this.movedAt = now
     this.#due.add(Op.RW)
     return this.queue.push(payload, flags)
   }
@@ -176,9 +173,8 @@ export class SwitchEnd implements ConnectionPorts {
   }
 
   /** Moves the bytes of the packet into `chain` and returns what that frees. */
-  moveBytes(chain: Chain, length: number, now: number): number {
+  moveBytes(chain: Chain, length: number): number {
     const freed = this.queue.moveTo(chain, length)
-    this.movedAt = now
     if (this.queue.length === 0) this.#bytesAreOut()
     return freed
   }
@@ -186,7 +182,7 @@ export class SwitchEnd implements ConnectionPorts {
   #nextBytes(header: PacketHeader, room: number): void {
     const isMessage = this.type === TYPE_SEQPACKET
     if (isMessage) Object.assign(header, this.queue.nextMessagePart(room))
-    else header.length = Math.min(room, this.queue.length)
+    else header.length = this.queue.nextStreamPart(room)
     // A guest takes a message when all of it is there: its parts do not wait for each other, however many they are.
     this.#credit.send(header.length, !isMessage || (header.flags & SEQ_EOM) !== 0)
   }

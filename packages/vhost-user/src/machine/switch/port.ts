@@ -1,19 +1,21 @@
 import { transition } from '@upcall/foundation/machine'
 import type { Chain } from '../chain.js'
 import { NEVER } from '../credit.js'
-import { Line } from '../line.js'
 import { OrphanResets } from '../orphan-resets.js'
-import { Op, type PacketHeader, SHUTDOWN_RECEIVE, TYPE_SEQPACKET, TYPE_STREAM } from '../packet.js'
+import { LARGEST_PACKET, Op, type PacketHeader, SHUTDOWN_RECEIVE, TYPE_SEQPACKET, TYPE_STREAM } from '../packet.js'
 import type { PacketIo } from '../packet-io.js'
 import type { Direction, PolicyGate } from '../policy.js'
 import type { Allocate } from '../receive-buffer.js'
+import { Allowance } from './allowance.js'
 import { SwitchEnd } from './end.js'
 import { EndTable } from './end-table.js'
+import { FairLine } from './fair-line.js'
+import { packetCost } from './packet-queue.js'
 import { otherSide, type PassageContext, type PassageEvent, type PassageState, passageTable, type Side } from './passage.js'
 import type { VsockSwitch } from './switch.js'
 
 export interface PortOptions {
-  /** Connections with other guests at a time, those that are closing included. */
+  /** Connections at a time that the guest has begun with other guests, as long as either of them has yet to hear of the end. */
   readonly maxConnections: number
   readonly handshakeMs: number
   /** How long the last bytes of a connection may wait for a guest that takes nothing. */
@@ -23,19 +25,14 @@ export interface PortOptions {
   readonly policy?: PolicyGate | undefined
 }
 
-/**
- * What a guest has sent and other guests have yet to take, in bytes, with the bookkeeping: while it is more, no packet is taken from the
- * sender. Sixteen connections with the buffers that Linux has by default (256 KiB) fit.
- */
-const MAX_HELD = 4 << 20
-/** While a sender is held up, a connection that has not moved for so long is reset. */
-const STALL_MS = 2_000
-/** A sender that is held up for so many times in a row loses the connection that holds most, whether or not it moves. */
-const MAX_STALLS = 4
+/** Below that, a buffer of its own costs no more than a piece of a larger one. */
+const SMALL = 4096
 
 /** A connection between two guests: both ends and its life. */
 interface Passage {
   state: PassageState
+  /** Ends that are in their ports' tables. */
+  present: number
   readonly ends: Readonly<Record<Side, SwitchEnd>>
 }
 
@@ -43,7 +40,8 @@ interface Passage {
  * Where a guest is connected to the switch: takes its packets for other guests, and has theirs for it. A packet goes on at once: the
  * port of its receiver holds it until that has a buffer and credit for it. So credit is the guests' own, end to end.
  *
- * Everything that a guest can make grow has a bound: its ends, the resets owed to it, and what is held for others (`MAX_HELD`).
+ * Everything that a guest can make grow has a bound, and it alone is held to it: the connections that it begins, the resets owed to it, and
+ * its packets that others have yet to take (`Allowance`).
  */
 export class SwitchPort {
   /** Called when another guest has done something: there may be packets for this one, or packets may be taken from it again. */
@@ -52,12 +50,11 @@ export class SwitchPort {
   readonly #options: PortOptions
   readonly #ends = new EndTable()
   readonly #passages = new WeakMap<SwitchEnd, Passage>()
-  readonly #ready = new Line<SwitchEnd>()
+  readonly #ready = new FairLine<SwitchEnd>()
   readonly #orphans = new OrphanResets()
   readonly #turn: PassageContext = { now: 0, effects: [] }
-  #held = 0
-  #stallAt = NEVER
-  #stalls = 0
+  readonly #allowance = new Allowance()
+  #begun = 0
   #wakeAt = NEVER
 
   constructor(of: VsockSwitch, options: PortOptions) {
@@ -72,7 +69,7 @@ export class SwitchPort {
 
   /** What other guests have yet to take of this one's packets, in bytes with the bookkeeping. */
   get held(): number {
-    return this.#held
+    return this.#allowance.held
   }
 
   /** Whether the switch has a guest with this CID. */
@@ -84,7 +81,7 @@ export class SwitchPort {
 
   /** Whether another packet may be taken. */
   get accepting(): boolean {
-    return this.#held < MAX_HELD && !this.#orphans.full
+    return !this.#allowance.full && !this.#orphans.full
   }
 
   /** Takes one packet, whose sender is one of this port's guests. `chain` stands at its payload. */
@@ -104,8 +101,8 @@ export class SwitchPort {
     const passage = this.#passages.get(end)!
     const peer = passage.ends[otherSide(end.side)]
     if (this.#step(passage, eventOf(header, end, peer), now)) {
-      this.#forward(header, chain, peer, now)
-      if (op === Op.SHUTDOWN && (header.flags & SHUTDOWN_RECEIVE) !== 0) peer.port.release(end.deafen())
+      this.#forward(header, chain, passage, peer, now)
+      if (op === Op.SHUTDOWN && (header.flags & SHUTDOWN_RECEIVE) !== 0) peer.port.release(end.cid, end.deafen())
       peer.port.#follow(peer)
       peer.port.onTouch()
     }
@@ -133,8 +130,10 @@ export class SwitchPort {
     const callee = new SwitchEnd(to, 'callee', type, called, undefined)
     const passage: Passage = {
       state: { kind: 'requested', until: now + this.#options.handshakeMs },
+      present: 2,
       ends: { caller, callee },
     }
+    this.#begun++
     this.#enter(caller, passage, now)
     to.#enter(callee, passage, now)
     callee.say(Op.REQUEST)
@@ -145,7 +144,7 @@ export class SwitchPort {
 
   /** Why there is no room for a connection to a guest that may be reached. */
   #obstacle(to: SwitchPort, { cid, guestPort, peerCid, hostPort }: Called): 'full' | 'busy' | undefined {
-    if (this.size >= this.#options.maxConnections || to.size >= to.#options.maxConnections) return 'full'
+    if (this.#begun >= this.#options.maxConnections) return 'full'
     const isItself = to === this && cid === peerCid && guestPort === hostPort
     return isItself || to.#ends.get(cid, guestPort, peerCid, hostPort) !== undefined ? 'busy' : undefined
   }
@@ -157,27 +156,25 @@ export class SwitchPort {
     if (passage.state.kind === 'requested') this.#wakeBefore(passage.state.until)
   }
 
-  #forward({ op, length, flags }: Readonly<PacketHeader>, chain: Chain, peer: SwitchEnd, now: number): void {
+  #forward({ op, length, flags }: Readonly<PacketHeader>, chain: Chain, passage: Passage, peer: SwitchEnd, now: number): void {
     if (op === Op.SHUTDOWN) peer.sayShutdown(flags)
     else if (op !== Op.RW) peer.say(op)
     else if (length > 0 && !peer.deaf) {
-      const payload = this.#options.allocate(length)
+      if (!this.#allowance.permits(peer.cid, packetCost(length), now)) {
+        this.#giveUp(passage, peer, now)
+        return
+      }
+      // A small buffer would come out of a pool, and hold all of it.
+      const payload = length < SMALL ? new Uint8Array(length) : this.#options.allocate(length)
       chain.read(payload, 0, length)
-      this.#held += peer.push(payload, flags, now)
-      if (this.#held >= MAX_HELD && this.#stallAt === NEVER) this.#stallAt = now + STALL_MS
-      this.#wakeBefore(this.#stallAt)
+      this.#allowance.charge(peer.cid, peer.push(payload, flags), now)
+      this.#wakeBefore(this.#allowance.checkAt)
     }
   }
 
-  /** Other guests have taken what this one sent. */
-  release(freed: number): void {
-    if (freed === 0) return
-    const wasFull = this.#held >= MAX_HELD
-    this.#held -= freed
-    if (!wasFull || this.#held >= MAX_HELD) return
-    this.#stallAt = NEVER
-    this.#stalls = 0
-    this.onTouch()
+  /** That guest has taken so much of what this one sent. */
+  release(cid: number, freed: number): void {
+    if (this.#allowance.release(cid, freed)) this.onTouch()
   }
 
   // ── packets for this guest ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -199,9 +196,9 @@ export class SwitchPort {
     const length = end.next(header, room, now)
     peer.tell(header)
     io.write(chain)
-    if (length > 0) peer.port.release(end.moveBytes(chain, length, now))
+    if (length > 0) peer.port.release(end.cid, end.moveBytes(chain, length))
     this.#follow(end)
-    if (this.#ready.first === end) this.#ready.turn()
+    this.#ready.turn(end)
     return length
   }
 
@@ -216,34 +213,32 @@ export class SwitchPort {
   wake(now: number): void {
     if (now < this.#wakeAt) return
     this.#wakeAt = NEVER
-    if (now >= this.#stallAt) this.#endStall(now)
-    this.#wakeBefore(this.#stallAt)
+    this.#endStalls(now)
     for (const end of this.#ends.all()) {
       const passage = this.#passages.get(end)!
       this.#step(passage, { type: 'wake' }, now)
-      passage.ends[otherSide(end.side)].port.release(end.wake(now))
+      passage.ends[otherSide(end.side)].port.release(end.cid, end.wake(now))
       if (passage.state.kind === 'requested') this.#wakeBefore(passage.state.until)
       this.#follow(end)
     }
   }
 
-  /** This guest is held up: the connections that hold it up without moving are given up. */
-  #endStall(now: number): void {
-    const waiting = this.#ends.all().map((end) => {
+  /** Where other guests hold this one up, its connections with them are given up, as far as anything waits in them. */
+  #endStalls(now: number): void {
+    const slow = this.#allowance.check(now)
+    this.#wakeBefore(this.#allowance.checkAt)
+    if (slow.length === 0) return
+    for (const end of this.#ends.all()) {
       const passage = this.#passages.get(end)!
-      return { passage, receiver: passage.ends[otherSide(end.side)] }
-    })
-    let stuck = waiting.filter(({ receiver }) => receiver.queue.length > 0 && receiver.movedAt <= now - STALL_MS)
-    if (stuck.length === 0 && ++this.#stalls >= MAX_STALLS) {
-      stuck = [waiting.reduce((most, each) => (each.receiver.queue.cost > most.receiver.queue.cost ? each : most))]
+      const receiver = passage.ends[otherSide(end.side)]
+      if (receiver.queue.length > 0 && slow.includes(receiver.cid)) this.#giveUp(passage, receiver, now)
     }
-    this.#stallAt = now + STALL_MS
-    for (const { passage, receiver } of stuck) {
-      this.#step(passage, { type: 'stalled' }, now)
-      this.release(receiver.deafen())
-      receiver.port.#follow(receiver)
-    }
-    if (this.accepting) this.#stallAt = NEVER
+  }
+
+  #giveUp(passage: Passage, receiver: SwitchEnd, now: number): void {
+    this.#step(passage, { type: 'stalled' }, now)
+    this.release(receiver.cid, receiver.deafen())
+    receiver.port.#follow(receiver)
   }
 
   /** The guest's driver has gone: the other guests get resets, and nothing of the old guest is kept. */
@@ -273,7 +268,7 @@ export class SwitchPort {
   #conclude(passage: Passage, side: Side, how: 'reset' | 'forget', now: number): void {
     const end = passage.ends[side]
     const sender = passage.ends[otherSide(side)].port
-    if (how === 'forget' || end.unknown) sender.release(end.silence())
+    if (how === 'forget' || end.unknown) sender.release(end.cid, end.silence())
     else end.reset(now + this.#options.lingerMs)
     end.port.#follow(end)
     if (end.port !== this) end.port.onTouch()
@@ -290,7 +285,11 @@ export class SwitchPort {
   }
 
   #forget(end: SwitchEnd): void {
-    if (this.#ends.delete(end)) this.#options.policy?.end(directionOf(end))
+    if (!this.#ends.delete(end)) return
+    this.#options.policy?.end(directionOf(end))
+    const passage = this.#passages.get(end)!
+    passage.present--
+    if (passage.present === 0) passage.ends.caller.port.#begun--
   }
 
   #wakeBefore(at: number): void {
@@ -311,7 +310,7 @@ function eventOf({ op, length }: Readonly<PacketHeader>, end: SwitchEnd, peer: S
     case Op.RST:
       return { type: 'rst', from }
     case Op.RW:
-      return peer.allows(length) ? { type: 'data', from } : { type: 'violation', from }
+      return length <= LARGEST_PACKET && peer.allows(length) ? { type: 'data', from } : { type: 'violation', from }
     case Op.SHUTDOWN:
     case Op.CREDIT_UPDATE:
     case Op.CREDIT_REQUEST:

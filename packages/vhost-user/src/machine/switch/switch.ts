@@ -4,7 +4,7 @@ import { type PortOptions, SwitchPort } from './port.js'
 
 /**
  * Why a guest may not connect. `unknown-cid`: no guest of the switch has it. `group`: the two share no group. `not-running`: there is no
- * driver in the other guest. `full`: one of the two has as many connections as it may have. `busy`: the other guest has yet to hear that the
+ * driver in the other guest. `full`: the guest has begun as many connections as it may have. `busy`: the other guest has yet to hear that the
  * last connection with these ports has ended. `policy-port`, `policy-connections`, `policy-rate`: the policy of one of the two.
  * Anything else: what `admit` said.
  */

@@ -33,6 +33,10 @@ export class DeviceSet {
     this.#journal = journal
   }
 
+  has(cid: number): boolean {
+    return this.#running.has(cid)
+  }
+
   /** Opens the first ones. @throws UsageError for the first that does not open. */
   async start(all: readonly Described[]): Promise<void> {
     for (const described of all) await this.#open(described)

@@ -23,9 +23,9 @@ export class Journal {
     this.#log.event({ event, ...value }, text)
   }
 
-  /** What a guest or a client of its socket brings about. */
-  saySparingly(event: string, cid: number, value: object, text: string): void {
-    const omitted = this.#admit(`${cid} ${event}`)
+  /** What a guest or a client of its socket brings about. @param kind - Lines of one kind are counted together. */
+  saySparingly(event: string, cid: number, value: object, text: string, kind = event): void {
+    const omitted = this.#admit(`${cid} ${kind}`)
     if (omitted === undefined) return
     const more = omitted === 0 ? '' : ` (and ${omitted} more before)`
     this.say(

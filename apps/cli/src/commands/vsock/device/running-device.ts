@@ -86,7 +86,8 @@ export class RunningDevice {
       const hybrid = await listenHybrid({ path, route, halfClose, handshakeTimeoutMs })
       return hybrid.on('refused', (refusal) => {
         const { port, reason } = refusal
-        this.#journal.saySparingly('refused', device.guestCid, { client: path, port, reason }, refusalText(refusal))
+        const value = { client: path, port, reason }
+        this.#journal.saySparingly('refused', device.guestCid, value, refusalText(refusal), 'client refused')
       })
     }
     return [open]

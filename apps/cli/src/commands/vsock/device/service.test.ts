@@ -179,6 +179,18 @@ describe('a device with uds-path', () => {
     ])
     for (let n = 0; n < 1000; n++) device.emit('reset', { connections: n })
     expect(events('reset').length).toBeLessThan(100)
+    // Refusals that the host brings about are lines of their own, and those of the guest are not lost among them.
+    const host = { from: { cid: 2, port: 0 }, to: { cid: 3, port: 2 }, type: 'stream', reason: 'policy-rate' }
+    for (let n = 0; n < 1000; n++) network.emit('refused', host)
+    network.emit('refused', { ...host, from: { cid: 3, port: 7 }, to: { cid: 2, port: 2 } })
+    expect(events('refused').slice(1, -1)).not.toHaveLength(0)
+    expect(
+      events('refused')
+        .slice(1, -1)
+        .every(({ cid, from }) => cid === 3 && from.cid === 2),
+    ).toBe(true)
+    expect(events('refused').length).toBeLessThan(100)
+    expect(events('refused').at(-1)).toMatchObject({ cid: 3, from: { cid: 3, port: 7 } })
     device.emit('state', { state: 'attached', previous: 'running' })
     expect(events('state')).toHaveLength(2)
   })

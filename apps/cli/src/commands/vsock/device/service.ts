@@ -23,8 +23,8 @@ export async function serveDevices(
   const journal = new Journal(output)
   const manager = new ServiceManager(io)
   const network = await surroundings.network()
-  network.on('refused', (refusal) => logRefusal(journal, refusal))
   const set = new DeviceSet(network, surroundings, journal)
+  network.on('refused', (refusal) => logRefusal(journal, set, refusal))
   const broken = new AbortController()
   const rereading = reread && new Rereading(set, journal, reread, (error) => broken.abort(error))
   const stopListening = rereading && io.onHangUp?.(() => rereading.ask())
@@ -47,10 +47,12 @@ async function aborted(signal: AbortSignal): Promise<void> {
 }
 
 /** A connection was refused by the policy of one of the two, or there is no guest with that CID. */
-function logRefusal(journal: Journal, { from, to, type, reason }: Refusal): void {
-  const text = `from CID ${from.cid} port ${from.port} to CID ${to.cid} port ${to.port} refused: ${reason}`
+function logRefusal(journal: Journal, set: DeviceSet, { from, to, type, reason }: Refusal): void {
   // A guest that floods others fills its own lines, not theirs.
-  journal.saySparingly('refused', from.cid, { from, to, type, reason }, text)
+  const [cid, kind] = set.has(from.cid) ? [from.cid, 'guest refused'] : [to.cid, 'host refused']
+  const port = from.port === 0 ? '' : ` port ${from.port}`
+  const text = `from CID ${from.cid}${port} to CID ${to.cid} port ${to.port} refused: ${reason}`
+  journal.saySparingly('refused', cid, { from, to, type, reason }, text, kind)
 }
 
 /** One file after the other: what was asked for while one is being applied is one more afterwards. */
