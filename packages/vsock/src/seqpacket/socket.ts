@@ -321,7 +321,8 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
   }
 }
 
-function checkMessage(data: unknown): asserts data is Uint8Array {
+/** @throws {TypeError} or {RangeError} for what cannot be sent as a message. */
+export function checkMessage(data: unknown): asserts data is Uint8Array {
   if (!(data instanceof Uint8Array)) wrongType('data', 'a Uint8Array', data)
   if (data.length === 0) wrongValue('data', 'a message of 1 byte or more: an empty one looks like the end', data)
 }
