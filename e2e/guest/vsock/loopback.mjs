@@ -2,6 +2,7 @@
 import './compliance.mjs'
 import './errors.mjs'
 import './sockets.mjs'
+import './seqpacket.mjs'
 import './http.mjs'
 import './socat.mjs'
 import './inherited.mjs'
