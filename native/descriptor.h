@@ -35,8 +35,10 @@ int up_descriptor_release(struct up_descriptor* descriptor);
 /*
  * For JavaScript:
  *   close(descriptor)                      a closed one is fine
- *   watch(descriptor, events, callback)    events: READABLE | WRITABLE. callback(events) on each readiness until unwatch() or
- *                                          close(); events 0 means an error condition, read it with SO_ERROR: watching has ended
+ *   watch(descriptor, events, callback)    events: READABLE | WRITABLE | PRIORITIZED. callback(events) on each readiness until
+ *                                          unwatch() or close(). Events 0 means an error condition, read it with SO_ERROR:
+ *                                          watching has ended. PRIORITIZED alone brings errors and hang-ups, on a socket that has
+ *                                          no urgent data
  *   unwatch(descriptor)
  *   ref(descriptor), unref(descriptor)     whether watching keeps the process alive (it does)
  */

@@ -4,6 +4,7 @@ import { guestImage, kernels } from '../image.mjs'
 import * as data from '../vhost-user/data.mjs'
 import { exercise } from '../vhost-user/exercise.mjs'
 import * as life from '../vhost-user/life.mjs'
+import { messages, smallMessages } from '../vhost-user/messages.mjs'
 import { readmeProgram } from '../vhost-user/readme.mjs'
 import { descriptors, MIB, Scene, settled } from '../vhost-user/scene.mjs'
 
@@ -39,6 +40,8 @@ async function newerKernel(scene, exercise) {
   await exercise('small writes', '400 KB to a guest that does not read', () => data.smallWrites(scene, 400_000, 200))
   await exercise('slow guest', '4 MiB to a guest that does not read', () => data.slowGuest(scene, 4 * MIB))
   await exercise('slow host', '4 MiB to a host that does not read', () => data.slowHost(scene, 4 * MIB))
+  await exercise('messages', 'SOCK_SEQPACKET, begun by either end', () => messages(scene))
+  await exercise('small messages', 'SOCK_SEQPACKET, to a guest that does not read', () => smallMessages(scene, 1))
 }
 
 async function exercises(scene, exercise) {
@@ -60,6 +63,8 @@ async function exercises(scene, exercise) {
   await exercise('half-deaf guest', 'shutdown(SHUT_RD), then 12 s of bytes from it', halfDeaf)
   await exercise('slow guest', '4 MiB to a guest that does not read', () => data.slowGuest(scene, 4 * MIB))
   await exercise('slow host', '4 MiB to a host that does not read', () => data.slowHost(scene, 4 * MIB))
+  await exercise('messages', 'SOCK_SEQPACKET, begun by either end', () => messages(scene))
+  await exercise('small messages', 'SOCK_SEQPACKET, to a guest that does not read', () => smallMessages(scene, 1))
   await exercise('foreign clients', "CONNECT, to the guest's socat", () => data.foreignClients(scene))
   await exercise('stop and cont', '5 times under traffic', () => life.stopAndCont(scene, 5))
   const added = '10 DIMMs under traffic: ADD_MEM_REG on running rings, more than 8 regions'

@@ -14,8 +14,8 @@ import { Vm } from './vm.mjs'
 export const MIB = 1 << 20
 export const GUEST_CID = 42
 /** Services of the guest program, and of the host. */
-export const GUEST = { echo: 5000, exchange: 5001, socat: 5002, count: 5003, halfDeaf: 5004, buffers: 5100 }
-export const HOST = { echo: 6000, exchange: 6001 }
+export const GUEST = { echo: 5000, exchange: 5001, socat: 5002, count: 5003, halfDeaf: 5004, messages: 5005, buffers: 5100 }
+export const HOST = { echo: 6000, exchange: 6001, messages: 6002 }
 /** Under emulation and on a busy machine a handshake may take its time. */
 const HANDSHAKE_MS = 20_000
 
@@ -31,6 +31,8 @@ export class Scene {
   told = []
   /** Transfers that the guest has begun, as promises. */
   answers = []
+  /** Given each SEQPACKET connection that the guest begins. */
+  onMessages = (stream) => stream.destroy()
   /** Lets the host read a transfer that was begun with `hold`. */
   release = () => {}
   #closers = []
@@ -43,7 +45,8 @@ export class Scene {
     const payload = join(this.folder, 'payload')
     fillPayload(payload, { programs: ['guest/vhost-user', 'guest/commands.mjs'], packages: ['@upcall/vsock'], prebuilt })
     // It needs a compiler for the guest's machine, which is at hand if that is this one.
-    if (!prebuilt) compile(fileURLToPath(new URL('half-deaf.c', import.meta.url)), join(payload, 'half-deaf'))
+    for (const name of prebuilt ? [] : ['half-deaf', 'messages'])
+      compile(fileURLToPath(new URL(`${name}.c`, import.meta.url)), join(payload, name))
   }
 
   /** Guests find an echo and an exchange on the host, where Firecracker would look for them: `<path>_<port>`. */
@@ -64,6 +67,7 @@ export class Scene {
   async startDevice(options = {}) {
     this.device = await serveDevice({
       ...{ socketPath: this.vhostPath, guestCid: GUEST_CID, hybridPath: this.hybridPath },
+      onMessages: (stream) => this.onMessages(stream),
       ...options,
     })
     this.device.on('state', ({ state }) => this.told.push(state))
@@ -136,10 +140,13 @@ export class Scene {
 }
 
 /** The device, and the hybrid socket in front of it, as one thing to close. */
-export async function serveDevice({ socketPath, guestCid, hybridPath, bufferBytes }) {
+export async function serveDevice({ socketPath, guestCid, hybridPath, bufferBytes, onMessages }) {
   const device = await createVsockDevice({
     ...{ socketPath, guestCid, bufferBytes, handshakeTimeoutMs: HANDSHAKE_MS },
-    onConnection: (port, { signal }) => connect({ transport: 'unix', path: `${hybridPath}_${port}` }, { signal }),
+    onConnection(port, { signal, type, acceptSeqpacket }) {
+      if (type === 'seqpacket') return void onMessages(acceptSeqpacket())
+      return connect({ transport: 'unix', path: `${hybridPath}_${port}` }, { signal })
+    },
   })
   const route = (port, { signal }) => device.connect(port, { signal })
   const hybrid = await listenHybrid({ path: hybridPath, route, handshakeTimeoutMs: HANDSHAKE_MS, maxPending: 1024 })

@@ -53,6 +53,18 @@ const commands = {
     }
     return { sent: Number(last) }
   },
+  /** messages.c; `event` tells that it listens, the answer what it said last. */
+  async messages({ mode, port, seconds }) {
+    const child = spawn(new URL('messages', import.meta.url).pathname, [mode, port, seconds], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    let last
+    for await (const line of createInterface({ input: child.stdout })) {
+      last = line
+      if (line === 'listening') tell({ event: 'messages listens' })
+    }
+    return { last }
+  },
   connects: ({ port, count, width }) => connectMany(count, width, () => dial(port)),
   state: () => ({ sent, failures, descriptors: readdirSync('/proc/self/fd').length }),
   release() {

@@ -28,6 +28,11 @@ export interface JoinedStream {
   breakOff(error: Error, whenTaken: (fn: () => void) => void): void
 }
 
+/** By this name a stream is told which stream it was joined with, and may find a shorter way between the two. */
+export const JOINED = Symbol.for('@upcall/joined')
+
+type Joinable = Duplex & { [JOINED]?(other: Duplex): void }
+
 /** A stream, and what becomes of the bytes that the other one sends to it. */
 interface End extends JoinedStream {
   /** Written to it, and not taken yet. */
@@ -73,6 +78,11 @@ export function joinStreams(a: JoinedStream, b: JoinedStream): (which: JoinedStr
   }
   carry(near, far)
   carry(far, near)
+  for (const [{ stream }, other] of [
+    [a, b],
+    [b, a],
+  ] as const)
+    (stream as Joinable)[JOINED]?.(other.stream)
   return (which) => (which === a ? closeWhenTaken(near, far) : closeWhenTaken(far, near))
 }
 

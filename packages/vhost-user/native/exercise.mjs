@@ -3,7 +3,7 @@
 //
 //   node packages/vhost-user/native/exercise.mjs <path of upcall_vhost_user.node>
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { abstractAddress, collected, endThreads, exercise, loadAddon, ready as readyOf } from '../../../native/exercise.mjs'
 
@@ -12,6 +12,7 @@ const address = (name) => abstractAddress(binding, name)
 const ready = (descriptor, events = binding.READABLE) => readyOf(binding, descriptor, events)
 
 const PAGE = 4096
+const text = (bytes) => Buffer.from(bytes).toString()
 
 async function pair() {
   const listener = binding.socket(binding.AF_UNIX)
@@ -117,6 +118,57 @@ const checks = {
     Atomics.store(words, 0, 513)
     assert.equal(new DataView(two.windows[0]).getUint16(5 * PAGE + 2, true), 513)
     for (const { mapping } of [one, two]) binding.unmap(mapping)
+  },
+
+  async 'bytes straight into windows and out of them'() {
+    const [client, server] = await pair()
+    const file = binding.memfd(2 * PAGE)
+    const { mapping, windows: buffers } = binding.map(file, 0, 2 * PAGE, PAGE, PAGE)
+    const windows = buffers.map((buffer) => new Uint8Array(buffer))
+    const into = Uint32Array.of(0, PAGE - 3, 3, 1, 5, 4)
+    assert.equal(binding.readInto(server, windows, into, 2), -1)
+    binding.send(client, Buffer.from('straight on'), [])
+    assert.equal(binding.readInto(server, windows, into, 2), 7)
+    assert.deepEqual([text(windows[0].subarray(PAGE - 3)), text(windows[1].subarray(5, 9))], ['str', 'aigh'])
+    assert.equal(binding.writeFrom(server, windows, into, 2), 7)
+    assert.equal(binding.writeFrom(server, windows, into, 1), 3)
+    assert.equal(text(binding.receive(client, 100).bytes), 'straighstr')
+    for (const wrong of [
+      [2, 0, 1],
+      [0, PAGE, 1],
+      [0, 0, PAGE + 1],
+      [1, 1, 0xffffffff],
+      [0, 0xffffffff, 1],
+      [0, 0, 0],
+    ])
+      for (const call of [binding.readInto, binding.writeFrom])
+        assert.throws(() => call(server, windows, Uint32Array.from(wrong), 1), TypeError, String(wrong))
+    assert.throws(() => binding.readInto(server, windows, into, 3), TypeError)
+    assert.throws(() => binding.readInto(server, windows, into, 1025), TypeError)
+    assert.throws(() => binding.readInto(server, [into], into, 1), TypeError)
+    binding.unmap(mapping)
+    assert.throws(() => binding.readInto(server, windows, into, 1), TypeError)
+    assert.throws(() => binding.readInto(file, [new Uint8Array(1)], Uint32Array.of(0, 0, 1), 1), { code: 'ENOTSOCK' })
+    closeAll(client, server, file)
+  },
+
+  async 'a socket that is full, one that has ended, and a copy of its number'() {
+    const [client, server] = await pair()
+    const [windows, all] = [[new Uint8Array(65_536)], Uint32Array.of(0, 0, 65_536)]
+    while (binding.writeFrom(server, windows, all, 1) > 0);
+    assert.equal(binding.writeFrom(server, windows, all, 1), -1)
+    binding.close(client)
+    assert.throws(() => binding.writeFrom(server, windows, all, 1), { code: 'EPIPE', syscall: 'sendmsg' })
+    // It had bytes that it has not read: this is told once.
+    assert.throws(() => binding.readInto(server, windows, all, 1), { code: 'ECONNRESET', syscall: 'recvmsg' })
+    assert.equal(binding.readInto(server, windows, all, 1), 0)
+    binding.close(server)
+    const file = openSync('/dev/null', 'r')
+    const copy = binding.duplicate(file)
+    closeSync(file)
+    assert.throws(() => binding.readInto(copy, windows, all, 1), { code: 'ENOTSOCK' })
+    assert.throws(() => binding.duplicate(file), { code: 'EBADF' })
+    binding.close(copy)
   },
 
   'no view reaches what has been unmapped'() {

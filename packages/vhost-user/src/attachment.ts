@@ -67,7 +67,8 @@ export class Attachment {
     this.#platform = new BindingPlatform(binding, () => this.#pump.kicked(), onBroken)
     this.#session = new BackendSession(this.#platform, configSpace(limits.guestCid))
     this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule(), port: handlers.port })
-    this.#connections = new Connections({ device: this.#device, limits, clock, onConnection: handlers.onConnection })
+    const { onConnection } = handlers
+    this.#connections = new Connections({ device: this.#device, limits, clock, onConnection, direct: binding })
     this.#pump = new Pump({
       device: this.#device,
       rings: this.#session,

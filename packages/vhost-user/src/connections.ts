@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream'
 import { onAbort } from '@upcall/foundation/abort'
 import type { Clock } from '@upcall/foundation/clock'
 import type { MessageSocket } from '@upcall/foundation/message-socket'
+import { type DirectBinding, DirectSocket } from './direct.js'
 import { noSeqpacketError, outcomeError, tableFullError, wrongSocketError } from './errors.js'
 import { HostMessages, isMessageSocket } from './host-messages.js'
 import { HostStreams } from './join.js'
@@ -45,6 +46,8 @@ export interface ConnectionsOptions {
   readonly limits: MuxerOptions
   readonly clock: Clock
   readonly onConnection: ConnectionHandler | undefined
+  /** Moves the bytes of joined sockets. Undefined: streams do. */
+  readonly direct: DirectBinding | undefined
 }
 
 /** What wants to hear of a connection: the stream, or the handshake before there is one. */
@@ -140,11 +143,12 @@ export class Connections {
   }
 
   #open(connection: Connection): Opened {
-    const { clock, limits } = this.#options
+    const { clock, limits, direct } = this.#options
     const owner = {
       now: () => clock.now(),
       setTimer: (ms: number, fn: () => void) => clock.setTimer(ms, fn),
       forget: () => this.#watchers.delete(connection),
+      direct: (guest: Duplex, host: Duplex) => direct && DirectSocket.between(direct, connection, guest, host),
     }
     const subject = this.#subject(connection.guestPort)
     const highWaterMark = Math.min(limits.bufferBytes, 64 * 1024)

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { describe, expect, test } from 'vitest'
-import { fateOf, LINGER_MS, pair, reading, type World, world } from '../testing/ends.js'
+import { fateOf, LINGER_MS, pair, reading, setFirstNews, type World, world } from '../testing/ends.js'
 import type { GuestSocket } from '../testing/guest-sockets.js'
 import { binding, cleanups } from '../testing/scene.js'
 import { SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './machine/packet.js'
@@ -39,24 +39,28 @@ const ways: Record<string, () => Promise<Ends>> = {
     await it.guest.until(() => near !== undefined)
     return { it, socket, near: near!, fate: fateOf(near!) }
   },
-  'a joined socket': async () => {
-    const peers: Socket[] = []
-    const server = createServer({ allowHalfOpen: true }, (peer) => peers.push(peer.pause()))
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    cleanups.push(() => new Promise((resolve) => server.close(resolve)))
-    const { port } = server.address() as { port: number }
-    let host: Socket | undefined
-    const it = await world(async () => {
-      host = createConnection({ port, allowHalfOpen: true })
-      await once(host, 'connect')
-      return host
-    })
-    const socket = quiet(it.guest.connect(80))
-    await it.guest.until(() => peers.length > 0 && socket.state === 'open')
-    const near = peers[0]!
-    cleanups.push(() => near.destroy())
-    return { it, socket, near, fate: fateOf(near), host: host! }
-  },
+  'a joined socket': () => joinedSocket(Number.POSITIVE_INFINITY),
+  'a joined socket, directly': () => joinedSocket(0),
+}
+
+async function joinedSocket(firstNews: number): Promise<Ends> {
+  setFirstNews(firstNews)
+  const peers: Socket[] = []
+  const server = createServer({ allowHalfOpen: true }, (peer) => peers.push(peer.pause()))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  cleanups.push(() => new Promise((resolve) => server.close(resolve)))
+  const { port } = server.address() as { port: number }
+  let host: Socket | undefined
+  const it = await world(async () => {
+    host = createConnection({ port, allowHalfOpen: true })
+    await once(host, 'connect')
+    return host
+  })
+  const socket = quiet(it.guest.connect(80))
+  await it.guest.until(() => peers.length > 0 && socket.state === 'open')
+  const near = peers[0]!
+  cleanups.push(() => near.destroy())
+  return { it, socket, near, fate: fateOf(near), host: host! }
 }
 
 /** Its program reads nothing yet. */

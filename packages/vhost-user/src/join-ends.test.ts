@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
-import { fateOf, LINGER_MS, reading, type World, world } from '../testing/ends.js'
+import { beforeEach, describe, expect, test } from 'vitest'
+import { carriers, fateOf, LINGER_MS, reading, setFirstNews, type World, world } from '../testing/ends.js'
 import { binding, cleanups, folder } from '../testing/scene.js'
 import { SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './machine/packet.js'
 
@@ -47,7 +47,9 @@ const over = async (it: World) => {
   await it.guest.until(() => it.device.connections === 0)
 }
 
-describe.runIf(binding !== undefined)('a joined program of the host', () => {
+describe.runIf(binding !== undefined).each(carriers)('a joined program of the host, %s', (_carrier, firstNews) => {
+  beforeEach(() => setFirstNews(firstNews))
+
   test.each<[string, (peer: Socket) => void]>([
     ['ends', (peer) => peer.end(Buffer.alloc(150_000))],
     ['ends and is gone', (peer) => peer.end(Buffer.alloc(150_000), () => peer.destroy())],
@@ -76,7 +78,7 @@ describe.runIf(binding !== undefined)('a joined program of the host', () => {
 
   // Over TCP, what the kernels had yet to carry is lost when the guest talks to a program that is gone.
   test.each<[Kind, number]>([
-    ['unix', 300_000],
+    ['unix', 150_000],
     ['tcp', 150_000],
   ])('is gone in order while the guest still talks to it over %s: the guest gets all of it', async (kind, bytes) => {
     const it = await joinedWorld(kind)

@@ -1,4 +1,6 @@
 import { Duplex } from 'node:stream'
+import { JOINED } from '@upcall/foundation/join'
+import type { DirectSocket } from './direct.js'
 import { outcomeError } from './errors.js'
 import type { Connection } from './machine/connection.js'
 import type { ConnectionOutcome } from './machine/life.js'
@@ -10,6 +12,8 @@ export interface StreamOwner {
   setTimer(ms: number, fn: () => void): () => void
   /** The stream wants no more news of the connection. */
   forget(): void
+  /** A way for the bytes of a stream that is joined with this one, if there is one. */
+  direct(guest: Duplex, host: Duplex): DirectSocket | undefined
 }
 
 export interface GuestStreamOptions {
@@ -84,6 +88,7 @@ export class GuestStream extends Duplex implements VsockStream {
   #lost: Error | undefined
   #onLost: Callback[] = []
   #cancelLinger: (() => void) | undefined
+  #direct: DirectSocket | undefined
 
   /** Called when the connection is over, whatever the stream has yet to yield. */
   onGone: (() => void) | undefined
@@ -115,6 +120,12 @@ export class GuestStream extends Duplex implements VsockStream {
     this.#settleWrite()
     this.#pull()
     this.#conclude()
+    this.#direct?.news()
+  }
+
+  /** Called by `joinStreams`. */
+  [JOINED](host: Duplex): void {
+    this.#direct = this.#owner.direct(this, host)
   }
 
   override _read(): void {
@@ -171,6 +182,7 @@ export class GuestStream extends Duplex implements VsockStream {
   override _destroy(error: Error | null, done: Callback): void {
     this.#cancelLinger?.()
     this.#cancelHold?.()
+    this.#direct?.close()
     const connection = this.#connection
     if (error !== null) {
       connection.reset()

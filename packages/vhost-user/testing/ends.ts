@@ -1,15 +1,31 @@
 import type { Duplex } from 'node:stream'
 import { ManualClock } from '@upcall/foundation/testing/manual-clock'
 import type { ConnectionHandler } from '../src/connections.js'
+import { tuning } from '../src/direct.js'
 import type { VsockStream } from '../src/stream.js'
 import type { VhostUserVsock, VhostUserVsockOptions } from '../src/vhost-user-vsock.js'
 import type { FakeFrontEnd } from './fake-front-end.js'
 import { type GuestSocket, GuestSockets } from './guest-sockets.js'
-import { running } from './scene.js'
+import { cleanups, running } from './scene.js'
 
 // Both ends as programs have them: a stream or a socket here, a socket of a guest that behaves as Linux's do there.
 
 export const LINGER_MS = 8_000
+
+/** What carries the bytes of a joined socket, and how much news comes first. */
+export const carriers = [
+  ['carried by streams', Number.POSITIVE_INFINITY],
+  ['carried directly', 0],
+] as const
+
+/** For this test: after how much news the bytes of a joined socket go directly. */
+export function setFirstNews(count: number): void {
+  const { firstNews } = tuning
+  tuning.firstNews = count
+  cleanups.push(() => {
+    tuning.firstNews = firstNews
+  })
+}
 
 export interface World {
   device: VhostUserVsock

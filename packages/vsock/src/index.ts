@@ -48,6 +48,7 @@ export {
   listenHybrid,
 } from './hybrid.js'
 export type { Refusal, Route, RouteContext } from './hybrid-handshake.js'
+export type { SeqpacketRoute } from './hybrid-messages.js'
 export type { InheritedSocket } from './inherited.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
 export { AddonError, type Attempt, addonPath } from './native/loader.js'

@@ -1,4 +1,5 @@
 import { guestError } from './errors.js'
+import type { Pieces } from './pieces.js'
 
 /**
  * The buffers of one descriptor chain as pieces of guest memory, with a cursor for each direction. One object is used over and
@@ -14,6 +15,8 @@ export class Chain {
   writable = 0
   /** Descriptors visited: what the chain cost, however few bytes it holds. */
   descriptors = 0
+  /** Bytes that were put after the header, where it is the kernel that has put them there. */
+  filled = 0
 
   readonly #windows: Uint8Array[] = []
   readonly #starts: number[] = []
@@ -67,6 +70,50 @@ export class Chain {
         this.#readOffset = 0
       }
     }
+  }
+
+  /** Adds the next `length` readable bytes to `pieces`, as far as there is room in it. The cursor stays. */
+  rest(length: number, pieces: Pieces): void {
+    let left = length
+    let offset = this.#readOffset
+    for (let piece = this.#readPiece; left > 0 && piece < this.#boundary; piece++) {
+      const n = Math.min(left, this.#lengths[piece]! - offset)
+      if (!pieces.add(this.#windows[piece]!, this.#starts[piece]! + offset, n)) return
+      left -= n
+      offset = 0
+    }
+  }
+
+  /** Passes over the next `length` readable bytes, which are there. */
+  skip(length: number): void {
+    let left = length
+    while (left > 0) {
+      const n = Math.min(left, this.#lengths[this.#readPiece]! - this.#readOffset)
+      left -= n
+      this.#readOffset += n
+      if (this.#readOffset === this.#lengths[this.#readPiece]) {
+        this.#readPiece++
+        this.#readOffset = 0
+      }
+    }
+  }
+
+  /** Adds `length` writable bytes, from the one at `from` on, to `pieces`. The result is how many: there may be no room for all. */
+  room(from: number, length: number, pieces: Pieces): number {
+    let before = from
+    let left = length
+    for (let piece = this.#boundary; left > 0 && piece < this.#count; piece++) {
+      const has = this.#lengths[piece]!
+      if (before >= has) {
+        before -= has
+        continue
+      }
+      const n = Math.min(left, has - before)
+      if (!pieces.add(this.#windows[piece]!, this.#starts[piece]! + before, n)) break
+      before = 0
+      left -= n
+    }
+    return length - left
   }
 
   /** Copies `length` bytes of `source` from `at` into the next writable bytes. */

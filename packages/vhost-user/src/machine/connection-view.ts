@@ -1,3 +1,4 @@
+import type { DirectPort } from './direct.js'
 import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
@@ -100,6 +101,13 @@ export interface Connection {
   send(message: OutgoingMessage): void
   /** Takes a message back that is still `waiting`. */
   withdraw(message: OutgoingMessage): void
+  /**
+   * From now on bytes may go straight between the guest's buffers and `port`. Bytes in both directions may still go the other way, by
+   * `read` and `write`: what is written goes first, and the port decides what it takes. Undefined: no more. For streams.
+   */
+  attach(port: DirectPort | undefined): void
+  /** Bytes for the guest are in the port that is attached. */
+  arrived(): void
   /** No more bytes for the guest: SHUTDOWN(send) once the queued ones are out. */
   end(): void
   /** The owner is through: an orderly end if everything written is out, otherwise a reset. */

@@ -2,6 +2,7 @@ import { transition } from '@upcall/foundation/machine'
 import type { Chain } from './chain.js'
 import type { Connection, ConnectionEnds, ConnectionOptions, ConnectionSnapshot, ConnectionState } from './connection-view.js'
 import { GuestCredit, HostCredit } from './credit.js'
+import { DirectPath, type DirectPort } from './direct.js'
 import { ASKING_FOR_CREDIT, DueSet, HANDSHAKE, WAITING_FOR_CREDIT, WITH_CREDIT, WITHOUT_BYTES } from './due.js'
 import {
   type ConnectionOutcome,
@@ -11,6 +12,7 @@ import {
   type LifeContext,
   type LifeEvent,
   until,
+  wasOpen,
 } from './life.js'
 import { MessageBuffer, type ReceivedMessage } from './message-buffer.js'
 import { MessageQueue, type OutgoingMessage } from './message-queue.js'
@@ -38,6 +40,7 @@ export class VsockConnection implements Connection {
   readonly #due = new DueSet()
   readonly #input: ReceiveBuffer | MessageBuffer
   readonly #output: OutputQueue | MessageQueue
+  readonly #direct = new DirectPath()
   readonly #hostCredit: HostCredit
   readonly #guestCredit: GuestCredit
   /** The flags of SHUTDOWN that the owner wants sent. */
@@ -76,8 +79,7 @@ export class VsockConnection implements Connection {
   }
 
   get opened(): boolean {
-    const state = this.#state
-    return state.kind === 'closed' ? state.opened : state.kind !== 'connecting' && state.kind !== 'accepting'
+    return wasOpen(this.#state)
   }
 
   get inputEnded(): boolean {
@@ -150,6 +152,18 @@ export class VsockConnection implements Connection {
     if (!(this.#output instanceof MessageQueue)) return
     this.#output.withdraw(message)
     if (this.#output.length === 0) this.#outputIsOut()
+  }
+
+  attach(port: DirectPort | undefined): void {
+    this.#direct.port = port
+    if (this.#output.length === 0) this.#outputIsOut()
+  }
+
+  arrived(): void {
+    if (this.#shutdown !== 0 || this.outputRefused || !this.#direct.open) return
+    this.#direct.arrived = true
+    this.#due.add(Op.RW)
+    this.#due.add(Op.CREDIT_REQUEST)
   }
 
   end(): void {
@@ -227,9 +241,12 @@ export class VsockConnection implements Connection {
     header.flags = 0
     header.length = 0
     switch (op) {
-      case Op.RW:
-        this.#nextData(header, Math.min(room, this.#guestCredit.available))
+      case Op.RW: {
+        const from = this.#direct.placed > 0 ? this.#direct : this.#output
+        const ends = from.describe(header, Math.min(room, this.#guestCredit.available))
+        this.#guestCredit.send(header.length, ends)
         break
+      }
       case Op.CREDIT_REQUEST:
         this.#guestCredit.ask(now)
         break
@@ -243,11 +260,21 @@ export class VsockConnection implements Connection {
         // A guest that guesses the port may answer before it is asked.
         if (op === Op.REQUEST && this.#state.kind === 'connecting') this.#step({ type: 'requested' })
     }
-    header.bufferAllocation = this.#options.bufferBytes
-    header.forwardCount = this.#hostCredit.taken
-    this.#hostCredit.tell()
+    this.#hostCredit.tell(header)
     this.#due.delete(Op.CREDIT_UPDATE)
     return header.length
+  }
+
+  /** How many chains `readAhead` could fill now. */
+  get burst(): number {
+    return this.#output.length === 0 && this.#nextOp === Op.RW ? this.#direct.burst(this.#guestCredit) : 0
+  }
+
+  /** Fills chains straight from the port. The result is how many have bytes: each goes to `next`, with `filled` for its room. */
+  readAhead(chains: readonly Chain[], count: number): number {
+    const used = this.#direct.fill(chains, count, this.#guestCredit.available)
+    this.#outputIsOut()
+    return used
   }
 
   /** Moves `length` bytes of what was written into `chain`. */
@@ -275,21 +302,10 @@ export class VsockConnection implements Connection {
   get #nextOp(): number {
     const { kind } = this.#state
     if (kind !== 'open' && kind !== 'draining' && kind !== 'closing') return this.#due.first(HANDSHAKE)
-    if (this.#output.length === 0) return this.#due.first(WITHOUT_BYTES)
+    if (this.#direct.placed > 0) return Op.RW
+    if (this.#output.length === 0 && !this.#direct.arrived) return this.#due.first(WITHOUT_BYTES)
     if (this.#guestCredit.available > 0) return this.#due.first(WITH_CREDIT)
     return this.#due.first(this.#guestCredit.asks ? ASKING_FOR_CREDIT : WAITING_FOR_CREDIT)
-  }
-
-  #nextData(header: PacketHeader, most: number): void {
-    const output = this.#output
-    if (output instanceof OutputQueue) {
-      header.length = Math.min(most, output.length)
-      this.#guestCredit.send(header.length)
-    } else {
-      header.length = Math.min(most, output.run)
-      header.flags = output.flags(header.length)
-      this.#guestCredit.send(header.length, header.flags !== 0)
-    }
   }
 
   /** False, and what was to go out is lost, if the guest or the owner has ended that direction. */
@@ -313,8 +329,11 @@ export class VsockConnection implements Connection {
       else if (this.#input.unfinished >= this.#options.bufferBytes) this.#step({ type: 'violation' }, now)
       else this.#giveCredit(now)
     } else if (length > 0) {
-      this.#input.append(chain, length)
       this.#hostCredit.receive(length)
+      const taken = this.#input.length === 0 ? this.#direct.take(chain, length) : 0
+      if (taken > 0) this.consumed(taken, now)
+      if (taken === length) return
+      this.#input.append(chain, length - taken)
       this.changed = true
     }
   }
@@ -338,6 +357,7 @@ export class VsockConnection implements Connection {
   }
 
   #outputIsOut(): void {
+    if (this.#direct.arrived) return
     this.#due.delete(Op.RW)
     this.#due.delete(Op.CREDIT_REQUEST)
     this.#guestCredit.rest()
@@ -354,6 +374,7 @@ export class VsockConnection implements Connection {
           this.#due.add(effect.op)
           break
         case 'silence':
+          this.#direct.arrived = false
           this.#due.clear()
           this.#hostCredit.tellAt = Number.POSITIVE_INFINITY
           this.#output.drop()
@@ -361,6 +382,7 @@ export class VsockConnection implements Connection {
           break
         case 'dropOutput':
           this.#output.drop()
+          this.#direct.arrived = false
           this.#outputIsOut()
           break
         case 'dropInput':

@@ -1,3 +1,4 @@
+import type { PacketHeader } from './packet.js'
 import { MAX_PACKETS, PacketWindow, packetLimit } from './packet-window.js'
 
 // Credit (virtio 1.2, 5.10.6.3): each side tells how much it buffers (buf_alloc) and how much of what it received has been taken
@@ -69,7 +70,9 @@ export class HostCredit {
   }
 
   /** A packet goes out, and each one tells. */
-  tell(): void {
+  tell(header: PacketHeader): void {
+    header.bufferAllocation = this.bufferBytes
+    header.forwardCount = this.taken
     this.told = this.taken
     this.tellAt = NEVER
   }
@@ -124,6 +127,11 @@ export class GuestCredit {
   /** Whether the guest may take a packet of those under way. It takes none of a message of which the end is missing. */
   get #waitsForPackets(): boolean {
     return this.#ofMessage < this.underWay || this.#packets.size >= MAX_PACKETS
+  }
+
+  /** How many packets of a stream the guest can take besides those under way. */
+  get packetsAvailable(): number {
+    return Math.max(0, packetLimit(this.bufferBytes) - this.#packets.size)
   }
 
   /** Packets that were sent and that the guest has not taken yet. */

@@ -1,6 +1,6 @@
 import { Chain } from './chain.js'
 import { NEVER } from './credit.js'
-import { type MuxerOptions, VsockMuxer } from './muxer.js'
+import { type MuxerOptions, SHARED_BURST, VsockMuxer } from './muxer.js'
 import { HOST_CID, PACKET_HEADER_SIZE } from './packet.js'
 import { PacketIo } from './packet-io.js'
 import type { PolicyGate } from './policy.js'
@@ -78,6 +78,8 @@ export class VsockDevice {
   readonly #anyIsHost: boolean
   readonly #io = new PacketIo()
   readonly #chain = new Chain()
+  /** Those that are filled together. */
+  readonly #chains: Chain[] = []
   readonly #budget: Budget
   readonly #policy: PolicyGate | undefined
   #bytesLeft = 0
@@ -223,13 +225,53 @@ export class VsockDevice {
 
   #deliver(rx: SplitRing, now: number): void {
     const chain = this.#chain
-    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.#gives(now) && rx.pop(chain)) {
+    while (this.#bytesLeft > 0 && this.#descriptorsLeft > 0 && this.#gives(now)) {
+      const burst = this.#burst
+      if (burst > 0) {
+        if (!this.#deliverBurst(rx, burst, now)) return
+        continue
+      }
+      if (!rx.pop(chain)) return
       const written = this.#fill(chain, now)
       this.#policy?.moved('toGuest', written, now)
       rx.push(chain.head, written)
       this.#descriptorsLeft -= chain.descriptors
       this.#bytesLeft -= written
     }
+  }
+
+  /** How many chains may be filled together. */
+  get #burst(): number {
+    if (!this.muxer.outgoing) return 0
+    if (!this.port.outgoing) return this.muxer.burst
+    return this.#switchIsNext ? 0 : Math.min(this.muxer.burst, SHARED_BURST)
+  }
+
+  /** Packets whose bytes come straight from a port, as many as there are chains and bytes for; false: the ring has no chain. */
+  #deliverBurst(rx: SplitRing, burst: number, now: number): boolean {
+    const chains = this.#chains
+    let popped = 0
+    let used = 0
+    try {
+      for (; popped < burst; popped++) {
+        chains[popped] ??= new Chain()
+        if (!rx.pop(chains[popped]!)) break
+      }
+      if (popped === 0) return false
+      used = this.muxer.fillAhead(this.#io, chains, popped, now)
+    } finally {
+      rx.unpop(popped - used)
+    }
+    this.#switchIsNext = this.port.outgoing
+    for (let i = 0; i < used; i++) {
+      const { head, filled, descriptors } = chains[i]!
+      const written = PACKET_HEADER_SIZE + filled
+      rx.push(head, written)
+      this.#policy?.moved('toGuest', written, now)
+      this.#descriptorsLeft -= descriptors
+      this.#bytesLeft -= written
+    }
+    return true
   }
 
   /** Takes one packet of the guest and returns its length. */

@@ -1,4 +1,5 @@
 import type { Connection, ConnectionState, VsockConnection } from './connection.js'
+import type { DirectPort } from './direct.js'
 import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
@@ -92,6 +93,16 @@ export class Handle implements Connection {
 
   withdraw(message: OutgoingMessage): void {
     this.machine.withdraw(message)
+    this.#onTouch()
+  }
+
+  attach(port: DirectPort | undefined): void {
+    this.machine.attach(port)
+    this.#onTouch()
+  }
+
+  arrived(): void {
+    this.machine.arrived()
     this.#onTouch()
   }
 

@@ -208,6 +208,11 @@ export function guestShutdown(state: Life): number {
   }
 }
 
+/** Whether the connection is or was open. */
+export function wasOpen(state: Life): boolean {
+  return state.kind === 'closed' ? state.opened : state.kind !== 'connecting' && state.kind !== 'accepting'
+}
+
 /** When the state ends by itself. */
 export function until(state: Life): number {
   return state.kind === 'open' || state.kind === 'closed' ? Number.POSITIVE_INFINITY : state.until
@@ -227,8 +232,7 @@ function finish(c: LifeContext, state: Life, outcome: ConnectionOutcome, reset =
   c.effects.push({ type: 'silence' })
   if (reset) c.effects.push({ type: 'say', op: Op.RST })
   c.effects.push({ type: 'news' })
-  const opened = state.kind !== 'connecting' && state.kind !== 'accepting'
-  return { kind: 'closed', outcome, opened, complete: (guestShutdown(state) & SHUTDOWN_SEND) !== 0 }
+  return { kind: 'closed', outcome, opened: wasOpen(state), complete: (guestShutdown(state) & SHUTDOWN_SEND) !== 0 }
 }
 
 function violate(c: LifeContext, state: Life): Closed {

@@ -1,5 +1,5 @@
 import type { Chain } from './chain.js'
-import { SEQ_EOM, SEQ_EOR } from './packet.js'
+import { type PacketHeader, SEQ_EOM, SEQ_EOR } from './packet.js'
 
 /**
  * Where a message for the guest is: it waits; a part of it has left; all of it is in guest buffers; the guest takes no more; or the guest's
@@ -41,6 +41,13 @@ export class MessageQueue {
   flags(length: number): number {
     if (length < this.run) return 0
     return this.#messages[this.#first]!.eor ? SEQ_EOM | SEQ_EOR : SEQ_EOM
+  }
+
+  /** Says of the next packet how many bytes it has, at most `most`, and whether they end a message, which is the result, too. */
+  describe(header: PacketHeader, most: number): boolean {
+    header.length = Math.min(most, this.run)
+    header.flags = this.flags(header.length)
+    return header.flags !== 0
   }
 
   /** Moves the next `length` bytes, at most `run`, into `chain`. True if they end a message. */

@@ -35,6 +35,9 @@ export interface MuxerOptions extends ConnectionOptions {
 export const FIRST_HOST_PORT = 2 ** 30
 export const LAST_HOST_PORT = 2 ** 32 - 2
 
+/** How many packets a connection may send in its turn, straight from its port, while others wait. */
+export const SHARED_BURST = 8
+
 /**
  * All connections of one guest. Packets from the guest find their connection; connections with something to send take turns, one
  * packet each. Everything that the guest can make grow has a bound: the table, the buffers (by credit), the resets owed.
@@ -138,22 +141,51 @@ export class VsockMuxer {
 
   /** Puts the next packet into `chain`, which has `room` for payload, and returns the payload's length. Only to be called while `outgoing`. */
   fill(io: PacketIo, chain: Chain, room: number, now: number): number {
-    const { header } = io
-    if (this.#orphans.take(header)) {
+    if (this.#orphans.take(io.header)) {
       io.write(chain)
       return 0
     }
     const handle = this.#ready.first!
-    const { machine } = handle
+    const length = this.#write(handle, io, chain, room, now)
+    if (length > 0) handle.machine.copyOutput(chain, length)
+    this.#sent(handle)
+    return length
+  }
+
+  /** How many chains `fillAhead` could fill now; 0: the next packet is one for `fill`. Only to be asked while `outgoing`. */
+  get burst(): number {
+    if (this.#orphans.size > 0) return 0
+    const { burst } = this.#ready.first!.machine
+    return this.#ready.size > 1 ? Math.min(burst, SHARED_BURST) : burst
+  }
+
+  /**
+   * Fills chains with packets whose bytes come straight from a port. The result is how many chains have one; `filled` of each is its
+   * payload's length. Only to be called while there is a `burst`.
+   */
+  fillAhead(io: PacketIo, chains: readonly Chain[], count: number, now: number): number {
+    for (let i = 0; i < count; i++) io.room(chains[i]!)
+    const handle = this.#ready.first!
+    const used = handle.machine.readAhead(chains, count)
+    for (let i = 0; i < used; i++) this.#write(handle, io, chains[i]!, chains[i]!.filled, now)
+    this.#sent(handle)
+    return used
+  }
+
+  /** Writes the header of the connection's next packet and returns its payload's length. */
+  #write({ machine }: Handle, io: PacketIo, chain: Chain, room: number, now: number): number {
+    const { header } = io
     header.type = typeCode(machine.type)
     header.sourceCid = machine.hostCid
     header.destinationCid = this.#options.guestCid
     const length = machine.next(header, room, now)
     io.write(chain)
-    if (length > 0) machine.copyOutput(chain, length)
+    return length
+  }
+
+  #sent(handle: Handle): void {
     this.#follow(handle)
     if (this.#ready.first === handle) this.#ready.turn()
-    return length
   }
 
   /** When `wake` wants to be called; `Infinity` for never. May be early. */

@@ -1,4 +1,5 @@
 import type { Chain } from './chain.js'
+import type { PacketHeader } from './packet.js'
 
 /** Bytes for the guest that wait for one of its buffers. Chunks are not copied before that, so they belong to the queue until it is empty. */
 export class OutputQueue {
@@ -15,6 +16,12 @@ export class OutputQueue {
   push(chunk: Uint8Array): void {
     this.#chunks.push(chunk)
     this.length += chunk.length
+  }
+
+  /** Says of the next packet how many bytes it has, at most `most`. The result: a reader can take it by itself. */
+  describe(header: PacketHeader, most: number): boolean {
+    header.length = Math.min(most, this.length)
+    return true
   }
 
   /** Moves the next `length` bytes into `chain`. */

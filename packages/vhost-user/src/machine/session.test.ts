@@ -192,6 +192,25 @@ describe('rings', () => {
     expect(tell({ request: 'SET_VRING_BASE', ring: 1, value: 77 }).reset).toBeUndefined()
   })
 
+  test('other features and another size count at once, also for a ring that runs', () => {
+    tell({ request: 'SET_FEATURES', features: DEVICE_FEATURES & ~F_EVENT_IDX })
+    tell({ request: 'SET_MEM_TABLE', regions: [region] }, { descriptors: [{}] })
+    startRing(1)
+    turnTx()
+    guest.tx.availIndex = 1
+    session.tx!.enableKicks()
+    expect(guest.tx.availEvent).toBe(0)
+    tell({ request: 'SET_FEATURES', features: DEVICE_FEATURES })
+    session.tx!.enableKicks()
+    expect(guest.tx.availEvent).toBe(1)
+    platform.notified.length = 0
+    tell({ request: 'SET_FEATURES', features: DEVICE_FEATURES })
+    expect(platform.notified).toEqual([])
+    tell({ request: 'SET_VRING_NUM', ring: 1, value: 64 })
+    expect([session.tx!.size, session.tx!.base]).toEqual([64, 1])
+    expect(tell({ request: 'SET_VRING_NUM', ring: 1, value: 100 }).fault?.code).toBe('RING_SIZE')
+  })
+
   test('SET_VRING_CALL replaces the last one; without a descriptor there is none', () => {
     start()
     const [first, second] = [{}, {}]

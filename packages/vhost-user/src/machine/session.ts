@@ -163,10 +163,7 @@ export class BackendSession {
       case 'GET_PROTOCOL_FEATURES':
         return reply({ request: Request.GET_PROTOCOL_FEATURES, u64: this.#offer })
       case 'SET_FEATURES':
-        this.#features = offered('SET_FEATURES', message.features, DEVICE_FEATURES)
-        // A front end that does not know SET_VRING_ENABLE. The rings stay enabled if it changes its mind.
-        if ((this.#features & F_PROTOCOL_FEATURES) === 0n) for (const ring of this.#rings) ring.enabled = true
-        return {}
+        return this.#setFeatures(offered('SET_FEATURES', message.features, DEVICE_FEATURES))
       case 'SET_PROTOCOL_FEATURES':
         this.#protocolFeatures = offered('SET_PROTOCOL_FEATURES', message.features, this.#offer)
         return {}
@@ -197,12 +194,10 @@ export class BackendSession {
   #handleRing(message: RingMessage, ring: Ring, descriptors: Descriptor[]): SessionResult {
     switch (message.request) {
       case 'SET_VRING_NUM':
-        ring.layout = { ...ring.layout, size: message.value }
-        return {}
+        return this.#layOut(ring, { ...ring.layout, size: message.value })
       case 'SET_VRING_ADDR': {
         const { desc, avail, used } = message
-        ring.layout = { ...ring.layout, desc, avail, used }
-        return isPlaced(ring) ? this.#step(ring, { type: 'place', more: ring.state.kind === 'displaced' }) : {}
+        return this.#layOut(ring, { ...ring.layout, desc, avail, used })
       }
       case 'SET_VRING_BASE':
         return this.#step(ring, { type: 'base', base: message.value })
@@ -252,6 +247,21 @@ export class BackendSession {
     const fault = this.#stepAll(isPlaced, { type: 'place', more })
     letGo?.()
     return fault === undefined ? {} : { fault }
+  }
+
+  /** Another layout counts at once. */
+  #layOut(ring: Ring, layout: RingLayout): SessionResult {
+    ring.layout = layout
+    return isPlaced(ring) ? this.#step(ring, { type: 'place', more: ring.state.kind === 'displaced' }) : {}
+  }
+
+  /** Other features count at once, too. */
+  #setFeatures(features: bigint): SessionResult {
+    const before = this.#features
+    this.#features = features
+    // A front end that does not know SET_VRING_ENABLE. The rings stay enabled if it changes its mind.
+    if ((features & F_PROTOCOL_FEATURES) === 0n) for (const ring of this.#rings) ring.enabled = true
+    return features === before ? {} : this.#moved({ more: true })
   }
 
   /**

@@ -127,6 +127,11 @@ export class SplitRing {
     return true
   }
 
+  /** The last `count` chains were not used after all: they come again. */
+  unpop(count: number): void {
+    this.#lastAvail = (this.#lastAvail - count) & 0xffff
+  }
+
   /** Gives a chain back with the number of bytes written. The guest sees it after `publish`. */
   push(head: number, written: number): void {
     const at = 1 + 2 * (this.#usedIndex & (this.size - 1))

@@ -10,10 +10,22 @@ export interface Binding extends SocketBinding<Descriptor> {
   receive(descriptor: Descriptor, length: number): { bytes: Uint8Array; descriptors: Descriptor[] } | undefined
   /** How many bytes went, with the descriptors; undefined: none, wait until it is writable. */
   send(descriptor: Descriptor, bytes: Uint8Array, descriptors: readonly Descriptor[]): number | undefined
+  /** For `watch`: nothing but errors and hang-ups, on a socket that has no urgent data. */
+  readonly PRIORITIZED: number
   /** Reads an eventfd down to zero. Throws if the descriptor is not an eventfd. */
   drain(descriptor: Descriptor): void
   /** Adds one to an eventfd. */
   signal(descriptor: Descriptor): void
+
+  /** Another descriptor of an open socket, given by its number. */
+  duplicate(fd: number): Descriptor
+  /**
+   * Receives into `count` pieces of memory, without waiting. A piece is three numbers: the index of a window, where in the window it
+   * begins, and its length. The result is how many bytes came; 0: the stream has ended; -1: nothing there yet.
+   */
+  readInto(descriptor: Descriptor, windows: readonly Uint8Array[], pieces: Uint32Array, count: number): number
+  /** The other way. The result is how many bytes went; -1: none, the socket is full. */
+  writeFrom(descriptor: Descriptor, windows: readonly Uint8Array[], pieces: Uint32Array, count: number): number
 
   /**
    * Maps `size` bytes from `offset` of a file: window i begins `i * step` bytes into them and is `length` long, or to the end.
@@ -34,7 +46,7 @@ export interface FrontEndBinding extends Binding {
 }
 
 /** The version of `Binding` this package was written for. */
-export const API_VERSION = 1
+export const API_VERSION = 2
 
 declare const brand: unique symbol
 

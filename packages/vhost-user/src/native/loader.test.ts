@@ -48,7 +48,7 @@ describe('the addon', () => {
     [
       'does not fit',
       host({}, { API_VERSION: 0 }),
-      /has API version 0, this package needs 1\)\. Reinstall @upcall\/vhost-user\. /,
+      /has API version 0, this package needs 2\)\. Reinstall @upcall\/vhost-user\. /,
     ],
     ['cannot work here', host({ platform: 'darwin' }), /: macOS has no eventfd, which vhost-user needs\. Run it on Linux\.$/],
     [

@@ -1,9 +1,10 @@
 export type { GuestBoot } from './boot.js'
 export { type NotifyCredential, type NotifyCredentialOptions, notifyCredential } from './credential.js'
-export { type ListenNotifyOptions, listenNotify, type WaitForNotifyOptions, waitForNotify } from './listen.js'
+export { type ListenNotifyOptions, listenNotify, type NotifyAddress, type WaitForNotifyOptions, waitForNotify } from './listen.js'
 export type { NotifyMessage, NotifySender } from './message.js'
 export type { NotifyRefusalReason } from './read.js'
 export {
+  type NotifyingConnection,
   NotifyReceiver,
   type NotifyReceiverEvents,
   type NotifyReceiverOptions,

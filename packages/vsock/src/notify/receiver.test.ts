@@ -14,6 +14,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { addonIfBuilt, standInForVsock } from '../../testing/addon.js'
 import { isVsockError } from '../errors.js'
 import * as loader from '../native/loader.js'
+import { connectSeqpacket } from '../seqpacket/index.js'
 import { notifySystemd } from '../systemd/notify.js'
 import { listenNotify, waitForNotify } from './listen.js'
 import { NotifyReceiver, type NotifyReceiverOptions, type NotifyRefusal } from './receiver.js'
@@ -98,6 +99,23 @@ describe('a receiver', () => {
     expect(socket.did).toEqual(['end', 'destroy'])
     expect(refused).toEqual([])
     expect(clock.pending).toBe(0)
+  })
+
+  it('takes or refuses what a device offers', async () => {
+    const { receiver, reasons } = receiving({ privileged: true })
+    const [near, far] = joinedPair()
+    const offered = (type: 'stream' | 'seqpacket', guestPort: number) => {
+      const accept = vi.fn(() => near)
+      const acceptSeqpacket = vi.fn(() => packets('STATUS=packet'))
+      expect(receiver.accept({ guestCid: 42, guestPort, type, accept, acceptSeqpacket })).toBeUndefined()
+      return [accept.mock.calls.length, acceptSeqpacket.mock.calls.length]
+    }
+    expect(offered('stream', 1024)).toEqual([0, 0])
+    expect(reasons()).toEqual(['port'])
+    expect(offered('seqpacket', 1023)).toEqual([0, 1])
+    expect(offered('stream', 1023)).toEqual([1, 0])
+    far.end('READY=1')
+    expect(await receiver.ready()).toMatchObject({ cid: 42, messages: 2, fields: { STATUS: 'packet' } })
   })
 
   it.each([null, 'READY=1', {}])('takes no %j', (connection) => {
@@ -431,6 +449,17 @@ describe('an address', () => {
       'privileged: must be left out: only AF_VSOCK tells the port of the sender, got true',
     )
     await expect(listenNotify(`hvsock://${dir}/vsock:9999`, { maxPending: 0 })).rejects.toThrow('maxPending: must be')
+  })
+
+  it.runIf(addon !== undefined)('may be of SOCK_SEQPACKET', async () => {
+    vi.mocked(loader.loadBinding).mockReturnValue(addon!)
+    const receiver = await listenNotify(`hvsock+seq://${dir}/vsock:9999`, { cid: 42 })
+    const socket = await connectSeqpacket(`unix+seq:${dir}/vsock_9999`)
+    await socket.send(Buffer.from('READY=1\nSTATUS=packet'))
+    socket.end()
+    expect(await socket.receive()).toBeUndefined()
+    expect(await receiver.ready()).toMatchObject({ cid: 42, fields: { STATUS: 'packet' } })
+    await receiver.close()
   })
 
   it.runIf(addon !== undefined)('over AF_VSOCK tells who sends', async () => {

@@ -14,7 +14,7 @@ import {
 import { type Clock, systemClock } from '@upcall/foundation/clock'
 import type { MessageSocket } from '@upcall/foundation/message-socket'
 import { bounded } from '@upcall/foundation/wait'
-import { type Address, Cid, formatAddress } from '../address.js'
+import { type Address, Cid, formatAddress, type SeqpacketAddress } from '../address.js'
 import { trace } from '../trace.js'
 import { type GuestBoot, newBoot, toldBoot, verdictOf } from './boot.js'
 import { badBootError, closedError, lateError, readyAborted } from './errors.js'
@@ -64,6 +64,15 @@ export interface ReadyOptions {
   signal?: AbortSignal | undefined
 }
 
+/** What the receiver needs of a connection that a guest asks for: `IncomingConnection` of `@upcall/vhost-user` has it. */
+export interface NotifyingConnection {
+  readonly guestCid: number
+  readonly guestPort: number
+  readonly type: 'stream' | 'seqpacket'
+  accept(): Duplex
+  acceptSeqpacket(): MessageSocket
+}
+
 export interface NotifyRefusal {
   readonly from: NotifySender
   readonly reason: NotifyRefusalReason
@@ -87,8 +96,8 @@ const PRIVILEGED_PORTS = 1024
 const DOUBT_MS = 1_000
 
 /**
- * Receives what guests send with sd_notify(3): one message on each connection. `listenNotify` feeds it from an address, `receive` from
- * anything else, such as the `onConnection` of a vhost-user device. Whatever a guest sends, memory stays bounded.
+ * Receives what guests send with sd_notify(3): one message on each connection. `listenNotify` feeds it from an address, `accept` from
+ * a vhost-user device, `receive` from anything else. Whatever a guest sends, memory stays bounded.
  */
 export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implements AsyncIterable<NotifyMessage>, AsyncDisposable {
   readonly #options: NotifyReceiverOptions
@@ -101,7 +110,7 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
   readonly #watchers = new Set<() => void>()
   readonly #queue: NotifyMessage[] = []
   readonly #takers: ((result: IteratorResult<NotifyMessage, undefined>) => void)[] = []
-  #address: Address | undefined
+  #address: Address | SeqpacketAddress | undefined
   #stop: () => Promise<void> = async () => {}
   #closed: Promise<void> | undefined
 
@@ -132,13 +141,24 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
   }
 
   /** Where it listens; undefined for a receiver without an address. */
-  get address(): Address | undefined {
+  get address(): Address | SeqpacketAddress | undefined {
     return this.#address
   }
 
   /** What each guest has told, by its CID; undefined stands for a transport that tells none. */
   get guests(): ReadonlyMap<number | undefined, GuestBoot> {
     return this.#guests
+  }
+
+  /**
+   * Takes a connection of the guest of a vhost-user device, or refuses it. For `onConnection`, which may return the result:
+   * `onConnection: (port, incoming) => (port === 9999 ? receiver.accept(incoming) : undefined)`.
+   */
+  accept(incoming: NotifyingConnection): undefined {
+    const from: NotifySender = { cid: incoming.guestCid, port: incoming.guestPort }
+    const refusal = this.#refusalOf(from)
+    if (refusal !== undefined) this.#refuse(from, refusal)
+    else this.receive(incoming.type === 'stream' ? incoming.accept() : incoming.acceptSeqpacket(), from)
   }
 
   /**

@@ -104,6 +104,7 @@ test.each([
   [['hvsock:///x:1', '--cid', '4294967295'], /--cid: must be below 4294967295/],
   [['vsock://any:1', '--mode', '600'], /--mode: vsock has no socket file/],
   [['nonsense'], /<address>/],
+  [['vsock+seq://any'], /<address>: .*there is no port/],
 ])('wrong usage: notify %j', async (argv, message) => {
   const { status, stderr } = await upcall(['vsock', 'notify', ...argv])
   expect(status).toBe(2)

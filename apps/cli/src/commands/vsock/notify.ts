@@ -1,4 +1,14 @@
-import { formatAddress, type GuestBoot, isVsockError, listenNotify, type NotifyMessage, type NotifyReceiver } from '@upcall/vsock'
+import {
+  formatAddress,
+  type GuestBoot,
+  isAddressError,
+  isVsockError,
+  listenNotify,
+  type NotifyMessage,
+  type NotifyReceiver,
+  parseSeqpacketAddress,
+  type SeqpacketAddress,
+} from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { errorReport, UsageError } from '../../errors.js'
@@ -17,13 +27,15 @@ interface Options {
   mode?: number
 }
 
+type Where = ListenOn | SeqpacketAddress
+
 const OP = 'vsock.notify'
 
 export function addNotifyCommand(vsock: Command, action: Action): void {
   vsock
     .command('notify')
     .description("wait until a guest's systemd says that it has booted (READY=1), and print what it tells")
-    .argument('<address>', 'where to listen: hvsock://<path>:<port>, or vsock://any:<port>')
+    .argument('<address>', 'hvsock://<path>:<port> or vsock://any:<port>, or hvsock+seq:// or vsock+seq://')
     .addOption(
       new Option('--cid <n>', 'messages of this guest only (default: the first that says how its boot ended)').argParser(
         parseInteger,
@@ -36,7 +48,8 @@ export function addNotifyCommand(vsock: Command, action: Action): void {
     .addHelpText(
       'after',
       `
-The guest needs systemd 254 or later and the credential vmm.notify_socket, with vsock-stream as its type:
+The guest needs systemd 254 or later and the credential vmm.notify_socket. Its type is vsock-stream, or
+vsock-seqpacket for an address with +seq:
 
   QEMU               -smbios type=11,value=io.systemd.credential:vmm.notify_socket=vsock-stream:2:<port>
   Cloud Hypervisor   --platform oem_strings=[io.systemd.credential:vmm.notify_socket=vsock-stream:2:<port>]
@@ -57,7 +70,7 @@ Examples:
 async function notify(context: Context, options: Options, address: string): Promise<void> {
   const { io, output, exit } = context
   checkGlobals(context)
-  const where = parseInherited(address, '<address>', io.env) ?? parseStreamEndpoint(address, '<address>')
+  const where = parseInherited(address, '<address>', io.env) ?? parseWhere(address)
   checkNotify(where, options)
   try {
     const { cid, privileged, mode } = options
@@ -76,10 +89,18 @@ async function notify(context: Context, options: Options, address: string): Prom
 }
 
 /** @throws UsageError */
-function checkNotify(
-  where: ListenOn,
-  { privileged, cid, mode }: Options,
-): asserts where is Exclude<ListenOn, { transport: 'tcp' }> {
+function parseWhere(address: string): Where {
+  if (!/^\w+\+seq:/.test(address)) return parseStreamEndpoint(address, '<address>')
+  try {
+    return parseSeqpacketAddress(address)
+  } catch (error) {
+    if (isAddressError(error)) throw UsageError.of('<address>', error)
+    throw error
+  }
+}
+
+/** @throws UsageError */
+function checkNotify(where: Where, { privileged, cid, mode }: Options): asserts where is Exclude<Where, { transport: 'tcp' }> {
   if ('transport' in where && where.transport === 'tcp') throw new UsageError('<address>', 'no guest connects to tcp')
   checkListening(where, { ...(mode !== undefined && { mode }) })
   const isVsock = !('transport' in where) || where.transport === 'vsock'

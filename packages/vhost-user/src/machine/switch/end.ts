@@ -182,7 +182,7 @@ export class SwitchEnd implements ConnectionPorts {
   #nextBytes(header: PacketHeader, room: number): void {
     const isMessage = this.type === TYPE_SEQPACKET
     if (isMessage) Object.assign(header, this.queue.nextMessagePart(room))
-    else header.length = Math.min(room, this.queue.length)
+    else header.length = this.queue.nextStreamPart(room)
     // A guest takes a message when all of it is there: its parts do not wait for each other, however many they are.
     this.#credit.send(header.length, !isMessage || (header.flags & SEQ_EOM) !== 0)
   }

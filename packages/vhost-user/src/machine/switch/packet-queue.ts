@@ -43,6 +43,22 @@ export class PacketQueue {
     return left <= room ? { length: left, flags: flags & END_OF_MESSAGE } : { length: room, flags: 0 }
   }
 
+  /**
+   * Bytes of the next part of a stream, which `moveTo` moves: whole packets, as many as there is room for, or as much of one as there is room
+   * for. The end of one packet and the beginning of the next are not put together. Linux counts a packet as unread until its last byte is
+   * read: in its credit, and older kernels for SO_RCVLOWAT too. So the sums stay those that the sender's packets lead to.
+   */
+  nextStreamPart(room: number): number {
+    let length = this.#packets[this.#first]!.payload.length - this.#offset
+    if (length > room) return room
+    for (let i = this.#first + 1; i < this.#packets.length; i++) {
+      const { payload } = this.#packets[i]!
+      if (length + payload.length > room) break
+      length += payload.length
+    }
+    return length
+  }
+
   /** Moves the next `length` bytes into `chain` and returns what that frees of the sender's allowance. */
   moveTo(chain: Chain, length: number): number {
     let freed = 0

@@ -38,6 +38,12 @@ describe('a connection between two guests', () => {
     expect(heard(a).map(({ header }) => header)).toMatchObject([{ op: Op.CREDIT_UPDATE, forwardCount: 450 }])
   })
 
+  test('carries several packets in one buffer if they fit, and does not cut one to fill it', () => {
+    const { fromA, heard, b } = joined({ room: 100 })
+    for (const length of [30, 40, 50, 100, 120, 10]) fromA(Op.RW, {}, bytes(length))
+    expect(heard(b).map(({ payload }) => payload.length)).toEqual([70, 50, 100, 100, 30])
+  })
+
   test('keeps the ends of messages: EOM and EOR go with the last part', () => {
     const { fromA, heard, b } = joined({ type: 2, room: 100 })
     fromA(Op.RW, { flags: 0 }, bytes(50))

@@ -1,0 +1,196 @@
+import { once } from 'node:events'
+import { createConnection, createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import { beforeEach, describe, expect, test, vi } from 'vitest'
+import { openDescriptors } from '../testing/addon.js'
+import { fateOf, reading, setFirstNews, type World, world } from '../testing/ends.js'
+import { binding, cleanups, folder } from '../testing/scene.js'
+
+// What the kernel copies between a joined socket and the guest, and when that is left to the streams.
+
+/** A program on the host, its socket here, and the guest's. */
+async function joined(prepare: (host: Socket) => Duplex = (host) => host, { reads = true } = {}) {
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
+  await new Promise<void>((resolve) => server.listen(join(folder, 'host.sock'), resolve))
+  const accepted = once(server, 'connection')
+  const host = createConnection({ path: join(folder, 'host.sock'), allowHalfOpen: true })
+  await once(host, 'connect')
+  const [peer] = (await accepted) as [Socket]
+  cleanups.push(() => new Promise((resolve) => server.close(resolve)))
+  cleanups.push(() => [peer, host].map((socket) => socket.on('error', () => {}).destroy()))
+  const it = await world(() => prepare(host))
+  const socket = it.guest.connect(80)
+  await it.guest.until(() => socket.state === 'open')
+  await it.guest.rest()
+  const fate = fateOf(peer)
+  if (reads) {
+    reading(peer, fate)
+    peer.resume()
+  }
+  return { it, socket, host, peer, fate }
+}
+
+/** Both ways, with numbers to tell one byte from another. */
+async function exchange({ it, socket, peer, fate }: Awaited<ReturnType<typeof joined>>, count = 100_000) {
+  const [sent, received] = [fate.bytes, socket.received]
+  socket.write(count)
+  peer.write(Buffer.alloc(count))
+  await it.guest.until(() => fate.bytes === sent + count && socket.received === received + count)
+}
+
+/** How many bytes the addon has moved directly. */
+function counted() {
+  const moved = { into: 0, from: 0 }
+  const { readInto, writeFrom } = binding!
+  vi.spyOn(binding!, 'readInto').mockImplementation((...args) => {
+    const count = readInto(...args)
+    moved.into += Math.max(0, count)
+    return count
+  })
+  vi.spyOn(binding!, 'writeFrom').mockImplementation((...args) => {
+    const count = writeFrom(...args)
+    moved.from += Math.max(0, count)
+    return count
+  })
+  cleanups.push(() => vi.restoreAllMocks())
+  return moved
+}
+
+const over = async ({ guest, device }: World) => guest.until(() => device.connections === 0)
+
+describe.runIf(binding !== undefined)('a joined socket', () => {
+  beforeEach(() => setFirstNews(0))
+
+  test('is read into the buffers of the guest, and written from them', async () => {
+    const moved = counted()
+    const ends = await joined()
+    await exchange(ends)
+    expect(moved.into).toBe(100_000)
+    expect(moved.from).toBeGreaterThan(50_000)
+    expect([ends.host.bytesRead, ends.host.readableLength]).toEqual([0, 0])
+  })
+
+  test('of a connection that is short keeps its streams', async () => {
+    setFirstNews(2)
+    const moved = counted()
+    const ends = await joined()
+    await exchange(ends, 10)
+    expect(moved).toEqual({ into: 0, from: 0 })
+    await exchange(ends)
+    await exchange(ends)
+    expect(moved.into).toBeGreaterThan(50_000)
+  })
+
+  test.each<[string, (host: Socket) => unknown]>([
+    ['has a listener of its own', (host) => host.on('data', () => {})],
+    ['has a timeout', (host) => host.setTimeout(100_000)],
+    ['has text instead of bytes', (host) => host.setEncoding('latin1')],
+    ['writes by another way', (host) => Object.assign(host, { write: host.write.bind(host) })],
+  ])('that %s keeps its streams', async (_, prepare) => {
+    const moved = counted()
+    const ends = await joined((host) => {
+      prepare(host)
+      return host
+    })
+    await exchange(ends)
+    expect(moved.into).toBe(0)
+  })
+
+  test('keeps its streams where descriptors have run out', async () => {
+    const moved = counted()
+    vi.spyOn(binding!, 'duplicate').mockImplementation(() => {
+      throw Object.assign(new Error('fcntl EMFILE'), { code: 'EMFILE' })
+    })
+    const ends = await joined()
+    await exchange(ends)
+    expect(moved).toEqual({ into: 0, from: 0 })
+  })
+
+  test('that gets a listener later is read by its stream from then on, and misses nothing', async () => {
+    const ends = await joined()
+    await exchange(ends, 10_000)
+    let seen = 0
+    ends.host.on('data', (chunk: Buffer) => (seen += chunk.length))
+    await exchange(ends, 10_000)
+    expect(seen).toBe(10_000)
+  })
+
+  test('that is paused holds its bytes back until it is resumed', async () => {
+    const ends = await joined()
+    const { it, host, socket, peer } = ends
+    await exchange(ends, 1_000)
+    host.pause()
+    peer.write(Buffer.alloc(1_000))
+    await it.guest.rest()
+    expect(socket.received).toBe(1_000)
+    host.resume()
+    await it.guest.until(() => socket.received === 2_000)
+  })
+
+  test('that is paused before its streams are empty goes on when it is resumed', async () => {
+    const moved = counted()
+    const ends = await joined((host) => {
+      setImmediate(() => host.pause())
+      return host
+    })
+    ends.peer.write(Buffer.alloc(1_000))
+    await ends.it.guest.rest()
+    ends.host.resume()
+    await ends.it.guest.until(() => ends.socket.received === 1_000)
+    expect(moved.into).toBe(1_000)
+  })
+
+  test('of a program that does not read: what the guest sends waits, in its order, and no longer than that', async () => {
+    const ends = await joined()
+    const { it, socket, peer, fate } = ends
+    peer.pause()
+    const chunks: Buffer[] = []
+    peer.on('data', (chunk: Buffer) => chunks.push(chunk))
+    socket.write(600_000)
+    await it.guest.rest(200)
+    expect(socket.sent).toBeLessThan(600_000)
+    peer.resume()
+    await it.guest.until(() => fate.bytes === 600_000)
+    await exchange(ends)
+  })
+
+  test('that fails is destroyed with what its system call said, and the guest is reset', async () => {
+    const { it, socket, host, peer } = await joined(undefined, { reads: false })
+    let error: NodeJS.ErrnoException | undefined
+    host.on('error', (it: NodeJS.ErrnoException) => (error = it))
+    socket.write(1_000)
+    await it.guest.rest()
+    // A Unix socket that closes with bytes unread resets the other end.
+    peer.destroy()
+    await it.guest.until(() => host.closed)
+    expect(error).toMatchObject({ code: 'ECONNRESET', syscall: 'read', errno: -104, message: 'read ECONNRESET' })
+    await it.guest.until(() => socket.end === 'reset')
+    await over(it)
+  })
+
+  test('leaves no descriptor behind, and no memory mapped', async () => {
+    const ends = await joined()
+    await exchange(ends)
+    const before = await openDescriptors()
+    ends.peer.end()
+    ends.socket.close()
+    await over(ends.it)
+    await ends.it.guest.until(() => ends.host.closed && ends.peer.closed)
+    // Both ends, and the copy.
+    expect(before - (await openDescriptors())).toBe(3)
+  })
+
+  test('whose guest has no buffers does not keep the loop busy', async () => {
+    const ends = await joined()
+    const { it, socket, peer } = ends
+    socket.appetite = 0
+    peer.write(Buffer.alloc(400_000))
+    await it.guest.rest(200)
+    const watch = vi.spyOn(binding!, 'watch')
+    await it.guest.rest(200)
+    expect(watch).not.toHaveBeenCalled()
+    socket.appetite = Number.POSITIVE_INFINITY
+    await it.guest.until(() => socket.received === 400_000)
+  })
+})
