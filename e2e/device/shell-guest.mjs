@@ -5,7 +5,7 @@ import { consoleLog } from '../guest-tests.mjs'
 
 const CONTROL = 'org.upcall.control'
 const LINE_MS = 60_000
-/** Each line in a shell of its own, so that one that waits holds up no other. */
+/** Each line in a shell of its own, so that a line that waits holds up no other. */
 const LOOP = `while read -r id line; do
   (answer=$(sh -c "$line" 2>&1); echo "@$id $? $(printf %s "$answer" | base64 -w 0)") </dev/null &
 done <>/dev/virtio-ports/${CONTROL}`

@@ -4,6 +4,8 @@ import { LOOPBACK_CID } from './guests.mjs'
 const ROUNDS = 5
 const PORT = 1234
 const PERF_MS = 120_000
+/** The receiver reads once more when it sees the end, and leaves. It never counts what is in its socket's buffer then. */
+const SOCKET_BUFFER = 256 << 10
 
 /** What vsock_perf is asked for. Its own default are blocks of 128 KiB. */
 const LOADS = {
@@ -39,7 +41,7 @@ async function transfer({ from, to }, { bytes, args, sender = [] }) {
     vm.run('vsockPerf', { args: ['--port', PORT, ...args, ...more], timeoutMs: PERF_MS }, { timeoutMs: PERF_MS + 30_000 })
   const [received] = await Promise.all([run(to, []), run(from, ['--sender', to.cid, '--bytes', bytes, ...sender])])
   const total = Number(/total bytes received: (\d+)/.exec(received.output)?.[1])
-  if (total !== parseInt(bytes, 10) << 20) throw new Error(`vsock_perf: ${received.output}`)
+  if (!(total > (parseInt(bytes, 10) << 20) - SOCKET_BUFFER)) throw new Error(`vsock_perf: ${received.output}`)
   return (Number(/rx performance: ([\d.]+) Gbits/.exec(received.output)[1]) * 1e9) / 8 / (1 << 20)
 }
 

@@ -69,7 +69,7 @@ async function siblings(checks, image, folder) {
     return guest
   }
   try {
-    const booted = await checks.check('two guests boot behind one command', async () => {
+    const booted = await checks.check('one command is the device of two guests that boot', async () => {
       await command.listening(2)
       return Promise.all([boot(3), boot(4)])
     })
@@ -115,7 +115,7 @@ async function configFile(checks, image, folder) {
   const command = new DeviceCommand(['--config', at('file.yaml')])
   let guest
   try {
-    guest = await checks.check('a guest boots behind --config', async () => {
+    guest = await checks.check('a guest boots, its device from --config', async () => {
       await command.listening(1)
       return ShellGuest.start({ image, name: 'device-config', socketPath: at('file3.socket') })
     })

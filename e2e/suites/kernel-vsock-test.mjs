@@ -87,7 +87,7 @@ class Suite {
 
   async perf(kernel) {
     await this.#with({ kernels: [kernel, kernel], loopback: true }, async ({ guests }) => {
-      const rows = await this.#checks.check(`vsock_perf, ${kernel}: all bytes arrive`, () => measure(guests))
+      const rows = await this.#checks.check(`vsock_perf, ${kernel}: the bytes arrive`, () => measure(guests))
       if (rows) console.table(rows)
     })
   }

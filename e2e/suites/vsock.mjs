@@ -1,4 +1,8 @@
 // AF_VSOCK in a real kernel, which is the one place where it is connected: over loopback (CID 1), and towards a VMM that never answers.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { buildFrontEnd } from '../device/front-end.mjs'
 import { runGuestTests } from '../guest-tests.mjs'
 import { silentDevice } from '../silent-device.mjs'
 
@@ -7,7 +11,15 @@ const payload = { programs: ['guest/vsock', '../tests/parity'], packages }
 
 export async function run(checks, image) {
   // There is no vsock device: loopback is the one transport that leads anywhere.
-  await runGuestTests(checks, { name: 'loopback', image, payload, program: 'loopback.mjs', timeoutMs: 900_000 })
+  const frontEnd = mkdtempSync(join(tmpdir(), 'upcall-front-end-'))
+  try {
+    await buildFrontEnd(frontEnd)
+    const programs = [...payload.programs, frontEnd]
+    const run = { image, payload: { ...payload, programs }, program: 'loopback.mjs', timeoutMs: 900_000 }
+    await runGuestTests(checks, { name: 'loopback', ...run })
+  } finally {
+    rmSync(frontEnd, { recursive: true, force: true })
+  }
 
   const device = await silentDevice(7)
   try {

@@ -1,8 +1,10 @@
 import { faultsIn } from './faults-in.mjs'
 
-// What carries the CLI's streams.
+// The CLI, and what carries its streams.
 const relay = faultsIn('vsock', ['vsock', 'cli'])
 const streams = faultsIn('foundation', ['foundation', 'vsock', 'vhost-user', 'cli'])
+
+const cli = faultsIn('cli', ['cli'], 'apps')
 
 export default [
   relay(
@@ -64,4 +66,23 @@ export default [
     "other.once('end', () => other.destroy()).push(null)",
     'other.destroy()',
   ),
+  cli(
+    'devices that are as before are made again',
+    'commands/vsock/device/running-device.ts',
+    "return isDeepStrictEqual(before, settings) ? 'none' : 'limits'",
+    "return 'replace'",
+  ),
+  cli(
+    'what stands in the way of a new device is closed after it',
+    'commands/vsock/device/device-set.ts',
+    '    for (const { settings } of moved) await this.#running.get(settings.guestCid)!.closeFront()\n',
+    '',
+  ),
+  cli(
+    'a guest writes as many lines as it likes',
+    'commands/vsock/device/journal.ts',
+    'const said = filled >= 1',
+    'const said = true',
+  ),
+  cli('two devices may want the same path', 'commands/vsock/device/settings.ts', 'if (taken.has(claim))', 'if (false)'),
 ]

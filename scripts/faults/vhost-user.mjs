@@ -193,7 +193,7 @@ export default [
   vhostUser(
     'a message of many packets waits for the guest to take some of them',
     'machine/credit.ts',
-    'return this.#ofMessage < this.#packets.size ||',
+    'return this.#ofMessage < this.underWay ||',
     'return true ||',
   ),
   vhostUser(
@@ -220,6 +220,13 @@ export default [
     'known === undefined || header.type !== typeCode(known.type)',
     'known === undefined',
   ),
+  vhostUser(
+    'an array whose message is given up belongs to the device still',
+    'message-stream.ts',
+    "if (message.state === 'begun') message.data = message.data.slice()",
+    '',
+  ),
+  vhostUser('message sockets that drain are not counted', 'host-messages.ts', 'guest.onGone = () => this.#keep(host)', ''),
   vhostUser('every piece of a message ends it', 'machine/message-queue.ts', 'if (length < this.run) return 0', ''),
   vhostUser('a guest without credit is asked once', 'machine/credit.ts', 'until: now + ms', 'until: NEVER'),
   vhostUser(
@@ -349,4 +356,41 @@ export default [
     'if (regions[middle]![space] <= address)',
     'if (regions[middle]![space] < address)',
   ),
+  vhostUser(
+    'a closed bucket opens for each token',
+    'machine/token-bucket.ts',
+    'const wanted = Math.min(burst, (perSecond * PAUSE_MS) / 1000)',
+    'const wanted = 0',
+  ),
+  vhostUser(
+    'a connection that is gone counts for ever',
+    'machine/muxer.ts',
+    '    this.#options.policy?.end(handle.direction)\n',
+    '',
+  ),
+  vhostUser(
+    'a connection between guests that is gone counts for ever',
+    'machine/switch/port.ts',
+    '    this.#options.policy?.end(directionOf(end))\n',
+    '',
+  ),
+  vhostUser(
+    'a guest is worked on beyond its rate',
+    'machine/device.ts',
+    "this.accepting && this.#policy?.isOpen('fromGuest', now) !== false",
+    'this.accepting',
+  ),
+  vhostUser(
+    'what waits for its rate is never woken',
+    'machine/device.ts',
+    'Math.min(this.muxer.wakeAt, this.port.wakeAt, this.#policy?.wakeAt ?? NEVER)',
+    'Math.min(this.muxer.wakeAt, this.port.wakeAt)',
+  ),
+  vhostUser(
+    'the policy of the guest that is asked does not count',
+    'hub.ts',
+    "refusal(sourceCid, 'fromGuest', destinationCid) ?? refusal(destinationCid, 'toGuest', sourceCid)",
+    "refusal(sourceCid, 'fromGuest', destinationCid)",
+  ),
+  vhostUser('what a new policy lets go waits for its timer', 'vhost-user-vsock.ts', '    this.#attachment?.touch()\n', ''),
 ]

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { until } from '../../vhost-user/scene.mjs'
 import { PeerGuest, playAll } from '../guest.mjs'
 import { built, runTool } from '../tools.mjs'
+import { sameArguments } from './same-arguments.mjs'
 
 const VERSION = '0.3.0'
 const UPCALL = fileURLToPath(new URL('../../../apps/cli/dist/main.js', import.meta.url))
@@ -51,12 +52,21 @@ function theirDevice(program) {
 export async function run(checks, image, { small, peer, command }) {
   const program = await checks.check('vhost-device-vsock: it is installed, or found in the cache', () => installDevice())
   if (program === undefined) return
+  const folder = mkdtempSync(join(tmpdir(), 'upcall-theirs-'))
+  try {
+    await sameArguments(checks, program, folder)
+    await withGuest(checks, image, { small, peer, command, program, folder })
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+async function withGuest(checks, image, { small, peer, command, program, folder }) {
   // It does not answer a guest that connects to a port without a listener: the guest's kernel waits for two seconds.
   const ways = { halfClose: false, refusal: 'ETIMEDOUT' }
   const start = { image, programs: [peer], name: 'peers-vhost-device-vsock', device: theirDevice(program), ...ways }
   const guest = await checks.check('vhost-device-vsock: a guest boots with it as its vsock', () => PeerGuest.start(start))
   if (guest === undefined) return
-  const folder = mkdtempSync(join(tmpdir(), 'upcall-theirs-'))
   try {
     await playAll(checks, guest, { name: 'vhost-device-vsock', command, places: ['host'], small })
     await halfClose(checks, guest, command)
@@ -64,7 +74,6 @@ export async function run(checks, image, { small, peer, command }) {
     await bulk(checks, guest, { command, bytes: (small ? 8 : 64) * MIB })
   } finally {
     await guest.close()
-    rmSync(folder, { recursive: true, force: true })
   }
 }
 
