@@ -13,6 +13,13 @@ export type { BindOptions } from './bind.js'
 export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
 export { connect } from './connect.js'
 export { type CreateSocketOptions, createSocket } from './create-socket.js'
+export {
+  type BindDatagramOptions,
+  bindDatagram,
+  type DatagramInfo,
+  type VsockDatagramEvents,
+  VsockDatagramSocket,
+} from './datagram.js'
 export { watchPeer } from './ends.js'
 export * from './entry/address.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
