@@ -29,15 +29,15 @@ export default [
   ),
   vhostUser(
     'what waits for other guests is not bounded',
-    'machine/switch/port.ts',
-    'return this.#held < MAX_HELD && !this.#orphans.full',
-    'return !this.#orphans.full',
+    'machine/switch/allowance.ts',
+    'return this.#held >= MAX_HELD\n',
+    'return false\n',
   ),
   vhostUser(
     'a sender waits for ever for a guest that takes nothing',
-    'machine/switch/port.ts',
-    'if (now >= this.#stallAt) this.#endStall(now)',
-    '',
+    'machine/switch/allowance.ts',
+    'if (now < this.#checkAt) return []',
+    'return []',
   ),
   vhostUser(
     'a caller may answer its own REQUEST',
