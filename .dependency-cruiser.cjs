@@ -62,7 +62,7 @@ const pure = [
 const unitTest = '[.]test[.]ts$'
 
 /** What stands in that folder, or that one file. */
-const within = (path) => `^${path}${/[/]$|[.]ts$/.test(path) ? '' : '/'}`
+const within = (path) => `^${path}${/[/]$|[.](ts|mjs)$/.test(path) ? '' : '/'}`
 
 const layerRules = Object.entries(layers).flatMap(([folder, { ours, node, npm, except }]) => {
   const from = {
