@@ -213,7 +213,7 @@ async function messages(guest, path, other) {
   try {
     const sending = guest.sh('echo a message | socat -u - VSOCK-CONNECT:2:1235,type=5')
     const [socket] = await once(server, 'connection')
-    assert.equal(String((await socket.receive()).data), 'a message\n')
+    assert.equal(String(Buffer.from((await socket.receive()).data)), 'a message\n')
     assert.equal(await socket.receive(), undefined)
     assert.equal((await sending).status, 0)
     socket.destroy()
