@@ -193,7 +193,7 @@ export default [
   vhostUser(
     'a message of many packets waits for the guest to take some of them',
     'machine/credit.ts',
-    'return this.#ofMessage < this.#packets.size ||',
+    'return this.#ofMessage < this.underWay ||',
     'return true ||',
   ),
   vhostUser(
@@ -220,6 +220,13 @@ export default [
     'known === undefined || header.type !== typeCode(known.type)',
     'known === undefined',
   ),
+  vhostUser(
+    'an array whose message is given up belongs to the device still',
+    'message-stream.ts',
+    "if (message.state === 'begun') message.data = message.data.slice()",
+    '',
+  ),
+  vhostUser('message sockets that drain are not counted', 'host-messages.ts', 'guest.onGone = () => this.#keep(host)', ''),
   vhostUser('every piece of a message ends it', 'machine/message-queue.ts', 'if (length < this.run) return 0', ''),
   vhostUser('a guest without credit is asked once', 'machine/credit.ts', 'until: now + ms', 'until: NEVER'),
   vhostUser(

@@ -91,12 +91,7 @@ export default [
     'this.#unwatch = watchPeer(this.#socket, this.#settings.clock)',
     '',
   ),
-  vsock(
-    'close() ends what it cuts',
-    'hybrid.ts',
-    "guest.destroy(new Error('the hybrid vsock server was closed'))",
-    'guest.destroy()',
-  ),
+  vsock('close() ends what it cuts', 'hybrid.ts', 'guest.destroy(closed)', 'guest.destroy()'),
   vsock('a peer is looked at once only', 'ends.ts', 'if (!error) again()', 'if (!error) return'),
   vsock('an answer that was not delivered does not count as lost', 'join.ts', 'lost > 0 ?', 'false ?'),
   vsock('HTTP/2 works on the methods, and drops what waits', 'conceal.ts', "if (isAsking('http2')) {", 'if (false) {'),

@@ -34,7 +34,7 @@ export interface VhostUserVsockOptions {
    * the first. `any`: every CID that no guest of the network has, and connections come from 2. (A Nitro Enclave's parent is 3.)
    */
   hostCids?: readonly number[] | 'any' | undefined
-  /** In a network: two guests reach each other if they have one of these in common. Default `['default']`. A guest always reaches itself. */
+  /** In a network: two guests reach each other if they have one of these in common. Default `['default']`. */
   groups?: readonly string[] | undefined
   /** What the guest may do; `setPolicy` changes it. Default: everything. */
   policy?: VsockPolicy | undefined

@@ -25,6 +25,8 @@ export class Node {
   due = false
   /** Trips to the rings. */
   trips = 0
+  /** Its kernel is a test's: packets are sent and received by hand. */
+  raw = false
   /** False: its VM is paused, or gone. */
   running = true
   rx!: SplitRing
@@ -41,7 +43,11 @@ export class Node {
     this.cid = cid
     this.switch = on
     this.#room = room
-    const options = { ...OPTIONS, ...limits, guestCid: cid }
+    const allocate = (size: number) => {
+      network.onAllocate(size)
+      return new Uint8Array(size)
+    }
+    const options = { ...OPTIONS, ...limits, guestCid: cid, allocate }
     const port = on.join({ ...options, cid, groups })
     this.device = new VsockDevice(options, { onTouch: () => this.#touch(), port, ...(budget && { budget }) })
     this.#boot()
@@ -103,6 +109,8 @@ export class Node {
  */
 export class FakeNetwork {
   now = 1_000
+  /** Told of each buffer that a device or the switch asks for. */
+  onAllocate: (size: number) => void = () => {}
   readonly nodes: Node[] = []
   readonly switches: VsockSwitch[] = []
   readonly #random: () => number
@@ -140,6 +148,20 @@ export class FakeNetwork {
         still = 0
         this.#jump()
       }
+    }
+  }
+
+  /**
+   * Lets everything move once a round, and `ms` pass, until `done` holds. Returns how many rounds that took.
+   *
+   * @throws Error after `limit` rounds.
+   */
+  rounds(done: () => boolean, programs: readonly { step(): boolean }[], { ms = 1, limit = 10_000 } = {}): number {
+    for (let rounds = 0; ; rounds++) {
+      if (done()) return rounds
+      if (rounds === limit) throw new Error(`not within ${limit} rounds: ${this.#describe()}`)
+      this.#all(programs)
+      this.advance(ms)
     }
   }
 
@@ -182,7 +204,7 @@ export class FakeNetwork {
       case 0:
         return pick(this.nodes).trip(this.now)
       case 1:
-        return pick(this.nodes).kernel.step(this.now, this.#random() < 0.5 ? 1 : undefined)
+        return this.#step(pick(this.nodes), this.#random() < 0.5 ? 1 : undefined)
       case 2:
         return programs.length > 0 && pick(programs).step()
       default:
@@ -190,11 +212,15 @@ export class FakeNetwork {
     }
   }
 
+  #step({ running, raw, kernel }: Node, most?: number): boolean {
+    return running && !raw && kernel.step(this.now, most)
+  }
+
   #all(programs: readonly { step(): boolean }[]): boolean {
     let moved = false
     for (const program of programs) moved = program.step() || moved
     for (const node of this.nodes) {
-      if (node.running) moved = node.kernel.step(this.now) || moved
+      moved = this.#step(node) || moved
       moved = node.trip(this.now) || moved
     }
     for (const extra of this.extras) moved = extra(this.now) || moved

@@ -19,7 +19,8 @@ export class Talk {
   constructor(from: Node, to: Node, talk: TalkOptions) {
     const { port = 5000, kind = 'stream', options, serverOptions, callerPlan, serverPlan } = talk
     const accept = (socket: KernelSocket) => {
-      this.server = new Program(socket, serverPlan, callerPlan)
+      // An attacker may have connected to the port, too.
+      if (socket.peer.cid === from.cid) this.server = new Program(socket, serverPlan, callerPlan)
     }
     to.kernel.listen(port, kind, accept, serverOptions)
     this.caller = new Program(from.kernel.connect({ cid: to.cid, port }, kind, options), callerPlan, serverPlan)

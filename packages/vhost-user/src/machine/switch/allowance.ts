@@ -5,10 +5,13 @@ import { NEVER } from '../credit.js'
  * sender. Sixteen connections with the buffers that Linux has by default (256 KiB) fit.
  */
 export const MAX_HELD = 4 << 20
-/** How long a sender is held up before someone is to blame for it, and how often that is looked into. */
-const PERIOD_MS = 2_000
-/** A receiver is to blame if it has taken less than this part of what waits for it: 1/16 (with 4 MiB, 128 KiB a second). */
-const SLOW_PART = 16
+/**
+ * How long a sender is held up before a receiver is to blame for it, and how often that is looked into. Shorter than a handshake may take, so
+ * that connections with other guests can begin all the same.
+ */
+const PERIOD_MS = 1_000
+/** A receiver is to blame if it has taken less than this part of what waits for it: 1/32 (with 4 MiB, 128 KiB a second). */
+const SLOW_PART = 32
 /** For so long, no more may wait for a receiver that was to blame than half of what the sender has left. */
 const DISTRUST_MS = 60_000
 
@@ -22,7 +25,7 @@ interface Share {
 
 /**
  * How much of one sender may wait in the switch, by receiver. A sender has one ring for all its packets, so a receiver that takes nothing holds
- * up everything that the sender says to anyone. It can do that for two seconds a minute: then it is known, and loses its connections as
+ * up everything that the sender says to anyone. It can do that for a second a minute: then it is known, and loses its connections as
  * soon as too much waits for it.
  */
 export class Allowance {
