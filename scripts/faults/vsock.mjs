@@ -27,6 +27,13 @@ export default [
     '        this.#waiting.splice(this.#waiting.indexOf(waiting), 1)\n',
     '',
   ),
+  vsock(
+    'more than CONNECT in the first message is dropped',
+    'hybrid-messages.ts',
+    'return command.end === message.sentBytes ? command.port : ',
+    'return true ? command.port : ',
+  ),
+  vsock('a frame may be of any length', 'seqpacket/frames.ts', 'if (this.#length > this.maxMessageBytes)', 'if (false)'),
   vsock('a reply needs no newline', 'handshake.ts', 'const canGrow = bytes.length < REPLY_MAX', 'const canGrow = true'),
   vsock(
     'EACCES is tried again',
