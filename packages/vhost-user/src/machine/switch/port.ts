@@ -53,6 +53,8 @@ export class SwitchPort {
   readonly #options: PortOptions
   readonly #ends = new EndTable<PortEnd>()
   readonly #passages = new WeakMap<PortEnd, Passage>()
+  /** Ends of other guests that have bytes of this one yet to take, though its own end is gone. */
+  readonly #left = new Set<PortEnd>()
   readonly #ready = new FairLine<PortEnd>()
   readonly #orphans = new OrphanResets()
   readonly #turn: PassageContext = { now: 0, effects: [] }
@@ -231,10 +233,10 @@ export class SwitchPort {
     const slow = this.#allowance.check(now)
     this.#wakeBefore(this.#allowance.checkAt)
     if (slow.length === 0) return
-    for (const end of this.#ends.all()) {
-      const passage = this.#passages.get(end)!
-      const receiver = passage.ends[otherSide(end.side)]
-      if (receiver.queue.length > 0 && slow.includes(receiver.cid)) this.#giveUp(passage, receiver, now)
+    const receivers = [...this.#ends.all().map((end) => this.#passages.get(end)!.ends[otherSide(end.side)]), ...this.#left]
+    for (const receiver of receivers) {
+      if (receiver.queue.length === 0 || !slow.includes(receiver.cid)) continue
+      this.#giveUp(receiver.port.#passages.get(receiver)!, receiver, now)
     }
   }
 
@@ -242,6 +244,7 @@ export class SwitchPort {
     this.#step(passage, { type: 'stalled' }, now)
     this.release(receiver.cid, receiver.deafen())
     receiver.port.#follow(receiver)
+    receiver.port.onTouch()
   }
 
   /** The guest's driver has gone: the other guests get resets, and nothing of the old guest is kept. */
@@ -291,6 +294,9 @@ export class SwitchPort {
     if (!this.#ends.delete(end)) return
     this.#options.policy?.end(directionOf(end))
     const passage = this.#passages.get(end)!
+    const peer = passage.ends[otherSide(end.side)]
+    peer.port.#left.delete(end)
+    if (peer.queue.length > 0) this.#left.add(peer)
     passage.present--
     if (passage.present === 0) passage.ends.caller.port.#begun--
   }
