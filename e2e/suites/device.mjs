@@ -6,6 +6,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { listenSeqpacket } from '@upcall/vsock'
 import { DeviceCommand } from '../device/command.mjs'
 import { ShellGuest } from '../device/shell-guest.mjs'
 import { until } from '../vhost-user/scene.mjs'
@@ -78,6 +79,9 @@ async function siblings(checks, image, folder) {
     await checks.check('guest listening: nc -U vm4.vsock, CONNECT 1234', () => guestListening(four, at('vm4.vsock')))
     await checks.check('host listening: nc -l -U vm4.vsock_1234, and the guest connects to CID 2', () =>
       hostListening(four, at('vm4.vsock_1234')),
+    )
+    await checks.check('a message of the guest (SOCK_SEQPACKET) to the host, and to another guest', () =>
+      messages(four, at('vm4.vsock_1235'), three),
     )
     await checks.check('guest 4 connects to guest 3', () => sibling(three, 3, four))
     await checks.check('guest 3 connects to guest 4', () => sibling(four, 4, three))
@@ -201,6 +205,25 @@ async function hostListening(guest, path) {
   } finally {
     server.close()
   }
+}
+
+/** socat's type 5 is SOCK_SEQPACKET, and each of its reads one message. */
+async function messages(guest, path, other) {
+  const server = await listenSeqpacket(`unix+seq:${path}`)
+  try {
+    const sending = guest.sh('echo a message | socat -u - VSOCK-CONNECT:2:1235,type=5')
+    const [socket] = await once(server, 'connection')
+    assert.equal(String(Buffer.from((await socket.receive()).data)), 'a message\n')
+    assert.equal(await socket.receive(), undefined)
+    assert.equal((await sending).status, 0)
+    socket.destroy()
+  } finally {
+    await server.close()
+  }
+  const receiving = other.sh('timeout 30 socat -u VSOCK-LISTEN:1236,type=5 -')
+  const line = 'echo and another | socat -u - VSOCK-CONNECT:3:1236,type=5 && break'
+  await guest.sh(`for i in 1 2 3 4 5 6 7 8 9; do ${line}; sleep 0.3; done`)
+  assert.equal((await receiving).text, 'and another')
 }
 
 /** The answer comes after EOF, so each direction ends by itself. */

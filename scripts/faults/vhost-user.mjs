@@ -30,14 +30,27 @@ export default [
   vhostUser(
     'what waits for other guests is not bounded',
     'machine/switch/port.ts',
-    'return this.#held < MAX_HELD && !this.#orphans.full',
+    'return !this.#allowance.full && !this.#orphans.full',
     'return !this.#orphans.full',
   ),
   vhostUser(
-    'a sender waits for ever for a guest that takes nothing',
+    'bytes of a connection that is over hold their sender up',
     'machine/switch/port.ts',
-    'if (now >= this.#stallAt) this.#endStall(now)',
+    '    if (peer.queue.length > 0) this.#left.add(peer)\n',
     '',
+  ),
+  vhostUser('a sender waits for ever for a guest that takes nothing', 'machine/switch/port.ts', 'this.#endStalls(now)', ''),
+  vhostUser(
+    'a listener of a network that throws faults the guest',
+    'network.ts',
+    "tell(() => this.emit('refused', refusal))",
+    "void this.emit('refused', refusal)",
+  ),
+  vhostUser(
+    'what is dropped for a receiver does not wake it for its RST',
+    'machine/switch/port.ts',
+    'receiver.port.#follow(receiver)\n    receiver.port.onTouch()',
+    'receiver.port.#follow(receiver)',
   ),
   vhostUser(
     'a caller may answer its own REQUEST',
@@ -193,7 +206,7 @@ export default [
   vhostUser(
     'a message of many packets waits for the guest to take some of them',
     'machine/credit.ts',
-    'return this.#ofMessage < this.#packets.size ||',
+    'return this.#ofMessage < this.underWay ||',
     'return true ||',
   ),
   vhostUser(
@@ -220,6 +233,13 @@ export default [
     'known === undefined || header.type !== typeCode(known.type)',
     'known === undefined',
   ),
+  vhostUser(
+    'an array whose message is given up belongs to the device still',
+    'message-stream.ts',
+    "if (message.state === 'begun') message.data = message.data.slice()",
+    '',
+  ),
+  vhostUser('message sockets that drain are not counted', 'host-messages.ts', 'guest.onGone = () => this.#keep(host)', ''),
   vhostUser('every piece of a message ends it', 'machine/message-queue.ts', 'if (length < this.run) return 0', ''),
   vhostUser('a guest without credit is asked once', 'machine/credit.ts', 'until: now + ms', 'until: NEVER'),
   vhostUser(

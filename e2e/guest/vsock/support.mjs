@@ -1,8 +1,9 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
 import { isVsockError, listen } from '@upcall/vsock'
 
 /** For one test; emulation is slow. */
@@ -85,4 +86,14 @@ export function vsockError(code, errno, { retryable, op = 'connect', says } = {}
 
 export function openDescriptors() {
   return readdirSync('/proc/self/fd').length
+}
+
+/** Takes a module away. The kernel closes a connection for good some seconds after its descriptors. */
+export async function unload(module) {
+  for (;;) {
+    const references = Number(new RegExp(`^${module} \\d+ (\\d+)`, 'm').exec(readFileSync('/proc/modules', 'utf8'))?.[1] ?? 0)
+    if (references === 0) break
+    await delay(100)
+  }
+  execFileSync('rmmod', [module])
 }

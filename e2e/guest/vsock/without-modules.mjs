@@ -1,11 +1,8 @@
 // The last test: it unloads what makes AF_VSOCK, one module after the other.
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { setTimeout as delay } from 'node:timers/promises'
 import { connect, listen, localCid } from '@upcall/vsock'
-import { TIMEOUT, vsockError } from './support.mjs'
+import { TIMEOUT, unload, vsockError } from './support.mjs'
 
 test('without vsock_loopback: ENODEV, and the message names the module', TIMEOUT, async () => {
   await unload('vsock_loopback')
@@ -27,13 +24,3 @@ test('without the module vsock: ENOTSUP, and no /dev/vsock', TIMEOUT, async () =
   await assert.rejects(listen('vsock://any:any'), vsockError('ENOTSUP', 'EAFNOSUPPORT', { op: 'listen', retryable: false }))
   assert.throws(() => localCid(), vsockError('ENOENT', 'ENOENT', { op: 'localCid', says: /Load the module vsock/ }))
 })
-
-/** The kernel closes a connection for good some seconds after its descriptors. */
-async function unload(module) {
-  for (;;) {
-    const references = Number(new RegExp(`^${module} \\d+ (\\d+)`, 'm').exec(readFileSync('/proc/modules', 'utf8'))?.[1] ?? 0)
-    if (references === 0) break
-    await delay(100)
-  }
-  execFileSync('rmmod', [module])
-}

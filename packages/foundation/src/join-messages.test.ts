@@ -31,6 +31,13 @@ describe('joined message sockets', () => {
     expect(await left.receive()).toEqual({ data: bytes('bb'), eor: false, sentBytes: 2 })
   })
 
+  test('leave an empty message out, which no other transport carries', async () => {
+    const { a, right } = joined()
+    a.arrive({ message: { data: bytes(''), eor: false, sentBytes: 0 }, taken: () => {} })
+    a.arrive({ message: { data: bytes('after'), eor: false, sentBytes: 5 }, taken: () => {} })
+    expect((await right.receive())?.data).toEqual(bytes('after'))
+  })
+
   test('hold one message in each direction, and no more', async () => {
     const { left, right } = joined()
     const sends = ['a', 'b', 'c'].map((text) => {

@@ -47,7 +47,8 @@ async function carry(direction: Direction): Promise<Error | undefined> {
       if (message === undefined) break
       const { data, eor, sentBytes } = message
       if (sentBytes > data.length) return cutError(sentBytes, data.length)
-      if (direction.dropped !== undefined) continue
+      // A Unix socket of another program may bring an empty one. No other transport carries it, and Linux sends none over AF_VSOCK.
+      if (direction.dropped !== undefined || sentBytes === 0) continue
       try {
         await to.send(data, { eor })
       } catch (error) {

@@ -195,8 +195,10 @@ export class GuestMessages implements VsockMessageStream {
       return undefined
     }
     const { data, eor } = message
-    this.#connection.consumed(data.length, this.#owner.now())
-    return { data, eor, sentBytes: data.length }
+    const { buffer, byteOffset, length } = data
+    this.#connection.consumed(length, this.#owner.now())
+    // A plain Uint8Array: the methods of a Buffer differ (slice).
+    return { data: new Uint8Array(buffer, byteOffset, length), eor, sentBytes: length }
   }
 
   /** Without a message that waits, the end of what the guest sends is the end of what comes. */

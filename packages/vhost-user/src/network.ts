@@ -7,6 +7,7 @@ import { unheldClock } from './clock.js'
 import { VsockDeviceError } from './errors.js'
 import { Hub, type Refusal } from './hub.js'
 import { LinkDriver, type NetworkLink } from './network-link.js'
+import { tell } from './tell.js'
 import { VhostUserVsock, type VhostUserVsockOptions } from './vhost-user-vsock.js'
 
 export interface VsockNetworkOptions {
@@ -45,9 +46,9 @@ export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements As
     if (options.clock !== undefined) checkClock(options.clock)
     this.#clock = options.clock
     this.#hub = new Hub(options.clock)
-    this.#hub.onRefusal = (refusal) => void this.emit('refused', refusal)
-    this.#hub.onReach = (cid, isReachable) => void this.emit('reach', { cid, isReachable })
-    this.#hub.onConflict = (cid) => void this.emit('conflict', { cid })
+    this.#hub.onReach = (cid, isReachable) => tell(() => this.emit('reach', { cid, isReachable }))
+    this.#hub.onConflict = (cid) => tell(() => this.emit('conflict', { cid }))
+    this.#hub.onRefusal = (refusal) => tell(() => this.emit('refused', refusal))
   }
 
   /** By CID. A device that is closed leaves the network. */

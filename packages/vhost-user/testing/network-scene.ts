@@ -28,7 +28,7 @@ export async function realGuest(network: VsockNetwork, cid: number): Promise<Rea
   return guestAt(cid)
 }
 
-/** A guest that runs on the device at its socket, whoever has made that. */
+/** A guest that runs on the device at its socket in the test's folder. */
 export async function guestAt(cid: number): Promise<RealGuest> {
   const vmm = await frontEnd(socketPathOf(cid), cid)
   const driver = new GuestDriver(vmm.guest, (ring) => vmm.kick(ring === 'rx' ? 0 : 1), { room: 4096 })

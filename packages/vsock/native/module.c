@@ -7,6 +7,7 @@
 #include "message.h"
 #include "passing.h"
 #include "rights.h"
+#include "sender.h"
 #include "socket.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@
 #include <uv.h>
 
 /* Counts the changes of src/native/binding.ts, so that a stale build is told from a fitting one. */
-#define API_VERSION 3
+#define API_VERSION 4
 
 /* linux/vm_sockets.h; spelled out so that no kernel header is needed. */
 #define VSOCK_GET_LOCAL_CID 0x7b9
@@ -66,6 +67,8 @@ static const struct up_function functions[] = {
     {"receiveMessage", vs_js_receive_message},
     {"sendMessage", vs_js_send_message},
     {"hungUp", vs_js_hung_up},
+    {"sendWaiting", vs_js_send_waiting},
+    {"cut", vs_js_cut},
     {"watch", up_js_watch},
     {"unwatch", up_js_unwatch},
     {"ref", up_js_ref},

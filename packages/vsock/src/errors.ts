@@ -7,7 +7,7 @@ import type { GuestBoot } from './notify/boot.js'
 /**
  * What was being done: `shutdown` is `socket.end()` on a transport without half-close, `pass` is `passDescriptor()`, `notify` is
  * `notifySystemd()`, `forward` a connection of a forwarder that was given up, `ready` the wait for a guest's READY=1; `send`, `receive` and
- * `close` are of message sockets.
+ * `close` are of message sockets, `bind` and `send` of datagram sockets.
  */
 export type VsockOperation =
   | 'connect'
@@ -19,6 +19,7 @@ export type VsockOperation =
   | 'relay'
   | 'forward'
   | 'ready'
+  | 'bind'
   | 'send'
   | 'receive'
   | 'close'

@@ -39,6 +39,8 @@ export interface Refusal {
     | 'timeout'
     | 'too-many'
     | 'dialer-gone'
+  /** The dialer has a message socket; see `routeSeqpacket`. */
+  type?: 'seqpacket'
   cause?: unknown
 }
 

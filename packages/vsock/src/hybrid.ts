@@ -4,8 +4,9 @@ import { callBack } from '@upcall/foundation/callback'
 import { checkFunction, checkSwitch, duration, integer, wrongValue } from '@upcall/foundation/check'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
+import type { MessageSocket } from '@upcall/foundation/message-socket'
 import { type Acceptor, checkAcceptOptions, closeOnAbort, givenUp, openAcceptor, type Place, placeOf } from './acceptor.js'
-import { checkAddress } from './address.js'
+import { checkAddress, hybridSeqpacketPath, toSeqpacketAddress } from './address.js'
 import type { BindOptions } from './bind.js'
 import { FIRST_HOST_PORT } from './handshake.js'
 import {
@@ -18,9 +19,12 @@ import {
   type Settings,
   type Ways,
 } from './hybrid-handshake.js'
+import { type SeqpacketRoute, shakeHands } from './hybrid-messages.js'
 import { wrongDescriptor } from './inherited.js'
 import type { Binding } from './native/binding.js'
 import { AddonError, loadBinding } from './native/loader.js'
+import { openSeqpacketAcceptor } from './seqpacket/acceptor.js'
+import type { SeqpacketSocket } from './seqpacket/socket.js'
 import type { VsockSocket } from './socket.js'
 import { trace } from './trace.js'
 
@@ -101,12 +105,18 @@ export interface ListenHybridOptions extends BindOptions {
    * addon of this package: without it each `passfd` is refused as `no-descriptors`, and `CONNECT` works.
    */
   passfd?: boolean | undefined
+  /**
+   * A draft, which may change: also listens at `<path>_seqpacket` for message sockets, as Cloud Hypervisor's issue 8894 proposes it, and finds
+   * the guest's end of a port for them. `CONNECT <port>\n` and `OK <n>\n` are the first message each way. It needs `path` and the addon.
+   * Default: no message sockets.
+   */
+  routeSeqpacket?: SeqpacketRoute | undefined
   clock?: Clock | undefined
 }
 
 export interface HybridServerEvents {
-  /** A handshake succeeded, the reply is on its way. `passed`: what is joined with the guest's end is a descriptor. */
-  connection: [info: { port: number; hostPort: number; passed?: true }]
+  /** A handshake succeeded, the reply is on its way. `passed`: what is joined with the guest's end is a descriptor. `type`: messages. */
+  connection: [info: { port: number; hostPort: number; passed?: true; type?: 'seqpacket' }]
   refused: [refusal: Refusal]
   /** Accepting one connection failed; the server goes on. Never thrown if there is no listener for it. */
   error: [error: Error]
@@ -126,11 +136,33 @@ export async function listenHybrid(options: ListenHybridOptions): Promise<Hybrid
   const place = hybridPlace(options)
   // Not a byte may be read by Node before it is known whether descriptors come with them.
   const held = { pauseOnConnect: !('why' in settings.receiver) }
-  const acceptor = await openAcceptor(place, { ...options, halfClose: true, allowHalfOpen: true }, held)
-  if (options.signal?.aborted) throw await givenUp(acceptor, options.signal)
-  const server = new HybridServer(acceptor.path ?? '', settings, acceptor)
+  const messages = await openMessages(options)
+  const acceptor = await openAcceptor(place, { ...options, halfClose: true, allowHalfOpen: true }, held).catch(async (error) => {
+    await messages?.acceptor.stop()
+    throw error
+  })
+  if (options.signal?.aborted) {
+    await messages?.acceptor.stop()
+    throw await givenUp(acceptor, options.signal)
+  }
+  const server = new HybridServer(acceptor.path ?? '', settings, acceptor, messages)
   closeOnAbort(server, options.signal)
   return server
+}
+
+/** The listener for message sockets, if there is a route for them. */
+interface Messages {
+  readonly acceptor: Acceptor<SeqpacketSocket>
+  readonly route: SeqpacketRoute
+}
+
+async function openMessages(options: ListenHybridOptions): Promise<Messages | undefined> {
+  const { path, routeSeqpacket: route } = options
+  if (route === undefined) return undefined
+  checkFunction('routeSeqpacket', route)
+  if (path === undefined) wrongValue('routeSeqpacket', 'left out where there is no path', route)
+  const local = toSeqpacketAddress({ transport: 'unix', path: hybridSeqpacketPath(path), type: 'seqpacket' })
+  return { acceptor: await openSeqpacketAcceptor(local, options), route }
 }
 
 function hybridPlace(options: ListenHybridOptions): Place {
@@ -167,25 +199,28 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
   readonly #guests = new Set<Duplex>()
   readonly #passed = new Set<Duplex>()
   readonly #hostPorts = new Set<number>()
+  readonly #messages: Messages | undefined
+  readonly #messageSockets = new Set<MessageSocket>()
+  #dialers = 0
   #pending = 0
   #nextHostPort = FIRST_HOST_PORT
   #closed: Promise<void> | undefined
 
   /** @internal Made by `listenHybrid`. */
-  constructor(path: string, settings: Settings, acceptor: Acceptor) {
+  constructor(path: string, settings: Settings, acceptor: Acceptor, messages?: Messages) {
     super()
     this.path = path
     this.#settings = settings
     this.#acceptor = acceptor
-    acceptor.start({
-      onConnection: (socket) => this.#accept(socket),
-      onError: (error) => void (this.listenerCount('error') > 0 && this.emit('error', error)),
-    })
+    this.#messages = messages
+    const onError = (error: Error) => void (this.listenerCount('error') > 0 && this.emit('error', error))
+    acceptor.start({ onConnection: (socket) => this.#accept(socket), onError })
+    messages?.acceptor.start({ onConnection: (socket) => this.#acceptMessages(socket, messages.route), onError })
   }
 
   /** Connections that are open now, those before their reply and those of passed descriptors included. */
   get size(): number {
-    return this.#sockets.size + this.#passed.size
+    return this.#sockets.size + this.#passed.size + this.#dialers
   }
 
   /** Stops listening, removes the socket file, destroys every connection, and resolves when they are gone. Idempotent. */
@@ -211,6 +246,36 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     if (this.#closed) socket.destroy()
     else if (this.#pending >= this.#settings.maxPending) this.#refuse(socket, { port: undefined, reason: 'too-many' })
     else this.#shakeHands(socket, gone.signal)
+  }
+
+  #acceptMessages(socket: SeqpacketSocket, route: SeqpacketRoute): void {
+    this.#dialers++
+    this.#keepMessages(socket, () => this.#dialers--)
+    const refuse = (refusal: Omit<Refusal, 'type'>) => this.#refuse(socket, { ...refusal, type: 'seqpacket' })
+    if (this.#closed) return void socket.destroy()
+    if (this.#pending >= this.#settings.maxPending) return void refuse({ port: undefined, reason: 'too-many' })
+    this.#pending++
+    void shakeHands(socket, {
+      settings: this.#settings,
+      route,
+      takeHostPort: () => this.#takeHostPort(),
+      refuse,
+      joined: ({ guest, port, hostPort }) => {
+        this.#keepMessages(guest)
+        const event = { type: 'handshake', path: this.path, port, hostPort, socket: 'seqpacket' }
+        trace(event, '%s: CONNECT %d for messages: OK %d', this.path, port, hostPort)
+        callBack(() => this.emit('connection', { port, hostPort, type: 'seqpacket' }))
+      },
+      left: () => void this.#pending--,
+    })
+  }
+
+  #keepMessages(socket: MessageSocket, onClosed = () => {}): void {
+    this.#messageSockets.add(socket)
+    void socket.closed.then(() => {
+      this.#messageSockets.delete(socket)
+      onClosed()
+    })
   }
 
   #shakeHands(socket: VsockSocket, signal: AbortSignal): void {
@@ -246,7 +311,7 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     return { hostPort, release: () => void this.#hostPorts.delete(hostPort) }
   }
 
-  #refuse(socket: VsockSocket, refusal: Refusal): void {
+  #refuse(socket: { destroy(): void }, refusal: Refusal): void {
     socket.destroy()
     const { port, reason, cause } = refusal
     const why = cause === undefined ? reason : `${reason}: ${textOf(cause)}`
@@ -258,11 +323,13 @@ export class HybridServer extends EventEmitter<HybridServerEvents> implements As
     await undefined
     const ends: Duplex[] = [...this.#sockets, ...this.#passed]
     const closing = ends.map((end) => new Promise((resolve) => end.once('close', resolve)))
+    const closed = new Error('the hybrid vsock server was closed')
+    for (const socket of this.#messageSockets) socket.destroy(closed)
     for (const end of ends) end.destroy()
     // Also the ends that outlive their dialer so that the guest can read everything. An error, since a cut must not look like an end.
-    for (const guest of this.#guests) guest.destroy(new Error('the hybrid vsock server was closed'))
+    for (const guest of this.#guests) guest.destroy(closed)
     try {
-      await this.#acceptor.stop()
+      await Promise.all([this.#acceptor.stop(), this.#messages?.acceptor.stop()])
       await Promise.all(closing)
     } finally {
       this.emit('close')

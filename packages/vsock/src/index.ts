@@ -13,6 +13,13 @@ export type { BindOptions } from './bind.js'
 export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
 export { connect } from './connect.js'
 export { type CreateSocketOptions, createSocket } from './create-socket.js'
+export {
+  type BindDatagramOptions,
+  bindDatagram,
+  type DatagramInfo,
+  type VsockDatagramEvents,
+  VsockDatagramSocket,
+} from './datagram.js'
 export { watchPeer } from './ends.js'
 export * from './entry/address.js'
 export { isVsockError, VsockError, type VsockErrorCode, type VsockErrorInit, type VsockOperation } from './errors.js'
@@ -48,6 +55,7 @@ export {
   listenHybrid,
 } from './hybrid.js'
 export type { Refusal, Route, RouteContext } from './hybrid-handshake.js'
+export type { SeqpacketRoute } from './hybrid-messages.js'
 export type { InheritedSocket } from './inherited.js'
 export { type ListenOptions, listen, type VsockServer, type VsockServerEvents } from './listen.js'
 export { AddonError, type Attempt, addonPath } from './native/loader.js'

@@ -75,6 +75,13 @@ export interface Binding extends SocketBinding<Descriptor> {
   sendMessage(descriptor: Descriptor, bytes: Uint8Array, eor: boolean, sockaddr: Uint8Array | undefined): boolean
   /** Whether the peer has closed, where it may as well have ended its direction. */
   hungUp(descriptor: Descriptor): boolean
+  /**
+   * Sends one whole message, which is copied, on a thread that waits until there is room for all of it. `callback` gets the errno as a
+   * positive number, or 0. A waiting thread keeps the process alive. Makes the descriptor a blocking one.
+   */
+  sendWaiting(descriptor: Descriptor, bytes: Uint8Array, eor: boolean, callback: (errno: number) => void): void
+  /** Shuts both directions down, which ends a send that waits. */
+  cut(descriptor: Descriptor): void
 }
 
 export interface ReceivedMessage {
@@ -113,7 +120,7 @@ export interface Inspected {
 }
 
 /** The version of `Binding` this package was written for. */
-export const API_VERSION = 3
+export const API_VERSION = 4
 
 declare const brand: unique symbol
 

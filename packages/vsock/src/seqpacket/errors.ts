@@ -9,7 +9,7 @@ export interface Ends {
 
 type Fields = Pick<VsockErrorInit, 'code' | 'what' | 'next' | 'retryable' | 'cause'>
 
-function socketError(op: 'send' | 'receive' | 'close', { local, remote }: Ends, fields: Fields): VsockError {
+export function socketError(op: 'send' | 'receive' | 'close', { local, remote }: Ends, fields: Fields): VsockError {
   return new VsockError({ op, local, remote, ...fields })
 }
 

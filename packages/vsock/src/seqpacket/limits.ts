@@ -8,6 +8,8 @@ export interface Limits {
   readonly receive: number
   /** Whether the kernel tells how long the next message is, while that is still in its queue. */
   readonly tellsLength: boolean
+  /** Whether a send that would have to wait may have left a part of its message: see native/sender.h. */
+  readonly partial: boolean
 }
 
 const SO_VM_SOCKETS_BUFFER_SIZE = 0
@@ -23,13 +25,13 @@ export function limitsOf(binding: Binding, descriptor: Descriptor, vsock: boolea
     const bytes = binding.getsockopt(descriptor, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, 8)
     const size = Number(new DataView(bytes.buffer).getBigUint64(0, LITTLE_ENDIAN))
     // Linux sends no message that its own buffer or the peer's does not hold, and before 6.7 does not tell a length in advance.
-    return { send: size, receive: size, tellsLength: false }
+    return { send: size, receive: size, tellsLength: false, partial: true }
   }
   const { SOL_SOCKET, SO_SNDBUF, SO_TIMESTAMP } = binding
   binding.setsockopt(descriptor, SOL_SOCKET, SO_TIMESTAMP, int(1))
   binding.setsockopt(descriptor, SOL_SOCKET, SO_SNDBUF, int(SEND_BUFFER))
   const size = new DataView(binding.getsockopt(descriptor, SOL_SOCKET, SO_SNDBUF, 4).buffer).getInt32(0, LITTLE_ENDIAN)
-  return { send: size - UNIX_OVERHEAD, receive: Number.MAX_SAFE_INTEGER, tellsLength: true }
+  return { send: size - UNIX_OVERHEAD, receive: Number.MAX_SAFE_INTEGER, tellsLength: true, partial: false }
 }
 
 function int(value: number): Uint8Array {

@@ -1,3 +1,4 @@
+import { getSystemErrorName } from 'node:util'
 import { checkSignal, checkSwitch, wrongType, wrongValue } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
@@ -6,7 +7,7 @@ import type { Address } from '../address.js'
 import { Life } from '../life.js'
 import type { Binding, Descriptor } from '../native/binding.js'
 import { abortedError, cutError, destroyedError, endedError, kernelError, tooLongError } from './errors.js'
-import { limitsOf } from './limits.js'
+import { type Limits, limitsOf } from './limits.js'
 import { Queue } from './queue.js'
 
 /** @internal What a socket is made of. It owns the descriptor. */
@@ -36,6 +37,8 @@ interface Outgoing {
  * - `receive` reads the kernel's queue when it is called, and nothing before: a slow reader holds its peer back.
  * - An empty message is never sent. A program of another kind may send one over a Unix socket: it arrives as a message without bytes,
  *   and does not look like the end. AF_VSOCK carries none.
+ * - Over AF_VSOCK each send takes a thread for as long as it waits, and a message that is first in line may go out although its signal aborts:
+ *   a non-blocking send could cut messages in two there.
  * - Linux hands `MSG_EOR` on over AF_VSOCK, and drops it over Unix sockets.
  */
 export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
@@ -48,8 +51,8 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
   readonly closed: Promise<void>
   readonly #binding: Binding
   readonly #descriptor: Descriptor
+  readonly #limits: Limits
   readonly #receiveLimit: number
-  readonly #tellsLength: boolean
   readonly #life: Life
   readonly #receivers = new Queue<undefined, Message | undefined>()
   readonly #outgoing = new Queue<Outgoing, void>()
@@ -62,6 +65,8 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
   #events = 0
   #spent = 0
   #resting = false
+  /** A thread has the first message. */
+  #begun = false
   #stopLooking = () => {}
   #tellClosed = () => {}
 
@@ -72,10 +77,9 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
     this.#binding = binding
     this.#descriptor = descriptor
     this.#life = new Life(clock)
-    const limits = limitsOf(binding, descriptor, (remote ?? local)?.transport === 'vsock')
-    this.maxMessageBytes = limits.send
-    this.#tellsLength = limits.tellsLength
-    this.#receiveLimit = Math.min(limits.receive, maxReceiveBytes ?? Number.POSITIVE_INFINITY)
+    this.#limits = limitsOf(binding, descriptor, (remote ?? local)?.transport === 'vsock')
+    this.maxMessageBytes = this.#limits.send
+    this.#receiveLimit = Math.min(this.#limits.receive, maxReceiveBytes ?? Number.POSITIVE_INFINITY)
     this.closed = new Promise((resolve) => {
       this.#tellClosed = resolve
     })
@@ -179,7 +183,7 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
   #watch(): void {
     if (this.#over) return
     const { READABLE, WRITABLE } = this.#binding
-    const events = (this.#receivers.size > 0 ? READABLE : 0) | (this.#outgoing.size > 0 ? WRITABLE : 0)
+    const events = (this.#receivers.size > 0 ? READABLE : 0) | (this.#outgoing.size > 0 && !this.#begun ? WRITABLE : 0)
     if (events === this.#events) return
     this.#events = events
     if (events === 0) this.#binding.unwatch(this.#descriptor)
@@ -201,21 +205,38 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
 
   #transmit(): void {
     for (let next = this.#outgoing.first; next && !this.#over; next = this.#outgoing.first) {
-      if (!this.#mayGoOn()) return
+      if (this.#begun || !this.#mayGoOn()) return
       try {
+        if (this.#limits.partial) return void this.#sendOnThread(next)
         if (!this.#binding.sendMessage(this.#descriptor, next.data, next.eor, undefined)) return
         this.#outgoing.shift()
       } catch (error) {
-        this.#onSendError(error)
+        this.#onSendError(errnoOf(error), error)
       }
     }
     this.#shutWhenSent()
   }
 
-  #onSendError(cause: unknown): void {
-    const error = kernelError('send', this, errnoOf(cause), cause)
+  /** A send that would have to wait may have begun, and nothing tells: see native/sender.h. */
+  #sendOnThread(message: Outgoing): void {
+    this.#binding.sendWaiting(this.#descriptor, message.data, message.eor, (errno) => {
+      this.#begun = false
+      if (this.#over) return
+      // Its caller may have given it up: then the next one is first.
+      const waited = this.#outgoing.first === message
+      if (errno !== 0) this.#onSendError(getSystemErrorName(-errno), undefined, waited)
+      else if (waited) this.#outgoing.shift()
+      this.#goOn()
+    })
+    this.#begun = true
+  }
+
+  #onSendError(code: string, cause?: unknown, waited = true): void {
+    // Before 6.3 Linux says ENOMEM of a message that the peer's buffer does not hold.
+    const tooLong = this.#limits.partial && code === 'ENOMEM'
+    const error = kernelError('send', this, tooLong ? 'EMSGSIZE' : code, cause)
     // The message is the matter, not the connection.
-    if (error.code === 'EMSGSIZE' || error.retryable) this.#outgoing.failFirst(error)
+    if (error.code === 'EMSGSIZE' || error.retryable) waited && this.#outgoing.failFirst(error)
     else if (error.code === 'EPIPE') this.#refused(error)
     else this.#close(error, error)
   }
@@ -227,7 +248,7 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
   }
 
   #shutWhenSent(): void {
-    if (this.#over || this.#sending !== 'ending' || this.#outgoing.size > 0) return
+    if (this.#over || this.#sending !== 'ending' || this.#outgoing.size > 0 || this.#begun) return
     this.#sending = 'ended'
     try {
       this.#binding.shutdown(this.#descriptor)
@@ -254,7 +275,7 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
   }
 
   #next() {
-    const length = this.#tellsLength ? this.#binding.messageLength(this.#descriptor) : this.#receiveLimit
+    const length = this.#limits.tellsLength ? this.#binding.messageLength(this.#descriptor) : this.#receiveLimit
     if (length === undefined) return undefined
     return this.#binding.receiveMessage(this.#descriptor, Math.min(length, this.#receiveLimit))
   }
@@ -274,6 +295,15 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
     })
   }
 
+  /** Ends the thread's wait. */
+  #cut(): void {
+    try {
+      this.#binding.cut(this.#descriptor)
+    } catch {
+      // The peer has gone, which has ended it.
+    }
+  }
+
   #closeWhenOver(): void {
     if (this.#receiving === 'ended' && (this.#sending === 'ended' || this.#sending === 'refused')) this.#close(null, null)
   }
@@ -283,6 +313,7 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
     this.#over = { error }
     this.#errored = errored
     this.#stopLooking()
+    if (this.#begun) this.#cut()
     this.#binding.close(this.#descriptor)
     this.#receivers.settleAll(({ resolve, reject }) => (error ? reject(error) : resolve(undefined)))
     this.#outgoing.settleAll(({ reject }) => reject(error ?? this.#refusal()))
@@ -290,7 +321,8 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
   }
 }
 
-function checkMessage(data: unknown): asserts data is Uint8Array {
+/** @throws {TypeError} or {RangeError} for what cannot be sent as a message. */
+export function checkMessage(data: unknown): asserts data is Uint8Array {
   if (!(data instanceof Uint8Array)) wrongType('data', 'a Uint8Array', data)
   if (data.length === 0) wrongValue('data', 'a message of 1 byte or more: an empty one looks like the end', data)
 }

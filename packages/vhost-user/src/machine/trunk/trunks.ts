@@ -24,7 +24,7 @@ interface Home {
 
 /**
  * All links of one network, and which guest is reached over which of them. Networks form a tree, a star for instance: each tells its peers of its
- * own guests and of those that it has learned of over other links. A CID has one home: whoever says so first.
+ * own guests and of those that it has learned of over other links. A CID has one home: where it was first.
  */
 export class Trunks implements LinkOwner {
   readonly #options: TrunksOptions

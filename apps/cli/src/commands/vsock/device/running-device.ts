@@ -94,9 +94,9 @@ export class RunningDevice {
   }
 
   /** The guest connects to a port of the host. */
-  #dial(port: number, { signal }: IncomingConnection): ReturnType<Surroundings['dial']> {
+  #dial(port: number, incoming: IncomingConnection): ReturnType<Surroundings['dial']> {
     const { backend } = this.#settings
-    return this.#surroundings.dial(addressOf(backend, port), signal)
+    return this.#surroundings.dial(addressOf(backend, port), incoming)
   }
 
   #listenTo(device: VhostUserVsock): void {
