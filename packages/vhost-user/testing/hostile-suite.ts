@@ -188,7 +188,7 @@ function storms(make: MakeNetwork, undisturbed: () => number): void {
         bufferAllocation: pick([0, 1, 4096, 2 ** 32 - 1]),
       }),
     ],
-  ])('sends %s, to everybody', (_, fields) => {
+  ])('sends %s, to every CID', (_, fields) => {
     const scene = new Scene(make)
     scene.server.kernel.listen(PORT, 'stream', () => {})
     scene.attack(scene.hostile, (attacker) => {
@@ -238,7 +238,7 @@ function storms(make: MakeNetwork, undisturbed: () => number): void {
 }
 
 function deafGuests(make: MakeNetwork, undisturbed: () => number): void {
-  /** The server has much to say to whoever connects to its port. */
+  /** The server has much to say to each caller of its port. */
   const generous = (scene: Scene) =>
     scene.server.kernel.listen(PORT, 'stream', (socket) => socket.write(new Uint8Array(1 << 20)), { bufferBytes: 262_144 })
 
