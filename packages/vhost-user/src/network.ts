@@ -14,7 +14,7 @@ export interface VsockNetworkOptions {
 }
 
 export interface VsockNetworkEvents {
-  /** A guest asked for a connection with another guest, and was refused (RST). */
+  /** What the devices tell as `refused`: a guest that cannot be reached, or a policy that does not allow a connection. */
   refused: [refusal: Refusal]
 }
 
