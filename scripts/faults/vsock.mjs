@@ -27,6 +27,13 @@ export default [
     '        this.#waiting.splice(this.#waiting.indexOf(waiting), 1)\n',
     '',
   ),
+  vsock(
+    'more than CONNECT in the first message is dropped',
+    'hybrid-messages.ts',
+    'return command.end === message.sentBytes ? command.port : ',
+    'return true ? command.port : ',
+  ),
+  vsock('a frame may be of any length', 'seqpacket/frames.ts', 'if (this.#length > this.maxMessageBytes)', 'if (false)'),
   vsock('a message of a guest may be of any length', 'notify/read.ts', 'if (length > maxMessageBytes) {', 'if (false) {'),
   vsock('a guest waits for the end of a message that it has', 'notify/read.ts', '.resume().end()', '.resume()'),
   vsock('the CID that is waited for does not matter', 'notify/receiver.ts', "return 'cid'", 'return undefined'),
