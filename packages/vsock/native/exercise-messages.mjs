@@ -90,7 +90,7 @@ const boundChecks = ({ binding, ready, inet }) => ({
   },
 })
 
-const waitChecks = ({ binding, openDescriptors }) => ({
+const waitChecks = ({ binding, ready, openDescriptors }) => ({
   async 'a send waits on a thread, until there is room or the end'() {
     const [one, other] = pairOf(binding)
     const sent = (bytes) => new Promise((resolve) => binding.sendWaiting(one, bytes, true, resolve))
