@@ -34,6 +34,24 @@ export default [
     'return !this.#orphans.full',
   ),
   vhostUser(
+    'a burst looks at more descriptors than one call may',
+    'machine/device.ts',
+    'popped < burst && descriptors < this.#descriptorsLeft',
+    'popped < burst',
+  ),
+  vhostUser(
+    'a message that is taken back leaves an end waiting',
+    'message-stream.ts',
+    '        // It may have been the last thing that an end waited for, and nothing else tells of that.\n        this.#settle()\n',
+    '',
+  ),
+  vhostUser(
+    'hosts whose guest has closed in order are not counted',
+    'host-messages.ts',
+    '    void guest.closed.then(keep)\n',
+    '',
+  ),
+  vhostUser(
     'bytes of a connection that is over hold their sender up',
     'machine/switch/port.ts',
     '    if (peer.queue.length > 0) this.#left.add(peer)\n',

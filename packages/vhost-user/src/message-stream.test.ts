@@ -164,6 +164,26 @@ describe.runIf(binding !== undefined)('a message stream', () => {
     expect(text(socket.messages[2]!.data)).toBe('yes')
   })
 
+  test('closes once the last message is taken back, if both sides have ended', async () => {
+    const it = await world()
+    const { stream, socket } = await pair(it, (socket) => (socket.appetite = 0))
+    const closed = fate(stream.closed)
+    const first = fate(stream.send(new Uint8Array(65_536)))
+    await settled(it, first)
+    const giveUp = new AbortController()
+    const second = fate(stream.send(bytes('no'), { signal: giveUp.signal }))
+    socket.shutdown(SHUTDOWN_SEND)
+    const end = fate(stream.receive())
+    await settled(it, end)
+    stream.end()
+    await it.guest.rest()
+    expect(closed.done).toBeUndefined()
+    giveUp.abort()
+    await settled(it, second)
+    await settled(it, closed)
+    expect(stream.errored).toBeNull()
+  })
+
   test('a wait that is given up loses no message, and the others keep their order', async () => {
     const it = await world()
     const { stream, socket } = await pair(it)

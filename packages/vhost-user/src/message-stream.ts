@@ -107,6 +107,8 @@ export class GuestMessages implements VsockMessageStream {
         // The rest of it leaves all the same, and the caller has its array back.
         if (message.state === 'begun') message.data = message.data.slice()
         reject(abortedError('send', this.#subject, reason))
+        // It may have been the last thing that an end waited for, and nothing else tells of that.
+        this.#settle()
       })
       const sending: Sending = { message, resolve, reject, unlisten }
       this.#sending.add(sending)

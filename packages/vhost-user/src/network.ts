@@ -18,7 +18,7 @@ export interface VsockNetworkOptions {
 }
 
 export interface VsockNetworkEvents {
-  /** A guest asked for a connection with another guest, and was refused (RST). */
+  /** What the devices tell as `refused`: a guest that cannot be reached, or a policy that does not allow a connection. */
   refused: [refusal: Refusal]
   /** A guest of another network can be reached over a link from now on, or no longer. */
   reach: [change: { readonly cid: number; readonly isReachable: boolean }]

@@ -1,6 +1,6 @@
 /**
- * Calls what belongs to the application: its listeners, as a rule. One that throws is the application's affair, as with any emitter
- * (`uncaughtException`), and does not end the work that it was told of: a conversation with a VMM, a trip to the rings.
+ * Calls what belongs to the application: its listeners, as a rule. What they throw is the application's affair, as with any emitter
+ * (`uncaughtException`), and does not end the work that they are told of: a conversation with a VMM, a trip to the rings.
  */
 export function tell(call: () => void): void {
   try {
