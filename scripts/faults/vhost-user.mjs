@@ -77,12 +77,6 @@ export default [
     '',
   ),
   vhostUser(
-    'packets that have left are kept while others wait',
-    'machine/switch/packet-queue.ts',
-    'this.#packets[this.#first++] = undefined',
-    'this.#first++',
-  ),
-  vhostUser(
     'a credit that comes after the end is not looked at',
     'machine/switch/port.ts',
     '    // Also when the connection is over: the last bytes before a RST may have waited for this credit.\n    this.#follow(end)\n',
