@@ -406,12 +406,6 @@ export default [
     'if (!this.#socket.readableFlowing) return',
   ),
   vhostUser(
-    'the copy of a descriptor outlives its socket',
-    'direct.ts',
-    "socket.once('close', () => this.close())",
-    '',
-  ),
-  vhostUser(
     'a socket that is closed for a guest that takes no more has bytes unread',
     'direct.ts',
     'this.#connection.outputRefused ? LAST_CHUNKS : 1',
