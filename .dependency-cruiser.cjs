@@ -42,7 +42,7 @@ const layers = {
   'apps/cli': { ours: ['packages/'], node: true, npm: true },
   'apps/vmm-shim': { ours: ['packages/'], node: true, npm: true },
   // Others' programs are built in one way for their tests and their benches.
-  tests: { ours: ['packages/', 'e2e/peers'], node: true, npm: true },
+  tests: { ours: ['packages/', 'e2e/peers', 'e2e/compile.mjs'], node: true, npm: true },
 }
 
 for (const { name } of readdirSync(`${__dirname}/packages`, { withFileTypes: true }).filter((entry) => entry.isDirectory())) {
@@ -62,7 +62,7 @@ const pure = [
 const unitTest = '[.]test[.]ts$'
 
 /** What stands in that folder, or that one file. */
-const within = (path) => `^${path}${/[/]$|[.]ts$/.test(path) ? '' : '/'}`
+const within = (path) => `^${path}${/[/]$|[.](ts|mjs)$/.test(path) ? '' : '/'}`
 
 const layerRules = Object.entries(layers).flatMap(([folder, { ours, node, npm, except }]) => {
   const from = {

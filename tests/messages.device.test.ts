@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { connectSeqpacket, listenSeqpacket, type SeqpacketSocket } from '@upcall/vsock'
+import { connectSeqpacket, listenHybrid, listenSeqpacket, type SeqpacketSocket } from '@upcall/vsock'
 import { describe, expect, it } from 'vitest'
 import { world } from '../packages/vhost-user/testing/ends.js'
 import { binding, cleanups, folder } from '../packages/vhost-user/testing/scene.js'
@@ -69,5 +69,47 @@ describe.skipIf(!built)('SEQPACKET sockets of Unix, joined with a guest', () => 
     await guest.until(() => device.connections === 0)
     expect(socket.messages.map(({ data }) => new TextDecoder().decode(data))).toEqual(['one', 'two'])
     expect(socket.end).toBe('shutdown')
+  })
+})
+
+describe.skipIf(!built)('the draft of hybrid vsock for messages, in front of a device', () => {
+  /** A program on the host that has dialled port 5000 of the guest. */
+  async function dialled(refuses = false) {
+    const scene = await world()
+    const path = join(folder, 'vm')
+    const server = await listenHybrid({
+      path,
+      handshakeTimeoutMs: 30_000,
+      route: (port, { signal }) => scene.device.connect(port, { signal }),
+      routeSeqpacket: (port, { signal }) => scene.device.connectSeqpacket(port, { signal }),
+    })
+    cleanups.push(() => server.close())
+    const accepted = scene.guest.accepted((socket) => refuses && socket.reset())
+    const fate: { program?: SeqpacketSocket; code?: unknown } = {}
+    void connectSeqpacket(`hvsock+seq://${path}:5000`, { timeoutMs: 20_000 }).then(
+      (it) => (fate.program = it),
+      (error: NodeJS.ErrnoException) => (fate.code = error.code),
+    )
+    const socket = await accepted
+    await scene.guest.until(() => fate.program !== undefined || fate.code !== undefined)
+    return { ...scene, socket, ...fate }
+  }
+
+  it('a program that dials the guest exchanges messages with it', async () => {
+    const { guest, device, socket, program } = await dialled()
+    expect(socket.type).toBe(TYPE_SEQPACKET)
+    await program!.send(bytes('ping'))
+    await guest.until(() => socket.messages.length === 1)
+    expect(socket.messages[0]!.data).toEqual(Buffer.from('ping'))
+    socket.sendMessage(bytes('pong'))
+    socket.close()
+    await guest.until(() => device.connections === 0)
+    expect((await program!.receive())?.data).toEqual(bytes('pong'))
+    expect(await program!.receive()).toBeUndefined()
+  })
+
+  it('a guest where nothing listens is a refusal', async () => {
+    const { code } = await dialled(true)
+    expect(code).toBe('ECONNREFUSED')
   })
 })

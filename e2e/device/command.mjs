@@ -11,6 +11,7 @@ export class DeviceCommand {
   #child
   #ended
   #stderr = ''
+  #over = false
   events = []
 
   constructor(args) {
@@ -18,7 +19,11 @@ export class DeviceCommand {
     createInterface({ input: this.#child.stdout }).on('line', (line) => this.events.push(JSON.parse(line)))
     this.#child.stderr.on('data', (chunk) => (this.#stderr = `${this.#stderr}${chunk}`.slice(-2000)))
     this.#ended = once(this.#child, 'close')
-    this.#ended.catch(() => {})
+    this.#ended
+      .catch(() => {})
+      .finally(() => {
+        this.#over = true
+      })
   }
 
   get pid() {
@@ -28,16 +33,13 @@ export class DeviceCommand {
   /** The first event of that kind after the `from` first ones. */
   async event(name, accepts = () => true, from = 0) {
     const find = () => this.events.slice(from).find((event) => event.event === name && accepts(event))
-    await until(`event ${name} (${this.#stderr}${JSON.stringify(this.events.slice(-5))})`, () => find() !== undefined)
+    await this.#until(`event ${name}`, () => find() !== undefined)
     return find()
   }
 
   /** All devices listen. */
   async listening(count) {
-    await until(
-      `${count} devices (${this.#stderr})`,
-      () => this.events.filter(({ event }) => event === 'listening').length === count,
-    )
+    await this.#until(`${count} devices`, () => this.events.filter(({ event }) => event === 'listening').length === count)
   }
 
   hangUp() {
@@ -54,5 +56,15 @@ export class DeviceCommand {
   async kill() {
     this.#child.kill('SIGKILL')
     await this.#ended.catch(() => {})
+  }
+
+  async #until(what, holds) {
+    const told = () => `${what}: ${this.#stderr}${JSON.stringify(this.events.slice(-5))}`
+    try {
+      await until(what, () => holds() || this.#over)
+    } catch (cause) {
+      throw new Error(told(), { cause })
+    }
+    if (!holds()) throw new Error(`the command has ended; ${told()}`)
   }
 }

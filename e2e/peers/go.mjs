@@ -1,4 +1,6 @@
 // Go: firecracker-go-sdk and mdlayher/vsock against ours, and Go's own tests of a connection through `forward` and through the device.
+
+import * as between from './go/between.mjs'
 import { goPrograms, missingForGo } from './go/build.mjs'
 import * as guest from './go/guest.mjs'
 import * as hybrid from './go/hybrid.mjs'
@@ -15,4 +17,5 @@ export async function run(checks, image, options) {
   if (programs === undefined) return
   await hybrid.run(checks, programs, options)
   await guest.run(checks, image, programs, options)
+  await between.run(checks, programs, options)
 }

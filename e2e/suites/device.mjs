@@ -6,6 +6,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { connectSeqpacket, listenSeqpacket } from '@upcall/vsock'
 import { DeviceCommand } from '../device/command.mjs'
 import { ShellGuest } from '../device/shell-guest.mjs'
 import { until } from '../vhost-user/scene.mjs'
@@ -60,7 +61,7 @@ async function siblings(checks, image, folder) {
   const at = (name) => join(folder, name)
   const command = new DeviceCommand([
     ...['--vm', `guest-cid=3,uds-path=${at('vm3.vsock')},socket=${at('vhost3.socket')},groups=group1+group2`],
-    ...['--vm', `guest-cid=4,uds-path=${at('vm4.vsock')},socket=${at('vhost4.socket')},groups=group1`],
+    ...['--vm', `guest-cid=4,uds-path=${at('vm4.vsock')},socket=${at('vhost4.socket')},groups=group1,seqpacket=yes`],
   ])
   const guests = []
   const boot = async (cid) => {
@@ -78,6 +79,9 @@ async function siblings(checks, image, folder) {
     await checks.check('guest listening: nc -U vm4.vsock, CONNECT 1234', () => guestListening(four, at('vm4.vsock')))
     await checks.check('host listening: nc -l -U vm4.vsock_1234, and the guest connects to CID 2', () =>
       hostListening(four, at('vm4.vsock_1234')),
+    )
+    await checks.check('messages (SOCK_SEQPACKET): to the host, from the host, and to another guest', () =>
+      messages(four, at('vm4.vsock_1235'), three),
     )
     await checks.check('guest 4 connects to guest 3', () => sibling(three, 3, four))
     await checks.check('guest 3 connects to guest 4', () => sibling(four, 4, three))
@@ -201,6 +205,34 @@ async function hostListening(guest, path) {
   } finally {
     server.close()
   }
+}
+
+/** socat's type 5 is SOCK_SEQPACKET, and each of its reads one message. */
+async function messages(guest, path, other) {
+  const server = await listenSeqpacket(`unix+seq:${path}`)
+  try {
+    const sending = guest.sh('echo a message | socat -u - VSOCK-CONNECT:2:1235,type=5')
+    const [socket] = await once(server, 'connection')
+    assert.equal(String(Buffer.from((await socket.receive()).data)), 'a message\n')
+    assert.equal(await socket.receive(), undefined)
+    assert.equal((await sending).status, 0)
+    socket.destroy()
+  } finally {
+    await server.close()
+  }
+  background(guest, 'socat VSOCK-LISTEN:1237,type=5 EXEC:cat')
+  let back
+  await until('port 1237 of the guest', async () => {
+    back = await connectSeqpacket(`hvsock+seq://${path.replace(/_\d+$/, '')}:1237`).catch(() => undefined)
+    return back !== undefined
+  })
+  await back.send(Buffer.from('from the host'))
+  assert.equal(String(Buffer.from((await back.receive()).data)), 'from the host')
+  back.destroy()
+  const receiving = other.sh('timeout 30 socat -u VSOCK-LISTEN:1236,type=5 -')
+  const line = 'echo and another | socat -u - VSOCK-CONNECT:3:1236,type=5 && break'
+  await guest.sh(`for i in 1 2 3 4 5 6 7 8 9; do ${line}; sleep 0.3; done`)
+  assert.equal((await receiving).text, 'and another')
 }
 
 /** The answer comes after EOF, so each direction ends by itself. */

@@ -1,5 +1,6 @@
 // A real guest behind the Unix socket: QEMU's vhost-user-vsock device in this process, the guest's stock driver at the other end.
 // Every byte is checked by its receiver; the table at the end says what came of each exercise.
+import { consoleLog } from '../guest-tests.mjs'
 import { guestImage, kernels } from '../image.mjs'
 import * as data from '../vhost-user/data.mjs'
 import { exercise } from '../vhost-user/exercise.mjs'
@@ -17,7 +18,7 @@ export async function run(checks, _image, { kernel, small = false } = {}) {
   for (const name of kernel === undefined ? Object.keys(kernels) : [kernel]) {
     const image = await checks.check(`an image with kernel ${name}`, () => guestImage({ kernel: name }))
     if (image === undefined) continue
-    const scene = new Scene(image)
+    const scene = new Scene(image, { log: consoleLog(`vhost-user-${name}`) })
     const all = small && name !== Object.keys(kernels)[0] ? newerKernel : exercises
     try {
       await all(scene, (title, what, body) => exercise(checks, table, { kernel: name, name: title, what, body }))

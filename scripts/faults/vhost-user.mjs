@@ -30,14 +30,39 @@ export default [
   vhostUser(
     'what waits for other guests is not bounded',
     'machine/switch/port.ts',
-    'return this.#held < MAX_HELD && !this.#orphans.full',
+    'return !this.#allowance.full && !this.#orphans.full',
     'return !this.#orphans.full',
   ),
   vhostUser(
-    'a sender waits for ever for a guest that takes nothing',
-    'machine/switch/port.ts',
-    'if (now >= this.#stallAt) this.#endStall(now)',
+    'a burst looks at more descriptors than one call may',
+    'machine/device.ts',
+    'popped < burst && descriptors < this.#descriptorsLeft',
+    'popped < burst',
+  ),
+  vhostUser(
+    'a message that is taken back leaves an end waiting',
+    'message-stream.ts',
+    '        // It may have been the last thing that an end waited for, and nothing else tells of that.\n        this.#settle()\n',
     '',
+  ),
+  vhostUser(
+    'bytes of a connection that is over hold their sender up',
+    'machine/switch/port.ts',
+    '    if (peer.queue.length > 0) this.#left.add(peer)\n',
+    '',
+  ),
+  vhostUser('a sender waits for ever for a guest that takes nothing', 'machine/switch/port.ts', 'this.#endStalls(now)', ''),
+  vhostUser(
+    'a listener of a network that throws faults the guest',
+    'network.ts',
+    "tell(() => this.emit('refused', refusal))",
+    "void this.emit('refused', refusal)",
+  ),
+  vhostUser(
+    'what is dropped for a receiver does not wake it for its RST',
+    'machine/switch/port.ts',
+    'receiver.port.#follow(receiver)\n    receiver.port.onTouch()',
+    'receiver.port.#follow(receiver)',
   ),
   vhostUser(
     'a caller may answer its own REQUEST',

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { connect, listen } from '@upcall/vsock'
+import { checkIntegration, passed, TEST_CONN } from './go-tests.mjs'
 import { exercises, readAll, serve } from './streams.mjs'
 import { finish, start, TIMEOUT } from './support.mjs'
 
@@ -11,6 +12,7 @@ const CONNECTIONS = 40
 const SERVICES = 6000
 const CONTROL = 6001
 const ANY_CID = 0xffff_ffff
+const GUEST_CID = 42
 const { small } = await ask({ run: 'options' })
 
 const dialled = { echo: BYTES, answer: BYTES, source: BYTES, 'ends-first': BYTES, connects: CONNECTIONS }
@@ -53,29 +55,39 @@ test('mdlayher/vsock is refused where the host does not listen', TIMEOUT, async 
   assert.match(JSON.parse(stdout).error, /connection (refused|reset by peer)/)
 })
 
+test("mdlayher/vsock's own integration tests, over loopback", TIMEOUT, async (t) => {
+  checkIntegration((await finish(t, ['./vsock-tests', '-test.v', '-test.run=Integration'])).stdout)
+})
+
+test("nettest.TestConn, mdlayher/vsock, this guest's own CID: all eleven", TIMEOUT, async (t) => {
+  await testConn(t, { UPCALL_DIAL: `vsock:${GUEST_CID}:7004`, UPCALL_LISTEN: 'vsock:7004' })
+})
+
 for (const [halfClose, ports] of Object.entries({ on: [7000, 7001], off: [7002, 7003] })) {
   for (const swap of small ? ['0'] : ['0', '1']) {
     const way = swap === '0' ? 'the dialer first' : 'the listener first'
     const name = `nettest.TestConn, mdlayher/vsock, device, forward, device, mdlayher/vsock, half-close ${halfClose}, ${way}`
     test(`${name}: BasicIO, without waiting for whom has closed`, TIMEOUT, async (t) => {
-      await testConn(t, ports, swap, ['BasicIO'])
+      await testConn(t, forwarded(ports, swap), ['BasicIO'])
       const [end] = await ask({ run: 'ends', halfClose, count: 1 })
       assert.equal(end.outcome, 'ok', JSON.stringify(end))
     })
     test(`${name}: all eleven`, TIMEOUT, async (t) => {
-      await testConn(t, ports, swap)
+      await testConn(t, forwarded(ports, swap))
       // Nothing is left of them.
       await ask({ run: 'ends', halfClose, count: 11 })
     })
   }
 }
 
-async function testConn(t, [from, to], swap, tests) {
-  const only = tests ? `/^(${tests.join('|')})$` : ''
-  const env = { ...process.env, UPCALL_DIAL: `vsock:2:${from}`, UPCALL_LISTEN: `vsock:${to}`, UPCALL_SWAP: swap }
-  const { stdout, stderr } = await finish(t, ['./testconn', '-test.v', `-test.run=^TestConn$${only}`], { env })
-  const passed = [...stdout.matchAll(/^ +--- PASS: TestConn\/(\w+)/gm)]
-  assert.equal(passed.length, tests?.length ?? 11, `${stdout}${stderr}`)
+function forwarded([from, to], swap) {
+  return { UPCALL_DIAL: `vsock:2:${from}`, UPCALL_LISTEN: `vsock:${to}`, UPCALL_SWAP: swap }
+}
+
+async function testConn(t, env, tests = TEST_CONN) {
+  const only = `-test.run=^TestConn$/^(${tests.join('|')})$`
+  const { stdout, stderr } = await finish(t, ['./testconn', '-test.v', only], { env: { ...process.env, ...env } })
+  assert.deepEqual(passed(stdout, 'TestConn/'), tests, `${stdout}${stderr}`)
 }
 
 /** Go dials; `served` tells what the server saw of each connection, in order. */

@@ -12,7 +12,7 @@ const GUEST_CID = 42
 const [SERVICES, CONTROL] = [6000, 6001]
 const HALF = { halfClose: true, allowHalfOpen: true }
 
-export async function run(checks, image, { peer, testConn }, { small = false } = {}) {
+export async function run(checks, image, { peer, testConn, vsockTests }, { small = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-peers-'))
   const [socketPath, hybridPath] = [join(folder, 'vhost'), join(folder, 'vsock')]
   const closers = []
@@ -29,7 +29,10 @@ export async function run(checks, image, { peer, testConn }, { small = false } =
     closers.unshift(...(await startServices({ peer, hybridPath, forwards, small })))
     await runGuestTests(checks, {
       ...{ name: 'peers-go', image, program: 'main.mjs', timeoutMs: 400_000 },
-      payload: { programs: ['guest/peers-go', 'guest/vsock/support.mjs', peer, testConn], packages: ['@upcall/vsock'] },
+      payload: {
+        programs: ['guest/peers-go', 'guest/vsock/support.mjs', 'guest/go-tests.mjs', peer, testConn, vsockTests],
+        packages: ['@upcall/vsock'],
+      },
       boot: {
         ...{ machine: 'q35', sharedMemory: true, cpus: 1 },
         chardevs: [`socket,id=vsock,path=${socketPath}`],

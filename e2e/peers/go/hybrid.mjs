@@ -6,8 +6,9 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, hybridProfiles, listenHybrid } from '@upcall/vsock'
+import { TEST_CONN } from '../../guest/go-tests.mjs'
 import { serve } from '../../guest/peers-go/streams.mjs'
-import { CONN_TESTS, dialWith, ends, startForward, testConn } from './run.mjs'
+import { dialWith, ends, startForward, testConn } from './run.mjs'
 
 const PORT = 5000
 const BYTES = 1 << 20
@@ -135,7 +136,7 @@ async function connTests({ checks, folder, path }, tests, halfClose) {
       await checks.check(`nettest.TestConn through forward --as-vmm, ${ways}, ${way}: all eleven`, async () => {
         await testConn(tests, { ...env, UPCALL_SWAP: swap })
         // Nothing is left of them.
-        await ends(forward, CONN_TESTS.length)
+        await ends(forward, TEST_CONN.length)
       })
     }
   } finally {

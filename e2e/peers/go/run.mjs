@@ -2,16 +2,11 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import { passed, TEST_CONN } from '../../guest/go-tests.mjs'
 import { Program } from '../program.mjs'
 
 const UPCALL = fileURLToPath(new URL('../../../apps/cli/dist/main.js', import.meta.url))
 const DEADLINE_MS = 120_000
-
-/** The eleven tests of Go's nettest.TestConn. */
-export const CONN_TESTS = [
-  ...['BasicIO', 'PingPong', 'RacyRead', 'RacyWrite', 'ReadTimeout', 'WriteTimeout', 'PastTimeout', 'PresentTimeout'],
-  ...['FutureTimeout', 'CloseTimeout', 'ConcurrentMethods'],
-]
 
 /** Runs a program to its end, and resolves with its status and what it wrote. */
 export async function finish(command, args, { env } = {}) {
@@ -34,10 +29,9 @@ export async function dialWith(peer, address, exercise, bytes) {
 }
 
 /** Runs the tests that are named and resolves with the names of those that passed. */
-export async function testConn(program, env, tests = CONN_TESTS) {
+export async function testConn(program, env, tests = TEST_CONN) {
   const { stdout, stderr } = await finish(program, ['-test.v', `-test.run=^TestConn$/^(${tests.join('|')})$`], { env })
-  const passed = [...stdout.matchAll(/^ +--- PASS: TestConn\/(\w+)/gm)].map(([, name]) => name)
-  assert.deepEqual(passed, tests, `${stdout}${stderr}`)
+  assert.deepEqual(passed(stdout, 'TestConn/'), tests, `${stdout}${stderr}`)
 }
 
 /** `upcall vsock forward`, listening; its events are the values of the program. */

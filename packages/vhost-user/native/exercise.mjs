@@ -152,7 +152,7 @@ const checks = {
     closeAll(client, server, file)
   },
 
-  async 'a socket that is full, one that has ended, and a copy of its number'() {
+  async 'a full socket, an ended socket, and a copy of its number'() {
     const [client, server] = await pair()
     const [windows, all] = [[new Uint8Array(65_536)], Uint32Array.of(0, 0, 65_536)]
     while (binding.writeFrom(server, windows, all, 1) > 0);

@@ -12,6 +12,7 @@ import type { MuxerOptions } from './machine/muxer.js'
 import type { SocketType } from './machine/packet.js'
 import { GuestMessages, type VsockMessageStream } from './message-stream.js'
 import { GuestStream, type VsockStream } from './stream.js'
+import { tell } from './tell.js'
 import { trace } from './trace.js'
 
 /** A connection that the guest asks for. */
@@ -121,16 +122,12 @@ export class Connections {
           hostPort,
           outcome,
         )
-      try {
+      // A listener of the stream may throw. The other connections have news, too.
+      tell(() => {
         const watcher = this.#watchers.get(connection)
         if (watcher !== undefined) watcher.news()
         else if (state === 'accepting') this.#incoming(connection)
-      } catch (error) {
-        // A listener of the stream threw. That is the application's, as with any emitter; the other connections' news come first.
-        process.nextTick(() => {
-          throw error
-        })
-      }
+      })
     }
   }
 

@@ -29,7 +29,7 @@ describe.runIf(binding !== undefined)('a guest that is joined with a message soc
     socket.sendMessage(bytes('ping'), { eor: true })
     const got = program.receive()
     await guest.until(() => socket.sent === 4)
-    expect(await got).toMatchObject({ data: Buffer.from('ping'), eor: true })
+    expect(await got).toMatchObject({ data: bytes('ping'), eor: true })
     void program.send(bytes('pong'))
     program.end()
     await guest.until(() => socket.end === 'shutdown')
@@ -48,8 +48,8 @@ describe.runIf(binding !== undefined)('a guest that is joined with a message soc
     await guest.until(() => socket.sent === 6)
     socket.reset()
     await guest.until(() => device.connections === 0)
-    expect(await program.receive()).toMatchObject({ data: Buffer.from('one') })
-    expect(await program.receive()).toMatchObject({ data: Buffer.from('two') })
+    expect(await program.receive()).toMatchObject({ data: bytes('one') })
+    expect(await program.receive()).toMatchObject({ data: bytes('two') })
     await expect(program.receive()).rejects.toMatchObject({ code: 'ECONNRESET' })
   })
 
@@ -77,9 +77,9 @@ describe.runIf(binding !== undefined)('a guest that is joined with a message soc
       await guest.until(() => device.connections === 0)
     }
     expect(programs.map(({ other }) => other.errored)).toMatchObject([{ code: 'ECONNRESET' }, null, null])
-    for (const program of programs) expect(await program.receive()).toMatchObject({ data: Buffer.from('one') })
+    for (const program of programs) expect(await program.receive()).toMatchObject({ data: bytes('one') })
     await expect(programs[0]!.receive()).rejects.toMatchObject({ code: 'ECONNRESET' })
-    expect(await programs[2]!.receive()).toMatchObject({ data: Buffer.from('two') })
+    expect(await programs[2]!.receive()).toMatchObject({ data: bytes('two') })
   })
 })
 

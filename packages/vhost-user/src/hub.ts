@@ -3,7 +3,8 @@ import type { MuxerOptions } from './machine/muxer.js'
 import { type PacketHeader, type SocketType, TYPE_SEQPACKET, typeCode } from './machine/packet.js'
 import type { Peer, PolicyGate, PolicyRefusal } from './machine/policy.js'
 import type { SwitchPort } from './machine/switch/port.js'
-import { type RefusalReason, type Refusal as SwitchRefusal, VsockSwitch } from './machine/switch/switch.js'
+import type { RefusalReason } from './machine/switch/routes.js'
+import { type Refusal as SwitchRefusal, VsockSwitch } from './machine/switch/switch.js'
 
 /** A connection that was refused before the other side heard of it. Of a connection that the host asked for, `from.port` is 0. */
 export interface Refusal {

@@ -9,7 +9,7 @@ export type { ConnectionSnapshot, ConnectionState } from './machine/connection.j
 export { DeviceError, type DeviceErrorCode } from './machine/errors.js'
 export type { SocketType } from './machine/packet.js'
 export type { PortRange, RulePeer } from './machine/policy.js'
-export type { RefusalReason } from './machine/switch/switch.js'
+export type { RefusalReason } from './machine/switch/routes.js'
 export type { RingSnapshot } from './machine/vring.js'
 export type { VsockMessageStream } from './message-stream.js'
 export { AddonError, type Attempt } from './native/loader.js'

@@ -48,8 +48,8 @@ describe.runIf(binding !== undefined)('a message stream', () => {
     await settled(it, got[1]!)
     await settled(it, sent)
     await it.guest.until(() => socket.messages.length === 3)
-    expect(got[0]!.done).toEqual({ data: Buffer.from('three'), eor: true, sentBytes: 5 })
-    expect(got[1]!.done).toEqual({ data: Buffer.from(big), eor: false, sentBytes: 60_000 })
+    expect(got[0]!.done).toEqual({ data: bytes('three'), eor: true, sentBytes: 5 })
+    expect(got[1]!.done).toEqual({ data: big, eor: false, sentBytes: 60_000 })
     expect(socket.messages.map(({ data, eor }) => [data.length, eor])).toEqual([
       [3, false],
       [3, true],
@@ -99,7 +99,7 @@ describe.runIf(binding !== undefined)('a message stream', () => {
     await settled(it, first)
     const second = fate(stream.receive())
     await settled(it, second)
-    expect([first.done, (second.done as { data: Uint8Array }).data]).toEqual(['a', Buffer.from('b')])
+    expect([first.done, (second.done as { data: Uint8Array }).data]).toEqual(['a', bytes('b')])
   })
 
   test('send waits for the guest to take the message', async () => {
@@ -164,6 +164,26 @@ describe.runIf(binding !== undefined)('a message stream', () => {
     expect(text(socket.messages[2]!.data)).toBe('yes')
   })
 
+  test('closes once the last message is taken back, if both sides have ended', async () => {
+    const it = await world()
+    const { stream, socket } = await pair(it, (socket) => (socket.appetite = 0))
+    const closed = fate(stream.closed)
+    const first = fate(stream.send(new Uint8Array(65_536)))
+    await settled(it, first)
+    const giveUp = new AbortController()
+    const second = fate(stream.send(bytes('no'), { signal: giveUp.signal }))
+    socket.shutdown(SHUTDOWN_SEND)
+    const end = fate(stream.receive())
+    await settled(it, end)
+    stream.end()
+    await it.guest.rest()
+    expect(closed.done).toBeUndefined()
+    giveUp.abort()
+    await settled(it, second)
+    await settled(it, closed)
+    expect(stream.errored).toBeNull()
+  })
+
   test('a wait that is given up loses no message, and the others keep their order', async () => {
     const it = await world()
     const { stream, socket } = await pair(it)
@@ -173,7 +193,7 @@ describe.runIf(binding !== undefined)('a message stream', () => {
     socket.sendMessage(bytes('a'))
     await settled(it, waits[1]!)
     expect(waits[0]!.done).toBe('ABORTED')
-    expect(waits[1]!.done).toMatchObject({ data: Buffer.from('a') })
+    expect(waits[1]!.done).toMatchObject({ data: bytes('a') })
   })
 
   test('messages that wait for their reader hold the guest up', async () => {
@@ -198,7 +218,7 @@ describe.runIf(binding !== undefined)('the end of a message stream', () => {
     const waiting = fate(stream.closed)
     await it.guest.until(() => it.device.connections === 0)
     expect(waiting.done).toBeUndefined()
-    expect(await stream.receive()).toMatchObject({ data: Buffer.from('last') })
+    expect(await stream.receive()).toMatchObject({ data: bytes('last') })
     await expect(stream.receive()).rejects.toMatchObject({ code: 'ECONNRESET' })
     await settled(it, waiting)
     expect(stream.errored).toMatchObject({ code: 'ECONNRESET' })
@@ -214,7 +234,7 @@ describe.runIf(binding !== undefined)('the end of a message stream', () => {
     socket.close()
     await settled(it, sends[1]!)
     expect(sends[1]!.done).toBe('EPIPE')
-    expect(await stream.receive()).toMatchObject({ data: Buffer.from('bye') })
+    expect(await stream.receive()).toMatchObject({ data: bytes('bye') })
     expect(await stream.receive()).toBeUndefined()
     await stream.closed
     expect(stream.errored).toBeNull()
@@ -231,7 +251,7 @@ describe.runIf(binding !== undefined)('the end of a message stream', () => {
     socket.sendMessage(bytes('still here'))
     const got = fate(stream.receive())
     await settled(it, got)
-    expect(got.done).toMatchObject({ data: Buffer.from('still here') })
+    expect(got.done).toMatchObject({ data: bytes('still here') })
   })
 
   test('a message that the guest never finishes is dropped at its end', async () => {
@@ -320,7 +340,7 @@ describe.runIf(binding !== undefined)('a SEQPACKET connection that the guest beg
     socket.sendMessage(bytes('hello'))
     const got = fate(streams[0]!.receive())
     await settled(it, got)
-    expect(got.done).toMatchObject({ data: Buffer.from('hello') })
+    expect(got.done).toMatchObject({ data: bytes('hello') })
   })
 
   test('is refused without a handler, by undefined, by a rejection, and by a stream', async () => {

@@ -107,6 +107,8 @@ export class GuestMessages implements VsockMessageStream {
         // The rest of it leaves all the same, and the caller has its array back.
         if (message.state === 'begun') message.data = message.data.slice()
         reject(abortedError('send', this.#subject, reason))
+        // It may have been the last thing that an end waited for, and nothing else tells of that.
+        this.#settle()
       })
       const sending: Sending = { message, resolve, reject, unlisten }
       this.#sending.add(sending)
@@ -195,8 +197,10 @@ export class GuestMessages implements VsockMessageStream {
       return undefined
     }
     const { data, eor } = message
-    this.#connection.consumed(data.length, this.#owner.now())
-    return { data, eor, sentBytes: data.length }
+    const { buffer, byteOffset, length } = data
+    this.#connection.consumed(length, this.#owner.now())
+    // A plain Uint8Array: the methods of a Buffer differ (slice).
+    return { data: new Uint8Array(buffer, byteOffset, length), eor, sentBytes: length }
   }
 
   /** Without a message that waits, the end of what the guest sends is the end of what comes. */

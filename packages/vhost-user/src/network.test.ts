@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { FakeFrontEnd } from '../testing/fake-front-end.js'
@@ -70,6 +71,22 @@ describe.runIf(binding !== undefined)('a network of devices', () => {
     expect(refusals).toEqual([told, told])
   })
 
+  test("a listener that throws is the program's affair, and not the guest's", async () => {
+    const made = await network()
+    const a = await guest(3)
+    const uncaught = process.rawListeners('uncaughtException')
+    process.removeAllListeners('uncaughtException')
+    const thrown = once(process, 'uncaughtException')
+    made.once('refused', () => {
+      throw new Error('of the listener')
+    })
+    ask(a, 4)
+    expect((await heard(a)).map(opName)).toEqual(['RST'])
+    expect(made.devices.get(3)!.state).toBe('running')
+    expect(await thrown).toMatchObject([{ message: 'of the listener' }, 'uncaughtException'])
+    for (const listener of uncaught) process.on('uncaughtException', listener as () => void)
+  })
+
   test('has each CID once, and gives a closed one back', async () => {
     const made = await network()
     const again = { socketPath: pathOf(5), guestCid: 4 }
@@ -92,6 +109,14 @@ describe.runIf(binding !== undefined)('a network of devices', () => {
     await made.close()
     expect(made.devices.size).toBe(0)
     await expect(made.add({ socketPath: pathOf(3), guestCid: 3 })).rejects.toMatchObject({ code: 'ABORTED' })
+  })
+
+  test('a device that is closed before it listens says so', async () => {
+    const made = await network([3])
+    const adding = made.add({ socketPath: pathOf(4), guestCid: 4 })
+    const refused = expect(adding).rejects.toMatchObject({ code: 'ABORTED' })
+    await made.close()
+    await refused
   })
 })
 

@@ -3,6 +3,7 @@ import { checkClock, checkObject, wrongValue } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { VsockDeviceError } from './errors.js'
 import { Hub, type Refusal } from './hub.js'
+import { tell } from './tell.js'
 import { VhostUserVsock, type VhostUserVsockOptions } from './vhost-user-vsock.js'
 
 export interface VsockNetworkOptions {
@@ -13,7 +14,7 @@ export interface VsockNetworkOptions {
 }
 
 export interface VsockNetworkEvents {
-  /** A guest asked for a connection with another guest, and was refused (RST). */
+  /** What the devices tell as `refused`: a guest that cannot be reached, or a policy that does not allow a connection. */
   refused: [refusal: Refusal]
 }
 
@@ -35,7 +36,7 @@ export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements As
     checkObject('options', options)
     if (options.clock !== undefined) checkClock(options.clock)
     this.#clock = options.clock
-    this.#hub.onRefusal = (refusal) => void this.emit('refused', refusal)
+    this.#hub.onRefusal = (refusal) => tell(() => this.emit('refused', refusal))
   }
 
   /** By CID. A device that is closed leaves the network. */

@@ -22,6 +22,7 @@ import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
 import { checkPolicy, type VsockPolicy } from './policy-options.js'
 import type { VsockStream } from './stream.js'
+import { tell } from './tell.js'
 import { trace } from './trace.js'
 
 export interface VhostUserVsockOptions {
@@ -163,7 +164,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       policy: this.#policy,
       onRefusal: (refusal) => {
         trace({ type: 'refused', socketPath, refusal }, '%s: refused: %o', socketPath, refusal)
-        this.#tell(() => this.emit('refused', refusal))
+        tell(() => this.emit('refused', refusal))
       },
     })
   }
@@ -186,10 +187,10 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
    * Begins to listen. Do this before the VMM starts: QEMU gives up at once if there is no listener. Idempotent.
    *
    * @throws {AddonError} where the addon does not load.
-   * @throws {VsockDeviceError} `EADDRINUSE`.
+   * @throws {VsockDeviceError} `EADDRINUSE`; `ABORTED` if the device is closed, also meanwhile.
    */
   async listen(): Promise<this> {
-    if (this.#closing !== undefined) throw this.#closedError('listen')
+    this.#checkOpen('listen')
     const binding = loadBinding()
     const isFirst = this.#listening === undefined
     this.#listening ??= listenUnix(binding, this.socketPath, {
@@ -197,6 +198,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       onPause: (error, delayMs) => this.emit('warning', this.#notAccepted(error, delayMs)),
     })
     await this.#listening
+    this.#checkOpen('listen')
     if (isFirst) trace({ type: 'listening', socketPath: this.socketPath }, '%s: listening', this.socketPath)
     return this
   }
@@ -206,7 +208,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     checkSignal(signal)
     while (this.#state !== 'running') {
       if (signal?.aborted) throw abortedError('ready', this.socketPath, signal.reason)
-      if (this.#closing !== undefined) throw this.#closedError('ready')
+      this.#checkOpen('ready')
       await new Promise<void>((resolve) => {
         const done = () => {
           this.off('state', done)
@@ -320,15 +322,15 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       onChange: () => this.#follow(attachment),
       onReset: (connections) => {
         trace({ type: 'reset', socketPath, connections }, '%s: a new driver; connections cut: %d', socketPath, connections)
-        this.#tell(() => this.emit('reset', { connections }))
+        tell(() => this.emit('reset', { connections }))
       },
       onRecovery: (recovery) => {
         trace({ type: 'recovery', socketPath, ...recovery }, '%s: recovery: %o', socketPath, recovery)
-        this.#tell(() => this.emit('recovery', recovery))
+        tell(() => this.emit('recovery', recovery))
       },
       onRefused: (error) => {
         trace({ type: 'request-refused', socketPath, error }, '%s: a request was refused%s', socketPath, textAfter(error))
-        this.#tell(() => this.emit('warning', refusedError(socketPath, error)))
+        tell(() => this.emit('warning', refusedError(socketPath, error)))
       },
       onEnd: (error) => {
         trace({ type: 'detached', socketPath, error }, '%s: the front end has gone%s', socketPath, textAfter(error))
@@ -355,20 +357,9 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.#place.up(state === 'running')
     const change = { socketPath: this.socketPath, state, previous, reason, error }
     trace({ type: 'state', ...change }, '%s: %s, was %s (%s)%s', this.socketPath, state, previous, reason, textAfter(error))
-    this.#tell(() => this.emit('state', { state, previous }))
-    if (state === 'running') this.#tell(() => this.emit('running'))
-    else if (previous === 'running' || error !== undefined) this.#tell(() => this.emit('stopped', { reason, error }))
-  }
-
-  /** A listener that throws is the application's affair, as with any emitter, and not the end of a conversation with the VMM. */
-  #tell(emit: () => void): void {
-    try {
-      emit()
-    } catch (error) {
-      process.nextTick(() => {
-        throw error
-      })
-    }
+    tell(() => this.emit('state', { state, previous }))
+    if (state === 'running') tell(() => this.emit('running'))
+    else if (previous === 'running' || error !== undefined) tell(() => this.emit('stopped', { reason, error }))
   }
 
   #notAccepted(cause: unknown, delayMs: number): VsockDeviceError {
@@ -383,9 +374,10 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     })
   }
 
-  #closedError(op: string): VsockDeviceError {
+  #checkOpen(op: string): void {
+    if (this.#closing === undefined) return
     const what = 'the device is closed'
-    return new VsockDeviceError({ code: 'ABORTED', op, subject: this.socketPath, what, next: 'Make a new one.' })
+    throw new VsockDeviceError({ code: 'ABORTED', op, subject: this.socketPath, what, next: 'Make a new one.' })
   }
 }
 

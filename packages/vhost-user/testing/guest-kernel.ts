@@ -1,12 +1,7 @@
 import { emptyHeader, Op, type PacketHeader, TYPE_SEQPACKET, TYPE_STREAM } from '../src/machine/packet.js'
 import type { GuestPacket } from './fake-guest.js'
 import type { GuestDriver } from './guest-driver.js'
-import { KernelSocket, type SocketKind, type SocketOptions } from './kernel-socket.js'
-
-export interface Address {
-  readonly cid: number
-  readonly port: number
-}
+import { type Address, KernelSocket, type SocketKind, type SocketOptions } from './kernel-socket.js'
 
 interface Listener {
   readonly kind: SocketKind

@@ -1,10 +1,10 @@
 import { Session } from 'node:inspector/promises'
 import type { Connection } from '../src/machine/connection.js'
-import { Op } from '../src/machine/packet.js'
+import { Op, TYPE_SEQPACKET, TYPE_STREAM } from '../src/machine/packet.js'
 import { DESC_INDIRECT, DESC_NEXT, DESC_WRITE } from '../src/machine/vring.js'
 import { GUEST_BASE, MEMORY_SIZE } from './fake-guest.js'
 import type { FakeVm } from './fake-vm.js'
-import type { Act } from './trial.js'
+import { type Act, sendAndWithdraw } from './trial.js'
 
 // ── bytes as a guest's program ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -60,6 +60,8 @@ function host(what: number, vm: FakeVm, connection: Connection): void {
     () => connection.close(vm.now),
     () => connection.reset(),
     () => connection.consumed(connection.read()?.length ?? 0, vm.now),
+    () => connection.consumed(connection.readMessage()?.data.length ?? 0, vm.now),
+    () => sendAndWithdraw(connection),
   ]
   acts[what % acts.length]!()
 }
@@ -71,9 +73,12 @@ const ACTS: ((input: Reader) => Act)[] = [
     return (vm) => vm.guest.supply(count)
   },
   (input) => {
+    const op = input.of(OPS) & 0xffff
+    const kind = input.u8()
     const fields = {
-      op: input.of(OPS) & 0xffff,
-      flags: input.u8() & 3,
+      op,
+      flags: kind & 3,
+      type: (kind & 0x80) === 0 ? TYPE_STREAM : TYPE_SEQPACKET,
       sourcePort: input.of(PORTS) >>> 0,
       destinationPort: input.of(PORTS) >>> 0,
       bufferAllocation: input.of(LENGTHS) >>> 0,
@@ -116,7 +121,7 @@ const ACTS: ((input: Reader) => Act)[] = [
   (input) => {
     const port = input.of(PORTS) >>> 0
     return (vm, connections) => {
-      const connection = vm.device.muxer.connect(port, vm.now)
+      const connection = vm.device.muxer.connect(port, vm.now, (port & 1) === 0 ? 'stream' : 'seqpacket')
       if (connection !== undefined) connections.push(connection)
     }
   },

@@ -88,7 +88,10 @@ export function hostileSuite(make: MakeNetwork): void {
     floods(make, undisturbed)
     storms(make, undisturbed)
   })
-  describe('others are served while a guest', () => deafGuests(make, undisturbed))
+  describe('others are served while a guest', () => {
+    deafGuests(make, undisturbed)
+    selfishGuests(make, undisturbed)
+  })
 }
 
 /** A port of its own for each connection. */
@@ -188,7 +191,7 @@ function storms(make: MakeNetwork, undisturbed: () => number): void {
         bufferAllocation: pick([0, 1, 4096, 2 ** 32 - 1]),
       }),
     ],
-  ])('sends %s, to everybody', (_, fields) => {
+  ])('sends %s, to each guest', (_, fields) => {
     const scene = new Scene(make)
     scene.server.kernel.listen(PORT, 'stream', () => {})
     scene.attack(scene.hostile, (attacker) => {
@@ -238,7 +241,7 @@ function storms(make: MakeNetwork, undisturbed: () => number): void {
 }
 
 function deafGuests(make: MakeNetwork, undisturbed: () => number): void {
-  /** The server has much to say to whoever connects to its port. */
+  /** The server has much to say on each connection to its port. */
   const generous = (scene: Scene) =>
     scene.server.kernel.listen(PORT, 'stream', (socket) => socket.write(new Uint8Array(1 << 20)), { bufferBytes: 262_144 })
 
@@ -283,7 +286,9 @@ function deafGuests(make: MakeNetwork, undisturbed: () => number): void {
     }
     scene.end()
   })
+}
 
+function selfishGuests(make: MakeNetwork, undisturbed: () => number): void {
   test('never takes a packet, and sends what has to be answered: its own ring is left alone, and nothing else', () => {
     const scene = new Scene(make)
     const attacker = scene.attack(scene.hostile, (attacker) =>

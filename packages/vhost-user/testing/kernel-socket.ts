@@ -11,7 +11,18 @@ import {
   TYPE_STREAM,
 } from '../src/machine/packet.js'
 import type { GuestPacket } from './fake-guest.js'
-import type { Address, GuestKernel } from './guest-kernel.js'
+
+export interface Address {
+  readonly cid: number
+  readonly port: number
+}
+
+/** What a socket needs of its guest. */
+export interface Kernel {
+  readonly cid: number
+  send(header: Partial<PacketHeader>, payload: Uint8Array | undefined, reply: boolean): void
+  remove(socket: KernelSocket): void
+}
 
 export type SocketKind = 'stream' | 'seqpacket'
 
@@ -48,7 +59,7 @@ export class KernelSocket {
   readonly bufferBytes: number
   /** The most bytes that ever waited for the program. */
   mostWaiting = 0
-  readonly #kernel: GuestKernel
+  readonly #kernel: Kernel
   readonly #lie: NonNullable<SocketOptions['lie']>
   /** What waits for the program: pieces of the stream, or packets of messages. */
   #waiting: { bytes: Uint8Array; flags: number }[] = []
@@ -68,13 +79,7 @@ export class KernelSocket {
   #closeWanted = false
   #resetAt = Number.POSITIVE_INFINITY
 
-  constructor(
-    kernel: GuestKernel,
-    port: number,
-    peer: Address,
-    kind: SocketKind,
-    { bufferBytes = 64 * 1024, lie }: SocketOptions,
-  ) {
+  constructor(kernel: Kernel, port: number, peer: Address, kind: SocketKind, { bufferBytes = 64 * 1024, lie }: SocketOptions) {
     this.#kernel = kernel
     this.port = port
     this.peer = peer

@@ -1,8 +1,31 @@
 // What exercise.mjs does with sockets that keep messages apart.
 import assert from 'node:assert/strict'
+import { constants } from 'node:os'
 import { abstractAddress } from '../../../native/exercise.mjs'
 
 const wide = 256 * 1024
+const { EMSGSIZE, EPIPE } = constants.errno
+
+/** Two connected message sockets. */
+function pairOf(binding) {
+  const { AF_UNIX, SOCK_SEQPACKET } = binding
+  const listener = binding.typedSocket(AF_UNIX, SOCK_SEQPACKET)
+  binding.bind(listener, abstractAddress(binding))
+  binding.listen(listener, 1)
+  const one = binding.typedSocket(AF_UNIX, SOCK_SEQPACKET)
+  binding.connect(one, binding.getsockname(listener))
+  const other = binding.accept(listener).descriptor
+  binding.close(listener)
+  return [one, other]
+}
+
+/** For a thread that ends meanwhile. */
+export function beginWaiting(binding) {
+  const [one, other] = pairOf(binding)
+  while (binding.sendMessage(one, Buffer.alloc(wide / 4), false, undefined));
+  binding.sendWaiting(one, Buffer.alloc(wide / 4), false, () => {})
+  return [one, other]
+}
 
 export const messageChecks = ({ binding, ready, inet, openDescriptors }) => ({
   async 'messages keep their bounds'() {
@@ -48,6 +71,34 @@ export const messageChecks = ({ binding, ready, inet, openDescriptors }) => ({
     assert.throws(() => binding.receiveMessage(listener, 1), { syscall: 'recvmsg' })
     assert.throws(() => binding.messageLength(listener), { syscall: 'recvmsg' })
     for (const descriptor of [listener, other]) binding.close(descriptor)
+  },
+
+  async 'a send waits on a thread, until there is room or the end'() {
+    const [one, other] = pairOf(binding)
+    const sent = (bytes) => new Promise((resolve) => binding.sendWaiting(one, bytes, true, resolve))
+    assert.equal(await sent(Buffer.from('at once')), 0)
+    assert.equal(Buffer.from(binding.receiveMessage(other, 64).bytes).toString(), 'at once')
+    let waiting = 0
+    while (binding.sendMessage(one, Buffer.alloc(wide / 4), false, undefined)) waiting++
+    const room = sent(Buffer.alloc(wide / 4, 7))
+    for (; waiting > 0; waiting--) binding.receiveMessage(other, 1)
+    assert.equal(await room, 0)
+    await ready(other, binding.READABLE)
+    assert.equal(binding.receiveMessage(other, 1).length, wide / 4)
+    assert.equal(await sent(Buffer.alloc(1 << 24)), EMSGSIZE)
+    const before = openDescriptors()
+    while (binding.sendMessage(one, Buffer.alloc(wide / 4), false, undefined));
+    const cut = sent(Buffer.alloc(wide / 4))
+    assert.equal(openDescriptors(), before + 1)
+    binding.cut(one)
+    binding.close(one)
+    assert.equal(await cut, EPIPE)
+    assert.equal(openDescriptors(), before - 1)
+    assert.throws(() => binding.cut(one), { code: 'EBADF' })
+    assert.throws(() => binding.sendWaiting(other, 'text', false, () => {}), TypeError)
+    assert.throws(() => binding.sendWaiting(other, Buffer.alloc(1), 0, () => {}), TypeError)
+    assert.throws(() => binding.sendWaiting(other, Buffer.alloc(1), false, 0), TypeError)
+    binding.close(other)
   },
 
   async 'datagrams say who sent them'() {

@@ -8,7 +8,7 @@ import { closeSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import { abstractAddress, collected, endThreads, exercise, loadAddon, ready as readyOf } from '../../../native/exercise.mjs'
-import { messageChecks } from './exercise-messages.mjs'
+import { beginWaiting, messageChecks } from './exercise-messages.mjs'
 
 const binding = loadAddon()
 const ready = (descriptor, events) => readyOf(binding, descriptor, events)
@@ -325,7 +325,7 @@ const checks = {
       assert.throws(() => binding.watch(good, value, () => {}), TypeError)
       assert.throws(() => binding.getsockopt(good, 1, 4, value), TypeError)
     }
-    assert.throws(() => binding.watch(good, 8, () => {}), TypeError)
+    assert.throws(() => binding.watch(good, 16, () => {}), TypeError)
     assert.throws(() => binding.close(Object.create(good)), TypeError)
     binding.close(good)
   },
@@ -358,6 +358,7 @@ async function prepareToEnd() {
   binding.socket(binding.AF_UNIX)
   const [client] = await pair(families.unix)
   adopt(client)
+  beginWaiting(binding)
 }
 
 function isSocket(name) {

@@ -46,6 +46,11 @@ static void on_closed(uv_handle_t* handle) {
   free(sending);
 }
 
+static void forget_callback(struct sending* sending) {
+  if (sending->callback) napi_delete_reference(sending->env, sending->callback);
+  sending->callback = NULL;
+}
+
 /* The thread is through, or soon will be. */
 static void finish(struct sending* sending) {
   if (sending->joined) return;
@@ -66,7 +71,7 @@ static void on_done(uv_async_t* async) {
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
   if (napi_get_reference_value(env, sending->callback, &callback) == napi_ok && napi_get_global(env, &receiver) == napi_ok &&
       napi_create_int32(env, sending->error, &argument) == napi_ok) {
-    napi_delete_reference(env, sending->callback);
+    forget_callback(sending);
     napi_make_callback(env, sending->context, receiver, callback, 1, &argument, NULL);
     /* With no more JavaScript above, what the callback threw is uncaught. A thread that is ended leaves no value. */
     napi_value thrown;
@@ -84,7 +89,10 @@ static void on_done(uv_async_t* async) {
 static void on_environment_end(napi_async_cleanup_hook_handle hook, void* data) {
   struct sending* sending = data;
   (void)hook;
+  /* The call is over: its reference is gone already, and what it left is about to be closed. */
+  if (sending->joined) return;
   shutdown(sending->fd, SHUT_RDWR);
+  forget_callback(sending);
   finish(sending);
 }
 
@@ -124,7 +132,7 @@ static bool prepare(napi_env env, struct sending* sending, napi_value callback) 
       napi_async_init(env, NULL, name, &sending->context) == napi_ok && (error = start_thread(sending)) == 0) {
     return true;
   }
-  if (sending->callback) napi_delete_reference(env, sending->callback);
+  forget_callback(sending);
   sending->joined = true;
   close(sending->fd);
   uv_close((uv_handle_t*)&sending->done, on_closed);

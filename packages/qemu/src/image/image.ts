@@ -66,7 +66,8 @@ export interface GuestImage {
 
 /** Counted up when the same inputs give another image. */
 const FORMAT = 1
-const KEPT_IMAGES = 3
+/** Two versions of Node, with two kernels and another architecture each. */
+const KEPT_IMAGES = 6
 const BUSYBOX = 'busybox-static'
 const BUSYBOX_PATH = 'bin/busybox'
 const MANIFEST = 'image.json'

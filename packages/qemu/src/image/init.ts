@@ -10,7 +10,15 @@ export const READY_LINE = 'upcall-init: ready'
 export const BOOT_MODULES = ['virtio_pci', 'virtio_mmio', 'virtio_blk', 'virtio_console']
 export const VSOCK_MODULES = ['vsock_loopback', 'vmw_vsock_virtio_transport']
 /** More modules that every image holds, for `modules` to name. */
-export const SPARE_MODULES = ['vsock_diag', 'vmw_vsock_vmci_transport', 'virtio_mem', 'virtio_balloon', 'virtio-rng', 'virtio_net', 'overlay']
+export const SPARE_MODULES = [
+  'vsock_diag',
+  'vmw_vsock_vmci_transport',
+  'virtio_mem',
+  'virtio_balloon',
+  'virtio-rng',
+  'virtio_net',
+  'overlay',
+]
 
 /**
  * The first process, in the initramfs: loads modules, finds the disks by their serials, goes over to the root disk. It leaves

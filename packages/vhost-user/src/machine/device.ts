@@ -253,9 +253,10 @@ export class VsockDevice {
     let popped = 0
     let used = 0
     try {
-      for (; popped < burst; popped++) {
+      for (let descriptors = 0; popped < burst && descriptors < this.#descriptorsLeft; popped++) {
         chains[popped] ??= new Chain()
         if (!rx.pop(chains[popped]!)) break
+        descriptors += chains[popped]!.descriptors
       }
       if (popped === 0) return false
       used = this.muxer.fillAhead(this.#io, chains, popped, now)

@@ -42,9 +42,12 @@ const runs = ({ windows, words, count }: Pieces): [Uint8Array, number, number][]
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => i % 251)
 
 /** A connection with a port; the guest has 39 buffers of 1024 bytes. */
-function attached(fields: Parameters<typeof open>[1] = {}, room: Parameters<typeof open>[2] = {}) {
-  const vm = new FakeVm()
-  const connection = open(vm, fields, room)
+function attached(
+  fields: Parameters<typeof open>[1] = {},
+  { room, ...surroundings }: ConstructorParameters<typeof FakeVm>[1] & { room?: number } = {},
+) {
+  const vm = new FakeVm({}, surroundings)
+  const connection = open(vm, fields, { room })
   const port = new FakePort()
   connection.attach(port)
   return { vm, connection, port }
@@ -121,6 +124,16 @@ describe('bytes that arrive at a port', () => {
     connection.arrived()
     reply(vm, connection, Op.RW, {}, Uint8Array.of(7))
     expect([said(heard(vm)), port.reads, port.taken, readAll(connection)]).toEqual([[], [], [], [7]])
+  })
+
+  test('fill no more buffers at a time than one call may look at', () => {
+    const { vm, connection, port } = attached({}, { budget: { bytes: 1 << 20, descriptors: 4 } })
+    arrive(port, connection, numbers(14 * 1024))
+    expect(heard(vm).length).toBe(14)
+    arrive(port, connection, numbers(14 * 1024))
+    expect(vm.device.process(vm.rx, vm.tx, vm.now)).toBe(true)
+    // Each has two descriptors.
+    expect(vm.guest.received().length).toBe(2)
   })
 
   test('of a busy connection leave the others their turns', () => {

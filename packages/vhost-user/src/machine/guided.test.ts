@@ -8,6 +8,7 @@ import { Op } from './packet.js'
 const SEEDS = [
   [0, 16, 6, 2, 1, Op.RESPONSE, 0, 2, 3, 7, 0, 2, 1, Op.RW, 0, 2, 3, 7, 0, 2, 7, 0, 5],
   [0, 16, 1, Op.REQUEST, 0, 1, 2, 8, 0, 0, 7, 0, 0, 7, 0, 1, 1, Op.SHUTDOWN, 3, 1, 2, 8, 0, 0, 8, 200],
+  [0, 16, 1, Op.REQUEST, 0x80, 1, 2, 8, 0, 0, 7, 0, 0, 7, 0, 7, 1, Op.RW, 0x81, 1, 2, 8, 0, 2, 7, 0, 6, 8, 200],
   [5, 1, 3, 2, 1, 0, 3, 4, 2, 0, 1, 0, 3, 1, 0],
 ].map((bytes) => Uint8Array.from(bytes))
 

@@ -2,9 +2,9 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { GUEST_BASE, MEMORY_SIZE } from '../../testing/fake-guest.js'
 import { FakeVm } from '../../testing/fake-vm.js'
-import { type Act, trial, walled } from '../../testing/trial.js'
+import { type Act, sendAndWithdraw, trial, walled } from '../../testing/trial.js'
 import { DeviceError } from './errors.js'
-import { Op } from './packet.js'
+import { Op, TYPE_SEQPACKET, TYPE_STREAM } from './packet.js'
 import { DESC_INDIRECT, DESC_NEXT, DESC_WRITE } from './vring.js'
 
 const u16 = fc.oneof(fc.constantFrom(0, 1, 15, 16, 17, 127, 128, 0x7fff, 0x8000, 0xffff), fc.nat(0xffff))
@@ -34,6 +34,7 @@ const act: fc.Arbitrary<Act> = fc.oneof(
   fc.nat(20).map<Act>((count) => (vm) => vm.guest.supply(count)),
   fc
     .record({
+      type: fc.oneof({ weight: 4, arbitrary: fc.constantFrom(TYPE_STREAM, TYPE_SEQPACKET) }, { weight: 1, arbitrary: u16 }),
       op: fc.oneof(fc.constantFrom(...Object.values(Op)), u16),
       flags: fc.nat(3),
       sourcePort: port,
@@ -74,16 +75,18 @@ const act: fc.Arbitrary<Act> = fc.oneof(
       (vm) =>
         vm.guest.memoryBytes.set(bytes, 0x1000 + at),
   ),
-  port.map<Act>((to) => (vm, connections) => {
-    const connection = vm.device.muxer.connect(to, vm.now)
+  fc.tuple(port, fc.constantFrom('stream' as const, 'seqpacket' as const)).map<Act>(([to, type]) => (vm, connections) => {
+    const connection = vm.device.muxer.connect(to, vm.now, type)
     if (connection !== undefined) connections.push(connection)
   }),
   fc
-    .tuple(fc.nat(100), fc.constantFrom('accept', 'write', 'end', 'close', 'reset', 'read'))
+    .tuple(fc.nat(100), fc.constantFrom('accept', 'write', 'send', 'end', 'close', 'reset', 'read', 'receive'))
     .map<Act>(([pick, what]) => (vm, connections) => {
       const connection = connections[pick % Math.max(1, connections.length)]
       if (connection === undefined) return
       if (what === 'write') connection.write(new Uint8Array(3000))
+      else if (what === 'send') sendAndWithdraw(connection)
+      else if (what === 'receive') connection.consumed(connection.readMessage()?.data.length ?? 0, vm.now)
       else if (what === 'read') connection.consumed(connection.read()?.length ?? 0, vm.now)
       else if (what === 'close') connection.close(vm.now)
       else connection[what as 'accept' | 'end' | 'reset']()

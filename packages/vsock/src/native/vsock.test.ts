@@ -315,7 +315,7 @@ describe.runIf(addon)('vsock:// over AF_UNIX in its place', () => {
   it.each([0xffffffff, -1])('has no CID where the kernel answers %d, its word for any: there is no transport', async (any) => {
     use({ ...standIn.binding, localCid: () => any })
     expect(() => localCid()).toThrow(
-      "localCid: this machine has no CID. Load a vsock transport: vhost_vsock (host), vsock_loopback, or the VM's vsock device.",
+      "localCid: this machine has no CID. Load a vsock transport: vhost_vsock (host), vsock_loopback, or the VM's vsock device. A guest of Hyper-V has none, and needs none.",
     )
     expect(caught(() => localCid())).toMatchObject({ code: 'ENODEV', retryable: false })
   })

@@ -152,7 +152,10 @@ export function localCid(): number {
     throw new VsockError({ code, op: 'localCid', what: `/dev/vsock cannot be asked (${code})`, next, cause })
   }
   const { next } = explain('listen', 'ENODEV')
-  throw new VsockError({ code: 'ENODEV', op: 'localCid', what: 'this machine has no CID', next })
+  throw new VsockError({
+    ...{ code: 'ENODEV', op: 'localCid', what: 'this machine has no CID' },
+    next: `${next} A guest of Hyper-V has none, and needs none.`,
+  })
 }
 
 /** undefined where this machine has no CID: the kernel says VMADDR_CID_ANY. */

@@ -5,7 +5,6 @@ import { DueSet, operations } from '../due.js'
 import { Op, type PacketHeader, SEQ_EOM, SHUTDOWN_RECEIVE, TYPE_SEQPACKET } from '../packet.js'
 import { PacketQueue } from './packet-queue.js'
 import type { Side } from './passage.js'
-import type { SwitchPort } from './port.js'
 
 /** What begins a connection goes before its bytes; the rest after them. */
 const BEFORE_BYTES = operations(Op.REQUEST, Op.RESPONSE)
@@ -22,7 +21,7 @@ export interface EndAddress extends ConnectionPorts {
  * One guest's end of a connection with another guest: what waits for this guest, and how much it can take. From here the other guest is in
  * the place of the host, so its port is `hostPort`.
  */
-export class SwitchEnd implements ConnectionPorts {
+export class SwitchEnd<Port> implements ConnectionPorts {
   readonly cid: number
   readonly guestPort: number
   readonly peerCid: number
@@ -42,7 +41,7 @@ export class SwitchEnd implements ConnectionPorts {
   #dropAt = NEVER
 
   constructor(
-    readonly port: SwitchPort,
+    readonly port: Port,
     readonly side: Side,
     readonly type: number,
     { cid, guestPort, peerCid, hostPort }: EndAddress,

@@ -12,7 +12,7 @@ import { EndTable } from './end-table.js'
 import { FairLine } from './fair-line.js'
 import { packetCost } from './packet-queue.js'
 import { otherSide, type PassageContext, type PassageEvent, type PassageState, passageTable, type Side } from './passage.js'
-import type { VsockSwitch } from './switch.js'
+import type { Routes } from './routes.js'
 
 export interface PortOptions {
   /** Connections at a time that the guest has begun with other guests, as long as either of them has yet to hear of the end. */
@@ -28,12 +28,15 @@ export interface PortOptions {
 /** Below that, a buffer of its own costs no more than a piece of a larger one. */
 const SMALL = 4096
 
+/** An end at a port. */
+type PortEnd = SwitchEnd<SwitchPort>
+
 /** A connection between two guests: both ends and its life. */
 interface Passage {
   state: PassageState
   /** Ends that are in their ports' tables. */
   present: number
-  readonly ends: Readonly<Record<Side, SwitchEnd>>
+  readonly ends: Readonly<Record<Side, PortEnd>>
 }
 
 /**
@@ -46,18 +49,20 @@ interface Passage {
 export class SwitchPort {
   /** Called when another guest has done something: there may be packets for this one, or packets may be taken from it again. */
   onTouch: () => void = () => {}
-  readonly #switch: VsockSwitch
+  readonly #switch: Routes<SwitchPort>
   readonly #options: PortOptions
-  readonly #ends = new EndTable()
-  readonly #passages = new WeakMap<SwitchEnd, Passage>()
-  readonly #ready = new FairLine<SwitchEnd>()
+  readonly #ends = new EndTable<PortEnd>()
+  readonly #passages = new WeakMap<PortEnd, Passage>()
+  /** Ends of other guests that have bytes of this one yet to take, though its own end is gone. */
+  readonly #left = new Set<PortEnd>()
+  readonly #ready = new FairLine<PortEnd>()
   readonly #orphans = new OrphanResets()
   readonly #turn: PassageContext = { now: 0, effects: [] }
   readonly #allowance = new Allowance()
   #begun = 0
   #wakeAt = NEVER
 
-  constructor(of: VsockSwitch, options: PortOptions) {
+  constructor(of: Routes<SwitchPort>, options: PortOptions) {
     this.#switch = of
     this.#options = options
   }
@@ -149,14 +154,14 @@ export class SwitchPort {
     return isItself || to.#ends.get(cid, guestPort, peerCid, hostPort) !== undefined ? 'busy' : undefined
   }
 
-  #enter(end: SwitchEnd, passage: Passage, now: number): void {
+  #enter(end: PortEnd, passage: Passage, now: number): void {
     this.#ends.add(end)
     this.#options.policy?.begin(directionOf(end), now)
     this.#passages.set(end, passage)
     if (passage.state.kind === 'requested') this.#wakeBefore(passage.state.until)
   }
 
-  #forward({ op, length, flags }: Readonly<PacketHeader>, chain: Chain, passage: Passage, peer: SwitchEnd, now: number): void {
+  #forward({ op, length, flags }: Readonly<PacketHeader>, chain: Chain, passage: Passage, peer: PortEnd, now: number): void {
     if (op === Op.SHUTDOWN) peer.sayShutdown(flags)
     else if (op !== Op.RW) peer.say(op)
     else if (length > 0 && !peer.deaf) {
@@ -228,17 +233,18 @@ export class SwitchPort {
     const slow = this.#allowance.check(now)
     this.#wakeBefore(this.#allowance.checkAt)
     if (slow.length === 0) return
-    for (const end of this.#ends.all()) {
-      const passage = this.#passages.get(end)!
-      const receiver = passage.ends[otherSide(end.side)]
-      if (receiver.queue.length > 0 && slow.includes(receiver.cid)) this.#giveUp(passage, receiver, now)
+    const receivers = [...this.#ends.all().map((end) => this.#passages.get(end)!.ends[otherSide(end.side)]), ...this.#left]
+    for (const receiver of receivers) {
+      if (receiver.queue.length === 0 || !slow.includes(receiver.cid)) continue
+      this.#giveUp(receiver.port.#passages.get(receiver)!, receiver, now)
     }
   }
 
-  #giveUp(passage: Passage, receiver: SwitchEnd, now: number): void {
+  #giveUp(passage: Passage, receiver: PortEnd, now: number): void {
     this.#step(passage, { type: 'stalled' }, now)
     this.release(receiver.cid, receiver.deafen())
     receiver.port.#follow(receiver)
+    receiver.port.onTouch()
   }
 
   /** The guest's driver has gone: the other guests get resets, and nothing of the old guest is kept. */
@@ -275,7 +281,7 @@ export class SwitchPort {
   }
 
   /** After everything that happens to an end: sees what came of it. */
-  #follow(end: SwitchEnd): void {
+  #follow(end: PortEnd): void {
     if (end.sendable) this.#ready.join(end)
     else {
       this.#ready.leave(end)
@@ -284,10 +290,13 @@ export class SwitchPort {
     this.#wakeBefore(end.wakeAt)
   }
 
-  #forget(end: SwitchEnd): void {
+  #forget(end: PortEnd): void {
     if (!this.#ends.delete(end)) return
     this.#options.policy?.end(directionOf(end))
     const passage = this.#passages.get(end)!
+    const peer = passage.ends[otherSide(end.side)]
+    peer.port.#left.delete(end)
+    if (peer.queue.length > 0) this.#left.add(peer)
     passage.present--
     if (passage.present === 0) passage.ends.caller.port.#begun--
   }
@@ -298,11 +307,11 @@ export class SwitchPort {
 }
 
 /** Who began the connection, as its guest sees it. */
-const directionOf = ({ side }: SwitchEnd): Direction => (side === 'caller' ? 'fromGuest' : 'toGuest')
+const directionOf = ({ side }: PortEnd): Direction => (side === 'caller' ? 'fromGuest' : 'toGuest')
 
-type Called = SwitchEnd | { cid: number; guestPort: number; peerCid: number; hostPort: number }
+type Called = PortEnd | { cid: number; guestPort: number; peerCid: number; hostPort: number }
 
-function eventOf({ op, length }: Readonly<PacketHeader>, end: SwitchEnd, peer: SwitchEnd): PassageEvent {
+function eventOf({ op, length }: Readonly<PacketHeader>, end: PortEnd, peer: PortEnd): PassageEvent {
   const from = end.side
   switch (op) {
     case Op.RESPONSE:

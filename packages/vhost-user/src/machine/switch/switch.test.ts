@@ -198,6 +198,36 @@ describe('a guest that does not keep to the rules', () => {
     expect(b.guest.received().map(opName)).toEqual(['RST'])
   })
 
+  test('holds its sender up no longer with the bytes of a connection that its sender has ended', () => {
+    const siblings = new FakeSiblings([3, 4, 5], { lingerMs: 60_000 })
+    const { fromA, fromB, a, b } = joined({}, siblings)
+    const c = siblings.vms[2]!
+    const send = (op: number, fields = {}, payload?: Uint8Array) => {
+      fromA(op, fields, payload)
+      siblings.run()
+      a.guest.tx.takeUsed()
+    }
+    fromB(Op.CREDIT_UPDATE, { bufferAllocation: 0 })
+    send(Op.RW, {}, bytes(4000))
+    send(Op.RST)
+    expect([a.device.port.held, a.device.size]).toEqual([4000, 0])
+    // What waits for a third guest holds the sender up.
+    const other = { sourcePort: 7, destinationCid: 5, destinationPort: 8 }
+    send(Op.REQUEST, other)
+    c.guest.send({ op: Op.RESPONSE, sourcePort: 8, destinationCid: 3, destinationPort: 7, bufferAllocation: 2 ** 32 - 1 })
+    siblings.run()
+    while (a.device.port.accepting) send(Op.RW, other, bytes(4000))
+    let touched = false
+    b.guest.received()
+    b.device.port.onTouch = () => {
+      touched = true
+    }
+    a.advance(1_000)
+    expect([a.device.port.held, touched]).toEqual([0, true])
+    b.run()
+    expect(b.guest.received().map(opName)).toEqual(['RST'])
+  })
+
   test('a RST waits for bytes that its receiver never takes only as long as the linger lasts', () => {
     const { fromA, b, siblings, a } = joined({ callee: { bufferAllocation: 100 } })
     fromA(Op.RW, {}, bytes(60))

@@ -1,14 +1,6 @@
 import type { PacketHeader } from '../packet.js'
-import type { PolicyRefusal } from '../policy.js'
 import { type PortOptions, SwitchPort } from './port.js'
-
-/**
- * Why a guest may not connect. `unknown-cid`: no guest of the switch has it. `group`: the two share no group. `not-running`: there is no
- * driver in the other guest. `full`: the guest has begun as many connections as it may have. `busy`: the other guest has yet to hear that the
- * last connection with these ports has ended. `policy-port`, `policy-connections`, `policy-rate`: the policy of one of the two.
- * Anything else: what `admit` said.
- */
-export type RefusalReason = 'unknown-cid' | 'group' | 'not-running' | 'full' | 'busy' | PolicyRefusal | (string & {})
+import type { RefusalReason, Routes } from './routes.js'
 
 /** A connection that a guest asked for, and did not get. */
 export interface Refusal {
@@ -36,7 +28,7 @@ export interface SwitchOptions {
 }
 
 /** Knows which guests there are and who may reach whom. The packets themselves go from port to port. */
-export class VsockSwitch {
+export class VsockSwitch implements Routes<SwitchPort> {
   readonly #members = new Map<number, Member>()
   readonly #options: SwitchOptions
 

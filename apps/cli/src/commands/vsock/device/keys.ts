@@ -63,6 +63,11 @@ export const KEYS = {
     help: "whether EOF of a client of --uds-path leaves the guest's direction open (default: yes)",
     parse: yesOrNo,
   },
+  seqpacket: {
+    form: 'yes|no',
+    help: 'also listen at <path>_seqpacket of --uds-path, for messages: a draft, which may change (default: no)',
+    parse: yesOrNo,
+  },
   'max-connections': {
     form: 'n',
     help: `connections at once (default: ${MAX_CONNECTIONS})`,

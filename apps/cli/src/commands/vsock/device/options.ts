@@ -25,6 +25,7 @@ export function addDeviceOptions(command: Command): Command {
 
 function optionsFor(name: KeyName): Option[] {
   const { form, help } = KEYS[name]
+  if (name === 'seqpacket') return [new Option('--seqpacket', help)]
   if (name !== 'half-close') return [new Option(`--${name} <${form}>`, help)]
   return [
     new Option('--half-close', "EOF of a client of --uds-path leaves the guest's direction open (default)"),

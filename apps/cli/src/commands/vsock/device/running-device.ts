@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { IncomingConnection, VhostUserVsock, VsockNetwork } from '@upcall/vhost-user'
-import { type Address, listenHybrid } from '@upcall/vsock'
+import { type Address, listenHybrid, type Route, type SeqpacketRoute } from '@upcall/vsock'
 import { refusalText } from '../../../streams/listener.js'
 import type { Journal } from './journal.js'
 import type { Backend, DeviceSettings } from './settings.js'
@@ -77,13 +77,17 @@ export class RunningDevice {
   }
 
   #openers(): (() => Promise<{ close(): Promise<void> }>)[] {
-    const { backend, halfClose, handshakeTimeoutMs } = this.#settings
+    const { backend, halfClose, seqpacket, handshakeTimeoutMs } = this.#settings
     const device = this.#device!
     if (backend.kind === 'vsock') return backend.listen.map((port) => () => this.#surroundings.forward(port, device))
     const { path } = backend
     const open = async () => {
-      const route = (port: number, { signal }: { signal: AbortSignal }) => device.connect(port, { signal })
-      const hybrid = await listenHybrid({ path, route, halfClose, handshakeTimeoutMs })
+      const route: Route = (port, { signal }) => device.connect(port, { signal })
+      const forMessages: SeqpacketRoute = (port, { signal }) => device.connectSeqpacket(port, { signal })
+      const hybrid = await listenHybrid({
+        ...{ path, route, halfClose, handshakeTimeoutMs },
+        routeSeqpacket: seqpacket ? forMessages : undefined,
+      })
       return hybrid.on('refused', (refusal) => {
         const { port, reason } = refusal
         const value = { client: path, port, reason }
@@ -94,9 +98,9 @@ export class RunningDevice {
   }
 
   /** The guest connects to a port of the host. */
-  #dial(port: number, { signal }: IncomingConnection): ReturnType<Surroundings['dial']> {
+  #dial(port: number, incoming: IncomingConnection): ReturnType<Surroundings['dial']> {
     const { backend } = this.#settings
-    return this.#surroundings.dial(addressOf(backend, port), signal)
+    return this.#surroundings.dial(addressOf(backend, port), incoming)
   }
 
   #listenTo(device: VhostUserVsock): void {
@@ -125,8 +129,8 @@ function fixedOf(settings: DeviceSettings) {
 }
 
 /** What is about the programs of this machine. */
-function frontOf({ backend, halfClose }: DeviceSettings) {
-  return { backend, halfClose }
+function frontOf({ backend, halfClose, seqpacket }: DeviceSettings) {
+  return { backend, halfClose, seqpacket }
 }
 
 function addressOf(backend: Backend, port: number): Address {

@@ -13,6 +13,7 @@ const DEFAULTS = {
   handshakeTimeoutMs: 2000,
   lingerMs: 8000,
   halfClose: true,
+  seqpacket: false,
   maxConnections: 1023,
   policy: { fromGuest: NONE, toGuest: NONE },
 }
@@ -50,12 +51,15 @@ describe('--vm', () => {
 
   test('what vhost-device-vsock has not', () => {
     expect(
-      vm('host-cids=2+3,handshake-timeout=500ms,linger=1m,half-close=no,max-connections=7,groups=,tx-buffer-size=64K'),
+      vm(
+        'host-cids=2+3,handshake-timeout=500ms,linger=1m,half-close=no,seqpacket=yes,max-connections=7,groups=,tx-buffer-size=64K',
+      ),
     ).toMatchObject({
       hostCids: [2, 3],
       handshakeTimeoutMs: 500,
       lingerMs: 60_000,
       halfClose: false,
+      seqpacket: true,
       maxConnections: 7,
       groups: [],
       bufferBytes: 65_536,
@@ -96,6 +100,7 @@ describe('--vm', () => {
     ['socket=/s,forward-listen=1', /: forward-listen needs forward-cid$/],
     ['socket=/s,uds-path=/u,forward-cid=1', /: forward-cid does not go with uds-path/],
     ['socket=/s,uds-path=/u,forward-listen=1', /: forward-listen does not go with uds-path/],
+    ['socket=/s,forward-cid=1,seqpacket=yes', /: seqpacket is about the clients of uds-path/],
     ['socket=/s,forward-cid=1,half-close=no', /: half-close is about the clients of uds-path/],
     ['socket=,uds-path=/u', /: socket must be a path, got ""/],
     ['socket=/s,uds-path=/u,guest-cid=2', /: guest-cid must be a whole number from 3 to 4294967294, got "2"/],
@@ -122,6 +127,12 @@ describe('--vm', () => {
   test.each([
     ['guest-cid', 'socket=/a,uds-path=/b', 'socket=/c,uds-path=/d', 'guest-cid another device has CID 3'],
     ['socket', 'socket=/a,uds-path=/b', 'guest-cid=4,socket=/a,uds-path=/d', 'socket another device has the path /a'],
+    [
+      'path for messages',
+      'socket=/a,uds-path=/b,seqpacket=yes',
+      'guest-cid=4,socket=/c,uds-path=/b_seqpacket',
+      'uds-path another',
+    ],
     ['both paths', 'socket=/a,uds-path=/b', 'guest-cid=4,socket=/b,uds-path=/d', 'socket another device has the path /b'],
     [
       'forward-listen',

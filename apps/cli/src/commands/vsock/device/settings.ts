@@ -19,6 +19,8 @@ export interface DeviceSettings {
   readonly handshakeTimeoutMs: number
   readonly lingerMs: number
   readonly halfClose: boolean
+  /** Whether programs reach the guest with messages, too. */
+  readonly seqpacket: boolean
   readonly maxConnections: number
   readonly policy: VsockPolicy
 }
@@ -56,6 +58,7 @@ export function settingsOf(given: Given): DeviceSettings {
     handshakeTimeoutMs: read('handshake-timeout') ?? 2_000,
     lingerMs: read('linger') ?? 8_000,
     halfClose: read('half-close') ?? true,
+    seqpacket: read('seqpacket') ?? false,
     maxConnections: read('max-connections') ?? 1023,
     policy: {
       fromGuest: directionOf(
@@ -90,8 +93,8 @@ function backendOf(given: Given, path?: string, cid?: number, listen?: readonly 
     return { kind: 'unix', path }
   }
   if (cid !== undefined) {
-    if (given.texts.has('half-close'))
-      throw given.error('half-close', `is about the clients of ${given.nameOf('uds-path')}, which is not there`)
+    for (const key of ['half-close', 'seqpacket'] as const)
+      if (given.texts.has(key)) throw given.error(key, `is about the clients of ${given.nameOf('uds-path')}, which is not there`)
     return { kind: 'vsock', cid, listen: listen ?? [] }
   }
   if (listen !== undefined) throw given.error('forward-listen', `needs ${given.nameOf('forward-cid')}`)
@@ -122,9 +125,10 @@ export function settingsOfAll(all: readonly Given[]): readonly Described[] {
 }
 
 /** What only one device of this process can have. */
-function* claimsOf({ guestCid, socket, backend }: DeviceSettings): Generator<[KeyName, string]> {
+function* claimsOf({ guestCid, socket, backend, seqpacket }: DeviceSettings): Generator<[KeyName, string]> {
   yield ['guest-cid', `CID ${guestCid}`]
   yield ['socket', `the path ${socket}`]
   if (backend.kind === 'unix') yield ['uds-path', `the path ${backend.path}`]
-  else for (const port of backend.listen) yield ['forward-listen', `port ${port}`]
+  if (backend.kind === 'unix' && seqpacket) yield ['seqpacket', `the path ${backend.path}_seqpacket`]
+  if (backend.kind === 'vsock') for (const port of backend.listen) yield ['forward-listen', `port ${port}`]
 }

@@ -1,12 +1,12 @@
 import type { Duplex } from 'node:stream'
-import type { VhostUserVsock, VsockNetwork } from '@upcall/vhost-user'
-import { type Address, Cid, connect, forward } from '@upcall/vsock'
+import type { IncomingConnection, VhostUserVsock, VsockNetwork } from '@upcall/vhost-user'
+import { type Address, Cid, connect, connectSeqpacket, forward, type SeqpacketSocket } from '@upcall/vsock'
 
 /** What the devices use of the machine that they run on. Tests have another one, in which nothing is connected over AF_VSOCK. */
 export interface Surroundings {
   network(): Promise<Pick<VsockNetwork, 'add' | 'close' | 'on'>>
-  /** A stream to a program of this machine. */
-  dial(address: Address, signal: AbortSignal): Promise<Duplex>
+  /** A socket to a program of this machine, of the type that the guest's socket has. */
+  dial(address: Address, guest: Pick<IncomingConnection, 'type' | 'signal'>): Promise<Duplex | SeqpacketSocket>
   /** Carries what is connected to an AF_VSOCK port of this machine to the same port of the guest. */
   forward(port: number, device: Pick<VhostUserVsock, 'connect'>): Promise<{ close(): Promise<void> }>
 }
@@ -17,8 +17,12 @@ export const thisMachine: Surroundings = {
     const { VsockNetwork } = await import('@upcall/vhost-user')
     return new VsockNetwork()
   },
-  // The device has the time limit.
-  dial: (address, signal) => connect(address, { signal, allowHalfOpen: true, timeoutMs: Number.POSITIVE_INFINITY }),
+  dial(address, { type, signal }) {
+    // The device has the time limit.
+    const options = { signal, timeoutMs: Number.POSITIVE_INFINITY }
+    if (type === 'seqpacket') return connectSeqpacket({ ...address, type }, options)
+    return connect(address, { ...options, allowHalfOpen: true })
+  },
   forward: (port, device) =>
     forward({ transport: 'vsock', cid: Cid.any, port }, ({ signal }) => device.connect(port, { signal })),
 }
