@@ -10,12 +10,13 @@ const packages = ['@upcall/vsock', '@upcall/testkit', '@upcall/device-manager', 
 const payload = { programs: ['guest/vsock', '../tests/parity'], packages }
 
 export async function run(checks, image) {
-  // There is no vsock device: loopback is the one transport that leads anywhere.
+  // There is no vsock device: loopback is the one transport that leads anywhere. VMware's carries datagrams here, and nothing else.
+  const boot = { modules: ['vsock_loopback', 'vmw_vsock_virtio_transport', 'vmw_vsock_vmci_transport'] }
   const frontEnd = mkdtempSync(join(tmpdir(), 'upcall-front-end-'))
   try {
     await buildFrontEnd(frontEnd)
     const programs = [...payload.programs, frontEnd]
-    const run = { image, payload: { ...payload, programs }, program: 'loopback.mjs', timeoutMs: 900_000 }
+    const run = { image, payload: { ...payload, programs }, program: 'loopback.mjs', timeoutMs: 900_000, boot }
     await runGuestTests(checks, { name: 'loopback', ...run })
   } finally {
     rmSync(frontEnd, { recursive: true, force: true })

@@ -46,6 +46,12 @@ export default [
     '',
   ),
   vhostUser(
+    'hosts whose guest has closed in order are not counted',
+    'host-messages.ts',
+    '    void guest.closed.then(keep)\n',
+    '',
+  ),
+  vhostUser(
     'bytes of a connection that is over hold their sender up',
     'machine/switch/port.ts',
     '    if (peer.queue.length > 0) this.#left.add(peer)\n',

@@ -10,5 +10,7 @@ import './parity.mjs'
 import './upcall.mjs'
 import './device.mjs'
 import './load.mjs'
-import './datagram.mjs'
-import './without-modules.mjs'
+
+// Imports do not wait for one another where a program awaits something at its top. These two run when all the others are registered.
+await import('./datagram.mjs')
+await import('./without-modules.mjs')

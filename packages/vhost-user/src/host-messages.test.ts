@@ -2,7 +2,7 @@ import { messagePair, type PairedSocket } from '@upcall/foundation/testing/messa
 import { describe, expect, test } from 'vitest'
 import { world } from '../testing/ends.js'
 import { binding, deviceAt, frontEnd } from '../testing/scene.js'
-import { TYPE_SEQPACKET } from './machine/packet.js'
+import { SHUTDOWN_SEND, TYPE_SEQPACKET } from './machine/packet.js'
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 
@@ -80,6 +80,22 @@ describe.runIf(binding !== undefined)('a guest that is joined with a message soc
     for (const program of programs) expect(await program.receive()).toMatchObject({ data: bytes('one') })
     await expect(programs[0]!.receive()).rejects.toMatchObject({ code: 'ECONNRESET' })
     expect(await programs[2]!.receive()).toMatchObject({ data: bytes('two') })
+  })
+
+  test('so are those that had ended before, and have the last message yet to take', async () => {
+    const { guest, device, connect } = await joining({ maxConnections: 2 })
+    const programs: PairedSocket[] = []
+    for (let i = 0; i < 3; i++) {
+      const { socket, program } = await connect()
+      programs.push(program)
+      program.end()
+      await guest.until(() => socket.end === 'shutdown')
+      socket.sendMessage(bytes('one'))
+      socket.shutdown(SHUTDOWN_SEND)
+      await guest.until(() => device.connections === 0)
+    }
+    await guest.until(() => programs[0]!.other.errored !== null)
+    expect(programs.map(({ other }) => other.errored)).toMatchObject([{ code: 'ECONNRESET' }, null, null])
   })
 })
 

@@ -23,7 +23,14 @@ export class HostMessages {
 
   /** Joins both ways: see `joinMessages`. */
   join(guest: GuestMessages, host: MessageSocket): void {
-    guest.onGone = () => this.#keep(host)
+    let kept = false
+    const keep = () => {
+      if (!kept) this.#keep(host)
+      kept = true
+    }
+    guest.onGone = keep
+    // Where both had ended, the guest's socket closes in order, and may do so before the host has taken its last message.
+    void guest.closed.then(keep)
     void joinMessages(guest, host).then(() => this.#draining.delete(host))
   }
 
