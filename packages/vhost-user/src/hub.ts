@@ -1,3 +1,6 @@
+import { randomUUID } from 'node:crypto'
+import type { Clock } from '@upcall/foundation/clock'
+import { systemClock } from '@upcall/foundation/clock'
 import { VsockDeviceError } from './errors.js'
 import type { MuxerOptions } from './machine/muxer.js'
 import { type PacketHeader, type SocketType, TYPE_SEQPACKET, typeCode } from './machine/packet.js'
@@ -5,6 +8,7 @@ import type { Peer, PolicyGate, PolicyRefusal } from './machine/policy.js'
 import type { SwitchPort } from './machine/switch/port.js'
 import type { RefusalReason } from './machine/switch/routes.js'
 import { type Refusal as SwitchRefusal, VsockSwitch } from './machine/switch/switch.js'
+import { Trunks } from './machine/trunk/trunks.js'
 
 /** A connection that was refused before the other side heard of it. Of a connection that the host asked for, `from.port` is 0. */
 export interface Refusal {
@@ -13,6 +17,10 @@ export interface Refusal {
   readonly type: SocketType
   readonly reason: RefusalReason
 }
+
+/** Of connections with guests of other networks: as a device has them by default. */
+const HANDSHAKE_MS = 2_000
+const LINGER_MS = 8_000
 
 /** A device's place among the guests that can reach each other. */
 export interface Place {
@@ -38,14 +46,28 @@ export interface PlaceOptions {
 /** The switch of a network, with those who want to hear of refusals. */
 export class Hub {
   readonly switch: VsockSwitch
+  /** Links to other networks. */
+  readonly trunks: Trunks
   readonly #places = new Map<number, Pick<PlaceOptions, 'policy' | 'onRefusal'>>()
   /** The network's, which hears of every refusal. */
   onRefusal: (refusal: Refusal) => void = () => {}
+  /** A guest of another network can be reached, or no longer. */
+  onReach: (cid: number, isReachable: boolean) => void = () => {}
+  /** Two networks have a guest with this CID. */
+  onConflict: (cid: number) => void = () => {}
 
-  constructor() {
+  constructor({ now }: Pick<Clock, 'now'> = systemClock) {
     this.switch = new VsockSwitch({
       admit: (request, now) => this.#refusalOfSibling(request, now),
       onRefusal: (refusal) => this.#refused(refusal, refusal.from.cid),
+    })
+    this.trunks = new Trunks({
+      switch: this.switch,
+      name: randomUUID(),
+      ports: { handshakeMs: HANDSHAKE_MS, lingerMs: LINGER_MS, allocate: (size) => Buffer.allocUnsafe(size) },
+      onReach: (cid, isReachable) => this.onReach(cid, isReachable),
+      onConflict: (cid) => this.onConflict(cid),
+      now,
     })
   }
 
@@ -56,6 +78,7 @@ export class Hub {
     const member = this.switch.get(cid)!
     member.up = false
     this.#places.set(cid, { policy, onRefusal })
+    this.trunks.setLocal(cid, groups)
     const told = (refused: Omit<SwitchRefusal, 'reason'>, reason: PolicyRefusal | undefined) => {
       if (reason !== undefined) this.#refused({ ...refused, reason }, cid)
       return reason
@@ -67,6 +90,7 @@ export class Hub {
       },
       setGroups: (groups) => {
         member.groups = new Set(groups)
+        this.trunks.setLocal(cid, member.groups)
       },
       refusalOfGuest: ({ sourcePort, destinationCid, destinationPort, type }, now) => {
         const [from, to] = [
@@ -83,6 +107,7 @@ export class Hub {
         if (this.switch.get(cid) !== member) return
         this.switch.remove(cid)
         this.#places.delete(cid)
+        this.trunks.removeLocal(cid)
       },
     }
   }
@@ -117,6 +142,6 @@ const cidTakenError = (cid: number) =>
     code: 'EADDRINUSE',
     op: 'add',
     subject: `guest ${cid}`,
-    what: 'another device of the network has this CID',
+    what: 'another guest of the network has this CID',
     next: 'Give each guest of a network a CID of its own.',
   })

@@ -1,8 +1,12 @@
 import { EventEmitter } from 'node:events'
+import type { Duplex } from 'node:stream'
+import type { MessagePort } from 'node:worker_threads'
 import { checkClock, checkObject, wrongValue } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
+import { unheldClock } from './clock.js'
 import { VsockDeviceError } from './errors.js'
 import { Hub, type Refusal } from './hub.js'
+import { LinkDriver, type NetworkLink } from './network-link.js'
 import { tell } from './tell.js'
 import { VhostUserVsock, type VhostUserVsockOptions } from './vhost-user-vsock.js'
 
@@ -19,6 +23,10 @@ export interface VsockNetworkOptions {
 export interface VsockNetworkEvents {
   /** What the devices tell as `refused`: a guest that cannot be reached, or a policy that does not allow a connection. */
   refused: [refusal: Refusal]
+  /** A guest of another network can be reached over a link from now on, or no longer. */
+  reach: [change: { readonly cid: number; readonly isReachable: boolean }]
+  /** A network beyond a link has a guest with a CID that is taken. That guest is not reachable as long as the other is. */
+  conflict: [conflict: { readonly cid: number }]
 }
 
 /**
@@ -29,8 +37,9 @@ export interface VsockNetworkEvents {
  * A guest under Linux needs nothing for it: without `vhost_vsock` loaded its kernel sends a connection to any CID above 2 to its device.
  */
 export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements AsyncDisposable {
-  readonly #hub = new Hub()
+  readonly #hub: Hub
   readonly #clock: Clock | undefined
+  readonly #links = new Set<NetworkLink>()
   readonly #devices = new Map<number, VhostUserVsock>()
   #closing: Promise<void> | undefined
 
@@ -39,6 +48,9 @@ export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements As
     checkObject('options', options)
     if (options.clock !== undefined) checkClock(options.clock)
     this.#clock = options.clock
+    this.#hub = new Hub(options.clock)
+    this.#hub.onReach = (cid, isReachable) => tell(() => this.emit('reach', { cid, isReachable }))
+    this.#hub.onConflict = (cid) => tell(() => this.emit('conflict', { cid }))
     this.#hub.onRefusal = (refusal) => tell(() => this.emit('refused', refusal))
   }
 
@@ -54,7 +66,7 @@ export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements As
    * @throws {VsockDeviceError} `EADDRINUSE`: the path is in use, or a device of the network has the CID. `ABORTED` after `close()`.
    */
   async add(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
-    if (this.#closing !== undefined) throw closedError()
+    if (this.#closing !== undefined) throw closedError('add')
     const device = new VhostUserVsock({ ...options, clock: options.clock ?? this.#clock }, this.#hub)
     const { guestCid } = device
     this.#devices.set(guestCid, device)
@@ -69,8 +81,33 @@ export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements As
     }
   }
 
-  /** Closes every device. Idempotent. */
+  /**
+   * Links this network to another one, in another thread or process: their guests reach each other by CID and group as if they were in one
+   * network. The other side calls `link()` with the other end of `transport`: a `MessagePort` (of a `MessageChannel`), or a `Duplex` that
+   * carries bytes, a Unix socket for instance. Each CID may be in one network only.
+   *
+   * Networks form a tree, mostly a star: every network links to one hub, and the hub passes packets on. A link that would make a loop is closed
+   * (`loop`). Both sides trust each other; neither trusts a guest.
+   *
+   * @throws TypeError for any other transport.
+   * @throws {VsockDeviceError} `ABORTED` after `close()`.
+   */
+  link(transport: MessagePort | Duplex): NetworkLink {
+    if (this.#closing !== undefined) throw closedError('link')
+    const link = new LinkDriver(this.#hub.trunks, this.#clock ?? unheldClock, transport)
+    this.#links.add(link)
+    void link.closed.then(() => this.#links.delete(link))
+    return link
+  }
+
+  /** Whether a guest has this CID, here or beyond a link. */
+  reaches(cid: number): boolean {
+    return this.#hub.switch.get(cid) !== undefined
+  }
+
+  /** Closes every link and every device. Idempotent. */
   close(): Promise<void> {
+    if (this.#closing === undefined) for (const link of this.#links) link.close()
     this.#closing ??= Promise.all([...this.#devices.values()].map((device) => device.close())).then(() => {})
     return this.#closing
   }
@@ -95,5 +132,5 @@ export async function createVsockNetwork(options: VsockNetworkOptions = {}): Pro
   }
 }
 
-const closedError = () =>
-  new VsockDeviceError({ code: 'ABORTED', op: 'add', subject: 'network', what: 'it is closed', next: 'Make a new one.' })
+const closedError = (op: string) =>
+  new VsockDeviceError({ code: 'ABORTED', op, subject: 'network', what: 'it is closed', next: 'Make a new one.' })

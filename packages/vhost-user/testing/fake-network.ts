@@ -33,6 +33,7 @@ export class Node {
   tx!: SplitRing
   readonly switch: VsockSwitch
   readonly #room: number
+  readonly #onLeave: () => void
 
   constructor(
     network: FakeNetwork,
@@ -52,6 +53,8 @@ export class Node {
     this.device = new VsockDevice(options, { onTouch: () => this.#touch(), port, ...(budget && { budget }) })
     this.#boot()
     network.nodes.push(this)
+    network.onJoin(this, groups)
+    this.#onLeave = () => network.onLeave(this)
   }
 
   /** A trip to the rings, if there is a reason for one. */
@@ -81,6 +84,7 @@ export class Node {
     this.running = false
     this.switch.remove(this.cid)
     this.device.abandon(now)
+    this.#onLeave()
   }
 
   #boot(): void {
@@ -103,6 +107,13 @@ export class Node {
   }
 }
 
+interface Extra {
+  /** True if it moved. */
+  step(now: number): boolean
+  readonly wakeAt: number
+  wake(now: number): void
+}
+
 /**
  * Several guests in virtual time, each with a memory and rings of its own, on one switch or on several. A device makes a trip to its rings
  * only when a guest has kicked it, as its rings have asked, or when the switch has touched it: a wake-up that is missing shows as a standstill.
@@ -114,15 +125,18 @@ export class FakeNetwork {
   readonly nodes: Node[] = []
   readonly switches: VsockSwitch[] = []
   readonly #random: () => number
-  /** What moves besides the guests: links between switches. True if it did. */
-  readonly extras: ((now: number) => boolean)[] = []
+  /** What moves besides the guests: links between switches. */
+  readonly extras: Extra[] = []
+  onJoin: (node: Node, groups: readonly string[]) => void = () => {}
+  onLeave: (node: Node) => void = () => {}
 
   constructor(random: () => number, switches = 1) {
     this.#random = random
     for (let i = 0; i < switches; i++) this.switches.push(new VsockSwitch())
   }
 
-  add(cid: number, options: NodeOptions = {}, on = this.switches[0]!): Node {
+  /** Adds a guest to a switch: one after the other, unless it is named. */
+  add(cid: number, options: NodeOptions = {}, on = this.switches[this.nodes.length % this.switches.length]!): Node {
     return new Node(this, on, cid, options)
   }
 
@@ -196,6 +210,7 @@ export class FakeNetwork {
   advance(ms: number): void {
     this.now += ms
     for (const node of this.nodes) node.wake(this.now)
+    for (const extra of this.extras) extra.wake(this.now)
   }
 
   #turn(programs: readonly { step(): boolean }[]): boolean {
@@ -208,7 +223,7 @@ export class FakeNetwork {
       case 2:
         return programs.length > 0 && pick(programs).step()
       default:
-        return this.extras.length > 0 && pick(this.extras)(this.now)
+        return this.extras.length > 0 && pick(this.extras).step(this.now)
     }
   }
 
@@ -223,12 +238,13 @@ export class FakeNetwork {
       moved = this.#step(node) || moved
       moved = node.trip(this.now) || moved
     }
-    for (const extra of this.extras) moved = extra(this.now) || moved
+    for (const extra of this.extras) moved = extra.step(this.now) || moved
     return moved
   }
 
   #jump(): void {
-    const at = Math.min(...this.nodes.map(({ device, kernel }) => Math.min(device.wakeAt, kernel.wakeAt)))
+    const wakes = [...this.nodes.flatMap(({ device, kernel }) => [device, kernel]), ...this.extras]
+    const at = Math.min(...wakes.map(({ wakeAt }) => wakeAt))
     if (at === Number.POSITIVE_INFINITY) throw new Error(`stands still: ${this.#describe()}`)
     this.advance(Math.max(0, at - this.now))
   }

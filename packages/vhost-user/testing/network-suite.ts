@@ -7,7 +7,7 @@ import { runTalks, Talk } from './network-talk.js'
 import { pattern, patternByte, randomPlan } from './talk.js'
 
 /** NETWORK_RUNS=2000 searches longer, NETWORK_SEED elsewhere; a failure names its seed. */
-const RUNS = Number(process.env.NETWORK_RUNS ?? 40)
+const RUNS = process.env.NETWORK_RUNS
 const FIRST = Number(process.env.NETWORK_SEED ?? 1)
 const KINDS: readonly SocketKind[] = ['stream', 'seqpacket']
 const ROOMS = [20, 64, 200, 1000, 1024, 4096]
@@ -15,8 +15,9 @@ const ROOMS = [20, 64, 200, 1000, 1024, 4096]
 export type MakeNetwork = (random: () => number) => FakeNetwork
 
 /** What holds for guests that talk to each other, whatever joins them. */
-export function networkSuite(make: MakeNetwork): void {
-  describe('programs in random orders: all bytes arrive in order, ends are ends, and nothing is left', () => programs(make))
+export function networkSuite(make: MakeNetwork, runs = 40): void {
+  describe('programs in random orders: all bytes arrive in order, ends are ends, and nothing is left', () =>
+    programs(make, Number(RUNS ?? runs)))
   describe('a connection', () => {
     connections(make)
     refusals(make)
@@ -27,8 +28,8 @@ export function networkSuite(make: MakeNetwork): void {
   })
 }
 
-function forEachSeed(make: MakeNetwork, run: (network: FakeNetwork, random: () => number) => void): void {
-  for (let seed = FIRST; seed < FIRST + RUNS; seed++) {
+function forEachSeed(make: MakeNetwork, runs: number, run: (network: FakeNetwork, random: () => number) => void): void {
+  for (let seed = FIRST; seed < FIRST + runs; seed++) {
     const random = seededRandom(seed)
     try {
       run(make(random), random)
@@ -38,18 +39,20 @@ function forEachSeed(make: MakeNetwork, run: (network: FakeNetwork, random: () =
   }
 }
 
-function programs(make: MakeNetwork): void {
+function programs(make: MakeNetwork, runs: number): void {
   test('two guests, one connection', () => {
-    forEachSeed(make, (network, random) => {
+    forEachSeed(make, runs, (network, random) => {
       const [a, b] = [network.add(3), network.add(4)]
+      network.rest()
       runTalks(network, [randomTalk(random, a, b, 5000)])
     })
   })
 
   test('three guests, several connections, and receive buffers of 20 to 4096 bytes', () => {
-    forEachSeed(make, (network, random) => {
+    forEachSeed(make, runs, (network, random) => {
       const pick = <T>(of: readonly T[]) => of[Math.floor(random() * of.length)]!
       const nodes = [3, 4, 5].map((cid) => network.add(cid, { room: pick(ROOMS) }))
+      network.rest()
       const talks = Array.from({ length: 1 + Math.floor(random() * 6) }, (_, i) =>
         randomTalk(random, pick(nodes), pick(nodes), 5000 + i),
       )
@@ -58,15 +61,16 @@ function programs(make: MakeNetwork): void {
   })
 
   test('a guest with itself', () => {
-    forEachSeed(make, (network, random) => {
+    forEachSeed(make, runs, (network, random) => {
       const guest = network.add(3)
       runTalks(network, [randomTalk(random, guest, guest, 5000), randomTalk(random, guest, guest, 5001)])
     })
   })
 
   test('the same ports in both directions', () => {
-    forEachSeed(make, (network, random) => {
+    forEachSeed(make, runs, (network, random) => {
       const [a, b] = [network.add(3), network.add(4)]
+      network.rest()
       const talk = (from: Node, to: Node, kind: SocketKind) => {
         const plans = { callerPlan: randomPlan(random, { kind }), serverPlan: randomPlan(random, { kind }) }
         return new Talk(from, to, { ...plans, kind, port: 7001, options: { port: 7000 } })
@@ -78,6 +82,7 @@ function programs(make: MakeNetwork): void {
   test('forty connections both ways: guests that answer before they read do not wait for each other', () => {
     const network = make(seededRandom(1))
     const [a, b] = [network.add(3), network.add(4)]
+    network.rest()
     const plan = { seed: 9, writes: [60_000, 60_000, 60_000], appetite: 30_000, sleeps: 0, ending: 'shutdown' } as const
     const talks = Array.from({ length: 40 }, (_, i) => {
       const ends = i % 2 === 0 ? ([a, b] as const) : ([b, a] as const)

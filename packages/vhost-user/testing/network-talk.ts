@@ -1,4 +1,5 @@
-import type { FakeNetwork, Node } from './fake-network.js'
+import type { FakeNetwork } from './fake-network.js'
+import type { GuestKernel } from './guest-kernel.js'
 import type { KernelSocket, SocketKind, SocketOptions } from './kernel-socket.js'
 import { type Plan, Program } from './talk.js'
 
@@ -11,12 +12,17 @@ export interface TalkOptions {
   readonly serverPlan: Plan
 }
 
+interface Guest {
+  readonly cid: number
+  readonly kernel: GuestKernel
+}
+
 /** A connection of two programs in two guests, from the REQUEST on. */
 export class Talk {
   readonly caller: Program
   server: Program | undefined
 
-  constructor(from: Node, to: Node, talk: TalkOptions) {
+  constructor(from: Guest, to: Guest, talk: TalkOptions) {
     const { port = 5000, kind = 'stream', options, serverOptions, callerPlan, serverPlan } = talk
     const accept = (socket: KernelSocket) => {
       // An attacker may have connected to the port, too.
@@ -55,8 +61,8 @@ export class Talk {
 }
 
 /** Lets the talks run to their ends, after which nothing may be left of them. */
-export function runTalks(network: FakeNetwork, talks: readonly Talk[]): void {
+export function runTalks(network: FakeNetwork, talks: readonly Talk[], toTheEnd = true): void {
   network.run(() => talks.every((talk) => talk.done), talks)
   for (const talk of talks) talk.check()
-  network.end()
+  if (toTheEnd) network.end()
 }

@@ -49,6 +49,8 @@ interface Passage {
 export class SwitchPort {
   /** Called when another guest has done something: there may be packets for this one, or packets may be taken from it again. */
   onTouch: () => void = () => {}
+  /** Told of each change of what other guests have yet to take of this one's packets: by how much, and which guest. */
+  onHeld: (cid: number, change: number) => void = () => {}
   readonly #switch: Routes<SwitchPort>
   readonly #options: PortOptions
   readonly #ends = new EndTable<PortEnd>()
@@ -172,14 +174,23 @@ export class SwitchPort {
       // A small buffer would come out of a pool, and hold all of it.
       const payload = length < SMALL ? new Uint8Array(length) : this.#options.allocate(length)
       chain.read(payload, 0, length)
-      this.#allowance.charge(peer.cid, peer.push(payload, flags), now)
-      this.#wakeBefore(this.#allowance.checkAt)
+      this.hold(peer.cid, peer.push(payload, flags), now)
     }
+  }
+
+  /** That guest has yet to take so much of what this one sent. */
+  hold(cid: number, cost: number, now: number): void {
+    this.#allowance.charge(cid, cost, now)
+    this.#wakeBefore(this.#allowance.checkAt)
+    this.onHeld(cid, cost)
   }
 
   /** That guest has taken so much of what this one sent. */
   release(cid: number, freed: number): void {
-    if (this.#allowance.release(cid, freed)) this.onTouch()
+    if (freed === 0) return
+    const goesOn = this.#allowance.release(cid, freed)
+    this.onHeld(cid, -freed)
+    if (goesOn) this.onTouch()
   }
 
   // ── packets for this guest ─────────────────────────────────────────────────────────────────────────────────────────────
