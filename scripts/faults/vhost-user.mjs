@@ -52,6 +52,12 @@ export default [
     '',
   ),
   vhostUser(
+    'a guest that comes takes the connections of the host with its CID away',
+    'machine/device.ts',
+    '(!this.port.knows(cid) || this.muxer.has(header))',
+    '!this.port.knows(cid)',
+  ),
+  vhostUser(
     'bytes of a connection that is over hold their sender up',
     'machine/switch/port.ts',
     '    if (peer.queue.length > 0) this.#left.add(peer)\n',
@@ -257,7 +263,7 @@ export default [
     "if (message.state === 'begun') message.data = message.data.slice()",
     '',
   ),
-  vhostUser('message sockets that drain are not counted', 'host-messages.ts', 'guest.onGone = () => this.#keep(host)', ''),
+  vhostUser('message sockets that drain are not counted', 'host-messages.ts', '    guest.onGone = keep\n', ''),
   vhostUser('every piece of a message ends it', 'machine/message-queue.ts', 'if (length < this.run) return 0', ''),
   vhostUser('a guest without credit is asked once', 'machine/credit.ts', 'until: now + ms', 'until: NEVER'),
   vhostUser(
