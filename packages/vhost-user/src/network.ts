@@ -13,7 +13,10 @@ import { VhostUserVsock, type VhostUserVsockOptions } from './vhost-user-vsock.j
 export interface VsockNetworkOptions {
   /** Devices to begin with. */
   devices?: readonly VhostUserVsockOptions[] | undefined
-  /** The time of all devices that have no clock of their own. Default: the system's, with timers that do not keep the process alive. */
+  /**
+   * The time of all devices that have no clock of their own. Default: the system's, with timers that do not keep the process alive. All
+   * clocks of a network must tell the same time: a connection between two guests has one deadline.
+   */
   clock?: Clock | undefined
 }
 
