@@ -52,6 +52,12 @@ export default [
     '',
   ),
   vhostUser(
+    'a guest that comes takes the connections of the host with its CID away',
+    'machine/device.ts',
+    '(!this.port.knows(cid) || this.muxer.has(header))',
+    '!this.port.knows(cid)',
+  ),
+  vhostUser(
     'bytes of a connection that is over hold their sender up',
     'machine/switch/port.ts',
     '    if (peer.queue.length > 0) this.#left.add(peer)\n',
@@ -308,7 +314,7 @@ export default [
     "if (message.state === 'begun') message.data = message.data.slice()",
     '',
   ),
-  vhostUser('message sockets that drain are not counted', 'host-messages.ts', 'guest.onGone = () => this.#keep(host)', ''),
+  vhostUser('message sockets that drain are not counted', 'host-messages.ts', '    guest.onGone = keep\n', ''),
   vhostUser('every piece of a message ends it', 'machine/message-queue.ts', 'if (length < this.run) return 0', ''),
   vhostUser('a guest without credit is asked once', 'machine/credit.ts', 'until: now + ms', 'until: NEVER'),
   vhostUser(
@@ -475,4 +481,40 @@ export default [
     "refusal(sourceCid, 'fromGuest', destinationCid)",
   ),
   vhostUser('what a new policy lets go waits for its timer', 'vhost-user-vsock.ts', '    this.#attachment?.touch()\n', ''),
+  vhostUser(
+    'bytes go directly to a socket that has earlier ones yet to take',
+    'direct.ts',
+    'if (!writable || writableLength > 0 ||',
+    'if (!writable ||',
+  ),
+  vhostUser(
+    'bytes of a socket pass those that its stream has read',
+    'direct.ts',
+    'if (waits || !this.#socket.readableFlowing) return',
+    'if (!this.#socket.readableFlowing) return',
+  ),
+  vhostUser(
+    'a socket that is closed for a guest that takes no more has bytes unread',
+    'direct.ts',
+    'this.#connection.outputRefused ? LAST_CHUNKS : 1',
+    '0',
+  ),
+  vhostUser(
+    'bytes from a port go to the guest without credit',
+    'machine/direct.ts',
+    'const most = Math.min(available, MAX_BURST_BYTES)',
+    'const most = MAX_BURST_BYTES',
+  ),
+  vhostUser(
+    'buffers that were tried for nothing are lost to the ring',
+    'machine/device.ts',
+    '      rx.unpop(popped - used)\n',
+    '',
+  ),
+  vhostUser(
+    'a busy socket keeps the turn',
+    'machine/muxer.ts',
+    'this.#ready.size > 1 ? Math.min(burst, SHARED_BURST) : burst',
+    'burst',
+  ),
 ]

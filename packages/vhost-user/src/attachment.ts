@@ -68,7 +68,8 @@ export class Attachment {
     this.#session = new BackendSession(this.#platform, configSpace(limits.guestCid))
     this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule(), port: handlers.port })
     const { onConnection } = handlers
-    this.#connections = new Connections({ device: this.#device, limits, clock, onConnection, direct: binding })
+    const direct = { binding, arrive: (tell: () => void) => this.#pump.arrived(tell) }
+    this.#connections = new Connections({ device: this.#device, limits, clock, onConnection, direct })
     this.#pump = new Pump({
       device: this.#device,
       rings: this.#session,

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { onAbort } from '@upcall/foundation/abort'
 import type { Clock } from '@upcall/foundation/clock'
 import type { MessageSocket } from '@upcall/foundation/message-socket'
-import { type DirectBinding, DirectSocket } from './direct.js'
+import { type DirectOptions, DirectSocket } from './direct.js'
 import { noSeqpacketError, outcomeError, tableFullError, wrongSocketError } from './errors.js'
 import { HostMessages, isMessageSocket } from './host-messages.js'
 import { HostStreams } from './join.js'
@@ -48,7 +48,7 @@ export interface ConnectionsOptions {
   readonly clock: Clock
   readonly onConnection: ConnectionHandler | undefined
   /** Moves the bytes of joined sockets. Undefined: streams do. */
-  readonly direct: DirectBinding | undefined
+  readonly direct: DirectOptions | undefined
 }
 
 /** What wants to hear of a connection: the stream, or the handshake before there is one. */

@@ -2,9 +2,10 @@ import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
-import { beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { openDescriptors } from '../testing/addon.js'
 import { fateOf, reading, setFirstNews, type World, world } from '../testing/ends.js'
+import { misplaced, numbered } from '../testing/guest-sockets.js'
 import { binding, cleanups, folder } from '../testing/scene.js'
 
 // What the kernel copies between a joined socket and the guest, and when that is left to the streams.
@@ -24,19 +25,25 @@ async function joined(prepare: (host: Socket) => Duplex = (host) => host, { read
   await it.guest.until(() => socket.state === 'open')
   await it.guest.rest()
   const fate = fateOf(peer)
+  let wrong = 0
+  peer.on('data', (chunk: Buffer) => {
+    wrong += misplaced(chunk, fate.bytes)
+  })
+  peer.pause()
   if (reads) {
     reading(peer, fate)
     peer.resume()
   }
-  return { it, socket, host, peer, fate }
+  return { it, socket, host, peer, fate, wrong: () => wrong + socket.misplaced }
 }
 
 /** Both ways, with numbers to tell one byte from another. */
-async function exchange({ it, socket, peer, fate }: Awaited<ReturnType<typeof joined>>, count = 100_000) {
+async function exchange({ it, socket, peer, fate, wrong }: Awaited<ReturnType<typeof joined>>, count = 100_000) {
   const [sent, received] = [fate.bytes, socket.received]
   socket.write(count)
-  peer.write(Buffer.alloc(count))
+  peer.write(numbered(count, received))
   await it.guest.until(() => fate.bytes === sent + count && socket.received === received + count)
+  expect(wrong()).toBe(0)
 }
 
 /** How many bytes the addon has moved directly. */
@@ -53,7 +60,6 @@ function counted() {
     moved.from += Math.max(0, count)
     return count
   })
-  cleanups.push(() => vi.restoreAllMocks())
   return moved
 }
 
@@ -61,6 +67,7 @@ const over = async ({ guest, device }: World) => guest.until(() => device.connec
 
 describe.runIf(binding !== undefined)('a joined socket', () => {
   beforeEach(() => setFirstNews(0))
+  afterEach(() => vi.restoreAllMocks())
 
   test('is read into the buffers of the guest, and written from them', async () => {
     const moved = counted()
@@ -85,7 +92,6 @@ describe.runIf(binding !== undefined)('a joined socket', () => {
   test.each<[string, (host: Socket) => unknown]>([
     ['has a listener of its own', (host) => host.on('data', () => {})],
     ['has a timeout', (host) => host.setTimeout(100_000)],
-    ['has text instead of bytes', (host) => host.setEncoding('latin1')],
     ['writes by another way', (host) => Object.assign(host, { write: host.write.bind(host) })],
   ])('that %s keeps its streams', async (_, prepare) => {
     const moved = counted()
@@ -128,6 +134,29 @@ describe.runIf(binding !== undefined)('a joined socket', () => {
     await it.guest.until(() => socket.received === 2_000)
   })
 
+  test('of which its stream has read some bytes: those go first', async () => {
+    setFirstNews(2)
+    const ends = await joined()
+    const { it, socket, peer } = ends
+    socket.appetite = 0
+    // More than the guest has credit for, and then a second chunk.
+    let from = 0
+    for (const count of [70_000, 5_000]) {
+      peer.write(numbered(count, from))
+      from += count
+      await it.guest.rest()
+    }
+    for (let i = 0; i < 4; i++) {
+      socket.write(10)
+      await it.guest.rest(20)
+    }
+    peer.write(numbered(5_000, from))
+    await it.guest.rest()
+    socket.appetite = Number.POSITIVE_INFINITY
+    await it.guest.until(() => socket.received === from + 5_000)
+    expect(ends.wrong()).toBe(0)
+  })
+
   test('that is paused before its streams are empty goes on when it is resumed', async () => {
     const moved = counted()
     const ends = await joined((host) => {
@@ -143,15 +172,27 @@ describe.runIf(binding !== undefined)('a joined socket', () => {
 
   test('of a program that does not read: what the guest sends waits, in its order, and no longer than that', async () => {
     const ends = await joined()
-    const { it, socket, peer, fate } = ends
+    const { it, socket, host, peer, fate } = ends
     peer.pause()
-    const chunks: Buffer[] = []
-    peer.on('data', (chunk: Buffer) => chunks.push(chunk))
-    socket.write(600_000)
+    const early: number[] = []
+    const { writeFrom } = binding!
+    vi.spyOn(binding!, 'writeFrom').mockImplementation((...args) => {
+      if (host.writableLength > 0) early.push(host.writableLength)
+      return writeFrom(...args)
+    })
+    // Packet by packet, until its kernel is full and some wait in the stream.
+    for (let sent = 4_096; host.writableLength === 0; sent += 4_096) {
+      socket.write(4_096)
+      await it.guest.until(() => socket.sent === sent)
+      await it.guest.rest(3)
+    }
+    socket.write(600_000 - socket.sent)
     await it.guest.rest(200)
     expect(socket.sent).toBeLessThan(600_000)
+    expect(early).toEqual([])
     peer.resume()
     await it.guest.until(() => fate.bytes === 600_000)
+    expect(ends.wrong()).toBe(0)
     await exchange(ends)
   })
 

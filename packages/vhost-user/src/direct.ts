@@ -8,10 +8,16 @@ import type { Binding, Descriptor } from './native/binding.js'
 // This file uses `_handle` of a net.Socket: its number, and what starts and stops its reading. CI runs it on Node 20, 22, 24 and 26.
 
 /** What moves bytes between a socket and memory. */
-export type DirectBinding = Pick<
+type DirectBinding = Pick<
   Binding,
   'duplicate' | 'readInto' | 'writeFrom' | 'watch' | 'unwatch' | 'ref' | 'unref' | 'close' | 'READABLE' | 'PRIORITIZED'
 >
+
+export interface DirectOptions {
+  readonly binding: DirectBinding
+  /** Calls `tell`, which tells a connection that bytes have arrived, and sees to what comes of it. */
+  arrive(tell: () => void): void
+}
 
 interface Handle {
   readonly constructor: { readonly name: string }
@@ -35,6 +41,7 @@ const LAST_CHUNKS = 16
  * has in its buffer. They see it as if they had carried all bytes.
  */
 export class DirectSocket implements DirectPort {
+  readonly #options: DirectOptions
   readonly #binding: DirectBinding
   readonly #connection: Connection
   readonly #guest: Duplex
@@ -53,12 +60,13 @@ export class DirectSocket implements DirectPort {
   #told = false
 
   /** Undefined for a stream that is not a plain socket: other code may be between it and its handle. */
-  static between(binding: DirectBinding, connection: Connection, guest: Duplex, host: Duplex): DirectSocket | undefined {
-    return isPlain(host) ? new DirectSocket(binding, connection, guest, host) : undefined
+  static between(options: DirectOptions, connection: Connection, guest: Duplex, host: Duplex): DirectSocket | undefined {
+    return isPlain(host) ? new DirectSocket(options, connection, guest, host) : undefined
   }
 
-  private constructor(binding: DirectBinding, connection: Connection, guest: Duplex, socket: Socket) {
-    this.#binding = binding
+  private constructor(options: DirectOptions, connection: Connection, guest: Duplex, socket: Socket) {
+    this.#options = options
+    this.#binding = options.binding
     this.#connection = connection
     this.#guest = guest
     this.#socket = socket
@@ -201,9 +209,11 @@ export class DirectSocket implements DirectPort {
       this.#watch('errors')
     } else {
       this.#told = true
-      this.#connection.arrived()
+      this.#options.arrive(this.#tell)
     }
   }
+
+  readonly #tell = (): void => this.#connection.arrived()
 
   #giveBackSoon(): void {
     this.#unwatch()

@@ -13,7 +13,10 @@ import { VhostUserVsock, type VhostUserVsockOptions } from './vhost-user-vsock.j
 export interface VsockNetworkOptions {
   /** Devices to begin with. */
   devices?: readonly VhostUserVsockOptions[] | undefined
-  /** The time of all devices that have no clock of their own. Default: the system's, with timers that do not keep the process alive. */
+  /**
+   * The time of all devices that have no clock of their own. Default: the system's, with timers that do not keep the process alive. All
+   * clocks of a network must tell the same time: a connection between two guests has one deadline.
+   */
   clock?: Clock | undefined
 }
 
@@ -63,6 +66,7 @@ export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements As
    * @throws {VsockDeviceError} `EADDRINUSE`: the path is in use, or a device of the network has the CID. `ABORTED` after `close()`.
    */
   async add(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
+    checkObject('options', options)
     if (this.#closing !== undefined) throw closedError('add')
     const device = new VhostUserVsock({ ...options, clock: options.clock ?? this.#clock }, this.#hub)
     const { guestCid } = device

@@ -61,6 +61,18 @@ export class Pump {
     this.trip()
   }
 
+  /** The event loop brings something for the connections, which `tell` tells them: what comes of it is one trip, now. */
+  arrived(tell: () => void): void {
+    if (this.#next !== 'none') {
+      tell()
+      return
+    }
+    this.#next = 'callback'
+    tell()
+    this.#next = 'none'
+    this.kicked()
+  }
+
   /**
    * Plans a trip after the current callback, so that all it does to connections is one trip. A trip may bring bytes to a reader who takes
    * them at once, and so the next trip: a fast guest could go on like that for ever, so after some trips the event loop turns first.

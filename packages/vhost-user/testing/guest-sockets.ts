@@ -15,6 +15,18 @@ import type { GuestPacket } from './fake-guest.js'
 
 const BLOCK = 4096
 
+/** Bytes that tell their places in a stream, the first of which is `from`. */
+export function numbered(count: number, from = 0): Uint8Array {
+  return Uint8Array.from({ length: count }, (_, i) => (from + i) % 251)
+}
+
+/** How many of the bytes, the first of which is `from`, are not in their places. */
+export function misplaced(bytes: Uint8Array, from: number): number {
+  let count = 0
+  for (const [i, byte] of bytes.entries()) if (byte !== (from + i) % 251) count++
+  return count
+}
+
 export interface GuestMessage {
   readonly data: Uint8Array
   readonly eor: boolean
@@ -31,6 +43,8 @@ export class GuestSocket {
   /** Bytes that the guest's kernel has, and of those the ones that its program has read. */
   received = 0
   taken = 0
+  /** Of the bytes that came, those that are not `numbered`. */
+  misplaced = 0
   /** How many bytes its program may read yet; of SEQPACKET, how many messages. */
   appetite = Number.POSITIVE_INFINITY
   /** SEQPACKET: what its program has read. */
@@ -119,6 +133,7 @@ export class GuestSocket {
         this.state = 'open'
         break
       case Op.RW:
+        this.misplaced += misplaced(payload, this.received)
         this.received += payload.length
         if (this.type === TYPE_SEQPACKET) this.#pieces.push({ payload, flags: header.flags })
         return
@@ -176,7 +191,7 @@ export class GuestSocket {
 
   #sendBytes(credit: number): number {
     const count = Math.min(BLOCK, credit, this.#wanted - this.sent)
-    return count > 0 && this.#packet(Op.RW, {}, new Uint8Array(count)) ? count : 0
+    return count > 0 && this.#packet(Op.RW, {}, numbered(count, this.sent)) ? count : 0
   }
 
   #sendPiece(credit: number): number {

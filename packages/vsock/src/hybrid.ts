@@ -162,7 +162,7 @@ async function openMessages(options: ListenHybridOptions): Promise<Messages | un
   checkFunction('routeSeqpacket', route)
   if (path === undefined) wrongValue('routeSeqpacket', 'left out where there is no path', route)
   const local = toSeqpacketAddress({ transport: 'unix', path: hybridSeqpacketPath(path), type: 'seqpacket' })
-  return { acceptor: await openSeqpacketAcceptor(local, options), route }
+  return { acceptor: await openSeqpacketAcceptor({ local }, options), route }
 }
 
 function hybridPlace(options: ListenHybridOptions): Place {

@@ -38,14 +38,14 @@ export function isInherited(value: unknown): value is InheritedSocket {
  * Looks at a descriptor that is to become a connection (`connect`) or a server (`listen`), and changes nothing.
  *
  * @throws {RangeError} for what is not a number of a descriptor.
- * @throws {VsockError} `EBADF`, `ENOTSOCK`, `ESOCKTNOSUPPORT` for anything but a stream socket, `EAFNOSUPPORT` for TCP, `ENOTSUP` for
+ * @throws {VsockError} `EBADF`, `ENOTSOCK`, `ESOCKTNOSUPPORT` for a socket of another type, `EAFNOSUPPORT` for TCP, `ENOTSUP` for
  *   AF_VSOCK without the addon, `EISCONN` or `EINVAL` for a socket that cannot listen, `ENOTCONN` or `EINVAL` for a socket that is not connected.
  */
-export function inspectInherited(op: Operation, { fd: given }: InheritedSocket): Inspection {
+export function inspectInherited(op: Operation, { fd: given }: InheritedSocket, wanted: SocketType = 'stream'): Inspection {
   const fd = integer('fd', given, { min: 0, max: 0x7fff_ffff })
   checkIsSocket(op, fd)
   const { binding, why } = addon()
-  const found = binding ? byAddon(op, fd, binding) : bySystem(op, fd, why)
+  const found = binding ? byAddon(op, fd, wanted, binding) : bySystem(op, fd, wanted, why)
   const { listening, local, remote } = found
   if (op === 'connect') {
     if (listening) throw wrongDescriptor(op, fd, 'EINVAL', 'the socket listens, it is not a connection', 'Pass it to listen().')
@@ -126,22 +126,29 @@ interface Found {
   readonly why?: AddonError | undefined
 }
 
-const SOCK_STREAM = 1
-const TYPES: Readonly<Record<number, string>> = { 2: 'a datagram socket', 3: 'a raw socket', 5: 'a seqpacket socket' }
+type SocketType = 'stream' | 'seqpacket'
 
-function checkType(op: Operation, fd: number, type: number): void {
-  if (type === SOCK_STREAM) return
-  const what = `the descriptor is ${TYPES[type] ?? `a socket of type ${type}`}, not a stream socket`
-  throw wrongDescriptor(
-    op,
-    fd,
-    'ESOCKTNOSUPPORT',
-    what,
-    op === 'listen' ? 'In a unit of systemd, write ListenStream=.' : 'Open it with SOCK_STREAM.',
-  )
+/** As Linux numbers them. */
+const TYPES: Readonly<Record<number, string>> = {
+  1: 'a stream socket',
+  2: 'a datagram socket',
+  3: 'a raw socket',
+  5: 'a seqpacket socket',
+}
+const WANTED = {
+  stream: { type: 1, directive: 'ListenStream=', constant: 'SOCK_STREAM' },
+  seqpacket: { type: 5, directive: 'ListenSequentialPacket=', constant: 'SOCK_SEQPACKET' },
+} as const
+
+function checkType(op: Operation, fd: number, wanted: SocketType, type: number): void {
+  const { type: right, directive, constant } = WANTED[wanted]
+  if (type === right) return
+  const what = `the descriptor is ${TYPES[type] ?? `a socket of type ${type}`}, not a ${wanted} socket`
+  const next = op === 'listen' ? `In a unit of systemd, write ${directive}.` : `Open it with ${constant}.`
+  throw wrongDescriptor(op, fd, 'ESOCKTNOSUPPORT', what, next)
 }
 
-function byAddon(op: Operation, fd: number, binding: Binding): Found {
+function byAddon(op: Operation, fd: number, wanted: SocketType, binding: Binding): Found {
   let seen: Inspected
   try {
     seen = binding.inspect(fd)
@@ -156,7 +163,7 @@ function byAddon(op: Operation, fd: number, binding: Binding): Found {
     )
   }
   const { family, listening, peer } = seen
-  checkType(op, fd, seen.type)
+  checkType(op, fd, wanted, seen.type)
   const common = { listening, connected: peer !== undefined }
   if (family === binding.AF_UNIX)
     return { ...common, transport: 'unix', local: unixName(seen.local), remote: peer && unixName(peer) }
@@ -165,10 +172,10 @@ function byAddon(op: Operation, fd: number, binding: Binding): Found {
 }
 
 /** Without the addon Linux still lists the Unix sockets of this process's network namespace. What is not listed is left to Node. */
-function bySystem(op: Operation, fd: number, why: AddonError | undefined): Found {
+function bySystem(op: Operation, fd: number, wanted: SocketType, why: AddonError | undefined): Found {
   const row = rowOf(fd)
   if (row) {
-    checkType(op, fd, row.type)
+    checkType(op, fd, wanted, row.type)
     return { transport: 'unix', listening: row.listening, connected: row.connected, local: named(row.name), remote: undefined }
   }
   // It may be of another family, or of another network namespace. Node finds out when it takes it.

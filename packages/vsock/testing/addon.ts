@@ -3,7 +3,7 @@ import { thisHost } from '@upcall/foundation/addon/loader'
 import { Cid } from '../src/address.js'
 import type { Binding, Descriptor } from '../src/native/binding.js'
 import { AddonError, findBinding, type Host, locateBinding } from '../src/native/loader.js'
-import { decodeSockaddrVm, encodeSockaddrVm, LITTLE_ENDIAN, type SockaddrVm } from '../src/native/sockaddr.js'
+import { AF_VSOCK, decodeSockaddrVm, encodeSockaddrVm, LITTLE_ENDIAN, type SockaddrVm } from '../src/native/sockaddr.js'
 
 // The addon takes any family's sockaddr, so what it does for AF_VSOCK is tested over AF_UNIX and TCP, with the very same code.
 
@@ -96,6 +96,9 @@ function reset(): Error {
   return Object.assign(new Error('connect ECONNRESET'), { code: 'ECONNRESET', errno: -104, syscall: 'connect' })
 }
 
+/** What Linux answers to SO_VM_SOCKETS_BUFFER_SIZE, as a u64. */
+const BUFFER_SIZE = new Uint8Array(BigUint64Array.of(0x40000n).buffer)
+
 /**
  * AF_VSOCK made of AF_UNIX: `sockaddr_vm` in and out, the kernel's errno for an unattended port, every CID this machine's own. The
  * host must not connect over AF_VSOCK; the real one is exercised in a guest.
@@ -109,6 +112,9 @@ export function standInForVsock(binding: Binding, cid = 3) {
   const fake: Binding = {
     ...binding,
     socket: () => binding.socket(AF_UNIX),
+    typedSocket: (_family, type) => binding.typedSocket(AF_UNIX, type),
+    getsockopt: (descriptor, level, ...rest) =>
+      level === AF_VSOCK ? BUFFER_SIZE : binding.getsockopt(descriptor, level, ...rest),
     bind(descriptor, sockaddr) {
       const asked = decodeSockaddrVm(sockaddr)
       const port = asked.port === Cid.any ? nextPort++ : asked.port

@@ -1,4 +1,13 @@
-import { AddressError, type Endpoint, type InheritedSocket, isVsockError, listenFds, parseEndpoint } from '@upcall/vsock'
+import {
+  AddressError,
+  type Endpoint,
+  type InheritedSocket,
+  isVsockError,
+  listenFds,
+  parseEndpoint,
+  parseSeqpacketAddress,
+  type SeqpacketAddress,
+} from '@upcall/vsock'
 import { UPCALL_PORT } from '@upcall/wire'
 import { UsageError } from '../errors.js'
 
@@ -10,6 +19,17 @@ import { UsageError } from '../errors.js'
 export function parseStreamEndpoint(text: string, source: string): Endpoint {
   try {
     return parseEndpoint(text, { defaultPort: UPCALL_PORT })
+  } catch (error) {
+    if (error instanceof AddressError) throw UsageError.of(source, error)
+    throw error
+  }
+}
+
+/** The same, and the address of a message socket, with `+seq` after the scheme. */
+export function parseAnyEndpoint(text: string, source: string): Endpoint | SeqpacketAddress {
+  if (!/^\w+\+seq:/.test(text)) return parseStreamEndpoint(text, source)
+  try {
+    return parseSeqpacketAddress(text, { defaultPort: UPCALL_PORT })
   } catch (error) {
     if (error instanceof AddressError) throw UsageError.of(source, error)
     throw error

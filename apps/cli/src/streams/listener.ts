@@ -11,6 +11,7 @@ import {
 import { UsageError } from '../errors.js'
 import type { EventLog } from '../events.js'
 import type { ListenOn } from './endpoint.js'
+import { isForMessages, listenMessages } from './messages.js'
 
 /** @throws UsageError with the reason, where it cannot listen. `source` is where the user wrote the address. */
 export async function openListener(
@@ -19,7 +20,24 @@ export async function openListener(
   options: ListenEndpointOptions,
   onIncoming: (incoming: Incoming) => void,
 ): Promise<EndpointListener> {
-  return listenEndpoint(endpoint, options, onIncoming).catch(cannotListen(source))
+  return open(endpoint, options, onIncoming).catch(cannotListen(source))
+}
+
+async function open(
+  endpoint: ListenOn,
+  options: ListenEndpointOptions,
+  onIncoming: (incoming: Incoming) => void,
+): Promise<EndpointListener> {
+  if (isForMessages(endpoint)) return listenMessages(endpoint, options, onIncoming)
+  try {
+    return await listenEndpoint(endpoint, options, onIncoming)
+  } catch (error) {
+    if (!('fd' in endpoint) || !isVsockError(error) || error.code !== 'ESOCKTNOSUPPORT') throw error
+    // It may be a message socket. If it is not that either, the first error is told.
+    return listenMessages(endpoint, options, onIncoming).catch(() => {
+      throw error
+    })
+  }
 }
 
 /** What to do with the error of something that listens on what the user wrote in `source`. */

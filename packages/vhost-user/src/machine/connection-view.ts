@@ -1,9 +1,9 @@
+import type { Allocate } from './blocks.js'
 import type { DirectPort } from './direct.js'
 import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
 import type { SocketType } from './packet.js'
-import type { Allocate } from './receive-buffer.js'
 
 // A connection as its owner has it: what it is given, what it sees, and what it does.
 

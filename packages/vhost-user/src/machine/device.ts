@@ -1,7 +1,7 @@
 import { Chain } from './chain.js'
 import { NEVER } from './credit.js'
 import { type MuxerOptions, SHARED_BURST, VsockMuxer } from './muxer.js'
-import { HOST_CID, PACKET_HEADER_SIZE } from './packet.js'
+import { HOST_CID, PACKET_HEADER_SIZE, type PacketHeader } from './packet.js'
 import { PacketIo } from './packet-io.js'
 import type { PolicyGate } from './policy.js'
 import type { SwitchPort } from './switch/port.js'
@@ -281,14 +281,17 @@ export class VsockDevice {
     const { sourceCid, destinationCid } = header
     // A guest sends as itself. A CID of more than 32 bits cannot even be answered.
     if (sourceCid === this.#guestCid && Number.isFinite(destinationCid)) {
-      if (this.#isHost(destinationCid)) this.muxer.receive(header, chain, now)
+      if (this.#isHost(header)) this.muxer.receive(header, chain, now)
       else this.port.receive(header, chain, now)
     }
     return PACKET_HEADER_SIZE + header.length
   }
 
-  #isHost(cid: number): boolean {
-    return this.#hostCids.has(cid) || (this.#anyIsHost && cid !== this.#guestCid && !this.port.knows(cid))
+  /** Where any CID may be the host's, a guest may come that has the CID of connections with the host: they stay the host's. */
+  #isHost(header: Readonly<PacketHeader>): boolean {
+    const { destinationCid: cid } = header
+    if (this.#hostCids.has(cid)) return true
+    return this.#anyIsHost && cid !== this.#guestCid && (!this.port.knows(cid) || this.muxer.has(header))
   }
 
   /** Puts the next packet into `chain` and returns its length. */

@@ -42,9 +42,12 @@ const runs = ({ windows, words, count }: Pieces): [Uint8Array, number, number][]
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => i % 251)
 
 /** A connection with a port; the guest has 39 buffers of 1024 bytes. */
-function attached(fields: Parameters<typeof open>[1] = {}, surroundings: ConstructorParameters<typeof FakeVm>[1] = {}) {
+function attached(
+  fields: Parameters<typeof open>[1] = {},
+  { room, ...surroundings }: ConstructorParameters<typeof FakeVm>[1] & { room?: number } = {},
+) {
   const vm = new FakeVm({}, surroundings)
-  const connection = open(vm, fields)
+  const connection = open(vm, fields, { room })
   const port = new FakePort()
   connection.attach(port)
   return { vm, connection, port }
@@ -82,7 +85,7 @@ describe('bytes that arrive at a port', () => {
     expect(heard(vm).length).toBe(34)
   })
 
-  test('wait for credit as what is written does, to the byte', () => {
+  test('wait for credit as what is written does, in packets and to the byte', () => {
     const { vm, connection, port } = attached({ bufferAllocation: 3_000 })
     arrive(port, connection, numbers(4_000))
     // Two packets are all that a guest with so small a buffer is trusted with.
@@ -90,6 +93,10 @@ describe('bytes that arrive at a port', () => {
     reply(vm, connection, Op.CREDIT_UPDATE, { bufferAllocation: 4_500, forwardCount: 1_024 })
     expect(said(heard(vm))).toEqual(['RW 1024', 'RW 928'])
     expect(port.waiting).toEqual([])
+    const large = attached({ bufferAllocation: 5_000 }, { room: 4_000 })
+    arrive(large.port, large.connection, numbers(9_000))
+    expect(said(heard(large.vm))).toEqual(['RW 4000', 'RW 1000', 'CREDIT_REQUEST 0'])
+    expect(large.port.waiting.length).toBe(4_000)
   })
 
   test('do not come to a guest that takes no more, and none is lost on the way', () => {
@@ -133,13 +140,12 @@ describe('bytes that arrive at a port', () => {
     const { vm, connection, port } = attached()
     const other = open(vm)
     arrive(port, connection, numbers(60_000))
-    other.write(new Uint8Array(3 * 1024))
+    other.write(new Uint8Array(6 * 1024))
     const ports = heard(vm).map(({ header }) => header.sourcePort)
     const turns = ports.flatMap((it, i) => (it === other.hostPort ? [i] : []))
-    expect(turns.length).toBe(3)
-    // Eight packets in a turn, as long as another waits.
-    expect(turns[2]).toBeLessThan(3 * 9)
-    expect(port.reads.slice(0, 3).every((count) => count <= 8)).toBe(true)
+    expect(turns.length).toBe(6)
+    // As long as another waits, a turn is of eight packets.
+    expect(turns[5]).toBeLessThanOrEqual(1 + 2 + 4 + 8 + 8 + 8 + 5)
     expect(Math.max(...port.reads)).toBeGreaterThan(8)
   })
 })

@@ -1,20 +1,13 @@
+import { type Allocate, type Block, store } from './blocks.js'
 import type { Chain } from './chain.js'
 import { NumberQueue } from './number-queue.js'
 import { SEQ_EOM, SEQ_EOR } from './packet.js'
-import type { Allocate } from './receive-buffer.js'
 
 /** A message of the guest. */
 export interface ReceivedMessage {
   readonly data: Uint8Array
   /** The guest's `MSG_EOR`. */
   readonly eor: boolean
-}
-
-const BLOCK_SIZE = 4096
-
-interface Block {
-  readonly bytes: Uint8Array
-  used: number
 }
 
 /**
@@ -48,7 +41,11 @@ export class MessageBuffer {
    * its readers would take it for the end, and no credit bounds how many come.
    */
   append(chain: Chain, length: number, flags: number): void {
-    if (length > 0) this.#store(chain, length)
+    if (length > 0) {
+      store(this.#blocks, chain, length, this.#allocate)
+      this.length += length
+      this.unfinished += length
+    }
     if ((flags & SEQ_EOM) === 0 || this.unfinished === 0) return
     this.#ends.push(2 * this.unfinished + ((flags & SEQ_EOR) === 0 ? 0 : 1))
     this.unfinished = 0
@@ -81,21 +78,6 @@ export class MessageBuffer {
     this.#blocks = []
     this.#ends.clear()
     this.length = this.unfinished = this.#first = this.#offset = 0
-  }
-
-  #store(chain: Chain, length: number): void {
-    const last = this.#blocks.at(-1)
-    if (last !== undefined && last.bytes.length - last.used >= length) {
-      chain.read(last.bytes, last.used, length)
-      last.used += length
-    } else {
-      // A message of one packet, for a reader that keeps up, is not copied again.
-      const bytes = this.#allocate(last === undefined ? length : Math.max(length, BLOCK_SIZE))
-      chain.read(bytes, 0, length)
-      this.#blocks.push({ bytes, used: length })
-    }
-    this.length += length
-    this.unfinished += length
   }
 
   #takeBytes(length: number): Uint8Array {

@@ -95,6 +95,11 @@ export class VsockMuxer {
     return !this.#orphans.full
   }
 
+  /** Whether the packet's ports and the CID that it goes to are those of a connection. */
+  has({ sourcePort, destinationCid, destinationPort }: Readonly<PacketHeader>): boolean {
+    return this.#table.get(destinationPort, sourcePort)?.machine.hostCid === destinationCid
+  }
+
   /** Takes one packet of the guest to the host. `chain` stands at its payload. */
   receive(header: Readonly<PacketHeader>, chain: Chain, now: number): void {
     const { sourcePort: guestPort, destinationPort: hostPort, destinationCid: hostCid } = header

@@ -1,14 +1,5 @@
+import { type Allocate, type Block, store } from './blocks.js'
 import type { Chain } from './chain.js'
-
-/** Makes room for received bytes. The contents need not be cleared: every byte is written before it can be seen. */
-export type Allocate = (size: number) => Uint8Array
-
-const BLOCK_SIZE = 4096
-
-interface Block {
-  readonly bytes: Uint8Array
-  used: number
-}
 
 /**
  * Bytes from the guest that wait for their reader. What they cost is bounded by bytes, not by packets: a guest that sends its
@@ -29,16 +20,7 @@ export class ReceiveBuffer {
 
   /** Takes the next `length` readable bytes of `chain`. */
   append(chain: Chain, length: number): void {
-    const last = this.#blocks.at(-1)
-    if (last !== undefined && last.bytes.length - last.used >= length) {
-      chain.read(last.bytes, last.used, length)
-      last.used += length
-    } else {
-      // A reader that keeps up gets blocks of exactly the packet's size. After a backlog, small packets share a block.
-      const bytes = this.#allocate(last === undefined ? length : Math.max(length, BLOCK_SIZE))
-      chain.read(bytes, 0, length)
-      this.#blocks.push({ bytes, used: length })
-    }
+    store(this.#blocks, chain, length, this.#allocate)
     this.#length += length
   }
 

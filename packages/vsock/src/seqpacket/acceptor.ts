@@ -1,11 +1,13 @@
 import { callBack } from '@upcall/foundation/callback'
+import { wrongValue } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
-import { textOf } from '@upcall/foundation/error'
+import { errnoOf, textOf } from '@upcall/foundation/error'
 import { takePath } from '@upcall/foundation/unix-path'
 import type { AcceptHandlers, Acceptor } from '../acceptor.js'
-import { formatAddress, guestInitiatedPath, type SeqpacketAddress, type VsockAddress } from '../address.js'
+import { type Address, formatAddress, guestInitiatedPath, type SeqpacketAddress, toSeqpacketAddress } from '../address.js'
 import { type BindOptions, DEFAULT_BACKLOG, listenError } from '../bind.js'
 import { abortedError, VsockError } from '../errors.js'
+import { type InheritedSocket, type Inspection, inspectInherited, isInherited, usedAlready } from '../inherited.js'
 import type { Binding, Descriptor } from '../native/binding.js'
 import { acceptFrom, type Listener } from '../native/listen.js'
 import { setBufferSizes, type VsockOptions } from '../native/options.js'
@@ -18,6 +20,20 @@ export interface AcceptSeqpacketOptions extends BindOptions {
   readonly maxReceiveBytes?: number | undefined
   readonly clock?: Clock | undefined
   readonly vsock?: VsockOptions | undefined
+}
+
+/** Where a server listens: an address that it binds, or a socket that another program has bound. */
+interface Place {
+  readonly local: SeqpacketAddress
+  readonly inherited?: Inspection | undefined
+}
+
+/** @throws as `listenSeqpacket` does for its address. */
+export function seqpacketPlaceOf(where: SeqpacketAddress | string | InheritedSocket, { mode }: BindOptions): Place {
+  if (!isInherited(where)) return { local: toSeqpacketAddress(where) }
+  if (mode !== undefined) wrongValue('mode', 'left out: the file of an inherited socket belongs to its maker', mode)
+  const inherited = inspectInherited('listen', where, 'seqpacket')
+  return { local: seqpacket(inherited.local ?? { transport: 'unix', path: `fd:${inherited.fd}` }), inherited }
 }
 
 /** A socket that listens, and how it is unbound. */
@@ -33,12 +49,13 @@ interface Bound {
  * caller has the acceptor.
  */
 export async function openSeqpacketAcceptor(
-  local: SeqpacketAddress,
+  { local, inherited }: Place,
   options: AcceptSeqpacketOptions,
 ): Promise<Acceptor<SeqpacketSocket>> {
   const { signal } = options
   if (signal?.aborted) throw abortedError('listen', local, signal.reason)
   const binding = needBinding('listen', { local })
+  if (inherited) return openInherited(binding, local, inherited, options)
   const descriptor = opened(binding, local)
   try {
     const bound = await bind(binding, descriptor, local, options)
@@ -47,6 +64,31 @@ export async function openSeqpacketAcceptor(
   } catch (error) {
     binding.close(descriptor)
     throw error
+  }
+}
+
+function openInherited(
+  binding: Binding,
+  local: SeqpacketAddress,
+  { fd, listening }: Inspection,
+  options: AcceptSeqpacketOptions,
+): Acceptor<SeqpacketSocket> {
+  const { vsock = {}, backlog = listening ? undefined : DEFAULT_BACKLOG } = options
+  const descriptor = binding.inherit(fd)
+  try {
+    // Tells whether the event loop has it already.
+    binding.watch(descriptor, binding.READABLE, () => {})
+    binding.unwatch(descriptor)
+    if (local.transport === 'vsock') setBufferSizes(binding, descriptor, vsock)
+    if (backlog !== undefined) binding.listen(descriptor, backlog)
+    const path = local.transport === 'vsock' ? undefined : local.path
+    trace({ type: 'listening', local }, 'listen %s: listening', formatAddress(local))
+    return new SeqpacketAcceptor(binding, descriptor, { address: local, path, release: async () => {} }, options)
+  } catch (error) {
+    // It is still the caller's.
+    binding.release(descriptor)
+    if (errnoOf(error) === 'EEXIST') throw usedAlready('listen', fd, error)
+    throw local.transport === 'vsock' ? explained('listen', { local }, error) : listenError(local, error)
   }
 }
 
@@ -103,7 +145,9 @@ async function takeSocketPath(
   }
 }
 
-const seqpacket = (address: VsockAddress): SeqpacketAddress => Object.freeze({ ...address, type: 'seqpacket' as const })
+function seqpacket(address: Address): SeqpacketAddress {
+  return Object.freeze({ ...address, type: 'seqpacket' as const })
+}
 
 class SeqpacketAcceptor implements Acceptor<SeqpacketSocket> {
   readonly address: SeqpacketAddress

@@ -1,11 +1,12 @@
 import { checkClock, checkObject, checkSignal, integer } from '@upcall/foundation/check'
 import { AcceptingServer, DEFAULT_MAX_PENDING, type ServerEvents, type SocketWays } from '../accepting-server.js'
 import { type Acceptor, closeOnAbort, givenUp } from '../acceptor.js'
-import { type SeqpacketAddress, toSeqpacketAddress } from '../address.js'
+import type { SeqpacketAddress } from '../address.js'
 import { checkBindOptions } from '../bind.js'
+import type { InheritedSocket } from '../inherited.js'
 import type { ListenOptions } from '../listen.js'
 import { checkVsockOptions } from '../native/options.js'
-import { openSeqpacketAcceptor } from './acceptor.js'
+import { openSeqpacketAcceptor, seqpacketPlaceOf } from './acceptor.js'
 import { checkSeqpacketOptions, type SeqpacketOptions } from './connect.js'
 import type { SeqpacketSocket } from './socket.js'
 
@@ -22,13 +23,16 @@ export type SeqpacketServerEvents = ServerEvents<SeqpacketSocket>
  * handshake; so a port serves streams or messages. It needs the addon on each of them. The socket file of a dead server is taken over; a
  * live server's, or another file, never.
  *
+ * `{ fd }` is such a socket, Unix or AF_VSOCK, that another program has bound, systemd for example (`listenFds`,
+ * `ListenSequentialPacket=`). The server owns the descriptor and closes it. It does not remove the socket file.
+ *
  * `hvsock+seq://` is a draft that may change; see `connectSeqpacket`.
  *
  * @throws {AddressError} for an address that cannot be bound; {RangeError} or {TypeError} for an option that is wrong.
- * @throws {VsockError} `EADDRINUSE`, `ABORTED`, `ENOTSUP` (no addon), or the kernel's errno.
+ * @throws {VsockError} `EADDRINUSE`, `ABORTED`, `ENOTSUP` (no addon), or the kernel's errno; for a descriptor what `listen` says of one.
  */
 export async function listenSeqpacket(
-  address: SeqpacketAddress | string,
+  address: SeqpacketAddress | string | InheritedSocket,
   options: ListenSeqpacketOptions = {},
 ): Promise<SeqpacketServer> {
   checkObject('options', options)
@@ -39,7 +43,7 @@ export async function listenSeqpacket(
   checkVsockOptions(vsock ?? {})
   checkSeqpacketOptions(options)
   const maxPending = integer('maxPending', options.maxPending ?? DEFAULT_MAX_PENDING, { min: 1 })
-  const acceptor = await openSeqpacketAcceptor(toSeqpacketAddress(address), options)
+  const acceptor = await openSeqpacketAcceptor(seqpacketPlaceOf(address, options), options)
   if (signal?.aborted) throw await givenUp(acceptor, signal)
   const server = new SeqpacketServer(acceptor, maxPending)
   closeOnAbort(server, signal)

@@ -7,8 +7,10 @@ import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { addonIfBuilt, openDescriptors, standInForVsock } from '../../testing/addon.js'
+import { textsOf } from '../../testing/seqpacket.js'
 import { listen } from '../listen.js'
 import * as loader from '../native/loader.js'
+import { listenSeqpacket } from '../seqpacket/listen.js'
 import { notifySystemd, parseNotifySocket } from './notify.js'
 
 vi.mock('../native/loader.js', { spy: true })
@@ -63,8 +65,9 @@ describe('NOTIFY_SOCKET', () => {
   it.each([
     ['/run/systemd/notify', { kind: 'path', path: '/run/systemd/notify' }],
     ['@/org/freedesktop/notify', { kind: 'abstract', name: '/org/freedesktop/notify' }],
-    ['vsock:2:1234', { kind: 'vsock', address: { transport: 'vsock', cid: 2, port: 1234 } }],
-    ['vsock-stream:2:1', { kind: 'vsock', address: { transport: 'vsock', cid: 2, port: 1 } }],
+    ['vsock:2:1234', { kind: 'vsock', type: 'stream', address: { transport: 'vsock', cid: 2, port: 1234 } }],
+    ['vsock-stream:2:1', { kind: 'vsock', type: 'stream', address: { transport: 'vsock', cid: 2, port: 1 } }],
+    ['vsock-seqpacket:2:1', { kind: 'vsock', type: 'seqpacket', address: { transport: 'vsock', cid: 2, port: 1 } }],
   ])('may be %s', (value, target) => {
     expect(parseNotifySocket(value)).toEqual(target)
   })
@@ -77,14 +80,14 @@ describe('NOTIFY_SOCKET', () => {
     ['vsock:2:-1', 'its form is unknown'],
     ['vsock:4294967295:1', 'its CID and port must be below 4294967295'],
     ['vsock:2:4294967295', 'its CID and port must be below 4294967295'],
-    ['vsock-seqpacket:2:1', 'vsock-seqpacket is not supported'],
+    ['vsock-dgram:2:1', 'vsock-dgram is not supported'],
   ])('may not be %j', async (socket, what) => {
     await expect(notifySystemd('READY=1', { socket })).rejects.toMatchObject({
       name: 'VsockError',
       code: 'EINVAL',
       op: 'notify',
       retryable: false,
-      message: `notify NOTIFY_SOCKET ${JSON.stringify(socket)}: ${what}. It is a path, @<name>, vsock:<cid>:<port> or vsock-stream:<cid>:<port>.`,
+      message: `notify NOTIFY_SOCKET ${JSON.stringify(socket)}: ${what}. It is a path, @<name>, vsock:<cid>:<port>, vsock-stream:<cid>:<port> or vsock-seqpacket:<cid>:<port>.`,
     })
   })
 
@@ -163,5 +166,20 @@ describe.runIf(addon !== undefined)('with the addon', () => {
       op: 'notify',
       next: 'Look at the service manager outside of this guest.',
     })
+  })
+  it('sends one message over AF_VSOCK', async () => {
+    vi.mocked(loader.loadBinding).mockReturnValue(standInForVsock(addon!).binding)
+    await using server = await listenSeqpacket('vsock+seq://any:4713')
+    const received = new Promise<string[]>((resolve) => server.on('connection', (socket) => resolve(textsOf(socket))))
+    const before = openDescriptors()
+    expect(await notifySystemd('READY=1\nSTATUS=listening', { socket: 'vsock-seqpacket:2:4713' })).toBe(true)
+    expect(await received).toEqual(['READY=1\nSTATUS=listening'])
+    await expect(notifySystemd('READY=1', { socket: 'vsock-seqpacket:2:4714' })).rejects.toMatchObject({
+      code: 'ECONNREFUSED',
+      op: 'notify',
+      next: 'Look at the service manager outside of this guest.',
+    })
+    server.closeAllConnections()
+    await vi.waitFor(() => expect(openDescriptors()).toBe(before))
   })
 })

@@ -8,6 +8,7 @@ import { connect } from '../connect.js'
 import { isVsockError, VsockError } from '../errors.js'
 import { AddonError, loadBinding } from '../native/loader.js'
 import { encodeSockaddrUn } from '../native/sockaddr.js'
+import { connectSeqpacket } from '../seqpacket/connect.js'
 
 /** How long a service manager outside of the guest may take for one message. */
 const VSOCK_MS = 2_000
@@ -16,7 +17,7 @@ const VSOCK_MS = 2_000
 export type NotifySocket =
   | { readonly kind: 'path'; readonly path: string }
   | { readonly kind: 'abstract'; readonly name: string }
-  | { readonly kind: 'vsock'; readonly address: VsockAddress }
+  | { readonly kind: 'vsock'; readonly type: 'stream' | 'seqpacket'; readonly address: VsockAddress }
 
 export interface NotifyOptions {
   /** The value of NOTIFY_SOCKET. Default: this process's, which stays set. */
@@ -25,7 +26,8 @@ export interface NotifyOptions {
 
 /**
  * Tells the service manager about this process, as sd_notify(3) does: `READY=1`, `STOPPING=1`, `STATUS=…`; several assignments are lines
- * of one text. NOTIFY_SOCKET is a path, `@<name>` for the abstract namespace, or `vsock:<cid>:<port>` in a guest whose manager is outside.
+ * of one text. NOTIFY_SOCKET is a path, `@<name>` for the abstract namespace, or, in a guest whose manager is outside, `vsock:<cid>:<port>`,
+ * `vsock-stream:…` (both a stream) or `vsock-seqpacket:…`.
  *
  * @returns Whether there is a manager: false without NOTIFY_SOCKET, and nothing is done then.
  * @throws {VsockError} op `notify`: `EINVAL` for a NOTIFY_SOCKET that is empty or malformed, `ENOTSUP` without the addon, `ECONNREFUSED`
@@ -35,7 +37,7 @@ export async function notifySystemd(state: string, { socket = process.env.NOTIFY
   checkString('state', state)
   if (socket === undefined) return false
   const target = parseNotifySocket(socket)
-  if (target.kind === 'vsock') await overVsock(socket, target.address, state)
+  if (target.kind === 'vsock') await overVsock(socket, target, state)
   else sendDatagram(socket, target, state)
   return true
 }
@@ -47,14 +49,17 @@ export function parseNotifySocket(text: string): NotifySocket {
   if (text.startsWith('@') && text.length > 1) return { kind: 'abstract', name: text.slice(1) }
   const [, type, cid, port] = /^vsock(-\w+)?:(\d{1,10}):(\d{1,10})$/.exec(text) ?? []
   if (cid === undefined || port === undefined) throw notifyError(text, 'EINVAL', 'its form is unknown', FORMS)
-  if (type !== undefined && type !== '-stream') throw notifyError(text, 'EINVAL', `vsock${type} is not supported`, FORMS)
+  const known = TYPES[type ?? '']
+  if (known === undefined) throw notifyError(text, 'EINVAL', `vsock${type} is not supported`, FORMS)
   const address = { transport: 'vsock', cid: Number(cid), port: Number(port) } as const
   if (address.cid >= Cid.any || address.port >= PORT_ANY)
     throw notifyError(text, 'EINVAL', 'its CID and port must be below 4294967295', FORMS)
-  return { kind: 'vsock', address }
+  return { kind: 'vsock', type: known, address }
 }
 
-const FORMS = 'It is a path, @<name>, vsock:<cid>:<port> or vsock-stream:<cid>:<port>.'
+const FORMS = 'It is a path, @<name>, vsock:<cid>:<port>, vsock-stream:<cid>:<port> or vsock-seqpacket:<cid>:<port>.'
+
+const TYPES: Readonly<Record<string, 'stream' | 'seqpacket'>> = { '': 'stream', '-stream': 'stream', '-seqpacket': 'seqpacket' }
 
 function sendDatagram(socket: string, target: Exclude<NotifySocket, { kind: 'vsock' }>, state: string): void {
   try {
@@ -79,24 +84,38 @@ const REASONS: Readonly<Record<string, readonly [code: string, what: string]>> =
 }
 
 /** One connection for one message, as systemd's own sd_notify(3) does it. */
-async function overVsock(socket: string, address: VsockAddress, state: string): Promise<void> {
+async function overVsock(socket: string, { type, address }: NotifySocket & { kind: 'vsock' }, state: string): Promise<void> {
   try {
-    const connection = await connect(address, { timeoutMs: VSOCK_MS })
-    const bounds = {
-      timeoutMs: VSOCK_MS,
-      clock: systemClock,
-      late: () => new Error(`the manager did not take it within ${VSOCK_MS} ms`),
-      aborted: () => new Error('aborted'),
-    }
-    await bounded<void>(bounds, (resolve, reject) => {
-      connection.once('finish', resolve).once('error', reject)
-      connection.end(state)
-      return undefined
-    }).finally(() => connection.on('error', () => {}).destroySoon())
+    if (type === 'seqpacket') await sendMessage(address, state)
+    else await sendStream(address, state)
   } catch (error) {
     const code = isVsockError(error) ? error.code : errnoOf(error)
     throw notifyError(socket, code, textOf(error), 'Look at the service manager outside of this guest.', error)
   }
+}
+
+const BOUNDS = {
+  timeoutMs: VSOCK_MS,
+  clock: systemClock,
+  late: () => new Error(`the manager did not take it within ${VSOCK_MS} ms`),
+  aborted: () => new Error('aborted'),
+}
+
+async function sendStream(address: VsockAddress, state: string): Promise<void> {
+  const connection = await connect(address, { timeoutMs: VSOCK_MS })
+  await bounded<void>(BOUNDS, (resolve, reject) => {
+    connection.once('finish', resolve).once('error', reject)
+    connection.end(state)
+    return undefined
+  }).finally(() => connection.on('error', () => {}).destroySoon())
+}
+
+async function sendMessage(address: VsockAddress, state: string): Promise<void> {
+  const connection = await connectSeqpacket({ ...address, type: 'seqpacket' }, { timeoutMs: VSOCK_MS })
+  await bounded<void>(BOUNDS, (resolve, reject) => {
+    connection.send(Buffer.from(state)).then(resolve, reject)
+    return undefined
+  }).finally(() => connection.destroy())
 }
 
 function notifyError(socket: string, code: string, what: string, next: string, cause?: unknown): VsockError {

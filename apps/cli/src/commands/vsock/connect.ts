@@ -1,7 +1,8 @@
-import { type DialledStream, dialEndpoint, formatEndpoint } from '@upcall/vsock'
+import { formatEndpoint } from '@upcall/vsock'
 import type { Command } from 'commander'
 import type { Action, Context } from '../../context.js'
-import { parseStreamEndpoint } from '../../streams/endpoint.js'
+import { parseAnyEndpoint } from '../../streams/endpoint.js'
+import { dialLines, type LineStream } from '../../streams/messages.js'
 import { conclude, converse, notes, notSent, sayingOnStderr } from './converse.js'
 import {
   addConnectingOptions,
@@ -11,6 +12,7 @@ import {
   checkConnecting,
   checkStream,
   type ExecOptions,
+  MESSAGES_HELP,
   programOf,
   vsockOptionsOf,
 } from './options.js'
@@ -34,6 +36,8 @@ Over hvsock:// EOF is held back until the guest has ended, because most VMMs tak
 directions. A server that answers only at EOF therefore never answers: after 5s (or --linger) the command
 ends with status 4. Pass --half-close if this VMM passes EOF on.
 
+${MESSAGES_HELP}
+
 stdout carries the stream alone. Everything else goes to stderr, as JSON objects with --json.
 
 Exit status: 0 both directions ended in order, 3 no connection, 4 the connection broke or the peer did not
@@ -43,6 +47,7 @@ program. The program finds the peer's address in UPCALL_PEER.
 Examples:
   $ upcall vsock connect vsock://3:1024 < request > reply
   $ upcall vsock connect hvsock:///run/vm.sock:22 --retry --timeout 1m
+  $ printf 'READY=1\\n' | upcall vsock connect vsock+seq://2:9999
   $ upcall vsock connect unix:/run/echo.sock --exec sh -c 'echo hello; cat >&2'
   $ ssh -o ProxyCommand='upcall vsock connect hvsock:///run/vm.sock:22' guest`,
     )
@@ -51,7 +56,7 @@ Examples:
 
 async function connect(context: Context, options: Options, address: string, command: string[]): Promise<void> {
   const { io, timeoutMs } = context
-  const endpoint = parseStreamEndpoint(address, '<address>')
+  const endpoint = parseAnyEndpoint(address, '<address>')
   const program = programOf(options, command)
   checkConnecting(endpoint, '<address>', options)
   checkStream(options, endpoint)
@@ -59,10 +64,10 @@ async function connect(context: Context, options: Options, address: string, comm
   const { halfClose, linger: lingerMs, retry } = options
   const vsock = vsockOptionsOf(options)
   const peer = formatEndpoint(endpoint)
-  let stream: DialledStream
+  let stream: LineStream
   try {
     using _progress = output.progress(`connect ${peer}`)
-    stream = await dialEndpoint(endpoint, { signal: io.signal, timeoutMs, retry, halfClose, lingerMs, vsock })
+    stream = await dialLines(endpoint, { signal: io.signal, timeoutMs, retry, halfClose, lingerMs, vsock })
   } catch (error) {
     return conclude(output, context.exit, 'vsock.connect', notSent(error))
   }

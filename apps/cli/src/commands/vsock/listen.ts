@@ -5,7 +5,7 @@ import { errorReport, UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
 import { parseInteger } from '../../options.js'
 import { ServiceManager } from '../../service-manager.js'
-import { type ListenOn, parseInherited, parseStreamEndpoint } from '../../streams/endpoint.js'
+import { type ListenOn, parseAnyEndpoint, parseInherited } from '../../streams/endpoint.js'
 import { logRefusal, openListener } from '../../streams/listener.js'
 import { conclude, converse, notes, sayingOnStderr } from './converse.js'
 import {
@@ -16,6 +16,7 @@ import {
   checkStream,
   type ExecOptions,
   type ListeningOptions,
+  MESSAGES_HELP,
   programOf,
   vsockOptionsOf,
 } from './options.js'
@@ -52,6 +53,8 @@ On hvsock://<path>:<port> connections arrive that the guest makes to port <port>
 <path>_<port>. With --as-vmm the socket is <path>, and this command plays the guest's port <port>: a client
 says CONNECT <port>.
 
+${MESSAGES_HELP}
+
 systemd, systemd:<name> and fd:<n> as <address> are a socket that systemd or another program has opened. With
 NOTIFY_SOCKET set, systemd is told when the command listens and when it ends.
 
@@ -68,7 +71,7 @@ Examples:
 }
 
 async function listen(context: Context, options: Options, address: string, command: string[]): Promise<void> {
-  const endpoint = parseInherited(address, '<address>', context.io.env) ?? parseStreamEndpoint(address, '<address>')
+  const endpoint = parseInherited(address, '<address>', context.io.env) ?? parseAnyEndpoint(address, '<address>')
   const program = programOf(options, command)
   checkListening(endpoint, options)
   checkStream(options, endpoint)

@@ -4,6 +4,7 @@ import type { Context } from '../../context.js'
 import { UsageError } from '../../errors.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import type { ListenOn } from '../../streams/endpoint.js'
+import { isForMessages } from '../../streams/messages.js'
 
 /** The global options that are about a guest with upcall, and mean nothing to a stream. */
 export const notOfStreams: ReadonlySet<string> = new Set(['target', 'arch'])
@@ -18,6 +19,11 @@ export function checkGlobals({ options }: Context): void {
         'Here the address is an argument.',
       )
 }
+
+/** What the help of `connect` and `listen` says of messages. */
+export const MESSAGES_HELP = `With +seq after the scheme (vsock+seq://, unix+seq:, hvsock+seq://) the connection carries messages
+(SOCK_SEQPACKET): each line is one, without its newline, both ways. An empty line is left out. A message that
+contains newlines looks like several.`
 
 /** The options of all commands that carry streams. */
 export interface StreamOptions {
@@ -111,6 +117,7 @@ export function checkConnecting(to: Endpoint, source: string, { toHost }: Connec
 export function checkListening(on: ListenOn, { asVmm, profile, mode }: ListeningOptions): void {
   const transport = 'fd' in on ? undefined : on.transport
   if (asVmm && transport !== 'hvsock') throw new UsageError('--as-vmm', 'only an hvsock:// address to listen on can use it')
+  if (asVmm && isForMessages(on)) throw new UsageError('--as-vmm', 'it carries streams, and the address is for messages')
   if (profile !== undefined && !asVmm)
     throw new UsageError('--profile', 'needs --as-vmm', 'Pass --as-vmm too, or leave --profile out.')
   if (mode === undefined) return
@@ -120,6 +127,8 @@ export function checkListening(on: ListenOn, { asVmm, profile, mode }: Listening
 
 export function checkStream({ bufferSize, halfCloseGiven = [] }: StreamOptions, ...endpoints: ListenOn[]): void {
   if (new Set(halfCloseGiven).size > 1) throw new UsageError('--half-close and --no-half-close', 'only one of them can be true')
+  if (halfCloseGiven.length > 0 && endpoints.some(isForMessages))
+    throw new UsageError(`--${halfCloseGiven[0]}`, 'is for streams; each direction of a message socket ends by itself')
   if (bufferSize === undefined) return
   if (bufferSize < 1) throw new UsageError('--buffer-size', 'must be at least 1')
   if (!endpoints.some((endpoint) => 'fd' in endpoint || endpoint.transport === 'vsock'))

@@ -111,6 +111,29 @@ describe('a connection between two guests', () => {
   })
 })
 
+test('a connection with the host stays one when a guest comes that has the CID', () => {
+  const siblings = new FakeSiblings([])
+  const a = siblings.add(3, { hostCids: 'any' })
+  const said = { sourcePort: 1, destinationPort: 2, destinationCid: 9 }
+  a.guest.supply(10)
+  a.guest.send({ ...said, op: Op.REQUEST })
+  siblings.run()
+  const [connection] = a.device.muxer.takeNews()
+  connection!.accept()
+  siblings.add(9)
+  a.guest.send({ ...said, op: Op.RW }, bytes(3))
+  siblings.run()
+  expect(a.guest.received().map(opName)).toEqual(['RESPONSE'])
+  expect([connection!.state, connection!.inputPending]).toEqual(['open', 3])
+  a.guest.send({ ...said, op: Op.RST })
+  siblings.run()
+  expect([connection!.outcome, a.device.size]).toEqual(['reset', 0])
+  // Its address is the other guest's from now on.
+  a.guest.send({ ...said, op: Op.REQUEST })
+  siblings.run()
+  expect(a.device.port.size).toBe(1)
+})
+
 describe('refused', () => {
   const ask = (siblings: FakeSiblings, destinationCid: number, type = 1) => {
     const [a] = siblings.vms
