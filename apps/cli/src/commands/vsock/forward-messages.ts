@@ -1,4 +1,5 @@
 import { onAbort } from '@upcall/foundation/abort'
+import { systemClock } from '@upcall/foundation/clock'
 import { joinMessages } from '@upcall/foundation/join-messages'
 import {
   type ConnectSeqpacketOptions,
@@ -57,17 +58,17 @@ export async function forwardMessages(
 /** Aborts when open connections are to end: `graceMs` after the interruption, or at once after a second one. */
 function afterGrace({ signal, hurry }: Context['io'], graceMs: number): { signal: AbortSignal; release(): void } {
   const cut = new AbortController()
-  let timer: ReturnType<typeof setTimeout> | undefined
+  let cancel = () => {}
   const end = () => cut.abort(signal.reason)
   const begin = () => {
-    timer = setTimeout(end, graceMs)
+    cancel = systemClock.setTimer(graceMs, end)
   }
   if (signal.aborted) begin()
   const stops = [onAbort(signal, begin), onAbort(hurry, end)]
   return {
     signal: cut.signal,
     release() {
-      clearTimeout(timer)
+      cancel()
       for (const stop of stops) stop()
     },
   }
