@@ -57,7 +57,7 @@ async function invalid(io: Io, json: boolean, error: UsageError): Promise<void> 
 function usageOf(error: CommanderError, program: Command, words: readonly string[]): UsageError {
   if (error.code === 'commander.help') return new UsageError('', 'no command', '`upcall --help` lists the commands.')
   // reads the text of commander
-  const text = error.message.replace(/^error: /, '')
+  const text = error.message.replace(/^error: /, '').replace(/\.$/, '')
   const [, what = text, meant] = /^(.*)\n\((Did you mean .*)\)$/s.exec(text) ?? []
   if (error.code !== 'commander.unknownCommand') {
     const next = meant ?? (TAKES.has(error.code) ? 'Add --help to see what the command takes.' : undefined)

@@ -139,6 +139,15 @@ describe.runIf(binding !== undefined)('a message stream', () => {
     expect(socket.messages.map(({ data }) => text(data))).toEqual(['fine'])
   })
 
+  test('options that are no object are refused', async () => {
+    const it = await world()
+    const { stream } = await pair(it)
+    await expect(stream.send(bytes('x'), null as never)).rejects.toThrow('options: must be an object, got null')
+    await expect(stream.receive(5 as never)).rejects.toThrow('options: must be an object, got 5')
+    await expect(it.device.connectSeqpacket(5000, null as never)).rejects.toThrow('options: must be an object, got null')
+    await expect(it.device.connect(5000, 5 as never)).rejects.toThrow('options: must be an object, got 5')
+  })
+
   test('a signal takes back a message of which nothing has left', async () => {
     const it = await world()
     const { stream, socket } = await pair(it, (socket) => (socket.appetite = 0))

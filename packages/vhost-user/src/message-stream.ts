@@ -1,5 +1,5 @@
 import { onAbort } from '@upcall/foundation/abort'
-import { checkSignal, checkSwitch, wrongType, wrongValue } from '@upcall/foundation/check'
+import { checkObject, checkSignal, checkSwitch, wrongType, wrongValue } from '@upcall/foundation/check'
 import type { Message, MessageSocket, ReceiveOptions, SendOptions } from '@upcall/foundation/message-socket'
 import { abortedError, endedError, outcomeError, tooLongError } from './errors.js'
 import type { Connection } from './machine/connection.js'
@@ -89,7 +89,9 @@ export class GuestMessages implements VsockMessageStream {
     this.#settle()
   }
 
-  async send(data: Uint8Array, { eor = false, signal }: SendOptions = {}): Promise<void> {
+  async send(data: Uint8Array, options: SendOptions = {}): Promise<void> {
+    checkObject('options', options)
+    const { eor = false, signal } = options
     if (!(data instanceof Uint8Array)) wrongType('message', 'a Uint8Array', data)
     if (data.length === 0) wrongValue('message', 'of at least 1 byte', data)
     checkSwitch('eor', eor)
@@ -116,7 +118,9 @@ export class GuestMessages implements VsockMessageStream {
     })
   }
 
-  async receive({ signal }: ReceiveOptions = {}): Promise<Message | undefined> {
+  async receive(options: ReceiveOptions = {}): Promise<Message | undefined> {
+    checkObject('options', options)
+    const { signal } = options
     checkSignal(signal)
     if (signal?.aborted) throw abortedError('receive', this.#subject, signal.reason)
     return new Promise((resolve, reject) => {

@@ -6,7 +6,7 @@ import { opName } from '../testing/fake-guest.js'
 import { binding, cleanups, folder, frontEnd, heard, say } from '../testing/scene.js'
 import type { Refusal } from './hub.js'
 import { Op } from './machine/packet.js'
-import { createVsockNetwork, type VsockNetworkOptions } from './network.js'
+import { createVsockNetwork, VsockNetwork, type VsockNetworkOptions } from './network.js'
 
 const pathOf = (cid: number) => join(folder, `${cid}.sock`)
 
@@ -118,6 +118,10 @@ describe.runIf(binding !== undefined)('a network of devices', () => {
     await made.close()
     await refused
   })
+})
+
+test('add() says that its options are missing', async () => {
+  await expect(new VsockNetwork().add(undefined as never)).rejects.toThrow('options: must be an object, got undefined')
 })
 
 test.each([

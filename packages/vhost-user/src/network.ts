@@ -66,6 +66,7 @@ export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements As
    * @throws {VsockDeviceError} `EADDRINUSE`: the path is in use, or a device of the network has the CID. `ABORTED` after `close()`.
    */
   async add(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
+    checkObject('options', options)
     if (this.#closing !== undefined) throw closedError('add')
     const device = new VhostUserVsock({ ...options, clock: options.clock ?? this.#clock }, this.#hub)
     const { guestCid } = device

@@ -226,7 +226,9 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
    *
    * @throws {VsockDeviceError} see its codes; `retryable` says which are worth another attempt.
    */
-  async connect(port: number, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<VsockStream> {
+  async connect(port: number, options: { signal?: AbortSignal | undefined } = {}): Promise<VsockStream> {
+    checkObject('options', options)
+    const { signal } = options
     return this.#connectable(port, 'stream', signal).connect(port, signal)
   }
 
@@ -235,7 +237,9 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
    *
    * @throws {VsockDeviceError} as `connect`; `ESOCKTNOSUPPORT` for a guest whose driver has no SOCK_SEQPACKET.
    */
-  async connectSeqpacket(port: number, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<VsockMessageStream> {
+  async connectSeqpacket(port: number, options: { signal?: AbortSignal | undefined } = {}): Promise<VsockMessageStream> {
+    checkObject('options', options)
+    const { signal } = options
     return this.#connectable(port, 'seqpacket', signal).connectSeqpacket(port, signal)
   }
 

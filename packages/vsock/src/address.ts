@@ -140,7 +140,11 @@ function asSeqpacket(address: Address): SeqpacketAddress {
 export function toSeqpacketAddress(address: SeqpacketAddress | string): SeqpacketAddress {
   if (typeof address === 'string') return parseSeqpacketAddress(address)
   if (address?.type !== 'seqpacket')
-    throw new AddressError(`address ${shownValue(address)}`, NO_MESSAGES, "It has the field type: 'seqpacket'.")
+    throw new AddressError(
+      `address ${shownValue(address)}`,
+      NO_MESSAGES,
+      `Write ${SEQPACKET_FORMS}, or give an object with type: 'seqpacket'.`,
+    )
   const { type: _, ...plain } = address
   return asSeqpacket(checkAddress(plain as Address))
 }

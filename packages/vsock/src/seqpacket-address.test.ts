@@ -41,7 +41,9 @@ describe('the address of a message socket', () => {
       /it is the address of a message socket \(SOCK_SEQPACKET\)\. connectSeqpacket\(\) and listenSeqpacket\(\) take it\./
     expect(() => parseAddress('vsock+seq://3:1')).toThrow(message)
     expect(() => toAddress(parseSeqpacketAddress('unix+seq:/x'))).toThrow(message)
-    expect(() => toSeqpacketAddress({ transport: 'unix', path: '/x' } as never)).toThrow("It has the field type: 'seqpacket'.")
+    expect(() => toSeqpacketAddress({ transport: 'unix', path: '/x' } as never)).toThrow(
+      "or give an object with type: 'seqpacket'.",
+    )
     expect(() => toSeqpacketAddress(undefined as never)).toThrow('not the address of a message socket')
   })
 })

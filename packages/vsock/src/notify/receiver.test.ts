@@ -124,6 +124,13 @@ describe('a receiver', () => {
     )
   })
 
+  it.each([
+    [undefined, 'incoming: must be an object, got undefined'],
+    [{ guestCid: 3, type: 'stream' }, 'incoming.accept: must be a function, got undefined'],
+  ])('accepts no %j', (incoming, message) => {
+    expect(() => receiving().receiver.accept(incoming as never)).toThrow(message)
+  })
+
   it('answers without the end of the guest after the quiet time', async () => {
     const { receiver, clock } = receiving({ quietMs: 200 })
     const guest = connection(receiver)

@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import { callBack } from '@upcall/foundation/callback'
 import {
   checkClock,
+  checkFunction,
   checkObject,
   checkOptionalString,
   checkSignal,
@@ -155,6 +156,8 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
    * `onConnection: (port, incoming) => (port === 9999 ? receiver.accept(incoming) : undefined)`.
    */
   accept(incoming: NotifyingConnection): undefined {
+    checkObject('incoming', incoming)
+    checkFunction('incoming.accept', incoming.accept)
     const from: NotifySender = { cid: incoming.guestCid, port: incoming.guestPort }
     const refusal = this.#refusalOf(from)
     if (refusal !== undefined) this.#refuse(from, refusal)

@@ -73,7 +73,11 @@ describe('frameMessages', () => {
     expect(await failure(socket.send(bytes('x')))).toMatchObject({ code: 'ABORTED' })
   })
 
-  it('refuses what is wrong', () => {
+  it('refuses what is wrong', async () => {
+    const socket = frameMessages(new PassThrough())
+    await expect(socket.send(bytes('x'), null as never)).rejects.toThrow('options: must be an object, got null')
+    await expect(socket.receive(5 as never)).rejects.toThrow('options: must be an object, got 5')
+    socket.destroy()
     expect(() => frameMessages({} as never)).toThrow(TypeError)
     expect(() => frameMessages(new PassThrough(), { maxMessageBytes: 0 })).toThrow(RangeError)
   })

@@ -66,7 +66,9 @@ class FramedSocket implements MessageSocket {
     return this.#stream.errored ?? null
   }
 
-  async send(data: Uint8Array, { signal }: SendOptions = {}): Promise<void> {
+  async send(data: Uint8Array, options: SendOptions = {}): Promise<void> {
+    checkObject('options', options)
+    const { signal } = options
     checkMessage(data)
     checkSignal(signal)
     if (signal?.aborted) throw abortedError('send', this.#ends, signal.reason)
@@ -79,7 +81,9 @@ class FramedSocket implements MessageSocket {
     return sent
   }
 
-  async receive({ signal }: ReceiveOptions = {}): Promise<Message | undefined> {
+  async receive(options: ReceiveOptions = {}): Promise<Message | undefined> {
+    checkObject('options', options)
+    const { signal } = options
     checkSignal(signal)
     if (signal?.aborted) throw abortedError('receive', this.#ends, signal.reason)
     if (this.#reason ?? this.#stream.errored) throw this.#reason ?? this.#lost('receive')

@@ -78,6 +78,8 @@ describe.skipIf(!addon)('messages', () => {
     await expect(near.send(new Uint8Array(0))).rejects.toThrow(RangeError)
     await expect(near.send('text' as never)).rejects.toThrow(TypeError)
     await expect(near.send(bytes('x'), { eor: 1 as never })).rejects.toThrow(TypeError)
+    await expect(near.send(bytes('x'), null as never)).rejects.toThrow('options: must be an object, got null')
+    await expect(near.receive(5 as never)).rejects.toThrow('options: must be an object, got 5')
   })
 
   it('of a program that sends empty ones are told from the end', async () => {

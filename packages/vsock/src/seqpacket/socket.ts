@@ -1,5 +1,5 @@
 import { getSystemErrorName } from 'node:util'
-import { checkSignal, checkSwitch, wrongType, wrongValue } from '@upcall/foundation/check'
+import { checkObject, checkSignal, checkSwitch, wrongType, wrongValue } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
 import type { Message, MessageSocket, ReceiveOptions, SendOptions } from '@upcall/foundation/message-socket'
@@ -90,6 +90,7 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
   }
 
   async send(data: Uint8Array, options: SendOptions = {}): Promise<void> {
+    checkObject('options', options)
     const { eor = false, signal } = options
     checkMessage(data)
     checkSwitch('eor', eor)
@@ -105,6 +106,7 @@ export class SeqpacketSocket implements MessageSocket, AsyncDisposable {
   }
 
   async receive(options: ReceiveOptions = {}): Promise<Message | undefined> {
+    checkObject('options', options)
     const { signal } = options
     checkSignal(signal)
     if (signal?.aborted) throw abortedError('receive', this, signal.reason)

@@ -26,6 +26,12 @@ export function parseConfig(text: string, path: string, yaml: Yaml): readonly Gi
   const lines = new yaml.LineCounter()
   const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false })
   const [error] = document.errors
+  if (error?.code === 'MULTIPLE_DOCS')
+    throw new UsageError(
+      at(path, lines, error.pos[0]),
+      'the file has a second YAML document',
+      'Put all devices below one "vms:".',
+    )
   // reads the text of yaml
   if (error !== undefined) throw new UsageError(at(path, lines, error.pos[0]), `the file is not YAML: ${error.message}`)
   return new ConfigFile(path, yaml, document, lines).devices()

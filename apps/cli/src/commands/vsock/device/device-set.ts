@@ -120,6 +120,8 @@ function cannotUse(given: Given, key: KeyName): (error: unknown) => never {
   return (error): never => {
     const fields = fieldsOf(error)
     if (fields === undefined && typeof (error as { code?: unknown } | undefined)?.code !== 'string') throw error
+    if (fields === undefined && (error as { code?: unknown }).code === 'ENOENT')
+      throw given.error(key, 'cannot be used: its directory does not exist (ENOENT)', 'Create it first.')
     const { op, subject = '', next } = fields ?? {}
     throw given.error(key, `cannot be used: ${messageOf({ op, subject, what: textOf(error) })}`, next)
   }

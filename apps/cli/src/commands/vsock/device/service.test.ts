@@ -54,6 +54,7 @@ class FakeNetwork extends EventEmitter {
 
   async add(options: VhostUserVsockOptions): Promise<VhostUserVsock> {
     if (options.socketPath.endsWith('busy')) throw Object.assign(new Error('in use'), { code: 'EADDRINUSE' })
+    if (options.socketPath.startsWith('/nonexistent/')) throw Object.assign(new Error('stat'), { code: 'ENOENT' })
     const device = new FakeDevice(options)
     this.devices.push(device)
     return device as unknown as VhostUserVsock
@@ -216,6 +217,11 @@ test('a device with forward-cid: every connection of the guest goes to that CID,
 describe('what cannot be opened', () => {
   test.each([
     ['the socket', [`socket=/busy,uds-path=/u`], /socket cannot be used: in use/],
+    [
+      'the directory',
+      ['socket=/nonexistent/s,uds-path=/u'],
+      /socket cannot be used: its directory does not exist \(ENOENT\)\. Create it first/,
+    ],
     ['the port', [`socket=/s,forward-cid=1,forward-listen=12+13`], /forward-listen cannot be used: taken/],
     [
       'the path',

@@ -46,16 +46,16 @@ describe('--vm', () => {
       { ...DEFAULTS, guestCid: 6, socket: '/s', backend: { kind: 'vsock', cid: 1, listen: [1234, 4321] }, hostCids: 'any' },
     ])
     expect(vms('socket=/s,forward-cid=1')[0]!.backend).toEqual({ kind: 'vsock', cid: 1, listen: [] })
-    expect(vms('socket=/s,forward-cid=1,host-cids=3')[0]!.hostCids).toEqual([3])
+    expect(vms('guest-cid=4,socket=/s,forward-cid=1,host-cids=3')[0]!.hostCids).toEqual([3])
   })
 
   test('what vhost-device-vsock has not', () => {
     expect(
       vm(
-        'host-cids=2+3,handshake-timeout=500ms,linger=1m,half-close=no,seqpacket=yes,max-connections=7,groups=,tx-buffer-size=64K',
+        'host-cids=2+1,handshake-timeout=500ms,linger=1m,half-close=no,seqpacket=yes,max-connections=7,groups=,tx-buffer-size=64K',
       ),
     ).toMatchObject({
-      hostCids: [2, 3],
+      hostCids: [2, 1],
       handshakeTimeoutMs: 500,
       lingerMs: 60_000,
       halfClose: false,
@@ -113,7 +113,10 @@ describe('--vm', () => {
     ['socket=/s,uds-path=/u,groups=a+a', /: groups must name groups once each/],
     ['socket=/s,forward-cid=1,forward-listen=1+x', /: forward-listen "x" in its list must be a whole number from 0/],
     ['socket=/s,uds-path=/u,host-cids=', /: host-cids must be any, or CIDs as in 2\+3/],
-    ['socket=/s,uds-path=/u,linger=5', /: linger must be a number and its unit/],
+    ['socket=/s,uds-path=/u,host-cids=2+3', /: host-cids has the guest's own CID 3\. Choose another CID/],
+    ['socket=/s,forward-cid=1,guest-cid=7,host-cids=7', /: host-cids has the guest's own CID 7/],
+    ['socket=/s,uds-path=/s', /: uds-path is taken: the path \/s is in use above/],
+    ['socket=/s,uds-path=/u,linger=5', /: linger must be a number and its unit, up to 24 days: 500ms/],
     ['socket=/s,uds-path=/u,half-close=maybe', /: half-close must be true or false/],
     ['socket=/s,uds-path=/u,from-guest-allow=hosts', /: from-guest-allow "hosts" in its list must be a rule as in host/],
     ['socket=/s,uds-path=/u,from-guest-allow=host:9-8', /must be a rule as in/],
@@ -125,15 +128,15 @@ describe('--vm', () => {
   })
 
   test.each([
-    ['guest-cid', 'socket=/a,uds-path=/b', 'socket=/c,uds-path=/d', 'guest-cid another device has CID 3'],
-    ['socket', 'socket=/a,uds-path=/b', 'guest-cid=4,socket=/a,uds-path=/d', 'socket another device has the path /a'],
+    ['guest-cid', 'socket=/a,uds-path=/b', 'socket=/c,uds-path=/d', 'guest-cid is taken: CID 3 is in use above'],
+    ['socket', 'socket=/a,uds-path=/b', 'guest-cid=4,socket=/a,uds-path=/d', 'socket is taken: the path /a is in use above'],
     [
       'path for messages',
       'socket=/a,uds-path=/b,seqpacket=yes',
       'guest-cid=4,socket=/c,uds-path=/b_seqpacket',
-      'uds-path another',
+      'uds-path is taken: ',
     ],
-    ['both paths', 'socket=/a,uds-path=/b', 'guest-cid=4,socket=/b,uds-path=/d', 'socket another device has the path /b'],
+    ['both paths', 'socket=/a,uds-path=/b', 'guest-cid=4,socket=/b,uds-path=/d', 'socket is taken: the path /b is in use above'],
     [
       'forward-listen',
       'socket=/a,forward-cid=1,forward-listen=7+8',
@@ -229,9 +232,11 @@ vms:
     ],
     [
       'vms:\n  - {socket: /a, uds_path: /b}\n  - {socket: /c, uds_path: /b, guest_cid: 4}',
-      'vms.yaml:3:28: vms[1].uds_path another device has the path /b',
+      'vms.yaml:3:28: vms[1].uds_path is taken: the path /b is in use above',
     ],
     ['vms:\n  - {socket: /a, uds_path: *nowhere}', 'vms.yaml:2:28: vms[0].uds_path refers to &nowhere, which is not there'],
+    ['vms: [1]\n---\nvms: [2]', 'vms.yaml:2:1: the file has a second YAML document. Put all devices below one "vms:".'],
+    ['vms:\n  - {socket: /a, uds_path: /b, host_cids: 3}', "vms.yaml:2:43: vms[0].host_cids has the guest's own CID 3"],
     ['vms:\n  - {? [a] : b}', 'vms.yaml:2:8: vms[0] has a key that is not a text'],
   ])('%j', (text, message) => {
     expect(() => file(text)).toThrow(message)

@@ -48,13 +48,17 @@ export function settingsOf(given: Given): DeviceSettings {
   const socket = read('socket')
   if (socket === undefined) throw missing(given, ['socket'], 'It is the Unix socket that QEMU connects to.')
   const backend = backendOf(given, read('uds-path'), read('forward-cid'), read('forward-listen'))
+  const guestCid = read('guest-cid') ?? 3
+  const hostCids = read('host-cids') ?? (backend.kind === 'vsock' ? 'any' : [2])
+  if (hostCids !== 'any' && hostCids.includes(guestCid))
+    throw given.error('host-cids', `has the guest's own CID ${guestCid}`, 'Choose another CID for one of them.')
   return {
-    guestCid: read('guest-cid') ?? 3,
+    guestCid,
     socket,
     backend,
     bufferBytes: read('tx-buffer-size') ?? 256 * 1024,
     groups: read('groups') ?? ['default'],
-    hostCids: read('host-cids') ?? (backend.kind === 'vsock' ? 'any' : [2]),
+    hostCids,
     handshakeTimeoutMs: read('handshake-timeout') ?? 2_000,
     lingerMs: read('linger') ?? 8_000,
     halfClose: read('half-close') ?? true,
@@ -118,7 +122,7 @@ export function settingsOfAll(all: readonly Given[]): readonly Described[] {
   const taken = new Set<string>()
   for (const { given, settings } of described)
     for (const [key, claim] of claimsOf(settings)) {
-      if (taken.has(claim)) throw given.error(key, `another device has ${claim}`)
+      if (taken.has(claim)) throw given.error(key, `is taken: ${claim} is in use above`)
       taken.add(claim)
     }
   return described

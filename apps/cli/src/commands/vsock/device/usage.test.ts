@@ -19,7 +19,7 @@ test.each([
   [['--config', '/nonexistent/vms.yaml'], /--config: .*no such file/],
   [['--socket=/s', '--uds-path=/u', '--timeout', '5s'], /--timeout: .*The deadlines here are/],
   [['--socket=/s', '--uds-path=/u', '--target', 'unix:/x'], /--target: is for the commands/],
-  [['--socket', '/s', 'vm'], /too many arguments/],
+  [['--socket', '/s', 'vm'], /too many arguments for 'device'\. Expected 0 arguments but got 1\. Add --help/],
 ])('wrong usage: %j', async (argv, message) => {
   const { status, stderr } = await upcall(['vsock', 'device', ...argv])
   expect(status).toBe(2)

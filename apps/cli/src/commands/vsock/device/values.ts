@@ -46,7 +46,7 @@ export function milliseconds(text: string): Parsed<number> {
   try {
     return { value: Math.max(1, Math.round(parseDuration(text))) }
   } catch {
-    return { wrong: 'must be a number and its unit: 500ms, 5s or 2m' }
+    return { wrong: 'must be a number and its unit, up to 24 days: 500ms, 5s or 2m' }
   }
 }
 
