@@ -55,6 +55,14 @@ for it, and as \`accepting\` if the guest did.`,
 its ends. \`stalled\`: the switch gives it up, since one guest takes nothing and holds the other up.`,
   },
   {
+    title: 'A link between two networks of vhost-user devices',
+    file: 'packages/vhost-user/src/machine/trunk/link-life.ts',
+    table: 'linkTable',
+    begins: 'greeting',
+    text: `One end of a link: its HELLO is out at once. \`frame\` is every other word of the peer: which guests
+it has, packets, and what was taken of them.`,
+  },
+  {
     title: 'A ring of the vhost-user device',
     file: 'packages/vhost-user/src/machine/ring-state.ts',
     table: 'ringTable',

@@ -3,6 +3,7 @@ import { rmSync } from 'node:fs'
 import { createServer, connect as dial, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { Duplex, PassThrough } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -10,6 +11,7 @@ import { buildPrograms } from '../../../scripts/test-programs.js'
 import { guestAt, type RealGuest, realGuest, runUntil, socketPathOf } from '../testing/network-scene.js'
 import { Talk } from '../testing/network-talk.js'
 import { binding, cleanups, folder } from '../testing/scene.js'
+import { encodeHello } from './machine/trunk/frame.js'
 import { VsockNetwork } from './network.js'
 
 const PLAN = { seed: 1, writes: [100, 300_000, 5, 200_000], appetite: 60_000, sleeps: 0, ending: 'shutdown' } as const
@@ -132,6 +134,32 @@ describe.runIf(binding !== undefined)('a link between two networks', () => {
     expect(await one.link(destroyed).closed).toMatchObject({ reason: 'lost' })
     await one.close()
     expect(() => one.link(port1)).toThrow(expect.objectContaining({ code: 'ABORTED' }))
+  })
+
+  test('a stream that is full is not written to before it drains', async () => {
+    const one = network()
+    const written: number[] = []
+    const drains: (() => void)[] = []
+    // It takes one piece at a time, and says so.
+    const stream = new Duplex({
+      writableHighWaterMark: 1,
+      read: () => {},
+      write: (chunk: Buffer, _, done) => {
+        written.push(chunk.length)
+        drains.push(done)
+      },
+    })
+    const link = one.link(stream)
+    stream.push(encodeHello(1 << 20))
+    while (!link.isUp) await turn()
+    for (let cid = 10; cid < 15; cid++) {
+      await one.add({ socketPath: socketPathOf(cid), guestCid: cid })
+      await turn()
+    }
+    expect([written.length, stream.writableLength]).toEqual([1, written[0]])
+    drains.shift()!()
+    await turn()
+    expect([written.length, stream.writableLength]).toEqual([2, written[1]])
   })
 
   test('a network that is closed closes its links', async () => {

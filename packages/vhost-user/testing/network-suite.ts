@@ -138,7 +138,9 @@ function connections(make: MakeNetwork): void {
     network.rest()
     expect(callee.end).toBeUndefined()
     const reader = new Reader(callee, 1)
+    const since = network.now
     network.run(() => callee.ended, [reader])
+    expect(network.now).toBe(since)
     expect([reader.count, callee.end]).toEqual([60_000, 'reset'])
     network.end()
   })

@@ -46,6 +46,9 @@ export type Frame =
 /** What came is not a frame. */
 export class FrameError extends Error {
   override readonly name = 'FrameError'
+  constructor(readonly what: string) {
+    super(what)
+  }
 }
 
 export function encodeHello(window: number): Uint8Array {

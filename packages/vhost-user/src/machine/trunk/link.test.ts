@@ -37,8 +37,10 @@ describe('a link that is lost', () => {
     for (const { kernel } of [b, c]) kernel.listen(5000, 'stream', (socket) => void kept.push(socket))
     const [far, near] = [a.kernel.connect({ cid: 4, port: 5000 }), a.kernel.connect({ cid: 5, port: 5000 })]
     network.rest()
+    line.stuck = true
     far.write(new Uint8Array(200_000))
     network.rest()
+    expect(a.device.port.held).toBeGreaterThan(60_000)
     line.cut(network.now)
     network.rest()
     expect([far.state, near.state]).toEqual(['closed', 'established'])

@@ -161,7 +161,7 @@ export class TrunkLink {
       }
     } catch (error) {
       if (!(error instanceof FrameError || error instanceof DeviceError)) throw error
-      this.close({ reason: 'protocol', what: error.message }, now)
+      this.close({ reason: 'protocol', what: error.what }, now)
     }
   }
 
