@@ -33,14 +33,14 @@ export interface IncomingConnection {
 }
 
 /** What a handler gives the guest: a stream for `stream`, a message socket for `seqpacket`. */
-type Host = Duplex | MessageSocket | undefined
+export type ConnectionAnswer = Duplex | MessageSocket | undefined
 
 /**
  * Answers a guest that connects to `port` on the host. The stream that it resolves with is joined with the guest both ways. For a
  * connection of the type `seqpacket` that is a message socket, for `stream` a Duplex. Undefined, without a call of `accept()`, refuses the guest
  * (RST), as do a rejection and what is not of the guest's type.
  */
-export type ConnectionHandler = (port: number, incoming: IncomingConnection) => Promise<Host> | Host
+export type ConnectionHandler = (port: number, incoming: IncomingConnection) => Promise<ConnectionAnswer> | ConnectionAnswer
 
 export interface ConnectionsOptions {
   readonly device: VsockDevice

@@ -8,6 +8,7 @@
 export type { Clock } from '@upcall/foundation/clock'
 export type { Message, MessageSocket, ReceiveOptions, SendOptions } from '@upcall/foundation/message-socket'
 export { keepReadable } from '@upcall/foundation/streams'
+export type { ServerEvents } from './accepting-server.js'
 export type { AcceptOptions } from './acceptor.js'
 export type { BindOptions } from './bind.js'
 export { type BindServerOptions, type BoundServer, bindServer } from './bind-server.js'
