@@ -167,6 +167,34 @@ while True: print(s.recv(4096), flush=True)
     await once(served.child, 'exit')
   })
 
+  test.runIf(hasPython)('serves a message socket that its parent opened', async () => {
+    const parent = `
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.bind(${JSON.stringify(`${dir}/unit.sock`)})
+s.listen()
+os.dup2(s.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', UPCALL_VSOCK_ADDON=${JSON.stringify(addon)})
+print('bound', flush=True)
+os.execv(sys.argv[1], sys.argv[1:])
+`
+    const peer = `
+import socket
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.connect(${JSON.stringify(`${dir}/unit.sock`)})
+for m in (b'one', b'two'): s.send(m)
+print(s.recv(9), s.recv(9), flush=True)
+`
+    const listen = ['vsock', 'listen', 'systemd', '--keep', '--exec', 'cat']
+    const command = launch('python3', ['-c', parent, process.execPath, program, ...listen])
+    expect(await command.next()).toBe('bound')
+    expect(await launch('python3', ['-c', peer]).next()).toBe("b'one' b'two'")
+    command.child.kill('SIGTERM')
+    await once(command.child, 'exit')
+    expect(existsSync(join(dir, 'unit.sock'))).toBe(true)
+  })
+
   test.runIf(hasPython)('forwards from an AF_VSOCK socket that its parent opened', async () => {
     // Only bound and listening: nothing is connected to AF_VSOCK here.
     const parent = `

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { bindDatagram } from '@upcall/vsock'
-import { openDescriptors, TIMEOUT, unload, vsockError } from './support.mjs'
+import { finish, openDescriptors, TIMEOUT, unload, vsockError } from './support.mjs'
 
 async function bound(t, address = 'vsock://any:any') {
   const socket = await bindDatagram(address)
@@ -46,4 +46,11 @@ test("without VMware's transport datagrams are refused, and the message says wha
       says: /virtio does not\. For messages there is connectSeqpacket\(\)/,
     }),
   )
+})
+
+// What the kernel itself says of them stands beside the library's errno table.
+test('socat: SOCK_DGRAM is ENODEV under virtio', TIMEOUT, async (t) => {
+  const { status, stderr } = await finish(t, ['socat', '-', 'VSOCK-CONNECT:1:5000,type=2'])
+  assert.notEqual(status, 0)
+  assert.match(stderr, /No such device/)
 })

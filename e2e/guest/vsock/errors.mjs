@@ -107,10 +107,3 @@ test('what was refused left no descriptor', TIMEOUT, async () => {
   for (let i = 0; i < 50; i++) await assert.rejects(listen('vsock://77:5000'), { code: 'EADDRNOTAVAIL' })
   assert.equal(openDescriptors(), before)
 })
-
-// Sockets of other types are not the library's; what the kernel says of them stands beside its errno table all the same.
-test('socat: SOCK_DGRAM is ENODEV under virtio', TIMEOUT, async (t) => {
-  const { status, stderr } = await finish(t, ['socat', '-', 'VSOCK-CONNECT:1:5000,type=2'])
-  assert.notEqual(status, 0)
-  assert.match(stderr, /No such device/)
-})

@@ -15,6 +15,7 @@ export type { VsockMessageStream } from './message-stream.js'
 export { AddonError, type Attempt } from './native/loader.js'
 export { createVsockNetwork, VsockNetwork, type VsockNetworkEvents, type VsockNetworkOptions } from './network.js'
 export type { LinkEnd, NetworkLink } from './network-link.js'
+export { type NetworkThread, type NetworkThreadOptions, startNetworkThread, threadNetwork } from './network-thread.js'
 export type { DirectionPolicy, PolicyRate, PolicyRule, VsockPolicy } from './policy-options.js'
 export type { Callback, VsockStream } from './stream.js'
 export {

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { Duplex, PassThrough } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { MessageChannel, Worker } from 'node:worker_threads'
+import { MessageChannel } from 'node:worker_threads'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildPrograms } from '../../../scripts/test-programs.js'
 import { guestAt, type RealGuest, realGuest, runUntil, socketPathOf } from '../testing/network-scene.js'
@@ -13,6 +13,7 @@ import { Talk } from '../testing/network-talk.js'
 import { binding, cleanups, folder } from '../testing/scene.js'
 import { encodeHello } from './machine/trunk/frame.js'
 import { VsockNetwork } from './network.js'
+import { startNetworkThread, threadNetwork } from './network-thread.js'
 
 const PLAN = { seed: 1, writes: [100, 300_000, 5, 200_000], appetite: 60_000, sleeps: 0, ending: 'shutdown' } as const
 const MESSAGES = { seed: 3, writes: [1, 4000, 60_000, 7], appetite: 1, sleeps: 0, ending: 'shutdown' } as const
@@ -180,19 +181,18 @@ describe.runIf(binding !== undefined)('networks in threads', () => {
   beforeAll(() => buildPrograms(packageFolder, { 'network-thread': 'testing/network-thread.ts' }, programs))
   afterAll(() => rmSync(new URL(programs, packageFolder), { recursive: true, force: true }))
 
-  function thread(cid: number) {
-    const { port1, port2 } = new MessageChannel()
-    const workerData = { port: port2, socketPath: socketPathOf(cid), guestCid: cid }
+  function thread(hub: VsockNetwork, cid: number) {
+    const data = { socketPath: socketPathOf(cid), guestCid: cid }
     const env = { ...process.env, UPCALL_VHOST_USER_ADDON: process.env.UPCALL_VHOST_USER_ADDON ?? addon }
-    const worker = new Worker(program, { workerData, transferList: [port2], env })
-    cleanups.push(() => worker.terminate())
-    return { worker, port: port1 }
+    const started = startNetworkThread(hub, program, { data, env })
+    cleanups.push(() => started.worker.terminate())
+    return started
   }
 
   test('two guests, each on a thread of its own, talk through a hub, and the end of a thread is a reset', async () => {
     const hub = network()
-    const [one, other] = [thread(3), thread(4)]
-    for (const { port } of [one, other]) hub.link(port)
+    const [one, other] = [thread(hub, 3), thread(hub, 4)]
+    await Promise.all([once(one.worker, 'message'), once(other.worker, 'message')])
     await Promise.all([known(hub, 3), known(hub, 4)])
     const [a, b] = [await guestAt(3), await guestAt(4)]
     // Each hears of the other a moment later: until then there is no such guest.
@@ -207,6 +207,13 @@ describe.runIf(binding !== undefined)('networks in threads', () => {
     const gone = once(hub, 'reach')
     await one.worker.terminate()
     expect((await gone)[0]).toEqual({ cid: 3, isReachable: false })
+    expect((await one.link.closed).reason).toBe('lost')
     await runUntil(() => socket.state === 'closed', [b])
+  })
+
+  test('a thread that cannot begin leaves no link, and the main thread is not such a thread', async () => {
+    const hub = network()
+    expect(() => startNetworkThread(hub, program, { data: () => {} })).toThrow('could not be cloned')
+    expect(() => threadNetwork()).toThrow(RangeError)
   })
 })

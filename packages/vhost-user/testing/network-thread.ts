@@ -1,8 +1,9 @@
-import { type MessagePort, workerData } from 'node:worker_threads'
-import { createVsockNetwork } from '../src/network.js'
+import { parentPort } from 'node:worker_threads'
+import { threadNetwork } from '../src/network-thread.js'
+import type { VhostUserVsockOptions } from '../src/vhost-user-vsock.js'
 
-// A thread with a network of one device, linked to the network of the thread that has begun it.
+// A thread with a network of one device.
 
-const { port, socketPath, guestCid } = workerData as { port: MessagePort; socketPath: string; guestCid: number }
-const network = await createVsockNetwork({ devices: [{ socketPath, guestCid }] })
-network.link(port)
+const { network, data } = threadNetwork<VhostUserVsockOptions>()
+await network.add(data)
+parentPort!.postMessage('listening')

@@ -29,7 +29,7 @@ export function beginWaiting(binding) {
 
 export const messageChecks = (tools) => ({ ...boundChecks(tools), ...waitChecks(tools) })
 
-const boundChecks = ({ binding, ready, inet }) => ({
+const boundChecks = ({ binding, ready, inet, openDescriptors }) => ({
   async 'messages keep their bounds'() {
     const { AF_UNIX, SOCK_SEQPACKET, SOL_SOCKET, SO_TIMESTAMP } = binding
     const listener = binding.typedSocket(AF_UNIX, SOCK_SEQPACKET)

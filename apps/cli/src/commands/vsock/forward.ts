@@ -6,9 +6,11 @@ import { UsageError } from '../../errors.js'
 import { EventLog } from '../../events.js'
 import { parseDuration, parseInteger } from '../../options.js'
 import { ServiceManager } from '../../service-manager.js'
-import { parseInherited, parseStreamEndpoint } from '../../streams/endpoint.js'
+import { type ListenOn, parseAnyEndpoint, parseInherited } from '../../streams/endpoint.js'
 import { cannotListen, logRefusal } from '../../streams/listener.js'
+import { isForMessages } from '../../streams/messages.js'
 import { forwardReport } from './converse.js'
+import { forwardMessages } from './forward-messages.js'
 import {
   addConnectingOptions,
   addListeningOptions,
@@ -52,6 +54,9 @@ the connection to <from> is closed (tcp: reset). EOF is passed on where both tra
 and --no-half-close apply to hvsock, unix and vsock on both sides. SIGINT and SIGTERM end the command and
 remove its socket file.
 
+With +seq after both schemes (vsock+seq://, unix+seq:, hvsock+seq://) it carries messages (SOCK_SEQPACKET),
+each of them whole.
+
 hvsock://<path>:<port> as <from> takes connections that the guest makes, on <path>_<port>. With --as-vmm the
 command listens on <path> and answers CONNECT <port> once <to> is connected: a guest with vhost-vsock, or any
 server, then looks like a guest of a hybrid vsock VMM. It is tolerant of its clients. With --profile it is as
@@ -75,14 +80,19 @@ Examples:
 async function forward(context: Context, options: Options, fromText: string, toText: string): Promise<void> {
   const { io, exit, output, timeoutMs } = context
   checkGlobals(context)
-  const from = parseInherited(fromText, '<from>', io.env) ?? parseStreamEndpoint(fromText, '<from>')
-  const to = parseStreamEndpoint(toText, '<to>')
+  const from = parseInherited(fromText, '<from>', io.env) ?? parseAnyEndpoint(fromText, '<from>')
+  const to = parseAnyEndpoint(toText, '<to>')
   checkListening(from, options)
   checkConnecting(to, '<to>', options)
   checkStream(options, from, to)
   if (options.max < 1) throw new UsageError('--max', 'must be at least 1')
 
   const { asVmm, profile, mode, max, grace: graceMs, halfClose, linger: lingerMs, retry } = options
+  checkSameKind(from, to)
+  if (isForMessages(to) && ('fd' in from || isForMessages(from))) {
+    if (lingerMs !== undefined) throw new UsageError('--linger', 'is for streams')
+    return forwardMessages(context, from, to, { max, graceMs, retry, mode, vsock: vsockOptionsOf(options) })
+  }
   const peer = formatEndpoint(to)
   const log = new EventLog(output)
   const { signal } = io
@@ -111,4 +121,15 @@ async function forward(context: Context, options: Options, fromText: string, toT
     await forwarder.close()
     io.hurry?.removeEventListener('abort', inHurry)
   }
+}
+
+/** Messages have boundaries, and a stream has none: neither can be made of the other. A descriptor is what the other end is. */
+function checkSameKind(from: ListenOn, to: ListenOn): void {
+  if ('fd' in from || isForMessages(from) === isForMessages(to)) return
+  const [messages, streams] = isForMessages(from) ? ['<from>', '<to>'] : ['<to>', '<from>']
+  throw new UsageError(
+    streams,
+    `is for streams, and ${messages} for messages`,
+    'Write +seq after both schemes, or after neither.',
+  )
 }

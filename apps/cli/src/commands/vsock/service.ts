@@ -7,23 +7,26 @@ import type { Output } from '../../output.js'
 import { ServiceManager } from '../../service-manager.js'
 import { failureText, type StreamReport } from './converse.js'
 
-export interface ServiceOptions {
+export interface ServiceOptions<Each extends Incoming = Incoming> {
   /** Where its events go, one line each. */
   output: Output
   /** Connections at once. */
   max: number
-  open(offer: (incoming: Incoming) => void, log: EventLog): Promise<EndpointListener>
+  open(offer: (incoming: Each) => void, log: EventLog): Promise<EndpointListener>
   onListening(listener: EndpointListener): Promise<void> | void
   /** Carries one connection to its end. */
-  serve(incoming: Incoming): Promise<StreamReport>
+  serve(incoming: Each): Promise<StreamReport>
 }
 
 /** Serves connections until the command is interrupted. Nothing is open when it resolves. */
-export async function serveConnections({ io, exit }: Context, options: ServiceOptions): Promise<void> {
+export async function serveConnections<Each extends Incoming>(
+  { io, exit }: Context,
+  options: ServiceOptions<Each>,
+): Promise<void> {
   const { output, max, open, onListening, serve } = options
   const log = new EventLog(output)
   let connections = 0
-  const admission = new Admission<Incoming>(max, async (incoming) => {
+  const admission = new Admission<Each>(max, async (incoming) => {
     const connection = ++connections
     logConnect(log, connection, incoming.remote)
     logDisconnect(log, connection, await serve(incoming))
