@@ -84,5 +84,17 @@ export default [
     'const said = filled >= 1',
     'const said = true',
   ),
+  cli(
+    'a lost link is not dialled again',
+    'commands/vsock/device/dialled-link.ts',
+    'await pause(backoffDelay(PACE, attempt), signal)',
+    'return',
+  ),
+  cli(
+    'links that are as before are dialled again',
+    'commands/vsock/device/links.ts',
+    'const dials = settings.dial !== before.dial',
+    'const dials = true',
+  ),
   cli('two devices may want the same path', 'commands/vsock/device/settings.ts', 'if (taken.has(claim))', 'if (false)'),
 ]

@@ -30,8 +30,8 @@ group/<name>. What no rule allows is refused, and so is what is too much. Bytes 
 
 Several processes work on several cores. One of them has --link-listen <path>, the others have --link <path>, and the
 guests of all reach each other by CID and group. --link dials for as long as the command runs, and again after a loss.
-A CID may be in one process only. Linked processes trust each other: who may open the socket may speak for any guest.
-In the file the keys link, link_listen and mode are beside vms.
+A CID may be in one process only. Linked processes trust each other: a program that may open the
+socket may speak for any guest. In the file the keys link, link_listen and mode are beside vms.
 
 SIGHUP rereads --config: devices are added, removed and changed, and those that are as before keep their
 connections, also where only their rules, rates or groups have changed. So do links that are as before. If the file is

@@ -100,7 +100,7 @@ test('a process is dialled before it listens, and again after it was lost', asyn
   expect(three.events('link-waiting')).toHaveLength(1)
 })
 
-test('a CID that two processes have is told, and what is no link is closed', async () => {
+test('a CID that two processes have is told, and a client that speaks something else is closed', async () => {
   const hub = await serving({ vm: vm(3), linkListen: at('hub') })
   await hub.told('link-listening')
   const twin = [`guest-cid=3,socket=${at('twin.vhost')},uds-path=${at('twin.vsock')}`]

@@ -9,7 +9,7 @@ import type { DescribedLinks, LinkSettings } from './link-settings.js'
 
 type Network = Pick<VsockNetwork, 'link'>
 
-/** What links this process to others: one that it dials, and a socket where any number dial it. */
+/** What links this process to others: the process that it dials, and a socket where any number dial it. */
 export class Links {
   readonly #network: Network
   readonly #journal: Journal
