@@ -16,6 +16,7 @@ const OLD = '6.1'
 
 const parts = {
   siblings: (suite) => suite.siblings([NEW, NEW]),
+  threads: (suite) => suite.threads(NEW),
   mixed: (suite) => suite.siblings([OLD, NEW]),
   lacks: (suite) => suite.lacks(OLD),
   perf: (suite) => suite.perf(NEW),
@@ -52,6 +53,13 @@ class Suite {
       if (small) return
       await this.#way(`${second.kernel} → ${first.kernel}${back}`, { client: second, server: first, refused })
       for (const guest of back ? [first] : [first, second]) await this.#ownCid(guest)
+    })
+  }
+
+  /** Two guests whose devices are in two threads, each in a network of its own. */
+  async threads(kernel) {
+    await this.#with({ kernels: [kernel, kernel], threads: true }, async ({ guests: [server, client], refused }) => {
+      await this.#way(`${kernel} → ${kernel}, over two threads`, { client, server, refused })
     })
   }
 

@@ -96,5 +96,11 @@ export default [
     'const dials = settings.dial !== before.dial',
     'const dials = true',
   ),
+  cli(
+    "host-cids may have the guest's own CID",
+    'commands/vsock/device/settings.ts',
+    "if (hostCids !== 'any' && hostCids.includes(guestCid))",
+    'if (false)',
+  ),
   cli('two devices may want the same path', 'commands/vsock/device/settings.ts', 'if (taken.has(claim))', 'if (false)'),
 ]

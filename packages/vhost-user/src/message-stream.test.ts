@@ -139,7 +139,7 @@ describe.runIf(binding !== undefined)('a message stream', () => {
     expect(socket.messages.map(({ data }) => text(data))).toEqual(['fine'])
   })
 
-  test('options that are no object are refused', async () => {
+  test('options that are not objects are refused', async () => {
     const it = await world()
     const { stream } = await pair(it)
     await expect(stream.send(bytes('x'), null as never)).rejects.toThrow('options: must be an object, got null')

@@ -1,5 +1,5 @@
 import { isMainThread, MessageChannel, type MessagePort, Worker, type WorkerOptions, workerData } from 'node:worker_threads'
-import { wrongValue } from '@upcall/foundation/check'
+import { checkObject, wrongType, wrongValue } from '@upcall/foundation/check'
 import { VsockNetwork, type VsockNetworkOptions } from './network.js'
 import type { NetworkLink } from './network-link.js'
 
@@ -25,17 +25,21 @@ interface ThreadData {
  * events of `worker`. When it ends, `link.closed` resolves.
  *
  * @param script a file, as for `new Worker()`.
+ * @throws TypeError for another network than a `VsockNetwork`, and without `options`.
  */
 export function startNetworkThread<Data>(
   network: VsockNetwork,
   script: URL | string,
-  { data, transferList = [], ...options }: NetworkThreadOptions<Data>,
+  options: NetworkThreadOptions<Data>,
 ): NetworkThread<Data> {
+  if (!(network instanceof VsockNetwork)) wrongType('network', 'a VsockNetwork', network)
+  checkObject('options', options)
+  const { data, transferList = [], ...workerOptions } = options
   const { port1, port2 } = new MessageChannel()
   const link = network.link(port1)
   try {
     const threadData: ThreadData = { upcallNetworkPort: port2, data }
-    const worker = new Worker(script, { ...options, workerData: threadData, transferList: [...transferList, port2] })
+    const worker = new Worker(script, { ...workerOptions, workerData: threadData, transferList: [...transferList, port2] })
     return { worker, link, data }
   } catch (error) {
     link.close()

@@ -15,13 +15,14 @@ import { addPassCommand } from './pass.js'
 export function addVsockCommands(program: Command, action: Action): void {
   const vsock = program
     .command('vsock')
-    .description('plain streams over vsock, hybrid vsock and Unix sockets')
+    .description('streams and messages over vsock, hybrid vsock and Unix sockets, and the vsock device of QEMU guests')
     .configureHelp({ showGlobalOptions: true, visibleGlobalOptions: streamGlobals })
     .addHelpText(
       'after',
       `
 Addresses are hvsock://<path>:<port>, unix:<path>, vsock://<cid>:<port> and tcp:<host>:<port>. A missing port of
-the vsock forms is 219.
+the vsock forms is 219. With +seq after the scheme, as in vsock+seq://3:1024, connect, listen and notify use a socket
+for messages (SOCK_SEQPACKET).
 
 What hvsock:// cannot do: tell the guest of EOF while the guest still has to answer. A server that waits for EOF
 never answers. Use --half-close if the VMM has it (Cloud Hypervisor since 2026-06), vsock://, unix:, or a protocol

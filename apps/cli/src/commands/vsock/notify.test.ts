@@ -99,12 +99,12 @@ test('--keep goes on, until SIGTERM says that it is enough', async () => {
 })
 
 test.each([
-  [['tcp:1'], /<address>: no guest connects to tcp/],
+  [['tcp:1'], /<address>: no guest connects to tcp\. Write hvsock:/],
   [['hvsock:///x:1', '--privileged'], /--privileged: only vsock:\/\/ tells the port/],
   [['hvsock:///x:1', '--cid', '4294967295'], /--cid: must be below 4294967295/],
   [['vsock://any:1', '--mode', '600'], /--mode: vsock has no socket file/],
   [['nonsense'], /<address>/],
-  [['vsock+seq://any'], /<address>: .*there is no port/],
+  [['vsock+seq://any:x'], /<address>: .*the port "x" is not allowed/],
 ])('wrong usage: notify %j', async (argv, message) => {
   const { status, stderr } = await upcall(['vsock', 'notify', ...argv])
   expect(status).toBe(2)

@@ -1,12 +1,10 @@
 import {
   formatAddress,
   type GuestBoot,
-  isAddressError,
   isVsockError,
   listenNotify,
   type NotifyMessage,
   type NotifyReceiver,
-  parseSeqpacketAddress,
   type SeqpacketAddress,
 } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
@@ -15,7 +13,7 @@ import { errorReport, UsageError } from '../../errors.js'
 import { Exit } from '../../exit.js'
 import { parseInteger } from '../../options.js'
 import { type Report, reportText } from '../../report.js'
-import { type ListenOn, parseInherited, parseStreamEndpoint } from '../../streams/endpoint.js'
+import { type ListenOn, parseAnyEndpoint, parseInherited } from '../../streams/endpoint.js'
 import { explainStreamError, isStreamError } from '../../streams/error.js'
 import { checkGlobals, checkListening, parseMode } from './options.js'
 
@@ -70,7 +68,7 @@ Examples:
 async function notify(context: Context, options: Options, address: string): Promise<void> {
   const { io, output, exit } = context
   checkGlobals(context)
-  const where = parseInherited(address, '<address>', io.env) ?? parseWhere(address)
+  const where = parseInherited(address, '<address>', io.env) ?? parseAnyEndpoint(address, '<address>')
   checkNotify(where, options)
   try {
     const { cid, privileged, mode } = options
@@ -89,19 +87,9 @@ async function notify(context: Context, options: Options, address: string): Prom
 }
 
 /** @throws UsageError */
-function parseWhere(address: string): Where {
-  if (!/^\w+\+seq:/.test(address)) return parseStreamEndpoint(address, '<address>')
-  try {
-    return parseSeqpacketAddress(address)
-  } catch (error) {
-    if (isAddressError(error)) throw UsageError.of('<address>', error)
-    throw error
-  }
-}
-
-/** @throws UsageError */
 function checkNotify(where: Where, { privileged, cid, mode }: Options): asserts where is Exclude<Where, { transport: 'tcp' }> {
-  if ('transport' in where && where.transport === 'tcp') throw new UsageError('<address>', 'no guest connects to tcp')
+  if ('transport' in where && where.transport === 'tcp')
+    throw new UsageError('<address>', 'no guest connects to tcp', 'Write hvsock://<path>:<port> or vsock://any:<port>.')
   checkListening(where, { ...(mode !== undefined && { mode }) })
   const isVsock = !('transport' in where) || where.transport === 'vsock'
   if (privileged && !isVsock) throw new UsageError('--privileged', 'only vsock:// tells the port of the sender')
