@@ -56,13 +56,15 @@ async function commandLines(checks, folder) {
   }
 }
 
-/** "Sibling VM communication", and the two netcat examples. */
+/** "Sibling VM communication", and the two netcat examples. Each guest has a process of its own, and the two are linked. */
 async function siblings(checks, image, folder) {
   const at = (name) => join(folder, name)
-  const command = new DeviceCommand([
-    ...['--vm', `guest-cid=3,uds-path=${at('vm3.vsock')},socket=${at('vhost3.socket')},groups=group1+group2`],
-    ...['--vm', `guest-cid=4,uds-path=${at('vm4.vsock')},socket=${at('vhost4.socket')},groups=group1,seqpacket=yes`],
-  ])
+  const device = (cid, more) => [
+    '--vm',
+    `guest-cid=${cid},uds-path=${at(`vm${cid}.vsock`)},socket=${at(`vhost${cid}.socket`)},${more}`,
+  ]
+  const hub = new DeviceCommand([...device(3, 'groups=group1+group2'), '--link-listen', at('hub.socket'), '--mode=600'])
+  const linked = new DeviceCommand([...device(4, 'groups=group1,seqpacket=yes'), '--link', at('hub.socket')])
   const guests = []
   const boot = async (cid) => {
     const guest = await ShellGuest.start({ image, name: `device-${cid}`, socketPath: at(`vhost${cid}.socket`) })
@@ -70,8 +72,9 @@ async function siblings(checks, image, folder) {
     return guest
   }
   try {
-    const booted = await checks.check('one command is the device of two guests that boot', async () => {
-      await command.listening(2)
+    const booted = await checks.check('two linked commands are the devices of two guests that boot', async () => {
+      await Promise.all([hub.listening(1), linked.listening(1)])
+      await Promise.all([hub.event('reach', ({ cid }) => cid === 4), linked.event('reach', ({ cid }) => cid === 3)])
       return Promise.all([boot(3), boot(4)])
     })
     if (booted === undefined) return
@@ -91,19 +94,25 @@ async function siblings(checks, image, folder) {
         assert.equal(status, 1, `${address}: ${text}`)
         assert.match(text, /Connection reset|refused/)
       }
-      const { from, to } = await command.event('refused', ({ from }) => from !== undefined)
+      const { from, to } = await hub.event('refused', ({ from }) => from !== undefined)
       assert.deepEqual([from.cid, to], [3, { cid: 99, port: 1 }])
     })
     await checks.check('SIGTERM: status 0, and the guests learn of it', async () => {
       const waiting = four.sh('timeout 30 socat -u VSOCK-LISTEN:77 -')
       const client = await dialWhenListening(at('vm4.vsock'), 77)
-      assert.equal(await command.stop(), 0)
+      assert.equal(await linked.stop(), 0)
       client.destroy()
       assert.equal((await waiting).status, 0)
+      const { peer, reason } = await hub.event('link-over')
+      assert.deepEqual([peer, reason], [1, 'lost'])
+      const { status } = await three.sh('timeout 20 socat -u VSOCK-CONNECT:4:77 -')
+      assert.equal(status, 1)
+      assert.equal(await hub.stop(), 0)
+      assert.equal(existsSync(at('hub.socket')), false)
     })
   } finally {
     for (const guest of guests) await guest.close()
-    await command.kill()
+    await Promise.all([hub.kill(), linked.kill()])
   }
 }
 

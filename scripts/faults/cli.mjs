@@ -85,6 +85,18 @@ export default [
     'const said = true',
   ),
   cli(
+    'a lost link is not dialled again',
+    'commands/vsock/device/dialled-link.ts',
+    'await pause(backoffDelay(PACE, attempt), signal)',
+    'return',
+  ),
+  cli(
+    'links that are as before are dialled again',
+    'commands/vsock/device/links.ts',
+    'const dials = settings.dial !== before.dial',
+    'const dials = true',
+  ),
+  cli(
     "host-cids may have the guest's own CID",
     'commands/vsock/device/settings.ts',
     "if (hostCids !== 'any' && hostCids.includes(guestCid))",

@@ -65,6 +65,7 @@ describe.runIf(binding !== undefined)('a link between two networks', () => {
     const [a, b] = [await realGuest(one, 3), await realGuest(other, 4)]
     await Promise.all([known(one, 4), known(other, 3)])
     expect(links.map(({ isUp }) => isUp)).toEqual([true, true])
+    expect(await Promise.all(links.map(({ opened }) => opened))).toEqual([true, true])
     await talkBothWays(a, b)
 
     const socket = a.kernel.connect({ cid: 4, port: 5000 })
@@ -126,6 +127,7 @@ describe.runIf(binding !== undefined)('a link between two networks', () => {
     const link = one.link(port1)
     port2.postMessage('hello')
     expect(await link.closed).toEqual({ reason: 'protocol', what: 'a message that is not bytes' })
+    expect(await link.opened).toBe(false)
     const [input, output] = [new PassThrough(), new PassThrough()]
     const stream = one.link(Duplex.from({ readable: input, writable: output }))
     input.write('GET / HTTP/1.1\r\n\r\n')

@@ -13,6 +13,8 @@ export type { LinkEnd } from './machine/trunk/link-life.js'
 export interface NetworkLink extends Disposable {
   /** The peer has answered, and the two networks tell each other of their guests. */
   readonly isUp: boolean
+  /** Resolves with true when the link is up, and with false when it is over before that. Never rejects. */
+  readonly opened: Promise<boolean>
   /** Resolves with the reason when the link is over. Never rejects. */
   readonly closed: Promise<LinkEnd>
   /** Ends it: connections over it are reset, and the transport is closed. Idempotent. */
@@ -34,11 +36,13 @@ interface TransportHandlers {
 
 /** Runs one end of a link: passes bytes between the machine and the transport, and wakes it. */
 export class LinkDriver implements NetworkLink {
+  readonly opened: Promise<boolean>
   readonly closed: Promise<LinkEnd>
   readonly #link: TrunkLink
   readonly #clock: Clock
   readonly #transport: Transport
   readonly #resolve: (end: LinkEnd) => void
+  readonly #settleOpened: (isUp: boolean) => void
   #planned = false
   /** The transport has enough for now. */
   #full = false
@@ -54,6 +58,11 @@ export class LinkDriver implements NetworkLink {
       resolve = done
     })
     this.#resolve = resolve
+    let settleOpened!: (isUp: boolean) => void
+    this.opened = new Promise((done) => {
+      settleOpened = done
+    })
+    this.#settleOpened = settleOpened
     const open = opener(transport)
     this.#link = trunks.link(() => this.#plan())
     this.#transport = open({
@@ -108,7 +117,8 @@ export class LinkDriver implements NetworkLink {
 
   /** After everything that happens to the link: is it over, and when does it want to be woken? */
   #follow(): void {
-    const { end } = this.#link
+    const { end, isUp } = this.#link
+    if (isUp) this.#settleOpened(true)
     if (end !== undefined) {
       this.#finish(end)
       return
@@ -129,6 +139,7 @@ export class LinkDriver implements NetworkLink {
     this.#over = true
     this.#cancelWake()
     this.#transport.close()
+    this.#settleOpened(false)
     this.#resolve(end)
   }
 }

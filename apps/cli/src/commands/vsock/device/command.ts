@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import type { Action, Context } from '../../../context.js'
 import { UsageError } from '../../../errors.js'
 import { checkGlobals } from '../options.js'
-import { addDeviceOptions, type DeviceOptions, devicesIn, devicesOf } from './options.js'
+import { addDeviceOptions, type DeviceOptions, wantedBy, wantedIn } from './options.js'
 import { serveDevices } from './service.js'
 
 export function addDeviceCommand(vsock: Command, action: Action): void {
@@ -28,8 +28,14 @@ as in 9001+9002, and in the file also as YAML lists; the keys of --vm and of the
 A rule of --from-guest-allow and --to-guest-allow is <peer>[:<port>[-<port>]]. The peer is host, any, a CID or
 group/<name>. What no rule allows is refused, and so is what is too much. Bytes wait instead.
 
+Several processes work on several cores. One of them has --link-listen <path>, the others have --link <path>, and the
+guests of all reach each other by CID and group. --link dials for as long as the command runs, and again after a loss.
+A CID may be in one process only. Linked processes trust each other: a program that may open the
+socket may speak for any guest. In the file the keys link, link_listen and mode are beside vms.
+
 SIGHUP rereads --config: devices are added, removed and changed, and those that are as before keep their
-connections, also where only their rules, rates or groups have changed. If the file is wrong, nothing changes.
+connections, also where only their rules, rates or groups have changed. So do links that are as before. If the file is
+wrong, nothing changes.
 With NOTIFY_SOCKET set, systemd is told when the command listens and when it ends.
 
 Exit status: 0 after SIGTERM, 130 after SIGINT, 2 wrong usage, a wrong file, or a path that cannot be used.
@@ -39,6 +45,7 @@ Examples:
   $ upcall vsock device --vm guest-cid=3,socket=/tmp/vhost3.socket,uds-path=/tmp/vm3.vsock,groups=a+b \\
       --vm guest-cid=4,socket=/tmp/vhost4.socket,uds-path=/tmp/vm4.vsock,groups=a
   $ upcall --json vsock device --config vms.yaml
+  $ upcall vsock device --guest-cid 5 --socket /tmp/vhost5.socket --uds-path /tmp/vm5.vsock --link /run/hub.socket
   $ upcall vsock device --socket /tmp/vhost.socket --uds-path /tmp/vm.vsock \\
       --from-guest-allow host:1024+host:5000-5010 --from-guest-byte-rate 10M`,
     )
@@ -54,6 +61,6 @@ async function device(context: Context, options: DeviceOptions): Promise<void> {
       'The deadlines here are --handshake-timeout and --linger.',
     )
   const { config } = options
-  const devices = await devicesOf(options)
-  await serveDevices(context, devices, config === undefined ? undefined : () => devicesIn(config))
+  const wanted = await wantedBy(options)
+  await serveDevices(context, wanted, config === undefined ? undefined : () => wantedIn(config))
 }

@@ -2,16 +2,23 @@ import { readFile } from 'node:fs/promises'
 import { textOf } from '@upcall/foundation/error'
 import type { Document, LineCounter, Node, ParsedNode } from 'yaml'
 import { UsageError } from '../../../errors.js'
-import { KEY_LIST, type KeyName, keyNamed } from './keys.js'
+import { KEY_LIST, type KeyName, keyNamed, type LinkKeyName, linkKeyNamed } from './keys.js'
 import type { Given } from './settings.js'
 import { SEPARATOR } from './values.js'
 
 type Yaml = typeof import('yaml')
 
+/** What a file says. */
+export interface Config {
+  readonly devices: readonly Given[]
+  readonly links: Given<LinkKeyName>
+}
+
+const TOP_NEXT = 'The keys are vms, link, link_listen and mode.'
 const NEXT = 'Write "vms:", and below it one "- guest_cid: …" for each device.'
 
-/** The devices that a file describes. @throws UsageError with the line and the column of what is wrong. */
-export async function readConfig(path: string): Promise<readonly Given[]> {
+/** What a file describes. @throws UsageError with the line and the column of what is wrong. */
+export async function readConfig(path: string): Promise<Config> {
   let text: string
   try {
     text = await readFile(path, 'utf8')
@@ -21,8 +28,8 @@ export async function readConfig(path: string): Promise<readonly Given[]> {
   return parseConfig(text, path, await import('yaml'))
 }
 
-/** The devices of a YAML text: `vms:` and a list of maps. @throws UsageError */
-export function parseConfig(text: string, path: string, yaml: Yaml): readonly Given[] {
+/** A YAML text: `vms:` and a list of maps, and beside it the keys of the links. @throws UsageError */
+export function parseConfig(text: string, path: string, yaml: Yaml): Config {
   const lines = new yaml.LineCounter()
   const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false })
   const [error] = document.errors
@@ -34,12 +41,25 @@ export function parseConfig(text: string, path: string, yaml: Yaml): readonly Gi
     )
   // reads the text of yaml
   if (error !== undefined) throw new UsageError(at(path, lines, error.pos[0]), `the file is not YAML: ${error.message}`)
-  return new ConfigFile(path, yaml, document, lines).devices()
+  return new ConfigFile(path, yaml, document, lines).read()
 }
 
 function at(path: string, lines: LineCounter, offset: number): string {
   const { line, col } = lines.linePos(offset)
   return `${path}:${line}:${col}`
+}
+
+interface Pair {
+  readonly name: string
+  readonly key: Node
+  readonly value: Node | null
+}
+
+/** The keys that a map may have. */
+interface Keys<Key> {
+  readonly named: (written: string) => Key | undefined
+  readonly wrong: string
+  readonly next: string
 }
 
 class ConfigFile {
@@ -55,14 +75,20 @@ class ConfigFile {
     this.#lines = lines
   }
 
-  devices(): readonly Given[] {
+  read(): Config {
     const top = this.#document.contents
     const pairs = this.#pairs(top, '', NEXT)
-    let list: Node | null | undefined
-    for (const { name, key, value } of pairs) {
-      if (name !== 'vms') throw this.#wrong(key, name, 'is not a key of the file', NEXT)
-      list = value
-    }
+    const vms = pairs.find(({ name }) => name === 'vms')
+    const links = this.#given(
+      top,
+      '',
+      pairs.filter((pair) => pair !== vms),
+      { named: linkKeyNamed, wrong: 'is not a key of the file', next: TOP_NEXT },
+    )
+    return { devices: this.#devices(top, vms?.value), links }
+  }
+
+  #devices(top: Node | null, list: Node | null | undefined): readonly Given[] {
     if (list === undefined) throw this.#wrong(top, '', 'vms is missing', NEXT)
     const resolved = this.#resolved(list, 'vms')
     if (!this.#yaml.isSeq<Node>(resolved) || resolved.items.length === 0)
@@ -71,12 +97,17 @@ class ConfigFile {
   }
 
   #device(node: Node, name: string): Given {
-    const texts = new Map<KeyName, string>()
-    const places = new Map<KeyName, { node: Node | null; name: string }>()
-    for (const pair of this.#pairs(node, name, NEXT)) {
-      const key = keyNamed(pair.name)
-      const path = `${name}.${pair.name}`
-      if (key === undefined) throw this.#wrong(pair.key, path, 'is not a key of a device', KEY_LIST)
+    const keys = { named: keyNamed, wrong: 'is not a key of a device', next: KEY_LIST }
+    return this.#given<KeyName>(node, name, this.#pairs(node, name, NEXT), keys)
+  }
+
+  #given<Key extends string>(node: Node | null, name: string, pairs: readonly Pair[], keys: Keys<Key>): Given<Key> {
+    const texts = new Map<Key, string>()
+    const places = new Map<Key, { node: Node | null; name: string }>()
+    for (const pair of pairs) {
+      const key = keys.named(pair.name)
+      const path = name === '' ? pair.name : `${name}.${pair.name}`
+      if (key === undefined) throw this.#wrong(pair.key, path, keys.wrong, keys.next)
       if (texts.has(key)) throw this.#wrong(pair.key, path, 'is there twice')
       texts.set(key, this.#text(pair.value, pair.key, path))
       places.set(key, { node: pair.value ?? pair.key, name: path })
@@ -91,7 +122,7 @@ class ConfigFile {
     }
   }
 
-  #pairs(node: Node | null, name: string, next: string): { name: string; key: Node; value: Node | null }[] {
+  #pairs(node: Node | null, name: string, next: string): Pair[] {
     const map = this.#resolved(node, name)
     if (!this.#yaml.isMap<Node, Node | null>(map)) throw this.#wrong(map, name, 'must be a map of keys and values', next)
     return map.items.map(({ key, value }) => {

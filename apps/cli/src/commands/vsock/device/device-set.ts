@@ -1,9 +1,9 @@
-import { fieldsOf, messageOf, textOf } from '@upcall/foundation/error'
 import type { VsockNetwork } from '@upcall/vhost-user'
+import { cannotUse } from './cannot-use.js'
 import type { Journal } from './journal.js'
 import type { KeyName } from './keys.js'
 import { type Change, RunningDevice } from './running-device.js'
-import type { Described, Given } from './settings.js'
+import type { Described } from './settings.js'
 import type { Surroundings } from './surroundings.js'
 
 /** What a new file has brought about, by CID. */
@@ -114,15 +114,3 @@ export class DeviceSet {
 const cidsOf = (list: readonly Described[]): number[] => list.map(({ settings }) => settings.guestCid)
 
 const frontKey = ({ backend }: Described['settings']): KeyName => (backend.kind === 'unix' ? 'uds-path' : 'forward-listen')
-
-/** What cannot be opened as it was written is the user's to change. Anything else is a mistake of upcall. */
-function cannotUse(given: Given, key: KeyName): (error: unknown) => never {
-  return (error): never => {
-    const fields = fieldsOf(error)
-    if (fields === undefined && typeof (error as { code?: unknown } | undefined)?.code !== 'string') throw error
-    if (fields === undefined && (error as { code?: unknown }).code === 'ENOENT')
-      throw given.error(key, 'cannot be used: its directory does not exist (ENOENT)', 'Create it first.')
-    const { op, subject = '', next } = fields ?? {}
-    throw given.error(key, `cannot be used: ${messageOf({ op, subject, what: textOf(error) })}`, next)
-  }
-}

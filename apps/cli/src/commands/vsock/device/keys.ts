@@ -3,6 +3,7 @@
 
 import {
   bytes,
+  fileMode,
   groups,
   hostCids,
   MAX_CID,
@@ -82,6 +83,31 @@ export const KEYS = {
   'to-guest-connection-rate': { form: 'n[:burst]', help: 'new connections to the guest a second', parse: connectionRate },
   'to-guest-byte-rate': { form: 'n[:burst]', help: 'bytes that the guest receives a second; more wait', parse: byteRate },
 } satisfies Record<string, Key>
+
+/** What can be said about the links to other processes: options of the command, and keys beside `vms:`. */
+export const LINK_KEYS = {
+  link: {
+    form: 'path',
+    help: 'join the guests of the process that has --link-listen <path>; dials until it answers',
+    parse: path,
+  },
+  'link-listen': {
+    form: 'path',
+    help: 'a Unix socket for other processes with --link; their guests and these reach each other',
+    parse: path,
+  },
+  mode: { form: 'octal', help: 'permissions of the socket file of --link-listen, as in 660', parse: fileMode },
+} satisfies Record<string, Key>
+
+export type LinkKeyName = keyof typeof LINK_KEYS
+
+export const LINK_KEY_NAMES = Object.keys(LINK_KEYS) as readonly LinkKeyName[]
+
+/** As `keyNamed`, for the keys beside `vms:`. */
+export function linkKeyNamed(written: string): LinkKeyName | undefined {
+  const name = written.replaceAll('_', '-')
+  return Object.hasOwn(LINK_KEYS, name) ? (name as LinkKeyName) : undefined
+}
 
 export type KeyName = keyof typeof KEYS
 

@@ -1,7 +1,8 @@
 import { type Command, Option } from 'commander'
 import { UsageError } from '../../../errors.js'
-import { readConfig } from './config-file.js'
-import { KEY_NAMES, KEYS, type KeyName } from './keys.js'
+import { type Config, readConfig } from './config-file.js'
+import { KEY_NAMES, KEYS, type KeyName, LINK_KEY_NAMES, LINK_KEYS, type LinkKeyName } from './keys.js'
+import { type DescribedLinks, linksOf } from './link-settings.js'
 import { type Described, type Given, settingsOfAll } from './settings.js'
 import { parseVm } from './vm-argument.js'
 
@@ -10,10 +11,17 @@ export interface DeviceOptions {
   config?: string
 }
 
+/** What the command is to serve. */
+export interface Wanted {
+  readonly devices: readonly Described[]
+  readonly links: DescribedLinks
+}
+
 /** One device by options of its own, or any number by --vm or by --config. */
 export function addDeviceOptions(command: Command): Command {
   for (const name of KEY_NAMES) for (const option of optionsFor(name)) command.addOption(option)
   const repeated = (text: string, before: readonly string[] = []) => [...before, text]
+  for (const name of LINK_KEY_NAMES) command.addOption(new Option(`--${name} <${LINK_KEYS[name].form}>`, LINK_KEYS[name].help))
   return command
     .addOption(
       new Option('--vm <pairs>', 'a device as key=value,…, the keys being the options above; may be repeated').argParser(
@@ -33,33 +41,42 @@ function optionsFor(name: KeyName): Option[] {
   ]
 }
 
-/** The devices that the command line asks for. @throws UsageError */
-export async function devicesOf(options: DeviceOptions): Promise<readonly Described[]> {
-  const texts = textsOf(options)
+/** What the command line asks for. @throws UsageError */
+export async function wantedBy(options: DeviceOptions): Promise<Wanted> {
+  const texts = textsOf(options, KEY_NAMES)
+  const linkTexts = textsOf(options, LINK_KEY_NAMES)
   const { vm, config } = options
   const [first] = texts.keys()
+  const [firstLink] = linkTexts.keys()
   if (config !== undefined) {
     if (vm !== undefined) throw new UsageError('--vm', 'does not go with --config', 'Write all devices into the file.')
-    if (first !== undefined) throw new UsageError(`--${first}`, 'does not go with --config', 'Write it into the file.')
-    return devicesIn(config)
+    const own = first ?? firstLink
+    if (own !== undefined) throw new UsageError(`--${own}`, 'does not go with --config', 'Write it into the file.')
+    return wantedIn(config)
   }
-  if (vm === undefined) return settingsOfAll([{ texts, ...ownOptions }])
+  const links = linksOf({ texts: linkTexts, ...ownOptions })
+  if (vm === undefined) return { devices: settingsOfAll([{ texts, ...ownOptions }]), links }
   if (first !== undefined) throw new UsageError(`--${first}`, 'does not go with --vm', `Write ${first}=… into --vm.`)
-  return settingsOfAll(vm.map(parseVm))
+  return { devices: settingsOfAll(vm.map(parseVm)), links }
 }
 
-/** The devices of the file, as SIGHUP reads them again. @throws UsageError */
-export async function devicesIn(config: string): Promise<readonly Described[]> {
-  return settingsOfAll(await readConfig(config))
+/** What the file asks for, as SIGHUP reads it again. @throws UsageError */
+export async function wantedIn(config: string): Promise<Wanted> {
+  return wantedOf(await readConfig(config))
 }
 
-function textsOf(options: DeviceOptions): ReadonlyMap<KeyName, string> {
+/** @throws UsageError */
+export function wantedOf({ devices, links }: Config): Wanted {
+  return { devices: settingsOfAll(devices), links: linksOf(links) }
+}
+
+function textsOf<Key extends string>(options: DeviceOptions, names: readonly Key[]): ReadonlyMap<Key, string> {
   const values = options as Readonly<Record<string, unknown>>
-  const given = KEY_NAMES.map((name) => [name, values[new Option(`--${name}`).attributeName()]] as const)
+  const given = names.map((name) => [name, values[new Option(`--${name}`).attributeName()]] as const)
   return new Map(given.flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]])))
 }
 
-const ownOptions: Omit<Given, 'texts'> = {
+const ownOptions: Omit<Given<KeyName | LinkKeyName>, 'texts'> = {
   nameOf: (key) => `--${key}`,
   error: (key, what, next) => new UsageError(key === undefined ? '' : `--${key}`, what, next),
 }

@@ -11,7 +11,7 @@ import { closers, connect, dir, read } from '../../../../testing/peers.js'
 import { Context } from '../../../context.js'
 import { Interrupted } from '../../../errors.js'
 import { ExitStatus } from '../../../exit.js'
-import { devicesIn, devicesOf } from './options.js'
+import { wantedBy, wantedIn } from './options.js'
 import { serveDevices } from './service.js'
 import type { Surroundings } from './surroundings.js'
 
@@ -103,9 +103,9 @@ async function serving(source: { vm?: string[]; config?: string }) {
   }
   const exit = new ExitStatus()
   const { config } = source
-  const devices = await devicesOf(source)
-  const reread = config === undefined ? undefined : () => devicesIn(config)
-  const done = serveDevices(new Context(io, exit, { json: true }), devices, reread, surroundings)
+  const wanted = await wantedBy(source)
+  const reread = config === undefined ? undefined : () => wantedIn(config)
+  const done = serveDevices(new Context(io, exit, { json: true }), wanted, reread, surroundings)
   closers.push(() => {
     controller.abort(new Interrupted('SIGTERM'))
     return done.catch(() => {})
@@ -276,7 +276,7 @@ describe('SIGHUP', () => {
     }
   }
 
-  const NOTHING = { added: [], removed: [], changed: [], replaced: [], failed: [] }
+  const NOTHING = { added: [], removed: [], changed: [], replaced: [], failed: [], links: [] }
 
   test('devices are added and removed; those that are as before are not touched', async () => {
     const command = await rereading(device(3), device(4))

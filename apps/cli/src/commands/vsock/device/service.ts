@@ -5,31 +5,40 @@ import { UsageError } from '../../../errors.js'
 import { ServiceManager } from '../../../service-manager.js'
 import { DeviceSet } from './device-set.js'
 import { Journal } from './journal.js'
-import type { Described } from './settings.js'
+import { Links } from './links.js'
+import type { Wanted } from './options.js'
 import { type Surroundings, thisMachine } from './surroundings.js'
 
 /**
  * Serves the devices until the command is interrupted. Nothing is open when it resolves.
  *
- * @param reread - The devices of the file as it is now, if there is a file: for SIGHUP.
- * @throws UsageError if a device does not open.
+ * @param reread - What the file says now, if there is a file: for SIGHUP.
+ * @throws UsageError if a device or --link-listen does not open.
  */
 export async function serveDevices(
   { io, exit, output }: Context,
-  devices: readonly Described[],
-  reread?: () => Promise<readonly Described[]>,
+  { devices, links }: Wanted,
+  reread?: () => Promise<Wanted>,
   surroundings: Surroundings = thisMachine,
 ): Promise<void> {
   const journal = new Journal(output)
   const manager = new ServiceManager(io)
   const network = await surroundings.network()
   const set = new DeviceSet(network, surroundings, journal)
+  const linked = new Links(network, journal)
   network.on('refused', (refusal) => logRefusal(journal, set, refusal))
+  network.on('reach', ({ cid, isReachable }) =>
+    journal.saySparingly('reach', cid, { isReachable }, isReachable ? 'reached over a link' : 'no longer reached'),
+  )
+  network.on('conflict', ({ cid }) =>
+    journal.saySparingly('conflict', cid, {}, 'a process beyond a link has a guest with this CID, too, which is not reached'),
+  )
   const broken = new AbortController()
-  const rereading = reread && new Rereading(set, journal, reread, (error) => broken.abort(error))
+  const rereading = reread && new Rereading({ set, linked, journal, reread }, (error) => broken.abort(error))
   const stopListening = rereading && io.onHangUp?.(() => rereading.ask())
   try {
     await set.start(devices)
+    await linked.start(links)
     await manager.ready(devices.map(({ settings }) => settings.socket).join(', '))
     exit.servesUntilTold = true
     await aborted(AbortSignal.any([io.signal, broken.signal]))
@@ -38,6 +47,7 @@ export async function serveDevices(
     await manager.stopping()
     stopListening?.()
     await rereading?.end()
+    await linked.close()
     await set.close()
   }
 }
@@ -55,21 +65,24 @@ function logRefusal(journal: Journal, set: DeviceSet, { from, to, type, reason }
   journal.saySparingly('refused', cid, { from, to, type, reason }, text, kind)
 }
 
+interface Parts {
+  readonly set: DeviceSet
+  readonly linked: Links
+  readonly journal: Journal
+  readonly reread: () => Promise<Wanted>
+}
+
 /** One file after the other: what was asked for while one is being applied is one more afterwards. */
 class Rereading {
-  readonly #set: DeviceSet
-  readonly #journal: Journal
-  readonly #reread: () => Promise<readonly Described[]>
+  readonly #parts: Parts
   readonly #onBroken: (error: unknown) => void
   #asked = false
   #ended = false
   #working: Promise<void> | undefined
 
   /** @param onBroken called with an error that is a mistake in upcall, rather than in the file. */
-  constructor(set: DeviceSet, journal: Journal, reread: () => Promise<readonly Described[]>, onBroken: (error: unknown) => void) {
-    this.#set = set
-    this.#journal = journal
-    this.#reread = reread
+  constructor(parts: Parts, onBroken: (error: unknown) => void) {
+    this.#parts = parts
     this.#onBroken = onBroken
   }
 
@@ -93,16 +106,17 @@ class Rereading {
   }
 
   async #once(): Promise<void> {
-    let wanted: readonly Described[]
+    const { set, linked, journal, reread } = this.#parts
+    let wanted: Wanted
     try {
-      wanted = await this.#reread()
+      wanted = await reread()
     } catch (error) {
       if (!(error instanceof UsageError)) throw error
-      this.#journal.failed('reload-failed', undefined, error)
+      journal.failed('reload-failed', undefined, error)
       return
     }
-    const changes = await this.#set.change(wanted)
-    const parts = Object.entries(changes).flatMap(([name, cids]) => (cids.length === 0 ? [] : [`${name} ${cids.join(', ')}`]))
-    this.#journal.say('reloaded', changes, () => `reloaded: ${parts.length === 0 ? 'nothing has changed' : parts.join('; ')}`)
+    const changes = { ...(await set.change(wanted.devices)), links: await linked.change(wanted.links) }
+    const parts = Object.entries(changes).flatMap(([name, all]) => (all.length === 0 ? [] : [`${name} ${all.join(', ')}`]))
+    journal.say('reloaded', changes, () => `reloaded: ${parts.length === 0 ? 'nothing has changed' : parts.join('; ')}`)
   }
 }

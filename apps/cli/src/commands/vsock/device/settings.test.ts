@@ -21,7 +21,7 @@ const DEFAULTS = {
 const vms = (...texts: string[]): DeviceSettings[] => settingsOfAll(texts.map(parseVm)).map(({ settings }) => settings)
 const vm = (more: string): DeviceSettings => vms(`socket=/s,uds-path=/u${more === '' ? '' : ','}${more}`)[0]!
 const file = (text: string): DeviceSettings[] =>
-  settingsOfAll(parseConfig(text, 'vms.yaml', yaml)).map(({ settings }) => settings)
+  settingsOfAll(parseConfig(text, 'vms.yaml', yaml).devices).map(({ settings }) => settings)
 
 describe('--vm', () => {
   test('the keys of vhost-device-vsock, with hyphens and with underscores; what is left out has its default', () => {

@@ -25,13 +25,13 @@ export interface DeviceSettings {
   readonly policy: VsockPolicy
 }
 
-/** What is written about one device, and how to say that it is wrong. */
-export interface Given {
-  readonly texts: ReadonlyMap<KeyName, string>
+/** What is written about one device, or about the links, and how to say that it is wrong. */
+export interface Given<Key extends string = KeyName> {
+  readonly texts: ReadonlyMap<Key, string>
   /** A key as it is written here. */
-  nameOf(key: KeyName): string
-  /** An error about a key, or without one about the device. */
-  error(key: KeyName | undefined, what: string, next?: string): UsageError
+  nameOf(key: Key): string
+  /** An error about a key, or without one about the whole. */
+  error(key: Key | undefined, what: string, next?: string): UsageError
 }
 
 /** @throws UsageError for a value that means nothing, for keys that do not go together, and for a key that is missing. */

@@ -4,7 +4,7 @@ import { type Address, Cid, connect, connectSeqpacket, forward, type SeqpacketSo
 
 /** What the devices use of the machine that they run on. Tests have another one, in which nothing is connected over AF_VSOCK. */
 export interface Surroundings {
-  network(): Promise<Pick<VsockNetwork, 'add' | 'close' | 'on'>>
+  network(): Promise<Pick<VsockNetwork, 'add' | 'close' | 'on' | 'link'>>
   /** A socket to a program of this machine, of the type that the guest's socket has. */
   dial(address: Address, guest: Pick<IncomingConnection, 'type' | 'signal'>): Promise<Duplex | SeqpacketSocket>
   /** Carries what is connected to an AF_VSOCK port of this machine to the same port of the guest. */

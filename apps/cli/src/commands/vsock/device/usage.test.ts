@@ -19,6 +19,11 @@ test.each([
   [['--config', '/nonexistent/vms.yaml'], /--config: .*no such file/],
   [['--socket=/s', '--uds-path=/u', '--timeout', '5s'], /--timeout: .*The deadlines here are/],
   [['--socket=/s', '--uds-path=/u', '--target', 'unix:/x'], /--target: is for the commands/],
+  [['--socket=/s', '--uds-path=/u', '--link='], /--link: must be a path/],
+  [['--socket=/s', '--uds-path=/u', '--link=/x', '--link-listen=/x'], /--link: has the path of --link-listen/],
+  [['--socket=/s', '--uds-path=/u', '--link=/x', '--mode=660'], /--mode: needs --link-listen/],
+  [['--socket=/s', '--uds-path=/u', '--link-listen=/x', '--mode=999'], /--mode: must be three octal digits/],
+  [['--link', '/x', '--config', 'f'], /--link: does not go with --config\. Write it into the file/],
   [['--socket', '/s', 'vm'], /too many arguments for 'device'\. Expected 0 arguments but got 1\. Add --help/],
 ])('wrong usage: %j', async (argv, message) => {
   const { status, stderr } = await upcall(['vsock', 'device', ...argv])
@@ -47,7 +52,16 @@ test('a wrong file is told with its line and column, under --json, too', async (
 test('the help names every option, its default, and what is not used', async () => {
   const { stdout, status } = await upcall(['vsock', 'device', '--help'])
   expect(status).toBe(0)
-  for (const text of ['--guest-cid <cid>', '(default: 3)', '--vm <pairs>', '--config <file>', '--to-guest-byte-rate', 'SIGHUP'])
+  for (const text of [
+    '--guest-cid <cid>',
+    '(default: 3)',
+    '--vm <pairs>',
+    '--config <file>',
+    '--link <path>',
+    'trust each other',
+    '--to-guest-byte-rate',
+    'SIGHUP',
+  ])
     expect(stdout.text).toContain(text)
   expect(stdout.text).toMatch(/--queue-size <n>\s+checked, and not used/)
 })

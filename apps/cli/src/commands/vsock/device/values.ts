@@ -16,6 +16,11 @@ export function path(text: string): Parsed<string> {
   return text === '' ? { wrong: 'must be a path' } : { value: text }
 }
 
+/** Permissions of a file. */
+export function fileMode(text: string): Parsed<number> {
+  return /^0?[0-7]{3}$/.test(text) ? { value: Number.parseInt(text, 8) } : { wrong: 'must be three octal digits, as in 660' }
+}
+
 export function wholeNumber(min: number, max: number): (text: string) => Parsed<number> {
   return (text) => {
     const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN
