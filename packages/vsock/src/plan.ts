@@ -53,7 +53,11 @@ export interface ConnectOptions {
    * and closes.
    */
   allowHalfOpen?: boolean | undefined
-  /** Overall deadline, all attempts included. Default 5000 ms, with `retry` its budget. */
+  /**
+   * Overall deadline, all attempts included. Default 5000 ms, with `retry` its budget. Over AF_VSOCK it is the kernel's connect timeout, too,
+   * and Linux keeps each socket in memory until that has passed, though it was closed long before (net/vmw_vsock/af_vsock.c,
+   * `connect_work`): `Infinity` leaks in a program that connects often.
+   */
   timeoutMs?: number | undefined
   /** One attempt unless this is given; `true` for the defaults. Repeats only errors that are `retryable`. */
   retry?: boolean | RetryOptions | undefined

@@ -99,8 +99,9 @@ export class RunningDevice {
 
   /** The guest connects to a port of the host. */
   #dial(port: number, incoming: IncomingConnection): ReturnType<Surroundings['dial']> {
-    const { backend } = this.#settings
-    return this.#surroundings.dial(addressOf(backend, port), incoming)
+    const { backend, handshakeTimeoutMs: timeoutMs } = this.#settings
+    const { type, signal } = incoming
+    return this.#surroundings.dial(addressOf(backend, port), { type, signal, timeoutMs })
   }
 
   #listenTo(device: VhostUserVsock): void {
