@@ -16,7 +16,11 @@ it('says in each way where the host listens', () => {
 
 it('is a NOTIFY_SOCKET that notifySystemd takes', () => {
   const { value } = notifyCredential({ port: 9999 })
-  expect(parseNotifySocket(value)).toEqual({ kind: 'vsock', address: { transport: 'vsock', cid: 2, port: 9999 } })
+  expect(parseNotifySocket(value)).toEqual({
+    kind: 'vsock',
+    type: 'stream',
+    address: { transport: 'vsock', cid: 2, port: 9999 },
+  })
 })
 
 it.each([
