@@ -11,7 +11,8 @@ const payload = { programs: ['guest/vsock', '../tests/parity'], packages }
 
 export async function run(checks, image) {
   // There is no vsock device: loopback is the one transport that leads anywhere. VMware's carries datagrams here, and nothing else.
-  const boot = { modules: ['vsock_loopback', 'vmw_vsock_virtio_transport', 'vmw_vsock_vmci_transport'] }
+  const vmware = image.arch === 'x86_64' ? ['vmw_vsock_vmci_transport'] : []
+  const boot = { modules: ['vsock_loopback', 'vmw_vsock_virtio_transport', ...vmware] }
   const frontEnd = mkdtempSync(join(tmpdir(), 'upcall-front-end-'))
   try {
     await buildFrontEnd(frontEnd)

@@ -26,7 +26,7 @@ import {
 } from './debian.js'
 import { makeExt4 } from './ext4.js'
 import { foreignApt } from './foreign-apt.js'
-import { BOOT_MODULES, INIT, SPARE_MODULES, START, VSOCK_MODULES } from './init.js'
+import { BOOT_MODULES, INIT, SPARE_MODULES, SPARE_MODULES_OF, START, VSOCK_MODULES } from './init.js'
 import { collectModules, type ModuleSet } from './modules.js'
 import { checkProgram, populateRoot, sharedLibraries } from './root.js'
 import { runTool } from './tools.js'
@@ -143,7 +143,8 @@ async function gather(options: ImageOptions, work: string): Promise<Ingredients>
   await checkProgram(node, arch)
   const empty = await directory(work, 'empty')
   const apt: AptOptions = arch === HOST ? { signal } : { signal, configuration: await foreignApt(arch, cacheDir, signal) }
-  const modules = [...new Set([...BOOT_MODULES, ...VSOCK_MODULES, ...SPARE_MODULES, ...(options.modules ?? [])])]
+  const spare = [...SPARE_MODULES, ...SPARE_MODULES_OF[arch]]
+  const modules = [...new Set([...BOOT_MODULES, ...VSOCK_MODULES, ...spare, ...(options.modules ?? [])])]
   const kernel = await kernelPackage(options.kernelPackage ?? `linux-image-cloud-${ARCHES[arch].debian}`, apt)
   const base = await withDependencies(['libc6', 'libstdc++6', ...extra], apt)
   const packages = await resolvePackages([...new Set([kernel, BUSYBOX, ...base])], empty, apt)

@@ -1,3 +1,5 @@
+import type { GuestArch } from '../arch.js'
+
 /** The virtio-serial port over which a guest's results come back. */
 export const RESULTS_PORT = 'org.upcall.results'
 /** virtio serials of the two disks. */
@@ -10,15 +12,12 @@ export const READY_LINE = 'upcall-init: ready'
 export const BOOT_MODULES = ['virtio_pci', 'virtio_mmio', 'virtio_blk', 'virtio_console']
 export const VSOCK_MODULES = ['vsock_loopback', 'vmw_vsock_virtio_transport']
 /** More modules that every image holds, for `modules` to name. */
-export const SPARE_MODULES = [
-  'vsock_diag',
-  'vmw_vsock_vmci_transport',
-  'virtio_mem',
-  'virtio_balloon',
-  'virtio-rng',
-  'virtio_net',
-  'overlay',
-]
+export const SPARE_MODULES = ['vsock_diag', 'virtio_mem', 'virtio_balloon', 'virtio-rng', 'virtio_net', 'overlay']
+/** The same, of one architecture: VMware's transport is in no cloud kernel for arm64. */
+export const SPARE_MODULES_OF: Readonly<Record<GuestArch, readonly string[]>> = {
+  x86_64: ['vmw_vsock_vmci_transport'],
+  aarch64: [],
+}
 
 /**
  * The first process, in the initramfs: loads modules, finds the disks by their serials, goes over to the root disk. It leaves
