@@ -2,5 +2,6 @@
 import './compliance.mjs'
 import './errors.mjs'
 import './sockets.mjs'
+import './seqpacket.mjs'
 import './upcall.mjs'
 import './without-modules.mjs'
