@@ -189,6 +189,20 @@ describe('a guest that does not keep to the rules', () => {
     expect(heard(a).map(opName)).toEqual(['RST'])
   })
 
+  test('a caller that answers its own REQUEST has no connection', () => {
+    const siblings = new FakeSiblings()
+    const [a, b] = siblings.vms
+    for (const { guest } of [a!, b!]) guest.supply(4)
+    const ports = { sourcePort: 1, destinationPort: 2, destinationCid: 4 }
+    a!.guest.send({ op: Op.REQUEST, ...ports })
+    siblings.run()
+    expect(b!.guest.received().map(opName)).toEqual(['REQUEST'])
+    a!.guest.send({ op: Op.RESPONSE, ...ports })
+    siblings.run()
+    expect([a!, b!].map(({ guest }) => guest.received().map(opName))).toEqual([['RST'], ['RST']])
+    expect([a!.device.size, b!.device.size]).toEqual([0, 0])
+  })
+
   test.each([
     ['a second RESPONSE', Op.RESPONSE, {}],
     ['an operation that does not exist', 99, {}],
