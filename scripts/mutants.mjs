@@ -4,6 +4,7 @@
 //   npm run mutants                    all faults
 //   npm run mutants -- fact-7          those whose name contains that; several words narrow it down
 //   npm run mutants -- --sample        the first fault of each source file
+//   npm run mutants -- --sample --half=0  that of every second file; --half=1: of the others
 //   npm run mutants -- --json=<file>   writes a report there
 //   npm run mutants -- --stale         only looks whether each line is still there
 //
@@ -26,11 +27,18 @@ for (const file of readdirSync(new URL('faults/', import.meta.url)).sort()) {
 }
 
 const args = process.argv.slice(2)
+const unknown = args.find((arg) => arg.startsWith('--') && !/^--(sample|stale|half=[01]|json=.+)$/.test(arg))
+if (unknown !== undefined) {
+  console.error(`mutants: unknown option ${unknown}; there are --sample, --half=0, --half=1, --stale and --json=<file>`)
+  process.exit(2)
+}
 const json = args.find((arg) => arg.startsWith('--json='))?.slice('--json='.length)
 const wanted = args.filter((arg) => !arg.startsWith('--'))
 const named = faults.filter(({ name }) => wanted.every((word) => name.includes(word)))
 const isFirstOfFile = ({ file }, index) => named.findIndex((fault) => fault.file === file) === index
-const chosen = args.includes('--sample') ? named.filter(isFirstOfFile) : named
+const sample = args.includes('--sample') ? named.filter(isFirstOfFile) : named
+const half = args.find((arg) => arg.startsWith('--half='))?.slice('--half='.length)
+const chosen = half === undefined ? sample : sample.filter((_, index) => index % 2 === Number(half))
 const broken = chosen.filter(
   ({ file, find }) => !existsSync(`${root}${file}`) || readFileSync(`${root}${file}`, 'utf8').split(find).length < 2,
 )

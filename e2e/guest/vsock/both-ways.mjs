@@ -1,4 +1,4 @@
-// The other end of a gibibyte each way: sends one, takes one, tells both checksums. Argument: port.
+// The other end of much each way: sends it, takes it, tells both checksums. Argument: port.
 import { once } from 'node:events'
 import { listen } from '@upcall/vsock'
 import { bothWays } from './patterned.mjs'
