@@ -1,4 +1,5 @@
 import { type Turn, transition } from '@upcall/foundation/machine'
+import { concatenate } from '../bytes.js'
 import { Chain } from '../chain.js'
 import { NEVER } from '../credit.js'
 import { DeviceError } from '../errors.js'
@@ -284,7 +285,7 @@ export class TrunkLink {
     }
     if (frames.length === 0) return undefined
     this.#control = []
-    return frames.length === 1 ? frames[0] : joined(frames)
+    return frames.length === 1 ? frames[0] : concatenate(frames)
   }
 
   /** Puts packets into the batch, as many as there are and fit. */
@@ -323,14 +324,4 @@ export class TrunkLink {
     }
     return PACKET_HEADER_SIZE + length
   }
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))
-  let at = 0
-  for (const part of parts) {
-    all.set(part, at)
-    at += part.length
-  }
-  return all
 }
