@@ -60,8 +60,6 @@ export interface LinkOptions {
  * wherever they are, and never the link.
  */
 export class TrunkLink {
-  /** The guests that the peer has told of. */
-  readonly guests = new Map<number, Guest>()
   readonly #options: LinkOptions
   readonly #ports = new Map<number, SwitchPort>()
   readonly #ready = new Line<SwitchPort>()
@@ -109,7 +107,7 @@ export class TrunkLink {
 
   // ── for the map ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Tells the peer of a guest that can be reached over here. */
+  /** Tells the peer of a guest that can be reached over here. A link that is not up says nothing. */
   announce(guest: Guest): void {
     this.#say(encodeGuest(guest))
   }
@@ -260,7 +258,6 @@ export class TrunkLink {
       this.#options.switch.get(sender)?.port.release(receiver, cost)
     }
     this.#control = []
-    this.guests.clear()
   }
 
   #say(frame: Uint8Array): void {
