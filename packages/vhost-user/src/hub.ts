@@ -27,6 +27,7 @@ export interface Place {
   readonly port: SwitchPort
   /** Whether other guests may begin connections: there is a driver in the guest. */
   up(isUp: boolean): void
+  /** Does nothing after `leave`. */
   setGroups(groups: Iterable<string>): void
   /** Why the guest may not connect to this port of the host; undefined if it may. A refusal is told. */
   refusalOfGuest(request: Readonly<PacketHeader>, now: number): PolicyRefusal | undefined
@@ -79,6 +80,7 @@ export class Hub {
     member.up = false
     this.#places.set(cid, { policy, onRefusal })
     this.trunks.setLocal(cid, groups)
+    const isHere = () => this.switch.get(cid) === member
     const told = (refused: Omit<SwitchRefusal, 'reason'>, reason: PolicyRefusal | undefined) => {
       if (reason !== undefined) this.#refused({ ...refused, reason }, cid)
       return reason
@@ -89,6 +91,7 @@ export class Hub {
         member.up = isUp
       },
       setGroups: (groups) => {
+        if (!isHere()) return
         member.groups = new Set(groups)
         this.trunks.setLocal(cid, member.groups)
       },
@@ -104,7 +107,7 @@ export class Hub {
         return told(refused, policy.refusal('toGuest', host(hostCid), port, now))
       },
       leave: () => {
-        if (this.switch.get(cid) !== member) return
+        if (!isHere()) return
         this.switch.remove(cid)
         this.#places.delete(cid)
         this.trunks.removeLocal(cid)
