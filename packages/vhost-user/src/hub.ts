@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import type { Clock } from '@upcall/foundation/clock'
 import { systemClock } from '@upcall/foundation/clock'
+import { DEFAULTS } from './defaults.js'
 import { VsockDeviceError } from './errors.js'
 import type { MuxerOptions } from './machine/muxer.js'
-import { type PacketHeader, type SocketType, TYPE_SEQPACKET, typeCode } from './machine/packet.js'
+import { type PacketHeader, type SocketType, socketType, typeCode } from './machine/packet.js'
 import type { Peer, PolicyGate, PolicyRefusal } from './machine/policy.js'
 import type { SwitchPort } from './machine/switch/port.js'
 import type { RefusalReason } from './machine/switch/routes.js'
@@ -17,10 +18,6 @@ export interface Refusal {
   readonly type: SocketType
   readonly reason: RefusalReason
 }
-
-/** Of connections with guests of other networks: as a device has them by default. */
-const HANDSHAKE_MS = 2_000
-const LINGER_MS = 8_000
 
 /** A device's place among the guests that can reach each other. */
 export interface Place {
@@ -65,7 +62,7 @@ export class Hub {
     this.trunks = new Trunks({
       switch: this.switch,
       name: randomUUID(),
-      ports: { handshakeMs: HANDSHAKE_MS, lingerMs: LINGER_MS, allocate: (size) => Buffer.allocUnsafe(size) },
+      ports: DEFAULTS,
       onReach: (cid, isReachable) => this.onReach(cid, isReachable),
       onConflict: (cid) => this.onConflict(cid),
       now,
@@ -130,7 +127,7 @@ export class Hub {
 
   /** Tells the network, and the device of the guest that has asked or, where the host has asked, was asked. */
   #refused({ from, to, type, reason }: SwitchRefusal, cid: number): void {
-    const refusal: Refusal = { from, to, type: type === TYPE_SEQPACKET ? 'seqpacket' : 'stream', reason }
+    const refusal: Refusal = { from, to, type: socketType(type), reason }
     this.#places.get(cid)?.onRefusal(refusal)
     this.onRefusal(refusal)
   }
