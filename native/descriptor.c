@@ -113,17 +113,6 @@ struct up_descriptor* up_descriptor_get(napi_env env, napi_value value) {
   return NULL;
 }
 
-/* Reports what the callback threw as an uncaught exception. Termination (worker.terminate()) shows up as a failed call without an
- * exception, or with undefined: there is no callback left to tell. */
-static void report_exception(napi_env env) {
-  bool pending = false;
-  napi_value thrown;
-  napi_valuetype type;
-  if (napi_is_exception_pending(env, &pending) != napi_ok || !pending) return;
-  if (napi_get_and_clear_last_exception(env, &thrown) != napi_ok) return;
-  if (napi_typeof(env, thrown, &type) == napi_ok && type != napi_undefined) napi_fatal_exception(env, thrown);
-}
-
 static void on_ready(uv_poll_t* poll, int status, int events) {
   struct up_descriptor* descriptor = poll->data;
   napi_env env = descriptor->env;
@@ -135,7 +124,7 @@ static void on_ready(uv_poll_t* poll, int status, int events) {
       napi_get_reference_value(env, descriptor->callback, &callback) == napi_ok &&
       napi_create_int32(env, status < 0 ? 0 : events, &argument) == napi_ok &&
       napi_make_callback(env, descriptor->context, object, callback, 1, &argument, NULL) != napi_ok) {
-    report_exception(env);
+    up_report_exception(env);
   }
   napi_close_handle_scope(env, scope);
 }
