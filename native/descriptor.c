@@ -182,8 +182,7 @@ napi_value up_js_watch(napi_env env, napi_callback_info info) {
   if (!up_arguments(env, info, 3, arguments)) return NULL;
   struct up_descriptor* descriptor = up_descriptor_get(env, arguments[0]);
   if (!descriptor) return NULL;
-  if (!up_integer(env, arguments[1], "events", 1, UV_READABLE | UV_WRITABLE | UV_DISCONNECT | UV_PRIORITIZED, &events))
-    return NULL;
+  if (!up_integer(env, arguments[1], "events", 1, UV_READABLE | UV_WRITABLE | UV_PRIORITIZED, &events)) return NULL;
   if (!up_callback(env, arguments[2], "callback")) return NULL;
   if (!start_polling(env, descriptor)) return NULL;
   if (!remember_callback(env, descriptor, arguments[0], arguments[2])) return NULL;
