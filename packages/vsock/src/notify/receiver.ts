@@ -16,6 +16,7 @@ import { type Clock, systemClock } from '@upcall/foundation/clock'
 import type { MessageSocket } from '@upcall/foundation/message-socket'
 import { bounded } from '@upcall/foundation/wait'
 import { type Address, Cid, formatAddress, type SeqpacketAddress } from '../address.js'
+import { iterateBy } from '../iterate.js'
 import { trace } from '../trace.js'
 import { type GuestBoot, newBoot, toldBoot, verdictOf } from './boot.js'
 import { badBootError, closedError, lateError, readyAborted } from './errors.js'
@@ -261,18 +262,7 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
 
   /** Yields messages as they are taken, those that came before included, and ends with `close()`. Leaving the loop does not close. */
   [Symbol.asyncIterator](): AsyncIterableIterator<NotifyMessage> {
-    let done = false
-    const end = { done: true, value: undefined } as const
-    return {
-      next: () => (done ? Promise.resolve(end) : this.#next()),
-      return: () => {
-        done = true
-        return Promise.resolve(end)
-      },
-      [Symbol.asyncIterator]() {
-        return this
-      },
-    }
+    return iterateBy(() => this.#next())
   }
 
   #refusalOf({ cid, port }: NotifySender): NotifyRefusalReason | undefined {
