@@ -11,18 +11,14 @@
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
-#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 #include <linux/vm_sockets.h>
 
-#include "../program.h"
-
-enum { MESSAGE = 1024, BLOCK = 65536, BACKLOG = 16 };
+#include "connection.h"
 
 /* What a client says first. */
 struct request {
@@ -31,24 +27,6 @@ struct request {
 };
 
 static char block[BLOCK];
-
-static void write_all(int fd, const void* bytes, uint64_t length) {
-  for (const char* at = bytes; length > 0;) {
-    ssize_t written = write(fd, at, length);
-    if (written < 0) fail("write");
-    at += written;
-    length -= (uint64_t)written;
-  }
-}
-
-static void read_all(int fd, void* bytes, uint64_t length) {
-  for (char* at = bytes; length > 0;) {
-    ssize_t got = read(fd, at, length);
-    if (got <= 0) fail("read");
-    at += got;
-    length -= (uint64_t)got;
-  }
-}
 
 static void send_bytes(int fd, uint64_t bytes) {
   for (; bytes > BLOCK; bytes -= BLOCK)
@@ -68,8 +46,7 @@ static void answer(int fd) {
   struct request request;
   read_all(fd, &request, sizeof(request));
   if (request.work == 'p') {
-    for (ssize_t got; (got = read(fd, block, BLOCK)) > 0;)
-      write_all(fd, block, (uint64_t)got);
+    echo(fd);
   } else if (request.work == 's') {
     receive_bytes(fd, request.bytes);
     write_all(fd, block, 1);
@@ -82,20 +59,7 @@ static void answer(int fd) {
 
 static void serve(const char* port) {
   struct sockaddr_vm address = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = (unsigned int)atol(port)};
-  int listener = socket(AF_VSOCK, SOCK_STREAM, 0);
-  if (listener < 0 || bind(listener, (struct sockaddr*)&address, sizeof(address)) || listen(listener, BACKLOG)) fail(port);
-  signal(SIGCHLD, SIG_IGN);
-  puts("listening");
-  fflush(stdout);
-  for (;;) {
-    int fd = accept(listener, NULL, NULL);
-    if (fd < 0) fail("accept");
-    if (fork() == 0) {
-      answer(fd);
-      _exit(0);
-    }
-    close(fd);
-  }
+  serve_at((struct sockaddr*)&address, sizeof(address), port, answer);
 }
 
 static int dial(const char* path, const char* port) {
@@ -105,7 +69,7 @@ static int dial(const char* path, const char* port) {
   if (strlen(path) >= sizeof(address.sun_path)) fail(path);
   strcpy(address.sun_path, path);
   if (fd < 0 || connect(fd, (struct sockaddr*)&address, sizeof(address))) fail(path);
-  write_all(fd, line, (uint64_t)snprintf(line, sizeof(line), "CONNECT %s\n", port));
+  write_all(fd, line, (size_t)snprintf(line, sizeof(line), "CONNECT %s\n", port));
   do
     read_all(fd, line, 1);
   while (*line != '\n');
@@ -117,6 +81,22 @@ static int by_value(const void* a, const void* b) {
   return (left > right) - (left < right);
 }
 
+/* Returns the median of a round, in microseconds. */
+static double ping(int fd, uint64_t count) {
+  double* rounds = calloc(count, sizeof(*rounds));
+  if (!rounds) fail("calloc");
+  for (uint64_t i = 0; i < count; i++) {
+    double began = now();
+    write_all(fd, block, MESSAGE);
+    read_all(fd, block, MESSAGE);
+    rounds[i] = now() - began;
+  }
+  qsort(rounds, count, sizeof(*rounds), by_value);
+  double median = rounds[count / 2] * 1e6;
+  free(rounds);
+  return median;
+}
+
 int main(int count, char** arguments) {
   if (count == 3 && !strcmp(arguments[1], "serve")) serve(arguments[2]);
   if (count != 5) {
@@ -124,19 +104,11 @@ int main(int count, char** arguments) {
     return 2;
   }
   struct request request = {.work = (uint64_t)arguments[1][0], .bytes = strtoull(arguments[4], NULL, 10)};
-  double* rounds = calloc(request.bytes, sizeof(*rounds));
   int fd = dial(arguments[2], arguments[3]);
   double start = now(), median = 0;
   write_all(fd, &request, sizeof(request));
   if (request.work == 'p') {
-    for (uint64_t i = 0; i < request.bytes; i++) {
-      double began = now();
-      write_all(fd, block, MESSAGE);
-      read_all(fd, block, MESSAGE);
-      rounds[i] = now() - began;
-    }
-    qsort(rounds, request.bytes, sizeof(*rounds), by_value);
-    median = rounds[request.bytes / 2] * 1e6;
+    median = ping(fd, request.bytes);
   } else if (request.work == 's') {
     send_bytes(fd, request.bytes);
     read_all(fd, block, 1);

@@ -12,19 +12,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 #include <linux/vm_sockets.h>
 
-#include "../program.h"
-
-enum { MESSAGE = 1024, BLOCK = 65536, BACKLOG = 16 };
+#include "connection.h"
 
 union address {
   struct sockaddr any;
@@ -49,41 +45,9 @@ static socklen_t parse(const char* text, union address* address) {
   return sizeof(address->unix_path);
 }
 
-static void write_all(int fd, const char* bytes, size_t length) {
-  while (length > 0) {
-    ssize_t written = write(fd, bytes, length);
-    if (written < 0) fail("write");
-    bytes += written;
-    length -= (size_t)written;
-  }
-}
-
-static void echo(int fd) {
-  static char bytes[BLOCK];
-  ssize_t length;
-  while ((length = read(fd, bytes, sizeof(bytes))) > 0)
-    write_all(fd, bytes, (size_t)length);
-  close(fd);
-}
-
 static void serve(const char* text) {
   union address address;
-  socklen_t length = parse(text, &address);
-  int listener = socket(address.any.sa_family, SOCK_STREAM, 0);
-  if (listener < 0 || bind(listener, &address.any, length) || listen(listener, BACKLOG)) fail(text);
-  signal(SIGCHLD, SIG_IGN);
-  puts("listening");
-  fflush(stdout);
-  for (;;) {
-    int fd = accept(listener, NULL, NULL);
-    if (fd < 0) fail("accept");
-    if (fork() == 0) {
-      close(listener);
-      echo(fd);
-      _exit(0);
-    }
-    close(fd);
-  }
+  serve_at(&address.any, parse(text, &address), text, echo);
 }
 
 static int dial(const char* text) {
@@ -99,11 +63,7 @@ static void ping(int fd, long rounds) {
   double start = now();
   for (long i = 0; i < rounds; i++) {
     write_all(fd, message, sizeof(message));
-    for (size_t got = 0; got < sizeof(message);) {
-      ssize_t length = read(fd, message, sizeof(message) - got);
-      if (length <= 0) fail("read");
-      got += (size_t)length;
-    }
+    read_all(fd, message, sizeof(message));
   }
   printf("%f\n", (now() - start) / (double)rounds * 1e6);
 }

@@ -1,10 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
+import { UPCALL } from '../upcall.mjs'
 import { until } from '../vhost-user/scene.mjs'
-
-const UPCALL = fileURLToPath(new URL('../../apps/cli/dist/main.js', import.meta.url))
 
 /** `upcall vsock device`, as a process of its own. */
 export class DeviceCommand {

@@ -6,14 +6,13 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { fileURLToPath } from 'node:url'
 import { createVsockDevice } from '@upcall/vhost-user'
 import { connect, NotifyReceiver, notifyCredential } from '@upcall/vsock'
 import { bootSystemd, PORTS, systemdDisk, UNIT } from '../notify/guest.mjs'
+import { UPCALL } from '../upcall.mjs'
 
 const GUEST_CID = 42
 const READY = { timeoutMs: 60_000 }
-const CLI = fileURLToPath(new URL('../../apps/cli/dist/main.js', import.meta.url))
 
 export async function run(checks, image) {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-notify-'))
@@ -98,7 +97,7 @@ async function command(scene) {
     '--unit',
     UNIT,
   ]
-  const program = spawn(process.execPath, [CLI, ...argv], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const program = spawn(process.execPath, [UPCALL, ...argv], { stdio: ['ignore', 'pipe', 'inherit'] })
   const ended = once(program, 'close')
   const output = text(program.stdout)
   const { kernel } = notifyCredential({ port: PORTS.systemd })

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { passed, TEST_CONN } from '../../guest/go-tests.mjs'
+import { UPCALL } from '../../upcall.mjs'
 import { Program } from '../program.mjs'
 
-const UPCALL = fileURLToPath(new URL('../../../apps/cli/dist/main.js', import.meta.url))
 const DEADLINE_MS = 120_000
 
 /** Runs a program to its end, and resolves with its status and what it wrote. */

@@ -11,11 +11,11 @@ import { UpcallServer } from '@upcall/server'
 import { duplexPair } from '@upcall/testkit'
 import { listenHybrid } from '@upcall/vsock'
 import { encodeRequest } from '@upcall/wire'
+import { UPCALL } from '../../upcall.mjs'
 import { Program } from '../program.mjs'
 import { built, findTool, missingPeerTools, runTool } from '../tools.mjs'
 
 const SOURCE = fileURLToPath(new URL('upcall-client', import.meta.url))
-const UPCALL = fileURLToPath(new URL('../../../apps/cli/dist/main.js', import.meta.url))
 const ARM = 'aarch64-unknown-linux-gnu'
 
 const [EIO, EEXIST, ENODEV, EINVAL] = [-5, -17, -19, -22]

@@ -4,10 +4,8 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { UPCALL } from '../../upcall.mjs'
 import { until } from '../../vhost-user/scene.mjs'
-
-const UPCALL = fileURLToPath(new URL('../../../apps/cli/dist/main.js', import.meta.url))
 
 /** `<dir>` stands for a folder. `paths`: what appears there; without it, the arguments are refused. */
 const CASES = [

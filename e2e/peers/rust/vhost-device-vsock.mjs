@@ -5,14 +5,13 @@ import { once } from 'node:events'
 import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { UPCALL } from '../../upcall.mjs'
 import { until } from '../../vhost-user/scene.mjs'
 import { PeerGuest, playAll } from '../guest.mjs'
 import { built, runTool } from '../tools.mjs'
 import { sameArguments } from './same-arguments.mjs'
 
 const VERSION = '0.3.0'
-const UPCALL = fileURLToPath(new URL('../../../apps/cli/dist/main.js', import.meta.url))
 const RUN_MS = 60_000
 const MIB = 1 << 20
 

@@ -1,4 +1,3 @@
-import { setImmediate as turn } from 'node:timers/promises'
 import {
   Op,
   type PacketHeader,
@@ -12,6 +11,7 @@ import {
 } from '../src/machine/packet.js'
 import type { FakeFrontEnd } from './fake-front-end.js'
 import type { GuestPacket } from './fake-guest.js'
+import { until } from './until.js'
 
 const BLOCK = 4096
 
@@ -31,7 +31,7 @@ export interface GuestMessage {
   readonly data: Uint8Array
   readonly eor: boolean
 }
-/** Longer than any busy machine needs: the end of a test that hangs. */
+
 const DEADLINE_MS = 9_000
 
 /**
@@ -257,13 +257,8 @@ export class GuestSockets {
   }
 
   /** Lets guest and host run until something holds. */
-  async until(holds: () => unknown, what = holds.toString()): Promise<void> {
-    const deadline = performance.now() + DEADLINE_MS
-    while (!holds()) {
-      if (performance.now() > deadline) throw new Error(`not within ${DEADLINE_MS} ms: ${what}`)
-      this.step()
-      await turn()
-    }
+  until(holds: () => unknown, what?: string): Promise<void> {
+    return until(holds, { ms: DEADLINE_MS, step: () => this.step(), what })
   }
 
   /** Lets both run for a while in which nothing is waited for. */

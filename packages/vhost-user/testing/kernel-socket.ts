@@ -1,3 +1,4 @@
+import { concatenated } from '@upcall/foundation/lines'
 import {
   LARGEST_PACKET,
   Op,
@@ -121,7 +122,7 @@ export class KernelSocket {
       first.bytes = first.bytes.subarray(part.length)
       if (first.bytes.length === 0) this.#waiting.shift()
     }
-    const bytes = joined(parts)
+    const bytes = concatenated(parts)
     this.#taken(bytes.length)
     const free = this.bufferBytes - ((this.#forwarded - this.#told) >>> 0)
     if (this.#forwarded !== this.#told && (free < TELL_BELOW || this.#waiting.length === 0)) this.#say(Op.CREDIT_UPDATE)
@@ -134,7 +135,7 @@ export class KernelSocket {
     const end = this.#waiting.findIndex(({ flags }) => (flags & SEQ_EOM) !== 0)
     const packets = this.#waiting.splice(0, end + 1)
     this.#messages--
-    const bytes = joined(packets.map(({ bytes }) => bytes))
+    const bytes = concatenated(packets.map(({ bytes }) => bytes))
     this.#taken(bytes.length)
     this.#say(Op.CREDIT_UPDATE)
     return { bytes, endOfRecord: (packets.at(-1)!.flags & SEQ_EOR) !== 0 }
@@ -287,7 +288,7 @@ export class KernelSocket {
       throw new Error(
         `guest ${this.#kernel.cid} port ${this.port}: ${this.#waitingBytes} bytes in a buffer of ${this.bufferBytes}`,
       )
-    if ((this.end === undefined) === false) throw new Error(`guest ${this.#kernel.cid} port ${this.port}: bytes after the end`)
+    if (this.end !== undefined) throw new Error(`guest ${this.#kernel.cid} port ${this.port}: bytes after the end`)
     this.#waiting.push({ bytes, flags })
     if ((flags & SEQ_EOM) !== 0) this.#messages++
   }
@@ -332,14 +333,4 @@ export class KernelSocket {
     }
     this.#kernel.send(this.#lie(header), payload, reply)
   }
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))
-  let at = 0
-  for (const part of parts) {
-    all.set(part, at)
-    at += part.length
-  }
-  return all
 }

@@ -1,14 +1,12 @@
 import { join } from 'node:path'
-import { setImmediate as turn } from 'node:timers/promises'
-import { expect } from 'vitest'
 import type { VsockNetwork } from '../src/network.js'
 import { GuestDriver } from './guest-driver.js'
 import { GuestKernel } from './guest-kernel.js'
 import { cleanups, folder, frontEnd } from './scene.js'
+import { until } from './until.js'
 
 // Guests with kernels of their own on real devices: a Unix socket, shared memory and eventfds each, and no VM.
 
-/** Longer than any busy machine needs: the end of a test that hangs. */
 const DEADLINE_MS = 20_000
 
 export interface RealGuest {
@@ -39,11 +37,6 @@ export async function guestAt(cid: number): Promise<RealGuest> {
 }
 
 /** Lets guests, devices and programs run until something holds. */
-export async function runUntil(holds: () => unknown, all: readonly { step(): boolean }[]): Promise<void> {
-  const deadline = performance.now() + DEADLINE_MS
-  while (!holds()) {
-    if (performance.now() > deadline) expect.fail(`not within ${DEADLINE_MS} ms: ${holds.toString()}`)
-    for (const each of all) each.step()
-    await turn()
-  }
+export function runUntil(holds: () => unknown, all: readonly { step(): boolean }[]): Promise<void> {
+  return until(holds, { ms: DEADLINE_MS, step: () => all.forEach((each) => void each.step()) })
 }

@@ -1,13 +1,13 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, beforeEach, expect } from 'vitest'
 import { Op } from '../src/machine/packet.js'
 import { createVsockDevice, type VhostUserVsock, type VhostUserVsockOptions } from '../src/vhost-user-vsock.js'
 import { addonIfBuilt } from './addon.js'
 import { FakeFrontEnd } from './fake-front-end.js'
 import { type GuestPacket, opName } from './fake-guest.js'
+import { until } from './until.js'
 
 // For tests of the whole package: a device on a real socket, and a VMM without a VM at the other end.
 
@@ -55,15 +55,15 @@ export async function running(
 
 /** The next packets from the device, at least one. */
 export async function heard(vmm: FakeFrontEnd): Promise<GuestPacket[]> {
-  const deadline = performance.now() + 5_000
-  while (performance.now() < deadline) {
-    const packets = vmm.guest.received()
+  let packets: GuestPacket[] = []
+  const arrived = () => {
+    packets = vmm.guest.received()
     vmm.guest.tx.takeUsed()
     vmm.guest.rx.usedEvent = vmm.guest.rx.usedIndex
-    if (packets.length > 0) return packets
-    await turn()
+    return packets.length > 0
   }
-  throw new Error('the device says nothing')
+  await until(arrived, { ms: 5_000, what: 'a packet from the device' })
+  return packets
 }
 
 /** A packet from the guest in answer to a packet that it got. */

@@ -34,7 +34,7 @@ export class Program {
   received = 0
   written = 0
   sawEnd = false
-  closed = false
+  done = false
   readonly socket: KernelSocket
   readonly plan: Plan
   readonly #peer: Plan
@@ -48,10 +48,6 @@ export class Program {
     this.#peer = peer
   }
 
-  get done(): boolean {
-    return this.closed
-  }
-
   /** It has read all that the peer has written by its plan. */
   get complete(): boolean {
     return this.received === total(this.#peer)
@@ -59,7 +55,7 @@ export class Program {
 
   /** One thing after the other; true if that was anything. */
   step(): boolean {
-    if (this.closed || this.socket.state === 'connecting') return false
+    if (this.done || this.socket.state === 'connecting') return false
     this.#steps++
     const before = this.received
     const sleeps = this.#steps <= this.plan.sleeps
@@ -124,7 +120,7 @@ export class Program {
   }
 
   #close(): boolean {
-    this.closed = true
+    this.done = true
     return true
   }
 }

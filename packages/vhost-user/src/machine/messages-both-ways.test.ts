@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { FakeVm, open, reply } from '../../testing/fake-vm.js'
+import type { Kernel } from '../../testing/linux-end.js'
 import { LinuxMessages, type TestMessage, testMessage } from '../../testing/linux-messages.js'
-import { drive, type Kernel } from '../../testing/linux-socket.js'
+import { drive } from '../../testing/linux-socket.js'
 import { Op, SEQ_EOM } from './packet.js'
 
 const KIB = 1024
