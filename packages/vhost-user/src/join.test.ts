@@ -1,7 +1,7 @@
 import { Duplex, PassThrough } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { HostStreams } from './join.js'
+import { type Guest, HostStreams } from './join.js'
 
 /** A host that takes a write only when told to. */
 function slowHost(): { host: Duplex; take: () => void } {
@@ -42,5 +42,13 @@ describe('a guest is gone', () => {
     const hosts: Duplex[] = []
     for (let i = 0; i < 5; i++) hosts.push((await spoken(streams)).host)
     expect(hosts.map(({ destroyed }) => destroyed)).toEqual([true, true, true, false, false])
+  })
+
+  test('so many are kept also if all guests go in one turn', async () => {
+    const streams = new HostStreams(2)
+    const pairs = Array.from({ length: 5 }, () => ({ guest: new PassThrough() as Guest, host: slowHost().host }))
+    for (const { guest, host } of pairs) streams.join(guest, host)
+    for (const { guest } of pairs) guest.onGone?.()
+    expect(pairs.map(({ host }) => host.destroyed)).toEqual([true, true, true, false, false])
   })
 })

@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { joinStreams } from '@upcall/foundation/join'
-import { tooManyError, VsockDeviceError } from './errors.js'
+import { Draining } from './draining.js'
+import { VsockDeviceError } from './errors.js'
 
 /** A stream into the guest, as it is joined with a host's. */
 export interface Guest extends Duplex {
@@ -9,17 +10,13 @@ export interface Guest extends Duplex {
   onGone?: (() => void) | undefined
 }
 
-/**
- * Joins streams into the guest with streams on the host. It remembers the host streams that drain: their guest is gone, and they have its
- * last bytes yet to take. Their number is limited, or a guest could leave ever more of them.
- */
+/** Joins streams into the guest with streams on the host, and limits the number of host streams that drain. */
 export class HostStreams {
-  readonly #max: number
-  readonly #draining = new Set<Duplex>()
+  readonly #draining: Draining<Duplex>
 
   /** @param max beyond so many that drain, the oldest is broken off. */
   constructor(max: number) {
-    this.#max = max
+    this.#draining = new Draining(max, (host, error) => this.breakOff(host, error))
   }
 
   /**
@@ -35,6 +32,7 @@ export class HostStreams {
   join(guest: Guest, host: Duplex): void {
     guest.onGone = () => this.#keep(host)
     guest.once('close', () => this.#keep(host))
+    host.once('close', () => this.#draining.delete(host))
     joinStreams(
       { stream: guest, closeError: () => undefined, breakOff: (error) => void guest.destroy(error) },
       {
@@ -62,11 +60,7 @@ export class HostStreams {
   }
 
   #keep(host: Duplex): void {
-    if (host.destroyed || this.#draining.has(host)) return
-    this.#draining.add(host)
-    host.once('close', () => this.#draining.delete(host))
-    const [oldest] = this.#draining
-    if (this.#draining.size > this.#max && oldest !== undefined) this.breakOff(oldest, tooManyError(this.#max))
+    if (!host.destroyed) this.#draining.add(host)
   }
 }
 

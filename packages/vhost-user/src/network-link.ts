@@ -3,6 +3,7 @@ import { MessagePort } from 'node:worker_threads'
 import { wrongType } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { textOf } from '@upcall/foundation/error'
+import { Alarm } from './alarm.js'
 import type { TrunkLink } from './machine/trunk/link.js'
 import type { LinkEnd } from './machine/trunk/link-life.js'
 import type { Trunks } from './machine/trunk/trunks.js'
@@ -41,14 +42,13 @@ export class LinkDriver implements NetworkLink {
   readonly #link: TrunkLink
   readonly #clock: Clock
   readonly #transport: Transport
+  readonly #alarm: Alarm
   readonly #resolve: (end: LinkEnd) => void
   readonly #settleOpened: (isUp: boolean) => void
   #planned = false
   /** The transport has enough for now. */
   #full = false
   #over = false
-  #wakeAt = Number.POSITIVE_INFINITY
-  #cancelWake: () => void = () => {}
 
   /** @throws TypeError for anything but a MessagePort or a Duplex. */
   constructor(trunks: Trunks, clock: Clock, transport: unknown) {
@@ -64,6 +64,10 @@ export class LinkDriver implements NetworkLink {
     })
     this.#settleOpened = settleOpened
     const open = opener(transport)
+    this.#alarm = new Alarm(clock, () => {
+      this.#link.wake(clock.now())
+      this.#flush()
+    })
     this.#link = trunks.link(() => this.#plan())
     this.#transport = open({
       onBytes: (bytes) => {
@@ -117,27 +121,16 @@ export class LinkDriver implements NetworkLink {
 
   /** After everything that happens to the link: is it over, and when does it want to be woken? */
   #follow(): void {
-    const { end, isUp } = this.#link
+    const { end, isUp, wakeAt } = this.#link
     if (isUp) this.#settleOpened(true)
-    if (end !== undefined) {
-      this.#finish(end)
-      return
-    }
-    const { wakeAt } = this.#link
-    if (wakeAt >= this.#wakeAt) return
-    this.#cancelWake()
-    this.#wakeAt = wakeAt
-    this.#cancelWake = this.#clock.setTimer(Math.max(0, wakeAt - this.#clock.now()), () => {
-      this.#wakeAt = Number.POSITIVE_INFINITY
-      this.#link.wake(this.#clock.now())
-      this.#flush()
-    })
+    if (end !== undefined) this.#finish(end)
+    else this.#alarm.set(wakeAt)
   }
 
   #finish(end: LinkEnd): void {
     if (this.#over) return
     this.#over = true
-    this.#cancelWake()
+    this.#alarm.cancel()
     this.#transport.close()
     this.#settleOpened(false)
     this.#resolve(end)

@@ -1,4 +1,5 @@
 import type { Clock } from '@upcall/foundation/clock'
+import { Alarm } from './alarm.js'
 import { Lookout, type Recovery } from './lookout.js'
 import { type Rings, RX_RING, TX_RING, type VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
@@ -26,6 +27,7 @@ export interface PumpOptions {
 export class Pump {
   readonly #options: PumpOptions
   readonly #lookout: Lookout
+  readonly #alarm: Alarm
   /**
    * The next trip: none is planned, one comes after the current callback, or one comes after a turn of the event loop. Until that turn
    * there is no other trip.
@@ -33,12 +35,15 @@ export class Pump {
   #next: 'none' | 'callback' | 'turn' = 'none'
   #trips = 0
   #closed = false
-  #wakeAt = Number.POSITIVE_INFINITY
-  #cancelWake: () => void = () => {}
   #cancelSettle: (() => void) | undefined
 
   constructor(options: PumpOptions) {
     this.#options = options
+    const { device, clock } = options
+    this.#alarm = new Alarm(clock, () => {
+      device.wake(clock.now())
+      this.trip()
+    })
     this.#lookout = new Lookout({
       ...options,
       isTripPlanned: () => this.#next !== 'none',
@@ -50,7 +55,7 @@ export class Pump {
   /** No trip comes any more, and no timer is left. */
   close(): void {
     this.#closed = true
-    this.#cancelWake()
+    this.#alarm.cancel()
     this.#cancelSettle?.()
     this.#lookout.close()
   }
@@ -110,7 +115,7 @@ export class Pump {
       }
     }
     onNews()
-    this.#setTimer()
+    this.#alarm.set(device.wakeAt)
   }
 
   /** Interrupts the guest for all that was done, also where an interrupt was put off: the rings may be about to go. */
@@ -142,18 +147,5 @@ export class Pump {
     this.#cancelSettle?.()
     this.#cancelSettle = undefined
     if (device.settle(rings.tx)) notify(TX_RING)
-  }
-
-  #setTimer(): void {
-    const { device, clock } = this.#options
-    const { wakeAt } = device
-    if (wakeAt >= this.#wakeAt) return
-    this.#cancelWake()
-    this.#wakeAt = wakeAt
-    this.#cancelWake = clock.setTimer(Math.max(0, wakeAt - clock.now()), () => {
-      this.#wakeAt = Number.POSITIVE_INFINITY
-      device.wake(clock.now())
-      this.trip()
-    })
   }
 }

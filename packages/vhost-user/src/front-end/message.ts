@@ -1,3 +1,4 @@
+import { concatenate } from '../machine/bytes.js'
 import { protocolError } from '../machine/errors.js'
 import {
   type BackEndReply,
@@ -7,13 +8,14 @@ import {
   frame,
   type MessageHeader,
   NO_DESCRIPTOR,
+  REGION_SIZE,
   Request,
   requestName,
   viewOf,
   vringState,
   words,
 } from '../machine/message-format.js'
-import { encodeXenRegion, isXenRegion } from '../machine/xen-region.js'
+import { isXenRegion, XEN_REGION_SIZE } from '../machine/xen-region.js'
 
 // What a front end (a VMM) writes and reads. The other half is in machine/message.ts.
 
@@ -64,23 +66,16 @@ function payloadOf(message: FrontEndMessage): Uint8Array {
 
 /** 32 bytes, or 40 for a front end that has negotiated XEN_MMAP. */
 function region(described: DescribedRegion): Uint8Array {
-  if (isXenRegion(described)) return encodeXenRegion(described)
   const { guestAddress, size, userAddress, fileOffset } = described
-  return words(32, (view) => {
+  const isXen = isXenRegion(described)
+  return words(isXen ? XEN_REGION_SIZE : REGION_SIZE, (view) => {
     for (const [i, field] of [guestAddress, size, userAddress, fileOffset].entries()) {
       view.setBigUint64(8 * i, BigInt(field), true)
     }
+    if (!isXen) return
+    view.setUint32(32, described.flags, true)
+    view.setUint32(36, described.domain, true)
   })
-}
-
-function concatenate(parts: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))
-  let at = 0
-  for (const part of parts) {
-    bytes.set(part, at)
-    at += part.length
-  }
-  return bytes
 }
 
 /** Decodes a back end's answer. Throws `PROTOCOL` if it is a request, or too short. */

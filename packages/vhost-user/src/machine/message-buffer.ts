@@ -1,5 +1,6 @@
 import { type Allocate, type Block, store } from './blocks.js'
 import type { Chain } from './chain.js'
+import { Fifo } from './fifo.js'
 import { NumberQueue } from './number-queue.js'
 import { SEQ_EOM, SEQ_EOR } from './packet.js'
 
@@ -26,9 +27,8 @@ export class MessageBuffer {
 
   /** The length of each complete message, doubled, and 1 more for MSG_EOR. */
   readonly #ends = new NumberQueue()
-  /** `#first` is the oldest block that is still needed, and `#offset` says how much of it has been taken. */
-  #blocks: Block[] = []
-  #first = 0
+  readonly #blocks = new Fifo<Block>()
+  /** How much of the oldest block has been taken. */
   #offset = 0
   readonly #allocate: Allocate
 
@@ -63,7 +63,7 @@ export class MessageBuffer {
   dropUnfinished(): number {
     const dropped = this.unfinished
     let left = dropped
-    for (let last = this.#blocks.at(-1); left > 0 && last !== undefined; last = this.#blocks.at(-1)) {
+    for (let last = this.#blocks.last; left > 0 && last !== undefined; last = this.#blocks.last) {
       const count = Math.min(left, last.used)
       last.used -= count
       left -= count
@@ -75,36 +75,29 @@ export class MessageBuffer {
   }
 
   clear(): void {
-    this.#blocks = []
+    this.#blocks.clear()
     this.#ends.clear()
-    this.length = this.unfinished = this.#first = this.#offset = 0
+    this.length = this.unfinished = this.#offset = 0
   }
 
   #takeBytes(length: number): Uint8Array {
     this.length -= length
-    const first = this.#blocks[this.#first]!
+    const first = this.#blocks.first!
     if (this.#offset === 0 && first.used === length && first.bytes.length === length) {
-      this.#forget()
+      this.#blocks.shift()
       return first.bytes
     }
     const data = this.#allocate(length)
     for (let at = 0; at < length; ) {
-      const { bytes, used } = this.#blocks[this.#first]!
+      const { bytes, used } = this.#blocks.first!
       const count = Math.min(length - at, used - this.#offset)
       data.set(bytes.subarray(this.#offset, this.#offset + count), at)
       at += count
       this.#offset += count
-      if (this.#offset === used) this.#forget()
+      if (this.#offset < used) break
+      this.#blocks.shift()
+      this.#offset = 0
     }
     return data
-  }
-
-  /** The oldest block has been taken. (Shifting a long array is slow.) */
-  #forget(): void {
-    this.#first++
-    this.#offset = 0
-    if (2 * this.#first < this.#blocks.length) return
-    this.#blocks = this.#blocks.slice(this.#first)
-    this.#first = 0
   }
 }

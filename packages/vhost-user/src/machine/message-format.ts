@@ -1,3 +1,4 @@
+import { concatenate } from './bytes.js'
 import { protocolError } from './errors.js'
 import type { MemoryRegion } from './memory.js'
 import type { XenRegion } from './xen-region.js'
@@ -69,6 +70,9 @@ export interface MessageHeader {
   readonly size: number
 }
 
+/** In a memory table. With XEN_MMAP it is `XEN_REGION_SIZE`. */
+export const REGION_SIZE = 32
+
 /** A region as the negotiated layout describes it: with XEN_MMAP, each is a `XenRegion`. */
 export type DescribedRegion = MemoryRegion | XenRegion
 
@@ -122,25 +126,23 @@ export const vringState = (ring: number, value: number): Uint8Array =>
 
 /** The payload of a configuration message, and of its answer. */
 export function config({ offset, flags, bytes }: { offset: number; flags: number; bytes: Uint8Array }): Uint8Array {
-  const payload = words(12 + bytes.length, (view) => {
+  const head = words(12, (view) => {
     view.setUint32(0, offset, true)
     view.setUint32(4, bytes.length, true)
     view.setUint32(8, flags, true)
   })
-  payload.set(bytes, 12)
-  return payload
+  return concatenate([head, bytes])
 }
 
 /** A whole message. */
 export function frame(request: number, payload: Uint8Array, { reply = false, needReply = false } = {}): Uint8Array {
   const flags = VERSION | (reply ? FLAG_REPLY : 0) | (needReply ? FLAG_NEED_REPLY : 0)
-  const message = words(MESSAGE_HEADER_SIZE + payload.length, (view) => {
+  const header = words(MESSAGE_HEADER_SIZE, (view) => {
     view.setUint32(0, request, true)
     view.setUint32(4, flags, true)
     view.setUint32(8, payload.length, true)
   })
-  message.set(payload, MESSAGE_HEADER_SIZE)
-  return message
+  return concatenate([header, payload])
 }
 
 /** `size` bytes, as `fill` leaves them. */

@@ -1,4 +1,5 @@
 import type { Chain } from './chain.js'
+import { Fifo } from './fifo.js'
 import { type PacketHeader, SEQ_EOM, SEQ_EOR } from './packet.js'
 
 /**
@@ -21,9 +22,8 @@ export class MessageQueue {
   lost = false
   /** Bytes that wait. */
   length = 0
-  /** `#first` is the oldest message that waits, and `#offset` says how much of it has left. */
-  #messages: OutgoingMessage[] = []
-  #first = 0
+  #messages = new Fifo<OutgoingMessage>()
+  /** How much of the oldest message has left. */
   #offset = 0
 
   push(message: OutgoingMessage): void {
@@ -33,14 +33,14 @@ export class MessageQueue {
 
   /** How many bytes may share a packet: what has not left of the oldest message. */
   get run(): number {
-    const message = this.#messages[this.#first]
+    const message = this.#messages.first
     return message === undefined ? 0 : message.data.length - this.#offset
   }
 
   /** The flags of a packet with the next `length` bytes. */
   flags(length: number): number {
     if (length < this.run) return 0
-    return this.#messages[this.#first]!.eor ? SEQ_EOM | SEQ_EOR : SEQ_EOM
+    return this.#messages.first!.eor ? SEQ_EOM | SEQ_EOR : SEQ_EOM
   }
 
   /** Says of the next packet how many bytes it has, at most `most`, and whether they end a message, which is the result, too. */
@@ -52,7 +52,7 @@ export class MessageQueue {
 
   /** Moves the next `length` bytes, at most `run`, into `chain`. True if they end a message. */
   moveTo(chain: Chain, length: number): boolean {
-    const message = this.#messages[this.#first]!
+    const message = this.#messages.first!
     chain.write(message.data, this.#offset, length)
     this.length -= length
     this.#offset += length
@@ -62,21 +62,13 @@ export class MessageQueue {
     }
     message.state = 'sent'
     this.#offset = 0
-    this.#first++
-    if (2 * this.#first >= this.#messages.length) {
-      this.#messages = this.#messages.slice(this.#first)
-      this.#first = 0
-    }
+    this.#messages.shift()
     return true
   }
 
   /** Takes a message back of which nothing has left. */
   withdraw(message: OutgoingMessage): void {
-    if (message.state !== 'waiting') return
-    const at = this.#messages.indexOf(message, this.#first)
-    if (at < 0) return
-    this.#messages.splice(at, 1)
-    this.length -= message.data.length
+    if (message.state === 'waiting' && this.#messages.delete(message)) this.length -= message.data.length
   }
 
   /**
@@ -84,27 +76,28 @@ export class MessageQueue {
    * never have the rest.
    */
   shrink(limit: number): boolean {
-    const waiting = this.#messages.slice(this.#first)
-    const [first] = waiting
+    const waiting = this.#messages
+    const { first } = waiting
     if (first?.state === 'begun' && first.data.length > limit) {
       this.drop()
       return false
     }
-    this.#messages = waiting.filter(({ data }) => data.length <= limit)
-    this.#first = 0
+    this.#messages = new Fifo()
     for (const message of waiting) {
-      if (message.data.length <= limit) continue
-      message.state = 'too long'
-      this.length -= message.data.length
+      if (message.data.length <= limit) this.#messages.push(message)
+      else {
+        message.state = 'too long'
+        this.length -= message.data.length
+      }
     }
     return true
   }
 
   /** Drops what waits. If that is anything, it is lost. */
   drop(): void {
-    for (let at = this.#first; at < this.#messages.length; at++) this.#messages[at]!.state = 'lost'
+    for (const message of this.#messages) message.state = 'lost'
     if (this.length > 0) this.lost = true
-    this.#messages = []
-    this.#first = this.#offset = this.length = 0
+    this.#messages.clear()
+    this.#offset = this.length = 0
   }
 }

@@ -9,6 +9,7 @@ import {
   MAX_REGIONS,
   type MessageHeader,
   NO_DESCRIPTOR,
+  REGION_SIZE,
   RING_MASK,
   requestName,
   requestOf,
@@ -92,7 +93,6 @@ export function decodeFrontEndMessage(header: MessageHeader, payload: Uint8Array
   }
 }
 
-const REGION_SIZE = 32
 const regionSize = (xen: boolean): number => (xen ? XEN_REGION_SIZE : REGION_SIZE)
 
 const region = (view: DataView, at: number, xen: boolean): DescribedRegion =>

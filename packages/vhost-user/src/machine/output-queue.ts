@@ -1,4 +1,5 @@
 import type { Chain } from './chain.js'
+import { Fifo } from './fifo.js'
 import type { PacketHeader } from './packet.js'
 
 /** Bytes for the guest that wait for one of its buffers. Chunks are not copied before that, so they belong to the queue until it is empty. */
@@ -7,9 +8,7 @@ export class OutputQueue {
   lost = false
   /** Bytes that wait. */
   length = 0
-  /** `#first` is the oldest chunk that is still needed. (Shifting a long array is slow.) */
-  #chunks: Uint8Array[] = []
-  #first = 0
+  readonly #chunks = new Fifo<Uint8Array>()
   /** How much of the oldest chunk has left. */
   #offset = 0
 
@@ -28,28 +27,23 @@ export class OutputQueue {
   moveTo(chain: Chain, length: number): void {
     let left = length
     while (left > 0) {
-      const chunk = this.#chunks[this.#first]!
+      const chunk = this.#chunks.first!
       const n = Math.min(left, chunk.length - this.#offset)
       chain.write(chunk, this.#offset, n)
       left -= n
       this.#offset += n
       if (this.#offset === chunk.length) {
-        this.#first++
+        this.#chunks.shift()
         this.#offset = 0
       }
     }
     this.length -= length
-    if (this.length === 0) this.#clear()
   }
 
   /** Drops what waits. If that is anything, it is lost. */
   drop(): void {
     if (this.length > 0) this.lost = true
-    this.#clear()
-  }
-
-  #clear(): void {
-    this.#chunks = []
-    this.#first = this.#offset = this.length = 0
+    this.#chunks.clear()
+    this.#offset = this.length = 0
   }
 }

@@ -43,15 +43,6 @@ export const decodeXenRegion = (view: DataView, at: number): XenRegion => ({
   domain: view.getUint32(at + 36, true),
 })
 
-export function encodeXenRegion({ guestAddress, size, userAddress, fileOffset, flags, domain }: XenRegion): Uint8Array {
-  const bytes = new Uint8Array(XEN_REGION_SIZE)
-  const view = new DataView(bytes.buffer)
-  for (const [i, field] of [guestAddress, size, userAddress, fileOffset].entries()) view.setBigUint64(8 * i, field, true)
-  view.setUint32(32, flags, true)
-  view.setUint32(36, domain, true)
-  return bytes
-}
-
 /**
  * A region whose flags are 0 as an ordinary region; undefined for memory of another domain. Refuses (`MEMORY_TABLE`) flags that are
  * unknown or contradict each other.

@@ -1,4 +1,5 @@
 import { NEVER } from '../credit.js'
+import { entry } from '../entry.js'
 
 /**
  * What a guest has sent and other guests have yet to take, in bytes, with the bookkeeping: while it is more, no packet is taken from the
@@ -22,6 +23,8 @@ interface Share {
   taken: number
   distrustedUntil: number
 }
+
+const newShare = (): Share => ({ cost: 0, taken: 0, distrustedUntil: 0 })
 
 /**
  * How much of one sender may wait in the switch, by receiver. A sender has one ring for all its packets, so a receiver that takes nothing holds
@@ -56,11 +59,7 @@ export class Allowance {
 
   /** A packet waits for that receiver. */
   charge(cid: number, cost: number, now: number): void {
-    let share = this.#shares.get(cid)
-    if (share === undefined) {
-      share = { cost: 0, taken: 0, distrustedUntil: 0 }
-      this.#shares.set(cid, share)
-    }
+    const share = entry(this.#shares, cid, newShare)
     share.cost += cost
     this.#held += cost
     if (this.full && this.#checkAt === NEVER) this.#begin(now)

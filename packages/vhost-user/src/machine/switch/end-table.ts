@@ -1,4 +1,5 @@
 import { ConnectionTable } from '../connection-table.js'
+import { entry } from '../entry.js'
 import type { EndAddress } from './end.js'
 
 /** The ends at one port: by the guest's CID, by the other guest's, and by the two ports. */
@@ -38,12 +39,4 @@ export class EndTable<End extends EndAddress> {
   all(): End[] {
     return [...this.#byCid.values()].flatMap((peers) => [...peers.values()].flatMap((table) => table.all()))
   }
-}
-
-function entry<Key, Value>(map: Map<Key, Value>, key: Key, make: () => Value): Value {
-  const found = map.get(key)
-  if (found !== undefined) return found
-  const made = make()
-  map.set(key, made)
-  return made
 }

@@ -1,3 +1,4 @@
+import { entry } from '../entry.js'
 import { Line } from '../line.js'
 
 /**
@@ -19,11 +20,7 @@ export class FairLine<T extends { readonly peerCid: number }> {
 
   /** A member that is in the line keeps its place. */
   join(member: T): void {
-    let line = this.#lines.get(member.peerCid)
-    if (line === undefined) {
-      line = new Line()
-      this.#lines.set(member.peerCid, line)
-    }
+    const line = entry(this.#lines, member.peerCid, () => new Line<T>())
     this.#change(line, member, () => line.join(member))
   }
 

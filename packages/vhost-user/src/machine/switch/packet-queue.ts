@@ -1,4 +1,5 @@
 import type { Chain } from '../chain.js'
+import { Fifo } from '../fifo.js'
 import { SEQ_EOM, SEQ_EOR } from '../packet.js'
 
 /** What a packet costs at least while it waits, in bytes: its bookkeeping here. A guest may send packets of one byte. */
@@ -13,17 +14,13 @@ interface Waiting {
   readonly flags: number
 }
 
-/**
- * The payload of packets that wait for a guest's buffers, in their order. A packet that has left is let go of at once, whether or not others
- * wait: two busy guests need not ever leave the queue empty.
- */
+/** The payload of packets that wait for a guest's buffers, in their order. Two busy guests need not ever leave the queue empty. */
 export class PacketQueue {
   /** Bytes that wait. */
   length = 0
   /** What all of it costs of the sender's allowance. */
   cost = 0
-  #packets: (Waiting | undefined)[] = []
-  #first = 0
+  readonly #packets = new Fifo<Waiting>()
   /** How much of the first packet has left. */
   #offset = 0
 
@@ -38,7 +35,7 @@ export class PacketQueue {
 
   /** Bytes and flags of the next packet of a message, which `moveTo` moves. A packet that is split has its flags in its last part. */
   nextMessagePart(room: number): { readonly length: number; readonly flags: number } {
-    const { payload, flags } = this.#packets[this.#first]!
+    const { payload, flags } = this.#packets.first!
     const left = payload.length - this.#offset
     return left <= room ? { length: left, flags: flags & END_OF_MESSAGE } : { length: room, flags: 0 }
   }
@@ -49,10 +46,10 @@ export class PacketQueue {
    * read: in its credit, and older kernels for SO_RCVLOWAT too. So the sums stay those that the sender's packets lead to.
    */
   nextStreamPart(room: number): number {
-    let length = this.#packets[this.#first]!.payload.length - this.#offset
+    let length = this.#packets.first!.payload.length - this.#offset
     if (length > room) return room
-    for (let i = this.#first + 1; i < this.#packets.length; i++) {
-      const { payload } = this.#packets[i]!
+    for (let i = 1; i < this.#packets.size; i++) {
+      const { payload } = this.#packets.at(i)!
       if (length + payload.length > room) break
       length += payload.length
     }
@@ -63,19 +60,15 @@ export class PacketQueue {
   moveTo(chain: Chain, length: number): number {
     let freed = 0
     for (let left = length; left > 0; ) {
-      const { payload } = this.#packets[this.#first]!
+      const { payload } = this.#packets.first!
       const part = Math.min(left, payload.length - this.#offset)
       chain.write(payload, this.#offset, part)
       left -= part
       this.#offset += part
       if (this.#offset < payload.length) break
       freed += packetCost(payload.length)
-      this.#packets[this.#first++] = undefined
+      this.#packets.shift()
       this.#offset = 0
-    }
-    if (this.#first > 64 && 2 * this.#first > this.#packets.length) {
-      this.#packets = this.#packets.slice(this.#first)
-      this.#first = 0
     }
     this.length -= length
     this.cost -= freed
@@ -85,8 +78,8 @@ export class PacketQueue {
   /** Drops everything and returns what that frees. */
   drop(): number {
     const freed = this.cost
-    this.#packets = []
-    this.#first = this.#offset = this.length = this.cost = 0
+    this.#packets.clear()
+    this.#offset = this.length = this.cost = 0
     return freed
   }
 }

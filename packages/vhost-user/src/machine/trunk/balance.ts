@@ -1,3 +1,4 @@
+import { entry } from '../entry.js'
 import type { Taken } from './frame.js'
 
 /** Sums for pairs of guests. */
@@ -5,11 +6,7 @@ export class Balance {
   readonly #bySender = new Map<number, Map<number, number>>()
 
   add(sender: number, receiver: number, cost: number): void {
-    let row = this.#bySender.get(sender)
-    if (row === undefined) {
-      row = new Map()
-      this.#bySender.set(sender, row)
-    }
+    const row = entry(this.#bySender, sender, () => new Map<number, number>())
     row.set(receiver, (row.get(receiver) ?? 0) + cost)
   }
 

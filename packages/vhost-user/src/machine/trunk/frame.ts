@@ -10,6 +10,7 @@
 //
 // A name is u32 count · as many UTF-16 units, 2 bytes each.
 
+import { concatenate } from '../bytes.js'
 import { PACKET_HEADER_SIZE } from '../packet.js'
 
 export const FrameType = { HELLO: 1, GUEST: 2, GONE: 3, PACKET: 4, TAKEN: 5 } as const
@@ -103,12 +104,7 @@ export class FrameReader {
    * @throws {FrameError}
    */
   *read(bytes: Uint8Array): Generator<Frame> {
-    let all = bytes
-    if (this.#rest.length > 0) {
-      all = new Uint8Array(this.#rest.length + bytes.length)
-      all.set(this.#rest)
-      all.set(bytes, this.#rest.length)
-    }
+    const all = this.#rest.length === 0 ? bytes : concatenate([this.#rest, bytes])
     const view = new DataView(all.buffer, all.byteOffset, all.length)
     let at = 0
     this.#rest = new Uint8Array(0)

@@ -1,4 +1,5 @@
 import { type Turn, transition } from '@upcall/foundation/machine'
+import { concatenate } from '../bytes.js'
 import { Chain } from '../chain.js'
 import { NEVER } from '../credit.js'
 import { DeviceError } from '../errors.js'
@@ -59,8 +60,6 @@ export interface LinkOptions {
  * wherever they are, and never the link.
  */
 export class TrunkLink {
-  /** The guests that the peer has told of. */
-  readonly guests = new Map<number, Guest>()
   readonly #options: LinkOptions
   readonly #ports = new Map<number, SwitchPort>()
   readonly #ready = new Line<SwitchPort>()
@@ -108,7 +107,7 @@ export class TrunkLink {
 
   // ── for the map ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Tells the peer of a guest that can be reached over here. */
+  /** Tells the peer of a guest that can be reached over here. A link that is not up says nothing. */
   announce(guest: Guest): void {
     this.#say(encodeGuest(guest))
   }
@@ -259,7 +258,6 @@ export class TrunkLink {
       this.#options.switch.get(sender)?.port.release(receiver, cost)
     }
     this.#control = []
-    this.guests.clear()
   }
 
   #say(frame: Uint8Array): void {
@@ -284,7 +282,7 @@ export class TrunkLink {
     }
     if (frames.length === 0) return undefined
     this.#control = []
-    return frames.length === 1 ? frames[0] : joined(frames)
+    return frames.length === 1 ? frames[0] : concatenate(frames)
   }
 
   /** Puts packets into the batch, as many as there are and fit. */
@@ -323,14 +321,4 @@ export class TrunkLink {
     }
     return PACKET_HEADER_SIZE + length
   }
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0))
-  let at = 0
-  for (const part of parts) {
-    all.set(part, at)
-    at += part.length
-  }
-  return all
 }

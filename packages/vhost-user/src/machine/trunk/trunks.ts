@@ -28,7 +28,8 @@ interface Home {
  */
 export class Trunks implements LinkOwner {
   readonly #options: TrunksOptions
-  readonly #links = new Set<TrunkLink>()
+  /** With the guests that each peer has told of, by CID. */
+  readonly #links = new Map<TrunkLink, Map<number, Guest>>()
   readonly #homes = new Map<number, Home>()
 
   constructor(options: TrunksOptions) {
@@ -50,7 +51,7 @@ export class Trunks implements LinkOwner {
       onTouch,
       window,
     })
-    this.#links.add(link)
+    this.#links.set(link, new Map())
     return link
   }
 
@@ -76,20 +77,19 @@ export class Trunks implements LinkOwner {
       link.close({ reason: 'loop', what: `guest ${guest.cid} is reached without it, too` }, now())
       return
     }
-    link.guests.set(guest.cid, guest)
+    this.#links.get(link)?.set(guest.cid, guest)
     if (isElsewhere) onConflict?.(guest.cid)
     else this.#settle({ guest, via: link })
   }
 
   gone(link: TrunkLink, cid: number): void {
-    link.guests.delete(cid)
+    this.#links.get(link)?.delete(cid)
     const home = this.#homes.get(cid)
     if (home?.via === link) this.#unsettle(home)
   }
 
   parted(link: TrunkLink): void {
     this.#links.delete(link)
-    link.guests.clear()
     for (const home of [...this.#homes.values()]) if (home.via === link) this.#unsettle(home)
   }
 
@@ -102,18 +102,18 @@ export class Trunks implements LinkOwner {
       if (isNew) via.adopt(guest)
       else if (member !== undefined) member.groups = new Set(guest.groups)
     }
-    for (const link of this.#links) if (link !== via && link.isUp) link.announce(guest)
+    for (const link of this.#links.keys()) if (link !== via) link.announce(guest)
     if (isNew && via !== undefined) this.#options.onReach?.(guest.cid, true)
   }
 
   #unsettle({ guest: { cid }, via }: Home): void {
     this.#homes.delete(cid)
     via?.abandon(cid, this.#options.now())
-    for (const link of this.#links) if (link !== via && link.isUp) link.withdraw(cid)
+    for (const link of this.#links.keys()) if (link !== via) link.withdraw(cid)
     if (via !== undefined) this.#options.onReach?.(cid, false)
     // Another network may have had a guest with this CID all along.
-    for (const link of this.#links) {
-      const guest = link.guests.get(cid)
+    for (const [link, guests] of this.#links) {
+      const guest = guests.get(cid)
       if (guest === undefined || link === via) continue
       this.#settle({ guest, via: link })
       return
