@@ -113,17 +113,6 @@ struct up_descriptor* up_descriptor_get(napi_env env, napi_value value) {
   return NULL;
 }
 
-/* Reports what the callback threw as an uncaught exception. Termination (worker.terminate()) shows up as a failed call without an
- * exception, or with undefined: there is no callback left to tell. */
-static void report_exception(napi_env env) {
-  bool pending = false;
-  napi_value thrown;
-  napi_valuetype type;
-  if (napi_is_exception_pending(env, &pending) != napi_ok || !pending) return;
-  if (napi_get_and_clear_last_exception(env, &thrown) != napi_ok) return;
-  if (napi_typeof(env, thrown, &type) == napi_ok && type != napi_undefined) napi_fatal_exception(env, thrown);
-}
-
 static void on_ready(uv_poll_t* poll, int status, int events) {
   struct up_descriptor* descriptor = poll->data;
   napi_env env = descriptor->env;
@@ -135,7 +124,7 @@ static void on_ready(uv_poll_t* poll, int status, int events) {
       napi_get_reference_value(env, descriptor->callback, &callback) == napi_ok &&
       napi_create_int32(env, status < 0 ? 0 : events, &argument) == napi_ok &&
       napi_make_callback(env, descriptor->context, object, callback, 1, &argument, NULL) != napi_ok) {
-    report_exception(env);
+    up_report_exception(env);
   }
   napi_close_handle_scope(env, scope);
 }
@@ -193,8 +182,7 @@ napi_value up_js_watch(napi_env env, napi_callback_info info) {
   if (!up_arguments(env, info, 3, arguments)) return NULL;
   struct up_descriptor* descriptor = up_descriptor_get(env, arguments[0]);
   if (!descriptor) return NULL;
-  if (!up_integer(env, arguments[1], "events", 1, UV_READABLE | UV_WRITABLE | UV_DISCONNECT | UV_PRIORITIZED, &events))
-    return NULL;
+  if (!up_integer(env, arguments[1], "events", 1, UV_READABLE | UV_WRITABLE | UV_PRIORITIZED, &events)) return NULL;
   if (!up_callback(env, arguments[2], "callback")) return NULL;
   if (!start_polling(env, descriptor)) return NULL;
   if (!remember_callback(env, descriptor, arguments[0], arguments[2])) return NULL;

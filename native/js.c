@@ -1,5 +1,6 @@
 #include "js.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +42,19 @@ napi_value up_throw_errno(napi_env env, int error, const char* syscall) {
   return NULL;
 }
 
+napi_value up_throw_unless_again(napi_env env, const char* syscall) {
+  return errno == EAGAIN || errno == EWOULDBLOCK ? NULL : up_throw_errno(env, errno, syscall);
+}
+
+void up_report_exception(napi_env env) {
+  bool pending = false;
+  napi_value thrown;
+  napi_valuetype type;
+  if (napi_is_exception_pending(env, &pending) != napi_ok || !pending) return;
+  if (napi_get_and_clear_last_exception(env, &thrown) != napi_ok) return;
+  if (napi_typeof(env, thrown, &type) == napi_ok && type != napi_undefined) napi_fatal_exception(env, thrown);
+}
+
 bool up_arguments(napi_env env, napi_callback_info info, size_t count, napi_value* arguments) {
   size_t given = count;
   if (napi_get_cb_info(env, info, &given, arguments, NULL, NULL) != napi_ok) {
@@ -70,15 +84,22 @@ bool up_callback(napi_env env, napi_value value, const char* name) {
   return false;
 }
 
-bool up_bytes(napi_env env, napi_value value, const char* name, void* into, size_t min, size_t max, size_t* length) {
+bool up_is_bytes(napi_env env, napi_value value, void** data, size_t* length) {
   bool typed = false;
   napi_typedarray_type type;
-  void* data = NULL;
-  if (napi_is_typedarray(env, value, &typed) != napi_ok || !typed ||
-      napi_get_typedarray_info(env, value, &type, length, &data, NULL, NULL) != napi_ok || type != napi_uint8_array) {
-    up_throw_type(env, "%s must be a Uint8Array", name);
-    return false;
-  }
+  return napi_is_typedarray(env, value, &typed) == napi_ok && typed &&
+         napi_get_typedarray_info(env, value, &type, length, data, NULL, NULL) == napi_ok && type == napi_uint8_array;
+}
+
+bool up_memory(napi_env env, napi_value value, const char* name, void** data, size_t* length) {
+  if (up_is_bytes(env, value, data, length)) return true;
+  up_throw_type(env, "%s must be a Uint8Array", name);
+  return false;
+}
+
+bool up_bytes(napi_env env, napi_value value, const char* name, void* into, size_t min, size_t max, size_t* length) {
+  void* data;
+  if (!up_memory(env, value, name, &data, length)) return false;
   if (*length < min || *length > max) {
     up_throw_type(env, "%s must have %zu to %zu bytes, has %zu", name, min, max, *length);
     return false;

@@ -43,6 +43,13 @@ napi_value up_throw_type(napi_env env, const char* format, ...) __attribute__((f
  * a positive errno. Returns NULL. */
 napi_value up_throw_errno(napi_env env, int error, const char* syscall);
 
+/* After a system call that does not block: undefined where errno says that it would have had to wait, else up_throw_errno. */
+napi_value up_throw_unless_again(napi_env env, const char* syscall);
+
+/* Reports what a callback threw as an uncaught exception. Termination (worker.terminate()) shows up as a failed call without an
+ * exception, or with undefined: there is no callback left to tell. */
+void up_report_exception(napi_env env);
+
 /* Reads the arguments of a callback; fewer than `count` is a TypeError, more are ignored. */
 bool up_arguments(napi_env env, napi_callback_info info, size_t count, napi_value* arguments);
 
@@ -51,7 +58,13 @@ bool up_integer(napi_env env, napi_value value, const char* name, int64_t min, i
 
 bool up_callback(napi_env env, napi_value value, const char* name);
 
-/* Copies a Uint8Array (a Buffer is one) of min to max bytes into `into`. */
+/* Whether it is a Uint8Array (a Buffer is one), and its memory, for as long as JavaScript does not run. Throws nothing. */
+bool up_is_bytes(napi_env env, napi_value value, void** data, size_t* length);
+
+/* The same, with a TypeError if it is not. It may be empty. */
+bool up_memory(napi_env env, napi_value value, const char* name, void** data, size_t* length);
+
+/* Copies a Uint8Array of min to max bytes into `into`. */
 bool up_bytes(napi_env env, napi_value value, const char* name, void* into, size_t min, size_t max, size_t* length);
 
 /* A new Uint8Array with a copy of the bytes, or NULL. */

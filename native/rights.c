@@ -78,7 +78,7 @@ napi_value up_receive(napi_env env, napi_callback_info info, bool nonblocking) {
   do {
     got = recvmsg(up_descriptor_fd(descriptor), &message, MSG_CMSG_CLOEXEC);
   } while (got < 0 && errno == EINTR);
-  if (got < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? NULL : up_throw_errno(env, errno, "recvmsg");
+  if (got < 0) return up_throw_unless_again(env, "recvmsg");
   if (!collect(&message, &received)) {
     close_from(&received, 0);
     return up_throw_errno(env, EMSGSIZE, "recvmsg");
@@ -144,6 +144,6 @@ napi_value up_js_send(napi_env env, napi_callback_info info) {
   do {
     sent = sendmsg(up_descriptor_fd(descriptor), &message, MSG_NOSIGNAL);
   } while (sent < 0 && errno == EINTR);
-  if (sent < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? NULL : up_throw_errno(env, errno, "sendmsg");
+  if (sent < 0) return up_throw_unless_again(env, "sendmsg");
   return up_new_number(env, (double)sent);
 }

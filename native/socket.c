@@ -62,7 +62,7 @@ napi_value up_js_accept(napi_env env, napi_callback_info info) {
   struct up_descriptor* descriptor = up_descriptor_get(env, arguments[0]);
   if (!descriptor) return NULL;
   int accepted = accept_one(up_descriptor_fd(descriptor), &peer);
-  if (accepted < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? NULL : up_throw_errno(env, errno, "accept");
+  if (accepted < 0) return up_throw_unless_again(env, "accept");
   if (!(connection = up_descriptor_new(env, accepted))) return NULL;
   if (!(bytes = up_new_bytes(env, &peer.bytes, peer.length))) return NULL;
   UP_TRY(env, napi_create_object(env, &result));

@@ -37,7 +37,7 @@ export default [
   vsock('a message of a guest may be of any length', 'notify/read.ts', 'if (length > maxMessageBytes) {', 'if (false) {'),
   vsock('a guest waits for the end of a message that it has', 'notify/read.ts', '.resume().end()', '.resume()'),
   vsock('the CID that is waited for does not matter', 'notify/receiver.ts', "return 'cid'", 'return undefined'),
-  vsock('a guest in emergency mode is ready', 'notify/receiver.ts', 'else if (!verdict.doubtful || !inDoubt)', 'else if (true)'),
+  vsock('a guest in emergency mode is ready', 'notify/boots.ts', 'else if (!verdict.doubtful || !inDoubt)', 'else if (true)'),
   vsock('a guest keeps as many names as it likes', 'notify/boot.ts', '++names > KEPT_NAMES', 'false'),
   vsock('the GUID of a small port is short', 'service-guid.ts', ".padStart(8, '0')", ''),
   vsock('a reply needs no newline', 'handshake.ts', 'const canGrow = bytes.length < REPLY_MAX', 'const canGrow = true'),

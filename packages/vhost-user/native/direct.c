@@ -36,16 +36,13 @@ napi_value vu_js_duplicate(napi_env env, napi_callback_info info) {
 /* The window with this index; the one of the last piece is remembered, for most pieces lie in the same. */
 static bool find_window(napi_env env, napi_value windows, uint32_t index, struct window* window) {
   napi_value value;
-  bool typed = false;
-  napi_typedarray_type type;
-  void* bytes = NULL;
+  void* bytes;
   if (window->bytes && window->index == index) return true;
   if (napi_get_element(env, windows, index, &value) != napi_ok) {
     up_throw_napi(env);
     return false;
   }
-  if (napi_is_typedarray(env, value, &typed) != napi_ok || !typed ||
-      napi_get_typedarray_info(env, value, &type, &window->length, &bytes, NULL, NULL) != napi_ok || type != napi_uint8_array) {
+  if (!up_is_bytes(env, value, &bytes, &window->length)) {
     up_throw_type(env, "window %u must be a Uint8Array", index);
     return false;
   }

@@ -34,10 +34,6 @@ static ssize_t receive(int fd, struct msghdr* message, int flags) {
   return got;
 }
 
-static napi_value nothing_or_error(napi_env env, const char* syscall) {
-  return errno == EAGAIN || errno == EWOULDBLOCK ? NULL : up_throw_errno(env, errno, syscall);
-}
-
 napi_value vs_js_message_length(napi_env env, napi_callback_info info) {
   napi_value arguments[1];
   /* Not an empty buffer: AF_VSOCK answers that with 0, whatever is there. */
@@ -48,7 +44,7 @@ napi_value vs_js_message_length(napi_env env, napi_callback_info info) {
   struct up_descriptor* descriptor = up_descriptor_get(env, arguments[0]);
   if (!descriptor) return NULL;
   ssize_t got = receive(up_descriptor_fd(descriptor), &message, MSG_PEEK | MSG_TRUNC);
-  return got < 0 ? nothing_or_error(env, "recvmsg") : up_new_number(env, (double)got);
+  return got < 0 ? up_throw_unless_again(env, "recvmsg") : up_new_number(env, (double)got);
 }
 
 /* Whether the message has brought anything beside its bytes. Descriptors that a peer passes are closed: nothing asks for them. */
@@ -112,26 +108,13 @@ napi_value vs_js_receive_message(napi_env env, napi_callback_info info) {
     int error = errno;
     free(data);
     errno = error;
-    return nothing_or_error(env, "recvmsg");
+    return up_throw_unless_again(env, "recvmsg");
   }
   bool end = got == 0 && !closes_rights(&message);
   if (got > 0) closes_rights(&message);
   result = describe_message(env, data, got < limit ? (size_t)got : (size_t)limit, (size_t)got, &message, end);
   free(data);
   return result;
-}
-
-/* The memory of a Uint8Array, for as long as JavaScript does not run. It may be empty. */
-static bool memory_of(napi_env env, napi_value value, struct iovec* part) {
-  bool typed = false;
-  napi_typedarray_type type;
-  if (napi_is_typedarray(env, value, &typed) == napi_ok && typed &&
-      napi_get_typedarray_info(env, value, &type, &part->iov_len, &part->iov_base, NULL, NULL) == napi_ok &&
-      type == napi_uint8_array) {
-    return true;
-  }
-  up_throw_type(env, "bytes must be a Uint8Array");
-  return false;
 }
 
 /* Whether the last argument is there: undefined stands for no argument. */
@@ -148,7 +131,7 @@ napi_value vs_js_send_message(napi_env env, napi_callback_info info) {
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
   if (!up_arguments(env, info, 4, arguments)) return NULL;
   struct up_descriptor* descriptor = up_descriptor_get(env, arguments[0]);
-  if (!descriptor || !memory_of(env, arguments[1], &part)) return NULL;
+  if (!descriptor || !up_memory(env, arguments[1], "bytes", &part.iov_base, &part.iov_len)) return NULL;
   if (napi_get_value_bool(env, arguments[2], &eor) != napi_ok) return up_throw_type(env, "eor must be a boolean");
   if (given(env, arguments[3])) {
     if (!up_sockaddr(env, arguments[3], &to)) return NULL;

@@ -94,20 +94,13 @@ napi_value vs_js_unblock(napi_env env, napi_callback_info info) {
 
 /* The memory of a Uint8Array, for as long as JavaScript does not run. */
 static bool memory_of(napi_env env, napi_value value, void** data, size_t* length) {
-  bool typed = false;
-  napi_typedarray_type type;
-  if (napi_is_typedarray(env, value, &typed) == napi_ok && typed &&
-      napi_get_typedarray_info(env, value, &type, length, data, NULL, NULL) == napi_ok && type == napi_uint8_array &&
-      *length > 0) {
-    return true;
-  }
+  if (up_is_bytes(env, value, data, length) && *length > 0) return true;
   up_throw_type(env, "bytes must be a Uint8Array that is not empty");
   return false;
 }
 
 static napi_value moved(napi_env env, ssize_t count, const char* syscall) {
-  if (count >= 0) return up_new_number(env, (double)count);
-  return errno == EAGAIN || errno == EWOULDBLOCK ? NULL : up_throw_errno(env, errno, syscall);
+  return count < 0 ? up_throw_unless_again(env, syscall) : up_new_number(env, (double)count);
 }
 
 /* The arguments of read and write. */

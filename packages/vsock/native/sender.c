@@ -65,7 +65,6 @@ static void on_done(uv_async_t* async) {
   napi_env env = sending->env;
   napi_handle_scope scope;
   napi_value callback, receiver, argument;
-  bool pending = false;
   if (sending->joined) return;
   finish(sending);
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
@@ -73,14 +72,7 @@ static void on_done(uv_async_t* async) {
       napi_create_int32(env, sending->error, &argument) == napi_ok) {
     forget_callback(sending);
     napi_make_callback(env, sending->context, receiver, callback, 1, &argument, NULL);
-    /* With no more JavaScript above, what the callback threw is uncaught. A thread that is ended leaves no value. */
-    napi_value thrown;
-    napi_valuetype type;
-    if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
-        napi_get_and_clear_last_exception(env, &thrown) == napi_ok && napi_typeof(env, thrown, &type) == napi_ok &&
-        type != napi_undefined) {
-      napi_fatal_exception(env, thrown);
-    }
+    up_report_exception(env);
   }
   napi_close_handle_scope(env, scope);
 }
@@ -142,17 +134,12 @@ static bool prepare(napi_env env, struct sending* sending, napi_value callback) 
 
 napi_value vs_js_send_waiting(napi_env env, napi_callback_info info) {
   napi_value arguments[4];
-  bool eor, typed = false;
-  napi_typedarray_type type;
-  size_t length = 0;
-  void* data = NULL;
+  bool eor;
+  size_t length;
+  void* data;
   if (!up_arguments(env, info, 4, arguments)) return NULL;
   struct up_descriptor* descriptor = up_descriptor_get(env, arguments[0]);
-  if (!descriptor) return NULL;
-  if (napi_is_typedarray(env, arguments[1], &typed) != napi_ok || !typed ||
-      napi_get_typedarray_info(env, arguments[1], &type, &length, &data, NULL, NULL) != napi_ok || type != napi_uint8_array) {
-    return up_throw_type(env, "bytes must be a Uint8Array");
-  }
+  if (!descriptor || !up_memory(env, arguments[1], "bytes", &data, &length)) return NULL;
   if (napi_get_value_bool(env, arguments[2], &eor) != napi_ok) return up_throw_type(env, "eor must be a boolean");
   if (!up_callback(env, arguments[3], "callback")) return NULL;
   struct sending* sending = calloc(1, sizeof(*sending) + length);

@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import type { Acceptor } from './acceptor.js'
 import { type Address, formatAddress } from './address.js'
+import { iterateBy } from './iterate.js'
 import { trace } from './trace.js'
 
 /** Accepted connections that may wait until they are taken. */
@@ -100,20 +101,7 @@ export abstract class AcceptingServer<Accepted>
 
   /** Yields sockets as they are taken, ends with `close()`. Leaving the loop does not close the server. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Accepted> {
-    let done = false
-    return {
-      next: () => {
-        if (done) return Promise.resolve({ done: true, value: undefined })
-        return this.#next()
-      },
-      return: () => {
-        done = true
-        return Promise.resolve({ done: true, value: undefined })
-      },
-      [Symbol.asyncIterator]() {
-        return this
-      },
-    }
+    return iterateBy(() => this.#next())
   }
 
   // The compiler cannot tell the arguments of an event whose types are still open.

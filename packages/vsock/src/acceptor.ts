@@ -16,7 +16,7 @@ import {
 import { type BindOptions, bindUnix, checkBindOptions, DEFAULT_BACKLOG, listenOnInherited } from './bind.js'
 import { abortedError, type VsockError } from './errors.js'
 import { holdReading, releaseReading } from './handle.js'
-import { type InheritedSocket, type Inspection, inspectInherited, isInherited } from './inherited.js'
+import { type InheritedSocket, type Inspection, inspectInherited, isInherited, type SocketType } from './inherited.js'
 import type { VsockOptions } from './native/options.js'
 import { listenNative } from './native/vsock.js'
 import { VsockSocket } from './socket.js'
@@ -67,10 +67,14 @@ export interface Place {
  * @throws {AddressError} for an address that cannot be bound; {VsockError} for a descriptor that cannot listen; {TypeError} for options that
  * do not go with a descriptor.
  */
-export function placeOf(where: Address | string | InheritedSocket, { mode }: AcceptOptions): Place {
-  if (!isInherited(where)) return { local: toAddress(where) }
+export function placeOf(where: Address | string | InheritedSocket, options: BindOptions): Place {
+  return isInherited(where) ? inheritedPlace(where, options) : { local: toAddress(where) }
+}
+
+/** The place of a descriptor, which listens for streams or for messages. Throws as `placeOf` does for one. */
+export function inheritedPlace(where: InheritedSocket, { mode }: BindOptions, type?: SocketType): Required<Place> {
   if (mode !== undefined) wrongValue('mode', 'left out: the file of an inherited socket belongs to its maker', mode)
-  const inherited = inspectInherited('listen', where)
+  const inherited = inspectInherited('listen', where, type)
   return { local: inherited.local ?? { transport: 'unix', path: `fd:${inherited.fd}` }, inherited }
 }
 

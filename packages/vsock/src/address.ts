@@ -132,7 +132,8 @@ function hintOf(text: string): string {
   return `Write ${SEQPACKET_FORMS}.${hint}`
 }
 
-function asSeqpacket(address: Address): SeqpacketAddress {
+/** The same place, for messages. The address has been checked. */
+export function asSeqpacket(address: Address): SeqpacketAddress {
   return Object.freeze({ ...address, type: 'seqpacket' })
 }
 

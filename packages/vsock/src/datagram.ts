@@ -3,7 +3,7 @@ import { onAbort } from '@upcall/foundation/abort'
 import { checkObject, checkSignal, wrongType } from '@upcall/foundation/check'
 import { errnoOf } from '@upcall/foundation/error'
 import { toAddress, type VsockAddress } from './address.js'
-import { VsockError, type VsockOperation } from './errors.js'
+import { abortedError, VsockError, type VsockOperation } from './errors.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { explain } from './native/errno.js'
 import { AF_VSOCK, decodeSockaddrVm, encodeSockaddrVm } from './native/sockaddr.js'
@@ -53,11 +53,7 @@ export async function bindDatagram(
   const { signal } = options
   checkSignal(signal)
   const local = vsockAddress(address)
-  if (signal?.aborted) {
-    const what = "the caller's signal aborted it"
-    const next = "The cause is the signal's reason."
-    throw new VsockError({ code: 'ABORTED', op: 'bind', local, what, next, cause: signal.reason })
-  }
+  if (signal?.aborted) throw abortedError('bind', local, signal.reason)
   const binding = needBinding('bind', { local })
   let descriptor: Descriptor | undefined
   try {

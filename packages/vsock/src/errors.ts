@@ -99,16 +99,20 @@ export function isVsockError(value: unknown): value is VsockError {
   return brand.has(value)
 }
 
+/** What an error says whose caller's signal has aborted. */
+export function abortedFor(reason: unknown) {
+  const next = "The cause is the signal's reason."
+  return { code: 'ABORTED', what: "the caller's signal aborted it", next, cause: reason } as const
+}
+
 /** The caller's signal has aborted. */
-export function abortedError(op: 'connect' | 'listen' | 'pass', address: Address | undefined, reason: unknown): VsockError {
-  return new VsockError({
-    code: 'ABORTED',
-    op,
-    ...(op === 'listen' ? { local: address } : { remote: address }),
-    what: "the caller's signal aborted it",
-    next: "The cause is the signal's reason.",
-    cause: reason,
-  })
+export function abortedError(
+  op: 'connect' | 'listen' | 'pass' | 'bind',
+  address: Address | undefined,
+  reason: unknown,
+): VsockError {
+  const ends = op === 'listen' || op === 'bind' ? { local: address } : { remote: address }
+  return new VsockError({ ...abortedFor(reason), op, ...ends })
 }
 
 /** What `connect(2)` and a broken handshake mean for the dialer. */

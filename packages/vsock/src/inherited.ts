@@ -126,7 +126,7 @@ interface Found {
   readonly why?: AddonError | undefined
 }
 
-type SocketType = 'stream' | 'seqpacket'
+export type SocketType = 'stream' | 'seqpacket'
 
 /** As Linux numbers them. */
 const TYPES: Readonly<Record<number, string>> = {

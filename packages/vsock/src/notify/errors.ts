@@ -1,4 +1,4 @@
-import { VsockError } from '../errors.js'
+import { abortedFor, VsockError } from '../errors.js'
 import { type BootVerdict, type GuestBoot, shown } from './boot.js'
 
 const op = 'ready'
@@ -39,9 +39,5 @@ export function closedError(subject: string): VsockError {
 }
 
 export function readyAborted(subject: string, reason: unknown): VsockError {
-  return new VsockError({
-    ...{ code: 'ABORTED', op, subject, cause: reason },
-    what: "the caller's signal aborted it",
-    next: "The cause is the signal's reason.",
-  })
+  return new VsockError({ ...abortedFor(reason), op, subject })
 }

@@ -1,4 +1,5 @@
 export type { GuestBoot } from './boot.js'
+export type { ReadyOptions } from './boots.js'
 export { type NotifyCredential, type NotifyCredentialOptions, notifyCredential } from './credential.js'
 export { type ListenNotifyOptions, listenNotify, type NotifyAddress, type WaitForNotifyOptions, waitForNotify } from './listen.js'
 export type { NotifyMessage, NotifySender } from './message.js'
@@ -9,5 +10,4 @@ export {
   type NotifyReceiverEvents,
   type NotifyReceiverOptions,
   type NotifyRefusal,
-  type ReadyOptions,
 } from './receiver.js'

@@ -7,13 +7,8 @@ import type { InheritedSocket } from '../inherited.js'
 import { listen } from '../listen.js'
 import { listenSeqpacket } from '../seqpacket/listen.js'
 import type { GuestBoot } from './boot.js'
-import {
-  checkNotifyOptions,
-  checkReadyOptions,
-  NotifyReceiver,
-  type NotifyReceiverOptions,
-  type ReadyOptions,
-} from './receiver.js'
+import { checkReadyOptions, type ReadyOptions } from './boots.js'
+import { checkNotifyOptions, NotifyReceiver, type NotifyReceiverOptions } from './receiver.js'
 
 /** How long a message may pause where the end of the guest's side may not come through. */
 const QUIET_MS = 200

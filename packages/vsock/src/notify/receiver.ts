@@ -1,24 +1,14 @@
 import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { callBack } from '@upcall/foundation/callback'
-import {
-  checkClock,
-  checkFunction,
-  checkObject,
-  checkOptionalString,
-  checkSignal,
-  checkSwitch,
-  duration,
-  integer,
-  wrongType,
-} from '@upcall/foundation/check'
+import { checkClock, checkFunction, checkObject, checkSwitch, duration, integer, wrongType } from '@upcall/foundation/check'
 import { type Clock, systemClock } from '@upcall/foundation/clock'
 import type { MessageSocket } from '@upcall/foundation/message-socket'
-import { bounded } from '@upcall/foundation/wait'
 import { type Address, Cid, formatAddress, type SeqpacketAddress } from '../address.js'
+import { iterateBy } from '../iterate.js'
 import { trace } from '../trace.js'
-import { type GuestBoot, newBoot, toldBoot, verdictOf } from './boot.js'
-import { badBootError, closedError, lateError, readyAborted } from './errors.js'
+import type { GuestBoot } from './boot.js'
+import { Boots, checkReadyOptions, type ReadyOptions } from './boots.js'
 import { type NotifyMessage, type NotifySender, parseNotify } from './message.js'
 import {
   type NotifyRefusalReason,
@@ -55,16 +45,6 @@ export interface NotifyReceiverOptions {
   clock?: Clock | undefined
 }
 
-export interface ReadyOptions {
-  /** The guest to wait for. Default: the first that says how its boot ended. */
-  cid?: number | undefined
-  /** A unit that has to be active, too, such as `multi-user.target`. It needs systemd 256. */
-  unit?: string | undefined
-  /** Default 60000 ms. Infinity: no limit. */
-  timeoutMs?: number | undefined
-  signal?: AbortSignal | undefined
-}
-
 /** What the receiver needs of a connection that a guest asks for: `IncomingConnection` of `@upcall/vhost-user` has it. */
 export interface NotifyingConnection {
   readonly guestCid: number
@@ -91,10 +71,7 @@ const MAX_CONNECTIONS = 64
 const MAX_GUESTS = 1024
 const MAX_PENDING = 256
 const CONNECTION_TIMEOUT_MS = 5_000
-const READY_TIMEOUT_MS = 60_000
 const PRIVILEGED_PORTS = 1024
-/** How long after a READY=1 in doubt the unit may be told that it is about. */
-const DOUBT_MS = 1_000
 
 /**
  * Receives what guests send with sd_notify(3): one message on each connection. `listenNotify` feeds it from an address, `accept` from
@@ -104,11 +81,9 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
   readonly #options: NotifyReceiverOptions
   readonly #limits: ReadLimits
   readonly #maxConnections: number
-  readonly #maxGuests: number
   readonly #maxPending: number
+  readonly #boots: Boots
   readonly #readings = new Set<Reading>()
-  readonly #guests = new Map<number | undefined, GuestBoot>()
-  readonly #watchers = new Set<() => void>()
   readonly #queue: NotifyMessage[] = []
   readonly #takers: ((result: IteratorResult<NotifyMessage, undefined>) => void)[] = []
   #address: Address | SeqpacketAddress | undefined
@@ -127,7 +102,7 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
       clock: options.clock ?? systemClock,
     }
     this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS
-    this.#maxGuests = options.maxGuests ?? MAX_GUESTS
+    this.#boots = new Boots(options.maxGuests ?? MAX_GUESTS, this.#limits.clock)
     this.#maxPending = options.maxPending ?? MAX_PENDING
   }
 
@@ -148,7 +123,7 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
 
   /** What each guest has told, by its CID; undefined stands for a transport that tells none. */
   get guests(): ReadonlyMap<number | undefined, GuestBoot> {
-    return this.#guests
+    return this.#boots.guests
   }
 
   /**
@@ -201,52 +176,15 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
    * @throws {VsockError} op `ready`, with what was `heard`: `GUEST_FAILED` if the guest reports a failure or its boot ended in emergency
    *   mode, `GUEST_STOPPED` if it goes down, `ETIMEDOUT`, `ABORTED`, and `ECANCELED` if the receiver is closed.
    */
-  ready(options: ReadyOptions = {}): Promise<GuestBoot> {
-    return new Promise((resolve) => {
-      const { timeoutMs, signal } = checkReadyOptions(options)
-      const { cid = this.#options.cid, unit } = options
-      const subject = [
-        ...(this.#address ? [formatAddress(this.#address)] : []),
-        ...(cid === undefined ? [] : [`guest ${cid}`]),
-      ].join(' ')
-      const bounds = {
-        ...{ timeoutMs, signal, clock: this.#limits.clock },
-        late: () => lateError(subject, timeoutMs, this.#heard(cid)),
-        aborted: (reason: unknown) => readyAborted(subject, reason),
-      }
-      const waiting = bounded<GuestBoot>(bounds, (settle, reject) => {
-        let cancelDoubt: (() => void) | undefined
-        let inDoubt = true
-        const look = () => {
-          for (const boot of this.#guests.values()) {
-            if (cid !== undefined && boot.cid !== cid) continue
-            const verdict = verdictOf(boot, unit)
-            if (verdict.kind === 'waiting') continue
-            if (verdict.kind !== 'ready') reject(badBootError(subject, verdict, boot))
-            else if (!verdict.doubtful || !inDoubt) settle(boot)
-            else cancelDoubt ??= this.#limits.clock.setTimer(DOUBT_MS, believe)
-            return
-          }
-          if (this.#closed !== undefined) reject(closedError(subject))
-        }
-        const believe = () => {
-          inDoubt = false
-          look()
-        }
-        this.#watchers.add(look)
-        look()
-        return () => {
-          cancelDoubt?.()
-          this.#watchers.delete(look)
-        }
-      })
-      resolve(waiting)
-    })
+  async ready(options: ReadyOptions = {}): Promise<GuestBoot> {
+    const { timeoutMs } = checkReadyOptions(options)
+    const { cid = this.#options.cid, unit, signal } = options
+    return this.#boots.ready({ cid, unit, timeoutMs, signal }, this.#address ? formatAddress(this.#address) : '')
   }
 
   /** Forgets what a guest has told, so that `ready()` waits for its next boot. */
   forget(cid?: number): void {
-    this.#guests.delete(cid ?? this.#options.cid)
+    this.#boots.forget(cid ?? this.#options.cid)
   }
 
   /** Stops listening and closes the connections. Iterators finish, `ready()` rejects. Idempotent. */
@@ -261,25 +199,14 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
 
   /** Yields messages as they are taken, those that came before included, and ends with `close()`. Leaving the loop does not close. */
   [Symbol.asyncIterator](): AsyncIterableIterator<NotifyMessage> {
-    let done = false
-    const end = { done: true, value: undefined } as const
-    return {
-      next: () => (done ? Promise.resolve(end) : this.#next()),
-      return: () => {
-        done = true
-        return Promise.resolve(end)
-      },
-      [Symbol.asyncIterator]() {
-        return this
-      },
-    }
+    return iterateBy(() => this.#next())
   }
 
   #refusalOf({ cid, port }: NotifySender): NotifyRefusalReason | undefined {
     if (this.#closed !== undefined || this.#readings.size >= this.#maxConnections) return 'full'
     if (this.#options.cid !== undefined && cid !== this.#options.cid) return 'cid'
     if (this.#options.privileged && (port === undefined || port >= PRIVILEGED_PORTS)) return 'port'
-    return !this.#guests.has(cid) && this.#guests.size >= this.#maxGuests ? 'full' : undefined
+    return this.#boots.hasRoomFor(cid) ? undefined : 'full'
   }
 
   #refuse(from: NotifySender, reason: NotifyRefusalReason): void {
@@ -290,17 +217,15 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
   #take(bytes: Uint8Array, from: NotifySender): void {
     const { cid } = from
     const message = parseNotify(bytes, from)
-    const isFull = !this.#guests.has(cid) && this.#guests.size >= this.#maxGuests
-    if (message === undefined || isFull) {
+    if (message === undefined || !this.#boots.hasRoomFor(cid)) {
       this.#refuse(from, message === undefined ? 'malformed' : 'full')
       return
     }
     trace({ type: 'notify', ...message }, 'notify: CID %s: %o', cid, message.fields)
-    this.#guests.set(cid, toldBoot(this.#guests.get(cid) ?? newBoot(cid), message))
     const taker = this.#takers.shift()
     if (taker !== undefined) taker({ done: false, value: message })
     else if (this.#queue.push(message) > this.#maxPending) this.#queue.shift()
-    for (const look of [...this.#watchers]) look()
+    this.#boots.tell(message)
     callBack(() => void this.emit('message', message))
   }
 
@@ -311,15 +236,11 @@ export class NotifyReceiver extends EventEmitter<NotifyReceiverEvents> implement
     return new Promise((resolve) => this.#takers.push(resolve))
   }
 
-  #heard(cid: number | undefined): GuestBoot | undefined {
-    return cid === undefined ? [...this.#guests.values()].at(-1) : this.#guests.get(cid)
-  }
-
   async #shut(): Promise<void> {
     // In the next microtask, so that whatever is done here meets a #closed that is set.
     await undefined
     for (const reading of this.#readings) reading.stop()
-    for (const look of [...this.#watchers]) look()
+    this.#boots.close()
     for (const taker of this.#takers.splice(0)) taker({ done: true, value: undefined })
     try {
       await this.#stop()
@@ -338,14 +259,4 @@ export function checkNotifyOptions(options: NotifyReceiverOptions): void {
   checkSwitch('privileged', options.privileged)
   for (const name of ['connectionTimeoutMs', 'quietMs'] as const) duration(name, options[name], 1)
   if (options.clock !== undefined) checkClock(options.clock)
-}
-
-/** @throws {TypeError} or {RangeError} for an option that is wrong. */
-export function checkReadyOptions(options: ReadyOptions): { timeoutMs: number; signal: AbortSignal | undefined } {
-  checkObject('options', options)
-  const { cid, unit, timeoutMs, signal } = options
-  if (cid !== undefined) integer('cid', cid, { max: Cid.any - 1 })
-  checkOptionalString('unit', unit)
-  checkSignal(signal)
-  return { timeoutMs: duration('timeoutMs', timeoutMs, READY_TIMEOUT_MS), signal }
 }

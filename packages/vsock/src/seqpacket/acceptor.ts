@@ -1,13 +1,12 @@
 import { callBack } from '@upcall/foundation/callback'
-import { wrongValue } from '@upcall/foundation/check'
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf, textOf } from '@upcall/foundation/error'
 import { takePath } from '@upcall/foundation/unix-path'
-import type { AcceptHandlers, Acceptor } from '../acceptor.js'
-import { type Address, formatAddress, guestInitiatedPath, type SeqpacketAddress, toSeqpacketAddress } from '../address.js'
+import { type AcceptHandlers, type Acceptor, inheritedPlace, type Place } from '../acceptor.js'
+import { asSeqpacket, formatAddress, guestInitiatedPath, type SeqpacketAddress, toSeqpacketAddress } from '../address.js'
 import { type BindOptions, DEFAULT_BACKLOG, listenError } from '../bind.js'
 import { abortedError, VsockError } from '../errors.js'
-import { type InheritedSocket, type Inspection, inspectInherited, isInherited, usedAlready } from '../inherited.js'
+import { type InheritedSocket, type Inspection, isInherited, usedAlready } from '../inherited.js'
 import type { Binding, Descriptor } from '../native/binding.js'
 import { acceptFrom, type Listener } from '../native/listen.js'
 import { setBufferSizes, type VsockOptions } from '../native/options.js'
@@ -22,18 +21,16 @@ export interface AcceptSeqpacketOptions extends BindOptions {
   readonly vsock?: VsockOptions | undefined
 }
 
-/** Where a server listens: an address that it binds, or a socket that another program has bound. */
-interface Place {
+/** As for streams. */
+interface SeqpacketPlace extends Place {
   readonly local: SeqpacketAddress
-  readonly inherited?: Inspection | undefined
 }
 
 /** @throws as `listenSeqpacket` does for its address. */
-export function seqpacketPlaceOf(where: SeqpacketAddress | string | InheritedSocket, { mode }: BindOptions): Place {
+export function seqpacketPlaceOf(where: SeqpacketAddress | string | InheritedSocket, options: BindOptions): SeqpacketPlace {
   if (!isInherited(where)) return { local: toSeqpacketAddress(where) }
-  if (mode !== undefined) wrongValue('mode', 'left out: the file of an inherited socket belongs to its maker', mode)
-  const inherited = inspectInherited('listen', where, 'seqpacket')
-  return { local: seqpacket(inherited.local ?? { transport: 'unix', path: `fd:${inherited.fd}` }), inherited }
+  const { local, inherited } = inheritedPlace(where, options, 'seqpacket')
+  return { local: asSeqpacket(local), inherited }
 }
 
 /** A socket that listens, and how it is unbound. */
@@ -49,7 +46,7 @@ interface Bound {
  * caller has the acceptor.
  */
 export async function openSeqpacketAcceptor(
-  { local, inherited }: Place,
+  { local, inherited }: SeqpacketPlace,
   options: AcceptSeqpacketOptions,
 ): Promise<Acceptor<SeqpacketSocket>> {
   const { signal } = options
@@ -113,7 +110,7 @@ async function bind(
       setBufferSizes(binding, descriptor, vsock)
       binding.bind(descriptor, encodeSockaddrVm(local))
       binding.listen(descriptor, backlog)
-      const address = seqpacket(addressOf(binding.getsockname(descriptor)))
+      const address = asSeqpacket(addressOf(binding.getsockname(descriptor)))
       return { address, path: undefined, release: async () => {} }
     } catch (error) {
       throw explained('listen', { local }, error)
@@ -143,10 +140,6 @@ async function takeSocketPath(
   } catch (error) {
     throw listenError(local, error)
   }
-}
-
-function seqpacket(address: Address): SeqpacketAddress {
-  return Object.freeze({ ...address, type: 'seqpacket' as const })
 }
 
 class SeqpacketAcceptor implements Acceptor<SeqpacketSocket> {
@@ -225,7 +218,7 @@ class SeqpacketAcceptor implements Acceptor<SeqpacketSocket> {
     const { maxReceiveBytes, clock } = this.#options
     const ends =
       this.address.transport === 'vsock'
-        ? { local: seqpacket(addressOf(this.#binding.getsockname(descriptor))), remote: seqpacket(addressOf(peer)) }
+        ? { local: asSeqpacket(addressOf(this.#binding.getsockname(descriptor))), remote: asSeqpacket(addressOf(peer)) }
         : { local: this.address }
     trace({ type: 'accepted', ...ends }, 'listen %s: accepted', formatAddress(this.address))
     return new SeqpacketSocket({ binding: this.#binding, descriptor, ...ends, maxReceiveBytes, clock })

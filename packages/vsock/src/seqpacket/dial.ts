@@ -1,5 +1,5 @@
 import { withShortPath } from '@upcall/foundation/long-path'
-import { hybridSeqpacketPath, type SeqpacketAddress } from '../address.js'
+import { asSeqpacket, hybridSeqpacketPath, type SeqpacketAddress } from '../address.js'
 import type { Attempt } from '../attempts.js'
 import { malformedReply } from '../dial.js'
 import { connectError, refusedByVmm, VsockError } from '../errors.js'
@@ -25,7 +25,7 @@ export async function dialSeqpacket(
   if (remote.transport === 'vsock') {
     const how = { type: 'SOCK_SEQPACKET', signal, timeoutMs, hold, vsock } as const
     return connectNativeWith(remote, how, (binding, descriptor, local) =>
-      adopt({ ...options, binding, descriptor, remote, local: { ...local, type: 'seqpacket' } as SeqpacketAddress }),
+      adopt({ ...options, binding, descriptor, remote, local: asSeqpacket(local) }),
     )
   }
   const path = remote.transport === 'hvsock' ? hybridSeqpacketPath(remote.path) : remote.path

@@ -1,5 +1,5 @@
 import type { Address } from '../address.js'
-import { VsockError, type VsockErrorInit } from '../errors.js'
+import { abortedFor, VsockError, type VsockErrorInit } from '../errors.js'
 
 /** The two ends of a message socket, as far as they are known. */
 export interface Ends {
@@ -18,8 +18,7 @@ export function destroyedError(op: 'send' | 'receive' | 'close', ends: Ends): Vs
 }
 
 export function abortedError(op: 'send' | 'receive', ends: Ends, reason: unknown): VsockError {
-  const next = "The cause is the signal's reason."
-  return socketError(op, ends, { code: 'ABORTED', what: "the caller's signal aborted it", next, cause: reason })
+  return socketError(op, ends, abortedFor(reason))
 }
 
 export function endedError(ends: Ends): VsockError {

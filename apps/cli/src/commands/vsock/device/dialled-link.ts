@@ -1,6 +1,7 @@
+import { onAbort } from '@upcall/foundation/abort'
 import { backoffDelay } from '@upcall/foundation/backoff'
 import { systemClock } from '@upcall/foundation/clock'
-import { fieldsOf, textOf } from '@upcall/foundation/error'
+import { errnoOf, textOf } from '@upcall/foundation/error'
 import type { NetworkLink, VsockNetwork } from '@upcall/vhost-user'
 import { connect } from '@upcall/vsock'
 import type { Journal } from './journal.js'
@@ -59,16 +60,15 @@ export class DialledLink {
 
   async #serve(link: NetworkLink): Promise<void> {
     const { signal } = this.#wanted
-    const close = () => link.close()
-    signal.addEventListener('abort', close)
+    const unlisten = onAbort(signal, () => link.close())
     await follow(link, this.#journal, { path: this.#path })
-    signal.removeEventListener('abort', close)
+    unlisten()
   }
 
   #sayWaiting(error: unknown): void {
     const path = this.#path
     const what = textOf(error)
-    const fault = { code: fieldsOf(error)?.code ?? 'UNKNOWN', what }
+    const fault = { code: errnoOf(error), what }
     this.#journal.say('link-waiting', { path, error: fault }, () => `link to ${path}: ${what}; dialling until it answers`)
   }
 }
@@ -86,10 +86,10 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return resolve()
     const end = () => {
       cancel()
-      signal.removeEventListener('abort', end)
+      unlisten()
       resolve()
     }
     const cancel = systemClock.setTimer(ms, end)
-    signal.addEventListener('abort', end)
+    const unlisten = onAbort(signal, end)
   })
 }

@@ -1,4 +1,4 @@
-import { textOf } from '@upcall/foundation/error'
+import { errnoOf, fieldsOf, textOf } from '@upcall/foundation/error'
 import { errorReport } from '../../../errors.js'
 import { EventLog } from '../../../events.js'
 import type { Output, Paint } from '../../../output.js'
@@ -36,9 +36,7 @@ export class Journal {
   }
 
   failed(event: string, cid: number | undefined, error: unknown): void {
-    const { op, subject = '', what, next } = error as { op?: string; subject?: string; what?: string; next?: string }
-    const code = (error as { code?: string }).code ?? 'UNKNOWN'
-    const report = errorReport({ code, op, subject, what: what ?? textOf(error), next })
+    const report = errorReport(fieldsOf(error) ?? { code: errnoOf(error), subject: '', what: textOf(error) })
     const value = { ...(cid !== undefined && { cid }), error: report }
     this.say(event, value, (paint) => `${paint('red', event)}: ${report.message}`) // prints
   }

@@ -103,12 +103,6 @@ export type LinkKeyName = keyof typeof LINK_KEYS
 
 export const LINK_KEY_NAMES = Object.keys(LINK_KEYS) as readonly LinkKeyName[]
 
-/** As `keyNamed`, for the keys beside `vms:`. */
-export function linkKeyNamed(written: string): LinkKeyName | undefined {
-  const name = written.replaceAll('_', '-')
-  return Object.hasOwn(LINK_KEYS, name) ? (name as LinkKeyName) : undefined
-}
-
 export type KeyName = keyof typeof KEYS
 
 export const KEY_NAMES = Object.keys(KEYS) as readonly KeyName[]
@@ -120,8 +114,17 @@ export type KeyValue<K extends KeyName> = ValueOf<ReturnType<(typeof KEYS)[K]['p
 
 /** The name with its hyphens, however it was written: guest_cid, guest-cid. Undefined if there is no such key. */
 export function keyNamed(written: string): KeyName | undefined {
+  return namedIn(KEYS, written)
+}
+
+/** As `keyNamed`, for the keys beside `vms:`. */
+export function linkKeyNamed(written: string): LinkKeyName | undefined {
+  return namedIn(LINK_KEYS, written)
+}
+
+function namedIn<Keys extends object>(keys: Keys, written: string): keyof Keys | undefined {
   const name = written.replaceAll('_', '-')
-  return Object.hasOwn(KEYS, name) ? (name as KeyName) : undefined
+  return Object.hasOwn(keys, name) ? (name as keyof Keys) : undefined
 }
 
 /** The keys for the next step after a key that does not exist. */

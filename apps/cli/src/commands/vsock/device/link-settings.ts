@@ -1,6 +1,5 @@
 import { LINK_KEYS, type LinkKeyName } from './keys.js'
-import type { Given } from './settings.js'
-import type { Parsed } from './values.js'
+import { type Given, valueIn } from './settings.js'
 
 /** How this process is linked to others. */
 export interface LinkSettings {
@@ -18,16 +17,9 @@ export interface DescribedLinks {
 
 /** @throws UsageError for a value that means nothing, and for keys that do not go together. */
 export function linksOf(given: Given<LinkKeyName>): DescribedLinks {
-  const read = <T>(key: LinkKeyName, parse: (text: string) => Parsed<T>): T | undefined => {
-    const text = given.texts.get(key)
-    if (text === undefined) return undefined
-    const parsed = parse(text)
-    if ('wrong' in parsed) throw given.error(key, `${parsed.wrong}, got ${JSON.stringify(text)}`)
-    return parsed.value
-  }
-  const dial = read('link', LINK_KEYS.link.parse)
-  const path = read('link-listen', LINK_KEYS['link-listen'].parse)
-  const mode = read('mode', LINK_KEYS.mode.parse)
+  const dial = valueIn(given, 'link', LINK_KEYS.link.parse)
+  const path = valueIn(given, 'link-listen', LINK_KEYS['link-listen'].parse)
+  const mode = valueIn(given, 'mode', LINK_KEYS.mode.parse)
   const listening = given.nameOf('link-listen')
   if (mode !== undefined && path === undefined) throw given.error('mode', `needs ${listening}`)
   if (dial !== undefined && dial === path)

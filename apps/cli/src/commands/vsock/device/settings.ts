@@ -1,6 +1,7 @@
 import type { DirectionPolicy, VsockPolicy } from '@upcall/vhost-user'
 import type { UsageError } from '../../../errors.js'
 import { KEYS, type KeyName, type KeyValue } from './keys.js'
+import type { Parsed } from './values.js'
 
 /** What the guest's connections lead to, and where those to the guest come from. */
 export type Backend =
@@ -34,15 +35,20 @@ export interface Given<Key extends string = KeyName> {
   error(key: Key | undefined, what: string, next?: string): UsageError
 }
 
+type Parse<T> = (text: string) => Parsed<T>
+
+/** The value of a key; undefined if it is left out. @throws UsageError for a value that means nothing. */
+export function valueIn<Key extends string, T>(given: Given<Key>, key: Key, parse: Parse<T>): T | undefined {
+  const text = given.texts.get(key)
+  if (text === undefined) return undefined
+  const parsed = parse(text)
+  if ('wrong' in parsed) throw given.error(key, `${parsed.wrong}, got ${JSON.stringify(text)}`)
+  return parsed.value
+}
+
 /** @throws UsageError for a value that means nothing, for keys that do not go together, and for a key that is missing. */
 export function settingsOf(given: Given): DeviceSettings {
-  const read = <K extends KeyName>(key: K): KeyValue<K> | undefined => {
-    const text = given.texts.get(key)
-    if (text === undefined) return undefined
-    const parsed = KEYS[key].parse(text)
-    if ('wrong' in parsed) throw given.error(key, `${parsed.wrong}, got ${JSON.stringify(text)}`)
-    return parsed.value as KeyValue<K>
-  }
+  const read = <K extends KeyName>(key: K) => valueIn<KeyName, KeyValue<K>>(given, key, KEYS[key].parse as Parse<KeyValue<K>>)
   // Checked, and of no further use.
   read('queue-size')
   const socket = read('socket')

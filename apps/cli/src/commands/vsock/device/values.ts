@@ -2,6 +2,7 @@
 
 import type { PolicyRate, PolicyRule } from '@upcall/vhost-user'
 import { parseDuration } from '../../../options.js'
+import { parseMode } from '../options.js'
 
 export type Parsed<T> = { readonly value: T } | { readonly wrong: string }
 
@@ -18,7 +19,11 @@ export function path(text: string): Parsed<string> {
 
 /** Permissions of a file. */
 export function fileMode(text: string): Parsed<number> {
-  return /^0?[0-7]{3}$/.test(text) ? { value: Number.parseInt(text, 8) } : { wrong: 'must be three octal digits, as in 660' }
+  try {
+    return { value: parseMode(text) }
+  } catch {
+    return { wrong: 'must be three octal digits, as in 660' }
+  }
 }
 
 export function wholeNumber(min: number, max: number): (text: string) => Parsed<number> {
