@@ -108,13 +108,17 @@ export class VsockNetwork extends EventEmitter<VsockNetworkEvents> implements As
 
   /** Closes every link and every device. Idempotent. */
   close(): Promise<void> {
-    if (this.#closing === undefined) for (const link of this.#links) link.close()
-    this.#closing ??= Promise.all([...this.#devices.values()].map((device) => device.close())).then(() => {})
+    this.#closing ??= this.#shut()
     return this.#closing
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  async #shut(): Promise<void> {
+    for (const link of this.#links) link.close()
+    await Promise.all([...this.#devices.values()].map((device) => device.close()))
   }
 }
 
