@@ -14,8 +14,8 @@ const LOADS = {
   'blocks of 128 KiB, MSG_ZEROCOPY': { bytes: '128M', args: ['--buf-size', '128K'], sender: ['--zerocopy'] },
 }
 
-/** Measures all ways in turn, `rounds` times, and resolves with the rows of a table: medians. */
-export async function measure([first, second], { rounds = ROUNDS } = {}) {
+/** Measures all ways in turn, ROUNDS times, and resolves with the rows of a table: medians. */
+export async function measure([first, second]) {
   const ways = {
     'loopback in one guest': { from: first, to: { ...first, cid: LOOPBACK_CID } },
     'guest to guest': { from: first, to: second },
@@ -24,7 +24,7 @@ export async function measure([first, second], { rounds = ROUNDS } = {}) {
   const rows = []
   for (const [load, options] of Object.entries(LOADS)) {
     const figures = Object.fromEntries(Object.keys(ways).map((way) => [way, []]))
-    for (let i = 0; i < rounds; i++)
+    for (let i = 0; i < ROUNDS; i++)
       for (const [way, ends] of Object.entries(ways)) figures[way].push(await transfer(ends, options))
     const [baseline] = Object.values(figures).map(median)
     for (const [way, each] of Object.entries(figures)) {

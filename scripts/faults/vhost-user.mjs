@@ -315,6 +315,13 @@ export default [
     '',
   ),
   vhostUser('message sockets that drain are not counted', 'host-messages.ts', '    guest.onGone = keep\n', ''),
+  vhostUser('a host that was broken off counts until it has closed', 'draining.ts', '    this.#hosts.delete(oldest)\n', ''),
+  vhostUser(
+    'other groups of a device that is closed make it known again',
+    'hub.ts',
+    '        if (!isHere()) return\n        member.groups',
+    '        member.groups',
+  ),
   vhostUser('every piece of a message ends it', 'machine/message-queue.ts', 'if (length < this.run) return 0', ''),
   vhostUser('a guest without credit is asked once', 'machine/credit.ts', 'until: now + ms', 'until: NEVER'),
   vhostUser(

@@ -1,7 +1,6 @@
 import { Duplex } from 'node:stream'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
+import { collectGarbage } from '../testing/collect-garbage.js'
 import { type JoinedStream, joinStreams } from './join.js'
 
 const joined = (stream: Duplex): JoinedStream => ({
@@ -11,8 +10,6 @@ const joined = (stream: Duplex): JoinedStream => ({
 })
 
 test('a stream that always has bytes to take costs no more memory the longer it lives', () => {
-  setFlagsFromString('--expose-gc')
-  const collectGarbage: () => void = runInNewContext('gc')
   let done = () => {}
   const from = new Duplex({ read() {}, write: (_chunk, _encoding, taken) => taken() })
   const to = new Duplex({

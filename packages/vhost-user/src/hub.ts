@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import type { Clock } from '@upcall/foundation/clock'
 import { systemClock } from '@upcall/foundation/clock'
+import { DEFAULTS } from './defaults.js'
 import { VsockDeviceError } from './errors.js'
 import type { MuxerOptions } from './machine/muxer.js'
-import { type PacketHeader, type SocketType, TYPE_SEQPACKET, typeCode } from './machine/packet.js'
+import { type PacketHeader, type SocketType, socketType, typeCode } from './machine/packet.js'
 import type { Peer, PolicyGate, PolicyRefusal } from './machine/policy.js'
 import type { SwitchPort } from './machine/switch/port.js'
 import type { RefusalReason } from './machine/switch/routes.js'
@@ -18,15 +19,12 @@ export interface Refusal {
   readonly reason: RefusalReason
 }
 
-/** Of connections with guests of other networks: as a device has them by default. */
-const HANDSHAKE_MS = 2_000
-const LINGER_MS = 8_000
-
 /** A device's place among the guests that can reach each other. */
 export interface Place {
   readonly port: SwitchPort
   /** Whether other guests may begin connections: there is a driver in the guest. */
   up(isUp: boolean): void
+  /** Does nothing after `leave`. */
   setGroups(groups: Iterable<string>): void
   /** Why the guest may not connect to this port of the host; undefined if it may. A refusal is told. */
   refusalOfGuest(request: Readonly<PacketHeader>, now: number): PolicyRefusal | undefined
@@ -64,7 +62,7 @@ export class Hub {
     this.trunks = new Trunks({
       switch: this.switch,
       name: randomUUID(),
-      ports: { handshakeMs: HANDSHAKE_MS, lingerMs: LINGER_MS, allocate: (size) => Buffer.allocUnsafe(size) },
+      ports: DEFAULTS,
       onReach: (cid, isReachable) => this.onReach(cid, isReachable),
       onConflict: (cid) => this.onConflict(cid),
       now,
@@ -79,6 +77,7 @@ export class Hub {
     member.up = false
     this.#places.set(cid, { policy, onRefusal })
     this.trunks.setLocal(cid, groups)
+    const isHere = () => this.switch.get(cid) === member
     const told = (refused: Omit<SwitchRefusal, 'reason'>, reason: PolicyRefusal | undefined) => {
       if (reason !== undefined) this.#refused({ ...refused, reason }, cid)
       return reason
@@ -89,6 +88,7 @@ export class Hub {
         member.up = isUp
       },
       setGroups: (groups) => {
+        if (!isHere()) return
         member.groups = new Set(groups)
         this.trunks.setLocal(cid, member.groups)
       },
@@ -104,7 +104,7 @@ export class Hub {
         return told(refused, policy.refusal('toGuest', host(hostCid), port, now))
       },
       leave: () => {
-        if (this.switch.get(cid) !== member) return
+        if (!isHere()) return
         this.switch.remove(cid)
         this.#places.delete(cid)
         this.trunks.removeLocal(cid)
@@ -127,7 +127,7 @@ export class Hub {
 
   /** Tells the network, and the device of the guest that has asked or, where the host has asked, was asked. */
   #refused({ from, to, type, reason }: SwitchRefusal, cid: number): void {
-    const refusal: Refusal = { from, to, type: type === TYPE_SEQPACKET ? 'seqpacket' : 'stream', reason }
+    const refusal: Refusal = { from, to, type: socketType(type), reason }
     this.#places.get(cid)?.onRefusal(refusal)
     this.onRefusal(refusal)
   }

@@ -102,6 +102,20 @@ describe.runIf(binding !== undefined)('a link between two networks', () => {
     for (const talk of talks) talk.check()
   })
 
+  test('a device that is closed and gets other groups stays unknown beyond a link', async () => {
+    const [one, other] = [network(), network()]
+    const [port1, port2] = channel()
+    one.link(port1)
+    other.link(port2)
+    const device = await one.add({ socketPath: socketPathOf(3), guestCid: 3 })
+    await known(other, 3)
+    await device.close()
+    device.setGroups(['late'])
+    await one.add({ socketPath: socketPathOf(4), guestCid: 4 })
+    await known(other, 4)
+    expect(other.reaches(3)).toBe(false)
+  })
+
   test('a CID that another network has cannot be taken, and a conflict is told', async () => {
     const [one, other] = [network(), network()]
     const [port1, port2] = channel()

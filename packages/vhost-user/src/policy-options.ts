@@ -1,5 +1,6 @@
 import { checkNames, integer, wrongType, wrongValue } from '@upcall/foundation/check'
 import { MAX_CID } from './check-options.js'
+import { MAX_CONNECTIONS } from './defaults.js'
 import type { Direction, Limits, Policy, PortRange, Rule, RulePeer } from './machine/policy.js'
 import type { Rate } from './machine/token-bucket.js'
 
@@ -45,7 +46,6 @@ export interface VsockPolicy {
 }
 
 const MAX_PORT = 0xffff_ffff
-const MAX_CONNECTIONS = 1023
 /** Less would hold a packet of 64 KiB, and all after it, for minutes. */
 const LEAST_BYTES = 1024
 const MOST = 2 ** 40

@@ -8,6 +8,7 @@ import { Attachment, type DeviceSnapshot } from './attachment.js'
 import { checkGroups, checkHostCids, MAX_CID } from './check-options.js'
 import { unheldClock } from './clock.js'
 import type { ConnectionHandler } from './connections.js'
+import { DEFAULTS, MAX_CONNECTIONS } from './defaults.js'
 import { abortedError, policyError, refusedError, VsockDeviceError } from './errors.js'
 import { Hub, type Place, type Refusal } from './hub.js'
 import { checkSocketPath, type Listener, listenUnix } from './listener.js'
@@ -129,10 +130,10 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       groups = ['default'],
       policy,
       onConnection,
-      maxConnections = 1023,
+      maxConnections = MAX_CONNECTIONS,
       bufferBytes = 256 * 1024,
-      handshakeTimeoutMs = 2_000,
-      lingerMs = 8_000,
+      handshakeTimeoutMs = DEFAULTS.handshakeMs,
+      lingerMs = DEFAULTS.lingerMs,
       clock = unheldClock,
     } = options
     checkSocketPath(socketPath)
@@ -149,11 +150,11 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       admit: (request, now) => this.#place.refusalOfGuest(request, now),
       hostCids,
       hostCid: hostCids === 'any' ? HOST_CID : hostCids[0],
-      maxConnections: integer('maxConnections', maxConnections, { min: 1, max: 1023 }),
+      maxConnections: integer('maxConnections', maxConnections, { min: 1, max: MAX_CONNECTIONS }),
       bufferBytes: integer('bufferBytes', bufferBytes, { min: 4096, max: 2 ** 30 }),
       handshakeMs: integer('handshakeTimeoutMs', handshakeTimeoutMs, { min: 1, max: MAX_TIMER_MS }),
       lingerMs: integer('lingerMs', lingerMs, { min: 1, max: MAX_TIMER_MS }),
-      allocate: (size) => Buffer.allocUnsafe(size),
+      allocate: DEFAULTS.allocate,
     }
     this.#clock = clock
     this.#onConnection = onConnection

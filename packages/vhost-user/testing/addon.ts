@@ -1,7 +1,6 @@
 import { readdirSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
+import { collectGarbage } from '@upcall/foundation/testing/collect-garbage'
 import type { FrontEndBinding } from '../src/native/binding.js'
 import { AddonError, loadBinding } from '../src/native/loader.js'
 
@@ -18,8 +17,6 @@ export function addonIfBuilt(): FrontEndBinding | undefined {
 
 /** How many descriptors are open once everything is collected that will be. */
 export async function openDescriptors(): Promise<number> {
-  setFlagsFromString('--expose-gc')
-  const collectGarbage = runInNewContext('gc') as () => void
   for (let i = 0; i < 5; i++) {
     collectGarbage()
     await turn()

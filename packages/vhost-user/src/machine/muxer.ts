@@ -10,7 +10,7 @@ import { ConnectionTable } from './connection-table.js'
 import { Handle } from './handle.js'
 import { Line } from './line.js'
 import { OrphanResets } from './orphan-resets.js'
-import { HOST_CID, Op, type PacketHeader, type SocketType, TYPE_SEQPACKET, TYPE_STREAM, typeCode } from './packet.js'
+import { HOST_CID, Op, type PacketHeader, type SocketType, socketType, TYPE_SEQPACKET, TYPE_STREAM, typeCode } from './packet.js'
 import type { PacketIo } from './packet-io.js'
 import type { PolicyGate } from './policy.js'
 
@@ -135,8 +135,7 @@ export class VsockMuxer {
       return
     }
     const { sourcePort: guestPort, destinationPort: hostPort, destinationCid: hostCid } = header
-    const type = header.type === TYPE_STREAM ? 'stream' : 'seqpacket'
-    this.#add({ hostPort, guestPort, hostCid, type }, now, header)
+    this.#add({ hostPort, guestPort, hostCid, type: socketType(header.type) }, now, header)
   }
 
   /** Whether `fill` has a packet. */

@@ -19,6 +19,9 @@ export const TYPE_SEQPACKET = 2
 /** What a socket is: `SOCK_STREAM` or `SOCK_SEQPACKET`. Both have their ports in common. */
 export type SocketType = 'stream' | 'seqpacket'
 
+/** Of a type that is one of the two. */
+export const socketType = (code: number): SocketType => (code === TYPE_STREAM ? 'stream' : 'seqpacket')
+
 export const typeCode = (type: SocketType): number => (type === 'stream' ? TYPE_STREAM : TYPE_SEQPACKET)
 
 export const Op = {

@@ -17,15 +17,20 @@ vi.mock('../native/loader.js', { spy: true })
 
 const addon = addonIfBuilt()
 let dir: string
-const children: ChildProcess[] = []
+const children: { child: ChildProcess; closed: Promise<unknown> }[] = []
 
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), 'upcall-notify-'))
 })
-afterEach(() => {
+afterEach(async () => {
   vi.restoreAllMocks()
   vi.unstubAllEnvs()
-  for (const child of children.splice(0)) child.kill()
+  // The next test counts descriptors, and this process has one for each of these as long as it runs.
+  for (const { child, closed } of children.splice(0)) {
+    child.kill('SIGKILL')
+    child.stdout?.destroy()
+    await closed
+  }
   rmSync(dir, { recursive: true, force: true })
 })
 
@@ -45,7 +50,7 @@ while True:
     print(repr(s.recv(4096)), flush=True)
 `
   const child = spawn('python3', ['-c', program], { stdio: ['ignore', 'pipe', 'inherit'] })
-  children.push(child)
+  children.push({ child, closed: once(child, 'close') })
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   const next = async () => String((await lines.next()).value)
   expect(await next()).toBe('ready')
@@ -146,13 +151,13 @@ describe.runIf(addon !== undefined)('with the addon', () => {
   it.runIf(hasPython)('does not wait for a manager that does not read', async () => {
     const socket = join(dir, 'notify')
     await manager(socket)
-    children[0]!.kill('SIGSTOP')
+    children[0]!.child.kill('SIGSTOP')
     const failed = await (async () => {
       for (let i = 0; i < 100_000; i++) await notifySystemd('WATCHDOG=1', { socket })
       return undefined
     })().catch((error: unknown) => error)
     expect(failed).toMatchObject({ code: 'EAGAIN', retryable: true, what: "the listener's queue is full (EAGAIN)" })
-    children[0]!.kill('SIGKILL')
+    children[0]!.child.kill('SIGKILL')
   })
 
   it('makes a connection over AF_VSOCK', async () => {
@@ -166,6 +171,7 @@ describe.runIf(addon !== undefined)('with the addon', () => {
       op: 'notify',
       next: 'Look at the service manager outside of this guest.',
     })
+    await vi.waitFor(() => expect(server.connections.size).toBe(0))
   })
   it('sends one message over AF_VSOCK', async () => {
     vi.mocked(loader.loadBinding).mockReturnValue(standInForVsock(addon!).binding)

@@ -1,5 +1,5 @@
+import { collectGarbage } from '@upcall/foundation/testing/collect-garbage'
 import { expect, test } from 'vitest'
-import { collectGarbage } from '../../../testing/collect.js'
 import { Chain } from '../chain.js'
 import { SEQ_EOM, SEQ_EOR } from '../packet.js'
 import { PacketQueue } from './packet-queue.js'
@@ -47,13 +47,13 @@ test('packets that have left are let go of, although the queue is never empty', 
   const queue = new PacketQueue()
   const buffer = new Uint8Array(65_536)
   queue.push(new Uint8Array(65_536), 0)
-  collectGarbage()
+  collectGarbage(5)
   const before = process.memoryUsage().arrayBuffers
   for (let i = 0; i < 1_000; i++) {
     queue.push(new Uint8Array(65_536), 0)
     queue.moveTo(into(buffer), 65_536)
   }
-  collectGarbage()
+  collectGarbage(5)
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(8 << 20)
   expect(queue.length).toBe(65_536)
 })

@@ -106,7 +106,7 @@ export class SwitchPort {
     }
     end.hear(header)
     const passage = this.#passages.get(end)!
-    const peer = passage.ends[otherSide(end.side)]
+    const peer = peerOf(passage, end)
     if (this.#step(passage, eventOf(header, end, peer), now)) {
       this.#forward(header, chain, passage, peer, now)
       if (op === Op.SHUTDOWN && (header.flags & SHUTDOWN_RECEIVE) !== 0) peer.port.release(end.cid, end.deafen())
@@ -208,7 +208,7 @@ export class SwitchPort {
       return 0
     }
     const end = this.#ready.first!
-    const peer = this.#passages.get(end)!.ends[otherSide(end.side)]
+    const peer = peerOf(this.#passages.get(end)!, end)
     const length = end.next(header, room, now)
     peer.tell(header)
     io.write(chain)
@@ -233,7 +233,7 @@ export class SwitchPort {
     for (const end of this.#ends.all()) {
       const passage = this.#passages.get(end)!
       this.#step(passage, { type: 'wake' }, now)
-      passage.ends[otherSide(end.side)].port.release(end.cid, end.wake(now))
+      peerOf(passage, end).port.release(end.cid, end.wake(now))
       if (passage.state.kind === 'requested') this.#wakeBefore(passage.state.until)
       this.#follow(end)
     }
@@ -244,7 +244,7 @@ export class SwitchPort {
     const slow = this.#allowance.check(now)
     this.#wakeBefore(this.#allowance.checkAt)
     if (slow.length === 0) return
-    const receivers = [...this.#ends.all().map((end) => this.#passages.get(end)!.ends[otherSide(end.side)]), ...this.#left]
+    const receivers = [...this.#ends.all().map((end) => peerOf(this.#passages.get(end)!, end)), ...this.#left]
     for (const receiver of receivers) {
       if (receiver.queue.length === 0 || !slow.includes(receiver.cid)) continue
       this.#giveUp(receiver.port.#passages.get(receiver)!, receiver, now)
@@ -261,8 +261,7 @@ export class SwitchPort {
   /** The guest's driver has gone: the other guests get resets, and nothing of the old guest is kept. */
   abandon(now: number): void {
     for (const end of this.#ends.all()) {
-      const passage = this.#passages.get(end)
-      if (passage !== undefined) this.#step(passage, { type: 'gone', side: end.side }, now)
+      this.#step(this.#passages.get(end)!, { type: 'gone', side: end.side }, now)
     }
     this.#orphans.clear()
   }
@@ -284,7 +283,7 @@ export class SwitchPort {
 
   #conclude(passage: Passage, side: Side, how: 'reset' | 'forget', now: number): void {
     const end = passage.ends[side]
-    const sender = passage.ends[otherSide(side)].port
+    const sender = peerOf(passage, end).port
     if (how === 'forget' || end.unknown) sender.release(end.cid, end.silence())
     else end.reset(now + this.#options.lingerMs)
     end.port.#follow(end)
@@ -296,7 +295,7 @@ export class SwitchPort {
     if (end.sendable) this.#ready.join(end)
     else {
       this.#ready.leave(end)
-      if (this.#passages.get(end)?.state.kind === 'closed' && end.queue.length === 0) this.#forget(end)
+      if (this.#passages.get(end)!.state.kind === 'closed' && end.queue.length === 0) this.#forget(end)
     }
     this.#wakeBefore(end.wakeAt)
   }
@@ -305,7 +304,7 @@ export class SwitchPort {
     if (!this.#ends.delete(end)) return
     this.#options.policy?.end(directionOf(end))
     const passage = this.#passages.get(end)!
-    const peer = passage.ends[otherSide(end.side)]
+    const peer = peerOf(passage, end)
     peer.port.#left.delete(end)
     if (peer.queue.length > 0) this.#left.add(peer)
     passage.present--
@@ -316,6 +315,9 @@ export class SwitchPort {
     if (at < this.#wakeAt) this.#wakeAt = at
   }
 }
+
+/** The other guest's end of the same connection. */
+const peerOf = ({ ends }: Passage, { side }: PortEnd): PortEnd => ends[otherSide(side)]
 
 /** Who began the connection, as its guest sees it. */
 const directionOf = ({ side }: PortEnd): Direction => (side === 'caller' ? 'fromGuest' : 'toGuest')
