@@ -1,6 +1,8 @@
 #include "descriptor.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <uv.h>
@@ -166,6 +168,15 @@ static bool remember_callback(napi_env env, struct up_descriptor* descriptor, na
   forget_callback(descriptor);
   up_throw_napi(env);
   return false;
+}
+
+napi_value up_js_duplicate(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  int64_t number;
+  if (!up_arguments(env, info, 1, arguments) || !up_integer(env, arguments[0], "fd", 0, INT_MAX, &number)) return NULL;
+  /* Not 0 to 2: a program that finds them closed may take them for its own. */
+  int fd = fcntl((int)number, F_DUPFD_CLOEXEC, 3);
+  return fd < 0 ? up_throw_errno(env, errno, "fcntl") : up_descriptor_new(env, fd);
 }
 
 napi_value up_js_close(napi_env env, napi_callback_info info) {

@@ -34,6 +34,7 @@ int up_descriptor_release(struct up_descriptor* descriptor);
 
 /*
  * For JavaScript:
+ *   duplicate(number) → descriptor         of a number that stays its owner's
  *   close(descriptor)                      a closed one is fine
  *   watch(descriptor, events, callback)    events: READABLE | WRITABLE | PRIORITIZED. callback(events) on each readiness until
  *                                          unwatch() or close(). Events 0 means an error condition, read it with SO_ERROR:
@@ -42,6 +43,7 @@ int up_descriptor_release(struct up_descriptor* descriptor);
  *   unwatch(descriptor)
  *   ref(descriptor), unref(descriptor)     whether watching keeps the process alive (it does)
  */
+napi_value up_js_duplicate(napi_env env, napi_callback_info info);
 napi_value up_js_close(napi_env env, napi_callback_info info);
 napi_value up_js_watch(napi_env env, napi_callback_info info);
 napi_value up_js_unwatch(napi_env env, napi_callback_info info);

@@ -31,6 +31,17 @@ describe('joined message sockets', () => {
     expect(await left.receive()).toEqual({ data: bytes('bb'), eor: false, sentBytes: 2 })
   })
 
+  test('tell how many bytes each direction has carried', async () => {
+    const { left, right, done } = joined()
+    const sent = [left.send(bytes('three')), left.send(bytes('four')), right.send(bytes('ok'))]
+    const read = [readAll(right), readAll(left)]
+    await Promise.all(sent)
+    left.end()
+    right.end()
+    expect(await Promise.all(read)).toEqual([['three', 'four'], ['ok']])
+    expect(await done).toEqual({ aToB: 9, bToA: 2 })
+  })
+
   test('leave an empty message out, which no other transport carries', async () => {
     const { a, right } = joined()
     a.arrive({ message: { data: bytes(''), eor: false, sentBytes: 0 }, taken: () => {} })

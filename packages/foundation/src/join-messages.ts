@@ -7,6 +7,14 @@ interface Direction {
   readonly to: MessageSocket
   /** Why `to` took no more, if messages were dropped for that. */
   dropped: Error | undefined
+  /** How many bytes `to` has taken. */
+  bytes: number
+}
+
+/** How many bytes each direction has carried. */
+export interface Carried {
+  readonly aToB: number
+  readonly bToA: number
 }
 
 /**
@@ -20,10 +28,11 @@ interface Direction {
  *
  * @returns resolves when both are closed. It never rejects.
  */
-export async function joinMessages(a: MessageSocket, b: MessageSocket): Promise<void> {
-  const there: Direction = { from: a, to: b, dropped: undefined }
-  const back: Direction = { from: b, to: a, dropped: undefined }
+export async function joinMessages(a: MessageSocket, b: MessageSocket): Promise<Carried> {
+  const there: Direction = { from: a, to: b, dropped: undefined, bytes: 0 }
+  const back: Direction = { from: b, to: a, dropped: undefined, bytes: 0 }
   await Promise.all([run(there, back), run(back, there)])
+  return { aToB: there.bytes, bToA: back.bytes }
 }
 
 async function run(one: Direction, other: Direction): Promise<void> {
@@ -51,6 +60,7 @@ async function carry(direction: Direction): Promise<Error | undefined> {
       if (direction.dropped !== undefined || sentBytes === 0) continue
       try {
         await to.send(data, { eor })
+        direction.bytes += data.length
       } catch (error) {
         if (errnoOf(error) === 'EMSGSIZE') return error as Error
         direction.dropped = error as Error

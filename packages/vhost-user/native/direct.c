@@ -4,7 +4,6 @@
 #include "descriptor.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -24,14 +23,6 @@ struct transfer {
   int count;
   struct iovec pieces[MAX_PIECES];
 };
-
-napi_value vu_js_duplicate(napi_env env, napi_callback_info info) {
-  napi_value arguments[1];
-  int64_t fd;
-  if (!up_arguments(env, info, 1, arguments) || !up_integer(env, arguments[0], "fd", 0, INT_MAX, &fd)) return NULL;
-  int duplicate = fcntl((int)fd, F_DUPFD_CLOEXEC, 0);
-  return duplicate < 0 ? up_throw_errno(env, errno, "fcntl") : up_descriptor_new(env, duplicate);
-}
 
 /* The window with this index; the one of the last piece is remembered, for most pieces lie in the same. */
 static bool find_window(napi_env env, napi_value windows, uint32_t index, struct window* window) {

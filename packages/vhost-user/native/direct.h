@@ -3,8 +3,6 @@
  *
  * For JavaScript:
  *
- * duplicate(fd) → descriptor: another descriptor of an open socket, given by its number.
- *
  * readInto(descriptor, windows, pieces, count) → number: receives into `count` pieces of memory, in their order. A piece is three
  * numbers of the Uint32Array `pieces`: the index of one of `windows` (an array of Uint8Arrays), where in it the piece begins, and
  * how long it is. All of them are checked before anything is received. The result is how many bytes came; 0: the stream has
@@ -20,7 +18,6 @@
 
 #include "js.h"
 
-napi_value vu_js_duplicate(napi_env env, napi_callback_info info);
 napi_value vu_js_read_into(napi_env env, napi_callback_info info);
 napi_value vu_js_write_from(napi_env env, napi_callback_info info);
 

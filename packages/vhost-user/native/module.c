@@ -19,7 +19,7 @@ static const struct up_function functions[] = {
     {"accept", up_js_accept},   {"receive", vu_js_receive},     {"send", up_js_send},
     {"drain", vu_js_drain},     {"signal", vu_js_signal},       {"map", vu_js_map},
     {"unmap", vu_js_unmap},     {"readInto", vu_js_read_into},  {"writeFrom", vu_js_write_from},
-    {"connect", vu_js_connect}, {"duplicate", vu_js_duplicate}, {"memfd", vu_js_memfd},
+    {"connect", vu_js_connect}, {"duplicate", up_js_duplicate}, {"memfd", vu_js_memfd},
     {"eventfd", vu_js_eventfd}, {"watch", up_js_watch},         {"unwatch", up_js_unwatch},
     {"ref", up_js_ref},         {"unref", up_js_unref},         {"close", up_js_close},
 };

@@ -147,7 +147,7 @@ napi_value vs_js_send_message(napi_env env, napi_callback_info info) {
   return done;
 }
 
-/* AF_VSOCK says so to a send, even to one of nothing. Over AF_UNIX that would be a message; but poll tells. */
+/* AF_VSOCK refuses a send of nothing if the peer has closed. Over AF_UNIX poll tells, and the send would be a message. */
 static bool refuses(int fd) {
   int domain = AF_UNIX;
   socklen_t length = sizeof(domain);

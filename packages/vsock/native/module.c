@@ -55,7 +55,7 @@ static const struct up_function functions[] = {
     {"localCid", vs_js_local_cid},
     {"receive", vs_js_receive},
     {"send", up_js_send},
-    {"duplicate", vs_js_duplicate},
+    {"duplicate", up_js_duplicate},
     {"release", vs_js_release},
     {"describe", vs_js_describe},
     {"unblock", vs_js_unblock},

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -15,15 +14,6 @@
 
 napi_value vs_js_receive(napi_env env, napi_callback_info info) {
   return up_receive(env, info, false);
-}
-
-napi_value vs_js_duplicate(napi_env env, napi_callback_info info) {
-  napi_value arguments[1];
-  int64_t number;
-  if (!up_arguments(env, info, 1, arguments) || !up_integer(env, arguments[0], "fd", 0, INT_MAX, &number)) return NULL;
-  /* Not 0 to 2: a program that finds them closed may take them for its own. */
-  int fd = fcntl((int)number, F_DUPFD_CLOEXEC, 3);
-  return fd < 0 ? up_throw_errno(env, errno, "fcntl") : up_descriptor_new(env, fd);
 }
 
 napi_value vs_js_release(napi_env env, napi_callback_info info) {

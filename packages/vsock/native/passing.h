@@ -6,8 +6,6 @@
  *
  * receive(descriptor, length), send(descriptor, bytes, descriptors): see rights.h. What comes blocks as its sender left it.
  *
- * duplicate(number) → descriptor, of a number that stays its owner's.
- *
  * release(descriptor) → number, which is the caller's to close from then on.
  *
  * describe(descriptor) → { mode, device, flags, terminal }: of fstat (mode, rdev), fcntl (F_GETFL) and isatty.
@@ -26,7 +24,6 @@
 #include "js.h"
 
 napi_value vs_js_receive(napi_env env, napi_callback_info info);
-napi_value vs_js_duplicate(napi_env env, napi_callback_info info);
 napi_value vs_js_release(napi_env env, napi_callback_info info);
 napi_value vs_js_describe(napi_env env, napi_callback_info info);
 napi_value vs_js_unblock(napi_env env, napi_callback_info info);

@@ -36,7 +36,7 @@ export type VsockOperation =
  * - `ERR_SERVER_ALREADY_LISTEN`: the server given to `bindServer` has an address already
  * - `ENOTSUP`: this transport is not available here
  * - `ABORTED`: the caller's signal has aborted; its reason is the `cause`
- * - `GUEST_FAILED`, `GUEST_STOPPED`: the guest says that its boot failed, that it goes down
+ * - `GUEST_FAILED`, `GUEST_STOPPED`: the guest says that its boot has failed; it says that it goes down
  *
  * Every other code is the kernel's own errno, `EACCES` for instance.
  */

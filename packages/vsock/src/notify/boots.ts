@@ -17,7 +17,7 @@ export interface ReadyOptions {
 }
 
 const READY_TIMEOUT_MS = 60_000
-/** How long after a READY=1 in doubt the unit may be told that it is about. */
+/** How long a guest has, after a READY=1 in doubt, to tell of another target. */
 const DOUBT_MS = 1_000
 
 /** What each guest has told of its boot, and the callers that wait for one. */

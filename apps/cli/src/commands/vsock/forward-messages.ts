@@ -7,7 +7,6 @@ import {
   formatAddress,
   formatEndpoint,
   type InheritedSocket,
-  type MessageSocket,
   type SeqpacketAddress,
   type SeqpacketSocket,
   type VsockOptions,
@@ -98,43 +97,21 @@ async function carry(
   let first: 'near' | 'far' | undefined
   void near.closed.then(() => (first ??= 'near'))
   void far.closed.then(() => (first ??= 'far'))
-  const counts = { toFar: 0, toNear: 0 }
   const end = (reason: unknown) => {
     for (const socket of [near, far]) socket.destroy(reason as Error)
   }
   const stopCutting = onAbort(cut, end)
   if (cut.aborted) end(cut.reason)
-  await joinMessages(
-    counting(near, (bytes) => (counts.toNear += bytes)),
-    counting(far, (bytes) => (counts.toFar += bytes)),
-  )
+  const { aToB: toFar, bToA: toNear } = await joinMessages(near, far)
   stopCutting()
   const error = (first === 'near' ? near.errored : far.errored) ?? near.errored ?? far.errored
   const aborted = cut.aborted && error === cut.reason
   const relayed = {
-    ...counts,
+    toFar,
+    toNear,
     ...(error && !aborted && { broken: { side: first ?? 'far', error } }),
     ...(aborted && { aborted }),
   }
   const durationMs = performance.now() - started
   return relayReport(relayed, { durationMs, peer: formatAddress(to), near: remote, reason: cut.reason })
-}
-
-/** The same socket, which tells the length of each message that it has sent. */
-function counting(socket: MessageSocket, onSent: (bytes: number) => void): MessageSocket {
-  return {
-    maxMessageBytes: socket.maxMessageBytes,
-    closed: socket.closed,
-    get errored() {
-      return socket.errored
-    },
-    async send(data, options) {
-      await socket.send(data, options)
-      onSent(data.length)
-    },
-    receive: (options) => socket.receive(options),
-    end: () => socket.end(),
-    destroy: (error) => socket.destroy(error),
-    [Symbol.asyncIterator]: () => socket[Symbol.asyncIterator](),
-  }
 }
