@@ -1,6 +1,7 @@
 import { onAbort } from '@upcall/foundation/abort'
 import { checkObject, checkSignal, checkSwitch, wrongType, wrongValue } from '@upcall/foundation/check'
 import type { Message, MessageSocket, ReceiveOptions, SendOptions } from '@upcall/foundation/message-socket'
+import { Queue } from '@upcall/foundation/queue'
 import { abortedError, endedError, outcomeError, tooLongError } from './errors.js'
 import type { Connection } from './machine/connection.js'
 import type { OutgoingMessage } from './machine/message-queue.js'
@@ -29,14 +30,11 @@ export interface VsockMessageStream extends MessageSocket {
   readonly hostPort: number
 }
 
-interface Waiter<T> {
-  readonly resolve: (value: T) => void
+interface Sending {
+  readonly message: OutgoingMessage
+  readonly resolve: () => void
   readonly reject: (error: Error) => void
   readonly unlisten: () => void
-}
-
-interface Sending extends Waiter<void> {
-  readonly message: OutgoingMessage
 }
 
 /** The message stream of a connection that is open. */
@@ -46,7 +44,7 @@ export class GuestMessages implements VsockMessageStream {
   readonly #subject: string
   /** In the order of the calls. */
   readonly #sending = new Set<Sending>()
-  readonly #receiving = new Set<Waiter<Message | undefined>>()
+  readonly #receiving = new Queue<undefined, Message | undefined>()
   #ending = false
   #errored: Error | null = null
   /** Why nothing comes any more: the guest's end is null. */
@@ -123,15 +121,9 @@ export class GuestMessages implements VsockMessageStream {
     const { signal } = options
     checkSignal(signal)
     if (signal?.aborted) throw abortedError('receive', this.#subject, signal.reason)
-    return new Promise((resolve, reject) => {
-      const unlisten = onAbort(signal, (reason) => {
-        this.#receiving.delete(waiter)
-        reject(abortedError('receive', this.#subject, reason))
-      })
-      const waiter: Waiter<Message | undefined> = { resolve, reject, unlisten }
-      this.#receiving.add(waiter)
-      this.#settle()
-    })
+    const received = this.#receiving.add(undefined, signal, (reason) => abortedError('receive', this.#subject, reason))
+    this.#settle()
+    return received
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, undefined> {
@@ -181,14 +173,11 @@ export class GuestMessages implements VsockMessageStream {
   }
 
   #settleReceives(): void {
-    for (const waiter of this.#receiving) {
+    while (this.#receiving.size > 0) {
       const message = this.#take()
       if (message === undefined && this.#over === undefined) return
-      this.#receiving.delete(waiter)
-      waiter.unlisten()
-      if (message !== undefined) waiter.resolve(message)
-      else if (this.#over) waiter.reject(this.#over)
-      else waiter.resolve(undefined)
+      if (message === undefined && this.#over) this.#receiving.failFirst(this.#over)
+      else this.#receiving.shift(message)
     }
     this.#lookForEnd()
   }

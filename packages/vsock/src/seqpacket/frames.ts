@@ -2,10 +2,10 @@ import type { Duplex } from 'node:stream'
 import { checkObject, checkSignal, integer, wrongType } from '@upcall/foundation/check'
 import { errnoOf } from '@upcall/foundation/error'
 import type { Message, MessageSocket, ReceiveOptions, SendOptions } from '@upcall/foundation/message-socket'
+import { Queue } from '@upcall/foundation/queue'
 import { keepReadable } from '@upcall/foundation/streams'
 import { VsockSocket } from '../socket.js'
 import { abortedError, destroyedError, type Ends, endedError, kernelError, socketError, tooLongError } from './errors.js'
-import { Queue } from './queue.js'
 import { checkMessage } from './socket.js'
 
 const HEADER_BYTES = 4

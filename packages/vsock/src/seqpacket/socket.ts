@@ -3,12 +3,12 @@ import { checkObject, checkSignal, checkSwitch, wrongType, wrongValue } from '@u
 import type { Clock } from '@upcall/foundation/clock'
 import { errnoOf } from '@upcall/foundation/error'
 import type { Message, MessageSocket, ReceiveOptions, SendOptions } from '@upcall/foundation/message-socket'
+import { Queue } from '@upcall/foundation/queue'
 import type { Address } from '../address.js'
 import { Life } from '../life.js'
 import type { Binding, Descriptor } from '../native/binding.js'
 import { abortedError, cutError, destroyedError, endedError, kernelError, tooLongError } from './errors.js'
 import { type Limits, limitsOf } from './limits.js'
-import { Queue } from './queue.js'
 
 /** @internal What a socket is made of. It owns the descriptor. */
 export interface SeqpacketInit {

@@ -1,4 +1,4 @@
-import { onAbort } from '@upcall/foundation/abort'
+import { onAbort } from './abort.js'
 
 /** Calls that wait for their turn, in their order. A signal takes its call out. */
 export class Queue<Item, Result> {
