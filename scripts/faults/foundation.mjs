@@ -65,4 +65,10 @@ export default [
     "if (answer === 'ECONNREFUSED') return unlink",
     "if (answer !== 'ENOENT') return unlink",
   ),
+  foundation(
+    'a signal does not take its call out of the queue',
+    'queue.ts',
+    '        this.#waiting.splice(this.#waiting.indexOf(waiting), 1)\n',
+    '',
+  ),
 ]

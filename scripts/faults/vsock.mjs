@@ -22,12 +22,6 @@ export default [
     '',
   ),
   vsock(
-    'a message that is given up is sent',
-    'seqpacket/queue.ts',
-    '        this.#waiting.splice(this.#waiting.indexOf(waiting), 1)\n',
-    '',
-  ),
-  vsock(
     'more than CONNECT in the first message is dropped',
     'hybrid-messages.ts',
     'return command.end === message.sentBytes ? command.port : ',

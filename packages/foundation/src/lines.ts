@@ -1,3 +1,5 @@
+import { concatenate } from './bytes.js'
+
 /** What lines are made of. */
 type Piece = string | Uint8Array
 
@@ -108,17 +110,6 @@ export class ByteLines extends Splitter<Uint8Array> {
     return piece.subarray(from, to)
   }
   protected override join(pieces: readonly Uint8Array[]): Uint8Array {
-    return pieces.length === 1 ? pieces[0]! : concatenated(pieces)
+    return pieces.length === 1 ? pieces[0]! : concatenate(pieces)
   }
-}
-
-/** One array of the bytes of all. */
-export function concatenated(pieces: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0))
-  let at = 0
-  for (const piece of pieces) {
-    all.set(piece, at)
-    at += piece.length
-  }
-  return all
 }

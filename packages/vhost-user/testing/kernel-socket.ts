@@ -1,4 +1,4 @@
-import { concatenated } from '@upcall/foundation/lines'
+import { concatenate } from '@upcall/foundation/bytes'
 import {
   LARGEST_PACKET,
   Op,
@@ -122,7 +122,7 @@ export class KernelSocket {
       first.bytes = first.bytes.subarray(part.length)
       if (first.bytes.length === 0) this.#waiting.shift()
     }
-    const bytes = concatenated(parts)
+    const bytes = concatenate(parts)
     this.#taken(bytes.length)
     const free = this.bufferBytes - ((this.#forwarded - this.#told) >>> 0)
     if (this.#forwarded !== this.#told && (free < TELL_BELOW || this.#waiting.length === 0)) this.#say(Op.CREDIT_UPDATE)
@@ -135,7 +135,7 @@ export class KernelSocket {
     const end = this.#waiting.findIndex(({ flags }) => (flags & SEQ_EOM) !== 0)
     const packets = this.#waiting.splice(0, end + 1)
     this.#messages--
-    const bytes = concatenated(packets.map(({ bytes }) => bytes))
+    const bytes = concatenate(packets.map(({ bytes }) => bytes))
     this.#taken(bytes.length)
     this.#say(Op.CREDIT_UPDATE)
     return { bytes, endOfRecord: (packets.at(-1)!.flags & SEQ_EOR) !== 0 }

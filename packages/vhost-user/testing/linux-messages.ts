@@ -1,4 +1,4 @@
-import { concatenated } from '@upcall/foundation/lines'
+import { concatenate } from '@upcall/foundation/bytes'
 import type { Connection } from '../src/machine/connection.js'
 import { Op, SEQ_EOM, SEQ_EOR } from '../src/machine/packet.js'
 import type { FakeVm } from './fake-vm.js'
@@ -48,7 +48,7 @@ export class LinuxMessages extends LinuxEnd {
     const last = this.queue.findIndex(({ flags }) => (flags & SEQ_EOM) !== 0)
     if (last < 0) return false
     const pieces = this.queue.splice(0, last + 1)
-    const data = concatenated(pieces.map(({ payload }) => payload))
+    const data = concatenate(pieces.map(({ payload }) => payload))
     this.read.push({ data, eor: (pieces.at(-1)!.flags & SEQ_EOR) !== 0 })
     this.taken(data.length)
     this.say(Op.CREDIT_UPDATE)

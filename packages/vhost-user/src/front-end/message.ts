@@ -1,4 +1,4 @@
-import { concatenate } from '../machine/bytes.js'
+import { concatenate } from '@upcall/foundation/bytes'
 import { protocolError } from '../machine/errors.js'
 import {
   type BackEndReply,

@@ -1,4 +1,4 @@
-import { concatenate } from './bytes.js'
+import { concatenate } from '@upcall/foundation/bytes'
 import { protocolError } from './errors.js'
 import type { MemoryRegion } from './memory.js'
 import type { XenRegion } from './xen-region.js'

@@ -28,7 +28,8 @@ describe('frameMessages', () => {
     const [near, far] = joinedPair()
     const sender = frameMessages(near)
     await sender.send(bytes('abc'))
-    expect(far.read()).toEqual(Buffer.from([3, 0, 0, 0, 97, 98, 99]))
+    // Node 26 reads a chunk at a time unless it is told how much.
+    expect(far.read(7)).toEqual(Buffer.from([3, 0, 0, 0, 97, 98, 99]))
   })
 
   it('ends each direction by itself, and closes', async () => {

@@ -10,7 +10,7 @@
 //
 // A name is u32 count · as many UTF-16 units, 2 bytes each.
 
-import { concatenate } from '../bytes.js'
+import { concatenate } from '@upcall/foundation/bytes'
 import { PACKET_HEADER_SIZE } from '../packet.js'
 
 export const FrameType = { HELLO: 1, GUEST: 2, GONE: 3, PACKET: 4, TAKEN: 5 } as const

@@ -1,5 +1,5 @@
+import { concatenate } from '@upcall/foundation/bytes'
 import { type Turn, transition } from '@upcall/foundation/machine'
-import { concatenate } from '../bytes.js'
 import { Chain } from '../chain.js'
 import { NEVER } from '../credit.js'
 import { DeviceError } from '../errors.js'
