@@ -489,6 +489,12 @@ export default [
   ),
   vhostUser('what a new policy lets go waits for its timer', 'vhost-user-vsock.ts', '    this.#attachment?.touch()\n', ''),
   vhostUser(
+    'Node reads what came before a socket broke',
+    'direct.ts',
+    'if (isBroken) this.#break()\n      else this.#giveBack()',
+    'this.#giveBack()',
+  ),
+  vhostUser(
     'bytes go directly to a socket that has earlier ones yet to take',
     'direct.ts',
     'if (!writable || writableLength > 0 ||',

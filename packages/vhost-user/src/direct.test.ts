@@ -210,6 +210,43 @@ describe.runIf(binding !== undefined)('a joined socket', () => {
     await over(it)
   })
 
+  test.each([0, 1, 30_000, 65_536, 100_000])(
+    'that breaks with %i bytes that the guest has yet to take: they come, and then the reset',
+    async (waiting) => {
+      const { it, socket, host, peer } = await joined(undefined, { reads: false })
+      let error: NodeJS.ErrnoException | undefined
+      host.on('error', (it: NodeJS.ErrnoException) => (error = it))
+      socket.write(1_000)
+      socket.appetite = 0
+      // As much as the guest takes without its program, and more.
+      const accepted = 65_536
+      peer.write(Buffer.alloc(accepted))
+      await it.guest.rest()
+      peer.write(Buffer.alloc(waiting))
+      await it.guest.rest()
+      peer.destroy()
+      await it.guest.rest()
+      socket.appetite = Number.POSITIVE_INFINITY
+      await it.guest.until(() => socket.end !== undefined && host.closed)
+      expect([socket.end, socket.received]).toEqual(['reset', accepted + waiting])
+      expect(error).toMatchObject({ code: 'ECONNRESET' })
+      await over(it)
+    },
+  )
+
+  test('that breaks with nothing more for the guest is told to a guest that takes nothing', async () => {
+    const { it, socket, host, peer } = await joined(undefined, { reads: false })
+    host.on('error', () => {})
+    socket.write(1_000)
+    socket.appetite = 0
+    peer.write(Buffer.alloc(65_536))
+    await it.guest.rest()
+    peer.destroy()
+    await it.guest.until(() => host.closed && socket.end === 'reset')
+    expect(socket.taken).toBe(0)
+    await over(it)
+  })
+
   test('leaves no descriptor behind, and no memory mapped', async () => {
     const ends = await joined()
     await exchange(ends)

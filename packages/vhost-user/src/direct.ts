@@ -200,10 +200,14 @@ export class DirectSocket implements DirectPort {
   /** Bytes, the end or an error. */
   #ready(events: number): void {
     const forBytes = this.#watched === 'bytes'
+    const isBroken = events === 0
     // An error condition ends the watching.
-    if (events === 0) this.#watched = 'nothing'
-    if (!forBytes || !this.#isOurs()) {
+    if (isBroken) this.#watched = 'nothing'
+    if (!this.#isOurs()) {
       this.#giveBack()
+    } else if (!forBytes) {
+      if (isBroken) this.#break()
+      else this.#giveBack()
     } else if (this.#told) {
       // The guest has no credit or no buffers for it yet. The connection comes when it has.
       this.#watch('errors')
@@ -214,6 +218,23 @@ export class DirectSocket implements DirectPort {
   }
 
   readonly #tell = (): void => this.#connection.arrived()
+
+  /**
+   * The socket has failed while the guest takes nothing. What came before goes first, and the read after that fails. Node is not to read it:
+   * libuv takes bytes that an error follows for the last ones before the end.
+   */
+  #break(): void {
+    const chunk = this.#waiting()
+    if (chunk === undefined) {
+      this.#giveBack()
+      return
+    }
+    this.#told = false
+    if (this.#reader === 'this') this.#socket.on('resume', this.#look)
+    this.#reader = 'none'
+    this.#socket.push(chunk)
+    this.#look()
+  }
 
   #giveBackSoon(): void {
     this.#unwatch()
