@@ -45,6 +45,7 @@ describe.skipIf(!socat)('socat as the dialer (skipped where it is not installed)
     guest.on('error', () => {})
     const refusals: unknown[] = []
     await using server = await listenHybrid({
+      handshakeTimeoutMs: 30_000,
       path: join(dir, 'vm.sock'),
       // Later than socat has ended its side, and before it gives up (0.5 s after that).
       route: () =>

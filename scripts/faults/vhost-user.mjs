@@ -488,11 +488,19 @@ export default [
     "refusal(sourceCid, 'fromGuest', destinationCid)",
   ),
   vhostUser('what a new policy lets go waits for its timer', 'vhost-user-vsock.ts', '    this.#attachment?.touch()\n', ''),
+  vhostUser('Node reads what came before a socket broke', 'direct.ts', '      this.#break()\n', '      this.#giveBack()\n'),
   vhostUser(
-    'Node reads what came before a socket broke',
+    'a socket that breaks while its streams hold bytes is given back to Node',
     'direct.ts',
-    'if (isBroken) this.#break()\n      else this.#giveBack()',
-    'this.#giveBack()',
+    "    if (isBroken && this.#reader === 'none' && !this.#socket.destroyed) return\n",
+    '',
+  ),
+  vhostUser('the end that Node has read is forgotten', 'direct.ts', 'hasReadEnd(this.#socket) || ', ''),
+  vhostUser(
+    'an error that comes with the last bytes waits for the guest',
+    'direct.ts',
+    "      if (isBroken && this.#told) this.#watch('errors')\n",
+    '',
   ),
   vhostUser(
     'bytes go directly to a socket that has earlier ones yet to take',

@@ -151,7 +151,7 @@ it('http2 gets what the server says in one piece with the reply of the VMM', asy
   const vmm = net.createServer((dialer) => {
     sockets.add(dialer)
     dialer.once('data', () => {
-      const guest = net.connect((server.address() as net.AddressInfo).port)
+      const guest = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1')
       sockets.add(guest)
       guest.once('data', (first) => {
         dialer.write(Buffer.concat([Buffer.from('OK 1073741824\n'), first]))

@@ -121,7 +121,7 @@ async function addAddon(folder: string, tarball: string): Promise<void> {
 beforeAll(async () => {
   for (const name of libraries) tarballs.set(name, await pack(join(packages, name)))
   for (const name of apps) tarballs.set(name, await pack(join(root, 'apps', name)))
-}, 120_000)
+}, 600_000)
 
 /** An empty project with these libraries in it. */
 async function projectWith(name: string, needed: readonly string[]): Promise<string> {
@@ -139,7 +139,7 @@ describe.each(libraries)('@upcall/%s', (name) => {
   const project = join(scratch, name)
   const node = async (file: string) => (await run(process.execPath, [file], { cwd: project, timeout: 20_000 })).stdout
 
-  beforeAll(async () => void (await projectWith(name, closure(name))), 60_000)
+  beforeAll(async () => void (await projectWith(name, closure(name))), 180_000)
 
   test('brings the licence, its sources and no test', async () => {
     const { stdout } = await run('tar', ['-tzf', tarballs.get(name)!])
@@ -237,7 +237,7 @@ describe('the declarations of all libraries', () => {
     const node = realpathSync(join(root, 'node_modules/@types/node'))
     mkdirSync(join(project, 'node_modules/@types'))
     symlinkSync(node, join(project, 'node_modules/@types/node'))
-  }, 60_000)
+  }, 180_000)
 
   test.each(['lowest', 'newest'])(
     'compile with the %s TypeScript, to import and to require',
@@ -250,7 +250,7 @@ describe('the declarations of all libraries', () => {
   )
 })
 
-describe('the tarballs', () => {
+describe('the tarballs', { timeout: 120_000 }, () => {
   // Each tool exits with 1 when it finds something, and what it says is then in the message of the rejection.
   const judge = (name: string, bin: string, ...argv: string[]) =>
     run(join(root, 'node_modules/.bin', bin), [tarballs.get(name)!, ...argv]).catch(({ stdout, stderr }) => {

@@ -132,11 +132,12 @@ while True: print(s.recv(4096), flush=True)
       env: { ...process.env, UPCALL_VSOCK_ADDON: addon, NOTIFY_SOCKET: `${dir}/notify` },
     })
     children.push(command)
+    const exited = once(command, 'exit')
     expect(await manager.next()).toBe(String.raw`b'READY=1\nSTATUS=listening on unix:${dir}/s'`)
     expect(existsSync(join(dir, 's'))).toBe(true)
     command.kill('SIGTERM')
     expect(await manager.next()).toBe("b'STOPPING=1'")
-    await once(command, 'exit')
+    await exited
   })
 
   test.runIf(hasSystemd).each([

@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -305,9 +304,16 @@ describe('bootGuest', () => {
   })
 
   it('goes on when the file for its console is full', async () => {
-    const warned = once(process, 'warning')
+    const warned = new Promise<Error>((resolve) => {
+      // Node has warnings of its own.
+      process.on('warning', function look(warning) {
+        if (!warning.message.includes('/dev/full')) return
+        process.off('warning', look)
+        resolve(warning)
+      })
+    })
     const guest = await boot([{ prints: ['hello\r\n', READY] }], { log: '/dev/full' })
-    expect((await warned)[0]).toMatchObject({ message: expect.stringMatching(/\/dev\/full: ENOSPC.*Nothing more/) })
+    expect(await warned).toMatchObject({ message: expect.stringMatching(/\/dev\/full: ENOSPC.*Nothing more/) })
     expect(guest.console.text).toContain('hello')
     await guest.close()
   })

@@ -3,9 +3,9 @@ import { expect, it } from 'vitest'
 import { withoutLeaks } from './leaks.js'
 
 function listening(): Promise<Server> {
-  return new Promise((resolve) => {
-    const server = createServer()
-    server.listen('\0upcall-testkit-leaks', () => resolve(server))
+  return new Promise((resolve, reject) => {
+    const server = createServer().once('error', reject)
+    server.listen(`\0upcall-testkit-leaks-${process.pid}`, () => resolve(server))
   })
 }
 

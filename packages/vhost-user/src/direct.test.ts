@@ -247,6 +247,64 @@ describe.runIf(binding !== undefined)('a joined socket', () => {
     await over(it)
   })
 
+  test('of which Node has read the end ends with all its bytes, whatever breaks then', async () => {
+    setFirstNews(2)
+    const { it, socket, peer, host } = await joined(undefined, { reads: false })
+    socket.appetite = 0
+    peer.end(Buffer.alloc(140_000))
+    await it.guest.rest()
+    for (let news = 0; news < 4; news++) {
+      socket.write(10)
+      await it.guest.rest()
+    }
+    peer.destroy()
+    await it.guest.rest()
+    socket.appetite = Number.POSITIVE_INFINITY
+    await it.guest.until(() => socket.end !== undefined)
+    await it.guest.rest()
+    expect([socket.received, socket.end, host.errored]).toEqual([140_000, 'shutdown', null])
+  })
+
+  test.each([70_000, 140_000, 200_000])(
+    'that breaks while its streams hold a part of its %i bytes: all come, and then the reset',
+    async (count) => {
+      setFirstNews(2)
+      const { it, socket, peer, host } = await joined(undefined, { reads: false })
+      host.on('error', () => {})
+      socket.appetite = 0
+      peer.write(Buffer.alloc(count))
+      await it.guest.rest()
+      for (let news = 0; news < 4; news++) {
+        socket.write(10)
+        await it.guest.rest()
+      }
+      peer.destroy()
+      await it.guest.rest()
+      socket.appetite = Number.POSITIVE_INFINITY
+      await it.guest.until(() => socket.end !== undefined)
+      expect([socket.received, socket.end]).toEqual([count, 'reset'])
+    },
+  )
+
+  test.each([65_535, 65_536, 65_537])(
+    'that breaks in the moment of its %i bytes is told to a guest that takes nothing',
+    async (count) => {
+      const { it, socket, host, peer } = await joined(undefined, { reads: false })
+      host.on('error', () => {})
+      socket.write(1_000)
+      await it.guest.rest()
+      socket.appetite = 0
+      peer.write(Buffer.alloc(count))
+      peer.destroy()
+      await it.guest.rest()
+      if (count <= 65_536) await it.guest.until(() => host.closed && socket.end === 'reset')
+      socket.appetite = Number.POSITIVE_INFINITY
+      await it.guest.until(() => host.closed && socket.end === 'reset')
+      expect(socket.received).toBe(count)
+      await over(it)
+    },
+  )
+
   test('leaves no descriptor behind, and no memory mapped', async () => {
     const ends = await joined()
     await exchange(ends)

@@ -5,7 +5,8 @@ import type { DirectPort } from './machine/direct.js'
 import type { Pieces } from './machine/pieces.js'
 import type { Binding, Descriptor } from './native/binding.js'
 
-// This file uses `_handle` of a net.Socket: its number, and what starts and stops its reading. CI runs it on Node 20, 22, 24 and 26.
+// This file uses `_handle` of a net.Socket: its number, and what starts and stops its reading; and `_readableState`: whether it has read
+// the end. CI runs it on Node 20, 22, 24 and 26.
 
 /** What moves bytes between a socket and memory. */
 type DirectBinding = Pick<
@@ -144,8 +145,8 @@ export class DirectSocket implements DirectPort {
   /** Node reads no more, and does not know it: what it has read goes on to the guest. */
   #stopNode(): void {
     const node = handle(this.#socket)
-    const { destroyed, readableEnded, timeout } = this.#socket
-    if (node === null || destroyed || readableEnded || timeout || !this.#open(node)) return
+    const { destroyed, timeout } = this.#socket
+    if (node === null || destroyed || hasReadEnd(this.#socket) || timeout || !this.#open(node)) return
     node.readStop?.()
     node.reading = true
     this.#reader = 'none'
@@ -203,25 +204,27 @@ export class DirectSocket implements DirectPort {
     const isBroken = events === 0
     // An error condition ends the watching.
     if (isBroken) this.#watched = 'nothing'
+    // What the streams hold goes first. The read after that finds the rest, and then the error.
+    if (isBroken && this.#reader === 'none' && !this.#socket.destroyed) return
     if (!this.#isOurs()) {
       this.#giveBack()
     } else if (!forBytes) {
-      if (isBroken) this.#break()
-      else this.#giveBack()
+      this.#break()
     } else if (this.#told) {
       // The guest has no credit or no buffers for it yet. The connection comes when it has.
       this.#watch('errors')
     } else {
       this.#told = true
       this.#options.arrive(this.#tell)
+      if (isBroken && this.#told) this.#watch('errors')
     }
   }
 
   readonly #tell = (): void => this.#connection.arrived()
 
   /**
-   * The socket has failed while the guest takes nothing. What came before goes first, and the read after that fails. Node is not to read it:
-   * libuv takes bytes that an error follows for the last ones before the end.
+   * The socket has failed or was closed while the guest takes nothing. What came before goes first. Node is not to read it: libuv takes
+   * bytes that an error follows for the last ones before the end.
    */
   #break(): void {
     const chunk = this.#waiting()
@@ -290,6 +293,11 @@ const handleOf = Object.getOwnPropertyDescriptor(Socket.prototype, '_handle')?.g
 /** Also of a socket of @upcall/vsock that conceals it. */
 function handle(socket: Socket): Handle | null {
   return (handleOf ? handleOf.call(socket) : (socket as unknown as { _handle: Handle | null })._handle) ?? null
+}
+
+/** Node has read the end, and may have bytes before it. `readableEnded` comes after them. */
+function hasReadEnd(socket: Socket): boolean {
+  return (socket as unknown as { _readableState: { ended: boolean } })._readableState.ended
 }
 
 /** A class of its own may count what comes, to see whether its peer is silent. */

@@ -52,7 +52,7 @@ async function joinedSocket(firstNews: number): Promise<Ends> {
   const { port } = server.address() as { port: number }
   let host: Socket | undefined
   const it = await world(async () => {
-    host = createConnection({ port, allowHalfOpen: true })
+    host = createConnection({ port, host: '127.0.0.1', allowHalfOpen: true })
     await once(host, 'connect')
     return host
   })
@@ -259,7 +259,7 @@ describe.runIf(binding !== undefined)('ends', () => {
       await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
       cleanups.push(() => new Promise((resolve) => server.close(resolve)))
       const accepted = once(server, 'connection')
-      const late = createConnection({ port: (server.address() as { port: number }).port })
+      const late = createConnection({ port: (server.address() as { port: number }).port, host: '127.0.0.1' })
       await once(late, 'connect')
       const [peer] = (await accepted) as [Socket]
       const failed = new Promise<NodeJS.ErrnoException>((resolve) => peer.once('error', resolve))

@@ -183,10 +183,10 @@ export const counting = [
   ),
 ]
 
-/** How many descriptors this process has, when it has as few as it had before; the scene's deadline ends the wait. */
+/** How many descriptors this process has, when it has as few as it had before, or after many turns. */
 async function settled(atMost = Number.POSITIVE_INFINITY) {
   let count = readdirSync('/proc/self/fd').length
-  for (let turns = 0; count > atMost && turns < 5_000; turns++) {
+  for (let turns = 0; count > atMost && turns < 50_000; turns++) {
     await turn()
     count = readdirSync('/proc/self/fd').length
   }

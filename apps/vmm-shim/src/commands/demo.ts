@@ -11,7 +11,7 @@ import { nextSignal } from './signals.js'
 const STATUS: Readonly<Record<string, number>> = { SIGINT: 130, EPIPE: 141, SIGTERM: 143 }
 
 /** The options of a test. */
-export type Overrides = Pick<DemoOptions, 'sabotage' | 'patienceMs' | 'bootMs' | 'guestEntry' | 'clock'>
+export type Overrides = Pick<DemoOptions, 'sabotage' | 'patienceMs' | 'silenceMs' | 'bootMs' | 'guestEntry' | 'clock'>
 
 export interface DemoFlags {
   qemu?: true

@@ -71,7 +71,11 @@ describe.concurrent('a sabotaged guest', () => {
           if (text.includes(name)) hurrying ??= setInterval(() => clock.skip(4_000), 1_000)
         }
         const sabotage = { step: name, fault }
-        const { status, stderr, stdout } = await play({ sabotage, patienceMs: 20_000, clock }, undefined, onShow)
+        const { status, stderr, stdout } = await play(
+          { sabotage, patienceMs: 20_000, silenceMs: 5_000, clock },
+          undefined,
+          onShow,
+        )
         clearInterval(hurrying)
         expect(stderr).toContain(`step "${name}" failed: `)
         expect(status).toBe(1)

@@ -17,6 +17,8 @@ export interface DemoOptions {
   bootMs?: number | undefined
   /** How long one wait may take before its step fails, in milliseconds. Default 10,000. */
   patienceMs?: number | undefined
+  /** How long the guest has to be silent before it counts as busy with a request, in milliseconds. Default 150. */
+  silenceMs?: number | undefined
   guestEntry?: URL | undefined
   /** The clock of `patienceMs`. Default: the platform's. */
   clock?: Clock | undefined
@@ -27,11 +29,11 @@ export interface DemoOptions {
 
 /** Plays all steps with a VMM that it starts. Leaves nothing open. */
 export async function runDemo(options: DemoOptions): Promise<DemoResult> {
-  const { show, patienceMs = 10_000, bootMs = 1_200, clock = systemClock, sabotage, signal, guestEntry } = options
+  const { show, patienceMs = 10_000, silenceMs, bootMs = 1_200, clock = systemClock, sabotage, signal, guestEntry } = options
   const directory = mkdtempSync(join(tmpdir(), 'vmm-demo-'))
   const api = join(directory, 'api.sock')
   const { sleep = (ms: number) => delay(ms, undefined, { signal }) } = options
-  const stage = new Stage({ api, patienceMs, clock, signal, show, sleep })
+  const stage = new Stage({ api, patienceMs, silenceMs, clock, signal, show, sleep })
   try {
     await using shim = await startShim({
       ...{ uds: join(directory, 'vm.sock'), api, arch: 'x86_64', bootMs, guestEntry, clock },

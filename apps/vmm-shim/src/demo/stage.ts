@@ -36,6 +36,8 @@ export interface StageOptions {
   api: string
   /** How long a step may wait for one thing, in milliseconds. */
   patienceMs: number
+  /** How long the guest has to be silent before it counts as busy with a request, in milliseconds. Default 150. */
+  silenceMs?: number | undefined
   /** The clock of `patienceMs`. Default: the platform's. */
   clock?: Clock | undefined
   signal?: AbortSignal | undefined
@@ -48,6 +50,7 @@ export interface StageOptions {
 /** Where a demo is played: it shows lines, talks to the control API, and checks what a step expects. */
 export class Stage {
   readonly patienceMs: number
+  readonly silenceMs: number
   readonly #options: StageOptions
   /** How much of the current step was for the audience, in milliseconds. */
   #rested = 0
@@ -55,6 +58,7 @@ export class Stage {
   constructor(options: StageOptions) {
     this.#options = options
     this.patienceMs = options.patienceMs
+    this.silenceMs = options.silenceMs ?? 150
   }
 
   /** Plays the steps in order, and ends with a table. Stops at the first step that fails. */

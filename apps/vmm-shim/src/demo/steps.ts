@@ -16,9 +16,6 @@ interface Scene {
   readonly shim: Shim<SimulatedMachine>
 }
 
-/** How long the guest has to be silent before it counts as busy with the request, in milliseconds. */
-const SILENCE_MS = 150
-
 const DISK = { path_on_host: '/srv/images/data.img', is_read_only: false }
 
 /** The steps in order. Each begins where the one before it ended. */
@@ -141,7 +138,7 @@ async function dieInTheMiddle({ stage, shim }: Scene): Promise<string> {
     reply.catch(() => {})
     await stage.within('the request leaves', sent)
     // A guest that answers is not killed, and the step fails for its answer.
-    if ((await Promise.race([reply, delay(SILENCE_MS)])) === undefined) await killGuest({ stage, shim })
+    if ((await Promise.race([reply, delay(stage.silenceMs)])) === undefined) await killGuest({ stage, shim })
     const body = await stage.answered(reply, 504)
     stage.expect('outcome', isFault(body) ? body.outcome : undefined, 'indeterminate')
   } finally {

@@ -7,7 +7,7 @@ const FEATURES: MachineFeatures = { cpus: true, drives: true, pci: true, memory:
 
 type Broken = (machine: Rig['machine']) => Partial<Machine>
 
-function testsOf(broken: Broken = () => ({}), features = FEATURES): ComplianceTest[] {
+function testsOf(broken: Broken = () => ({}), features = FEATURES, timeoutMs = 500): ComplianceTest[] {
   const start = async () => {
     const rig = await makeRig({ maxCpus: 4 })
     const { machine, manager } = rig
@@ -20,7 +20,7 @@ function testsOf(broken: Broken = () => ({}), features = FEATURES): ComplianceTe
     })
     return { machine: subject, manager, kill: () => machine.kill(), close: async () => rig[Symbol.asyncDispose]() }
   }
-  return machineCompliance({ name: 'a machine', features, start }, { timeoutMs: 500 })
+  return machineCompliance({ name: 'a machine', features, start }, { timeoutMs })
 }
 
 const nothing = async () => {}
@@ -216,7 +216,7 @@ const BROKEN: readonly (readonly [wrong: string, test: string, broken: Broken])[
 ]
 
 describe('a sound machine', () => {
-  it.each(testsOf().map(({ name, run }) => [name, run] as const))('%s', (_, run) => run())
+  it.each(testsOf(undefined, undefined, 20_000).map(({ name, run }) => [name, run] as const))('%s', (_, run) => run())
 })
 
 describe('a machine that', () => {

@@ -104,9 +104,10 @@ describe.skipIf(!addon)('passDescriptor and listenHybrid', () => {
   it("passes fifty containers' streams, and closes its own descriptors of them", async () => {
     const server = await serve()
     const names = Array.from({ length: 50 }, (_, i) => i)
+    // All of them first: a program runs for each, and no deadline is to run meanwhile.
+    const fifos = names.map((i) => [makeFifo(dir, `in${i}`), makeFifo(dir, `out${i}`)] as const)
     const streams = await Promise.all(
-      names.map(async (i) => {
-        const [stdin, stdout] = [makeFifo(dir, `in${i}`), makeFifo(dir, `out${i}`)]
+      fifos.map(async ([stdin, stdout], i) => {
         // Both ends of each FIFO: what is passed, and the container's.
         const reader = openFifo(stdin, 'read')
         const writer = keepOpen(openFifo(stdin, 'write'))

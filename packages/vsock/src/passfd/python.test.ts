@@ -52,6 +52,9 @@ async function run(program: string, ...args: string[]): Promise<string> {
   return said
 }
 
+/** Python takes its time on a busy machine, and accepts one connection. */
+const PATIENT = { keep: true, timeoutMs: 30_000, retry: { attemptTimeoutMs: 30_000 } }
+
 describe.skipIf(!addon || !python)('passfd and Python (needs python3)', () => {
   it("takes a descriptor of Python's, which is gone when the bytes go", async () => {
     const guest = await Guest.listen(join(dir, 'guest'))
@@ -59,6 +62,7 @@ describe.skipIf(!addon || !python)('passfd and Python (needs python3)', () => {
     const server = await listenHybrid({
       path,
       profile: 'dragonball',
+      handshakeTimeoutMs: 30_000,
       route: async () => {
         const socket = netConnect({ path: join(dir, 'guest'), allowHalfOpen: true })
         await once(socket, 'connect')
@@ -99,7 +103,7 @@ print(repr((command, text, len(fds), flags)), end='')
 `)
     const fd = openSync(join(dir, 'file'), 'w')
     try {
-      expect(await passDescriptor(`hvsock://${path}:1027`, fd, { keep: true, retry: true })).toEqual({ hostPort: 1234 })
+      expect(await passDescriptor(`hvsock://${path}:1027`, fd, PATIENT)).toEqual({ hostPort: 1234 })
     } finally {
       closeSync(fd)
     }

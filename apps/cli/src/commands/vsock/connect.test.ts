@@ -8,6 +8,9 @@ import { describe, expect, test, vi } from 'vitest'
 import { start, upcall } from '../../../testing/harness.js'
 import { digest, dir, echo, pieces, rawVmm, read, server, vmm } from '../../../testing/peers.js'
 
+/** A busy machine may be silent for longer than half a second. */
+const PATIENT = ['--linger', '10m']
+
 describe('connect', () => {
   test('stdin to the peer, the peer to stdout, whichever ends first', async () => {
     await server(`unix:${dir}/s`, async (socket) => {
@@ -55,15 +58,17 @@ describe('connect', () => {
 
   test('over hvsock EOF is kept back until the guest has ended', async () => {
     let ended = false
+    let connected: (socket: VsockSocket) => void
     const guest = new Promise<VsockSocket>((resolve) => {
-      void server(`unix:${dir}/guest`, (socket) => {
-        socket
-          .once('data', () => socket.write('answer'))
-          .once('end', () => {
-            ended = true
-          })
-        resolve(socket)
-      })
+      connected = resolve
+    })
+    await server(`unix:${dir}/guest`, (socket) => {
+      socket
+        .once('data', () => socket.write('answer'))
+        .once('end', () => {
+          ended = true
+        })
+      connected(socket)
     })
     await vmm()
     const running = start(['vsock', 'connect', `hvsock://${dir}/vm:80`], { stdin: Readable.from(['question']) })
@@ -79,10 +84,10 @@ describe('connect', () => {
     ['another upcall as the VMM, to a stdin that is slow', ['slow']],
   ])('a peer that ends first takes the rest of stdin: %s', async (_name, [slow]) => {
     const bytes = randomBytes(4 << 20)
-    const peer = start(['vsock', 'listen', '--as-vmm', `hvsock://${dir}/vm:1`])
+    const peer = start(['vsock', 'listen', '--as-vmm', `hvsock://${dir}/vm:1`, ...PATIENT])
     await peer.stderr.has('listening')
     const stdin = new PassThrough()
-    const running = start(['--json', 'vsock', 'connect', `hvsock://${dir}/vm:1`], { stdin })
+    const running = start(['--json', 'vsock', 'connect', `hvsock://${dir}/vm:1`, ...PATIENT], { stdin })
     stdin.write(bytes.subarray(0, 1 << 20))
     if (slow) await new Promise<void>((resolve) => stdin.once('drain', resolve))
     stdin.end(bytes.subarray(1 << 20))
@@ -98,7 +103,7 @@ describe('connect', () => {
       socket.end('bye')
       heard = read(socket)
     })
-    const all = await upcall(['vsock', 'connect', reads], { stdin: Readable.from(pieces(bytes)) })
+    const all = await upcall(['vsock', 'connect', reads, ...PATIENT], { stdin: Readable.from(pieces(bytes)) })
     expect([all.status, all.stdout.text, digest(await heard!)]).toEqual([0, 'bye', digest(bytes)])
 
     await server(`unix:${dir}/s`, (socket) => {

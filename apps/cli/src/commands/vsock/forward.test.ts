@@ -136,8 +136,10 @@ describe('forward', () => {
     })
     await vmm()
     const at = (text: string) => text.replace('DIR', dir)
-    const running = await serving(['--json', 'vsock', 'forward', ...argv.map(at)])
-    const sender = await upcall(['vsock', 'connect', at(near)], { stdin: Readable.from(pieces(bytes)) })
+    // A busy machine may be silent for longer than half a second.
+    const patient = ['--linger', '10m']
+    const running = await serving(['--json', 'vsock', 'forward', ...argv.map(at), ...patient])
+    const sender = await upcall(['vsock', 'connect', at(near), ...patient], { stdin: Readable.from(pieces(bytes)) })
     expect([sender.status, sender.stdout.text, digest(await heard!)]).toEqual([0, 'bye', digest(bytes)])
     await running.stdout.has('"disconnect"')
     expect(running.stdout.json.at(-1)).toMatchObject({ outcome: 'ok', sent: 4 << 20, received: 3 })

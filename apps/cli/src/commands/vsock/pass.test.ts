@@ -18,7 +18,11 @@ function useAddon() {
 
 /** A guest of `upcall vsock forward --as-vmm`. */
 async function guestAt(port: number): Promise<{ address: string; connected: Promise<VsockSocket> }> {
-  const connected = new Promise<VsockSocket>((resolve) => void server(`unix:${dir}/guest`, resolve))
+  let connect: (socket: VsockSocket) => void = () => {}
+  const connected = new Promise<VsockSocket>((resolve) => {
+    connect = resolve
+  })
+  await server(`unix:${dir}/guest`, (socket) => connect(socket))
   const address = `hvsock://${dir}/vm:${port}`
   const running = start(['--json', 'vsock', 'forward', '--as-vmm', address, `unix:${dir}/guest`])
   closers.push(async () => {
