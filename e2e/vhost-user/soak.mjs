@@ -1,5 +1,6 @@
 // Traffic without end through one guest, in both directions, begun by either end, with buffers of many sizes; every byte is checked. Time and
 // again it looks whether each connection moves, and tells of all that is known when one does not.
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -20,6 +21,9 @@ const CONNECT_MS = 40_000
 const DEVICE_BUFFERS = [256 * 1024, 4096, 1 << 20, 65_536, 4 << 20, 100_000]
 const BLOCKS = [64 * 1024, 64 * 1024, 1500, 200]
 const ROUND_MS = 10 * 60_000
+const CHANNEL = 'upcall:vhost-user'
+/** Of what was told before a failure, so much is shown. */
+const LAST = 60
 
 export class Soak {
   #options
@@ -29,6 +33,11 @@ export class Soak {
   #answers = new Set()
   #over = false
   #failure
+  /** What the device and the guest's end told of themselves last. */
+  #told = []
+  #onMessage = (message) => {
+    if (message.type === 'connection-ended') this.#tell(JSON.stringify(message))
+  }
   /** Times that the device had to end a wait, by kind; and whether the guest's interrupt had been sent. */
   recoveries = {}
   toGuest = 0
@@ -49,6 +58,7 @@ export class Soak {
   /** Rounds of at most ten minutes, each with a guest and a device of its own. */
   async run() {
     const { image, minutes } = this.#options
+    subscribe(CHANNEL, this.#onMessage)
     fillPayload(join(this.#folder, 'payload'), {
       programs: ['guest/vhost-user', 'guest/commands.mjs'],
       packages: ['@upcall/vsock'],
@@ -59,6 +69,7 @@ export class Soak {
       const rounds = Math.max(2, Math.ceil(total / ROUND_MS))
       for (let i = 0; i < rounds; i++) await this.#round(DEVICE_BUFFERS[i % DEVICE_BUFFERS.length], total / rounds)
     } finally {
+      unsubscribe(CHANNEL, this.#onMessage)
       rmSync(this.#folder, { recursive: true, force: true })
     }
     return this.summary()
@@ -87,8 +98,11 @@ export class Soak {
           by === 'kick' ? `${ring} without a kick` : `${ring} ${lost ? 'not interrupted' : 'interrupted, not caught up'}`
         this.recoveries[kind] = (this.recoveries[kind] ?? 0) + 1
       })
+      for (const event of ['state', 'stopped', 'reset', 'warning', 'refused'])
+        this.#device.on(event, (what) => this.#tell(`${event} ${JSON.stringify(what)}`))
       const payloadDir = join(this.#folder, 'payload')
       this.#vm = await Vm.start({ image, payloadDir, socketPath, maxCpus, timeoutMs: ms + 300_000 })
+      this.#vm.on('failed', ({ message }) => this.#tell(`the guest: ${message}`))
       await this.#device.ready({ signal: AbortSignal.timeout(10_000) })
       this.#over = false
       const end = performance.now() + ms
@@ -111,6 +125,9 @@ export class Soak {
         const done = Promise.all(workers.map(until)).then(() => Promise.all(this.#answers))
         await Promise.race([done, watched])
         if (this.#failure) throw this.#failure
+      } catch (error) {
+        await this.#tellAll()
+        throw error
       } finally {
         this.#over = true
       }
@@ -263,6 +280,19 @@ export class Soak {
     show('QEMU', await this.#vm.qmp('query-status').catch(({ message }) => message))
     show("the guest's program", await this.#guestAnswers(1_000))
     this.#fail(new Error(`${still}: nothing moved; the rings are printed above`))
+  }
+
+  #tell(what) {
+    this.#told = [...this.#told, what].slice(-LAST)
+  }
+
+  /** Before everything is closed: whether the guest lives, what the device saw, and what the guest's kernel printed. */
+  async #tellAll() {
+    const { log } = this.#options
+    log(`# the guest's program answers: ${await this.#guestAnswers(1_000)}`)
+    for (const each of this.#told) log(`# before: ${each}`)
+    for (const connection of this.#device.snapshot().connections) log(`# connection: ${JSON.stringify(connection)}`)
+    for (const line of this.#vm.console.text.trimEnd().split('\n').slice(-15)) log(`# console: ${line.trimEnd()}`)
   }
 
   #fail(error) {
