@@ -247,11 +247,14 @@ describe.runIf(binding !== undefined)('a joined socket', () => {
     await over(it)
   })
 
-  test('of which Node has read the end ends with all its bytes, whatever breaks then', async () => {
+  /** The guest takes nothing, and has news, while the streams hold a part of what `send` sends. Then the program closes. */
+  async function closedWhileStreamsHold(send: (peer: Socket) => void) {
     setFirstNews(2)
-    const { it, socket, peer, host } = await joined(undefined, { reads: false })
+    const ends = await joined(undefined, { reads: false })
+    const { it, socket, peer, host } = ends
+    host.on('error', () => {})
     socket.appetite = 0
-    peer.end(Buffer.alloc(140_000))
+    send(peer)
     await it.guest.rest()
     for (let news = 0; news < 4; news++) {
       socket.write(10)
@@ -261,6 +264,11 @@ describe.runIf(binding !== undefined)('a joined socket', () => {
     await it.guest.rest()
     socket.appetite = Number.POSITIVE_INFINITY
     await it.guest.until(() => socket.end !== undefined)
+    return ends
+  }
+
+  test('of which Node has read the end ends with all its bytes, whatever breaks then', async () => {
+    const { it, socket, host } = await closedWhileStreamsHold((peer) => peer.end(Buffer.alloc(140_000)))
     await it.guest.rest()
     expect([socket.received, socket.end, host.errored]).toEqual([140_000, 'shutdown', null])
   })
@@ -268,20 +276,7 @@ describe.runIf(binding !== undefined)('a joined socket', () => {
   test.each([70_000, 140_000, 200_000])(
     'that breaks while its streams hold a part of its %i bytes: all come, and then the reset',
     async (count) => {
-      setFirstNews(2)
-      const { it, socket, peer, host } = await joined(undefined, { reads: false })
-      host.on('error', () => {})
-      socket.appetite = 0
-      peer.write(Buffer.alloc(count))
-      await it.guest.rest()
-      for (let news = 0; news < 4; news++) {
-        socket.write(10)
-        await it.guest.rest()
-      }
-      peer.destroy()
-      await it.guest.rest()
-      socket.appetite = Number.POSITIVE_INFINITY
-      await it.guest.until(() => socket.end !== undefined)
+      const { socket } = await closedWhileStreamsHold((peer) => peer.write(Buffer.alloc(count)))
       expect([socket.received, socket.end]).toEqual([count, 'reset'])
     },
   )

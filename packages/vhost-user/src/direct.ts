@@ -51,7 +51,7 @@ export class DirectSocket implements DirectPort {
   readonly #counts: boolean
   #descriptor: Descriptor | undefined
   #newsLeft = tuning.firstNews
-  /** Who reads the socket: Node; none, until the streams have handed on what Node has read; this; and then Node for good. */
+  /** Who reads the socket: Node; none, until the streams have handed on what they hold; this; and then Node for good. */
   #reader: 'node' | 'none' | 'this' | 'node again' = 'node'
   #looking = false
   /** What is waited for. Errors alone: while the guest takes no bytes. */
