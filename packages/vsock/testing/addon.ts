@@ -14,11 +14,43 @@ const AF_INET = 2
 export function addonIfBuilt(): Binding | undefined {
   try {
     // Not loadBinding(), which the tests' environment switches off: what this gives is used over other families.
-    return findBinding(thisMachine())
+    return holding(findBinding(thisMachine()))
   } catch (error) {
     if (!(error instanceof AddonError)) throw error
     console.warn(`Tests of the native addon are left out: ${error.message}\nTo run them: node scripts/build-addons.mjs`)
     return undefined
+  }
+}
+
+/**
+ * Every descriptor that the addon has handed out, for good. The addon closes a descriptor that is collected: no collection between a
+ * leak and the test's look at it hides the leak, and none closes what an earlier test has left while a later one counts.
+ */
+const held: unknown[] = []
+
+/** The addon, but what it hands out is never collected. */
+function holding(binding: Binding): Binding {
+  const hold = <T>(given: T): T => {
+    held.push(given)
+    return given
+  }
+  return {
+    ...binding,
+    socket: (...args) => hold(binding.socket(...args)),
+    typedSocket: (...args) => hold(binding.typedSocket(...args)),
+    placeholder: () => hold(binding.placeholder()),
+    inherit: (fd) => hold(binding.inherit(fd)),
+    duplicate: (fd) => hold(binding.duplicate(fd)),
+    accept(descriptor) {
+      const accepted = binding.accept(descriptor)
+      hold(accepted?.descriptor)
+      return accepted
+    },
+    receive(descriptor, length) {
+      const got = binding.receive(descriptor, length)
+      hold(got?.descriptors)
+      return got
+    },
   }
 }
 
@@ -61,13 +93,11 @@ export function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length
 }
 
-/** Kept for good: the garbage collector would close the number, which is another owner's by then. */
-const kept: Descriptor[] = []
-
-/** Opens a socket and gives its number, as if another program had opened it and this process had inherited it. */
+/** Opens a socket and gives its number, as if another program had opened it and this process had inherited it. The
+ * descriptor has to be one of {@link addonIfBuilt}'s: a collected one would close the number, which is another owner's by then. */
 export function inherited(open: () => Descriptor): number {
   const before = socketNumbers()
-  kept.push(open())
+  open()
   const number = socketNumbers().find((each) => !before.includes(each))
   if (number === undefined) throw new Error('no socket was opened')
   return number
