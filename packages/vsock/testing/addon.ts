@@ -23,8 +23,8 @@ export function addonIfBuilt(): Binding | undefined {
 }
 
 /**
- * Every descriptor that the addon has handed out, for good. The addon closes a descriptor that is collected: no collection between a
- * leak and the test's look at it hides the leak, and none closes what an earlier test has left while a later one counts.
+ * Every descriptor that the addon has handed out, for good. The addon closes a descriptor that is collected. Without this list, a
+ * collection between a leak and the test's look at it would hide the leak.
  */
 const held: unknown[] = []
 
@@ -41,16 +41,8 @@ function holding(binding: Binding): Binding {
     placeholder: () => hold(binding.placeholder()),
     inherit: (fd) => hold(binding.inherit(fd)),
     duplicate: (fd) => hold(binding.duplicate(fd)),
-    accept(descriptor) {
-      const accepted = binding.accept(descriptor)
-      hold(accepted?.descriptor)
-      return accepted
-    },
-    receive(descriptor, length) {
-      const got = binding.receive(descriptor, length)
-      hold(got?.descriptors)
-      return got
-    },
+    accept: (descriptor) => hold(binding.accept(descriptor)),
+    receive: (descriptor, length) => hold(binding.receive(descriptor, length)),
   }
 }
 
@@ -93,8 +85,12 @@ export function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length
 }
 
-/** Opens a socket and gives its number, as if another program had opened it and this process had inherited it. The
- * descriptor has to be one of {@link addonIfBuilt}'s: a collected one would close the number, which is another owner's by then. */
+/**
+ * Opens a socket and gives its number, as if another program had opened it and this process had inherited it.
+ *
+ * @param open - Opens it with the addon of {@link addonIfBuilt}, which keeps the descriptor: a collection would close the number, which
+ * has another owner by then.
+ */
 export function inherited(open: () => Descriptor): number {
   const before = socketNumbers()
   open()
