@@ -38,6 +38,13 @@ const layers = {
     ours: ['packages/wire', 'packages/device-manager', 'packages/server', 'packages/vsock', 'packages/vmm/src/'],
     node: true,
   },
+  'packages/trace': { ours: ['packages/wire', 'packages/client', 'packages/device-manager', 'packages/vsock'], node: true },
+  // Each entry has one library of others, an optional peer.
+  'packages/metrics': {
+    ours: ['packages/client', 'packages/device-manager', 'packages/vsock', 'packages/vhost-user'],
+    node: true,
+    npm: true,
+  },
   'packages/testkit': { ours: ['packages/'], node: true },
   'apps/cli': { ours: ['packages/'], node: true, npm: true },
   'apps/vmm-shim': { ours: ['packages/'], node: true, npm: true },

@@ -11,7 +11,7 @@ import { Connections } from './connections.js'
 import { errorOf, type UpcallError, type UpcallErrorFields } from './error.js'
 import type { Effect, OutsideEvent, ReconnectReason } from './machine/event.js'
 import { SessionMachine } from './machine/session-machine.js'
-import type { StateName } from './machine/state.js'
+import type { Kind, StateName } from './machine/state.js'
 import { type ClientOptions, resolveOptions } from './options.js'
 
 /** How long a caller waits. */
@@ -47,14 +47,32 @@ interface RequestWaiter extends Waiter {
   release(): void
 }
 
+/**
+ * What the diagnostics channel `upcall:client` carries, in the order in which it happens. `client` and `remote` tell the sessions of a
+ * process apart. Each message has one of:
+ *
+ * - `event`: something happened to the session. `bytes` has a chunk of what the guest sent; `request` has the ticket of a new request.
+ * - `effect`: the session did something about it. `write` has what goes to the guest; `reply` and `fail` end the request with that `id`.
+ * - `kind`: the session's state in its table (docs/machines.md), finer than {@link StateEvent}.
+ * - `error`: the request was refused before it could be queued.
+ *
+ * The values are the session's own: a subscriber must not change them, and copies bytes that it keeps.
+ */
+export type ClientTrace = { readonly client: UpcallClient<unknown, unknown>; readonly remote: string } & (
+  | { readonly event: OutsideEvent }
+  | { readonly effect: Effect }
+  | { readonly kind: Kind; readonly previous: Kind }
+  | { readonly error: unknown }
+)
+
 const trace = traceOf('client')
 
 /**
  * A session with one service in the guest. It starts to connect when it is made, reconnects when it has to, and owns the streams that
  * its dialer delivers. It sends one request at a time, in the order of the calls.
  *
- * Everything that it does to its connections is published, as the machine's effects, on the diagnostics channel `upcall:client`, and
- * printed under `NODE_DEBUG=upcall-client`.
+ * What happens to it and what it does is published on the diagnostics channel `upcall:client` as {@link ClientTrace}, and printed under
+ * `NODE_DEBUG=upcall-client`.
  */
 export class UpcallClient<Req, Rep>
   extends EventEmitter<{ state: [StateEvent]; reconnect: [ReconnectEvent] }>
@@ -70,6 +88,8 @@ export class UpcallClient<Req, Rep>
   readonly #requests = new Map<number, RequestWaiter>()
   readonly #readiness = new Set<Waiter>()
   #requestCount = 0
+  /** As last published. */
+  #kind: Kind = 'Due'
   #closed: Promise<void> | undefined
 
   /** @throws TypeError or RangeError that names the wrong option. */
@@ -82,9 +102,9 @@ export class UpcallClient<Req, Rep>
     this.#closeTimeoutMs = session.dialMs
     this.#machine = new SessionMachine(session, clock.now())
     this.#driver = new Driver({ machine: this.#machine, clock, perform: (effect) => this.#perform(effect) })
-    this.#connections = new Connections(dial, (event) => this.#driver.tell(event))
+    this.#connections = new Connections(dial, (event) => this.#tell(event))
     // Not before the caller has had a chance to listen.
-    queueMicrotask(() => this.#driver.tell({ type: 'wake' }))
+    queueMicrotask(() => this.#tell({ type: 'wake' }))
   }
 
   get state(): StateName {
@@ -130,9 +150,9 @@ export class UpcallClient<Req, Rep>
         const about = { op: ticket.op, subject: this.#remote, cause: signal.reason }
         throw errorOf({ code: 'ABORTED', outcome: 'not-sent', ...about, what, next })
       }
-      const release = onAbort(signal, (reason) => this.#driver.tell({ type: 'abort', id, reason }))
+      const release = onAbort(signal, (reason) => this.#tell({ type: 'abort', id, reason }))
       this.#requests.set(id, { resolve: resolve as (value: unknown) => void, reject, release })
-      this.#driver.tell({ type: 'request', ticket })
+      this.#tell({ type: 'request', ticket })
     })
   }
 
@@ -148,7 +168,7 @@ export class UpcallClient<Req, Rep>
 
   /** Starts again after the client gave up (`ReconnectError`), or tries at once while it waits between two attempts. Otherwise does nothing. */
   reconnect(): void {
-    this.#driver.tell({ type: 'reconnect' })
+    this.#tell({ type: 'reconnect' })
   }
 
   /**
@@ -158,7 +178,7 @@ export class UpcallClient<Req, Rep>
    */
   close(): Promise<void> {
     if (this.#closed === undefined) {
-      this.#driver.tell({ type: 'close' })
+      this.#tell({ type: 'close' })
       this.#closed = this.#connections.allGone(this.#clock, this.#closeTimeoutMs)
     }
     return this.#closed
@@ -181,8 +201,14 @@ export class UpcallClient<Req, Rep>
     return errorOf({ op: 'connect', subject: this.#remote, outcome: 'not-sent', ...fields })
   }
 
+  #tell(event: OutsideEvent): void {
+    trace({ client: this, remote: this.#remote, event }, '%s: %s', this.#remote, event.type)
+    this.#driver.tell(event)
+  }
+
   #perform(effect: Effect): void {
     trace({ client: this, remote: this.#remote, effect }, '%s: %o', this.#remote, effect)
+    this.#traceKind()
     switch (effect.type) {
       case 'dial':
         this.#connections.dial(effect.conn)
@@ -211,6 +237,15 @@ export class UpcallClient<Req, Rep>
         break
       }
     }
+  }
+
+  /** Each change of state has an effect, so that none is missed. */
+  #traceKind(): void {
+    const { kind } = this.#machine
+    const previous = this.#kind
+    if (kind === previous) return
+    this.#kind = kind
+    trace({ client: this, remote: this.#remote, kind, previous }, '%s: %s, was %s', this.#remote, kind, previous)
   }
 
   #settle(id: number): RequestWaiter | undefined {

@@ -5,7 +5,7 @@
  */
 
 export { type Clock, systemClock } from '@upcall/foundation/clock'
-export { type ReconnectEvent, type StateEvent, UpcallClient, type WaitOptions } from './client.js'
+export { type ClientTrace, type ReconnectEvent, type StateEvent, UpcallClient, type WaitOptions } from './client.js'
 export type { UpcallErrorFields } from './error.js'
 export * from './machine/index.js'
 export type { ClientOptions, Dial, ReconnectOptions, TimeoutOptions } from './options.js'

@@ -2,7 +2,7 @@ import { IllegalEventError, transition } from '@upcall/foundation/machine'
 import type { Context, SessionOptions } from './context.js'
 import type { Effect, OutsideEvent, SessionEvent } from './event.js'
 import { TicketQueue } from './queue.js'
-import { connOf, type Failure, type Session, type StateName, stateNames } from './state.js'
+import { connOf, type Failure, type Kind, type Session, type StateName, stateNames } from './state.js'
 import { expire, table } from './table.js'
 
 /**
@@ -31,6 +31,11 @@ export class SessionMachine {
 
   get state(): StateName {
     return stateNames[this.#session.kind]
+  }
+
+  /** The state as the table names it. */
+  get kind(): Kind {
+    return this.#session.kind
   }
 
   /** What ended the attempts, in ReconnectError; otherwise the last failure since the service greeted. */

@@ -1,0 +1,4 @@
+import { mergeConfig } from 'vitest/config'
+import base from '../../vitest.project.js'
+
+export default mergeConfig(base, { test: { name: 'metrics' } })
