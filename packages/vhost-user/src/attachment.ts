@@ -3,11 +3,12 @@ import { Channel } from './channel.js'
 import { type ConnectionHandler, Connections } from './connections.js'
 import type { Recovery } from './lookout.js'
 import type { ConnectionSnapshot } from './machine/connection.js'
-import { type DeviceOptions, VsockDevice } from './machine/device.js'
+import { type DeviceOptions, RX_RING, VsockDevice } from './machine/device.js'
 import { type DeviceError, toDeviceError } from './machine/errors.js'
 import { F_SEQPACKET } from './machine/features.js'
 import { BackendSession, type SessionResult } from './machine/session.js'
 import type { SwitchPort } from './machine/switch/port.js'
+import type { Tally } from './machine/tally.js'
 import type { RingSnapshot } from './machine/vring.js'
 import type { VsockMessageStream } from './message-stream.js'
 import type { Binding, Descriptor } from './native/binding.js'
@@ -31,6 +32,7 @@ const DISPLACED_MS = 1_000
 export interface AttachmentHandlers {
   /** Leads to the other guests. */
   readonly port: SwitchPort
+  readonly tally: Tally
   readonly onConnection: ConnectionHandler | undefined
   /** Something that `running` or `fault` shows may have changed. */
   readonly onChange: () => void
@@ -64,7 +66,12 @@ export class Attachment {
     this.#clock = clock
     // The code that came upon it is still at work.
     const onBroken = (error: DeviceError) => process.nextTick(() => this.#end(error))
-    this.#platform = new BindingPlatform(binding, () => this.#pump.kicked(), onBroken)
+    const { tally } = handlers
+    const onKick = () => {
+      tally.kicks++
+      this.#pump.kicked()
+    }
+    this.#platform = new BindingPlatform(binding, onKick, onBroken)
     this.#session = new BackendSession(this.#platform, configSpace(limits.guestCid))
     this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule(), port: handlers.port })
     const { onConnection } = handlers
@@ -74,7 +81,10 @@ export class Attachment {
       device: this.#device,
       rings: this.#session,
       clock,
-      notify: (ring) => this.#platform.notify(ring),
+      notify: (ring) => {
+        tally.interrupts[ring === RX_RING ? 'rx' : 'tx']++
+        this.#platform.notify(ring)
+      },
       onNews: () => this.#connections.deliverNews(),
       onFault: (fault) => {
         this.#stop(fault)

@@ -18,6 +18,7 @@ import type { DeviceError } from './machine/errors.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT } from './machine/muxer.js'
 import { HOST_CID, type SocketType } from './machine/packet.js'
 import { PolicyGate } from './machine/policy.js'
+import { type DeviceCounters, Tally } from './machine/tally.js'
 import type { VsockMessageStream } from './message-stream.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
@@ -104,6 +105,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   readonly #options: DeviceOptions
   readonly #place: Place
   readonly #policy: PolicyGate
+  readonly #tally = new Tally()
   readonly #clock: Clock
   readonly #onConnection: ConnectionHandler | undefined
   /**
@@ -147,6 +149,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.#options = {
       guestCid,
       policy: this.#policy,
+      tally: this.#tally,
       admit: (request, now) => this.#place.refusalOfGuest(request, now),
       hostCids,
       hostCid: hostCids === 'any' ? HOST_CID : hostCids[0],
@@ -164,7 +167,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       limits: this.#options,
       policy: this.#policy,
       onRefusal: (refusal) => {
-        trace({ type: 'refused', socketPath, refusal }, '%s: refused: %o', socketPath, refusal)
+        trace({ type: 'refused', socketPath, device: this, refusal }, '%s: refused: %o', socketPath, refusal)
         tell(() => this.emit('refused', refusal))
       },
     })
@@ -177,6 +180,11 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   /** Connections open or closing now. */
   get connections(): number {
     return this.#attachment?.connections ?? 0
+  }
+
+  /** What the device has counted so far: a copy, cheap to have. */
+  get counters(): DeviceCounters {
+    return this.#tally.read()
   }
 
   /** Why the device is `faulted`. */
@@ -200,7 +208,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     })
     await this.#listening
     this.#checkOpen('listen')
-    if (isFirst) trace({ type: 'listening', socketPath: this.socketPath }, '%s: listening', this.socketPath)
+    if (isFirst) trace({ type: 'listening', socketPath: this.socketPath, device: this }, '%s: listening', this.socketPath)
     return this
   }
 
@@ -323,29 +331,40 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     const options = { ...this.#options, firstHostPort: this.#nextHostPort }
     const attachment = new Attachment(binding, descriptor, options, this.#clock, {
       port: this.#place.port,
+      tally: this.#tally,
       onConnection: this.#onConnection,
       onChange: () => this.#follow(attachment),
       onReset: (connections) => {
-        trace({ type: 'reset', socketPath, connections }, '%s: a new driver; connections cut: %d', socketPath, connections)
+        trace(
+          { type: 'reset', socketPath, device: this, connections },
+          '%s: a new driver; connections cut: %d',
+          socketPath,
+          connections,
+        )
         tell(() => this.emit('reset', { connections }))
       },
       onRecovery: (recovery) => {
-        trace({ type: 'recovery', socketPath, ...recovery }, '%s: recovery: %o', socketPath, recovery)
+        trace({ type: 'recovery', socketPath, device: this, ...recovery }, '%s: recovery: %o', socketPath, recovery)
         tell(() => this.emit('recovery', recovery))
       },
       onRefused: (error) => {
-        trace({ type: 'request-refused', socketPath, error }, '%s: a request was refused%s', socketPath, textAfter(error))
+        trace(
+          { type: 'request-refused', socketPath, device: this, error },
+          '%s: a request was refused%s',
+          socketPath,
+          textAfter(error),
+        )
         tell(() => this.emit('warning', refusedError(socketPath, error)))
       },
       onEnd: (error) => {
-        trace({ type: 'detached', socketPath, error }, '%s: the front end has gone%s', socketPath, textAfter(error))
+        trace({ type: 'detached', socketPath, device: this, error }, '%s: the front end has gone%s', socketPath, textAfter(error))
         this.#attachment = undefined
         this.#nextHostPort = attachment.nextHostPort
         this.#enter('waiting', error === undefined ? 'disconnected' : 'protocol', error)
       },
     })
     this.#attachment = attachment
-    trace({ type: 'attached', socketPath: this.socketPath }, '%s: a front end has connected', this.socketPath)
+    trace({ type: 'attached', socketPath: this.socketPath, device: this }, '%s: a front end has connected', this.socketPath)
     this.#enter('attached', 'paused')
   }
 
@@ -361,7 +380,15 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     this.#state = state
     this.#place.up(state === 'running')
     const change = { socketPath: this.socketPath, state, previous, reason, error }
-    trace({ type: 'state', ...change }, '%s: %s, was %s (%s)%s', this.socketPath, state, previous, reason, textAfter(error))
+    trace(
+      { type: 'state', device: this, ...change },
+      '%s: %s, was %s (%s)%s',
+      this.socketPath,
+      state,
+      previous,
+      reason,
+      textAfter(error),
+    )
     tell(() => this.emit('state', { state, previous }))
     if (state === 'running') tell(() => this.emit('running'))
     else if (previous === 'running' || error !== undefined) tell(() => this.emit('stopped', { reason, error }))

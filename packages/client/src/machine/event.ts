@@ -48,7 +48,8 @@ export type Effect =
   | { readonly type: 'write'; readonly conn: number; readonly bytes: Uint8Array }
   /** Abort the dial or destroy the stream. */
   | { readonly type: 'drop'; readonly conn: number }
-  | { readonly type: 'reply'; readonly id: number; readonly reply: unknown }
+  /** `failed`: the guest refused. */
+  | { readonly type: 'reply'; readonly id: number; readonly reply: unknown; readonly failed: boolean }
   | { readonly type: 'fail'; readonly id: number; readonly error: UpcallError }
   | { readonly type: 'state'; readonly state: StateName; readonly previous: StateName; readonly cause?: unknown }
   | {

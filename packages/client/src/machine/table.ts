@@ -260,17 +260,17 @@ function readReply(c: Context, state: In<'Busy'>, { chunk }: EventOf<'bytes'>): 
   const [frame, ...more] = state.channel.decoder.push(chunk)
   if (frame === undefined) return state
   let reply: unknown
-  let clean: boolean
+  let failed: boolean
   try {
     reply = service.decode(frame, ticket.request)
-    clean = state.channel.clean && !service.failed(reply)
+    failed = service.failed(reply)
   } catch (cause) {
     const what = because('the message is not a reply to it', cause)
     const error = fail(c, ticket, { code: 'PROTOCOL', outcome: 'indeterminate', what, cause })
     return lose(c, state.channel, 'protocol', error)
   }
-  c.effects.push({ type: 'reply', id: ticket.id, reply })
-  const channel = { ...state.channel, proven: true, clean }
+  c.effects.push({ type: 'reply', id: ticket.id, reply, failed })
+  const channel = { ...state.channel, proven: true, clean: state.channel.clean && !failed }
   if (more.length > 0 || channel.decoder.pending > 0) return lose(c, channel, 'protocol', unasked(c.options))
   return { kind: 'Ready', channel }
 }

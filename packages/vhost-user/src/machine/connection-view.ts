@@ -4,6 +4,7 @@ import type { ConnectionOutcome } from './life.js'
 import type { ReceivedMessage } from './message-buffer.js'
 import type { OutgoingMessage } from './message-queue.js'
 import type { SocketType } from './packet.js'
+import type { Tally } from './tally.js'
 
 // A connection as its owner has it: what it is given, what it sees, and what it does.
 
@@ -17,6 +18,8 @@ export interface ConnectionOptions {
   /** How long an orderly end may take before it becomes a reset. */
   readonly lingerMs: number
   readonly allocate: Allocate
+  /** Counts for the owner of the device. */
+  readonly tally?: Tally | undefined
 }
 
 export interface ConnectionPorts {

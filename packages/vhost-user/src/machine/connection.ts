@@ -248,6 +248,7 @@ export class VsockConnection implements Connection {
         break
       }
       case Op.CREDIT_REQUEST:
+        if (!this.#guestCredit.asked && this.#options.tally !== undefined) this.#options.tally.creditStalls++
         this.#guestCredit.ask(now)
         break
       case Op.SHUTDOWN:

@@ -6,6 +6,7 @@ import { PacketIo } from './packet-io.js'
 import type { PolicyGate } from './policy.js'
 import type { SwitchPort } from './switch/port.js'
 import { VsockSwitch } from './switch/switch.js'
+import { Tally } from './tally.js'
 import type { Overdue, SplitRing } from './vring.js'
 
 /** The queues of a virtio-vsock device (virtio 1.2, 5.10.2), as seen from the guest's driver. */
@@ -82,6 +83,7 @@ export class VsockDevice {
   readonly #chains: Chain[] = []
   readonly #budget: Budget
   readonly #policy: PolicyGate | undefined
+  readonly #tally: Tally
   #bytesLeft = 0
   #descriptorsLeft = 0
   /** Muxer and switch take turns when both have packets. */
@@ -97,6 +99,7 @@ export class VsockDevice {
     if (onTouch !== undefined) this.port.onTouch = onTouch
     this.#budget = budget
     this.#policy = options.policy
+    this.#tally = options.tally ?? new Tally()
   }
 
   /** Whether another packet of the guest may be taken. */
@@ -216,7 +219,7 @@ export class VsockDevice {
     const descriptors = this.#budget.descriptors / reserve
     while (this.#bytesLeft > bytes && this.#descriptorsLeft > descriptors && this.#takes(now) && tx.pop(chain)) {
       const taken = this.#receive(chain, now)
-      this.#policy?.moved('fromGuest', taken, now)
+      this.#moved('fromGuest', taken, now)
       this.#bytesLeft -= taken
       this.#descriptorsLeft -= chain.descriptors
       tx.push(chain.head, 0)
@@ -233,11 +236,17 @@ export class VsockDevice {
       }
       if (!rx.pop(chain)) return
       const written = this.#fill(chain, now)
-      this.#policy?.moved('toGuest', written, now)
+      this.#moved('toGuest', written, now)
       rx.push(chain.head, written)
       this.#descriptorsLeft -= chain.descriptors
       this.#bytesLeft -= written
     }
+  }
+
+  /** @param length - Header and payload. */
+  #moved(direction: 'fromGuest' | 'toGuest', length: number, now: number): void {
+    this.#policy?.moved(direction, length, now)
+    this.#tally.moved(direction, length - PACKET_HEADER_SIZE)
   }
 
   /** How many chains may be filled together. */
@@ -268,7 +277,7 @@ export class VsockDevice {
       const { head, filled, descriptors } = chains[i]!
       const written = PACKET_HEADER_SIZE + filled
       rx.push(head, written)
-      this.#policy?.moved('toGuest', written, now)
+      this.#moved('toGuest', written, now)
       this.#descriptorsLeft -= descriptors
       this.#bytesLeft -= written
     }
@@ -283,6 +292,8 @@ export class VsockDevice {
     if (sourceCid === this.#guestCid && Number.isFinite(destinationCid)) {
       if (this.#isHost(header)) this.muxer.receive(header, chain, now)
       else this.port.receive(header, chain, now)
+    } else {
+      this.#tally.dropped++
     }
     return PACKET_HEADER_SIZE + header.length
   }

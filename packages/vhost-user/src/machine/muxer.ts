@@ -231,6 +231,7 @@ export class VsockMuxer {
     })
     this.#table.add(handle)
     this.#options.policy?.begin(handle.direction, now)
+    this.#options.tally?.begun(handle.direction)
     this.#follow(handle)
     return handle
   }

@@ -6,6 +6,7 @@ import { OrphanResets } from '../orphan-resets.js'
 import { LARGEST_PACKET, Op, type PacketHeader, SHUTDOWN_RECEIVE, TYPE_SEQPACKET, TYPE_STREAM } from '../packet.js'
 import type { PacketIo } from '../packet-io.js'
 import type { Direction, PolicyGate } from '../policy.js'
+import type { Tally } from '../tally.js'
 import { Allowance } from './allowance.js'
 import { SwitchEnd } from './end.js'
 import { EndTable } from './end-table.js'
@@ -23,6 +24,8 @@ export interface PortOptions {
   readonly allocate: Allocate
   /** Told of each connection that begins and of each that is gone. Whether it may begin is for the switch's `admit`. */
   readonly policy?: PolicyGate | undefined
+  /** Counts the connections, for the owner of the device. */
+  readonly tally?: Tally | undefined
 }
 
 /** Below that, a buffer of its own costs no more than a piece of a larger one. */
@@ -159,6 +162,7 @@ export class SwitchPort {
   #enter(end: PortEnd, passage: Passage, now: number): void {
     this.#ends.add(end)
     this.#options.policy?.begin(directionOf(end), now)
+    this.#options.tally?.begun(directionOf(end))
     this.#passages.set(end, passage)
     if (passage.state.kind === 'requested') this.#wakeBefore(passage.state.until)
   }
