@@ -23,6 +23,16 @@ export default [
     },
   },
   {
+    // The page runs in a browser.
+    files: ['apps/vmm-shim/ui/**/*.{ts,tsx}'],
+    languageOptions: {
+      parser: tseslint.parser,
+      parserOptions: { project: ['apps/vmm-shim/ui/tsconfig.json'], tsconfigRootDir: import.meta.dirname },
+    },
+    plugins: { ts: tseslint.plugin },
+    rules: { 'ts/no-floating-promises': 'error', 'ts/no-misused-promises': 'error' },
+  },
+  {
     files: ['{packages,apps}/*/src/**/*.ts'],
     ignores: ['**/*.test.ts'],
     plugins: { upcall: { rules: { 'no-message-read': noMessageRead } } },

@@ -7,7 +7,7 @@ import { report, root, sourceFiles, wanted } from './source-files.mjs'
 
 const MOST = { source: 400, test: 600, function: 80 }
 
-const isSource = (file) => /^(packages|apps|native|kernel)\/.*[.](ts|mjs|c|h)$/.test(file)
+const isSource = (file) => /^(packages|apps|native|kernel)\/.*[.](tsx?|mjs|c|h)$/.test(file)
 const isTest = (file) =>
   /^(tests|e2e|scripts|[.]ci)\/.*[.](ts|mjs|c)$/.test(file) || /[.]test[.]ts$|^packages\/[^/]+\/testing\//.test(file)
 

@@ -38,11 +38,11 @@ const findings = []
 const files = sourceFiles().filter(wanted(process.argv.slice(2)))
 for (const file of files) {
   if (file === 'scripts/check-words.mjs' || /(^|\/)(fixtures|vectors)\//.test(file)) continue
-  const text = /[.](md|ts|mjs|cjs|c|h)$/.test(file) || file === '.ci/run' ? readFileSync(`${root}${file}`, 'utf8') : undefined
+  const text = /[.](md|tsx?|mjs|cjs|c|h)$/.test(file) || file === '.ci/run' ? readFileSync(`${root}${file}`, 'utf8') : undefined
   if (text === undefined) continue
   const lines = text.split('\n')
   // One line of a paragraph may end where the next begins: a pair of words is seen across.
-  const prose = file.endsWith('.md') ? proseOfMarkdown(text) : /[.](ts|mjs|cjs)$/.test(file) ? proseOfScript(file, text) : text
+  const prose = file.endsWith('.md') ? proseOfMarkdown(text) : /[.](tsx?|mjs|cjs)$/.test(file) ? proseOfScript(file, text) : text
   for (const [pattern, write] of WORDS)
     for (const { 0: word, index } of prose.matchAll(pattern)) {
       const line = prose.slice(0, index).split('\n').length

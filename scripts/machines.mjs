@@ -1,4 +1,5 @@
-// Prints docs/machines.md from the tables of the state machines. `--check` only says whether it is up to date.
+// Prints docs/machines.md from the tables of the state machines, and the client's session for the page of vmm-shim. `--check` only says
+// whether they are up to date.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
@@ -6,6 +7,8 @@ import { pathToFileURL } from 'node:url'
 import { root, sourceFiles } from './source-files.mjs'
 
 const PAGE = 'docs/machines.md'
+/** The client's session, for the page that draws it with the current state lit. */
+const SESSION = 'apps/vmm-shim/ui/src/session-machine.json'
 
 /** Every table, in the order of the page; `begins` is the state that the machine starts in. */
 const machines = [
@@ -96,19 +99,34 @@ async function load(file) {
   }
 }
 
+/** What leads from a state to which others, as a map from these to the events, and what leaves it as it is. */
+function movesOf(table, state) {
+  const events = new Map()
+  const stays = []
+  for (const [event, { to }] of Object.entries(table[state])) {
+    const others = to.filter((next) => next !== state)
+    for (const next of others) events.set(next, [...(events.get(next) ?? []), event])
+    if (others.length < to.length) stays.push(others.length === 0 ? event : `${event} (or moves)`)
+  }
+  return { events, stays }
+}
+
+/** A table as data: its states, and its arrows with the events that may lead that way. */
+function asData(table, begins) {
+  const states = Object.keys(table)
+  const arrows = states.flatMap((from) => [...movesOf(table, from).events].map(([to, on]) => ({ from, to, on })))
+  const list = (names) => `[${names.map((name) => `"${name}"`).join(', ')}]`
+  const lines = arrows.map(({ from, to, on }) => `    { "from": "${from}", "to": "${to}", "on": ${list(on)} }`).join(',\n')
+  return `{\n  "begins": "${begins}",\n  "states": ${list(states)},\n  "arrows": [\n${lines}\n  ]\n}\n`
+}
+
 /** A table as a diagram of what leads from one state to another, and a list of what does not. */
 function drawn(table, begins) {
   const states = Object.keys(table)
   const lines = [begins].flat().map((state) => `  [*] --> ${state}`)
   const rests = []
   for (const state of states) {
-    const events = new Map()
-    const stays = []
-    for (const [event, { to }] of Object.entries(table[state])) {
-      const others = to.filter((next) => next !== state)
-      for (const next of others) events.set(next, [...(events.get(next) ?? []), event])
-      if (others.length < to.length) stays.push(others.length === 0 ? event : `${event} (or moves)`)
-    }
+    const { events, stays } = movesOf(table, state)
     for (const [next, on] of events) lines.push(`  ${state} --> ${next}: ${on.join(', ')}`)
     if (events.size === 0) lines.push(`  ${state} --> [*]`)
     if (stays.length > 0) rests.push(`| ${state} | ${stays.join(', ')} |`)
@@ -147,10 +165,13 @@ the driver and throws an \`IllegalEventError\`.
 
 ${sections.join('\n')}`
 
+const { file, table, begins } = machines[0]
+const printed = { [PAGE]: page, [SESSION]: asData((await load(file))[table], begins) }
+
 if (process.argv.includes('--check')) {
-  const current = readFileSync(join(root, PAGE), 'utf8')
-  if (current !== page) console.error(`machines: ${PAGE} differs from the tables; run node scripts/machines.mjs`)
-  process.exitCode = current === page && unlisted.length === 0 ? 0 : 1
+  const stale = Object.keys(printed).filter((path) => readFileSync(join(root, path), 'utf8') !== printed[path])
+  for (const path of stale) console.error(`machines: ${path} differs from the tables; run node scripts/machines.mjs`)
+  process.exitCode = stale.length === 0 && unlisted.length === 0 ? 0 : 1
 } else {
-  writeFileSync(join(root, PAGE), page)
+  for (const [path, text] of Object.entries(printed)) writeFileSync(join(root, path), text)
 }

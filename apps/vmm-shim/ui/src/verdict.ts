@@ -1,0 +1,39 @@
+// What became of a change, in words that a newcomer understands. Pure.
+
+import type { OutcomeView } from '../../src/page/events.js'
+
+export type Verdict = 'done' | 'refused' | 'not done' | 'unknown'
+
+/** Done, refused by the guest, not done at all, or unknown: the four ends that a change has. */
+export function verdictOf({ status, fault }: Pick<OutcomeView, 'status' | 'fault'>): Verdict {
+  if (!fault) return status < 400 ? 'done' : 'not done'
+  if (fault.outcome === 'guest-error') return 'refused'
+  return fault.outcome === 'indeterminate' ? 'unknown' : 'not done'
+}
+
+export const EXPLAINED: Record<Verdict, string> = {
+  done: 'The guest did it.',
+  refused: 'The guest was asked and refused. Everything is as it was before.',
+  'not done': 'The guest was not asked. Nothing was changed.',
+  unknown: 'The guest was asked and did not answer. It may have done it, or may do it yet.',
+}
+
+/** `-19 ENODEV`. */
+export function errnoText({ errno, errnoName }: { errno: number | null; errnoName?: string }): string | undefined {
+  if (errno === null) return undefined
+  return errnoName === undefined ? String(errno).replace('-', '−') : `${String(errno).replace('-', '−')} ${errnoName}`
+}
+
+/** What a live region says of it, once. */
+export function announcement(outcome: OutcomeView): string {
+  const { op, fault } = outcome
+  const verdict = verdictOf(outcome)
+  if (!fault) return `${op}: ${verdict}.`
+  return [`${op}: ${verdict}.`, sentence(fault.what), fault.next].filter(Boolean).join(' ')
+}
+
+/** With a capital letter and a full stop. */
+export function sentence(text: string): string {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1)
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`
+}
