@@ -3,7 +3,7 @@
 import { type Signal, useSignal } from '@preact/signals'
 import type { ComponentChildren } from 'preact'
 import type { Answer } from './api.js'
-import { busy, link } from './store.js'
+import { busy, link, say } from './store.js'
 
 export interface Said {
   tone: 'done' | 'refused' | 'unknown'
@@ -24,6 +24,7 @@ export function useAction(): Action {
     const refusal = whyNot(pending.value)
     if (refusal !== undefined) {
       said.value = { tone: 'refused', text: refusal }
+      say(refusal)
       return false
     }
     pending.value = true

@@ -14,7 +14,7 @@ export function Cells({
   what: string
   format?: (id: number) => string
 }) {
-  const words = cellsInWords(cells)
+  const words = cellsInWords(cells, format)
   const text = words.map(({ label, ids }) => `${label}: ${ids}`).join('; ')
   const size = cells.length > MANY ? 'many' : what === 'slots' ? 'slots' : 'few'
   return (
@@ -42,8 +42,8 @@ export function Lamps({ believed, guest }: { believed: Cell['believed']; guest: 
 }
 
 /** What the cells show, in words. */
-export function CellWords({ cells, free }: { cells: readonly Cell[]; free: string }) {
-  const words = cellsInWords(cells)
+export function CellWords({ cells, free, format }: { cells: readonly Cell[]; free: string; format?: (id: number) => string }) {
+  const words = cellsInWords(cells, format)
   if (words.length === 0) return <p class="words">{free}</p>
   return (
     <p class="words">

@@ -4,9 +4,8 @@ import { useSignal } from '@preact/signals'
 import { useRef } from 'preact/hooks'
 import type { VmBody } from '../../src/api/view.js'
 import { ActionButton, useAction } from './action.js'
-import { ActionAnswer } from './answer.js'
 import { api } from './api.js'
-import { allRight, Check, Field, useTyped } from './field.js'
+import { allRight, Check, Field, Form, useTyped } from './field.js'
 import { checkId, checkPath } from './forms.js'
 import { sameWindow } from './machine-view.js'
 import { Rows, type RowView } from './rows.js'
@@ -42,6 +41,7 @@ function driveRows({ believed, guest }: VmBody): RowView[] {
     return {
       key: id,
       id,
+      name: id,
       believed: status === 'unknown' ? 'unknown' : 'present',
       guest: inGuest,
       status: status === 'present' && inGuest === false ? 'in the VMM alone' : status,
@@ -59,6 +59,7 @@ function driveRows({ believed, guest }: VmBody): RowView[] {
       (window): RowView => ({
         key: ` ${window.base} ${window.irq}`,
         id: undefined,
+        name: window.base,
         believed: 'free',
         guest: true,
         status: 'in the guest alone',
@@ -93,23 +94,13 @@ function AddDrive({ taken }: { taken: readonly string[] }) {
     readOnly.value = false
   }
   return (
-    <form
-      noValidate
-      aria-label="Add a drive"
-      onSubmit={(event) => {
-        event.preventDefault()
-        void submit()
-      }}
-    >
-      <div class="line">
-        <Field typed={id} label="Id of the drive" narrow />
-        <Field typed={path} label="File on this host" />
-        <Check checked={readOnly} label="read-only" />
-        <ActionButton action={action} submit>
-          Add drive
-        </ActionButton>
-      </div>
-      <ActionAnswer action={action} />
-    </form>
+    <Form label="Add a drive" action={action} submit={submit}>
+      <Field typed={id} label="Id of the drive" narrow />
+      <Field typed={path} label="File on this host" />
+      <Check checked={readOnly} label="read-only" />
+      <ActionButton action={action} submit>
+        Add drive
+      </ActionButton>
+    </Form>
   )
 }

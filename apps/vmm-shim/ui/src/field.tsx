@@ -1,17 +1,21 @@
-// One input with its label, a hint, and what is wrong with what was typed.
+// A form that asks for one change: inputs with their labels, hints and what is wrong with what was typed, and the answer below.
 
 import { type Signal, useSignal } from '@preact/signals'
-import type { RefObject } from 'preact'
+import type { ComponentChildren, RefObject } from 'preact'
 import { useId, useRef } from 'preact/hooks'
+import type { Action } from './action.js'
+import { ActionAnswer } from './answer.js'
 
 export interface Typed {
   text: Signal<string>
+  touched: Signal<boolean>
   wrong: Signal<string | undefined>
   input: RefObject<HTMLInputElement | null>
 }
 
-export function useTyped(initial = ''): Typed {
-  return { text: useSignal(initial), wrong: useSignal<string | undefined>(undefined), input: useRef<HTMLInputElement>(null) }
+export function useTyped(): Typed {
+  const [text, touched, wrong] = [useSignal(''), useSignal(false), useSignal<string | undefined>(undefined)]
+  return { text, touched, wrong, input: useRef<HTMLInputElement>(null) }
 }
 
 /** Says of each what is wrong, if anything is, and moves the focus to the first. Returns whether all are right. */
@@ -20,6 +24,36 @@ export function allRight(checks: readonly (readonly [Typed, string | undefined])
   const first = checks.find(([, wrong]) => wrong !== undefined)
   first?.[0].input.current?.focus()
   return first === undefined
+}
+
+export function Form({
+  label,
+  action,
+  submit,
+  children,
+}: {
+  label: string
+  action: Action
+  submit: () => Promise<void>
+  children: ComponentChildren
+}) {
+  return (
+    <form
+      noValidate
+      aria-label={label}
+      onInput={() => {
+        // That something was done is old news once the next thing is typed. Why it was refused is not.
+        if (action.said.value?.tone === 'done') action.said.value = undefined
+      }}
+      onSubmit={(event) => {
+        event.preventDefault()
+        void submit()
+      }}
+    >
+      <div class="line">{children}</div>
+      <ActionAnswer action={action} />
+    </form>
+  )
 }
 
 export function Field({
@@ -61,6 +95,7 @@ export function Field({
         aria-describedby={described || undefined}
         onInput={({ currentTarget }) => {
           text.value = currentTarget.value
+          typed.touched.value = true
           wrong.value = undefined
         }}
       />

@@ -99,19 +99,19 @@ export function unknowns({ believed: { cpus, mmio, pci } }: VmBody): number {
 }
 
 /** `0-3, 7`; `none` of no number. */
-export function ranges(ids: readonly number[]): string {
+export function ranges(ids: readonly number[], format: (id: number) => string = String): string {
   const parts: string[] = []
   for (let at = 0; at < ids.length; ) {
     let end = at
     while (ids[end + 1] === ids[end]! + 1) end++
-    parts.push(end === at ? String(ids[at]) : `${ids[at]}-${ids[end]}`)
+    parts.push(end === at ? format(ids[at]!) : `${format(ids[at]!)}-${format(ids[end]!)}`)
     at = end + 1
   }
   return parts.length === 0 ? 'none' : parts.join(', ')
 }
 
 /** The cells of each kind, in words: what a picture of them says. */
-export function cellsInWords(cells: readonly Cell[]): { label: string; ids: string }[] {
+export function cellsInWords(cells: readonly Cell[], format?: (id: number) => string): { label: string; ids: string }[] {
   const ids = (of: (cell: Cell) => boolean) => cells.filter(of).map(({ id }) => id)
   const kinds = [
     { label: 'present', ids: ids(({ believed }) => believed === 'present') },
@@ -120,5 +120,5 @@ export function cellsInWords(cells: readonly Cell[]): { label: string; ids: stri
     { label: 'in the guest alone', ids: ids(({ differs, guest }) => differs && guest === true) },
     { label: 'in the VMM alone', ids: ids(({ differs, guest }) => differs && guest === false) },
   ]
-  return kinds.filter((kind) => kind.ids.length > 0).map((kind) => ({ label: kind.label, ids: ranges(kind.ids) }))
+  return kinds.filter((kind) => kind.ids.length > 0).map((kind) => ({ label: kind.label, ids: ranges(kind.ids, format) }))
 }

@@ -1,13 +1,11 @@
 // The machine: its vCPUs, memory, windows and PCI slots, each with what can be done about them.
 
-import { useSignal } from '@preact/signals'
 import type { VmBody } from '../../src/api/view.js'
 import { ActionButton, useAction } from './action.js'
-import { ActionAnswer } from './answer.js'
 import { api } from './api.js'
 import { Cells, CellWords, Legend } from './cells.js'
 import { DrivesPart } from './drives.js'
-import { allRight, Field, useTyped } from './field.js'
+import { allRight, Field, Form, useTyped } from './field.js'
 import { checkCpus, checkMemory } from './forms.js'
 import { cpuCells } from './machine-view.js'
 import { PciPart } from './pci.js'
@@ -36,8 +34,8 @@ function CpusPart({ vm }: { vm: VmBody }) {
   const { present, max } = vm.believed.cpus
   const action = useAction()
   const typed = useTyped()
-  const touched = useSignal(false)
-  const value = touched.value ? typed.text.value : String(present.length)
+  // Until something is typed, it shows the number that there is.
+  const value = typed.touched.value ? typed.text.value : String(present.length)
   const submit = async () => {
     const wrong = checkCpus(value, max)
     if (!allRight([[typed, wrong]])) return
@@ -48,7 +46,7 @@ function CpusPart({ vm }: { vm: VmBody }) {
         () => `The machine has ${desired} vCPU${desired === 1 ? '' : 's'}.`,
       )
     )
-      touched.value = false
+      typed.touched.value = false
   }
   return (
     <section class="part" aria-labelledby="cpus-title">
@@ -60,24 +58,12 @@ function CpusPart({ vm }: { vm: VmBody }) {
       </h3>
       <Cells cells={cells} what="vCPUs" />
       <CellWords cells={cells} free="There is no vCPU." />
-      <form
-        class="line"
-        noValidate
-        onInput={() => {
-          typed.text.value = typed.input.current!.value
-          touched.value = true
-        }}
-        onSubmit={(event) => {
-          event.preventDefault()
-          void submit()
-        }}
-      >
+      <Form label="Resize the vCPUs" action={action} submit={submit}>
         <Field typed={typed} value={value} label="Number of vCPUs" numeric narrow />
         <ActionButton action={action} submit>
           Resize
         </ActionButton>
-      </form>
-      <ActionAnswer action={action} />
+      </Form>
     </section>
   )
 }
@@ -117,23 +103,15 @@ function MemoryPart({ vm }: { vm: VmBody }) {
         </span>
       </p>
       {limits.max > limits.boot ? (
-        <form
-          class="line"
-          noValidate
-          onSubmit={(event) => {
-            event.preventDefault()
-            void submit()
-          }}
-        >
+        <Form label="Resize the memory" action={action} submit={submit}>
           <Field typed={typed} label="Memory" hint={`${bytes(limits.boot)} to ${bytes(limits.max)}`} narrow />
           <ActionButton action={action} submit>
             Resize
           </ActionButton>
-        </form>
+        </Form>
       ) : (
         <p class="hint">The memory of this guest does not change.</p>
       )}
-      <ActionAnswer action={action} />
     </section>
   )
 }

@@ -3,9 +3,9 @@
 import { useSignal } from '@preact/signals'
 import type { OutcomeView } from '../../src/page/events.js'
 import { Reconcile } from './reconcile.js'
-import { busy, outcomes } from './store.js'
+import { busy, outcomes, reconciled } from './store.js'
 import { clock, milliseconds } from './units.js'
-import { EXPLAINED, errnoText, sentence, verdictOf } from './verdict.js'
+import { EXPLAINED, errnoText, isReconcile, sentence, unsettled, verdictOf } from './verdict.js'
 
 const SHOWN = 4
 const SIGNS = { done: '✓', refused: '✕', 'not done': '–', unknown: '?' }
@@ -14,9 +14,11 @@ export function OutcomesPanel() {
   const all = useSignal(false)
   const newest = [...outcomes.value].reverse()
   const shown = all.value ? newest : newest.slice(0, SHOWN)
+  const open = unsettled(outcomes.value)
+  const lastReconcile = newest.find((outcome) => isReconcile(outcome) && !outcome.fault)
   return (
     <section class="panel" aria-labelledby="outcomes-title">
-      <h2 id="outcomes-title">
+      <h2 id="outcomes-title" tabIndex={-1}>
         Outcomes <small>{newest.length}</small>
       </h2>
       {busy.value.map((op) => (
@@ -31,8 +33,13 @@ export function OutcomesPanel() {
         <p class="hint">What you or another client asks of the machine is listed here, with how it ended and what to do.</p>
       )}
       <ol class="outcomes">
-        {shown.map((outcome, at) => (
-          <Outcome key={outcome.seq} outcome={outcome} newest={at === 0} />
+        {shown.map((outcome) => (
+          <Outcome
+            key={outcome.seq}
+            outcome={outcome}
+            settle={outcome === open}
+            found={outcome === lastReconcile ? reconciled.value : undefined}
+          />
         ))}
       </ol>
       {newest.length > SHOWN && (
@@ -51,7 +58,7 @@ export function OutcomesPanel() {
   )
 }
 
-function Outcome({ outcome, newest }: { outcome: OutcomeView; newest: boolean }) {
+function Outcome({ outcome, settle, found }: { outcome: OutcomeView; settle: boolean; found: string | undefined }) {
   const { op, at, durationMs, status, fault } = outcome
   const verdict = verdictOf(outcome)
   const errno = fault && errnoText(fault)
@@ -69,9 +76,10 @@ function Outcome({ outcome, newest }: { outcome: OutcomeView; newest: boolean })
           <p>{sentence(fault.what)}</p>
           {fault.next && <p>{fault.next}</p>}
           <p class="hint">{EXPLAINED[verdict]}</p>
-          {fault.reconcile && newest && <Reconcile />}
+          {settle && <Reconcile />}
         </>
       )}
+      {found && <p>{found}</p>}
       <p class="meta">
         {clock(at)}, took {milliseconds(durationMs)}, status {status}
         {fault && `, ${fault.code}`}

@@ -4,10 +4,9 @@ import { useSignal } from '@preact/signals'
 import { useRef } from 'preact/hooks'
 import type { VmBody } from '../../src/api/view.js'
 import { ActionButton, useAction } from './action.js'
-import { ActionAnswer } from './answer.js'
 import { api } from './api.js'
 import { Cells, CellWords } from './cells.js'
-import { allRight, Check, Field, useTyped } from './field.js'
+import { allRight, Check, Field, Form, useTyped } from './field.js'
 import { checkBdf, checkId, checkPath } from './forms.js'
 import { slotCells } from './machine-view.js'
 import { Rows, type RowView } from './rows.js'
@@ -23,7 +22,7 @@ export function PciPart({ vm }: { vm: VmBody }) {
         PCI devices <small>{vm.believed.pci.length}, slots of bus 0</small>
       </h3>
       <Cells cells={cells} what="slots" format={hexSlot} />
-      <CellWords cells={cells} free="All slots are free." />
+      <CellWords cells={cells} format={hexSlot} free="All slots are free." />
       <Rows rows={pciRows(vm)} remove={api.removePci} focusAfter={() => heading.current} empty="There is no PCI device." />
       <AddPci taken={vm.believed.pci.map(({ id }) => id)} />
     </section>
@@ -36,6 +35,7 @@ function pciRows({ believed, guest }: VmBody): RowView[] {
     return {
       key: id,
       id,
+      name: id,
       believed: status === 'unknown' ? 'unknown' : 'present',
       guest: inGuest,
       status: status === 'present' && inGuest === false ? 'in the VMM alone' : status,
@@ -54,10 +54,11 @@ function pciRows({ believed, guest }: VmBody): RowView[] {
       (bdf): RowView => ({
         key: ` ${bdf}`,
         id: undefined,
+        name: bdf,
         believed: believed.spares.pci.includes(bdf) ? 'spare' : 'free',
         guest: true,
         status: 'in the guest alone',
-        details: <code>{bdf}</code>,
+        details: 'not plugged in by the VMM',
       }),
     ),
   ]
@@ -91,24 +92,14 @@ function AddPci({ taken }: { taken: readonly string[] }) {
     readOnly.value = false
   }
   return (
-    <form
-      noValidate
-      aria-label="Add a PCI device"
-      onSubmit={(event) => {
-        event.preventDefault()
-        void submit()
-      }}
-    >
-      <div class="line">
-        <Field typed={id} label="Id of the device" narrow />
-        <Field typed={bdf} label="Address" hint="such as 00:05.0" optional narrow />
-        <Field typed={path} label="File on this host" hint="makes it a disk" optional />
-        {path.text.value !== '' && <Check checked={readOnly} label="read-only" />}
-        <ActionButton action={action} submit>
-          Add device
-        </ActionButton>
-      </div>
-      <ActionAnswer action={action} />
-    </form>
+    <Form label="Add a PCI device" action={action} submit={submit}>
+      <Field typed={id} label="Id of the device" narrow />
+      <Field typed={bdf} label="Address" hint="such as 00:05.0" optional narrow />
+      <Field typed={path} label="File on this host" hint="makes it a disk" optional />
+      {path.text.value !== '' && <Check checked={readOnly} label="read-only" />}
+      <ActionButton action={action} submit>
+        Add device
+      </ActionButton>
+    </Form>
   )
 }

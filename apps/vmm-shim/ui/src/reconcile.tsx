@@ -3,6 +3,7 @@
 import { type Action, ActionButton, useAction } from './action.js'
 import { api, type Reconciled } from './api.js'
 import { difference } from './machine-view.js'
+import { reconciled, say } from './store.js'
 
 export function Reconcile({ quiet = false }: { quiet?: boolean }) {
   const action = useAction()
@@ -24,8 +25,16 @@ export function Reconcile({ quiet = false }: { quiet?: boolean }) {
   )
 }
 
-function reconcile(action: Action): Promise<boolean> {
-  return action.run(api.reconcile, (body) => (body ? summary(body) : 'Done.'))
+async function reconcile(action: Action): Promise<void> {
+  const ok = await action.run(api.reconcile, (body) => (body ? summary(body) : 'Done.'))
+  if (!ok) return
+  // The button may be gone with what it has settled. What it has found is shown with the outcomes.
+  reconciled.value = action.said.value?.text
+  say(`Reconciled. ${reconciled.value}`)
+  requestAnimationFrame(() => {
+    if (document.activeElement === null || document.activeElement === document.body)
+      document.getElementById('outcomes-title')?.focus()
+  })
 }
 
 const NAMES = { cpu: 'vCPU', mmio: 'drive', pci: 'PCI device' }

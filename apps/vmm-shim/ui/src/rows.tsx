@@ -11,8 +11,10 @@ import { Reconcile } from './reconcile.js'
 
 export interface RowView {
   key: string
-  /** The device's id; undefined if the VMM does not know it. */
+  /** The device's id; undefined if the VMM does not have it. */
   id: string | undefined
+  /** The id, or else the address that the guest reports. */
+  name: string
   believed: Believed
   guest: boolean | undefined
   status: string
@@ -65,7 +67,7 @@ export function Rows({
 }
 
 function Row({
-  row: { id, believed, guest, status, details },
+  row: { id, name, believed, guest, status, details },
   remove,
   ...events
 }: {
@@ -80,7 +82,7 @@ function Row({
       <Lamps believed={believed} guest={guest} />
       <div class="device">
         <p>
-          <b>{id ?? 'without an id'}</b>{' '}
+          <b>{name}</b>{' '}
           <span class="status" data-status={status}>
             {status}
           </span>

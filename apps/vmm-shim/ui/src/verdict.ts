@@ -24,6 +24,16 @@ export function errnoText({ errno, errnoName }: { errno: number | null; errnoNam
   return errnoName === undefined ? String(errno).replace('-', '−') : `${String(errno).replace('-', '−')} ${errnoName}`
 }
 
+export function isReconcile({ op }: Pick<OutcomeView, 'op'>): boolean {
+  return /reconcile/.test(op)
+}
+
+/** The newest outcome that a reconcile would settle, and that none has settled since. */
+export function unsettled(outcomes: readonly OutcomeView[]): OutcomeView | undefined {
+  const after = outcomes.findLastIndex((outcome) => isReconcile(outcome) && !outcome.fault) + 1
+  return outcomes.slice(after).findLast(({ fault }) => fault?.reconcile)
+}
+
 /** What a live region says of it, once. */
 export function announcement(outcome: OutcomeView): string {
   const { op, fault } = outcome
