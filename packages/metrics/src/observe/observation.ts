@@ -1,0 +1,110 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import type { ClientTrace } from '@upcall/client'
+import type { VhostUserVsock } from '@upcall/vhost-user'
+import type { CountedKey, Detail, Labels, ReadKey, Sample } from '../catalog.js'
+import { Devices, type ObservedDevice } from './devices.js'
+import { BoundedLabel } from './label.js'
+import { Requests } from './requests.js'
+import { Sessions } from './sessions.js'
+
+/** Where what is counted goes. */
+export interface Recorder {
+  /** One more. */
+  count(key: CountedKey, labels: Labels): void
+  /** How long a request took, in seconds. */
+  took(op: string, seconds: number): void
+}
+
+export interface ObservationOptions extends Detail {
+  /** The time in milliseconds. Default: `performance.now()`. */
+  now?: (() => number) | undefined
+}
+
+/** What the channel `upcall:vsock` tells of. */
+interface VsockTrace {
+  readonly type: string
+  readonly reason?: unknown
+  readonly error?: unknown
+}
+
+/** What the channel `upcall:vhost-user` tells of. */
+interface DeviceTrace {
+  readonly type: string
+  readonly device?: VhostUserVsock
+  readonly refusal?: { readonly reason: string }
+  readonly ring?: string
+}
+
+/** Listens to the diagnostics channels of this process, and makes numbers of what it hears, until it is disposed of. */
+export class Observation implements Disposable {
+  readonly #recorder: Recorder
+  readonly #perRemote: boolean
+  readonly #perGuest: boolean
+  readonly #sessions = new Sessions()
+  readonly #devices: Devices
+  readonly #requests: Requests<object>
+  readonly #reasons = new BoundedLabel()
+  readonly #listeners: readonly (readonly [channel: string, listener: (message: unknown) => void])[] = [
+    ['upcall:client', (message) => this.#client(message as ClientTrace)],
+    ['upcall:vsock', (message) => this.#vsock(message as VsockTrace)],
+    ['upcall:vhost-user', (message) => this.#device(message as DeviceTrace)],
+  ]
+
+  constructor(recorder: Recorder, { perRemote = false, perGuest = false, now = () => performance.now() }: ObservationOptions) {
+    this.#recorder = recorder
+    this.#perRemote = perRemote
+    this.#perGuest = perGuest
+    this.#devices = new Devices(perGuest)
+    const kept = {}
+    this.#requests = new Requests<object>(
+      {
+        begun: () => kept,
+        ended: (_, { op, at }, outcome, end) => {
+          recorder.count('requests', { op, outcome })
+          recorder.took(op, (end - at) / 1000)
+        },
+        refused: () => recorder.count('requests', { op: 'invalid', outcome: 'not-sent' }),
+      },
+      now,
+    )
+    for (const [channel, listener] of this.#listeners) subscribe(channel, listener)
+  }
+
+  /** A device that began before. Idempotent. */
+  observeDevice(device: ObservedDevice): void {
+    this.#devices.see(device)
+  }
+
+  /** The values now. */
+  read(key: ReadKey): Sample[] {
+    return key === 'state' ? this.#sessions.states(this.#perRemote) : this.#devices.samples(key)
+  }
+
+  /** Idempotent. */
+  [Symbol.dispose](): void {
+    for (const [channel, listener] of this.#listeners) unsubscribe(channel, listener)
+  }
+
+  #client(message: ClientTrace): void {
+    this.#sessions.see(message)
+    this.#requests.see(message)
+    if ('effect' in message && message.effect.type === 'reconnect')
+      this.#recorder.count('reconnects', { reason: message.effect.reason })
+  }
+
+  #vsock({ type, reason, error }: VsockTrace): void {
+    if (type === 'refused') this.#recorder.count('handshakeFailures', { reason: this.#reasons.of(reason) })
+    if (type !== 'connect-failed' && type !== 'pass-failed') return
+    const code = (error as { code?: unknown } | undefined)?.code
+    // The caller did not want it any more: nothing has failed.
+    if (code !== 'ABORTED') this.#recorder.count('handshakeFailures', { reason: this.#reasons.of(code) })
+  }
+
+  #device({ type, device, refusal, ring }: DeviceTrace): void {
+    if (device === undefined) return
+    this.#devices.see(device)
+    const cid = this.#perGuest ? { cid: String(device.guestCid) } : {}
+    if (type === 'refused') this.#recorder.count('refusals', { reason: this.#reasons.of(refusal?.reason), ...cid })
+    if (type === 'recovery') this.#recorder.count('recoveries', { ring: this.#reasons.of(ring), ...cid })
+  }
+}
