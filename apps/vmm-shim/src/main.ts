@@ -20,6 +20,10 @@ program
   .description('serve a guest on a hybrid vsock socket until SIGINT or SIGTERM: a simulated guest, or with --qemu a real one')
   .requiredOption('--uds <path>', 'where the hybrid vsock socket goes')
   .option('--api <path>', 'where the Unix socket of the control API goes (HTTP)')
+  .option(
+    '--metrics <address>',
+    'serve metrics for Prometheus at http://<host>:<port>/metrics; a port alone is on 127.0.0.1, and 0 is any free port',
+  )
   .addOption(new Option('--vsock-profile <vmm>', 'read CONNECT and pass EOF on exactly as this VMM does').choices(hybridProfiles))
   .addOption(new Option('--arch <arch>', "the guest's architecture (default: this machine's)").choices(['x86_64', 'aarch64']))
   .option('--cpus <n>', 'vCPUs at boot', integer(1, 255), 1)

@@ -3,6 +3,7 @@ import { dirname, resolve } from 'node:path'
 import type { KernelVersion } from '@upcall/device-manager/guest'
 import { errnoOf, messageFor } from '@upcall/foundation/error'
 import { statOf } from '@upcall/foundation/stat'
+import { exposeMetrics, isMetricsError, type MetricsServer } from '@upcall/metrics/prometheus'
 import { type Accelerator, type ConsoleLog, openLogFile } from '@upcall/qemu'
 import { MEMORY_BLOCK, type ShimMachine } from '@upcall/vmm/qemu'
 import { formatAddress, type HybridProfile, UNIX_PATH_MAX } from '@upcall/vsock'
@@ -16,6 +17,7 @@ export interface RunFlags {
   uds: string
   vsockProfile?: HybridProfile
   api?: string
+  metrics?: string
   arch?: Arch
   cpus: number
   maxCpus: number
@@ -60,6 +62,9 @@ export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => bool
   checkPaths(flags)
   using stop = nextSignal()
   const log = stderrLog(logLevel)
+  // Before anything that is to be counted.
+  await using metrics = flags.metrics === undefined ? undefined : await metricsAt(flags.metrics)
+  if (metrics) process.stdout.write(`metrics ${metrics.url}\n`)
   if (flags.qemu) await runQemu(flags, log, stop.signalled)
   else await runSimulated(flags, log, stop.signalled)
 }
@@ -92,6 +97,15 @@ async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): P
     if (!interrupted.signal.aborted) throw error
     // A wait that the signal ended says nothing new.
     if ((error as { code?: unknown }).code !== 'ABORTED') log.warn({ error: messageFor(error) }, 'stopped all the same')
+  }
+}
+
+async function metricsAt(address: string): Promise<MetricsServer> {
+  try {
+    return await exposeMetrics(address)
+  } catch (error) {
+    if (!isMetricsError(error)) throw error
+    throw new UsageError(`--metrics ${address}: ${messageFor(error)}`)
   }
 }
 

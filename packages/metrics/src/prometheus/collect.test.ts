@@ -61,7 +61,13 @@ test('the duration is that from the call to the end, in seconds', async () => {
   let now = 1_000
   const { read } = await collection({ now: () => now })
   // The answer takes 30 ms.
-  const slow = { ...service, decode: () => ((now += 30), 'reply') }
+  const slow = {
+    ...service,
+    decode() {
+      now += 30
+      return 'reply'
+    },
+  }
   const client = new UpcallClient({ service: slow, dial: async () => answering() })
   onTestFinished(() => client.close())
   await client.request('x')

@@ -10,9 +10,10 @@ import {
   type MetricKey,
   type ReadKey,
 } from '../catalog.js'
-import { MetricsError, peer } from '../errors.js'
+import { MetricsError } from '../errors.js'
 import type { ObservedDevice } from '../observe/devices.js'
 import { Observation, type ObservationOptions } from '../observe/observation.js'
+import { loadPrometheus, type Prometheus } from './load.js'
 
 export interface CollectOptions extends ObservationOptions {
   /** Where the metrics are registered. Default: prom-client's own `register`. */
@@ -28,8 +29,6 @@ export interface PrometheusMetrics extends Disposable {
   observeDevice(device: ObservedDevice): void
 }
 
-type Prometheus = Pick<typeof import('prom-client'), 'Counter' | 'Gauge' | 'Histogram' | 'register' | 'collectDefaultMetrics'>
-
 /**
  * Counts what happens in this process, from now on, in metrics of prom-client: clients (`upcall_*`), handshakes and connects
  * (`vsock_handshake_*`) and vhost-user devices (`vsock_device_*`). The README lists them.
@@ -40,9 +39,7 @@ type Prometheus = Pick<typeof import('prom-client'), 'Counter' | 'Gauge' | 'Hist
  */
 export async function collectMetrics(options: CollectOptions = {}): Promise<PrometheusMetrics> {
   checkObject('options', options)
-  const loaded = await peer('collectMetrics', 'prom-client', () => import('prom-client'))
-  // Node finds no names in some of the modules that are CommonJS.
-  const prometheus: Prometheus = 'default' in loaded ? (loaded.default as Prometheus) : loaded
+  const prometheus = await loadPrometheus('collectMetrics')
   const { register = prometheus.register, processMetrics = false, ...observed } = options
   for (const key of METRIC_KEYS) if (register.getSingleMetric(CATALOG[key].name)) throw alreadyThere(CATALOG[key].name)
   if (processMetrics && !register.getSingleMetric(PROCESS_METRIC)) prometheus.collectDefaultMetrics({ register })

@@ -23,6 +23,11 @@ export class Journal {
     this.#log.event({ event, ...value }, text)
   }
 
+  /** --metrics serves. */
+  serving(url: string): void {
+    this.say('metrics', { url }, (paint) => `${paint('green', 'metrics')} at ${url}`)
+  }
+
   /** What a guest or a client of its socket brings about. @param kind - Lines of one kind are counted together. */
   saySparingly(event: string, cid: number, value: object, text: string, kind = event): void {
     const omitted = this.#admit(`${cid} ${kind}`)

@@ -9,6 +9,7 @@ import { parseVm } from './vm-argument.js'
 export interface DeviceOptions {
   vm?: readonly string[]
   config?: string
+  metrics?: string
 }
 
 /** What the command is to serve. */
@@ -29,6 +30,12 @@ export function addDeviceOptions(command: Command): Command {
       ),
     )
     .addOption(new Option('--config <file>', 'a YAML file with "vms:" and a list of devices; SIGHUP rereads it'))
+    .addOption(
+      new Option(
+        '--metrics <address>',
+        'serve metrics for Prometheus at http://<host>:<port>/metrics; a port alone is on 127.0.0.1',
+      ),
+    )
 }
 
 function optionsFor(name: KeyName): Option[] {
