@@ -1,6 +1,6 @@
 // Every metric, once: both adapters make theirs from this table, and so have the same names, labels and texts.
 
-/** How a metric comes about: `counted` as things happen, `read` when somebody asks. */
+/** How a metric comes about: `counted` as things happen, `read` when it is asked for. */
 type How = 'counted' | 'read'
 
 interface About {
@@ -93,7 +93,7 @@ export type MetricKey = keyof typeof CATALOG
 type KeysThat<T> = { [K in MetricKey]: (typeof CATALOG)[K] extends T ? K : never }[MetricKey]
 /** What is added to as things happen. */
 export type CountedKey = KeysThat<{ how: 'counted'; kind: 'counter' }>
-/** What is read when somebody asks. */
+/** What is read when it is asked for. */
 export type ReadKey = KeysThat<{ how: 'read' }>
 
 export type Labels = Readonly<Record<string, string>>

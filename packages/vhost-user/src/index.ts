@@ -2,6 +2,7 @@ export type { Clock } from '@upcall/foundation/clock'
 export type { Message, MessageSocket, ReceiveOptions, SendOptions } from '@upcall/foundation/message-socket'
 export type { DeviceSnapshot } from './attachment.js'
 export type { ConnectionAnswer, ConnectionHandler, IncomingConnection } from './connections.js'
+export type { DeviceState, StopReason, VhostUserVsockEvents } from './device-events.js'
 export { isVsockDeviceError, VsockDeviceError, type VsockDeviceErrorCode, type VsockDeviceErrorInit } from './errors.js'
 export type { Refusal } from './hub.js'
 export type { Recovery } from './lookout.js'
@@ -21,9 +22,6 @@ export type { DirectionPolicy, PolicyRate, PolicyRule, VsockPolicy } from './pol
 export type { Callback, VsockStream } from './stream.js'
 export {
   createVsockDevice,
-  type DeviceState,
-  type StopReason,
   VhostUserVsock,
-  type VhostUserVsockEvents,
   type VhostUserVsockOptions,
 } from './vhost-user-vsock.js'

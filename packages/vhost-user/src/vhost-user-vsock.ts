@@ -9,10 +9,10 @@ import { checkGroups, checkHostCids, MAX_CID } from './check-options.js'
 import { unheldClock } from './clock.js'
 import type { ConnectionHandler } from './connections.js'
 import { DEFAULTS, MAX_CONNECTIONS } from './defaults.js'
+import type { DeviceState, StopReason, VhostUserVsockEvents } from './device-events.js'
 import { abortedError, policyError, refusedError, VsockDeviceError } from './errors.js'
-import { Hub, type Place, type Refusal } from './hub.js'
+import { Hub, type Place } from './hub.js'
 import { checkSocketPath, type Listener, listenUnix } from './listener.js'
-import type { Recovery } from './lookout.js'
 import type { DeviceOptions } from './machine/device.js'
 import type { DeviceError } from './machine/errors.js'
 import { FIRST_HOST_PORT, LAST_HOST_PORT } from './machine/muxer.js'
@@ -58,42 +58,6 @@ export interface VhostUserVsockOptions {
 const MAX_PORT = 0xffff_fffe
 /** What setTimeout can wait for. */
 const MAX_TIMER_MS = 2 ** 31 - 1
-
-/**
- * - `waiting`: there is no VMM
- * - `attached`: there is a VMM, and no driver in the guest that uses the device (booting, paused, reset)
- * - `running`: connections are possible
- * - `faulted`: the guest broke a rule; its rings are left alone until its driver begins again, the VMM starts them again, or `restart()`
- * - `closed`: by `close()`
- */
-export type DeviceState = 'waiting' | 'attached' | 'running' | 'faulted' | 'closed'
-
-/**
- * Why a running device stopped. `paused`: the VM was stopped, or its guest is being reset; connections survive until that is known.
- * `fault`: the guest broke a rule. `disconnected`: the VMM has gone. `protocol`: the VMM broke the vhost-user protocol. `closed`: by `close()`.
- */
-export type StopReason = 'paused' | 'fault' | 'disconnected' | 'protocol' | 'closed'
-
-export interface VhostUserVsockEvents {
-  running: []
-  stopped: [info: { reason: StopReason; error?: DeviceError | undefined }]
-  /** A new driver has begun in the guest, and so many connections of the old one were cut. */
-  reset: [info: { connections: number }]
-  state: [change: { state: DeviceState; previous: DeviceState }]
-  /** The guest and the device seemed to wait for each other, and the device has ended that. A count of these is worth having. */
-  recovery: [recovery: Recovery]
-  /**
-   * - `EAGAIN`: a VMM is at the socket and cannot be let in for now, `EMFILE` for example. It is tried again and again, at most a second
-   *   later.
-   * - `EPROTO`: the VMM asked for what the device cannot do, and was told; the conversation goes on. `cause` is the `DeviceError`.
-   */
-  warning: [error: VsockDeviceError]
-  /**
-   * A connection was refused: the guest asked for a connection with another guest that it cannot reach, or a policy does not
-   * allow what the guest or the host asked for. A guest that asked got a RST.
-   */
-  refused: [refusal: Refusal]
-}
 
 /**
  * A virtio-vsock device for one VM: the VMM connects to `socketPath` and hands its guest's rings over (vhost-user). The guest sees
@@ -167,7 +131,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       limits: this.#options,
       policy: this.#policy,
       onRefusal: (refusal) => {
-        trace({ type: 'refused', socketPath, device: this, refusal }, '%s: refused: %o', socketPath, refusal)
+        this.#trace({ type: 'refused', refusal }, 'refused: %o', refusal)
         tell(() => this.emit('refused', refusal))
       },
     })
@@ -208,7 +172,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     })
     await this.#listening
     this.#checkOpen('listen')
-    if (isFirst) trace({ type: 'listening', socketPath: this.socketPath, device: this }, '%s: listening', this.socketPath)
+    if (isFirst) this.#trace({ type: 'listening' }, 'listening')
     return this
   }
 
@@ -335,36 +299,26 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
       onConnection: this.#onConnection,
       onChange: () => this.#follow(attachment),
       onReset: (connections) => {
-        trace(
-          { type: 'reset', socketPath, device: this, connections },
-          '%s: a new driver; connections cut: %d',
-          socketPath,
-          connections,
-        )
+        this.#trace({ type: 'reset', connections }, 'a new driver; connections cut: %d', connections)
         tell(() => this.emit('reset', { connections }))
       },
       onRecovery: (recovery) => {
-        trace({ type: 'recovery', socketPath, device: this, ...recovery }, '%s: recovery: %o', socketPath, recovery)
+        this.#trace({ type: 'recovery', ...recovery }, 'recovery: %o', recovery)
         tell(() => this.emit('recovery', recovery))
       },
       onRefused: (error) => {
-        trace(
-          { type: 'request-refused', socketPath, device: this, error },
-          '%s: a request was refused%s',
-          socketPath,
-          textAfter(error),
-        )
+        this.#trace({ type: 'request-refused', error }, 'a request was refused%s', textAfter(error))
         tell(() => this.emit('warning', refusedError(socketPath, error)))
       },
       onEnd: (error) => {
-        trace({ type: 'detached', socketPath, device: this, error }, '%s: the front end has gone%s', socketPath, textAfter(error))
+        this.#trace({ type: 'detached', error }, 'the front end has gone%s', textAfter(error))
         this.#attachment = undefined
         this.#nextHostPort = attachment.nextHostPort
         this.#enter('waiting', error === undefined ? 'disconnected' : 'protocol', error)
       },
     })
     this.#attachment = attachment
-    trace({ type: 'attached', socketPath: this.socketPath, device: this }, '%s: a front end has connected', this.socketPath)
+    this.#trace({ type: 'attached' }, 'a front end has connected')
     this.#enter('attached', 'paused')
   }
 
@@ -379,19 +333,19 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     if (state === previous) return
     this.#state = state
     this.#place.up(state === 'running')
-    const change = { socketPath: this.socketPath, state, previous, reason, error }
-    trace(
-      { type: 'state', device: this, ...change },
-      '%s: %s, was %s (%s)%s',
-      this.socketPath,
-      state,
-      previous,
-      reason,
-      textAfter(error),
-    )
+    this.#trace({ type: 'state', state, previous, reason, error }, '%s, was %s (%s)%s', state, previous, reason, textAfter(error))
     tell(() => this.emit('state', { state, previous }))
     if (state === 'running') tell(() => this.emit('running'))
     else if (previous === 'running' || error !== undefined) tell(() => this.emit('stopped', { reason, error }))
+  }
+
+  #trace(
+    message: { readonly type: string; readonly [field: string]: unknown },
+    format: string,
+    ...args: readonly unknown[]
+  ): void {
+    const { socketPath } = this
+    trace({ ...message, socketPath, device: this }, `%s: ${format}`, socketPath, ...args)
   }
 
   #notAccepted(cause: unknown, delayMs: number): VsockDeviceError {

@@ -41,7 +41,7 @@ const READS: Readonly<Record<Exclude<DeviceKey, 'connections' | 'deviceState'>, 
 }
 
 /**
- * The devices of this process. Their counters are read when somebody asks: a packet costs nothing more. A sum never falls: what a device
+ * The devices of this process. Their counters are read when it is asked for: a packet costs nothing more. A sum never falls: what a device
  * that is gone has counted stays in it. For each guest there are numbers for as long as it has a device.
  */
 export class Devices {

@@ -27,7 +27,7 @@ export interface MetricsServer extends AsyncDisposable {
   close(): Promise<void>
 }
 
-/** A scrape is one short request. Whoever takes longer is no scraper. */
+/** A scrape is one short request: a client that takes longer does not scrape. */
 const REQUEST_MS = 5_000
 const SILENCE_MS = 10_000
 const MAX_CONNECTIONS = 64
