@@ -103,4 +103,13 @@ export default [
     'if (false)',
   ),
   cli('two devices may want the same path', 'commands/vsock/device/settings.ts', 'if (taken.has(claim))', 'if (false)'),
+  cli('a far word counts as a typo', 'suggest.ts', 'if (apart > limit || apart > least) continue', 'if (apart > least) continue'),
+  cli(
+    'completion takes the value of an option for an argument',
+    'completion/engine.ts',
+    'if (flag === word && option.required) this.pending = option',
+    '',
+  ),
+  cli('bash completion evaluates what is on the line', 'completion/scripts.ts', '< <("', '< <(eval "'),
+  cli('bash completion repeats what is in front of a colon', 'completion/scripts.ts', '#"$cut"}', '}'),
 ]

@@ -1,7 +1,9 @@
+import { messageOf } from '@upcall/foundation/error'
 import { type Address, AddressError, Cid, formatAddress, PORT_ANY, parseAddress } from '@upcall/vsock'
 import { type Arch, MessageType, UPCALL_PORT } from '@upcall/wire'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { UsageError } from './errors.js'
+import { didYouMean, meantAddress } from './suggest.js'
 
 /** The options that every command takes. */
 export interface GlobalOptions {
@@ -87,11 +89,24 @@ export function parseIds(texts: readonly string[]): number[] {
 
 /** The port that an address may leave out is upcall's own. */
 export function parseEndpoint(text: string, source: string): Address {
+  return checkedAddress(text, source, (address) => parseAddress(address, { defaultPort: UPCALL_PORT }))
+}
+
+/** What `parse` makes of the text. @throws UsageError, with the address that was probably meant. */
+export function checkedAddress<T>(text: string, source: string, parse: (text: string) => T): T {
   try {
-    return parseAddress(text, { defaultPort: UPCALL_PORT })
+    return parse(text)
   } catch (error) {
-    if (error instanceof AddressError) throw UsageError.of(source, error)
-    throw error
+    if (!(error instanceof AddressError)) throw error
+    const meant = meantAddress(text, (address) => {
+      try {
+        return parse(address) !== undefined
+      } catch {
+        return false
+      }
+    })
+    if (meant === undefined) throw UsageError.of(source, error)
+    throw new UsageError(source, messageOf({ subject: error.subject, what: error.what }), didYouMean([meant]), error)
   }
 }
 

@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module'
 import { Command, Option } from 'commander'
 import { addBatchCommand } from './commands/batch.js'
+import { addCompletionCommands } from './commands/completion.js'
 import { addCpuCommands } from './commands/cpu.js'
 import { addDecodeCommand } from './commands/decode.js'
 import { addMmioCommands } from './commands/mmio.js'
@@ -24,6 +25,7 @@ const commands: readonly AddCommand[] = [
   addServeCommand,
   addDecodeCommand,
   addVsockCommands,
+  addCompletionCommands,
 ]
 
 /** The command line: the commands, and the functions that answer them. */

@@ -126,7 +126,14 @@ test('what would harm the guest, or cannot be, is refused with status 2', async 
 
 test.each([
   [['bogus'], /unknown command 'bogus'\. `upcall --help` lists/],
-  [['stauts'], /unknown command 'stauts'\. Did you mean status\? `upcall --help` lists/],
+  [['stauts'], /^unknown command 'stauts'\. Did you mean "status"\?$/],
+  [['cpu', 'ad'], /unknown command 'ad'\. Did you mean "add"\?$/],
+  [['--target', 'hvsok:///x', 'status'], /address "hvsok:\/\/\/x": the form is unknown\. Did you mean "hvsock:\/\/\/x"\?$/],
+  [['vsock', 'forward', 'tpc:80', 'unix:/x'], /address "tpc:80": .*\. Did you mean "tcp:80"\?$/],
+  [
+    ['--arch', 'x86-64', 'status'],
+    /argument 'x86-64' is invalid\. Did you mean "x86_64"\? Allowed choices are x86_64, aarch64\.$/,
+  ],
   [['cpu', 'bogus'], /unknown command 'bogus'\. `upcall cpu --help` lists/],
   [['--target', 'cpu', 'bogus'], /unknown command/],
   [[], /no command/],
@@ -138,10 +145,10 @@ test.each([
   [['--target', 'unix:/x', 'mmio', 'add', '--base', '1'], /--size/],
   [
     ['--target', 'unix:/x', 'mmio', 'add', '--bse', '1', '--size', '1', '--irq', '5'],
-    /unknown option '--bse'\. Did you mean --base\?/,
+    /unknown option '--bse'\. Did you mean "--base"\?/,
   ],
-  [['serve', '--lisen', 'unix:/x'], /unknown option '--lisen'\. Did you mean --listen\?/],
-  [['request', '--tpe', '3'], /unknown option '--tpe'\. Did you mean --type\?/],
+  [['serve', '--lisen', 'unix:/x'], /unknown option '--lisen'\. Did you mean "--listen"\?/],
+  [['request', '--tpe', '3'], /unknown option '--tpe'\. Did you mean "--type"\?/],
   [['serve'], /required option '--listen <address>' not specified/],
   [
     ['--target', 'unix:/x', 'mmio', 'add', '--base', '1', '--size', '4Q', '--irq', '5'],

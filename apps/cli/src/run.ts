@@ -6,6 +6,7 @@ import { Exit, ExitStatus, interruptedStatus } from './exit.js'
 import { type Io, Output } from './output.js'
 import { createProgram } from './program.js'
 import { failed, reportText } from './report.js'
+import { didYouMean, nearest } from './suggest.js'
 
 /** Errors of commander that say what is wrong, and not what to write. */
 const TAKES: ReadonlySet<string> = new Set([
@@ -58,13 +59,19 @@ function usageOf(error: CommanderError, program: Command, words: readonly string
   if (error.code === 'commander.help') return new UsageError('', 'no command', '`upcall --help` lists the commands.')
   // reads the text of commander
   const text = error.message.replace(/^error: /, '').replace(/\.$/, '')
-  const [, what = text, meant] = /^(.*)\n\((Did you mean .*)\)$/s.exec(text) ?? []
+  const [, what = text, names] = /^(.*)\n\(Did you mean (?:one of )?(.*)\?\)$/s.exec(text) ?? []
+  const meant = names && didYouMean(names.split(', '))
   if (error.code !== 'commander.unknownCommand') {
+    const [, wrong, value, choices] = /^(.* argument '(.*)' is invalid)\. Allowed choices are (.*)$/s.exec(what) ?? []
+    if (wrong !== undefined && value !== undefined && choices !== undefined) {
+      const near = didYouMean(nearest(value, choices.split(', ')))
+      return new UsageError('', wrong, `${near ? `${near} ` : ''}Allowed choices are ${choices}.`)
+    }
     const next = meant ?? (TAKES.has(error.code) ? 'Add --help to see what the command takes.' : undefined)
     return new UsageError('', what, next)
   }
+  if (meant !== undefined) return new UsageError('', what, meant)
   const before = words[words.findIndex((word) => text.startsWith(`unknown command '${word}'`)) - 1]
   const group = program.commands.find((command) => command.name() === before)
-  const next = `\`upcall ${group ? `${before} ` : ''}--help\` lists the commands.`
-  return new UsageError('', what, meant === undefined ? next : `${meant} ${next}`)
+  return new UsageError('', what, `\`upcall ${group ? `${before} ` : ''}--help\` lists the commands.`)
 }

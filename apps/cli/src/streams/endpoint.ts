@@ -1,5 +1,4 @@
 import {
-  AddressError,
   type Endpoint,
   type InheritedSocket,
   isVsockError,
@@ -10,6 +9,7 @@ import {
 } from '@upcall/vsock'
 import { UPCALL_PORT } from '@upcall/wire'
 import { UsageError } from '../errors.js'
+import { checkedAddress } from '../options.js'
 
 /**
  * The forms of the library's endpoints. The port that an address of a guest may leave out is upcall's own.
@@ -17,23 +17,13 @@ import { UsageError } from '../errors.js'
  * @throws UsageError for anything else; `source` is where the user wrote it.
  */
 export function parseStreamEndpoint(text: string, source: string): Endpoint {
-  try {
-    return parseEndpoint(text, { defaultPort: UPCALL_PORT })
-  } catch (error) {
-    if (error instanceof AddressError) throw UsageError.of(source, error)
-    throw error
-  }
+  return checkedAddress(text, source, (address) => parseEndpoint(address, { defaultPort: UPCALL_PORT }))
 }
 
 /** The same, and the address of a message socket, with `+seq` after the scheme. */
 export function parseAnyEndpoint(text: string, source: string): Endpoint | SeqpacketAddress {
   if (!/^\w+\+seq:/.test(text)) return parseStreamEndpoint(text, source)
-  try {
-    return parseSeqpacketAddress(text, { defaultPort: UPCALL_PORT })
-  } catch (error) {
-    if (error instanceof AddressError) throw UsageError.of(source, error)
-    throw error
-  }
+  return checkedAddress(text, source, (address) => parseSeqpacketAddress(address, { defaultPort: UPCALL_PORT }))
 }
 
 /** Where a command listens: an endpoint, or a socket that systemd or another program opened. */
