@@ -1,7 +1,10 @@
 /**
- * Looks into upcall and vsock: the messages of a conversation with every byte explained, round-trip times, and pcap files that Wireshark reads.
+ * Spans and metrics of upcall and vsock for OpenTelemetry.
  *
  * @packageDocumentation
  */
 
-export {}
+export type { Detail } from './catalog.js'
+export { isMetricsError, MetricsError, type MetricsErrorCode } from './errors.js'
+export type { ObservedDevice } from './observe/devices.js'
+export { type InstrumentOptions, instrument, type Telemetry } from './opentelemetry/instrument.js'
