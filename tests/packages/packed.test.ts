@@ -16,7 +16,7 @@ import {
 } from 'node:fs'
 import { isBuiltin } from 'node:module'
 import { tmpdir } from 'node:os'
-import { dirname, join, relative } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -33,6 +33,7 @@ interface Manifest {
   exports: Record<string, unknown>
   dependencies?: Record<string, string>
   peerDependencies?: Record<string, string>
+  devDependencies?: Record<string, string>
 }
 
 const manifestOf = (name: string) => JSON.parse(readFileSync(join(packages, name, 'package.json'), 'utf8')) as Manifest
@@ -62,13 +63,19 @@ const hasUndici8 = major > 22 || (major === 22 && minor >= 19)
 /** What a library can be imported by. */
 const entriesOf = (name: string) =>
   Object.keys(manifests.get(name)!.exports)
-    .filter((entry) => entry !== './package.json' && entry !== './prebuilds/*')
+    .filter((entry) => !entry.endsWith('.json') && entry !== './prebuilds/*')
     .map((entry) => `@upcall/${name}${entry.slice(1)}`)
+
+/** The entries that are files at the top: `index`, or those of a package that has only subpaths. */
+const mainsOf = (name: string) =>
+  '.' in manifests.get(name)!.exports ? ['index'] : entriesOf(name).map((entry) => basename(entry))
 
 /** A library and all of ours that it needs, itself first. */
 function closure(name: string): string[] {
   const { dependencies, peerDependencies } = manifests.get(name)!
-  const ours = Object.keys({ ...dependencies, ...peerDependencies }).map((dependency) => dependency.replace('@upcall/', ''))
+  const ours = Object.keys({ ...dependencies, ...peerDependencies })
+    .filter((dependency) => dependency.startsWith('@upcall/'))
+    .map((dependency) => dependency.replace('@upcall/', ''))
   return [...new Set([name, ...ours.flatMap(closure)])]
 }
 
@@ -148,9 +155,7 @@ describe.each(libraries)('@upcall/%s', (name) => {
       expect.arrayContaining([
         'package/LICENSE',
         'package/README.md',
-        'package/dist/index.js',
-        'package/dist/index.cjs',
-        'package/src/index.ts',
+        ...mainsOf(name).flatMap((main) => [`package/dist/${main}.js`, `package/dist/${main}.cjs`, `package/src/${main}.ts`]),
       ]),
     )
     expect(files.filter((file) => /[.]test[.]|\/test-|tsconfig|vitest/.test(file))).toEqual([])
@@ -181,6 +186,7 @@ describe.each(libraries)('@upcall/%s', (name) => {
   test('its README has a program', () => expect(examples.length).toBeGreaterThan(0))
 
   if (examples.some(({ code }) => others.some((other) => code.includes(`'${other}'`)))) beforeAll(() => addOthers(project))
+  beforeAll(() => addPeers(project, name))
 
   test.each(examples.map((example, i) => ({ ...example, i })))(
     '$name of its README runs as printed',
@@ -202,6 +208,18 @@ function addOthers(project: string): void {
   cpSync(join(root, 'tests/packages/readme'), project, { recursive: true })
 }
 
+/** Links the optional peers of a library, and what else of others its own tests have, into a project. */
+function addPeers(project: string, name: string): void {
+  const { peerDependencies = {}, devDependencies = {} } = manifests.get(name)!
+  if (Object.keys(peerDependencies).every((peer) => peer.startsWith('@upcall/'))) return
+  for (const peer of Object.keys({ ...peerDependencies, ...devDependencies })) {
+    const link = join(project, 'node_modules', peer)
+    if (peer.startsWith('@upcall/') || existsSync(link)) continue
+    mkdirSync(dirname(link), { recursive: true })
+    symlinkSync(realpathSync(join(packages, name, 'node_modules', peer)), link)
+  }
+}
+
 /** Paths and names in a published file that a consumer has nothing under, and modules of Node without `node:`. */
 function waysOut(folder: string, file: string): string[] {
   const found = (what: string) => `${relative(folder, file)}: ${what}`
@@ -211,8 +229,8 @@ function waysOut(folder: string, file: string): string[] {
     const { sources, sourceRoot = '' } = JSON.parse(text) as { sources: string[]; sourceRoot?: string }
     return sources.filter((source) => /^[/]|^file:/.test(source) || isOutside(join(sourceRoot, source))).map(found)
   }
-  const { name, dependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest
-  const known = [name, ...Object.keys(dependencies ?? {})]
+  const { name, dependencies, peerDependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest
+  const known = [name, ...Object.keys({ ...dependencies, ...peerDependencies })]
   const paths = [...text.matchAll(/(?:[.]{1,2}\/)+\w[^\s'"`,;)]*/g)].map(([path]) => path)
   const modules = [
     ...text.matchAll(/(?:^(?:import|export)\b[^'"]*|\b(?:require|import)\()(["'])([^."'][^"'\s]*)\1(?=[);\n])/gm),
@@ -230,6 +248,7 @@ describe('the declarations of all libraries', () => {
 
   beforeAll(async () => {
     await projectWith('types', libraries)
+    for (const name of libraries) addPeers(project, name)
     const all = libraries.flatMap(entriesOf).map((entry, i) => `export * as entry${i} from '${entry}'\n`)
     for (const file of ['all.mts', 'all.cts']) writeFileSync(join(project, file), all.join(''))
     const compilerOptions = { target: 'ES2022', module: 'node16', strict: true, noEmit: true, types: ['node'] }
