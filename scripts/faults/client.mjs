@@ -12,14 +12,14 @@ export default [
   client(
     'fact-3: a failed reply leaves the channel clean',
     'machine/table.ts',
-    'clean = state.channel.clean && !service.failed(reply)',
-    'clean = true',
+    'clean: state.channel.clean && !failed',
+    'clean: true',
   ),
   client(
     'fact-3: the next success makes it clean again',
     'machine/table.ts',
-    'clean = state.channel.clean && !service.failed(reply)',
-    'clean = !service.failed(reply)',
+    'clean: state.channel.clean && !failed',
+    'clean: !failed',
   ),
   client(
     'fact-3: a clean channel is never asked for',
