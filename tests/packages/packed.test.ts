@@ -63,7 +63,7 @@ const hasUndici8 = major > 22 || (major === 22 && minor >= 19)
 /** What a library can be imported by. */
 const entriesOf = (name: string) =>
   Object.keys(manifests.get(name)!.exports)
-    .filter((entry) => !entry.endsWith('.json') && entry !== './prebuilds/*')
+    .filter((entry) => !/[.](json|lua)$/.test(entry) && entry !== './prebuilds/*')
     .map((entry) => `@upcall/${name}${entry.slice(1)}`)
 
 /** The entries that are files at the top: `index`, or those of a package that has only subpaths. */

@@ -29,7 +29,8 @@ export interface MetricsServer extends AsyncDisposable {
 
 /** A scrape is one short request: a client that takes longer does not scrape. */
 const REQUEST_MS = 5_000
-const SILENCE_MS = 10_000
+/** For an answer that its client does not read. */
+const SILENCE_MS = 60_000
 const MAX_CONNECTIONS = 64
 
 /**
