@@ -7,6 +7,7 @@ import { openApiDocument } from './api/app.js'
 import { demo } from './commands/demo.js'
 import { type RunFlags, run, UsageError } from './commands/run.js'
 import { LOG_LEVELS } from './log.js'
+import { parsePageAddress } from './page/where.js'
 
 const KERNELS = ['5.10', '6.1', '6.12', '6.18']
 
@@ -20,6 +21,11 @@ program
   .description('serve a guest on a hybrid vsock socket until SIGINT or SIGTERM: a simulated guest, or with --qemu a real one')
   .requiredOption('--uds <path>', 'where the hybrid vsock socket goes')
   .option('--api <path>', 'where the Unix socket of the control API goes (HTTP)')
+  .option(
+    '--ui <address>',
+    'serve a page that shows the machine, for this machine alone: 127.0.0.1:<port>; a port alone is on 127.0.0.1, and 0 is any free port',
+    parsePageAddress,
+  )
   .option(
     '--metrics <address>',
     'serve metrics for Prometheus at http://<host>:<port>/metrics; a port alone is on 127.0.0.1, and 0 is any free port',
@@ -38,7 +44,7 @@ program
   .addOption(
     new Option(
       '--hardware <which>',
-      'hardware of the simulated guest: "plugged" is what the API has plugged in; "all" is every CPU up to --max-cpus and every slot of PCI bus 0 (default: plugged with --api, else all)',
+      'hardware of the simulated guest: "plugged" is what the API or the page has plugged in; "all" is every CPU up to --max-cpus and every slot of PCI bus 0 (default: plugged with --api or --ui, else all)',
     ).choices(['plugged', 'all']),
   )
   .option('--qemu', 'boot a real Linux guest under QEMU: the default image, made of Debian packages, or --kernel')
@@ -61,6 +67,7 @@ program
     'after',
     `
 Examples:
+  vmm-shim run --uds /tmp/vm.sock --ui 127.0.0.1:8080
   vmm-shim run --uds /tmp/vm.sock --api /tmp/vm-api.sock
   curl --unix-socket /tmp/vm-api.sock -X PUT http://vm/vm/resize -d '{"desired_vcpus":4}'
   upcall --target hvsock:///tmp/vm.sock:219 status

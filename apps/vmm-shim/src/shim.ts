@@ -10,6 +10,7 @@ import { formatAddress, type HvsockAddress, type HybridProfile, type HybridServe
 import { type Arch, UPCALL_PORT } from '@upcall/wire'
 import { openApi } from './api/app.js'
 import { type Log, silentLog } from './log.js'
+import type { ShimWatcher } from './watcher.js'
 
 /** What every shim is made with, whatever its guest is. */
 export interface ShimOptions {
@@ -33,6 +34,8 @@ export interface ShimOptions {
   /** How long a reconcile waits for the guest, in milliseconds. Default 30,000. */
   reconcileMs?: number | undefined
   log?: Log | undefined
+  /** Watches all of it, and is closed with it. */
+  watcher?: ShimWatcher | undefined
 }
 
 export const DEFAULT_MEMORY = 512 * 2 ** 20
@@ -66,7 +69,7 @@ export interface GuestParts<M extends Machine> {
 
 /** Starts a VMM. If anything of it cannot be started, nothing is left running. */
 export async function openShim<M extends Machine>(options: ShimOptions, parts: GuestParts<M>): Promise<Shim<M>> {
-  const { uds, arch, cpus = 1, maxCpus = 8, log = silentLog } = options
+  const { uds, arch, cpus = 1, maxCpus = 8, log = silentLog, watcher } = options
   const address: HvsockAddress = { transport: 'hvsock', path: uds, port: UPCALL_PORT }
   const closers: (() => Promise<void> | void)[] = []
   let closing: Promise<void> | undefined
@@ -79,7 +82,10 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     closers.push(() => rmSync(directory, { recursive: true, force: true }))
 
     // Both sockets first: if one of the paths is in use, no guest is started in vain. Requests wait until the VM is there.
-    const api = options.api === undefined ? undefined : await openApi({ transport: 'unix', path: options.api }, { log })
+    const api =
+      options.api === undefined
+        ? undefined
+        : await openApi({ transport: 'unix', path: options.api }, { log, changes: watcher?.changes })
     if (api) closers.push(() => api.close())
     let machine: M | undefined
     const hybrid = await listenHybrid({
@@ -106,13 +112,15 @@ export async function openShim<M extends Machine>(options: ShimOptions, parts: G
     })
     closers.push(() => manager.close())
     parts.onManager?.(manager, machine)
+    watcher?.manages(manager)
 
     const vm = new Vm({ cpus, maxCpus, machine, manager, reconcileTimeoutMs: options.reconcileMs, readyTimeoutMs: parts.readyMs })
-    if (api) {
-      api.serve(vm)
-      // First of all: nothing is to be asked of a VM that is being closed.
-      closers.push(() => api.close())
-    }
+    api?.serve(vm)
+    watcher?.serves(vm)
+    // First of all: nothing is to be asked of a VM that is being closed.
+    closers.push(async () => {
+      await Promise.all([api?.close(), watcher?.close()])
+    })
     return { vm, machine, manager, address, close, [Symbol.asyncDispose]: close }
   } catch (error) {
     await close().catch((failed: AggregateError) => {

@@ -3,10 +3,11 @@ import swagger from '@fastify/swagger'
 import { textOf } from '@upcall/foundation/error'
 import type { Vm } from '@upcall/vmm'
 import { type Address, bindServer } from '@upcall/vsock'
-import { type FastifyError, type FastifyReply, type FastifyRequest, fastify } from 'fastify'
+import { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify'
 import type * as v from 'valibot'
 import packageJson from '../../package.json' with { type: 'json' }
 import { type Log, silentLog } from '../log.js'
+import { type Change, type ChangeWatcher, changeOf } from './changes.js'
 import { faultOf, HttpError } from './fault.js'
 import { refuse, track } from './refusal.js'
 import { type App, addRoutes, refuseOthers, type SchemaTypes } from './routes.js'
@@ -18,6 +19,8 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 export interface ApiOptions {
   log: Log
+  /** Hears of what is asked for. */
+  changes?: ChangeWatcher | undefined
   /** How long a client may take to send a request, and how long a connection may be without one, in milliseconds. Default 5000. */
   requestTimeoutMs?: number | undefined
 }
@@ -29,13 +32,15 @@ export interface ApiServer {
   close(): Promise<void>
 }
 
+export const REQUEST_MS = 5_000
+
 /** Opens the control API: HTTP on a Unix socket. */
-export async function openApi(address: Address, { log, requestTimeoutMs = 5_000 }: ApiOptions): Promise<ApiServer> {
+export async function openApi(address: Address, { log, changes, requestTimeoutMs = REQUEST_MS }: ApiOptions): Promise<ApiServer> {
   let serve!: (vm: Vm) => void
   const served = new Promise<Vm>((resolve) => {
     serve = resolve
   })
-  const app = makeApp(log, requestTimeoutMs, served)
+  const app = makeApp({ log, requestTimeoutMs, vm: served, changes })
   await app.ready()
   const bound = await bindServer(app.server, address, { mode: 0o600 })
   app.server.on('error', (error) => log.warn({ error: textOf(error) }, 'API accept failed'))
@@ -51,14 +56,35 @@ export async function openApi(address: Address, { log, requestTimeoutMs = 5_000 
 
 /** The OpenAPI document of the control API. */
 export async function openApiDocument(): Promise<object> {
-  const app = makeApp(silentLog, 1, new Promise(() => {}))
+  const app = makeApp({ log: silentLog, requestTimeoutMs: 1, vm: new Promise(() => {}) })
   await app.ready()
   return app.swagger()
 }
 
-function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
+export interface AppOptions {
+  log: Log
+  requestTimeoutMs: number
+  /** Requests wait for it. */
+  vm: Promise<Vm>
+  /** What the path of every resource begins with. Default: nothing. No log says it. */
+  prefix?: string | undefined
+  changes?: ChangeWatcher | undefined
+  /** Sees each request first. What it throws is the answer. */
+  guard?: ((request: FastifyRequest) => void) | undefined
+  /** Sent with every answer. */
+  headers?: Readonly<Record<string, string>> | undefined
+  /** Adds further routes, which do not wait for the VM. */
+  extend?: ((app: App) => void) | undefined
+}
+
+/** The control API as an app that does not listen yet. */
+export function makeApp(options: AppOptions): App {
+  const { log, requestTimeoutMs, vm: served, prefix = '', changes, guard, headers = {}, extend } = options
   let vm!: Vm
   const began = new WeakMap<object, number>()
+  /** Of requests that are carried out, and why others failed. */
+  const underWay = new WeakMap<object, Change>()
+  const failures = new WeakMap<object, unknown>()
   const app: App = fastify({
     logger: false,
     bodyLimit: MAX_BODY,
@@ -72,8 +98,8 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
     frameworkErrors: (error, request, reply: FastifyReply) => {
       // No hook runs for such a request.
       const { status, body } = faultOf(frameworkFault(error))
-      logAnswer(log, request, status, 0)
-      void sendJson(reply.code(status), body)
+      logAnswer(request, status, 0)
+      void sendJson(reply.code(status).headers(headers), body)
     },
   }).withTypeProvider<SchemaTypes>()
   app.setReplySerializer(textOfBody)
@@ -89,25 +115,34 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
   // As curl sends it: the body is JSON, whatever its content type says.
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'buffer' }, async (_request: IncomingMessage | object, bytes: Buffer) => parse(bytes))
-  app.setErrorHandler((error: FastifyError, { method, url, raw }, reply) => {
-    const fault = faultOf(frameworkFault(error))
-    if (fault.status === 500) log.error({ method, url, error: error.stack ?? textOf(error) }, 'bug')
+  app.setErrorHandler((error: FastifyError, request, reply) => {
+    const { method, raw } = request
+    const failure = frameworkFault(error)
+    failures.set(request, failure)
+    const fault = faultOf(failure)
+    if (fault.status === 500) log.error({ method, url: pathOf(request), error: error.stack ?? textOf(error) }, 'bug')
     // The client need not send the rest of a body that is not read.
     if (!raw.complete) reply.header('connection', 'close')
     return sendJson(reply.code(fault.status).headers(fault.headers ?? {}), fault.body)
   })
   // Not onResponse, which does not come if the client has hung up. The change was made all the same.
-  app.addHook('onSend', async (request, { statusCode }) => {
-    logAnswer(log, request, statusCode, performance.now() - began.get(request)!)
+  app.addHook('onSend', async (request, { statusCode: status }) => {
+    const durationMs = performance.now() - began.get(request)!
+    logAnswer(request, status, durationMs)
+    const change = underWay.get(request) ?? changeOf(request, prefix)
+    const error = failures.get(request)
+    if (change) changes?.ended(change, { status, durationMs, ...(error !== undefined && { error }) })
   })
   app.addHook('onRequest', async (request, reply) => {
     began.set(request, performance.now())
+    reply.headers(headers)
+    guard?.(request)
     track(request.raw, reply.raw)
-    vm = await served
     // Fastify refuses a content type that it cannot parse.
     delete request.headers['content-type']
   })
   refuseOthers(app)
+  extend?.(app)
   void app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -116,11 +151,29 @@ function makeApp(log: Log, requestTimeoutMs: number, served: Promise<Vm>): App {
     transform: ({ schema, url }) => ({ schema: schema && jsonSchemas(schema), url }),
     transformObject: (document) => withOptionalBodies('openapiObject' in document ? document.openapiObject : {}),
   })
-  void app.register(async (routes) => {
+  const api = async (routes: FastifyInstance) => {
+    routes.addHook('onRequest', async () => {
+      vm = await served
+    })
+    routes.addHook('preHandler', async (request) => {
+      const change = changeOf(request, prefix)
+      if (change === undefined) return
+      underWay.set(request, change)
+      changes?.began(change)
+    })
     addRoutes(routes as App, () => vm)
     routes.get('/openapi.json', { schema: { hide: true } as object }, async () => app.swagger())
-  })
+  }
+  void app.register(api, { prefix })
   return app
+
+  function pathOf({ url }: FastifyRequest): string {
+    return url.startsWith(prefix) ? url.slice(prefix.length) : ''
+  }
+
+  function logAnswer(request: FastifyRequest, status: number, ms: number): void {
+    log.info({ method: request.method, url: pathOf(request), status, ms: Math.round(ms) }, 'API request')
+  }
 }
 
 function textOfBody(body: unknown): string {
@@ -130,10 +183,6 @@ function textOfBody(body: unknown): string {
 /** As the app's serializer does it, which does not apply to a request without a route. */
 function sendJson(reply: FastifyReply, body: unknown): FastifyReply {
   return reply.type('application/json; charset=utf-8').send(textOfBody(body))
-}
-
-function logAnswer(log: Log, { method, url }: FastifyRequest, status: number, ms: number): void {
-  log.info({ method, url, status, ms: Math.round(ms) }, 'API request')
 }
 
 /** Every schema of a route as JSON Schema. */

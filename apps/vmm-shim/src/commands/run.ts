@@ -7,10 +7,13 @@ import { exposeMetrics, isMetricsError, type MetricsServer } from '@upcall/metri
 import { type Accelerator, type ConsoleLog, openLogFile } from '@upcall/qemu'
 import { MEMORY_BLOCK, type ShimMachine } from '@upcall/vmm/qemu'
 import { formatAddress, type HybridProfile, UNIX_PATH_MAX } from '@upcall/vsock'
-import type { Arch } from '@upcall/wire'
+import { type Arch, UPCALL_PORT } from '@upcall/wire'
 import { type SimulatedShimOptions, startShim } from '../guest/shim.js'
 import { type LOG_LEVELS, type Log, stderrLog } from '../log.js'
+import { PageServer } from '../page/server.js'
+import { hostText, type PageAddress } from '../page/where.js'
 import { startQemuShim } from '../qemu/shim.js'
+import type { ShimWatcher } from '../watcher.js'
 import { nextSignal } from './signals.js'
 
 export interface RunFlags {
@@ -18,6 +21,7 @@ export interface RunFlags {
   vsockProfile?: HybridProfile
   api?: string
   metrics?: string
+  ui?: PageAddress
   arch?: Arch
   cpus: number
   maxCpus: number
@@ -65,18 +69,43 @@ export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => bool
   // Before anything that is to be counted.
   await using metrics = flags.metrics === undefined ? undefined : await metricsAt(flags.metrics)
   if (metrics) process.stdout.write(`metrics ${metrics.url}\n`)
-  if (flags.qemu) await runQemu(flags, log, stop.signalled)
-  else await runSimulated(flags, log, stop.signalled)
+  // It shows how the guest boots, too.
+  await using page = flags.ui === undefined ? undefined : await pageAt(flags.ui, flags, log)
+  if (page) process.stdout.write(`page    ${page.url}\n`)
+  if (flags.qemu) await runQemu(flags, log, stop.signalled, page)
+  else await runSimulated(flags, log, stop.signalled, page)
 }
 
-async function runSimulated(flags: RunFlags, log: Log, signalled: Promise<string>): Promise<void> {
+async function pageAt(at: PageAddress, flags: RunFlags, log: Log): Promise<PageServer> {
+  const { uds: path, qemu, memory: boot, machine, maxMemory = 4 * boot, arch = hostArch() } = flags
+  const grows = qemu && machine !== 'microvm'
+  try {
+    return await PageServer.open({
+      at,
+      log,
+      about: {
+        guest: qemu ? 'qemu' : 'simulated',
+        arch: qemu ? 'x86_64' : arch,
+        address: formatAddress({ transport: 'hvsock', path, port: UPCALL_PORT }),
+        memory: { boot, max: grows ? maxMemory : boot, block: MEMORY_BLOCK },
+      },
+    })
+  } catch (error) {
+    const what = { EADDRINUSE: 'the port is in use', EACCES: 'the port may not be used by this user' }[errnoOf(error)]
+    if (what === undefined) throw error
+    throw new UsageError(`--ui ${hostText(at)}: ${what}. Choose another port, or 0 for any that is free.`)
+  }
+}
+
+async function runSimulated(flags: RunFlags, log: Log, signalled: Promise<string>, watcher?: ShimWatcher): Promise<void> {
   const { kernelGeneration: kernel, arch = hostArch(), uds, vsockProfile, api, cpus, maxCpus, memory, bootMs, hardware } = flags
-  await using shim = await startShim({ uds, vsockProfile, api, cpus, maxCpus, memory, bootMs, hardware, kernel, arch, log })
+  const options = { uds, vsockProfile, api, cpus, maxCpus, memory, bootMs, hardware, kernel, arch, log, watcher }
+  await using shim = await startShim(options)
   tell(formatAddress(shim.address), api)
   log.info({ signal: await signalled }, 'stopping')
 }
 
-async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): Promise<void> {
+async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>, watcher?: ShimWatcher): Promise<void> {
   const { kernel, initrd, image, console: consolePath, profile, ...options } = flags
   const interrupted = new AbortController()
   void signalled.then((signal) => interrupted.abort(new Error(`stopped by ${signal}`)))
@@ -88,6 +117,7 @@ async function runQemu(flags: RunFlags, log: Log, signalled: Promise<string>): P
       console: consoleFile?.write,
       signal: interrupted.signal,
       log,
+      watcher,
     })
     tell(formatAddress(shim.address), options.api)
     // A first boot that fails ends the program; later ones are for a reconcile to repeat.

@@ -10,7 +10,7 @@ export interface SimulatedShimOptions extends ShimOptions {
   bootMs?: number | undefined
   /**
    * `plugged`: the guest finds only what was plugged in over the API. `all`: it finds every CPU up to `maxCpus` and every function on
-   * PCI bus 0, so that a client can do without the API. Default: `plugged` with an API, else `all`.
+   * PCI bus 0, so that a client can do without the API. Default: `plugged` with an API or a watcher, else `all`.
    */
   hardware?: 'plugged' | 'all' | undefined
   /** The program of the guest's process. Default: the one beside this file. */
@@ -20,8 +20,10 @@ export interface SimulatedShimOptions extends ShimOptions {
 /** Starts a VMM whose guest is simulated in a process of its own. */
 export function startShim(options: SimulatedShimOptions): Promise<Shim<SimulatedMachine>> {
   const { arch, kernel = '6.1', cpus = 1, maxCpus = 8, memory = DEFAULT_MEMORY, bootMs = 1_000 } = options
-  const { hardware = options.api === undefined ? 'all' : 'plugged', guestEntry = new URL('./guest.js', import.meta.url) } =
-    options
+  const {
+    hardware = (options.api ?? options.watcher) === undefined ? 'all' : 'plugged',
+    guestEntry = new URL('./guest.js', import.meta.url),
+  } = options
   return openShim(options, {
     start({ directory, closers, log }) {
       const machine = new SimulatedMachine({

@@ -84,7 +84,8 @@ function nextOfRefusal({ operation, errno, next }: GuestError): string | undefin
         return 'The guest scanned that slot and found nothing. Look whether the device is plugged in, or choose another address.'
       break
     case 'pci.remove':
-      if (errno === -19) return 'The guest has no device at that address: something in it has removed the device. Press "Reconcile".'
+      if (errno === -19)
+        return 'The guest has no device at that address: something in it has removed the device. Press "Reconcile".'
       break
     case 'cpu.add':
       if (errno === -22)

@@ -67,6 +67,10 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
         const launch = await prepareLaunch({
           ...options,
           ...{ cacheDir, directory, agentEntry, moduleSource, vsockAddon: addonPath, microvm: type === 'microvm' },
+          console: (text) => {
+            options.console?.(text)
+            options.watcher?.prints(text)
+          },
           onProgress: (step) => log.info({ step }, 'the guest image'),
           onRestart: ({ attempt, afterMs }) =>
             log.warn({ attempt, ms: Math.round(afterMs) }, 'the boot went silent and is started again'),
