@@ -1,12 +1,12 @@
 import { isUpcallError, type Outcome } from '@upcall/client'
 import { GuestError } from '@upcall/device-manager'
+import { replyTexts } from '@upcall/trace'
 import type { Address } from '@upcall/vsock'
 import { isWireError, type Reply } from '@upcall/wire'
 import { explain, explainRefusal } from './advice.js'
 import { type ErrorReport, errorReport, UsageError } from './errors.js'
 import { Exit, type Status, statusOf } from './exit.js'
 import type { Colour, Paint } from './output.js'
-import { replyTexts } from './text.js'
 
 /** What became of one operation, as `--json` prints it. */
 export interface Report {

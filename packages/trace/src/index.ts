@@ -4,4 +4,32 @@
  * @packageDocumentation
  */
 
-export {}
+export { type ClientEvent, type TraceClientOptions, traceClient } from './client.js'
+export { Conversation, type ConversationEvent, type ConversationOptions } from './conversation/conversation.js'
+export type { Direction } from './conversation/framer.js'
+export { isTraceError, TraceError, type TraceErrorCode } from './error.js'
+export { type ExplainAbout, explainMessage, type MessageField } from './explain.js'
+export {
+  type Decoded,
+  decodeMessage,
+  type Fault,
+  type MessageAbout,
+  type MessageKind,
+  MessageReader,
+  type ReaderOptions,
+  titleOf,
+} from './message.js'
+export type { CapturedPacket } from './pcap/captured.js'
+export { type OpenPcapOptions, openPcap, type PcapFile } from './pcap/file.js'
+export { CAPTURE_MAGIC_BYTES, looksLikeCapture, readCapture } from './pcap/read.js'
+export {
+  decodeVsockPacket,
+  encodeVsockPacket,
+  LINKTYPE_VSOCK,
+  type VsockEnd,
+  type VsockOp,
+  type VsockPacket,
+} from './pcap/vsock-packet.js'
+export { PcapWriter, type PcapWriterOptions } from './pcap/writer.js'
+export { type Piece, StreamCutter } from './stream.js'
+export { argumentsText, replyTexts, resultText } from './text.js'

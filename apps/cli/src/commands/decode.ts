@@ -1,8 +1,8 @@
+import { type MessageKind, MessageReader, type Piece, StreamCutter } from '@upcall/trace'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
 import { BOUNDARY, HexReader, looksLikeHex, SNIFF_BYTES } from '../decode/hex.js'
-import { type Direction, decodedText, MessageReader } from '../decode/message.js'
-import { type Piece, StreamCutter } from '../decode/stream.js'
+import { decodedText } from '../decode/text.js'
 import { UsageError } from '../errors.js'
 import { Exit } from '../exit.js'
 import { linesOf, readInput } from '../input.js'
@@ -12,7 +12,7 @@ type Format = 'auto' | 'hex' | 'raw'
 
 interface DecodeOptions {
   format: Format
-  direction: 'auto' | Direction
+  direction: 'auto' | MessageKind
 }
 
 /** A message has 2048 digits. A line of a dump, with everything around its digits, is far shorter than this. */

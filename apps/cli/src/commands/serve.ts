@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { deviceManagerGuest } from '@upcall/device-manager/guest'
 import { UpcallServer } from '@upcall/server'
+import { argumentsText, resultText } from '@upcall/trace'
 import { type HybridProfile, hybridProfiles } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
@@ -14,7 +15,6 @@ import { logged, type Served } from '../serve/log.js'
 import { ServiceManager } from '../service-manager.js'
 import { parseInherited } from '../streams/endpoint.js'
 import { logRefusal } from '../streams/listener.js'
-import { argumentsText, resultText } from '../text.js'
 
 interface ServeOptions extends GuestOptions {
   listen: string

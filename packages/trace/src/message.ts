@@ -1,4 +1,5 @@
 import { errnoName, formatOperation, type Operation } from '@upcall/device-manager'
+import { type ErrorFields, messageOf } from '@upcall/foundation/error'
 import {
   type Arch,
   DEVICE_MANAGER_BYTE,
@@ -12,22 +13,33 @@ import {
   type Reply,
   readHeader,
 } from '@upcall/wire'
-import { type ErrorReport, errorReport } from '../errors.js'
-import type { Paint } from '../output.js'
-import { argumentsText, replyTexts, resultText } from '../text.js'
 import type { Piece } from './stream.js'
+import { argumentsText, replyTexts, resultText } from './text.js'
 
-export type Direction = 'request' | 'reply'
+/** What a message is: asked by the host, or answered by the guest. */
+export type MessageKind = 'request' | 'reply'
 
-/** A piece of a stream as `decode --json` prints it. */
+/** What is wrong with bytes that cannot be read, as data. `message` is made of the other fields. */
+export interface Fault {
+  /** A code of `WireError`. */
+  code: string
+  /** The message that could not be read: `reply ADD_CPU`. */
+  op?: string
+  /** The header's field. */
+  subject?: string
+  what: string
+  message: string
+}
+
+/** A piece of a stream, in a form for JSON. `offset` counts bytes from the beginning of the input. */
 export type Decoded = { offset: number } & (
-  | { direction: Direction; handshake: string }
+  | { direction: MessageKind; handshake: string }
   /** The byte that chooses the service, as a character if it is one. */
   | { direction: 'request'; service: string | number }
   /** A request, in the form that `batch` takes. */
   | { direction: 'request'; type: MessageTypeName | number; operation: Operation; given?: number }
   | ({ direction: 'reply'; type: MessageTypeName | number; result: number; errnoName?: string; given?: number } & ReplyLoad)
-  | { error: ErrorReport }
+  | { error: Fault }
 )
 
 interface ReplyLoad {
@@ -38,7 +50,7 @@ interface ReplyLoad {
 
 export interface ReaderOptions {
   /** Default: each message tells by its type and size; where it does not, as the one before it. */
-  direction?: Direction | undefined
+  direction?: MessageKind | undefined
   /** Default: each CPU request tells by its size; until one does, `fallbackArch`. */
   arch?: Arch | undefined
   fallbackArch: Arch
@@ -47,7 +59,7 @@ export interface ReaderOptions {
 /** Makes sense of the pieces of one input. What a message does not tell of itself it takes from those before it. */
 export class MessageReader {
   readonly #fixed: ReaderOptions
-  #direction: Direction = 'request'
+  #direction: MessageKind = 'request'
   #arch: Arch
 
   constructor(options: ReaderOptions) {
@@ -75,19 +87,33 @@ export class MessageReader {
 
   #message(bytes: Uint8Array, offset: number, given: number): Decoded {
     const header = readHeader(bytes)
-    this.#direction = this.#fixed.direction ?? directionOf(header, bytes) ?? this.#direction
-    const short = given < MESSAGE_SIZE ? { given } : {}
-    const type = messageTypeName(header.messageType) ?? header.messageType
-    try {
-      if (this.#direction === 'reply')
-        return { offset, direction: 'reply', type, ...replyFields(decodeReply(bytes, this.#arch)), ...short }
-      this.#arch = this.#fixed.arch ?? archOf(header) ?? this.#arch
-      return { offset, direction: 'request', type, operation: formatOperation(decodeRequest(bytes, this.#arch)), ...short }
-    } catch (error) {
-      if (!isWireError(error)) throw error
-      const { code, subject, what } = error
-      return { offset, error: errorReport({ code, op: `${this.#direction} ${type}`, subject, what }) }
-    }
+    this.#direction = this.#fixed.direction ?? kindOf(header, bytes) ?? this.#direction
+    if (this.#direction === 'request') this.#arch = this.#fixed.arch ?? archOf(bytes) ?? this.#arch
+    return decodeMessage(bytes, { direction: this.#direction, arch: this.#arch, offset, given })
+  }
+}
+
+export interface MessageAbout {
+  direction: MessageKind
+  arch: Arch
+  /** Where it begins. */
+  offset: number
+  /** How many of its bytes were there; the others are zeros. Default: all. */
+  given?: number
+}
+
+/** Reads one message of 1024 bytes of which the direction and the architecture are known. */
+export function decodeMessage(bytes: Uint8Array, { direction, arch, offset, given = MESSAGE_SIZE }: MessageAbout): Decoded {
+  const { messageType } = readHeader(bytes)
+  const short = given < MESSAGE_SIZE ? { given } : {}
+  const type = messageTypeName(messageType) ?? messageType
+  try {
+    if (direction === 'reply') return { offset, direction, type, ...replyFields(decodeReply(bytes, arch)), ...short }
+    return { offset, direction, type, operation: formatOperation(decodeRequest(bytes, arch)), ...short }
+  } catch (error) {
+    if (!isWireError(error)) throw error
+    const { code, subject, what } = error
+    return { offset, error: faultOf({ code, op: `${direction} ${type}`, subject, what }) }
   }
 }
 
@@ -95,7 +121,7 @@ const X86_CPU_SIZE = 258
 const ARM_CPU_SIZE = 1
 
 /** The sizes that the two directions declare differ for every type that has a codec. */
-function directionOf({ messageType, size }: Header, bytes: Uint8Array): Direction | undefined {
+function kindOf({ messageType, size }: Header, bytes: Uint8Array): MessageKind | undefined {
   switch (messageTypeName(messageType)) {
     case 'CONNECT':
       return 'reply'
@@ -113,7 +139,9 @@ function directionOf({ messageType, size }: Header, bytes: Uint8Array): Directio
   }
 }
 
-function archOf({ messageType, size }: Header): Arch | undefined {
+/** The architecture that a CPU request tells by its size; undefined for all other messages. */
+export function archOf(request: Uint8Array): Arch | undefined {
+  const { messageType, size } = readHeader(request)
   const type = messageTypeName(messageType)
   if (type !== 'ADD_CPU' && type !== 'DEL_CPU') return undefined
   return size === X86_CPU_SIZE ? 'x86_64' : size === ARM_CPU_SIZE ? 'aarch64' : undefined
@@ -128,18 +156,17 @@ function replyFields(reply: Reply): { result: number; errnoName?: string } & Rep
 }
 
 function failure(offset: number, code: string, what: string): Decoded {
-  return { offset, error: errorReport({ code, subject: '', what }) }
+  return { offset, error: faultOf({ code, subject: '', what }) }
 }
 
-/** One line for people. */
-export function decodedText(decoded: Decoded, paint: Paint): string {
-  const at = paint('grey', String(decoded.offset).padStart(8))
-  if ('error' in decoded) return `${at}  ${paint('red', '!')} ${decoded.error.message}` // prints
-  const arrow = decoded.direction === 'request' ? paint('green', '→') : paint('yellow', '←')
-  return `${at}  ${arrow} ${bodyOf(decoded)}`
+/** An error as data. */
+export function faultOf({ code, op, subject, what }: ErrorFields): Fault {
+  return { code, ...(op && { op }), ...(subject !== '' && { subject }), what, message: messageOf({ op, subject, what }) }
 }
 
-function bodyOf(decoded: Exclude<Decoded, { error: unknown }>): string {
+/** One line for people, without direction and offset: `ADD_MMIO 0xd0000000+0x1000 irq 5`. */
+export function titleOf(decoded: Decoded): string {
+  if ('error' in decoded) return decoded.error.message // prints
   if ('handshake' in decoded) return decoded.handshake
   if ('service' in decoded) return decoded.service === 'd' ? "service 'd', the device manager" : `service byte ${decoded.service}`
   const type = typeof decoded.type === 'number' ? `type ${decoded.type}` : decoded.type
