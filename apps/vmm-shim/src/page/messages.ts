@@ -16,7 +16,7 @@ export class Messages {
     switch (event.type) {
       case 'message': {
         const { title, fields, rttMs, wrong } = event
-        if (event.direction === 'to-guest') this.#asked.set(event.conn, title)
+        if (event.direction === 'to-guest') this.#asked.set(event.conn, oneSpace(title))
         return {
           ...this.#view(event, at, title),
           fields: fields.map(({ name, offset, length, value, meaning, wrong }) => ({
@@ -46,6 +46,11 @@ export class Messages {
     let end = bytes.length
     while (end > 0 && bytes[end - 1] === 0) end--
     const hex = Buffer.from(bytes.buffer, bytes.byteOffset, end).toString('hex')
-    return { seq: ++this.#count, at, direction, title: title.replace(/ +/g, ' '), hex, length: bytes.length }
+    return { seq: ++this.#count, at, direction, title: oneSpace(title), hex, length: bytes.length }
   }
+}
+
+/** Titles are set in columns where they stand below each other. */
+function oneSpace(title: string): string {
+  return title.replace(/ +/g, ' ')
 }
