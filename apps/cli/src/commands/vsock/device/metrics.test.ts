@@ -35,7 +35,7 @@ async function serving() {
   await expect.poll(() => said.match(/"listening"/g)?.length, { timeout: 20_000 }).toBe(2)
   const { url } = JSON.parse(said.split('\n')[0]!) as { url: string }
   expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/metrics$/)
-  return { scrape: async () => (await fetch(url)).text() }
+  return { child, ended, url, scrape: async () => (await fetch(url)).text() }
 }
 
 describe.runIf(binding !== undefined)('upcall vsock device --metrics', () => {
@@ -78,6 +78,13 @@ describe.runIf(binding !== undefined)('upcall vsock device --metrics', () => {
     expect(samples.of('vsock_handshake_failures_total')).toEqual({ 'reason=route-failed': 1 })
     expect(samples.of('vsock_device_state')).toMatchObject({ 'cid=3,state=running': 1, 'cid=4,state=waiting': 1 })
     expect(samples.of('vsock_device_credit_stalls_total')).toEqual({ 'cid=3': 0, 'cid=4': 0 })
+  })
+
+  test('ends with the program', async () => {
+    const { child, ended, url } = await serving()
+    child.kill('SIGTERM')
+    expect(await ended).toEqual([0, null])
+    await expect(fetch(url)).rejects.toThrow()
   })
 
   test.runIf(hasPromtool)(`promtool has nothing against a scrape${needsPromtool}`, async () => {

@@ -57,6 +57,7 @@ test('the help names every option, its default, and what is not used', async () 
     '(default: 3)',
     '--vm <pairs>',
     '--config <file>',
+    '--metrics <address>',
     '--link <path>',
     'trust each other',
     '--to-guest-byte-rate',
