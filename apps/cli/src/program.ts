@@ -4,6 +4,7 @@ import { addBatchCommand } from './commands/batch.js'
 import { addCompletionCommands } from './commands/completion.js'
 import { addCpuCommands } from './commands/cpu.js'
 import { addDecodeCommand } from './commands/decode.js'
+import { addDoctorCommand } from './commands/doctor.js'
 import { addMmioCommands } from './commands/mmio.js'
 import { addPciCommands } from './commands/pci.js'
 import { addRequestCommand } from './commands/request.js'
@@ -25,6 +26,7 @@ const commands: readonly AddCommand[] = [
   addServeCommand,
   addDecodeCommand,
   addVsockCommands,
+  addDoctorCommand,
   addCompletionCommands,
 ]
 
