@@ -112,4 +112,8 @@ export default [
   ),
   cli('bash completion evaluates what is on the line', 'completion/scripts.ts', '< <("', '< <(eval "'),
   cli('bash completion repeats what is in front of a colon', 'completion/scripts.ts', '#"$cut"}', '}'),
+  cli('doctor: a module that uses another is taken for it', 'doctor/modules.ts', 'line.startsWith(', 'line.includes('),
+  cli('doctor: a check that hangs is waited for', 'doctor/examine.ts', 'Promise.race([', 'Promise.all(['),
+  cli('doctor: AF_VSOCK is connected', 'doctor/target.ts', "if (target.transport === 'vsock')", 'if (false)'),
+  cli('man: a line of text is read as a macro', 'man/mdoc.ts', "replace(/^(?=[.'])/, '\\\\&')", "replace('', '')"),
 ]

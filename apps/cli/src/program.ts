@@ -5,6 +5,7 @@ import { addCompletionCommands } from './commands/completion.js'
 import { addCpuCommands } from './commands/cpu.js'
 import { addDecodeCommand } from './commands/decode.js'
 import { addDoctorCommand } from './commands/doctor.js'
+import { addManCommand } from './commands/man.js'
 import { addMmioCommands } from './commands/mmio.js'
 import { addPciCommands } from './commands/pci.js'
 import { addRequestCommand } from './commands/request.js'
@@ -28,6 +29,7 @@ const commands: readonly AddCommand[] = [
   addVsockCommands,
   addDoctorCommand,
   addCompletionCommands,
+  addManCommand,
 ]
 
 /** The command line: the commands, and the functions that answer them. */

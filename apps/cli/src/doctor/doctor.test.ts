@@ -92,7 +92,7 @@ test('KVM is not needed', async () => {
 
 test('a module is loaded, built in, available or missing', async () => {
   const files: Record<string, string> = {
-    '/proc/modules': 'vsock_other 1 0 - Live 0x0\nvsock 57344 0 - Live 0x0\n',
+    '/proc/modules': 'vsock_other 1 1 my_vhost_vsock - Live 0x0\nother 1 1 vhost_vsock - Live 0x0\nvsock 57344 0 - Live 0x0\n',
     '/lib/modules/6.1.0/modules.builtin': 'kernel/net/vmw_vsock/vsock_loopback.ko\n',
     '/lib/modules/6.1.0/modules.dep':
       'kernel/drivers/vhost/vhost-vsock.ko.xz: kernel/net/x.ko\nkernel/vmw_vsock_virtio_transport_common.ko:\n',
