@@ -23,7 +23,7 @@ Looks at Node, the addons, AF_VSOCK and its modules, QEMU and the programs for i
 UPCALL_TARGET) also at the guest: the socket file, its permissions, the listener, CONNECT and the greeting. Nothing is
 changed, no request is sent, and AF_VSOCK is not connected. --timeout limits each check (default: 5s).
 
-✓ works. ! is missing, and not everyone needs it. ✗ has to be mended. With --json each check is one object:
+✓ works. ! is missing, and only some uses need it. ✗ has to be mended. With --json each check is one object:
 "check", "verdict" (ok, warning, failure), "what", and "next".
 
 Exit status: 0 no ✗, 3 at least one.

@@ -145,7 +145,7 @@ test('a socket that a group may use says which', async () => {
   expect(closed[0]?.next).toMatch(/^Run as user 0/)
 })
 
-test('a check that does not answer, and one that fails itself', async () => {
+test('a check that does not answer, and a check that fails', async () => {
   const { signal } = new AbortController()
   const deadline = new AbortController()
   let closed = false

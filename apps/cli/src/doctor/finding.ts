@@ -1,4 +1,4 @@
-/** `ok`: works. `warning`: something that not everyone needs is missing. `failure`: what was asked for cannot work. */
+/** `ok`: works. `warning`: something is missing that only some uses need. `failure`: what was asked for cannot work. */
 export type Verdict = 'ok' | 'warning' | 'failure'
 
 export interface Finding {

@@ -14,7 +14,7 @@ export async function checkTarget(system: System, target: Address): Promise<Find
   const file = await socketFile(system, target.path)
   if (file.verdict !== 'ok') return [file]
   if (target.transport === 'hvsock') {
-    // Without CONNECT, a VMM gives no connection to the guest. Behind unix: is the guest's own port, which is connected once.
+    // Without CONNECT, a VMM gives no connection to the guest. unix: is the guest's own port, which is connected once.
     const failed = await system.connectUnix(target.path)
     if (failed) return [file, noListener(target.path, failed.code, failed.what)]
   }

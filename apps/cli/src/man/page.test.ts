@@ -32,7 +32,7 @@ test('mandoc reads it without a warning, and shows what the help says', async (c
   const { stdout, stderr } = mandoc(mdoc, '-T', 'lint', '-W', 'warning')
   expect(`${stdout}${stderr}`).toBe('')
   const shown = mandoc(mdoc, '-T', 'utf8', '-O', 'width=200').stdout.replace(/.\u0008/g, '')
-  expect(shown).toContain('hvsock://<path>:<port>   a port of the guest behind')
+  expect(shown).toContain('hvsock://<path>:<port>   a port of the guest')
   expect(shown).toContain('0 ok   1 the guest refused')
   expect(shown).toContain('$ upcall vsock connect vsock://3:1024 < request > reply')
   expect(shown).toContain("printf 'READY=1\\n' | upcall vsock connect")
