@@ -16,7 +16,7 @@ export interface CapturedPacket {
   readonly problem?: string
 }
 
-/** The longest packet that is read. A longer one is a damaged file, or one that wants much memory. */
+/** The longest packet that is read. A longer one stands for a damaged file, or for a hostile one. */
 export const LONGEST_PACKET = 1 << 20
 
 export function captureError(offset: number, what: string): TraceError {

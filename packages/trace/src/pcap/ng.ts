@@ -163,7 +163,7 @@ class Reader {
     return about
   }
 
-  /** The file ends inside a block, as does one that is still being written. */
+  /** The file ends inside a block: it may still be written. */
   #cutOff(offset: number): CapturedPacket | 'end' {
     const problem = 'the file ends in the header of a block'
     const about = { number: ++this.#packets, offset, time: undefined, linkType: -1, length: 0, bytes: new Uint8Array(0) }

@@ -94,7 +94,7 @@ describe('pcap', () => {
     })
   })
 
-  test('a file that ends early, as one that is still written: what there is, and what is missing', async () => {
+  test('a file that ends early, because it is still written: what there is, and what is missing', async () => {
     const file = classic('LE', 0xa1b2c3d4, record('LE', 0, hello), record('LE', 0, hello))
     expect(await read(file.subarray(0, -2))).toMatchObject([
       { number: 1 },

@@ -54,7 +54,7 @@ export function encodeVsockPacket({ source, destination, op, virtio, payload }: 
 /**
  * Reads one packet. The bytes of the result are views of those that were given.
  *
- * @throws {TraceError} `PACKET` for one that is too short, or has an operation that is not declared.
+ * @throws {TraceError} `PACKET` for a packet that is too short, or has an unknown operation.
  */
 export function decodeVsockPacket(bytes: Uint8Array): VsockPacket {
   if (bytes.length < HEADER) throw packetError('packet', `${bytes.length} bytes are fewer than the ${HEADER} of its header`)
