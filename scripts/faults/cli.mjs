@@ -116,4 +116,6 @@ export default [
   cli('doctor: a check that hangs is waited for', 'doctor/examine.ts', 'Promise.race([', 'Promise.all(['),
   cli('doctor: AF_VSOCK is connected', 'doctor/target.ts', "if (target.transport === 'vsock')", 'if (false)'),
   cli('man: a line of text is read as a macro', 'man/mdoc.ts', "replace(/^(?=[.'])/, '\\\\&')", "replace('', '')"),
+  cli('the rate leaves one direction out', 'streams/traffic.ts', '+ (now.bytesWritten - before.bytesWritten)', ''),
+  cli('progress goes on after the stream', 'streams/traffic.ts', 'clearInterval(timer)', 'timer'),
 ]

@@ -83,7 +83,8 @@ async function check(context: Context, op: 'status' | 'wait'): Promise<void> {
     if (state !== 'ReconnectError' && state !== 'Closed') reached = state
   })
   client.on('reconnect', ({ cause }) => {
-    progress.update(`${op} ${peer}: attempt ${attempt.number} failed: ${textOf(cause)}`)
+    const seconds = Math.round((performance.now() - started) / 1000)
+    progress.update(`${op} ${peer}: attempt ${attempt.number} failed after ${seconds} s: ${textOf(cause)}`)
   })
 
   let report: Report

@@ -61,8 +61,8 @@ export class StdioError extends FieldError {
   }
 }
 
-export function isTerminal(stdin: Readable): boolean {
-  return 'isTTY' in stdin && stdin.isTTY === true
+export function isTerminal(stream: Readable | WritableStream): boolean {
+  return 'isTTY' in stream && stream.isTTY === true
 }
 
 export function never<T>(): Promise<T> {

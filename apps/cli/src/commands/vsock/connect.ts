@@ -3,6 +3,8 @@ import type { Command } from 'commander'
 import type { Action, Context } from '../../context.js'
 import { parseAnyEndpoint } from '../../streams/endpoint.js'
 import { dialLines, type LineStream } from '../../streams/messages.js'
+import { isTerminal } from '../../streams/stdio.js'
+import { followTraffic } from '../../streams/traffic.js'
 import { conclude, converse, notes, notSent, sayingOnStderr } from './converse.js'
 import {
   addConnectingOptions,
@@ -71,6 +73,15 @@ async function connect(context: Context, options: Options, address: string, comm
   } catch (error) {
     return conclude(output, context.exit, 'vsock.connect', notSent(error))
   }
-  const report = await converse(io, { ...stream, peer, program, lingerMs })
+  const report = await conversing()
   await conclude(output, context.exit, 'vsock.connect', report)
+
+  async function conversing() {
+    // A person who reads stdout, or a program that writes to stderr, has the terminal for itself.
+    if (program !== undefined || isTerminal(io.stdout) || isTerminal(io.stdin))
+      return converse(io, { ...stream, peer, program, lingerMs })
+    using progress = output.progress(peer)
+    using _following = followTraffic(stream.socket, peer, progress)
+    return await converse(io, { ...stream, peer, program, lingerMs })
+  }
 }
