@@ -68,7 +68,7 @@ function nextOf(error: unknown, refusal: GuestError | undefined, reconcile: bool
 function nextOfRefusal({ operation, errno, next }: GuestError): string | undefined {
   const { op } = operation
   if (errno === -1)
-    return 'The guest kernel was built without this kind of hotplug. Boot one that has it; nothing was changed here.'
+    return 'The guest kernel was built without this kind of hotplug. Boot a kernel that has it; nothing was changed here.'
   if (errno === -12) return 'The guest needs free memory for it. Free some in the guest or give it more, then ask again.'
   if (errno === -16) return 'Something in the guest uses it. Stop or unmount that in the guest, then ask again.'
   switch (op) {

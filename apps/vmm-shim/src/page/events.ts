@@ -57,7 +57,7 @@ export interface MessageView {
   wrong?: string
 }
 
-/** A change that somebody asked for, by the page or by the API, and what became of it. */
+/** A change that the page or the API asked for, and what became of it. */
 export interface OutcomeView {
   seq: number
   at: Time

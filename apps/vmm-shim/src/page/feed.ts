@@ -20,7 +20,7 @@ const CONSOLE = 64 * 1024
 /** How often the guest is asked what it has, while a page is open. */
 const LOOK_MS = 2_000
 
-/** Tells one event to whoever listens. */
+/** Tells one event to all pages. */
 export type Tell = <Name extends keyof PageEvents>(name: Name, data: PageEvents[Name]) => void
 
 export interface FeedOptions {
@@ -28,7 +28,7 @@ export interface FeedOptions {
   clock: Clock
   wall: () => Time
   tell: Tell
-  /** Whether anybody looks. The guest is not asked for nobody. */
+  /** Whether a page is open. Otherwise the guest is not asked. */
   isWatched: () => boolean
 }
 

@@ -1,4 +1,4 @@
-// Who may see the page: whoever has its URL, from a browser that asks for it by the name of this machine.
+// Who may see the page: a browser that has its URL, and asks for it by the name of this machine.
 
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
@@ -9,7 +9,7 @@ export function newToken(): string {
   return randomBytes(24).toString('base64url')
 }
 
-/** Sent with every answer. The page is files of its own; it needs nothing from anywhere else, and nobody may frame it. */
+/** Sent with every answer. The page is files of its own; it needs nothing from anywhere else, and no other page may frame it. */
 export const SECURITY_HEADERS: Readonly<Record<string, string>> = {
   'content-security-policy': [
     "default-src 'none'",

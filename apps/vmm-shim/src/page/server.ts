@@ -35,7 +35,7 @@ export interface PageOptions {
 
 /** The page of one shim, while it is served. */
 export class PageServer implements ShimWatcher, AsyncDisposable {
-  /** What a person opens. Whoever has it may change the VM. */
+  /** What a person opens. It is a secret: it lets its reader change the VM. */
   readonly url: string
   readonly changes: ChangeWatcher
   readonly #feed: Feed
@@ -132,7 +132,7 @@ function addPageRoutes(app: App, { token, files, streams, feed }: Parts): void {
     const tell = <Name extends keyof PageEvents>(name: Name, data: PageEvents[Name]) => streams.send(reply.raw, name, data)
     streams.add(reply.raw)
     tell('snapshot', feed.snapshot())
-    // It may be old: nobody looked.
+    // It may be old: without a page the guest is not asked.
     feed.look()
   })
   for (const [name, { type, body, isHashed }] of files) {
