@@ -17,7 +17,7 @@ export class Context {
     readonly exit: ExitStatus,
     readonly options: GlobalOptions,
   ) {
-    this.output = new Output(io, options.json === true)
+    this.output = new Output(io, options.json === true, options.verbose)
     this.timeoutMs = options.timeout
   }
 

@@ -12,6 +12,7 @@ export interface GlobalOptions {
   /** Milliseconds. */
   timeout?: number
   json?: boolean
+  verbose?: boolean
 }
 
 /**

@@ -29,11 +29,14 @@ export class Output {
   readonly paint: Paint
   readonly #io: Streams
   readonly #paintError: Paint
+  readonly #verbose: boolean
   #drained: Promise<unknown> | undefined
 
-  constructor(io: Streams, json: boolean) {
+  /** @param verbose - Whether a failure names its entry in docs/errors.md. */
+  constructor(io: Streams, json: boolean, verbose = false) {
     this.#io = io
     this.json = json
+    this.#verbose = verbose
     this.paint = painter(io.stdout, io.env)
     this.#paintError = painter(io.stderr, io.env)
   }
@@ -46,13 +49,23 @@ export class Output {
 
   /** One result. Resolves when stdout takes more. */
   async result(value: object, text: (paint: Paint) => string): Promise<void> {
-    await this.#write(`${this.json ? JSON.stringify(value) : text(this.paint)}\n`)
+    await this.#write(`${this.json ? this.#jsonOf(value) : text(this.paint)}\n`)
   }
 
   /** One failure: under `--json` it is a result like any other. */
   async failure(value: object, text: (paint: Paint) => string): Promise<void> {
-    if (this.json) await this.#write(`${JSON.stringify(value)}\n`)
-    else this.#io.stderr.write(`upcall: ${text(this.#paintError)}\n`)
+    const code = this.#verbose ? codeOf(value) : undefined
+    if (this.json) await this.#write(`${this.#jsonOf(value)}\n`)
+    else this.#io.stderr.write(`upcall: ${text(this.#paintError)}\n${code === undefined ? '' : this.#seeText(code)}`)
+  }
+
+  #jsonOf(value: object): string {
+    const code = this.#verbose ? codeOf(value) : undefined
+    return JSON.stringify(code === undefined ? value : withDocs(value, code))
+  }
+
+  #seeText(code: string): string {
+    return `${this.#paintError('grey', `        see docs/${anchorOf(code)}, or run: upcall explain ${code}`)}\n`
   }
 
   /** Shows on a terminal that something is under way; says nothing anywhere else. */
@@ -79,6 +92,20 @@ export class Output {
     await this.#drained
     this.#drained = undefined
   }
+}
+
+function codeOf(value: object): string | undefined {
+  const { error } = value as { error?: { code?: unknown } }
+  return typeof error?.code === 'string' ? error.code : undefined
+}
+
+function withDocs(value: object, code: string): object {
+  return { ...value, error: { ...(value as { error: object }).error, docs: anchorOf(code) } }
+}
+
+/** Where docs/errors.md explains a code. */
+function anchorOf(code: string): string {
+  return `errors.md#${code.toLowerCase()}`
 }
 
 export interface Progress extends Disposable {

@@ -5,6 +5,7 @@ import { addCompletionCommands } from './commands/completion.js'
 import { addCpuCommands } from './commands/cpu.js'
 import { addDecodeCommand } from './commands/decode.js'
 import { addDoctorCommand } from './commands/doctor.js'
+import { addExplainCommand } from './commands/explain.js'
 import { addManCommand } from './commands/man.js'
 import { addMmioCommands } from './commands/mmio.js'
 import { addPciCommands } from './commands/pci.js'
@@ -28,6 +29,7 @@ const commands: readonly AddCommand[] = [
   addDecodeCommand,
   addVsockCommands,
   addDoctorCommand,
+  addExplainCommand,
   addCompletionCommands,
   addManCommand,
 ]
@@ -48,6 +50,7 @@ export function createProgram(io: Io, exit: ExitStatus): Command {
       ),
     )
     .addOption(new Option('--json', 'one JSON object per operation on stdout'))
+    .addOption(new Option('-v, --verbose', 'after each error, the entry of docs/errors.md that explains it'))
     .helpOption('-h, --help', 'print this help')
     .helpCommand('help [command]', 'print the help of a command')
     .configureHelp({ showGlobalOptions: true })

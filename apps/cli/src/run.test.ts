@@ -465,3 +465,26 @@ test("every command has help with examples, and the version is the package's", a
   const { stdout } = await upcall(['--version'])
   expect(stdout.text).toMatch(/^\d+\.\d+\.\d+\n$/)
 })
+
+test('--verbose names the entry of docs/errors.md, and explain prints it', async () => {
+  await using guest = await serveGuest('unix')
+  const argv = ['--verbose', '--target', guest.target, '--arch', 'x86_64']
+  const refused = await upcall([...argv, 'pci', 'remove', '00:09.0'])
+  expect(refused.stderr.text).toMatch(/\n +see docs\/errors\.md#guest_error, or run: upcall explain GUEST_ERROR\n$/)
+  const docs = 'errors.md#guest_error'
+  expect((await upcall([...argv, '--json', 'pci', 'remove', '00:09.0'])).stdout.json).toMatchObject([{ error: { docs } }])
+  const batch = await upcall([...argv, 'batch'], { stdin: Readable.from(['{"op":"pci.remove","bdf":"00:09.0"}\n']) })
+  expect(batch.stdout.json).toMatchObject([{ error: { docs } }])
+  expect((await upcall(['-v', 'cpu', 'add', '--nothing'])).stderr.text).toContain('errors.md#usage')
+  const explained = await upcall(['explain', 'guest_error'])
+  expect(explained.stdout.text).toMatch(/^GUEST_ERROR\n@upcall\/client.*\n {2}The guest received the request and refused it/)
+  expect(explained.status).toBe(0)
+})
+
+test('explain knows what it does not know', async () => {
+  const errno = await upcall(['explain', 'ENOENT'])
+  expect(errno.stderr.text).toContain("ENOENT: is the kernel's own errno and has no entry. The manual page errno(3)")
+  const nothing = await upcall(['explain', 'GEUST_ERROR'])
+  expect(nothing.stderr.text).toContain('GEUST_ERROR: is not the code of an error. The codes are ABORTED, ')
+  expect([errno.status, nothing.status]).toEqual([2, 2])
+})

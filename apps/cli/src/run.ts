@@ -27,6 +27,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   // Before parsing, because its errors are answered in JSON too.
   const { argv: words, own } = separateExec(argv)
   const json = own.includes('--json')
+  const verbose = own.includes('--verbose') || own.includes('-v')
   const exit = new ExitStatus()
   const program = createProgram(io, exit)
   try {
@@ -36,12 +37,12 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       if (error.exitCode === 0) return Exit.ok
       exit.add(Exit.invalid)
       const usage = usageOf(error, program, own)
-      if (json) await invalid(io, json, usage)
+      if (json) await invalid(io, json, verbose, usage)
       // Without a command, commander has printed the help.
       else if (error.code !== 'commander.help') io.stderr.write(`upcall: ${messageFor(usage)}\n`)
     } else if (error instanceof UsageError) {
       exit.add(Exit.invalid)
-      await invalid(io, json, error)
+      await invalid(io, json, verbose, error)
     } else {
       exit.add(Exit.bug)
       io.stderr.write(`upcall: this is a mistake in upcall itself: ${(error as Error)?.stack ?? error}\n`) // prints
@@ -50,9 +51,9 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   return io.signal.aborted && exit.status !== Exit.bug ? interruptedStatus(io.signal.reason, exit) : exit.status
 }
 
-async function invalid(io: Io, json: boolean, error: UsageError): Promise<void> {
+async function invalid(io: Io, json: boolean, verbose: boolean, error: UsageError): Promise<void> {
   const report = failed(undefined, '', error)
-  await new Output(io, json).failure(report, (paint) => reportText(report, '', paint))
+  await new Output(io, json, verbose).failure(report, (paint) => reportText(report, '', paint))
 }
 
 function usageOf(error: CommanderError, program: Command, words: readonly string[]): UsageError {

@@ -44,7 +44,7 @@ Examples:
 async function batch(context: Context, { stopOnError = false }: BatchOptions, file?: string): Promise<void> {
   const { io, target, arch, timeoutMs } = context
   // What it prints is JSON whether or not --json was given.
-  const output = new Output(io, true)
+  const output = new Output(io, true, context.options.verbose)
   let manager: DeviceManager<Arch> | undefined
   try {
     for await (const line of linesOf(readInput(file, io), LONGEST_LINE)) {

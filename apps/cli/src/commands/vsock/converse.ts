@@ -37,7 +37,7 @@ export interface StreamReport {
 /** Where `connect` and `listen` report: stdout belongs to the stream. */
 export function notes({ io, options }: Context): Output {
   const { stderr, env, signal } = io
-  return new Output({ stdout: stderr, stderr, env, signal }, options.json === true)
+  return new Output({ stdout: stderr, stderr, env, signal }, options.json === true, options.verbose)
 }
 
 /** A command whose stdout belongs to the stream: wrong usage is reported on stderr, as everything else is. */
