@@ -16,12 +16,25 @@ const PART = { nodes: ['22', '24', '26'], projects: ['vsock', 'tests', 'vhost-us
 
 /** Debian packages, by what they are needed for. */
 const COMPILE = ['gcc', 'libc6-dev']
-/** Real peers of the unit tests: systemd-socket-activate, and a receiver for NOTIFY_SOCKET. Without them those tests are left out. */
-const PEERS = ['systemd', 'python3-minimal']
+/**
+ * Real peers of the unit tests: systemd-socket-activate, a receiver for NOTIFY_SOCKET, Wireshark, promtool and Prometheus, the shells
+ * that complete, and a reader of manual pages. Without them those tests are left out.
+ */
+const PEERS = ['systemd', 'python3-minimal', 'tshark', 'prometheus', 'bash-completion', 'zsh', 'fish', 'bsdutils', 'mandoc']
 const FORMAT = ['clang-format']
 const RELEASE = ['gcc-aarch64-linux-gnu', 'libc6-dev-arm64-cross', 'qemu-user', 'valgrind', 'libc6-dbg']
 const MUSL = ['python3-pip']
-const GUESTS = ['qemu-system-x86', 'qemu-system-arm', 'e2fsprogs', 'xz-utils', 'make', 'libelf1', 'socat']
+const GUESTS = [
+  'qemu-system-x86',
+  'qemu-system-arm',
+  'e2fsprogs',
+  'xz-utils',
+  'make',
+  'libelf1',
+  'socat',
+  'chromium',
+  'fonts-dejavu-core',
+]
 
 /**
  * `run` gets a file for its report, in the shape of vitest's JSON reporter, and the arguments of the command line. `counts` says

@@ -39,7 +39,8 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       const usage = usageOf(error, program, own)
       if (json) await invalid(io, json, verbose, usage)
       // Without a command, commander has printed the help.
-      else if (error.code !== 'commander.help') io.stderr.write(`upcall: ${messageFor(usage)}\n`)
+      else if (error.code !== 'commander.help')
+        await new Output(io, json, verbose).failure({ error: usage }, () => messageFor(usage))
     } else if (error instanceof UsageError) {
       exit.add(Exit.invalid)
       await invalid(io, json, verbose, error)
