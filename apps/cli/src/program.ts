@@ -12,6 +12,7 @@ import { addPciCommands } from './commands/pci.js'
 import { addRequestCommand } from './commands/request.js'
 import { addServeCommand } from './commands/serve.js'
 import { addStatusCommands } from './commands/status.js'
+import { addTraceCommand } from './commands/trace.js'
 import { addVsockCommands } from './commands/vsock/index.js'
 import { type AddCommand, actionOf } from './context.js'
 import type { ExitStatus } from './exit.js'
@@ -27,6 +28,7 @@ const commands: readonly AddCommand[] = [
   addBatchCommand,
   addServeCommand,
   addDecodeCommand,
+  addTraceCommand,
   addVsockCommands,
   addDoctorCommand,
   addExplainCommand,

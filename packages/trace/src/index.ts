@@ -21,6 +21,7 @@ export {
 } from './message.js'
 export type { CapturedPacket } from './pcap/captured.js'
 export { type OpenPcapOptions, openPcap, type PcapFile } from './pcap/file.js'
+export { ConversationPackets, type ConversationPacketsOptions } from './pcap/packets.js'
 export { CAPTURE_MAGIC_BYTES, looksLikeCapture, readCapture } from './pcap/read.js'
 export {
   decodeVsockPacket,
@@ -31,5 +32,6 @@ export {
   type VsockPacket,
 } from './pcap/vsock-packet.js'
 export { PcapWriter, type PcapWriterOptions } from './pcap/writer.js'
+export { type ProxyOptions, proxy } from './proxy.js'
 export { type Piece, StreamCutter } from './stream.js'
 export { argumentsText, replyTexts, resultText } from './text.js'
