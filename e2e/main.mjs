@@ -6,16 +6,17 @@
 //   npm run e2e -- vhost-user --kernel 6.12  with one of Debian's kernels; vhost-user alone: with each of them
 //   npm run e2e -- soak --minutes 60  an hour of traffic with each of its guests; --guest 6.12 for one of them
 //   npm run e2e -- peers --part go    programs that others wrote, those in Go alone; peers without a name is shorter
+//   npm run e2e -- page --docs        the page of vmm-shim in a browser, without a guest under QEMU; its pictures go into docs
 //   npm run e2e -- kernel-vsock-test  the kernel's own tests between guests, both ways, and its vsock_perf (--part perf)
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
 import { parseArgs } from 'node:util'
 import { Checks } from './checks.mjs'
 import { aarch64Image, guestImage, kernels } from './image.mjs'
-import { missing, missingForAarch64 } from './tools.mjs'
+import { missing, missingBrowser, missingForAarch64 } from './tools.mjs'
 
 /**
  * Each exports `run(checks, image)`. `always` says whether it runs when no suite is named. A suite that `lacks` something is left out
- * then, with the reason.
+ * then, with the reason. `image: false`: it boots no guest, and runs where QEMU is missing, too.
  */
 const suites = {
   smoke: { load: () => import('./suites/smoke.mjs'), always: true },
@@ -30,11 +31,13 @@ const suites = {
   peers: { load: () => import('./suites/peers.mjs'), always: true },
   notify: { load: () => import('./suites/notify.mjs'), always: true },
   soak: { load: () => import('./suites/soak.mjs'), always: true },
+  page: { load: () => import('./suites/page.mjs'), always: true, image: false, lacks: missingBrowser },
   bench: { load: () => import('./suites/bench.mjs'), always: false },
 }
 
 const { json, docs, minutes, guest, kernel, part, named } = readArguments()
-const lacking = missing() ?? named.map((name) => suites[name].lacks?.()).find(Boolean)
+const needsGuests = named.length === 0 || named.some((name) => suites[name].image !== false)
+const lacking = (needsGuests ? missing() : undefined) ?? named.map((name) => suites[name].lacks?.()).find(Boolean)
 if (lacking) {
   console.error(`e2e: ${lacking}`)
   process.exit(1)
@@ -76,11 +79,11 @@ for (const [name, { load, always, image: make = guestImage, lacks }] of Object.e
     continue
   }
   checks.begin(name)
-  if (!images.has(make)) {
+  if (make !== false && !images.has(make)) {
     images.set(make, await checks.check('a guest image is made, or found in the cache', () => make()))
   }
   const image = images.get(make)
-  if (image === undefined) continue
+  if (make !== false && image === undefined) continue
   const { run } = await load()
   await run(checks, image, { docs, minutes, guest, kernel, part, small: named.length === 0 })
 }

@@ -1,4 +1,13 @@
+import { existsSync } from 'node:fs'
 import { missingTools } from '@upcall/qemu'
+
+/** Debian's browser, or undefined. */
+export const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync)
+
+/** Why the page cannot be opened here. */
+export function missingBrowser() {
+  return CHROMIUM === undefined ? 'chromium is missing: apt-get install chromium' : undefined
+}
 
 /** What an aarch64 guest takes besides, in the same way: an emulator, and a compiler for what is native in our packages. */
 export function missingForAarch64() {

@@ -538,4 +538,17 @@ export default [
     'this.#ready.size > 1 ? Math.min(burst, SHARED_BURST) : burst',
     'burst',
   ),
+  vhostUser(
+    'what the kernel copied to the guest is not tapped',
+    'machine/device.ts',
+    'if (this.#listener !== undefined) tapped(this.#listener, chains[i]!, written)',
+    '',
+  ),
+  vhostUser('a look at a payload takes it away', 'machine/chain.ts', 'this.#readOffset = offset', ''),
+  vhostUser(
+    'a guest says how much of its memory is copied for a tap',
+    'machine/device.ts',
+    'chain.ahead(Math.min(header.length, LARGEST_PACKET))',
+    'chain.ahead(header.length)',
+  ),
 ]

@@ -9,6 +9,7 @@ import { F_SEQPACKET } from './machine/features.js'
 import { BackendSession, type SessionResult } from './machine/session.js'
 import type { SwitchPort } from './machine/switch/port.js'
 import type { Tally } from './machine/tally.js'
+import type { Tap } from './machine/tap.js'
 import type { RingSnapshot } from './machine/vring.js'
 import type { VsockMessageStream } from './message-stream.js'
 import type { Binding, Descriptor } from './native/binding.js'
@@ -33,6 +34,7 @@ export interface AttachmentHandlers {
   /** Leads to the other guests. */
   readonly port: SwitchPort
   readonly tally: Tally
+  readonly tap: Tap
   readonly onConnection: ConnectionHandler | undefined
   /** Something that `running` or `fault` shows may have changed. */
   readonly onChange: () => void
@@ -66,14 +68,14 @@ export class Attachment {
     this.#clock = clock
     // The code that came upon it is still at work.
     const onBroken = (error: DeviceError) => process.nextTick(() => this.#end(error))
-    const { tally } = handlers
+    const { tally, port, tap } = handlers
     const onKick = () => {
       tally.kicks++
       this.#pump.kicked()
     }
     this.#platform = new BindingPlatform(binding, onKick, onBroken)
     this.#session = new BackendSession(this.#platform, configSpace(limits.guestCid))
-    this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule(), port: handlers.port })
+    this.#device = new VsockDevice(limits, { onTouch: () => this.#pump.schedule(), port, tap })
     const { onConnection } = handlers
     const direct = { binding, arrive: (tell: () => void) => this.#pump.arrived(tell) }
     this.#connections = new Connections({ device: this.#device, limits, clock, onConnection, direct })

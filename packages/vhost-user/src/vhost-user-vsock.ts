@@ -19,9 +19,11 @@ import { FIRST_HOST_PORT, LAST_HOST_PORT } from './machine/muxer.js'
 import { HOST_CID, type SocketType } from './machine/packet.js'
 import { PolicyGate } from './machine/policy.js'
 import { type DeviceCounters, Tally } from './machine/tally.js'
+import type { Tap } from './machine/tap.js'
 import type { VsockMessageStream } from './message-stream.js'
 import type { Binding, Descriptor } from './native/binding.js'
 import { loadBinding } from './native/loader.js'
+import { packetTap } from './packet-tap.js'
 import { checkPolicy, type VsockPolicy } from './policy-options.js'
 import type { VsockStream } from './stream.js'
 import { tell } from './tell.js'
@@ -70,6 +72,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
   readonly #place: Place
   readonly #policy: PolicyGate
   readonly #tally = new Tally()
+  readonly #tap: Tap
   readonly #clock: Clock
   readonly #onConnection: ConnectionHandler | undefined
   /**
@@ -106,6 +109,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     checkOptionalFunction('onConnection', onConnection)
     checkClock(clock)
     this.socketPath = socketPath
+    this.#tap = packetTap(socketPath)
     this.guestCid = integer('guestCid', guestCid, { min: 3, max: MAX_CID })
     checkHostCids(hostCids, guestCid)
     checkGroups(groups)
@@ -296,6 +300,7 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     const attachment = new Attachment(binding, descriptor, options, this.#clock, {
       port: this.#place.port,
       tally: this.#tally,
+      tap: this.#tap,
       onConnection: this.#onConnection,
       onChange: () => this.#follow(attachment),
       onReset: (connections) => {

@@ -3,6 +3,7 @@ import type { Connection } from '../src/machine/connection.js'
 import { type Budget, type DeviceOptions, VsockDevice } from '../src/machine/device.js'
 import { Op, type SocketType, typeCode } from '../src/machine/packet.js'
 import type { SwitchPort } from '../src/machine/switch/port.js'
+import type { Tap } from '../src/machine/tap.js'
 import { SplitRing } from '../src/machine/vring.js'
 import { FakeGuest, GUEST_CID, type GuestPacket, opName } from './fake-guest.js'
 
@@ -15,6 +16,14 @@ export const OPTIONS: DeviceOptions = {
   allocate: (size) => new Uint8Array(size),
 }
 
+interface Surroundings {
+  readonly size?: number
+  readonly budget?: Budget
+  readonly memory?: Uint8Array
+  readonly port?: SwitchPort
+  readonly tap?: Tap
+}
+
 /** A device and a guest on the same memory, in virtual time. */
 export class FakeVm {
   readonly guest: FakeGuest
@@ -23,12 +32,9 @@ export class FakeVm {
   tx: SplitRing
   now = 1_000
 
-  constructor(
-    options: Partial<DeviceOptions> = {},
-    { size = 128, budget, memory, port }: { size?: number; budget?: Budget; memory?: Uint8Array; port?: SwitchPort } = {},
-  ) {
+  constructor(options: Partial<DeviceOptions> = {}, { size = 128, budget, memory, port, tap }: Surroundings = {}) {
     this.guest = new FakeGuest({ size, cid: options.guestCid, ...(memory && { memory }) })
-    this.device = new VsockDevice({ ...OPTIONS, ...options }, { budget, port })
+    this.device = new VsockDevice({ ...OPTIONS, ...options }, { budget, port, tap })
     this.rx = new SplitRing(this.guest.memory, this.guest.rx.layout, this.guest.features, 0)
     this.tx = new SplitRing(this.guest.memory, this.guest.tx.layout, this.guest.features, 0)
   }

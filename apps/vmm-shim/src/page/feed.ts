@@ -63,9 +63,11 @@ export class Feed {
     const { client } = manager
     this.#subscriptions.push(
       followSession(client, wall, (session) => {
+        const previous = this.#session.kind
         this.#session = session
         tell('session', session)
-        this.look()
+        // A request and its reply alone change nothing that the change's end does not tell: a resize has hundreds of them.
+        if (!isBusyOrReady(previous) || !isBusyOrReady(session.kind)) this.look()
       }),
       traceClient(client, (event) => this.#message(event), { arch: manager.arch }),
     )
@@ -167,6 +169,10 @@ export class Feed {
   get #busyNames(): string[] {
     return [...this.#busy].map(({ name }) => name)
   }
+}
+
+function isBusyOrReady(kind: SessionView['kind']): boolean {
+  return kind === 'Busy' || kind === 'Ready'
 }
 
 /** As a kernel writes it: `   12.345`. */

@@ -2,6 +2,8 @@
 
 import type { Action } from './action.js'
 import { Reconcile } from './reconcile.js'
+import { outcomes } from './store.js'
+import { unsettled } from './verdict.js'
 
 const SIGNS = { done: '✓', refused: '✕', unknown: '?' }
 
@@ -18,7 +20,7 @@ export function ActionAnswer({ action }: { action: Action }) {
         </span>
         {said.text}
       </p>
-      {said.tone === 'unknown' && <Reconcile />}
+      {said.tone === 'unknown' && unsettled(outcomes.value) && <Reconcile />}
     </div>
   )
 }

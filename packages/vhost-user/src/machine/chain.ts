@@ -72,6 +72,28 @@ export class Chain {
     }
   }
 
+  /** A copy of the next `length` readable bytes, which are there. The cursor stays. */
+  ahead(length: number): Uint8Array {
+    const [piece, offset] = [this.#readPiece, this.#readOffset]
+    const bytes = new Uint8Array(length)
+    this.read(bytes, 0, length)
+    this.#readPiece = piece
+    this.#readOffset = offset
+    return bytes
+  }
+
+  /** A copy of the first `length` writable bytes, which are there: what was put into them. */
+  written(length: number): Uint8Array {
+    const bytes = new Uint8Array(length)
+    let at = 0
+    for (let piece = this.#boundary; at < length; piece++) {
+      const n = Math.min(length - at, this.#lengths[piece]!)
+      copy(this.#windows[piece]!, this.#starts[piece]!, bytes, at, n)
+      at += n
+    }
+    return bytes
+  }
+
   /** Adds the next `length` readable bytes to `pieces`, as far as there is room in it. The cursor stays. */
   rest(length: number, pieces: Pieces): void {
     let left = length

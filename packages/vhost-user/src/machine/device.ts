@@ -1,12 +1,13 @@
 import { Chain } from './chain.js'
 import { NEVER } from './credit.js'
 import { type MuxerOptions, SHARED_BURST, VsockMuxer } from './muxer.js'
-import { HOST_CID, PACKET_HEADER_SIZE, type PacketHeader } from './packet.js'
+import { HOST_CID, LARGEST_PACKET, PACKET_HEADER_SIZE, type PacketHeader } from './packet.js'
 import { PacketIo } from './packet-io.js'
 import type { PolicyGate } from './policy.js'
 import type { SwitchPort } from './switch/port.js'
 import { VsockSwitch } from './switch/switch.js'
 import { Tally } from './tally.js'
+import type { Tap, TapListener } from './tap.js'
 import type { Overdue, SplitRing } from './vring.js'
 
 /** The queues of a virtio-vsock device (virtio 1.2, 5.10.2), as seen from the guest's driver. */
@@ -65,6 +66,8 @@ export interface DeviceSurroundings {
   readonly onTouch?: (() => void) | undefined
   /** Leads to the other guests. Default: to no other guest, but back to this one. */
   readonly port?: SwitchPort | undefined
+  /** Who sees the packets. Default: nobody. */
+  readonly tap?: Tap | undefined
 }
 
 /**
@@ -84,12 +87,15 @@ export class VsockDevice {
   readonly #budget: Budget
   readonly #policy: PolicyGate | undefined
   readonly #tally: Tally
+  readonly #tap: Tap | undefined
+  /** Who sees the packets of this trip: asked for once, so that a packet costs one test. */
+  #listener: TapListener | undefined
   #bytesLeft = 0
   #descriptorsLeft = 0
   /** Muxer and switch take turns when both have packets. */
   #switchIsNext = false
 
-  constructor(options: DeviceOptions, { budget = DEFAULT_BUDGET, onTouch, port }: DeviceSurroundings = {}) {
+  constructor(options: DeviceOptions, { budget = DEFAULT_BUDGET, onTouch, port, tap }: DeviceSurroundings = {}) {
     const { guestCid, hostCids = [HOST_CID] } = options
     this.#guestCid = guestCid
     this.#hostCids = new Set(hostCids === 'any' ? [HOST_CID] : hostCids)
@@ -100,6 +106,7 @@ export class VsockDevice {
     this.#budget = budget
     this.#policy = options.policy
     this.#tally = options.tally ?? new Tally()
+    this.#tap = tap
   }
 
   /** Whether another packet of the guest may be taken. */
@@ -144,6 +151,7 @@ export class VsockDevice {
   process(rx: SplitRing | undefined, tx: SplitRing | undefined, now: number): boolean {
     this.#bytesLeft = this.#budget.bytes
     this.#descriptorsLeft = this.#budget.descriptors
+    this.#listener = this.#tap?.listener
     tx?.disableKicks()
     rx?.disableKicks()
     try {
@@ -236,6 +244,7 @@ export class VsockDevice {
       }
       if (!rx.pop(chain)) return
       const written = this.#fill(chain, now)
+      if (this.#listener !== undefined) tapped(this.#listener, chain, written)
       this.#moved('toGuest', written, now)
       rx.push(chain.head, written)
       this.#descriptorsLeft -= chain.descriptors
@@ -276,6 +285,7 @@ export class VsockDevice {
     for (let i = 0; i < used; i++) {
       const { head, filled, descriptors } = chains[i]!
       const written = PACKET_HEADER_SIZE + filled
+      if (this.#listener !== undefined) tapped(this.#listener, chains[i]!, written)
       rx.push(head, written)
       this.#moved('toGuest', written, now)
       this.#descriptorsLeft -= descriptors
@@ -288,6 +298,10 @@ export class VsockDevice {
   #receive(chain: Chain, now: number): number {
     const header = this.#io.read(chain)
     const { sourceCid, destinationCid } = header
+    if (this.#listener !== undefined) {
+      const payload = chain.ahead(Math.min(header.length, LARGEST_PACKET))
+      this.#listener('from-guest', this.#io.headerBytes(), payload)
+    }
     // A guest sends as itself. A CID of more than 32 bits cannot even be answered.
     if (sourceCid === this.#guestCid && Number.isFinite(destinationCid)) {
       if (this.#isHost(header)) this.muxer.receive(header, chain, now)
@@ -313,4 +327,10 @@ export class VsockDevice {
     this.#switchIsNext = both && !this.#switchIsNext
     return PACKET_HEADER_SIZE + (fromSwitch ? this.port : this.muxer).fill(this.#io, chain, room, now)
   }
+}
+
+/** Shows a packet that was put into the first `length` bytes of `chain`. The guest has yet to be told of it. */
+function tapped(listener: TapListener, chain: Chain, length: number): void {
+  const bytes = chain.written(length)
+  listener('to-guest', bytes.slice(0, PACKET_HEADER_SIZE), bytes.subarray(PACKET_HEADER_SIZE))
 }

@@ -30,6 +30,11 @@ export class PacketIo {
     return this.header
   }
 
+  /** A copy of the header's bytes, as `read` found them. */
+  headerBytes(): Uint8Array {
+    return this.#bytes.slice()
+  }
+
   /** How many bytes of payload a receive chain has room for, at least one. */
   room(chain: Chain): number {
     if (chain.readable > 0) {
