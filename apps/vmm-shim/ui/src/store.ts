@@ -30,6 +30,12 @@ export const consoleText = computed(() => model.value.console)
 export const now = signal(Date.now())
 
 const RETRY_MS = 2000
+/** A resize of many vCPUs has hundreds of events in a moment. They are drawn together. */
+const SHOW_MS = 30
+
+/** What the program has told. `model` follows within {@link SHOW_MS}. */
+let heard = EMPTY
+let showing: ReturnType<typeof setTimeout> | undefined
 
 /** Follows the program until the page is left. */
 export function follow(): void {
@@ -71,7 +77,15 @@ function hear<Name extends keyof PageEvents>(name: Name, data: PageEvents[Name])
     if (isReconcile(data as OutcomeView)) reconciled.value = undefined
     say(announcement(data as OutcomeView))
   }
-  model.value = changed(model.value, name, data)
+  heard = changed(heard, name, data)
+  if (name === 'snapshot') show()
+  else showing ??= setTimeout(show, SHOW_MS)
+}
+
+function show(): void {
+  clearTimeout(showing)
+  showing = undefined
+  model.value = heard
 }
 
 /** Says something in the live region. */

@@ -32,9 +32,12 @@ export function milliseconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`
 }
 
+// Made once: a formatter costs more than all that it formats.
+const timeOfDay = new Intl.DateTimeFormat('en-GB', { timeStyle: 'medium', hourCycle: 'h23' })
+
 /** `12:04:31`. */
 export function clock(time: number): string {
-  return new Date(time).toLocaleTimeString('en-GB', { hour12: false })
+  return timeOfDay.format(time)
 }
 
 /** How long ago, coarsely: `4 s`, `3 min`, `2 h`. */
