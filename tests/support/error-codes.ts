@@ -3,11 +3,11 @@ import { join } from 'node:path'
 import ts from 'typescript'
 
 /** What an object has besides its code if it makes an error. */
-const FIELDS: ReadonlySet<string> = new Set(['what', 'subject', 'op', 'next'])
+const FIELDS: ReadonlySet<string> = new Set(['what', 'subject', 'op', 'next', 'syscall'])
 
 /**
  * The codes of the errors in the sources, each with the packages that have it: the unions `…ErrorCode`, the type arguments of
- * `FieldError`, and the literals in objects that errors are made of.
+ * `FieldError`, the literals in objects that errors are made of, and errnos that are passed to a function.
  */
 export function codesIn(root: string): ReadonlyMap<string, ReadonlySet<string>> {
   const codes = new Map<string, Set<string>>()
@@ -36,6 +36,9 @@ function codesOf(path: string): ReadonlySet<string> {
       const isError = node.properties.some((each) => ts.isSpreadAssignment(each) || FIELDS.has(each.name?.getText() ?? ''))
       if (isError && code !== undefined && ts.isPropertyAssignment(code)) literals(code.initializer)
     }
+    // An errno that a function makes an error of.
+    if ((ts.isCallExpression(node) || ts.isNewExpression(node)) && /wrong|error/i.test(node.expression.getText()))
+      for (const each of node.arguments ?? []) if (ts.isStringLiteral(each) && /^E[A-Z]{3,}$/.test(each.text)) literals(each)
     ts.forEachChild(node, visit)
   }
   visit(ts.createSourceFile(path, readFileSync(path, 'utf8'), ts.ScriptTarget.Latest, true))

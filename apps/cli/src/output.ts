@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 import spinner from 'yocto-spinner'
 import { Interrupted } from './errors.js'
+import { anchorOf } from './errors-page.js'
 
 /** The process as a command sees it. */
 export interface Io {
@@ -54,18 +55,24 @@ export class Output {
 
   /** One failure: under `--json` it is a result like any other. */
   async failure(value: object, text: (paint: Paint) => string): Promise<void> {
-    const code = this.#verbose ? codeOf(value) : undefined
     if (this.json) await this.#write(`${this.#jsonOf(value)}\n`)
-    else this.#io.stderr.write(`upcall: ${text(this.#paintError)}\n${code === undefined ? '' : this.#seeText(code)}`)
+    else this.#io.stderr.write(`upcall: ${text(this.#paintError)}\n${this.#seeText(value)}`)
   }
 
   #jsonOf(value: object): string {
-    const code = this.#verbose ? codeOf(value) : undefined
-    return JSON.stringify(code === undefined ? value : withDocs(value, code))
+    const docs = this.#docsOf(value)
+    return JSON.stringify(docs === undefined ? value : { ...value, error: { ...(value as Failure).error, docs } })
   }
 
-  #seeText(code: string): string {
-    return `${this.#paintError('grey', `        see docs/${anchorOf(code)}, or run: upcall explain ${code}`)}\n`
+  #seeText(value: object): string {
+    const docs = this.#docsOf(value)
+    if (docs === undefined) return ''
+    return `${this.#paintError('grey', `        see docs/${docs}, or run: upcall explain ${(value as Failure).error?.code}`)}\n`
+  }
+
+  #docsOf(value: object): string | undefined {
+    const code = this.#verbose ? (value as Failure).error?.code : undefined
+    return typeof code === 'string' ? anchorOf(code) : undefined
   }
 
   /** Shows on a terminal that something is under way; says nothing anywhere else. */
@@ -94,18 +101,8 @@ export class Output {
   }
 }
 
-function codeOf(value: object): string | undefined {
-  const { error } = value as { error?: { code?: unknown } }
-  return typeof error?.code === 'string' ? error.code : undefined
-}
-
-function withDocs(value: object, code: string): object {
-  return { ...value, error: { ...(value as { error: object }).error, docs: anchorOf(code) } }
-}
-
-/** Where docs/errors.md explains a code. */
-function anchorOf(code: string): string {
-  return `errors.md#${code.toLowerCase()}`
+interface Failure {
+  error?: { code?: unknown }
 }
 
 export interface Progress extends Disposable {

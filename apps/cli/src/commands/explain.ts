@@ -1,21 +1,8 @@
-import { existsSync, readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { Action, Context } from '../context.js'
 import { UsageError } from '../errors.js'
+import { type Entry, errorEntries } from '../errors-page.js'
 import type { Paint } from '../output.js'
-
-/** What docs/errors.md says of a code. */
-interface Entry {
-  code: string
-  meanings: Meaning[]
-}
-
-interface Meaning {
-  where: string
-  what: string
-  ran: string
-  next: string
-}
 
 export function addExplainCommand(program: Command, action: Action): void {
   program
@@ -35,7 +22,7 @@ Examples:
 }
 
 async function explain({ output }: Context, _options: object, word: string): Promise<void> {
-  const entries = entriesOf(errorsPage())
+  const entries = errorEntries()
   const code = word.toUpperCase()
   const entry = entries.find((each) => each.code === code)
   if (entry === undefined) throw unknown(word, code, entries)
@@ -54,31 +41,4 @@ function textOf({ code, meanings }: Entry, paint: Paint): string {
     [paint('grey', where), `  ${what}`, `  Did the request run? ${ran}`, `  What to do: ${next}`].join('\n'),
   )
   return [paint('red', code), ...blocks].join('\n')
-}
-
-/** The page that is shipped with the program, or that of the repository. */
-function errorsPage(): string {
-  const shipped = new URL('./errors.md', import.meta.url)
-  return readFileSync(existsSync(shipped) ? shipped : new URL('../../../../docs/errors.md', import.meta.url), 'utf8')
-}
-
-function entriesOf(page: string): Entry[] {
-  const sections = page.split(/^## (?=[A-Z][A-Z0-9_]+$)/m).slice(1)
-  return sections.map((section) => {
-    const [code, , , , ...rows] = section.trimEnd().split('\n')
-    return { code: code!, meanings: rows.map(meaningOf) }
-  })
-}
-
-function meaningOf(row: string): Meaning {
-  const [where, what, ran, next] = row
-    .replace(/^\| | \|$/g, '')
-    .split(' | ')
-    .map(plain)
-  return { where: where!, what: what!, ran: ran!, next: next! }
-}
-
-/** Without the marks of Markdown. */
-function plain(text: string): string {
-  return text.replace(/\[([^\]]+)\]\([^)]*\)/g, '$1').replaceAll('`', '')
 }

@@ -29,7 +29,7 @@ test.each<[string[], string[]]>([
   [['mmio', 'add', '--base', ''], []],
   [
     ['mmio', 'add', '--base', '1', '--'],
-    ['--size', '--irq', '--help', '--version', '--target', '--arch', '--timeout', '--json'],
+    ['--size', '--irq', '--help', '--version', '--target', '--arch', '--timeout', '--json', '--verbose'],
   ],
   [['help', 'vs'], ['vsock']],
   [
@@ -55,7 +55,7 @@ test.each<[string[], string[]]>([
   [['pci', 'add', '00:05.0', '1'], []],
   [
     ['vsock', 'cid', ''],
-    ['--help', '--version', '--timeout', '--json'],
+    ['--help', '--version', '--timeout', '--json', '--verbose'],
   ],
   [['--', '--js'], []],
   [['bogus', '--js'], ['--json']],

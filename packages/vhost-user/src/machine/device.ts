@@ -66,7 +66,7 @@ export interface DeviceSurroundings {
   readonly onTouch?: (() => void) | undefined
   /** Leads to the other guests. Default: to no other guest, but back to this one. */
   readonly port?: SwitchPort | undefined
-  /** Who sees the packets. Default: nobody. */
+  /** Sees the packets. Default: no tap. */
   readonly tap?: Tap | undefined
 }
 
