@@ -21,6 +21,6 @@ export default [
     'if (pipeline && isUnderWay(pipeline)) {',
     'if (pipeline && pipeline.count < 0) {',
   ),
-  shim('the API outlives the VM', 'shim.ts', '      closers.push(() => api.close())\n', ''),
+  shim('the API outlives the VM', 'shim.ts', 'await Promise.all([api?.close(), watcher?.close()])', 'await watcher?.close()'),
   shim('the first error of a dial is final', 'shim.ts', 'retryable: true', 'retryable: false'),
 ]

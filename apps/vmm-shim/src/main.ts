@@ -5,7 +5,8 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import packageJson from '../package.json' with { type: 'json' }
 import { openApiDocument } from './api/app.js'
 import { demo } from './commands/demo.js'
-import { type RunFlags, run, UsageError } from './commands/run.js'
+import { type RunFlags, run } from './commands/run.js'
+import { UsageError } from './commands/usage-error.js'
 import { LOG_LEVELS } from './log.js'
 import { parsePageAddress } from './page/where.js'
 
@@ -21,6 +22,10 @@ program
   .description('serve a guest on a hybrid vsock socket until SIGINT or SIGTERM: a simulated guest, or with --qemu a real one')
   .requiredOption('--uds <path>', 'where the hybrid vsock socket goes')
   .option('--api <path>', 'where the Unix socket of the control API goes (HTTP)')
+  .option(
+    '--pcap <file>',
+    'capture for Wireshark: under --qemu the packets of the vsock device, otherwise the messages of the upcall session',
+  )
   .option(
     '--ui <address>',
     'serve a page that shows the machine, for this machine alone: 127.0.0.1:<port>; a port alone is on 127.0.0.1, and 0 is any free port',

@@ -20,6 +20,7 @@ export {
   titleOf,
 } from './message.js'
 export type { CapturedPacket } from './pcap/captured.js'
+export { type CaptureDevicesOptions, captureDevices, type DeviceCapture } from './pcap/devices.js'
 export { type OpenPcapOptions, openPcap, type PcapFile } from './pcap/file.js'
 export { ConversationPackets, type ConversationPacketsOptions } from './pcap/packets.js'
 export { CAPTURE_MAGIC_BYTES, looksLikeCapture, readCapture } from './pcap/read.js'

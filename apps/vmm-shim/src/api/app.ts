@@ -97,24 +97,12 @@ export function makeApp(options: AppOptions): App {
     clientErrorHandler: refuse,
     frameworkErrors: (error, request, reply: FastifyReply) => {
       // No hook runs for such a request.
-      const { status, body } = faultOf(frameworkFault(error))
+      const { status, body } = faultOf(refusalBy(guard, request) ?? frameworkFault(error))
       logAnswer(request, status, 0)
       void sendJson(reply.code(status).headers(headers), body)
     },
   }).withTypeProvider<SchemaTypes>()
-  app.setReplySerializer(textOfBody)
-  app.setSerializerCompiler(() => (payload) => JSON.stringify(payload))
-  app.setValidatorCompiler(({ schema, httpPart }) => (value) => {
-    try {
-      // Fastify passes null for a body that is missing. A body that is null does not get this far.
-      return { value: read(schema as v.GenericSchema, value ?? undefined, httpPart ?? 'body') }
-    } catch (error) {
-      return { error: error as Error }
-    }
-  })
-  // As curl sends it: the body is JSON, whatever its content type says.
-  app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'buffer' }, async (_request: IncomingMessage | object, bytes: Buffer) => parse(bytes))
+  takeJson(app)
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const { method, raw } = request
     const failure = frameworkFault(error)
@@ -143,14 +131,7 @@ export function makeApp(options: AppOptions): App {
   })
   refuseOthers(app)
   extend?.(app)
-  void app.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: { title: 'vmm-shim', description: 'The control API of a demo VMM', version: packageJson.version },
-    },
-    transform: ({ schema, url }) => ({ schema: schema && jsonSchemas(schema), url }),
-    transformObject: (document) => withOptionalBodies('openapiObject' in document ? document.openapiObject : {}),
-  })
+  addDocument(app)
   const api = async (routes: FastifyInstance) => {
     routes.addHook('onRequest', async () => {
       vm = await served
@@ -174,6 +155,34 @@ export function makeApp(options: AppOptions): App {
   function logAnswer(request: FastifyRequest, status: number, ms: number): void {
     log.info({ method: request.method, url: pathOf(request), status, ms: Math.round(ms) }, 'API request')
   }
+}
+
+/** Bodies are JSON both ways, and are what the schemas of valibot let through. */
+function takeJson(app: App): void {
+  app.setReplySerializer(textOfBody)
+  app.setSerializerCompiler(() => (payload) => JSON.stringify(payload))
+  app.setValidatorCompiler(({ schema, httpPart }) => (value) => {
+    try {
+      // Fastify passes null for a body that is missing. A body that is null does not get this far.
+      return { value: read(schema as v.GenericSchema, value ?? undefined, httpPart ?? 'body') }
+    } catch (error) {
+      return { error: error as Error }
+    }
+  })
+  // As curl sends it: the body is JSON, whatever its content type says.
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, async (_request: IncomingMessage | object, bytes: Buffer) => parse(bytes))
+}
+
+function addDocument(app: App): void {
+  void app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'vmm-shim', description: 'The control API of a demo VMM', version: packageJson.version },
+    },
+    transform: ({ schema, url }) => ({ schema: schema && jsonSchemas(schema), url }),
+    transformObject: (document) => withOptionalBodies('openapiObject' in document ? document.openapiObject : {}),
+  })
 }
 
 function textOfBody(body: unknown): string {
@@ -207,6 +216,15 @@ function withOptionalBodies(document: { paths?: object }): object {
     delete operation[OPTIONAL_BODY]
   }
   return document
+}
+
+function refusalBy(guard: AppOptions['guard'], request: FastifyRequest): unknown {
+  try {
+    guard?.(request)
+    return undefined
+  } catch (error) {
+    return error
+  }
 }
 
 /** The framework's own errors, in the API's words. */

@@ -5,8 +5,8 @@ import { type DemoOptions, runDemo } from '../demo/demo.js'
 import { runRealDemo } from '../demo/real.js'
 import { type RecordedLine, toSvg } from '../demo/recording.js'
 import { type Line, toAnsi } from '../demo/text.js'
-import { UsageError } from './run.js'
 import { nextSignal } from './signals.js'
+import { UsageError } from './usage-error.js'
 
 const STATUS: Readonly<Record<string, number>> = { SIGINT: 130, EPIPE: 141, SIGTERM: 143 }
 

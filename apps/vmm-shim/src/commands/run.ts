@@ -14,7 +14,9 @@ import { PageServer } from '../page/server.js'
 import { hostText, type PageAddress } from '../page/where.js'
 import { startQemuShim } from '../qemu/shim.js'
 import type { ShimWatcher } from '../watcher.js'
+import { type Capture, captureTo } from './capture.js'
 import { nextSignal } from './signals.js'
+import { UsageError } from './usage-error.js'
 
 export interface RunFlags {
   uds: string
@@ -22,6 +24,7 @@ export interface RunFlags {
   api?: string
   metrics?: string
   ui?: PageAddress
+  pcap?: string
   arch?: Arch
   cpus: number
   maxCpus: number
@@ -47,11 +50,6 @@ export interface RunFlags {
   profile?: 'dragonball'
 }
 
-/** The flags contradict each other. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError'
-}
-
 /** Serves until a signal comes, and ends everything it started. */
 export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): Promise<void> {
   checkFlags(flags, given)
@@ -72,8 +70,9 @@ export async function run(flags: RunFlags, given: (flag: keyof RunFlags) => bool
   // It shows how the guest boots, too.
   await using page = flags.ui === undefined ? undefined : await pageAt(flags.ui, flags, log)
   if (page) process.stdout.write(`page    ${page.url}\n`)
+  await using capture = flags.pcap === undefined ? undefined : await captureTo(flags.pcap, flags.qemu === true, log)
   if (flags.qemu) await runQemu(flags, log, stop.signalled, page)
-  else await runSimulated(flags, log, stop.signalled, page)
+  else await runSimulated(flags, log, stop.signalled, page, capture)
 }
 
 async function pageAt(at: PageAddress, flags: RunFlags, log: Log): Promise<PageServer> {
@@ -91,16 +90,27 @@ async function pageAt(at: PageAddress, flags: RunFlags, log: Log): Promise<PageS
       },
     })
   } catch (error) {
-    const what = { EADDRINUSE: 'the port is in use', EACCES: 'the port may not be used by this user' }[errnoOf(error)]
+    const what = {
+      EADDRINUSE: 'the port is in use',
+      EACCES: 'the port may not be used by this user',
+      EADDRNOTAVAIL: 'this machine does not have the address',
+    }[errnoOf(error)]
     if (what === undefined) throw error
     throw new UsageError(`--ui ${hostText(at)}: ${what}. Choose another port, or 0 for any that is free.`)
   }
 }
 
-async function runSimulated(flags: RunFlags, log: Log, signalled: Promise<string>, watcher?: ShimWatcher): Promise<void> {
+async function runSimulated(
+  flags: RunFlags,
+  log: Log,
+  signalled: Promise<string>,
+  watcher?: ShimWatcher,
+  capture?: Capture,
+): Promise<void> {
   const { kernelGeneration: kernel, arch = hostArch(), uds, vsockProfile, api, cpus, maxCpus, memory, bootMs, hardware } = flags
   const options = { uds, vsockProfile, api, cpus, maxCpus, memory, bootMs, hardware, kernel, arch, log, watcher }
   await using shim = await startShim(options)
+  capture?.follow(shim.manager.client)
   tell(formatAddress(shim.address), api)
   log.info({ signal: await signalled }, 'stopping')
 }
@@ -202,15 +212,15 @@ function checkFlags(flags: RunFlags, given: (flag: keyof RunFlags) => boolean): 
 }
 
 /** What is made at one of these paths would take the place of what is at another. */
-function checkPaths({ uds, api, monitor, console }: RunFlags): void {
+function checkPaths({ uds, api, monitor, console, pcap }: RunFlags): void {
   const taken = new Map<string, string>()
-  for (const [flag, path] of Object.entries({ uds, api, monitor, console })) {
+  for (const [flag, path] of Object.entries({ uds, api, monitor, console, pcap })) {
     if (path === undefined) continue
     if (path === '') throw new UsageError(`--${flag}: is empty. Give a path.`)
     const other = taken.get(resolve(path))
     if (other !== undefined) throw new UsageError(`--${flag} ${path}: is the path of --${other} too. Choose another path.`)
     taken.set(resolve(path), flag)
-    if (flag !== 'console') checkSocketPath(flag, path)
+    if (flag !== 'console' && flag !== 'pcap') checkSocketPath(flag, path)
   }
 }
 

@@ -17,7 +17,7 @@ import type { About, PageEvents, Time } from './events.js'
 import { Feed } from './feed.js'
 import { readPage } from './files.js'
 import { Guard, newToken, SECURITY_HEADERS } from './guard.js'
-import { hostText, type PageAddress } from './where.js'
+import { hostNames, hostText, type PageAddress } from './where.js'
 
 /** Each page is one connection that stays open. */
 const MAX_PAGES = 16
@@ -82,9 +82,8 @@ export class PageServer implements ShimWatcher, AsyncDisposable {
     })
     await app.listen(at)
     const port = (app.server.address() as { port: number }).port
-    const host = hostText({ ...at, port })
-    guard = new Guard(token, [host, `localhost:${port}`])
-    return new PageServer(`http://${host}/${token}/`, app, feed, streams, resolveVm)
+    guard = new Guard(token, hostNames({ ...at, port }))
+    return new PageServer(`http://${hostText({ ...at, port })}/${token}/`, app, feed, streams, resolveVm)
   }
 
   manages(manager: DeviceManager<Arch>): void {

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import type { Action, Context } from '../../../context.js'
 import { UsageError } from '../../../errors.js'
 import { checkGlobals } from '../options.js'
+import { captureTo } from './capture.js'
 import { Journal } from './journal.js'
 import { metricsAt } from './metrics.js'
 import { addDeviceOptions, type DeviceOptions, wantedBy, wantedIn } from './options.js'
@@ -42,6 +43,9 @@ wrong, nothing changes.
 credit stalls and interrupts of each guest, and what was refused. A port alone is on 127.0.0.1, and 0 is any free port.
 Other machines reach it only if the host is one of their network, and there is no password.
 
+--pcap <file> writes every packet between the guests, and between a guest and this machine, into a file that Wireshark reads:
+all ports, with the virtio headers. A packet between two guests is there twice, as each of the two has it.
+
 With NOTIFY_SOCKET set, systemd is told when the command listens and when it ends.
 
 Exit status: 0 after SIGTERM, 130 after SIGINT, 2 wrong usage, a wrong file, or a path that cannot be used.
@@ -51,7 +55,7 @@ Examples:
   $ upcall vsock device --vm guest-cid=3,socket=/tmp/vhost3.socket,uds-path=/tmp/vm3.vsock,groups=a+b \\
       --vm guest-cid=4,socket=/tmp/vhost4.socket,uds-path=/tmp/vm4.vsock,groups=a
   $ upcall --json vsock device --config vms.yaml
-  $ upcall vsock device --config vms.yaml --metrics 9100
+  $ upcall vsock device --config vms.yaml --metrics 9100 --pcap vms.pcap
   $ upcall vsock device --guest-cid 5 --socket /tmp/vhost5.socket --uds-path /tmp/vm5.vsock --link /run/hub.socket
   $ upcall vsock device --socket /tmp/vhost.socket --uds-path /tmp/vm.vsock \\
       --from-guest-allow host:1024+host:5000-5010 --from-guest-byte-rate 10M`,
@@ -67,10 +71,12 @@ async function device(context: Context, options: DeviceOptions): Promise<void> {
       'is for commands that do one thing',
       'The deadlines here are --handshake-timeout and --linger.',
     )
-  const { config, metrics: address } = options
+  const { config, metrics: address, pcap } = options
   const wanted = await wantedBy(options)
   // Before anything that is to be counted.
   await using metrics = address === undefined ? undefined : await metricsAt(address)
-  if (metrics !== undefined) new Journal(context.output).serving(metrics.url)
+  const journal = new Journal(context.output)
+  if (metrics !== undefined) journal.serving(metrics.url)
+  await using _capture = pcap === undefined ? undefined : await captureTo(pcap, journal)
   await serveDevices(context, wanted, config === undefined ? undefined : () => wantedIn(config))
 }

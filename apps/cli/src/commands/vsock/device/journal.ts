@@ -28,6 +28,16 @@ export class Journal {
     this.say('metrics', { url }, (paint) => `${paint('green', 'metrics')} at ${url}`)
   }
 
+  /** --pcap cannot go on. */
+  captureFailed(path: string, what: string): void {
+    this.say('pcap-failed', { path, what }, (paint) => `${paint('red', 'capture ended')} ${path}: ${what}; the devices go on`)
+  }
+
+  /** The capture is not whole. */
+  captureLacks(path: string, packets: number): void {
+    this.say('pcap-lacks', { path, packets }, (paint) => `${paint('yellow', 'capture lacks')} ${packets} packets: ${path}`)
+  }
+
   /** What a guest or a client of its socket brings about. @param kind - Lines of one kind are counted together. */
   saySparingly(event: string, cid: number, value: object, text: string, kind = event): void {
     const omitted = this.#admit(`${cid} ${kind}`)

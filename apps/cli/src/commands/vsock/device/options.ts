@@ -10,6 +10,7 @@ export interface DeviceOptions {
   vm?: readonly string[]
   config?: string
   metrics?: string
+  pcap?: string
 }
 
 /** What the command is to serve. */
@@ -36,6 +37,7 @@ export function addDeviceOptions(command: Command): Command {
         'serve metrics for Prometheus at http://<host>:<port>/metrics; a port alone is on 127.0.0.1',
       ),
     )
+    .addOption(new Option('--pcap <file>', 'capture the packets of all devices for Wireshark'))
 }
 
 function optionsFor(name: KeyName): Option[] {
