@@ -114,6 +114,13 @@ export default [
   cli('bash completion repeats what is in front of a colon', 'completion/scripts.ts', '#"$cut"}', '}'),
   cli('doctor: a module that uses another is taken for it', 'doctor/modules.ts', 'line.startsWith(', 'line.includes('),
   cli('doctor: a check that hangs is waited for', 'doctor/examine.ts', 'Promise.race([', 'Promise.all(['),
+  cli(
+    'doctor: a silent guest hides what was found before it',
+    'commands/doctor.ts',
+    'timeoutMs: TARGET_STEPS * timeoutMs',
+    'timeoutMs',
+  ),
+  cli('doctor: programs of the system folders are not found', 'doctor/this-system.ts', ', ...SYSTEM_PATH]', ']'),
   cli('doctor: AF_VSOCK is connected', 'doctor/target.ts', "if (target.transport === 'vsock')", 'if (false)'),
   cli('man: a line of text is read as a macro', 'man/mdoc.ts', "replace(/^(?=[.'])/, '\\\\&')", "replace('', '')"),
   cli('the rate leaves one direction out', 'streams/traffic.ts', '+ (now.bytesWritten - before.bytesWritten)', ''),

@@ -3,6 +3,7 @@ import type { Action, Context } from '../context.js'
 import { machineChecks, type Needs } from '../doctor/checks.js'
 import { examine } from '../doctor/examine.js'
 import type { Finding, Verdict } from '../doctor/finding.js'
+import type { System } from '../doctor/system.js'
 import { checkTarget } from '../doctor/target.js'
 import { thisSystem } from '../doctor/this-system.js'
 import { Exit } from '../exit.js'
@@ -11,6 +12,9 @@ import type { Paint } from '../output.js'
 
 /** The time of each check, without `--timeout`. */
 const CHECK_MS = 5_000
+
+/** Steps of the target that may each take that time: the socket file with its listener, the connection, the greeting. */
+const TARGET_STEPS = 3
 
 export function addDoctorCommand(program: Command, action: Action): void {
   program
@@ -41,15 +45,24 @@ async function doctor(context: Context): Promise<void> {
   const target = options.target || io.env.UPCALL_TARGET ? targetOf(options, io.env) : undefined
   const needs: Needs = { vsock: target?.transport === 'vsock' }
   const checks = [
-    ...Object.entries(machineChecks).map(([name, check]) => ({ name, check })),
-    ...(target ? [{ name: 'target', check: (system: Parameters<typeof checkTarget>[0]) => checkTarget(system, target) }] : []),
+    ...Object.entries(machineChecks).map(([name, check]) => ({ name, check, limits: { timeoutMs } })),
+    ...(target
+      ? [
+          {
+            name: 'target',
+            check: (system: System) => checkTarget(system, target),
+            // Longer than all its steps, so that a guest which is silent ends its step and not what the others have found.
+            limits: { timeoutMs: TARGET_STEPS * timeoutMs, needed: true },
+          },
+        ]
+      : []),
   ]
-  for (const { name, check } of checks) {
+  for (const { name, check, limits } of checks) {
     if (io.signal.aborted) return
     using progress = output.progress(`doctor: ${name}`)
     const findings = await examine(name, (signal) => check(thisSystem(signal, timeoutMs), needs), {
       signal: io.signal,
-      timeoutMs,
+      ...limits,
     })
     progress[Symbol.dispose]()
     for (const finding of findings) {

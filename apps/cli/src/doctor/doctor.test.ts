@@ -1,11 +1,21 @@
-import { parseAddress } from '@upcall/vsock'
-import { expect, test } from 'vitest'
+import { existsSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { bindServer, parseAddress } from '@upcall/vsock'
+import { afterEach, expect, test, vi } from 'vitest'
 import { serveGuest, upcall } from '../../testing/harness.js'
 import { machineChecks } from './checks.js'
 import { examine } from './examine.js'
 import type { Finding } from './finding.js'
 import type { Failed, System } from './system.js'
 import { checkTarget } from './target.js'
+import { thisSystem } from './this-system.js'
+
+afterEach(() => {
+  vi.unstubAllEnvs()
+})
 
 const missing: Failed = { code: 'ENOENT', what: 'no such file or directory (ENOENT)' }
 const noAddon = { code: 'ERR_ADDON_UNAVAILABLE', what: 'it did not load', next: 'Reinstall it.' }
@@ -160,6 +170,9 @@ test('a check that does not answer, and a check that fails', async () => {
   )
   expect(await hanging).toMatchObject([{ check: 'x', verdict: 'warning', what: 'no answer within 5 ms' }])
   expect(closed).toBe(true)
+  const late = AbortSignal.abort()
+  const needed = examine('x', () => new Promise(() => {}), { signal, timeoutMs: 5, needed: true, deadline: () => late })
+  expect(await needed).toMatchObject([{ verdict: 'failure', what: 'no answer within 5 ms' }])
   const broken = examine('x', () => Promise.reject(new Error('oh')), { signal, timeoutMs: 5, deadline: () => signal })
   expect(await broken).toMatchObject([{ verdict: 'failure', what: expect.stringContaining('oh') }])
   expect(await examine('x', () => new Promise(() => {}), { signal: AbortSignal.abort(), timeoutMs: 5 })).toEqual([])
@@ -177,4 +190,36 @@ test('upcall doctor, on this machine: the guest of --target', async () => {
   expect(wrong.stdout.text).toMatch(/^✗ connection: .*\n {4}Is the guest still booting/m)
   expect(wrong.stdout.text).toMatch(/^✓ node: /m)
   expect(guest.stdout.text).not.toContain('"request"')
+})
+
+test.each<['hvsock' | 'unix', string, string[]]>([
+  ['hvsock', '', ['ok socket', 'ok listener', 'failure connection']],
+  ['hvsock', 'OK 1024\n', ['ok socket', 'ok listener', 'ok connection', 'failure greeting']],
+  ['unix', '', ['ok socket', 'ok listener', 'ok connection', 'failure greeting']],
+])('upcall doctor, on this machine: %s, a peer that says %j and then nothing', async (transport, said, expected) => {
+  const folder = await mkdtemp(join(tmpdir(), 'upcall-cli-'))
+  const path = join(folder, 's')
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', () => said === '' || socket.write(said))
+  })
+  await using _bound = await bindServer(server, `unix:${path}`)
+  try {
+    const target = transport === 'unix' ? `unix:${path}` : `hvsock://${path}:219`
+    const { status, stdout } = await upcall(['--json', '--timeout', '1s', '--target', target, 'doctor'])
+    const found = stdout.json.slice(stdout.json.findIndex(({ check }) => check === 'socket'))
+    expect(found.map(({ verdict, check }) => `${verdict} ${check}`)).toEqual(expected)
+    expect(found.at(-1).what).toMatch(/1 s|1000 ms/)
+    expect(status).toBe(3)
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+})
+
+test('a program of the system folders is found, which the PATH of a user does not have', async (context) => {
+  if (!existsSync('/sbin/ldconfig')) context.skip('this system has no /sbin/ldconfig')
+  vi.stubEnv('PATH', '/nowhere')
+  const { signal } = new AbortController()
+  expect(await thisSystem(signal, 1).run('ldconfig', ['--version'])).toBeDefined()
+  expect(await thisSystem(signal, 1).run('upcall-no-such-program', [])).toBeUndefined()
 })

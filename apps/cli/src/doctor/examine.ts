@@ -1,10 +1,12 @@
 import { textOf } from '@upcall/foundation/error'
-import { type Finding, failure, warning } from './finding.js'
+import { type Finding, failure, lacking } from './finding.js'
 
 export interface Limits {
   /** Ends the check: its findings are then not waited for. */
   signal: AbortSignal
   timeoutMs: number
+  /** A check that does not answer is a failure. Default false: a warning. */
+  needed?: boolean
   /** Default `AbortSignal.timeout`; a test passes its own. */
   deadline?: (ms: number) => AbortSignal
 }
@@ -13,7 +15,7 @@ export interface Limits {
 export async function examine(
   name: string,
   check: (signal: AbortSignal) => Promise<Finding | Finding[]>,
-  { signal: outer, timeoutMs, deadline = AbortSignal.timeout }: Limits,
+  { signal: outer, timeoutMs, needed = false, deadline = AbortSignal.timeout }: Limits,
 ): Promise<Finding[]> {
   const done = new AbortController()
   const limit = deadline(timeoutMs)
@@ -21,7 +23,7 @@ export async function examine(
   let tooLate = () => {}
   const late = new Promise<Finding[]>((resolve) => {
     tooLate = () =>
-      resolve(limit.aborted ? [warning(name, `no answer within ${timeoutMs} ms`, 'Allow more time with --timeout.')] : [])
+      resolve(limit.aborted ? [lacking(needed, name, `no answer within ${timeoutMs} ms`, 'Allow more time with --timeout.')] : [])
   })
   if (signal.aborted) tooLate()
   signal.addEventListener('abort', tooLate, { once: true })

@@ -3,7 +3,7 @@ import { constants } from 'node:fs'
 import { access, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { createConnection, createServer } from 'node:net'
 import { release, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { isUpcallError, UpcallClient } from '@upcall/client'
 import { deviceManagerProtocol } from '@upcall/device-manager'
 import { errnoOf, fieldsOf, textOf } from '@upcall/foundation/error'
@@ -64,9 +64,13 @@ function failedOf(error: unknown): Failed {
   return { code: errnoOf(root) ?? errnoOf(error) ?? 'UNKNOWN', what: fieldsOf(error)?.what ?? textOf(error), next }
 }
 
+/** Where Debian has mkfs.ext4, and where the PATH of a user does not look. */
+const SYSTEM_PATH = ['/usr/sbin', '/sbin']
+
 function run(program: string, args: readonly string[], signal: AbortSignal): ReturnType<System['run']> {
   return new Promise((resolve) => {
-    execFile(program, args, { signal, killSignal: 'SIGKILL', maxBuffer: 1 << 22 }, (error, stdout, stderr) => {
+    const env = { ...process.env, PATH: [process.env.PATH, ...SYSTEM_PATH].filter(Boolean).join(delimiter) }
+    execFile(program, args, { env, signal, killSignal: 'SIGKILL', maxBuffer: 1 << 22 }, (error, stdout, stderr) => {
       if (error && (error.code as unknown) === 'ENOENT') return resolve(undefined)
       const status = error ? (typeof error.code === 'number' ? error.code : null) : 0
       return resolve({ status, text: `${stdout}${stderr}` })
