@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
+import type { Clock } from '@upcall/foundation/clock'
 import spinner from 'yocto-spinner'
 import { Interrupted } from './errors.js'
 import { anchorOf } from './errors-page.js'
@@ -16,6 +17,8 @@ export interface Io {
   hurry?: AbortSignal
   /** Has `fn` called for each SIGHUP, which otherwise ends the process. The returned function undoes that. */
   onHangUp?(fn: () => void): () => void
+  /** Times the progress. Default: the system's. */
+  clock?: Clock
 }
 
 type Streams = Pick<Io, 'stdout' | 'stderr' | 'env' | 'signal'>
@@ -75,19 +78,34 @@ export class Output {
     return typeof code === 'string' ? anchorOf(code) : undefined
   }
 
-  /** Shows on a terminal that something is under way; says nothing anywhere else. */
-  progress(text: string): Progress {
+  /** Shows on a terminal that something is under way. Anywhere else it says nothing, unless it is forced: then it is lines on stderr. */
+  progress(text: string, { show, shared = false }: ProgressOptions = {}): Progress {
     const { stderr, env } = this.#io
-    if (this.json || !isTerminal(stderr, env) || 'CI' in env) return { update() {}, [Symbol.dispose]() {} }
+    if (show === false) return silent
+    if (this.json || shared || !isTerminal(stderr, env) || 'CI' in env) return show ? this.#progressLines() : silent
     // Its own signal handling would end the process before the outcome is known.
     const running = spinner({ text, stream: stderr as NodeJS.WriteStream, handleSignals: false }).start()
     return {
+      everyMs: SPINNER_MS,
       update(text) {
         running.text = text
       },
       [Symbol.dispose]() {
         running.stop()
       },
+    }
+  }
+
+  #progressLines(): Progress {
+    const { stderr } = this.#io
+    return {
+      everyMs: LINES_MS,
+      update: (text, value) => {
+        // A reader of stderr that is behind gets fewer lines, and nothing piles up.
+        if (stderr.destroyed || stderr.writableNeedDrain) return
+        stderr.write(this.json ? `${JSON.stringify({ event: 'progress', ...(value ?? { text }) })}\n` : `${text}\n`)
+      },
+      [Symbol.dispose]() {},
     }
   }
 
@@ -106,8 +124,23 @@ interface Failure {
 }
 
 export interface Progress extends Disposable {
-  update(text: string): void
+  /** How often it is worth an update, in milliseconds. undefined: nobody sees it. */
+  readonly everyMs: number | undefined
+  /** @param value - The same for a program, where progress is JSON. */
+  update(text: string, value?: object): void
 }
+
+export interface ProgressOptions {
+  /** true: also where stderr is no terminal, under `--json` and in CI, as lines. false: nowhere. */
+  show?: boolean | undefined
+  /** Something else uses the terminal, and a spinner would be in its way. */
+  shared?: boolean
+}
+
+const SPINNER_MS = 250
+const LINES_MS = 10_000
+
+const silent: Progress = { everyMs: undefined, update() {}, [Symbol.dispose]() {} }
 
 function painter(stream: Writable, env: Io['env']): Paint {
   const plain = !isTerminal(stream, env) || Boolean(env.NO_COLOR)

@@ -34,6 +34,7 @@ export {
   type ForwardedConnection,
   Forwarder,
   type ForwarderEvents,
+  type ForwarderTraffic,
   type ForwardOptions,
   type ForwardTarget,
   formatEndpoint,

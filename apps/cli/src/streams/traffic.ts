@@ -1,34 +1,51 @@
-// How much a stream has carried, and how fast, for a terminal. It looks at the socket's own counters, so the traffic is not touched.
+// How much streams have carried, and how fast. It looks at counters that are kept anyway, so the traffic is not touched.
 import type { Duplex } from 'node:stream'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
 import type { Progress } from '../output.js'
 
-const EVERY_MS = 250
-
-interface Counters {
-  bytesRead: number
-  bytesWritten: number
+/** Counters as they are at one moment, in bytes. */
+export interface Traffic {
+  sent: number
+  received: number
+  /** How many are open, where there may be several. */
+  connections?: number
 }
 
-/** `3.2 MiB sent, 12 KiB received, 1.1 MiB/s`: the rate is that of both directions since `before`. */
-export function trafficText(now: Counters, before: Counters, ms: number): string {
-  const moved = now.bytesRead - before.bytesRead + (now.bytesWritten - before.bytesWritten)
-  const rate = ms > 0 ? (moved * 1000) / ms : 0
-  return `${size(now.bytesWritten)} sent, ${size(now.bytesRead)} received, ${size(rate)}/s`
+/** `2 connections, 3.2 MiB sent, 12 KiB received, 1.1 MiB/s`: the rate is that of both directions. */
+export function trafficText({ sent, received, connections }: Traffic, bytesPerSecond: number): string {
+  const open = connections === undefined ? '' : `${connections} ${connections === 1 ? 'connection' : 'connections'}, `
+  return `${open}${size(sent)} sent, ${size(received)} received, ${size(bytesPerSecond)}/s`
 }
 
-/** Updates the progress until it is disposed of. A stream without counters says nothing. */
-export function followTraffic(socket: Duplex, peer: string, progress: Progress): Disposable {
-  const counters = (): Counters | undefined => {
-    const { bytesRead, bytesWritten } = socket as Partial<Counters>
-    return typeof bytesRead === 'number' && typeof bytesWritten === 'number' ? { bytesRead, bytesWritten } : undefined
+/** The counters of a socket. undefined: it has none. */
+export function trafficOf(socket: Duplex): Traffic | undefined {
+  const { bytesRead: received, bytesWritten: sent } = socket as Partial<Record<'bytesRead' | 'bytesWritten', unknown>>
+  return typeof received === 'number' && typeof sent === 'number' ? { sent, received } : undefined
+}
+
+/** Updates the progress, as often as it is seen, until it is disposed of. Without counters it says nothing. */
+export function followTraffic(
+  read: () => Traffic | undefined,
+  subject: string,
+  progress: Progress,
+  clock: Clock = systemClock,
+): Disposable {
+  const { everyMs } = progress
+  let cancel = () => {}
+  if (everyMs !== undefined) wait(everyMs, read(), clock.now())
+  return { [Symbol.dispose]: () => cancel() }
+
+  function wait(ms: number, before: Traffic | undefined, since: number): void {
+    cancel = clock.setTimer(ms, () => {
+      const [now, time] = [read(), clock.now()]
+      if (now && before) {
+        const moved = now.sent - before.sent + now.received - before.received
+        const bytesPerSecond = time > since ? Math.round((moved * 1000) / (time - since)) : 0
+        progress.update(`${subject}: ${trafficText(now, bytesPerSecond)}`, { subject, ...now, bytesPerSecond })
+      }
+      wait(ms, now, time)
+    })
   }
-  let [before, at] = [counters(), performance.now()]
-  const timer = setInterval(() => {
-    const [now, time] = [counters(), performance.now()]
-    if (now && before) progress.update(`${peer}: ${trafficText(now, before, time - at)}`)
-    ;[before, at] = [now, time]
-  }, EVERY_MS).unref()
-  return { [Symbol.dispose]: () => clearInterval(timer) }
 }
 
 function size(bytes: number): string {

@@ -5,7 +5,7 @@ import { type Bounds, bounded } from '@upcall/foundation/wait'
 import { VsockError } from '../errors.js'
 import { hostPortOf } from '../host-port.js'
 import type { ConnectOptions } from '../plan.js'
-import { relay, type Side, socketEnd } from '../relay/index.js'
+import { type Carried, relay, type Side, socketEnd } from '../relay/index.js'
 import { dialEndpoint } from './dial.js'
 import { type EndpointInit, formatEndpoint, toEndpoint } from './endpoint.js'
 import type { Incoming } from './listener.js'
@@ -57,6 +57,8 @@ export interface CarryOptions {
   readonly clock: Clock
   /** Ends what is connected. */
   readonly cut: AbortSignal
+  /** Is given how to read what has been carried so far, when both ends are connected. */
+  readonly onOpen: (carried: () => Carried) => void
 }
 
 interface Target {
@@ -66,7 +68,7 @@ interface Target {
 
 /** Connects for one connection, and carries both to their end. It never rejects. */
 export async function carry(incoming: Incoming, connection: ForwardedConnection, options: CarryOptions): Promise<ForwardEnd> {
-  const { lingerMs, clock, cut } = options
+  const { lingerMs, clock, cut, onOpen } = options
   const started = clock.now()
   const notSent = (error: Error): ForwardEnd => ({
     outcome: 'not-sent',
@@ -97,6 +99,7 @@ export async function carry(incoming: Incoming, connection: ForwardedConnection,
     lingerMs: bounded ? lingerMs : undefined,
     stallMs: lingerMs,
     clock,
+    onOpen,
   })
   return {
     outcome: broken || aborted ? 'indeterminate' : 'ok',

@@ -11,6 +11,7 @@ import type { Refusal } from '../hybrid-handshake.js'
 import { type InheritedSocket, isInherited } from '../inherited.js'
 import type { VsockConnectOptions } from '../native/options.js'
 import { type ConnectOptions, checkDestination, planOf, type RetryOptions } from '../plan.js'
+import type { Carried } from '../relay/index.js'
 import { carry, type ForwardEnd, type ForwardedConnection, type ForwardTarget, follow } from './carry.js'
 import { type Endpoint, type EndpointInit, toEndpoint } from './endpoint.js'
 import { type EndpointListener, type Incoming, listenEndpoint } from './listener.js'
@@ -133,6 +134,14 @@ function aborted(local: Endpoint | InheritedSocket, reason: unknown): Error {
   return local.transport === 'tcp' ? new TcpError('listen', local, reason, 'ABORTED') : abortedError('listen', local, reason)
 }
 
+/** What a forwarder has carried, in bytes, over all connections since it opened. It never goes back. */
+export interface ForwarderTraffic {
+  /** Bytes of `from` that `to` took. */
+  readonly sent: number
+  /** Bytes of `to` that `from` took. */
+  readonly received: number
+}
+
 /** Owns its listener and every connection. */
 export class Forwarder extends EventEmitter<ForwarderEvents> implements AsyncDisposable {
   readonly #listener: EndpointListener
@@ -142,6 +151,10 @@ export class Forwarder extends EventEmitter<ForwarderEvents> implements AsyncDis
   readonly #closing = new AbortController()
   /** Ends what is connected. */
   #cut = new AbortController()
+  /** What each connection that is open has carried so far. */
+  readonly #open = new Set<() => Carried>()
+  /** What those that have ended carried. */
+  #ended: ForwarderTraffic = { sent: 0, received: 0 }
   #last = 0
   #closed: Promise<void> | undefined
 
@@ -183,6 +196,20 @@ export class Forwarder extends EventEmitter<ForwarderEvents> implements AsyncDis
   }
 
   /**
+   * What it has carried until now, connections that are open included. A look costs one step for each open connection; the traffic is
+   * not slowed between looks. When all has ended, it is the sum of `sent` and of `received` of every `'closed'`.
+   */
+  get traffic(): ForwarderTraffic {
+    let { sent, received } = this.#ended
+    for (const carried of this.#open) {
+      const { toFar, toNear } = carried()
+      sent += toFar
+      received += toNear
+    }
+    return { sent, received }
+  }
+
+  /**
    * Takes no more connections, removes the socket file, gives those that are connected `graceMs`, and cuts what is open then. Resolves
    * when nothing is open. Idempotent.
    */
@@ -219,8 +246,24 @@ export class Forwarder extends EventEmitter<ForwarderEvents> implements AsyncDis
     const { lingerMs } = options
     const cut = this.#cut.signal
     callBack(() => this.emit('connection', connection))
-    const end = await carry(incoming, connection, { to, connectMs, connecting: connectingOf(options), lingerMs, clock, cut })
+    let carried: (() => Carried) | undefined
+    const onOpen = (read: () => Carried) => {
+      carried = read
+      this.#open.add(read)
+    }
+    const end = await carry(incoming, connection, {
+      to,
+      connectMs,
+      connecting: connectingOf(options),
+      lingerMs,
+      clock,
+      cut,
+      onOpen,
+    })
     release()
+    // In one go, so that no look finds it in both or in neither.
+    if (carried) this.#open.delete(carried)
+    this.#ended = { sent: this.#ended.sent + end.sent, received: this.#ended.received + end.received }
     callBack(() => this.emit('closed', connection, end))
   }
 

@@ -1,6 +1,6 @@
 export type { ForwardEnd, ForwardedConnection, ForwardTarget } from './carry.js'
 export { type DialledStream, dialEndpoint } from './dial.js'
 export { type Endpoint, type EndpointInit, formatEndpoint, parseEndpoint, type TcpAddress } from './endpoint.js'
-export { Forwarder, type ForwarderEvents, type ForwardOptions, forward } from './forward.js'
+export { Forwarder, type ForwarderEvents, type ForwarderTraffic, type ForwardOptions, forward } from './forward.js'
 export { type EndpointListener, type Incoming, type ListenEndpointOptions, listenEndpoint } from './listener.js'
 export { isTcpError, TcpError } from './tcp-error.js'

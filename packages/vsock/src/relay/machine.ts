@@ -42,12 +42,16 @@ export interface Broken {
   readonly error: Error
 }
 
-/** What became of a relay. */
-export interface Relayed {
+/** What a relay has carried. */
+export interface Carried {
   /** Bytes that the far end took of the near one. */
   readonly toFar: number
   /** Bytes that the near end took of the far one. */
   readonly toNear: number
+}
+
+/** What became of a relay. */
+export interface Relayed extends Carried {
   /** Absent when everything ended in order: each end has taken all that was read of the other one. */
   readonly broken?: Broken
   /** The signal cut it off, and what was on its way is lost. */
@@ -78,7 +82,7 @@ export type Relay =
       /** What the ends that are closed failed with. */
       readonly errors: Partial<Readonly<Record<Side, Error>>>
     } & Directions)
-  | { readonly kind: 'Parted' }
+  | ({ readonly kind: 'Parted' } & Carried)
 
 type Addressed<Event> = Event extends unknown ? Event & { readonly to: Side } : never
 
@@ -124,7 +128,7 @@ const carrying = to(['Carrying', 'Parting'], (c: RelayTurn, state: Carrying, eve
 )
 const counting = to(['Parting'], (c: RelayTurn, state: Parting, event: Addressed<DirectionEvent>) => step(c, state, event))
 const parting = to(['Parting'], (_c: RelayTurn, state: Parting) => state)
-const parted = to(['Parted'], (): Relay & { kind: 'Parted' } => ({ kind: 'Parted' }))
+const parted = to(['Parted'], (_c: RelayTurn, state: Extract<Relay, { kind: 'Parted' }>) => state)
 
 export const relayTable: Table<Relay, RelayEvent, RelayTurn> = {
   Carrying: {
@@ -163,7 +167,7 @@ export const relayTable: Table<Relay, RelayEvent, RelayTurn> = {
       const next = { ...state, open, errors: error ? { ...state.errors, [side]: error } : state.errors }
       if (open.length > 0) return next
       c.effects.push({ type: 'settle', result: resultOf(c, next) })
-      return { kind: 'Parted' }
+      return { kind: 'Parted', ...carried(next) }
     }),
   },
   Parted: {
@@ -233,8 +237,12 @@ function lastCallMs(c: RelayLimits, of: Direction, side: Side): number | undefin
   return of.kind === 'Finished' ? undefined : c[otherSide(side)].silenceMs
 }
 
+function carried({ toFar, toNear }: Directions): Carried {
+  return { toFar: toFar.taken, toNear: toNear.taken }
+}
+
 function resultOf(c: RelayLimits, state: Parting): Relayed {
-  const { toNear, toFar, cause, aborted, errors } = state
+  const { cause, aborted, errors } = state
   let broken = cause === 'aborted' ? undefined : cause
   const short = sides.find((side) => untaken(direction(state, side)) > 0 && !c[side].mayLeaveUnread)
   if (short !== undefined && cause === undefined) {
@@ -242,7 +250,7 @@ function resultOf(c: RelayLimits, state: Parting): Relayed {
     // It may have broken only while it was being closed.
     broken = { side: short, error: 'error' in of ? of.error : (errors[short] ?? stalledError()) }
   }
-  const counts = { toFar: toFar.taken, toNear: toNear.taken }
+  const counts = carried(state)
   if (aborted) return broken || cause === 'aborted' ? { ...counts, aborted } : counts
   return broken ? { ...counts, broken } : counts
 }
@@ -259,6 +267,12 @@ export class RelayMachine implements Machine<RelayEvent, RelayEffect> {
 
   get state(): Relay {
     return this.#state
+  }
+
+  /** So far. */
+  get carried(): Carried {
+    const state = this.#state
+    return state.kind === 'Parted' ? { toFar: state.toFar, toNear: state.toNear } : carried(state)
   }
 
   step(event: RelayEvent, now: number): readonly RelayEffect[] {

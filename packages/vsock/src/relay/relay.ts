@@ -3,7 +3,7 @@ import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { Driver } from '@upcall/foundation/driver'
 import { otherSide, type Side, sides } from './direction.js'
 import type { RelayEnd } from './end.js'
-import { type RelayEffect, type RelayEvent, type Relayed, RelayMachine } from './machine.js'
+import { type Carried, type RelayEffect, type RelayEvent, type Relayed, RelayMachine } from './machine.js'
 
 /** How long an end that has ended without half-close may take nothing of what there is for it. */
 const STALL_MS = 5_000
@@ -16,6 +16,8 @@ export interface RelayOptions {
   /** How long an end that has ended without half-close may take nothing of what the other one has for it. Default 5 s. */
   readonly stallMs?: number | undefined
   readonly clock?: Clock | undefined
+  /** Is given, at once, a function that tells what has been carried so far. The relay does no work for it. */
+  readonly onOpen?: ((carried: () => Carried) => void) | undefined
 }
 
 /**
@@ -23,10 +25,11 @@ export interface RelayOptions {
  * is EOF of the other. Owns both ends: nothing of them is open when it resolves. It never rejects.
  */
 export function relay(near: RelayEnd, far: RelayEnd, options: RelayOptions = {}): Promise<Relayed> {
-  const { signal, lingerMs, stallMs = STALL_MS, clock = systemClock } = options
+  const { signal, lingerMs, stallMs = STALL_MS, clock = systemClock, onOpen } = options
   return new Promise((resolve) => {
     const ends = { near, far }
     const machine = new RelayMachine({ near, far, lingerMs, stallMs }, clock.now())
+    onOpen?.(() => machine.carried)
     const driver: Driver<RelayEvent, RelayEffect> = new Driver({ machine, clock, perform })
     const tell = driver.tell.bind(driver)
     const stops = sides.map((side) => followEnd(ends, side, tell))

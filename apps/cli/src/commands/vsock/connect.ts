@@ -4,22 +4,25 @@ import type { Action, Context } from '../../context.js'
 import { parseAnyEndpoint } from '../../streams/endpoint.js'
 import { dialLines, type LineStream } from '../../streams/messages.js'
 import { isTerminal } from '../../streams/stdio.js'
-import { followTraffic } from '../../streams/traffic.js'
+import { followTraffic, trafficOf } from '../../streams/traffic.js'
 import { conclude, converse, notes, notSent, sayingOnStderr } from './converse.js'
 import {
   addConnectingOptions,
   addExecOption,
+  addProgressOptions,
   addStreamOptions,
   type ConnectingOptions,
   checkConnecting,
+  checkProgress,
   checkStream,
   type ExecOptions,
   MESSAGES_HELP,
+  type ProgressFlags,
   programOf,
   vsockOptionsOf,
 } from './options.js'
 
-type Options = ConnectingOptions & ExecOptions
+type Options = ConnectingOptions & ExecOptions & ProgressFlags
 
 export function addConnectCommand(vsock: Command, action: Action): void {
   const command = vsock
@@ -27,7 +30,7 @@ export function addConnectCommand(vsock: Command, action: Action): void {
     .description('connect, and join stdin and stdout, or a program, with the connection')
     .usage('[options] <address> [--exec <command> [argument…]]')
     .argument('<address>', 'where to connect')
-  addExecOption(addConnectingOptions(addStreamOptions(command)))
+  addExecOption(addProgressOptions(addConnectingOptions(addStreamOptions(command))))
     .addHelpText(
       'after',
       `
@@ -39,6 +42,8 @@ directions. A server that answers only at EOF therefore never answers: after 5s 
 ends with status 4. Pass --half-close if this VMM passes EOF on.
 
 ${MESSAGES_HELP}
+
+With stdin and stdout redirected, a stderr that is a terminal shows bytes and rate, except in CI.
 
 stdout carries the stream alone. Everything else goes to stderr, as JSON objects with --json.
 
@@ -62,13 +67,14 @@ async function connect(context: Context, options: Options, address: string, comm
   const program = programOf(options, command)
   checkConnecting(endpoint, '<address>', options)
   checkStream(options, endpoint)
+  checkProgress(options, endpoint)
   const output = notes(context)
-  const { halfClose, linger: lingerMs, retry } = options
+  const { halfClose, linger: lingerMs, retry, progress: show } = options
   const vsock = vsockOptionsOf(options)
   const peer = formatEndpoint(endpoint)
   let stream: LineStream
   try {
-    using _progress = output.progress(`connect ${peer}`)
+    using _progress = output.progress(`connect ${peer}`, show === false ? { show } : {})
     stream = await dialLines(endpoint, { signal: io.signal, timeoutMs, retry, halfClose, lingerMs, vsock })
   } catch (error) {
     return conclude(output, context.exit, 'vsock.connect', notSent(error))
@@ -78,10 +84,9 @@ async function connect(context: Context, options: Options, address: string, comm
 
   async function conversing() {
     // A person who reads stdout, or a program that writes to stderr, has the terminal for itself.
-    if (program !== undefined || isTerminal(io.stdout) || isTerminal(io.stdin))
-      return converse(io, { ...stream, peer, program, lingerMs })
-    using progress = output.progress(peer)
-    using _following = followTraffic(stream.socket, peer, progress)
+    const shared = program !== undefined || isTerminal(io.stdout) || isTerminal(io.stdin)
+    using progress = output.progress(peer, { show, shared })
+    using _following = followTraffic(() => trafficOf(stream.socket), peer, progress, io.clock)
     return await converse(io, { ...stream, peer, program, lingerMs })
   }
 }

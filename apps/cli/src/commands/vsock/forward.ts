@@ -9,23 +9,27 @@ import { ServiceManager } from '../../service-manager.js'
 import { type ListenOn, parseAnyEndpoint, parseInherited } from '../../streams/endpoint.js'
 import { cannotListen, logRefusal } from '../../streams/listener.js'
 import { isForMessages } from '../../streams/messages.js'
+import { followTraffic } from '../../streams/traffic.js'
 import { forwardReport } from './converse.js'
 import { forwardMessages } from './forward-messages.js'
 import {
   addConnectingOptions,
   addListeningOptions,
+  addProgressOptions,
   addStreamOptions,
   type ConnectingOptions,
   checkConnecting,
   checkGlobals,
   checkListening,
+  checkProgress,
   checkStream,
   type ListeningOptions,
+  type ProgressFlags,
   vsockOptionsOf,
 } from './options.js'
 import { logConnect, logDisconnect } from './service.js'
 
-interface Options extends ConnectingOptions, ListeningOptions {
+interface Options extends ConnectingOptions, ListeningOptions, ProgressFlags {
   max: number
   grace?: number
 }
@@ -45,7 +49,7 @@ export function addForwardCommand(vsock: Command, action: Action): void {
         'how long open connections may continue after SIGINT or SIGTERM (default: they end at once); a second Ctrl-C ends them',
       ).argParser(parseDuration),
     )
-  addConnectingOptions(addListeningOptions(addStreamOptions(command)))
+  addProgressOptions(addConnectingOptions(addListeningOptions(addStreamOptions(command))))
     .addHelpText(
       'after',
       `
@@ -66,7 +70,7 @@ systemd, systemd:<name> and fd:<n> as <from> are a socket that systemd or anothe
 NOTIFY_SOCKET set, systemd is told when the command listens and when it ends.
 
 Each connection is one line on stdout, or one JSON object with --json. "sent" counts the bytes from <from> to
-<to>.
+<to>. A stderr that is a terminal also shows connections, bytes and rate, except with --json and in CI.
 
 Examples:
   $ upcall vsock forward tcp:8080 hvsock:///run/vm.sock:80
@@ -85,6 +89,7 @@ async function forward(context: Context, options: Options, fromText: string, toT
   checkListening(from, options)
   checkConnecting(to, '<to>', options)
   checkStream(options, from, to)
+  checkProgress(options, to)
   if (options.max < 1) throw new UsageError('--max', 'must be at least 1')
 
   const { asVmm, profile, mode, max, grace: graceMs, halfClose, linger: lingerMs, retry } = options
@@ -115,6 +120,13 @@ async function forward(context: Context, options: Options, fromText: string, toT
     )
     await manager.ready(address)
     exit.servesUntilTold = true
+    using progress = output.progress(address, { show: options.progress })
+    using _following = followTraffic(
+      () => ({ connections: forwarder.connections, ...forwarder.traffic }),
+      address,
+      progress,
+      io.clock,
+    )
     if (!signal.aborted) await once(signal, 'abort')
   } finally {
     await manager.stopping()

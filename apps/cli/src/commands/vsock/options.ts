@@ -86,6 +86,22 @@ export function addListeningOptions(command: Command): Command {
     .addOption(new Option('--mode <octal>', 'permissions of the socket file, as in 660').argParser(parseMode))
 }
 
+export interface ProgressFlags {
+  /** Neither flag: where somebody sees it. */
+  progress?: boolean
+}
+
+export function addProgressOptions(command: Command): Command {
+  return command
+    .option('--progress', 'show bytes and rate also where stderr is not a terminal: one line every 10s')
+    .option('--no-progress', 'do not show bytes and rate on a terminal')
+}
+
+/** Refuses what would silently show nothing. */
+export function checkProgress({ progress }: ProgressFlags, endpoint: ListenOn): void {
+  if (progress && isForMessages(endpoint)) throw new UsageError('--progress', 'is for streams, and the address is for messages')
+}
+
 export function addExecOption(command: Command): Command {
   return command
     .option('--exec', 'join the connection with a program: all words after --exec are the program and its arguments')
