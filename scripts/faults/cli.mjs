@@ -123,6 +123,9 @@ export default [
   cli('doctor: programs of the system folders are not found', 'doctor/this-system.ts', ', ...SYSTEM_PATH]', ']'),
   cli('doctor: AF_VSOCK is connected', 'doctor/target.ts', "if (target.transport === 'vsock')", 'if (false)'),
   cli('man: a line of text is read as a macro', 'man/mdoc.ts', "replace(/^(?=[.'])/, '\\\\&')", "replace('', '')"),
-  cli('the rate leaves one direction out', 'streams/traffic.ts', '+ (now.bytesWritten - before.bytesWritten)', ''),
-  cli('progress goes on after the stream', 'streams/traffic.ts', 'clearInterval(timer)', 'timer'),
+  cli('the rate leaves one direction out', 'streams/traffic.ts', '+ now.received - before.received', ''),
+  cli('progress goes on after the stream', 'streams/traffic.ts', '() => cancel() }', '() => {} }'),
+  cli('--no-progress shows it', 'output.ts', 'if (show === false) return silent', ''),
+  cli('forward: --progress is not heard', 'commands/vsock/forward.ts', '{ show: options.progress }', '{}'),
+  cli('connect: --progress is not heard', 'commands/vsock/connect.ts', '{ show, shared }', '{ shared }'),
 ]

@@ -205,6 +205,8 @@ export default [
     '    this.#admission.stop()\n    this.#closing.abort(reason)',
     '    this.#closing.abort(reason)',
   ),
+  vsock('the traffic counts what has ended twice', 'forward/forward.ts', 'if (carried) this.#open.delete(carried)', ''),
+  vsock('the traffic forgets what has ended', 'forward/forward.ts', 'this.#ended.sent + end.sent', 'end.sent'),
   vsock('a forwarder cuts what is open without its grace', 'forward/forward.ts', 'if (graceMs === 0) return', 'return'),
   vsock(
     'a forwarder that closes waits for a function without an answer',

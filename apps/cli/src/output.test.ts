@@ -50,6 +50,40 @@ test('nothing spins without a terminal', () => {
   }
 })
 
+test('forced, progress is lines anywhere, and forbidden it is nothing', () => {
+  for (const [options, json, env, text] of [
+    [{ show: true }, false, {}, 'still\n'],
+    [{ show: true }, true, {}, '{"event":"progress","n":1}\n'],
+    [{ show: false }, false, {}, null],
+    [{}, false, {}, null],
+  ] as const) {
+    const stderr = new PassThrough()
+    const progress = new Output(ioOf({ stderr, env }), json).progress('under way', options)
+    expect(progress.everyMs).toBe(text === null ? undefined : 10_000)
+    progress.update('still', { n: 1 })
+    expect(stderr.read()?.toString() ?? null).toBe(text)
+  }
+  // At a terminal that something else uses, and in CI.
+  for (const [options, env] of [
+    [{ show: true, shared: true }, {}],
+    [{ show: true }, { CI: 'true' }],
+    [{ show: false }, {}],
+    [{ shared: true }, {}],
+  ] as const) {
+    const stderr = terminal()
+    const progress = new Output(ioOf({ stderr, env }), false).progress('under way', options)
+    progress.update('still')
+    expect(stderr.read()?.toString()).toBe('show' in options && options.show ? 'still\n' : undefined)
+  }
+})
+
+test('lines of progress do not pile up for a reader that is behind', () => {
+  const stderr = new PassThrough({ highWaterMark: 1 })
+  const progress = new Output(ioOf({ stderr }), false).progress('', { show: true })
+  for (let i = 0; i < 5; i++) progress.update(String(i))
+  expect(String(stderr.read())).toBe('0\n')
+})
+
 test('a result waits for a stdout that is full', async () => {
   const stdout = new PassThrough({ highWaterMark: 1 })
   const output = new Output(ioOf({ stdout }), true)

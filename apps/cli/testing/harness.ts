@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
+import type { Clock } from '@upcall/foundation/clock'
 import { Interrupted } from '../src/errors.js'
 import { run } from '../src/run.js'
 
@@ -39,6 +40,15 @@ export class Sink extends Writable {
   }
 }
 
+/** The same at a terminal. */
+class Terminal extends Sink {
+  readonly isTTY = true
+  readonly columns = 200
+  cursorTo() {}
+  moveCursor() {}
+  clearLine() {}
+}
+
 /** One run of the command in this process. */
 export interface Running {
   readonly stdout: Sink
@@ -50,16 +60,22 @@ export interface Running {
 export interface StartOptions {
   stdin?: Readable
   env?: Record<string, string>
+  /** stderr is a terminal. */
+  terminal?: boolean
+  clock?: Clock
 }
 
-export function start(argv: readonly string[], { stdin = Readable.from([]), env = {} }: StartOptions = {}): Running {
+export function start(
+  argv: readonly string[],
+  { stdin = Readable.from([]), env = {}, terminal = false, clock }: StartOptions = {},
+): Running {
   const stdout = new Sink()
-  const stderr = new Sink()
+  const stderr = terminal ? new Terminal() : new Sink()
   const controller = new AbortController()
   return {
     stdout,
     stderr,
-    status: run(argv, { stdin, stdout, stderr, env, signal: controller.signal }),
+    status: run(argv, { stdin, stdout, stderr, env, signal: controller.signal, ...(clock && { clock }) }),
     interrupt: (signal = 'SIGINT') => controller.abort(new Interrupted(signal)),
   }
 }

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import {
   type Address,
   type ConnectOptions,
@@ -16,7 +16,7 @@ import {
   type VsockSocket,
 } from '@upcall/vsock'
 import { afterEach, beforeEach } from 'vitest'
-import { type Running, start } from './harness.js'
+import { type Running, type StartOptions, start } from './harness.js'
 
 /** A new directory for each test. */
 export let dir: string
@@ -32,8 +32,8 @@ afterEach(async () => {
 })
 
 /** A command that is over at the end of the test, and the address it says it listens on. */
-export async function serving(argv: string[], stdin?: Readable): Promise<Running & { address: string }> {
-  const running = start(argv, stdin ? { stdin } : {})
+export async function serving(argv: string[], given?: Readable | StartOptions): Promise<Running & { address: string }> {
+  const running = start(argv, given instanceof Readable ? { stdin: given } : given)
   closers.push(() => {
     running.interrupt('SIGTERM')
     return running.status
