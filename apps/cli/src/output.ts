@@ -124,14 +124,14 @@ interface Failure {
 }
 
 export interface Progress extends Disposable {
-  /** How often it is worth an update, in milliseconds. undefined: nobody sees it. */
+  /** How often it is worth an update, in milliseconds. undefined: it is not shown. */
   readonly everyMs: number | undefined
   /** @param value - The same for a program, where progress is JSON. */
   update(text: string, value?: object): void
 }
 
 export interface ProgressOptions {
-  /** true: also where stderr is no terminal, under `--json` and in CI, as lines. false: nowhere. */
+  /** true: also where stderr is not a terminal, under `--json` and in CI, as lines. false: nowhere. */
   show?: boolean | undefined
   /** Something else uses the terminal, and a spinner would be in its way. */
   shared?: boolean

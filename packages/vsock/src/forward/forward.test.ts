@@ -129,33 +129,6 @@ describe('what it carries', () => {
     expect(forwarder.connections).toBe(0)
   })
 
-  it('tells what it has carried, while it does and afterwards', async () => {
-    await guest(async (socket) => {
-      await once(socket, 'data')
-      socket.write('you said')
-      echo(socket)
-    })
-    const { forwarder, told } = await forwarding(`unix:${dir}/near`, `unix:${dir}/guest`)
-    expect(forwarder.traffic).toEqual({ sent: 0, received: 0 })
-    const [first, second] = [await dialUnix(), await dialUnix()]
-    for (const socket of [first, second]) {
-      socket.write('hello')
-      await once(socket, 'data')
-    }
-    await expect.poll(() => forwarder.traffic, { timeout: 10_000 }).toEqual({ sent: 10, received: 16 })
-    first.end()
-    // What has ended is counted once: also at the moment at which it is told.
-    let then: unknown
-    forwarder.once('closed', () => (then = forwarder.traffic))
-    first.resume()
-    await expect.poll(() => told.ends.length, { timeout: 10_000 }).toBe(1)
-    expect(then).toEqual({ sent: 10, received: 16 })
-    second.resume().end('more')
-    await expect.poll(() => told.ends.length, { timeout: 10_000 }).toBe(2)
-    expect(forwarder.traffic).toEqual({ sent: 14, received: 20 })
-    expect(told.ends.map(({ sent }) => sent)).toEqual([5, 9])
-  })
-
   it('tcp on a free port of the loopback, and tcp as a value', async () => {
     const { port } = await tcpServer(echo)
     const { forwarder, ended: over } = await forwarding('tcp:any', { port })

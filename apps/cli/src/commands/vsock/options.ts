@@ -87,7 +87,7 @@ export function addListeningOptions(command: Command): Command {
 }
 
 export interface ProgressFlags {
-  /** Neither flag: where somebody sees it. */
+  /** Neither flag: at a terminal. */
   progress?: boolean
 }
 

@@ -8,7 +8,7 @@ import { connect, dir, echo, server, serving } from '../../../testing/peers.js'
 const RATE = /\/s/
 
 describe('forward', () => {
-  /** One connection that has sent 2 KiB and has them back, after one that has ended with 1 KiB. */
+  /** One connection that has sent 2 KiB and has them back, after a connection that has ended with 1 KiB. */
   async function forwarding(args: string[], options: StartOptions) {
     await server(`unix:${dir}/guest`, echo)
     const running = await serving(
