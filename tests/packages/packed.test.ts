@@ -281,7 +281,10 @@ describe('the tarballs', { timeout: 120_000 }, () => {
   })
 
   test.each(libraries)('import and require both find the types of %s', async (name) => {
-    expect((await judge(name, 'attw', '--profile', 'node16')).stdout).toMatch(/🟢 \(CJS\)/)
+    // A dissector for Wireshark is not a module.
+    const others = Object.keys(manifestOf(name).exports ?? {}).filter((entry) => entry.endsWith('.lua'))
+    const without = others.flatMap((entry) => ['--exclude-entrypoints', entry])
+    expect((await judge(name, 'attw', '--profile', 'node16', ...without)).stdout).toMatch(/🟢 \(CJS\)/)
   })
 })
 
