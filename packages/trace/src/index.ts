@@ -17,6 +17,7 @@ export {
   type MessageKind,
   MessageReader,
   type ReaderOptions,
+  type ReplyLoad,
   titleOf,
 } from './message.js'
 export type { CapturedPacket } from './pcap/captured.js'

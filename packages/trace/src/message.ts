@@ -42,7 +42,8 @@ export type Decoded = { offset: number } & (
   | { error: Fault }
 )
 
-interface ReplyLoad {
+/** What a reply carries besides its result. */
+export interface ReplyLoad {
   apicIdIndex?: number
   cpuId?: number
   load?: string

@@ -69,6 +69,7 @@ export type { ConnectOptions, Retry, RetryOptions } from './plan.js'
 export {
   type Abilities,
   type Broken,
+  type Carried,
   type RelayEnd,
   type Relayed,
   type RelayOptions,
