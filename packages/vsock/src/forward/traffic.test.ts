@@ -16,10 +16,11 @@ afterEach(() => rmSync(dir, { recursive: true }))
 
 it('tells what it has carried, while it does and afterwards', async () => {
   await using guest = await listen(`unix:${dir}/guest`, { allowHalfOpen: true })
-  guest.on('connection', async (socket) => {
-    await once(socket, 'data')
-    socket.write('you said')
-    socket.pipe(socket)
+  guest.on('connection', (socket) => {
+    socket.once('data', () => {
+      socket.write('you said')
+      socket.pipe(socket)
+    })
   })
   await using forwarder = await forward(`unix:${dir}/near`, guest.address)
   const ends: ForwardEnd[] = []
