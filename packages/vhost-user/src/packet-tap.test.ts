@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createConnection, createServer } from 'node:net'
 import { join } from 'node:path'
 import { ManualClock } from '@upcall/foundation/testing/manual-clock'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { setFirstNews, world } from '../testing/ends.js'
 import { numbered } from '../testing/guest-sockets.js'
 import { guestAt, runUntil, socketPathOf } from '../testing/network-scene.js'
@@ -59,7 +59,11 @@ describe.runIf(binding !== undefined)('the diagnostics channel upcall:vhost-user
     cleanups.push(() => void [peer, host].map((socket) => socket.on('error', () => {}).destroy()))
     const { packets } = tap()
     const { guest } = await world(() => host)
+    const readInto = vi.spyOn(binding!, 'readInto')
+    cleanups.push(() => readInto.mockRestore())
     const socket = guest.connect(80)
+    await guest.until(() => socket.state === 'open')
+    await guest.rest()
     let received = 0
     peer.on('data', (chunk: Buffer) => {
       received += chunk.length
@@ -67,6 +71,7 @@ describe.runIf(binding !== undefined)('the diagnostics channel upcall:vhost-user
     socket.write(50_000)
     peer.write(numbered(50_000, 0))
     await guest.until(() => received === 50_000 && socket.received === 50_000)
+    expect(readInto).toHaveBeenCalled()
     for (const direction of ['to-guest', 'from-guest'] as const) {
       const moved = packets.filter((packet) => packet.direction === direction && opOf(packet) === Op.RW)
       expect(Buffer.concat(moved.map(({ payload }) => payload))).toEqual(Buffer.from(numbered(50_000, 0)))

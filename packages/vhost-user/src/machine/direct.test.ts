@@ -72,6 +72,19 @@ describe('bytes that arrive at a port', () => {
     expect(port.reads).toEqual([1, 2, 4, 8])
   })
 
+  test('are seen by a tap as the guest gets them', () => {
+    const seen: number[][] = []
+    const tap = {
+      listener: (_direction: string, header: Uint8Array, payload: Uint8Array) => void seen.push([header[30]!, ...payload]),
+    }
+    const { vm, connection, port } = attached({}, { tap })
+    const bytes = numbers(3_000)
+    arrive(port, connection, bytes)
+    const packets = heard(vm)
+    expect(packets.length).toBe(3)
+    expect(seen.slice(-3)).toEqual(packets.map(({ payload }) => [Op.RW, ...payload]))
+  })
+
   test('come after what was written, and leave the buffers that they do not need', () => {
     const { vm, connection, port } = attached()
     arrive(port, connection, numbers(2_500))
