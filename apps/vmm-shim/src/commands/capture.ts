@@ -41,11 +41,12 @@ async function ofClient(path: string, onError: (error: unknown) => void): Promis
   return {
     follow(client) {
       following = traceClient(client, (event) => {
+        if (event.type === 'state') return
         const packets = connections.get(event.conn) ?? new ConversationPackets({ conn: event.conn })
         connections.set(event.conn, packets)
         const time = performance.timeOrigin + event.at
         for (const packet of packets.of(event)) file.write(time, encodeVsockPacket(packet))
-        if (event.type === 'end') connections.delete(event.conn)
+        if (packets.isOver) connections.delete(event.conn)
       })
     },
     async [Symbol.asyncDispose]() {

@@ -20,10 +20,16 @@ export class ConversationPackets {
   readonly #host: VsockEnd
   #guest: VsockEnd
   #connected = false
+  readonly #ended = new Set<Direction>()
 
   constructor({ conn, guestCid = 3n, guestPort = UPCALL_PORT }: ConversationPacketsOptions) {
     this.#host = { cid: 2n, port: FIRST_HOST_PORT + (conn % FIRST_HOST_PORT) }
     this.#guest = { cid: guestCid, port: guestPort }
+  }
+
+  /** Both directions have ended: no packet comes any more. */
+  get isOver(): boolean {
+    return this.#ended.size === 2
   }
 
   /** The packets that an event stands for, none or more. */
@@ -41,6 +47,7 @@ export class ConversationPackets {
       case 'data':
         return [...this.#connect(), this.#packet(event.direction, 'payload', event.bytes)]
       case 'end':
+        this.#ended.add(event.direction)
         return [...this.#connect(), this.#packet(event.direction, 'disconnect')]
       default:
         return []
