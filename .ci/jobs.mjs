@@ -33,6 +33,7 @@ const GUESTS = [
   'libelf1',
   'socat',
   'chromium',
+  'tshark',
   'fonts-dejavu-core',
 ]
 
