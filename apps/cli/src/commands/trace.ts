@@ -1,21 +1,13 @@
 import { once } from 'node:events'
-import {
-  type ConversationEvent,
-  ConversationPackets,
-  encodeVsockPacket,
-  isTraceError,
-  openPcap,
-  type PcapFile,
-  proxy,
-} from '@upcall/trace'
+import { ConversationPackets, encodeVsockPacket, isTraceError, openPcap, type PcapFile, proxy } from '@upcall/trace'
 import { formatEndpoint } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
+import { type ConnectionEvent, eventJson, eventText } from '../decode/event.js'
 import { UsageError } from '../errors.js'
 import { EventLog } from '../events.js'
 import { Exit } from '../exit.js'
 import { hostArchOf, NeededOption } from '../options.js'
-import type { Paint } from '../output.js'
 import { parseStreamEndpoint } from '../streams/endpoint.js'
 import { cannotListen, logRefusal } from '../streams/listener.js'
 import { forwardReport } from './vsock/converse.js'
@@ -26,8 +18,6 @@ interface Options {
   pcap?: string
   raw?: boolean
 }
-
-type Event = ConversationEvent & { conn: number }
 
 /** Output that waits for a slow reader. More is left out, and that is said: the traffic never waits. */
 const MOST_WAITING = 1 << 20
@@ -65,7 +55,7 @@ async function trace(context: Context, { listen, pcap, raw }: Options): Promise<
   const packets = new Map<number, ConversationPackets>()
   let leftOut = 0
 
-  const onEvent = (event: Event) => {
+  const onEvent = (event: ConnectionEvent) => {
     if (file) capture(file, packets, event)
     if (io.stdout.writableLength > MOST_WAITING) {
       leftOut++
@@ -76,7 +66,7 @@ async function trace(context: Context, { listen, pcap, raw }: Options): Promise<
       leftOut = 0
       log.event({ event: 'left-out', count }, () => `${count} lines were left out: the reader of this output is too slow`)
     }
-    log.event(jsonOf(event), (paint) => lineOf(event, paint))
+    log.event(eventJson(event), (paint) => eventText(event, paint))
   }
   const { signal } = io
   try {
@@ -124,64 +114,9 @@ async function closeFile({ exit, output }: Context, file: PcapFile): Promise<voi
   await output.failure({ event: 'pcap', path, dropped, what }, () => `${path}: ${what}; ${dropped} packets are missing`)
 }
 
-function capture(file: PcapFile, all: Map<number, ConversationPackets>, event: Event): void {
+function capture(file: PcapFile, all: Map<number, ConversationPackets>, event: ConnectionEvent): void {
   const packets = all.get(event.conn) ?? new ConversationPackets({ conn: event.conn })
   all.set(event.conn, packets)
   const time = performance.timeOrigin + event.at
   for (const packet of packets.of(event)) file.write(time, encodeVsockPacket(packet))
-}
-
-function jsonOf(event: Event): object {
-  const { at: _at, conn, type, ...rest } = event
-  if (!('bytes' in rest)) return { event: type, connection: conn, ...rest }
-  const { bytes, ...more } = rest
-  return { event: type, connection: conn, ...more, length: bytes.length, hex: hexOf(bytes) }
-}
-
-/** Without the zeros at its end. */
-function hexOf(bytes: Uint8Array): string {
-  let end = bytes.length
-  while (end > 0 && bytes[end - 1] === 0) end--
-  return Buffer.from(bytes.subarray(0, end)).toString('hex')
-}
-
-function lineOf(event: Event, paint: Paint): string {
-  const arrow = event.direction === 'to-guest' ? paint('green', '→') : paint('yellow', '←')
-  return `#${event.conn} ${event.type === 'state' ? '=' : arrow} ${bodyOf(event, paint)}`
-}
-
-function bodyOf(event: Event, paint: Paint): string {
-  const rtt = 'rttMs' in event && event.rttMs !== undefined ? ` ${paint('grey', `(${event.rttMs.toFixed(2)} ms)`)}` : ''
-  switch (event.type) {
-    case 'handshake':
-      return event.text + rtt
-    case 'service':
-      return event.byte === 0x64 ? "service 'd', the device manager" : `service byte ${event.byte}`
-    case 'message':
-      return `${event.title}${rtt}${event.wrong === undefined ? '' : wrongText(event.bytes, event.wrong, event.wrongAt, paint)}`
-    case 'data':
-      return `${event.bytes.length} bytes  ${preview(event.bytes, 0)}`
-    case 'end':
-      return event.unanswered === undefined ? 'EOF' : paint('red', `EOF, ${event.unanswered} without a reply`)
-    case 'state':
-      return paint('grey', `${event.previous} → ${event.state}`)
-    default:
-      return `${paint('red', '!')} ${event.what}\n    ${preview(event.bytes, 0)}`
-  }
-}
-
-const ROW = 16
-
-/** What is wrong, the bytes around it, and a mark under the first of them. */
-function wrongText(bytes: Uint8Array, wrong: string, at: number | undefined, paint: Paint): string {
-  const text = `\n    ${paint('red', '!')} ${wrong}`
-  if (at === undefined) return text
-  const row = at - (at % ROW)
-  const offset = `${row.toString(16).padStart(4, '0')}  `
-  return `${text}\n    ${offset}${preview(bytes, row)}\n    ${' '.repeat(offset.length + 3 * (at - row))}${paint('red', '^^')}`
-}
-
-function preview(bytes: Uint8Array, from: number): string {
-  const more = from === 0 && bytes.length > ROW ? ' …' : ''
-  return Array.from(bytes.subarray(from, from + ROW), (byte) => byte.toString(16).padStart(2, '0')).join(' ') + more
 }

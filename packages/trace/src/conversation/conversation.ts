@@ -12,6 +12,8 @@ export interface ConversationOptions {
   raw?: boolean | undefined
   /** What is fed may begin in the middle of a connection, as in a capture that was started late. Default false. */
   midway?: boolean | undefined
+  /** The guest's port, where it is known without a handshake. On another one than upcall's anything may be said. Default 219. */
+  port?: number | undefined
 }
 
 /** What was said, or what it means. `at` is the time that was passed in; `offset` counts the bytes of the direction. */
@@ -81,12 +83,13 @@ export class Conversation {
   #events: ConversationEvent[] = []
 
   constructor(options: ConversationOptions = {}) {
-    const { arch, fallbackArch = 'x86_64', raw = false, midway = false } = options
+    const { arch, fallbackArch = 'x86_64', raw = false, midway = false, port = UPCALL_PORT } = options
     this.#options = options
     this.#arch = arch ?? fallbackArch
     this.#raw = raw
     this.#greeted = midway
     this.#framers = { 'to-guest': new Framer('to-guest', { raw, midway }), 'to-host': new Framer('to-host', { raw, midway }) }
+    this.#servedAt(port)
   }
 
   /** The next bytes of a direction, however they are chunked. @returns what they tell. The bytes in it are copies. */
@@ -147,10 +150,14 @@ export class Conversation {
     const rtt = direction === 'to-host' && this.#connectAt !== undefined && { rttMs: now - this.#connectAt }
     if (direction === 'to-guest') {
       this.#connectAt = now
-      this.#doubtful = Number(/\d+/.exec(body.text)?.[0]) !== UPCALL_PORT
-      this.#framers[direction].doubtful = this.#doubtful
+      this.#servedAt(Number(/\d+/.exec(body.text)?.[0]))
     }
     this.#tell(direction, offset, now, { ...body, ...rtt })
+  }
+
+  #servedAt(port: number): void {
+    this.#doubtful = port !== UPCALL_PORT
+    this.#framers['to-guest'].doubtful = this.#doubtful
   }
 
   #request(bytes: Uint8Array, offset: number, now: number): void {
