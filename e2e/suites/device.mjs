@@ -1,6 +1,7 @@
 // `upcall vsock device` in the place of vhost-device-vsock: the commands of its README, with the program's name replaced, between stock
 // guests and programs of the host. socat stands in for nc --vsock, which is the same protocol.
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
@@ -63,8 +64,9 @@ async function siblings(checks, image, folder) {
     '--vm',
     `guest-cid=${cid},uds-path=${at(`vm${cid}.vsock`)},socket=${at(`vhost${cid}.socket`)},${more}`,
   ]
+  const pcap = at('linked.pcap')
   const hub = new DeviceCommand([...device(3, 'groups=group1+group2'), '--link-listen', at('hub.socket'), '--mode=600'])
-  const linked = new DeviceCommand([...device(4, 'groups=group1,seqpacket=yes'), '--link', at('hub.socket')])
+  const linked = new DeviceCommand([...device(4, 'groups=group1,seqpacket=yes'), '--link', at('hub.socket'), '--pcap', pcap])
   const guests = []
   const boot = async (cid) => {
     const guest = await ShellGuest.start({ image, name: `device-${cid}`, socketPath: at(`vhost${cid}.socket`) })
@@ -110,6 +112,7 @@ async function siblings(checks, image, folder) {
       assert.equal(await hub.stop(), 0)
       assert.equal(existsSync(at('hub.socket')), false)
     })
+    await checks.check('--pcap: tshark reads the handshake and the payload of guest 4, in order', () => captured(pcap))
   } finally {
     for (const guest of guests) await guest.close()
     await Promise.all([hub.kill(), linked.kill()])
@@ -242,6 +245,34 @@ async function messages(guest, path, other) {
   const line = 'echo and another | socat -u - VSOCK-CONNECT:3:1236,type=5 && break'
   await guest.sh(`for i in 1 2 3 4 5 6 7 8 9; do ${line}; sleep 0.3; done`)
   assert.equal((await receiving).text, 'and another')
+}
+
+/** What `guestListening` and `hostListening` did, as tshark has it: the operations and the payload of each connection. */
+function captured(path) {
+  const names = ['vsock.src_cid', 'vsock.src_port', 'vsock.dst_port', 'vsock.virtio.op', 'vsock.payload']
+  const argv = ['-r', path, '-T', 'fields', '-E', 'separator=,', ...names.flatMap((name) => ['-e', name])]
+  const { stdout, stderr, status, error } = spawnSync('tshark', argv, { encoding: 'utf8', timeout: 60_000, maxBuffer: 2 ** 28 })
+  if (error?.code === 'ENOENT' && process.env.CI === undefined) {
+    console.log('  not checked: apt-get install tshark')
+    return
+  }
+  assert.equal(status, 0, stderr)
+  const connections = new Map()
+  for (const line of stdout.trimEnd().split('\n')) {
+    const [cid, from, to, op, payload] = line.split(',')
+    // Credit comes when it comes.
+    if (op === '6' || op === '7') continue
+    const ends = cid === '4' ? `${to} ${from}` : `${from} ${to}`
+    const text = Buffer.from(payload, 'hex').toString('latin1')
+    connections.set(ends, [...(connections.get(ends) ?? []), `${cid === '4' ? '<' : '>'}${op} ${text}`.trim()])
+  }
+  const opened = (first) => [...connections.values()].filter(([request, response]) => request === first && response !== undefined)
+  const listening = opened('>1').find((packets) => packets.includes('>5 from the host'))
+  assert.deepEqual(listening?.slice(0, 3), ['>1', '<2', '>5 from the host'])
+  assert.ok(listening.indexOf('<5 FROM THE HOST') > 2, `${listening}`)
+  const host = opened('<1').find((packets) => packets.includes('<5 from the guest'))
+  assert.deepEqual(host?.slice(0, 3), ['<1', '>2', '<5 from the guest'])
+  assert.ok(host.indexOf('>5 and back') > 2, `${host}`)
 }
 
 /** The answer comes after EOF, so each direction ends by itself. */
