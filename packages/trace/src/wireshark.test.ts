@@ -155,6 +155,36 @@ tshark('messages in pieces, and several in one packet', () => {
   )
 })
 
+tshark('the lines of a hybrid handshake, also in pieces', () => {
+  const line = (text: string) => Buffer.from(text)
+  const capture = captureOf([
+    ['>', line('CONN')],
+    ['>', line('ECT 219\n')],
+    ['<', line('O')],
+    ['<', line('K 1024\n')],
+    ['>', service],
+    ['<', encodeConnect()],
+    ['>', addPci],
+  ])
+  expect(infos(capture)).toEqual([
+    '→ 4 bytes of a line',
+    '→ CONNECT 219',
+    '← 1 bytes of a line',
+    '← OK 1024',
+    '→ service byte',
+    '← CONNECT 0',
+    '→ ADD_PCI 00:05.1',
+  ])
+})
+
+tshark('a service byte that a line could begin with is one as soon as it is no line', () => {
+  const capture = captureOf([
+    ['>', Buffer.from('C')],
+    ['>', addPci],
+  ])
+  expect(infos(capture)).toEqual(['→ 1 bytes of a line', '→ service byte; ADD_PCI 00:05.1'])
+})
+
 tshark('what is wrong is marked', () => {
   const wrong = (at: number, byte: number) => {
     const bytes = Uint8Array.from(addMmio)

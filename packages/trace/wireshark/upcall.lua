@@ -19,6 +19,7 @@ local ERRNOS = {
 local SIZE = 1024
 local HEADER = 16
 local REPLY_HEADER = 20
+local LONGEST_LINE = 40
 
 local f = {
   service = ProtoField.char("upcall.service", "Service byte", base.HEX),
@@ -42,7 +43,7 @@ local f = {
   request_in = ProtoField.framenum("upcall.request_in", "Request in", base.NONE, frametype.REQUEST),
   reply_in = ProtoField.framenum("upcall.reply_in", "Reply in", base.NONE, frametype.RESPONSE),
   time = ProtoField.relative_time("upcall.time", "Time since the request"),
-  part = ProtoField.uint32("upcall.part", "Bytes of a message that a later packet completes"),
+  part = ProtoField.uint32("upcall.part", "Bytes that a later packet completes"),
 }
 upcall.fields = f
 
@@ -80,10 +81,18 @@ local function begins(bytes, at)
   return left > 0
 end
 
--- A line of the hybrid vsock handshake, as a proxy sees it. Returns its length.
+-- Whether a line of the handshake may begin so. A service byte may, too, until more comes.
+local function begins_line(text)
+  for _, word in ipairs({ "CONNECT ", "OK " }) do
+    if word:sub(1, #text) == text then return true end
+  end
+  return text:match("^CONNECT %d+$") ~= nil or text:match("^OK %d+$") ~= nil
+end
+
+-- A line of the hybrid vsock handshake, as a proxy sees it. Returns the line and its length, or only true if more has to come.
 local function handshake(bytes, at)
   local text = {}
-  for i = at, math.min(bytes:len(), at + 40) - 1 do
+  for i = at, math.min(bytes:len(), at + LONGEST_LINE) - 1 do
     local byte = bytes:get_index(i)
     if byte == 10 then
       local line = table.concat(text)
@@ -93,7 +102,7 @@ local function handshake(bytes, at)
     if byte < 32 or byte > 126 then return nil end
     text[#text + 1] = string.char(byte)
   end
-  return nil
+  return #text < LONGEST_LINE and begins_line(table.concat(text)) or nil
 end
 
 local function stream_of(to_guest)
@@ -117,14 +126,17 @@ local function cut(key, to_guest, bytes, number, time)
     rest:append(bytes)
     bytes = rest
   end
-  local pieces, at = {}, 0
+  local pieces, at, part_of = {}, 0, "message"
   local function add(piece)
     pieces[#pieces + 1] = piece
   end
   while at < bytes:len() do
     local left = bytes:len() - at
     local line, length = handshake(bytes, at)
-    if line ~= nil then
+    if line and not length then
+      part_of = "line"
+      break
+    elseif line then
       add({ kind = "handshake", text = line, bytes = bytes:subset(at, length) })
       at = at + length
     elseif to_guest and not stream.service and not begins(bytes, at) then
@@ -154,7 +166,7 @@ local function cut(key, to_guest, bytes, number, time)
     end
   end
   stream.waiting[to_guest] = at < bytes:len() and bytes:subset(at, bytes:len() - at) or nil
-  return { pieces = pieces, part = bytes:len() - at }
+  return { pieces = pieces, part = bytes:len() - at, part_of = part_of }
 end
 
 local function is_cpu(kind) return kind == 1 or kind == 2 end
@@ -267,7 +279,7 @@ local function show(packet, to_guest, tree, pinfo)
   end
   if packet.part > 0 then
     tree:add(f.part, packet.part):set_generated()
-    words[#words + 1] = string.format("%d bytes of a message", packet.part)
+    words[#words + 1] = string.format("%d bytes of a %s", packet.part, packet.part_of)
   end
   if #words == 0 then return end
   pinfo.cols.protocol = "Upcall"
