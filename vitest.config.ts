@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 import { MutantSequencer } from './scripts/mutant-sequencer.js'
 
@@ -6,6 +7,8 @@ import { MutantSequencer } from './scripts/mutant-sequencer.js'
 export default defineConfig({
   test: {
     projects: ['packages/*', 'apps/*', 'tests'],
+    // On two cores vitest's own choice is one worker.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     ...(process.env.UPCALL_MUTANT_ORDER !== undefined && { sequence: { sequencer: MutantSequencer } }),
   },
 })

@@ -4,7 +4,7 @@
 //   npm run mutants                    all faults
 //   npm run mutants -- fact-7          those whose name contains that; several words narrow it down
 //   npm run mutants -- --sample        the first fault of each source file
-//   npm run mutants -- --sample --half=0  that of every second file; --half=1: of the others
+//   npm run mutants -- --sample --part=1/3  those of every third package; 2/3 and 3/3: of the others
 //   npm run mutants -- --json=<file>   writes a report there
 //   npm run mutants -- --stale         only looks whether each line is still there
 //
@@ -20,16 +20,18 @@ import { runTests, traceTests } from './mutant-run.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-/** All of scripts/faults, a file for each package. */
+/** All of scripts/faults, a file for each package: its name is the fault's `group`. */
 const faults = []
-for (const file of readdirSync(new URL('faults/', import.meta.url)).sort()) {
-  if (file !== 'faults-in.mjs') faults.push(...(await import(`./faults/${file}`)).default)
+for (const group of readdirSync(new URL('faults/', import.meta.url)).sort()) {
+  if (group === 'faults-in.mjs') continue
+  const { default: all } = await import(`./faults/${group}`)
+  faults.push(...all.map((fault) => ({ ...fault, group })))
 }
 
 const args = process.argv.slice(2)
-const unknown = args.find((arg) => arg.startsWith('--') && !/^--(sample|stale|half=[01]|json=.+)$/.test(arg))
+const unknown = args.find((arg) => arg.startsWith('--') && !/^--(sample|stale|part=[1-9]\/[1-9]|json=.+)$/.test(arg))
 if (unknown !== undefined) {
-  console.error(`mutants: unknown option ${unknown}; there are --sample, --half=0, --half=1, --stale and --json=<file>`)
+  console.error(`mutants: unknown option ${unknown}; there are --sample, --part=1/3 (and so on), --stale and --json=<file>`)
   process.exit(2)
 }
 const json = args.find((arg) => arg.startsWith('--json='))?.slice('--json='.length)
@@ -37,18 +39,32 @@ const wanted = args.filter((arg) => !arg.startsWith('--'))
 const named = faults.filter(({ name }) => wanted.every((word) => name.includes(word)))
 const isFirstOfFile = ({ file }, index) => named.findIndex((fault) => fault.file === file) === index
 const sample = args.includes('--sample') ? named.filter(isFirstOfFile) : named
-const half = args.find((arg) => arg.startsWith('--half='))?.slice('--half='.length)
-const chosen = half === undefined ? sample : sample.filter((_, index) => index % 2 === Number(half))
+const part = args.find((arg) => arg.startsWith('--part='))?.slice('--part='.length)
+const chosen = part === undefined ? sample : partOf(sample, ...part.split('/').map(Number))
 const broken = chosen.filter(
   ({ file, find }) => !existsSync(`${root}${file}`) || readFileSync(`${root}${file}`, 'utf8').split(find).length < 2,
 )
 for (const { name, file } of broken) console.log(`STALE    ${name}: its line is no longer in ${file}`)
 
 if (chosen.length === 0) {
-  console.error(`mutants: no fault's name contains ${wanted.map((word) => JSON.stringify(word)).join(' and ')}`)
+  const words = wanted.map((word) => JSON.stringify(word)).join(' and ')
+  console.error(words === '' ? `mutants: --part=${part} has no faults` : `mutants: no fault's name contains ${words}`)
   process.exit(2)
 }
 if (args.includes('--stale')) process.exit(broken.length === 0 ? 0 : 1)
+
+/**
+ * The faults of whole packages, so that the first run needs no others' tests. The packages are dealt out, the largest first, so that the
+ * parts are of about one size.
+ */
+function partOf(all, turn, parts) {
+  const names = [...new Set(all.map(({ group }) => group))]
+  const groups = names.map((name) => all.filter(({ group }) => group === name))
+  const dealt = Array.from({ length: parts }, () => [])
+  for (const group of groups.sort((a, b) => b.length - a.length))
+    dealt.reduce((least, one) => (one.length < least.length ? one : least)).push(...group)
+  return dealt[turn - 1] ?? []
+}
 
 let [noticed, alive, cutOff] = [0, broken.length, 0]
 const started = performance.now()

@@ -2,7 +2,7 @@ import { faultsIn } from './faults-in.mjs'
 
 // The CLI, and what carries its streams.
 const relay = faultsIn('vsock', ['vsock', 'cli'])
-const streams = faultsIn('foundation', ['foundation', 'vsock', 'vhost-user', 'cli'])
+const streams = faultsIn('foundation', ['foundation', 'cli'])
 
 const cli = faultsIn('cli', ['cli'], 'apps')
 
