@@ -16,10 +16,10 @@ const LOGS = fileURLToPath(new URL('../.cache/e2e', import.meta.url))
  * the run itself: a guest that hangs, panics or ends early is a failure of its own, which comes with the test that was running and
  * the end of the console. The whole console is in .cache/e2e/<name>.log.
  *
- * @param options - `name`, `image`, `payload` (see `fillPayload`), `program` at the top of it, `timeoutMs` for all its tests,
+ * @param options - `name`, `image`, `payload` (see `fillPayload`), `program` at the top of it and its `args`, `timeoutMs` for all its tests,
  * `boot`: more options for the guest.
  */
-export async function runGuestTests(checks, { name, image, payload, program, timeoutMs, boot }) {
+export async function runGuestTests(checks, { name, image, payload, program, args = [], timeoutMs, boot }) {
   const folder = mkdtempSync(join(tmpdir(), 'upcall-e2e-'))
   const payloadDir = join(folder, 'payload')
   const log = consoleLog(name)
@@ -35,6 +35,7 @@ export async function runGuestTests(checks, { name, image, payload, program, tim
           '--test-reporter=./reporter.mjs',
           '--test-reporter-destination=stdout',
           program,
+          ...args,
         ],
         onLine: (line) => results.take(line),
         onRestart: ({ attempt, afterMs }) => note(`boot ${attempt} went silent, started again after ${Math.round(afterMs)} ms`),

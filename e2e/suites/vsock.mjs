@@ -9,7 +9,8 @@ import { silentDevice } from '../silent-device.mjs'
 const packages = ['@upcall/vsock', '@upcall/testkit', '@upcall/device-manager', 'undici', 'upcall', 'ws']
 const payload = { programs: ['guest/vsock', '../tests/parity'], packages }
 
-export async function run(checks, image) {
+/** `small`: fewer connections and bytes at once, for all suites together. */
+export async function run(checks, image, { small = false } = {}) {
   // There is no vsock device: loopback is the one transport that leads anywhere. VMware's carries datagrams here, and nothing else.
   const vmware = image.arch === 'x86_64' ? ['vmw_vsock_vmci_transport'] : []
   const boot = { modules: ['vsock_loopback', 'vmw_vsock_virtio_transport', ...vmware] }
@@ -18,7 +19,7 @@ export async function run(checks, image) {
     await buildFrontEnd(frontEnd)
     const programs = [...payload.programs, frontEnd]
     const run = { image, payload: { ...payload, programs }, program: 'loopback.mjs', timeoutMs: 900_000, boot }
-    await runGuestTests(checks, { name: 'loopback', ...run })
+    await runGuestTests(checks, { name: 'loopback', ...run, args: small ? ['--small'] : [] })
   } finally {
     rmSync(frontEnd, { recursive: true, force: true })
   }

@@ -46,13 +46,6 @@ export default [
     "?.code !== 'EPIPE' || stream.readableEnded",
     "?.code !== 'EPIPE' || true",
   ),
-  streams(
-    'a guest that never finishes outlives its dialer',
-    'join.ts',
-    'else stream.end(close)',
-    "else stream.once('finish', close).end()",
-  ),
-  streams('bytes for a stream that takes no more fill the memory', 'join.ts', '  other.stream.resume()\n', ''),
   relay(
     'a dialer that was closed is not told of',
     'forward/listener.ts',

@@ -1,6 +1,8 @@
 import { faultsIn } from './faults-in.mjs'
 
 const vhostUser = faultsIn('vhost-user')
+/** What carries a guest's streams. */
+const streams = faultsIn('foundation', ['vhost-user'])
 
 export default [
   vhostUser(
@@ -551,4 +553,11 @@ export default [
     'chain.ahead(Math.min(header.length, LARGEST_PACKET))',
     'chain.ahead(header.length)',
   ),
+  streams(
+    'a guest that never finishes outlives its dialer',
+    'join.ts',
+    'else stream.end(close)',
+    "else stream.once('finish', close).end()",
+  ),
+  streams('bytes for a stream that takes no more fill the memory', 'join.ts', '  other.stream.resume()\n', ''),
 ]
