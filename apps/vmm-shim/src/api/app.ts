@@ -85,6 +85,7 @@ export function makeApp(options: AppOptions): App {
   /** Of requests that are carried out, and why others failed. */
   const underWay = new WeakMap<object, Change>()
   const failures = new WeakMap<object, unknown>()
+  const results = new WeakMap<object, unknown>()
   const app: App = fastify({
     logger: false,
     bodyLimit: MAX_BODY,
@@ -119,7 +120,14 @@ export function makeApp(options: AppOptions): App {
     logAnswer(request, status, durationMs)
     const change = underWay.get(request) ?? changeOf(request, prefix)
     const error = failures.get(request)
-    if (change) changes?.ended(change, { status, durationMs, ...(error !== undefined && { error }) })
+    const result = error === undefined ? results.get(request) : undefined
+    if (change)
+      changes?.ended(change, {
+        status,
+        durationMs,
+        ...(error !== undefined && { error }),
+        ...(result !== undefined && { result }),
+      })
   })
   app.addHook('onRequest', async (request, reply) => {
     began.set(request, performance.now())
@@ -141,6 +149,10 @@ export function makeApp(options: AppOptions): App {
       if (change === undefined) return
       underWay.set(request, change)
       changes?.began(change)
+    })
+    routes.addHook('preSerialization', async (request, _reply, body) => {
+      if (underWay.has(request)) results.set(request, body)
+      return body
     })
     addRoutes(routes as App, () => vm)
     routes.get('/openapi.json', { schema: { hide: true } as object }, async () => app.swagger())

@@ -7,10 +7,20 @@ export interface ChangeWatcher {
   /** The request is valid and is carried out now. `change`: the object that `ended` gets, too. */
   began(change: Change): void
   /** It was answered: with `error`, if it failed. A request that was wrong in itself ends without having begun. */
-  ended(change: Change, answer: { status: number; durationMs: number; error?: unknown }): void
+  ended(change: Change, answer: ChangeAnswer): void
+}
+
+export interface ChangeAnswer {
+  status: number
+  durationMs: number
+  error?: unknown
+  /** The body of a success that has one, before it became JSON. */
+  result?: unknown
 }
 
 export interface Change {
+  /** `drive.add`, say. */
+  readonly op: string
   /** In a few words: `drive.add vdb`. */
   readonly name: string
 }
@@ -31,7 +41,7 @@ export function changeOf({ method, routeOptions, params, body }: FastifyRequest,
   if (op === undefined) return undefined
   const { id } = (params ?? {}) as { id?: unknown }
   const subject = typeof id === 'string' ? id.slice(0, 100) : sizesOf(body)
-  return { name: `${op} ${subject}`.trim() }
+  return { op, name: `${op} ${subject}`.trim() }
 }
 
 function sizesOf(body: unknown): string {

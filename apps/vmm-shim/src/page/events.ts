@@ -76,6 +76,16 @@ export interface OutcomeView {
     /** Whether a reconcile settles it. */
     reconcile: boolean
   }
+  /** Of a reconcile that was done. */
+  reconciled?: ReconciledView
+}
+
+/** What a reconcile has found. */
+export interface ReconciledView {
+  /** A new guest was started. */
+  restarted: boolean
+  settled: { kind: 'cpu' | 'mmio' | 'pci'; id: string; now: 'present' | 'absent' }[]
+  differences: { kind: 'cpu' | 'mmio' | 'pci'; id: string; only: 'vmm' | 'guest' }[]
 }
 
 /** Everything at once: the first event of each connection. */

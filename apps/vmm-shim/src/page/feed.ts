@@ -5,10 +5,10 @@ import type { DeviceManager } from '@upcall/device-manager'
 import { type ClientEvent, traceClient } from '@upcall/trace'
 import type { Vm } from '@upcall/vmm'
 import type { Arch } from '@upcall/wire'
-import type { Change, ChangeWatcher } from '../api/changes.js'
+import type { Change, ChangeAnswer, ChangeWatcher } from '../api/changes.js'
 import { type VmBody, vmBody } from '../api/view.js'
 import { adviceFor } from './advice.js'
-import type { About, MessageView, OutcomeView, PageEvents, SessionView, Snapshot, Time } from './events.js'
+import type { About, MessageView, OutcomeView, PageEvents, ReconciledView, SessionView, Snapshot, Time } from './events.js'
 import { Messages } from './messages.js'
 import { Ring } from './ring.js'
 import { followSession } from './session.js'
@@ -154,11 +154,12 @@ export class Feed {
     this.look()
   }
 
-  #ended(change: Change, { status, durationMs, error }: { status: number; durationMs: number; error?: unknown }): void {
+  #ended(change: Change, { status, durationMs, error, result }: ChangeAnswer): void {
     const { wall, tell } = this.#options
     const outcome: OutcomeView = {
       ...{ seq: ++this.#outcomeCount, at: wall(), durationMs, op: change.name, status },
       ...(error !== undefined && { fault: adviceFor(error) }),
+      ...(change.op === 'reconcile' && result !== undefined && { reconciled: result as ReconciledView }),
     }
     this.#outcomes.push(outcome)
     if (this.#busy.delete(change)) tell('busy', this.#busyNames)

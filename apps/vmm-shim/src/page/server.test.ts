@@ -196,9 +196,16 @@ test('outcome: unknown, and a reconcile settles it', async () => {
   expect((await adding).status).toBe(504)
   rig.machine.faults.fault = undefined
   const end = new AbortController()
-  const { outcomes } = await next(eventsOf(rig.page.url, end.signal), 'snapshot')
+  const events = eventsOf(rig.page.url, end.signal)
+  const { outcomes } = await next(events, 'snapshot')
   expect(outcomes[0]).toMatchObject({ status: 504, fault: { reconcile: true, next: expect.stringContaining('Reconcile') } })
   expect((await rig.change('POST', 'vm/reconcile')).status).toBe(200)
+  // Each page that is open tells what was found, whichever of them asked, and whenever its own answer comes.
+  const { op, reconciled } = await next(events, 'outcome')
+  expect({ op, reconciled }).toEqual({
+    op: 'reconcile',
+    reconciled: { restarted: false, settled: [{ kind: 'mmio', id: 'vdb', now: 'absent' }], differences: [] },
+  })
   end.abort()
 })
 

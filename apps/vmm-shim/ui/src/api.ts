@@ -1,16 +1,11 @@
 // The control API, as the page calls it.
 
 import type { FaultBody } from '../../src/api/fault.js'
+import type { ReconciledView } from '../../src/page/events.js'
 
 export type Answer<Body = unknown> =
   | { ok: true; body: Body | undefined }
   | { ok: false; message: string; outcome?: FaultBody['outcome'] }
-
-export interface Reconciled {
-  restarted: boolean
-  settled: { kind: 'cpu' | 'mmio' | 'pci'; id: string; now: 'present' | 'absent' }[]
-  differences: { kind: 'cpu' | 'mmio' | 'pci'; id: string; only: 'vmm' | 'guest' }[]
-}
 
 export const api = {
   resize: (body: { desired_vcpus: number } | { desired_ram: number }) => call('PUT', 'vm/resize', body),
@@ -20,7 +15,7 @@ export const api = {
   addPci: (id: string, body: { bdf?: string; path_on_host?: string; is_read_only?: boolean }) =>
     call('PUT', `pci-devices/${encodeURIComponent(id)}`, body),
   removePci: (id: string) => call('DELETE', `pci-devices/${encodeURIComponent(id)}`),
-  reconcile: () => call<Reconciled>('POST', 'vm/reconcile'),
+  reconcile: () => call<ReconciledView>('POST', 'vm/reconcile'),
 }
 
 /** Never rejects: what went wrong is an answer. It takes as long as the guest does. */

@@ -3,9 +3,9 @@
 import { useSignal } from '@preact/signals'
 import type { OutcomeView } from '../../src/page/events.js'
 import { Reconcile } from './reconcile.js'
-import { busy, outcomes, reconciled } from './store.js'
+import { busy, outcomes } from './store.js'
 import { clock, milliseconds } from './units.js'
-import { EXPLAINED, errnoText, isReconcile, sentence, unsettled, verdictOf } from './verdict.js'
+import { EXPLAINED, errnoText, sentence, summary, unsettled, verdictOf } from './verdict.js'
 
 const SHOWN = 4
 const SIGNS = { done: '✓', refused: '✕', 'not done': '–', unknown: '?' }
@@ -15,7 +15,6 @@ export function OutcomesPanel() {
   const newest = [...outcomes.value].reverse()
   const shown = all.value ? newest : newest.slice(0, SHOWN)
   const open = unsettled(outcomes.value)
-  const lastReconcile = newest.find((outcome) => isReconcile(outcome) && !outcome.fault)
   return (
     <section class="panel" aria-labelledby="outcomes-title">
       <h2 id="outcomes-title" tabIndex={-1}>
@@ -34,12 +33,7 @@ export function OutcomesPanel() {
       )}
       <ol class="outcomes">
         {shown.map((outcome) => (
-          <Outcome
-            key={outcome.seq}
-            outcome={outcome}
-            settle={outcome === open}
-            found={outcome === lastReconcile ? reconciled.value : undefined}
-          />
+          <Outcome key={outcome.seq} outcome={outcome} settle={outcome === open} />
         ))}
       </ol>
       {newest.length > SHOWN && (
@@ -58,8 +52,8 @@ export function OutcomesPanel() {
   )
 }
 
-function Outcome({ outcome, settle, found }: { outcome: OutcomeView; settle: boolean; found: string | undefined }) {
-  const { op, at, durationMs, status, fault } = outcome
+function Outcome({ outcome, settle }: { outcome: OutcomeView; settle: boolean }) {
+  const { op, at, durationMs, status, fault, reconciled } = outcome
   const verdict = verdictOf(outcome)
   const errno = fault && errnoText(fault)
   return (
@@ -79,7 +73,7 @@ function Outcome({ outcome, settle, found }: { outcome: OutcomeView; settle: boo
           {settle && <Reconcile />}
         </>
       )}
-      {found && <p>{found}</p>}
+      {reconciled && <p>{summary(reconciled)}</p>}
       <p class="meta">
         {clock(at)}, took {milliseconds(durationMs)}, status {status}
         {fault && `, ${fault.code}`}

@@ -3,7 +3,7 @@
 import { computed, signal } from '@preact/signals'
 import type { OutcomeView, PageEvents } from '../../src/page/events.js'
 import { changed, EMPTY, EVENTS, type Model } from './model.js'
-import { announcement, isReconcile } from './verdict.js'
+import { announcement } from './verdict.js'
 
 /** `gone`: the program does not know this address; it was started again, say. */
 export type Link = 'connecting' | 'live' | 'lost' | 'gone'
@@ -12,8 +12,6 @@ const model = signal<Model>(EMPTY)
 export const link = signal<Link>('connecting')
 /** When the page heard of the program last, if the connection is lost. */
 export const lostAt = signal<number | undefined>(undefined)
-/** What the last reconcile of this page has found, in sentences. Its outcome does not say it. */
-export const reconciled = signal<string | undefined>(undefined)
 /** What a live region says. */
 export const spoken = signal('')
 
@@ -73,10 +71,7 @@ function hear<Name extends keyof PageEvents>(name: Name, data: PageEvents[Name])
     link.value = 'live'
     lostAt.value = undefined
   }
-  if (name === 'outcome') {
-    if (isReconcile(data as OutcomeView)) reconciled.value = undefined
-    say(announcement(data as OutcomeView))
-  }
+  if (name === 'outcome') say(announcement(data as OutcomeView))
   heard = changed(heard, name, data)
   if (name === 'snapshot') show()
   else showing ??= setTimeout(show, SHOW_MS)

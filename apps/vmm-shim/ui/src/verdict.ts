@@ -1,6 +1,7 @@
 // What became of a change, in words that a newcomer understands. Pure.
 
-import type { OutcomeView } from '../../src/page/events.js'
+import type { OutcomeView, ReconciledView } from '../../src/page/events.js'
+import { difference } from './machine-view.js'
 
 export type Verdict = 'done' | 'refused' | 'not done' | 'unknown'
 
@@ -36,9 +37,9 @@ export function unsettled(outcomes: readonly OutcomeView[]): OutcomeView | undef
 
 /** What a live region says of it, once. */
 export function announcement(outcome: OutcomeView): string {
-  const { op, fault } = outcome
+  const { op, fault, reconciled } = outcome
   const verdict = verdictOf(outcome)
-  if (!fault) return `${op}: ${verdict}.`
+  if (!fault) return [`${op}: ${verdict}.`, reconciled && summary(reconciled)].filter(Boolean).join(' ')
   return [`${op}: ${verdict}.`, sentence(fault.what), fault.next].filter(Boolean).join(' ')
 }
 
@@ -46,4 +47,17 @@ export function announcement(outcome: OutcomeView): string {
 export function sentence(text: string): string {
   const begun = text.charAt(0).toUpperCase() + text.slice(1)
   return /[.!?]$/.test(begun) ? begun : `${begun}.`
+}
+
+const NAMES = { cpu: 'vCPU', mmio: 'drive', pci: 'PCI device' }
+
+/** What a reconcile has found, in sentences. */
+export function summary({ restarted, settled, differences }: ReconciledView): string {
+  const sentences = settled.map(({ kind, id, now }) => `The ${NAMES[kind]} ${id} is ${now}.`)
+  if (restarted) sentences.unshift('A new guest was started.')
+  if (settled.length === 0) sentences.push('Nothing was unknown.')
+  sentences.push(
+    differences.length === 0 ? 'The VMM and the guest agree.' : `They differ: ${differences.map(difference).join('; ')}.`,
+  )
+  return sentences.join(' ')
 }
