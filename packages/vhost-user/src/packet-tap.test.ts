@@ -36,7 +36,12 @@ describe.runIf(binding !== undefined)('the diagnostics channel upcall:vhost-user
     const connecting = device.connect(5000)
     await expect.poll(() => packets.length, { timeout: 10_000 }).toBe(1)
     const [request] = packets
-    expect(request).toMatchObject({ socketPath: path, direction: 'to-guest', payload: new Uint8Array(0) })
+    expect(request).toMatchObject({
+      socketPath: path,
+      guestCid: device.guestCid,
+      direction: 'to-guest',
+      payload: new Uint8Array(0),
+    })
     expect([request!.header.length, opOf(request!)]).toEqual([44, Op.REQUEST])
     expect(request!.time).toBeGreaterThanOrEqual(before)
     expect(request!.time).toBeLessThanOrEqual(performance.timeOrigin + performance.now())

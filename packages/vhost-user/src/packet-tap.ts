@@ -4,6 +4,8 @@ import type { PacketDirection, Tap, TapListener } from './machine/tap.js'
 /** What the diagnostics channel `upcall:vhost-user:packet` publishes: one packet that has passed one ring of one device. */
 export interface TappedPacket {
   readonly socketPath: string
+  /** The CID of the device's guest. */
+  readonly guestCid: number
   /** When the device had it: milliseconds since 1970, with fractions down to microseconds. */
   readonly time: number
   readonly direction: PacketDirection
@@ -16,10 +18,10 @@ export interface TappedPacket {
 const packets = channel('upcall:vhost-user:packet')
 
 /** The tap of one device: publishes its packets while there is a subscriber. Nothing is kept: subscribers own the copies. */
-export function packetTap(socketPath: string): Tap {
+export function packetTap(socketPath: string, guestCid: number): Tap {
   const publish: TapListener = (direction, header, payload) => {
     const time = performance.timeOrigin + performance.now()
-    packets.publish({ socketPath, time, direction, header, payload } satisfies TappedPacket)
+    packets.publish({ socketPath, guestCid, time, direction, header, payload } satisfies TappedPacket)
   }
   return {
     get listener() {

@@ -109,8 +109,8 @@ export class VhostUserVsock extends EventEmitter<VhostUserVsockEvents> implement
     checkOptionalFunction('onConnection', onConnection)
     checkClock(clock)
     this.socketPath = socketPath
-    this.#tap = packetTap(socketPath)
     this.guestCid = integer('guestCid', guestCid, { min: 3, max: MAX_CID })
+    this.#tap = packetTap(socketPath, guestCid)
     checkHostCids(hostCids, guestCid)
     checkGroups(groups)
     this.#policy = new PolicyGate(checkPolicy('policy', policy), clock.now())

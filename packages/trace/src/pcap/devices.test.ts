@@ -5,21 +5,25 @@ import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { captureDevices } from './devices.js'
 import { readCapture } from './read.js'
+import { RingPackets } from './ring-packets.js'
 import { decodeVsockPacket } from './vsock-packet.js'
 
 const packets = channel('upcall:vhost-user:packet')
 
-function header(op: number): Uint8Array {
+function header(op: number, source = 3n, destination = 2n): Uint8Array {
   const bytes = new Uint8Array(44)
   const view = new DataView(bytes.buffer)
-  view.setBigUint64(0, 3n, true)
-  view.setBigUint64(8, 2n, true)
+  view.setBigUint64(0, source, true)
+  view.setBigUint64(8, destination, true)
   view.setUint32(16, 1024, true)
   view.setUint32(20, 219, true)
   view.setUint16(28, 1, true)
   view.setUint16(30, op, true)
   return bytes
 }
+
+const A = { socketPath: '/a', guestCid: 3 }
+const B = { socketPath: '/b', guestCid: 4 }
 
 function folder(): string {
   const path = mkdtempSync(join(tmpdir(), 'devices-'))
@@ -44,7 +48,7 @@ test('each operation of virtio is one of vsockmon, with its header and payload',
   const path = join(folder(), 'a.pcap')
   const capture = await captureDevices(path)
   for (const op of [1, 2, 3, 4, 5, 6, 7, 99])
-    packets.publish({ socketPath: '/a', time: 1000.5, header: header(op), payload: Buffer.from(`op ${op}`) })
+    packets.publish({ ...A, time: 1000.5, direction: 'from-guest', header: header(op), payload: Buffer.from(`op ${op}`) })
   expect(capture.packets).toBe(8)
   await capture.close()
   expect(packets.hasSubscribers).toBe(false)
@@ -60,9 +64,69 @@ test('only the devices that were named', async () => {
   const path = join(folder(), 'a.pcap')
   await using capture = await captureDevices(path, { socketPaths: ['/b'] })
   for (const socketPath of ['/a', '/b'])
-    packets.publish({ socketPath, time: 0, header: header(5), payload: Buffer.from(socketPath) })
+    packets.publish({ ...A, socketPath, time: 0, direction: 'from-guest', header: header(5), payload: Buffer.from(socketPath) })
   await capture.close()
   expect(await read(path)).toEqual(['3:1024 > 2:219 payload 44 /b'])
+})
+
+/** What passes the rings when one guest connects to another, writes to it and is refused by the switch. */
+function betweenGuests(): void {
+  const send = (device: object, direction: string, op: number, source: bigint, destination: bigint, text = '') =>
+    packets.publish({ ...device, time: 0, direction, header: header(op, source, destination), payload: Buffer.from(text) })
+  for (const [op, text] of [
+    [1, ''],
+    [5, 'bytes'],
+    [6, ''],
+    [3, ''],
+  ] as const) {
+    send(A, 'from-guest', op, 3n, 4n, text)
+    send(B, 'to-guest', op, 3n, 4n, text)
+  }
+  // The switch resets in the name of a guest that has sent no reset.
+  send(A, 'to-guest', 3, 4n, 3n)
+  // The host is no guest.
+  send(A, 'to-guest', 5, 2n, 3n, 'of the host')
+}
+
+test('a packet between two guests is captured once, as its sender had it', async () => {
+  const path = join(folder(), 'a.pcap')
+  await using capture = await captureDevices(path)
+  betweenGuests()
+  await capture.close()
+  expect(await read(path)).toEqual([
+    '3:1024 > 4:219 connect 44 ',
+    '3:1024 > 4:219 payload 44 bytes',
+    '3:1024 > 4:219 control 44 ',
+    '3:1024 > 4:219 disconnect 44 ',
+    '4:1024 > 3:219 disconnect 44 ',
+    '2:1024 > 3:219 payload 44 of the host',
+  ])
+})
+
+test('what comes to the one guest that is captured is all there', async () => {
+  const path = join(folder(), 'a.pcap')
+  await using capture = await captureDevices(path, { socketPaths: ['/b'] })
+  betweenGuests()
+  await capture.close()
+  expect(await read(path)).toEqual([
+    '3:1024 > 4:219 connect 44 ',
+    '3:1024 > 4:219 payload 44 bytes',
+    '3:1024 > 4:219 control 44 ',
+    '3:1024 > 4:219 disconnect 44 ',
+  ])
+})
+
+test('resets that never arrive fill no memory', () => {
+  const rings = new RingPackets()
+  const reset = (port: number, direction: 'from-guest' | 'to-guest') => {
+    const [source, destination] = [
+      { cid: 3n, port },
+      { cid: 4n, port: 219 },
+    ]
+    return rings.isNew({ guestCid: direction === 'from-guest' ? 3 : 4, direction, source, destination, op: 3 })
+  }
+  for (let port = 0; port < 5000; port++) expect(reset(port, 'from-guest')).toBe(true)
+  expect([reset(0, 'to-guest'), reset(4999, 'to-guest')]).toEqual([true, false])
 })
 
 test('a file that cannot be made is said before anything is captured', async () => {
