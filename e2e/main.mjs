@@ -9,14 +9,17 @@
 //   npm run e2e -- page --docs        the page of vmm-shim in a browser, without a guest under QEMU; its pictures go into docs
 //   npm run e2e -- kernel-vsock-test  the kernel's own tests between guests, both ways, and its vsock_perf (--part perf)
 //   npm run e2e -- --json=<file>      writes the sum there: { numPassedTests, numFailedTests }
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { startAhead } from './ahead.mjs'
 import { Checks } from './checks.mjs'
 import { aarch64Image, guestImage, kernels } from './image.mjs'
 import { missing, missingBrowser, missingForAarch64 } from './tools.mjs'
 
 /**
  * Each exports `run(checks, image)`. `always` says whether it runs when no suite is named. A suite that `lacks` something is left out
- * then, with the reason. `image: false`: it boots no guest, and runs where QEMU is missing, too.
+ * then, with the reason. `image: false`: it boots no guest, and runs where QEMU is missing, too. `ahead`: a program that prepares it
+ * while the suites before it run.
  */
 const suites = {
   smoke: { load: () => import('./suites/smoke.mjs'), always: true },
@@ -28,7 +31,7 @@ const suites = {
   shim: { load: () => import('./suites/shim.mjs'), always: true },
   vmm: { load: () => import('./suites/vmm.mjs'), always: true },
   aarch64: { load: () => import('./suites/aarch64.mjs'), always: true, image: aarch64Image, lacks: missingForAarch64 },
-  peers: { load: () => import('./suites/peers.mjs'), always: true },
+  peers: { load: () => import('./suites/peers.mjs'), always: true, ahead: './peers/ahead.mjs' },
   notify: { load: () => import('./suites/notify.mjs'), always: true },
   soak: { load: () => import('./suites/soak.mjs'), always: true },
   page: { load: () => import('./suites/page.mjs'), always: true, image: false, lacks: missingBrowser },
@@ -71,8 +74,14 @@ function readArguments() {
 
 const checks = new Checks()
 const images = new Map()
-for (const [name, { load, always, image: make = guestImage, lacks }] of Object.entries(suites)) {
-  if (named.length > 0 ? !named.includes(name) : !always) continue
+const wanted = Object.entries(suites).filter(([name, { always }]) => (named.length > 0 ? named.includes(name) : always))
+/** With all suites: one that was named begins at once. */
+const prepared = new Map(
+  wanted
+    .filter(([, { ahead, lacks }]) => ahead && named.length === 0 && !lacks?.())
+    .map(([name, { ahead }]) => [name, startAhead(fileURLToPath(new URL(ahead, import.meta.url)))]),
+)
+for (const [name, { load, image: make = guestImage, lacks }] of wanted) {
   const reason = lacks?.()
   if (reason) {
     console.log(`\n# ${name} is left out: ${reason}`)
@@ -84,6 +93,7 @@ for (const [name, { load, always, image: make = guestImage, lacks }] of Object.e
   }
   const image = images.get(make)
   if (make !== false && image === undefined) continue
+  await prepared.get(name)?.done
   const { run } = await load()
   await run(checks, image, { docs, minutes, guest, kernel, part, small: named.length === 0 })
 }

@@ -7,6 +7,11 @@ import * as hybrid from './go/hybrid.mjs'
 
 export const tools = ['go']
 
+/** What `run` needs, to be built before it. */
+export async function programs() {
+  return (await missingForGo()) ? [] : [goPrograms]
+}
+
 export async function run(checks, image, options) {
   const missing = await missingForGo()
   if (missing) {

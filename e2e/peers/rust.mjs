@@ -36,6 +36,11 @@ async function crates(checks, image, { peer, small }) {
   }
 }
 
+/** What `run` needs, to be built before it. */
+export async function programs() {
+  return [...(await dbsUpcall.programs()), buildPeer, vhostDeviceVsock.installDevice]
+}
+
 /** Linked statically, so that its C library need not be the guest's. */
 async function buildPeer() {
   const RUSTFLAGS = '-C target-feature=+crt-static'

@@ -82,10 +82,13 @@ function filesOf(path) {
   }
 }
 
+/** Nobody debugs these programs, and information for debuggers is half of the work. */
+const CARGO = { CARGO_PROFILE_DEV_DEBUG: '0', CARGO_INCREMENTAL: '0' }
+
 /** Runs a tool of TOOLS to its end; rejects with the last lines that it wrote, if it fails. */
 export async function runTool(name, args, { cwd, env, timeoutMs = 1_500_000 } = {}) {
   const child = spawn(findTool(name), args, {
-    ...{ cwd, env: { ...process.env, ...env }, timeout: timeoutMs },
+    ...{ cwd, env: { ...process.env, ...(name === 'cargo' && CARGO), ...env }, timeout: timeoutMs },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let [stdout, tail] = ['', '']

@@ -247,6 +247,11 @@ async function missingForArm() {
   return existsSync(libraries) ? undefined : `Rust's library for ${ARM}: not found. rustup target add ${ARM}`
 }
 
+/** What `run` needs, to be built before it. */
+export async function programs() {
+  return [() => buildClient(), ...((await missingForArm()) ? [] : [() => buildClient(ARM)])]
+}
+
 async function buildClient(target) {
   const output = await built({
     ...{ name: target ? 'upcall-client-aarch64' : 'upcall-client', sources: [SOURCE], tool: 'cargo' },

@@ -16,7 +16,7 @@ const RUN_MS = 60_000
 const MIB = 1 << 20
 
 /** Installed as people install it, with the versions that its own lock file names. */
-async function installDevice() {
+export async function installDevice() {
   const output = await built({
     ...{ name: 'vhost-device-vsock', sources: [], salt: VERSION, tool: 'cargo' },
     async build({ output, work }) {
