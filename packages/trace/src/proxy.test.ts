@@ -87,3 +87,17 @@ describe.each(['straight', 'traced'] as const)('%s', (way) => {
     await expect.poll(() => !both.peer.write('more') || both.peer.destroyed).toBe(true)
   })
 })
+
+test('what a VMM sends with its answer is told, and arrives', async () => {
+  const path = join(directory, 's')
+  const events: ConversationEvent[] = []
+  await using _between = await proxy(`unix:${path}t`, `hvsock://${path}:52`, { raw: true, onEvent: (e) => events.push(e) })
+  const client = connect({ path: `${path}t` })
+  const vmm = await accepted
+  expect(String((await once(vmm, 'data'))[0])).toBe('CONNECT 52\n')
+  vmm.write('OK 1024\nwelcome')
+  expect(String((await once(client, 'data'))[0])).toBe('welcome')
+  expect(events.flatMap((each) => (each.type === 'data' ? [String(Buffer.from(each.bytes))] : []))).toEqual(['welcome'])
+  client.destroy()
+  vmm.destroy()
+})

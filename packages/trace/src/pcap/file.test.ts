@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { type FileHandle, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -72,4 +72,40 @@ test('a file that cannot be written any more: told once, nothing is thrown befor
   file.write(0, new Uint8Array(1))
   expect([file.packets, file.dropped]).toEqual([0, 3])
   await expect(file.close()).rejects.toBe(errors[0])
+})
+
+test('of a packet that the disk takes in part, no byte stays', async () => {
+  const { PcapFile } = await import('./file.js')
+  const path = join(directory, 'a.pcap')
+  const handle = await open(path, 'w')
+  const writer = new PcapWriter()
+  await handle.write(writer.header())
+  let room = 600
+  // A disk that is full after so many bytes.
+  const disk = {
+    async write(bytes: Uint8Array, at: number, length: number) {
+      if (room === 0) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+      const { bytesWritten } = await handle.write(bytes, at, Math.min(length, room))
+      room -= bytesWritten
+      return { bytesWritten }
+    },
+    truncate: (length: number) => handle.truncate(length),
+    close: () => handle.close(),
+  } as unknown as FileHandle
+  const file = new PcapFile(path, disk, writer, {})
+  file.write(0, new Uint8Array(500))
+  await expect.poll(() => lengths(path)).toEqual([500])
+  file.write(0, new Uint8Array(500))
+  await expect(file.close()).rejects.toMatchObject({ code: 'OUTPUT', what: expect.stringContaining('no space left') })
+  expect(await lengths(path)).toEqual([500])
+})
+
+test('a packet that is cut says how long it was', async () => {
+  const path = join(directory, 'a.pcap')
+  await using file = await openPcap(path, { snapLength: 100 })
+  file.write(0, new Uint8Array(300))
+  await file.close()
+  const found: number[][] = []
+  for await (const { bytes, length } of readCapture(bytesOf(path))) found.push([bytes.length, length])
+  expect(found).toEqual([[100, 300]])
 })

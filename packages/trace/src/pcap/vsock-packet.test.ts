@@ -42,6 +42,14 @@ test('a header of another transport is left out of the payload', () => {
   expect(Buffer.from(decodeVsockPacket(bytes).payload).toString()).toBe('hi')
 })
 
+test('a header of a transport that is longer than its packet is refused', () => {
+  const bytes = encodeVsockPacket(packet)
+  bytes[28] = 3
+  expect(() => decodeVsockPacket(bytes)).toThrow(
+    expect.objectContaining({ code: 'PACKET', subject: 'len', what: "the transport's header has 3 bytes, but only 2 are there" }),
+  )
+})
+
 test('any bytes give a packet or a TraceError', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 90 }), fc.nat(5), (bytes, op) => {
