@@ -10,7 +10,7 @@ const guests = {
   aarch64: { what: 'aarch64, 6.1', image: () => aarch64Image(), lacks: missingForAarch64 },
 }
 
-export async function run(checks, _image, { minutes = 0.7, guest } = {}) {
+export async function run(checks, _image, { small = false, minutes = small ? 0.35 : 0.7, guest } = {}) {
   if (guest !== undefined && !Object.hasOwn(guests, guest))
     throw new Error(`--guest is ${JSON.stringify(guest)}; there are ${Object.keys(guests).join(', ')}`)
   for (const [name, { what, image: make, maxCpus, lacks }] of Object.entries(guests)) {
