@@ -65,11 +65,11 @@ export const CATALOG = {
   },
   refusals: {
     ...ofDevice('refusals_total', ['reason'], "Connections that the guest's policy or the network refused."),
-    how: 'counted',
+    how: 'read',
   },
   recoveries: {
     ...ofDevice('recoveries_total', ['ring'], 'How often guest and device waited for each other, and the device ended it.'),
-    how: 'counted',
+    how: 'read',
   },
   connections: {
     name: 'vsock_device_open_connections',

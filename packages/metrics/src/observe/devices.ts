@@ -6,11 +6,15 @@ export type ObservedDevice = Pick<VhostUserVsock, 'guestCid' | 'state' | 'connec
 
 export type DeviceKey = Exclude<ReadKey, 'state'>
 
+/** What a device has no counter for: it is heard as it happens. */
+export type HeardKey = 'refusals' | 'recoveries'
+
 interface Entry {
   readonly device: WeakRef<ObservedDevice>
   readonly cid: string
   /** As last read: what a device has counted stays counted when it is gone. */
   last: DeviceCounters
+  readonly heard: Sums
 }
 
 const STATES: readonly DeviceState[] = ['waiting', 'attached', 'running', 'faulted']
@@ -27,7 +31,7 @@ const one = (read: (counters: DeviceCounters) => number): Read => {
   return (counters) => [[{}, read(counters)]]
 }
 
-const READS: Readonly<Record<Exclude<DeviceKey, 'connections' | 'deviceState'>, Read>> = {
+const READS: Readonly<Record<Exclude<DeviceKey, HeardKey | 'connections' | 'deviceState'>, Read>> = {
   packets: both((way, counters) => counters[way].packets),
   bytes: both((way, counters) => counters[way].bytes),
   begun: both((way, counters) => counters.connections[way]),
@@ -40,76 +44,109 @@ const READS: Readonly<Record<Exclude<DeviceKey, 'connections' | 'deviceState'>, 
   dropped: one(({ dropped }) => dropped),
 }
 
+/** Sums by metric and labels. */
+class Sums {
+  readonly #values = new Map<DeviceKey, Map<string, Sample>>()
+
+  add(key: DeviceKey, labels: Labels, more: number): void {
+    const values = this.#values.get(key) ?? new Map<string, Sample>()
+    const name = JSON.stringify(labels)
+    this.#values.set(key, values.set(name, { labels, value: (values.get(name)?.value ?? 0) + more }))
+  }
+
+  addAll(key: DeviceKey, samples: readonly (readonly [Labels, number])[]): void {
+    for (const [labels, value] of samples) this.add(key, labels, value)
+  }
+
+  of(key: DeviceKey): (readonly [Labels, number])[] {
+    return this.samples(key).map(({ labels, value }) => [labels, value])
+  }
+
+  samples(key: DeviceKey): Sample[] {
+    return [...(this.#values.get(key)?.values() ?? [])]
+  }
+}
+
 /**
  * The devices of this process. Their counters are read when it is asked for: a packet costs nothing more. A sum never falls: what a device
  * that is gone has counted stays in it. For each guest there are numbers for as long as it has a device.
  */
 export class Devices {
   readonly #perGuest: boolean
-  readonly #known = new WeakSet<ObservedDevice>()
-  readonly #entries = new Set<Entry>()
-  /** Sums of the devices that are gone, by metric and labels. */
-  readonly #gone = new Map<string, number>()
+  /** Also those that are closed: what is still to be heard of one does not bring it back. */
+  readonly #known = new WeakMap<ObservedDevice, Entry>()
+  readonly #open = new Set<Entry>()
+  /** Of the devices that are gone. */
+  readonly #gone = new Sums()
 
   constructor(perGuest: boolean) {
     this.#perGuest = perGuest
   }
 
   see(device: ObservedDevice): void {
-    if (this.#known.has(device)) return
-    this.#known.add(device)
-    this.#entries.add({ device: new WeakRef(device), cid: String(device.guestCid), last: device.counters })
+    this.#entryOf(device)
+    // Nobody may ask before it is collected as garbage.
+    if (device.state === 'closed') this.#refresh()
+  }
+
+  /** One more of what the device told. */
+  hear(device: ObservedDevice, key: HeardKey, labels: Labels): void {
+    const entry = this.#entryOf(device)
+    const { heard } = this.#open.has(entry) ? entry : { heard: this.#gone }
+    heard.add(key, labels, 1)
   }
 
   samples(key: DeviceKey): Sample[] {
     this.#refresh()
-    if (key === 'connections') return this.#sum([[{}, 0]], (_, device) => [[{}, device?.connections ?? 0]])
-    if (key === 'deviceState')
-      return this.#sum(states(undefined), (_, device) => (device === undefined ? [] : states(device.state)))
-    const read = READS[key]
-    const base = read(NOTHING).map(([labels]) => [labels, this.#gone.get(nameOf(key, labels)) ?? 0] as const)
-    return this.#sum(base, ({ last }) => read(last))
+    const sums = new Sums()
+    if (!this.#perGuest) sums.addAll(key, [...least(key), ...this.#gone.of(key)])
+    for (const entry of this.#open)
+      for (const [labels, value] of valuesOf(key, entry))
+        sums.add(key, this.#perGuest ? { ...labels, cid: entry.cid } : labels, value)
+    return sums.samples(key)
+  }
+
+  #entryOf(device: ObservedDevice): Entry {
+    let entry = this.#known.get(device)
+    if (entry === undefined) {
+      entry = { device: new WeakRef(device), cid: String(device.guestCid), last: device.counters, heard: new Sums() }
+      this.#known.set(device, entry)
+      this.#open.add(entry)
+    }
+    return entry
   }
 
   /** Takes the newest numbers. Those of devices that are gone are kept as sums. */
   #refresh(): void {
-    for (const entry of this.#entries) {
+    for (const entry of this.#open) {
       const device = entry.device.deref()
       if (device !== undefined) entry.last = device.counters
       if (device !== undefined && device.state !== 'closed') continue
-      this.#entries.delete(entry)
-      for (const key of Object.keys(READS) as (keyof typeof READS)[])
-        for (const [labels, value] of READS[key](entry.last)) {
-          const name = nameOf(key, labels)
-          this.#gone.set(name, (this.#gone.get(name) ?? 0) + value)
-        }
+      this.#open.delete(entry)
+      for (const key of KEPT) this.#gone.addAll(key, valuesOf(key, entry))
     }
-  }
-
-  /** @param base - What there is without any device. */
-  #sum(
-    base: readonly (readonly [Labels, number])[],
-    read: (entry: Entry, device: ObservedDevice | undefined) => readonly (readonly [Labels, number])[],
-  ): Sample[] {
-    const sums = new Map<string, { labels: Labels; value: number }>()
-    const add = (labels: Labels, value: number) => {
-      const name = JSON.stringify(labels)
-      const sum = sums.get(name)
-      if (sum === undefined) sums.set(name, { labels, value })
-      else sum.value += value
-    }
-    if (!this.#perGuest) for (const [labels, value] of base) add(labels, value)
-    for (const entry of this.#entries)
-      for (const [labels, value] of read(entry, entry.device.deref()))
-        add(this.#perGuest ? { ...labels, cid: entry.cid } : labels, value)
-    return [...sums.values()]
   }
 }
 
+/** What there is without any device. */
+function least(key: DeviceKey): readonly (readonly [Labels, number])[] {
+  if (key === 'connections') return [[{}, 0]]
+  if (key === 'deviceState') return states(undefined)
+  return isHeard(key) ? [] : READS[key](NOTHING)
+}
+
+function valuesOf(key: DeviceKey, { device, last, heard }: Entry): readonly (readonly [Labels, number])[] {
+  if (key === 'connections') return [[{}, device.deref()?.connections ?? 0]]
+  if (key === 'deviceState') return states(device.deref()?.state)
+  return isHeard(key) ? heard.of(key) : READS[key](last)
+}
+
+const isHeard = (key: DeviceKey): key is HeardKey => key === 'refusals' || key === 'recoveries'
+
+const KEPT: readonly DeviceKey[] = [...(Object.keys(READS) as (keyof typeof READS)[]), 'refusals', 'recoveries']
+
 const states = (current: DeviceState | undefined) =>
   STATES.map((state) => [{ state }, state === current ? 1 : 0] as const satisfies readonly [Labels, number])
-
-const nameOf = (key: string, labels: Labels): string => `${key} ${JSON.stringify(labels)}`
 
 const ZERO = { packets: 0, bytes: 0 }
 const NOTHING: DeviceCounters = {

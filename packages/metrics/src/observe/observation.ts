@@ -39,7 +39,6 @@ interface DeviceTrace {
 export class Observation implements Disposable {
   readonly #recorder: Recorder
   readonly #perRemote: boolean
-  readonly #perGuest: boolean
   readonly #sessions = new Sessions()
   readonly #devices: Devices
   readonly #requests: Requests<object>
@@ -53,7 +52,6 @@ export class Observation implements Disposable {
   constructor(recorder: Recorder, { perRemote = false, perGuest = false, now = () => performance.now() }: ObservationOptions) {
     this.#recorder = recorder
     this.#perRemote = perRemote
-    this.#perGuest = perGuest
     this.#devices = new Devices(perGuest)
     const kept = {}
     this.#requests = new Requests<object>(
@@ -103,8 +101,7 @@ export class Observation implements Disposable {
   #device({ type, device, refusal, ring }: DeviceTrace): void {
     if (device === undefined) return
     this.#devices.see(device)
-    const cid = this.#perGuest ? { cid: String(device.guestCid) } : {}
-    if (type === 'refused') this.#recorder.count('refusals', { reason: this.#reasons.of(refusal?.reason), ...cid })
-    if (type === 'recovery') this.#recorder.count('recoveries', { ring: this.#reasons.of(ring), ...cid })
+    if (type === 'refused') this.#devices.hear(device, 'refusals', { reason: this.#reasons.of(refusal?.reason) })
+    if (type === 'recovery') this.#devices.hear(device, 'recoveries', { ring: this.#reasons.of(ring) })
   }
 }

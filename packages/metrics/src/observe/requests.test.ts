@@ -55,3 +55,11 @@ test('a write is of the request whose bytes it has, and the byte of the service 
   requests.see({ ...about, effect: { type: 'write', conn: 1, bytes } })
   expect(written).toEqual(['cpu.add'])
 })
+
+test('where two requests have the same bytes, a write is of the first that waits', () => {
+  const { requests, written } = following()
+  requests.see({ ...about, event: { type: 'request', ticket } })
+  requests.see({ ...about, event: { type: 'request', ticket: { ...ticket, id: 2, op: 'pci.add 00:01.0' } } })
+  requests.see({ ...about, effect: { type: 'write', conn: 1, bytes } })
+  expect(written).toEqual(['cpu.add'])
+})

@@ -71,8 +71,12 @@ export class Requests<T extends object> {
     if (pending === undefined) return
     if (effect.type === 'write') {
       if (this.#listener.written === undefined) return
-      for (const { request, bytes, kept } of pending.values())
-        if (bytes === effect.bytes) this.#listener.written(kept, request, this.#now())
+      // In the order of the calls, in which they are written. Several may have the same bytes, and many may wait.
+      for (const { request, bytes, kept } of pending.values()) {
+        if (bytes !== effect.bytes) continue
+        this.#listener.written(kept, request, this.#now())
+        break
+      }
     } else if (effect.type === 'reply' || effect.type === 'fail') {
       const found = pending.get(effect.id)
       if (found === undefined) return

@@ -207,6 +207,41 @@ test('a sum keeps what a closed device has counted, once', async () => {
   expect((await read()).of('vsock_device_state')).toMatchObject({ 'state=running': 1 })
 })
 
+test('what a device counts until it closes is kept, though nobody asks meanwhile', async () => {
+  const { read } = await collection()
+  const seen = (() => {
+    const device = new FakeDevice(3)
+    device.tell({ type: 'listening' })
+    device.count({ packets: 5 })
+    device.state = 'closed'
+    device.tell({ type: 'state', state: 'closed' })
+    return new WeakRef(device)
+  })()
+  await expect
+    .poll(() => {
+      collectGarbage()
+      return seen.deref() === undefined
+    })
+    .toBe(true)
+  expect((await read()).of('vsock_device_packets_total')).toEqual({ 'direction=from-guest': 5, 'direction=to-guest': 10 })
+})
+
+test('refusals and recoveries of a device that is closed stay in a sum, and go away with perGuest', async () => {
+  const [sum, each] = [await collection(), await collection({ perGuest: true })]
+  const device = new FakeDevice(3)
+  device.tell({ type: 'refused', refusal: { reason: 'policy-port' } })
+  device.tell({ type: 'recovery', ring: 'rx' })
+  expect((await each.read()).of('vsock_device_refusals_total')).toEqual({ 'cid=3,reason=policy-port': 1 })
+  device.state = 'closed'
+  device.tell({ type: 'state', state: 'closed' })
+  for (const _ of [1, 2]) {
+    expect((await sum.read()).of('vsock_device_refusals_total')).toEqual({ 'reason=policy-port': 1 })
+    expect((await sum.read()).of('vsock_device_recoveries_total')).toEqual({ 'ring=rx': 1 })
+    expect((await each.read()).of('vsock_device_refusals_total')).toEqual({})
+    expect((await each.read()).of('vsock_device_recoveries_total')).toEqual({})
+  }
+})
+
 test('with perGuest each guest has its series, which go away with its device', async () => {
   const { read } = await collection({ perGuest: true })
   const [first, second] = [new FakeDevice(3), new FakeDevice(4)]

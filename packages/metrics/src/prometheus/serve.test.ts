@@ -29,10 +29,18 @@ test.each(['/', '/metrics/', '/metricsx', '/../metrics2', '//metrics'])('GET %s 
   expect([response.status, await response.text()]).toEqual([404, 'The metrics are at /metrics.\n'])
 })
 
-test.each(['POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS'])('%s /metrics is 405', async (method) => {
+test.each(['POST', 'PUT', 'DELETE', 'OPTIONS'])('%s /metrics is 405', async (method) => {
   const { url } = await serving()
   const response = await fetch(url, { method })
-  expect([response.status, response.headers.get('allow')]).toEqual([405, 'GET'])
+  expect([response.status, response.headers.get('allow')]).toEqual([405, 'GET, HEAD'])
+})
+
+test('HEAD is as GET, without the text', async () => {
+  const { url } = await serving()
+  const response = await fetch(url, { method: 'HEAD' })
+  const about = ['content-type', 'content-length'].map((name) => response.headers.get(name))
+  expect([response.status, ...about, await response.text()]).toEqual([200, 'text/plain; version=0.0.4; charset=utf-8', '10', ''])
+  expect((await fetch(`${url}x`, { method: 'HEAD' })).status).toBe(404)
 })
 
 test('a registry that fails is 500, and the next scrape works', async () => {
@@ -122,4 +130,8 @@ test('an IPv6 address is in brackets in the URL', async () => {
   onTestFinished(() => server.close())
   expect(server.url).toBe(`http://[::1]:${server.port}/metrics`)
   expect((await fetch(server.url)).status).toBe(200)
+  await expect(serveMetrics({ register, host: '::1', port: server.port })).rejects.toMatchObject({
+    code: 'EADDRINUSE',
+    subject: `[::1]:${server.port}`,
+  })
 })

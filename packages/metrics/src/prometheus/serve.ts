@@ -34,7 +34,7 @@ const SILENCE_MS = 60_000
 const MAX_CONNECTIONS = 64
 
 /**
- * Serves `GET /metrics`, and nothing else: another path is answered with 404, another method with 405.
+ * Serves `GET /metrics` and `HEAD /metrics`, and nothing else: another path is answered with 404, another method with 405.
  *
  * @throws MetricsError with the errno if it cannot listen: `EADDRINUSE` for a port that is in use.
  */
@@ -66,7 +66,7 @@ class Serving implements MetricsServer {
     this.#server = server
     const { address, port } = server.address() as AddressInfo
     this.port = port
-    this.url = `http://${isIPv6(address) ? `[${address}]` : address}:${port}/metrics`
+    this.url = `http://${inUrl(address)}:${port}/metrics`
   }
 
   close(): Promise<void> {
@@ -82,13 +82,15 @@ class Serving implements MetricsServer {
   }
 }
 
+const inUrl = (host: string): string => (isIPv6(host) ? `[${host}]` : host)
+
 async function listening(server: Server, host: string, port: number): Promise<void> {
   try {
     server.listen({ host, port })
     await once(server, 'listening')
   } catch (cause) {
     const code = errnoOf(cause)
-    throw new MetricsError({ code, op: 'listen', subject: `${host}:${port}`, ...why(code), cause })
+    throw new MetricsError({ code, op: 'listen', subject: `${inUrl(host)}:${port}`, ...why(code), cause })
   }
 }
 
@@ -110,7 +112,8 @@ function why(code: string): { what: string; next: string } {
 async function answer(register: ServeOptions['register'], request: IncomingMessage, response: ServerResponse): Promise<void> {
   const [path] = (request.url ?? '').split('?', 1)
   if (path !== '/metrics') return say(response, 404, 'The metrics are at /metrics.\n')
-  if (request.method !== 'GET') return say(response.setHeader('Allow', 'GET'), 405, 'The only method is GET.\n')
+  if (request.method !== 'GET' && request.method !== 'HEAD')
+    return say(response.setHeader('Allow', 'GET, HEAD'), 405, 'The methods are GET and HEAD.\n')
   try {
     const text = await register.metrics()
     say(response.setHeader('Content-Type', register.contentType), 200, text)
@@ -123,5 +126,7 @@ async function answer(register: ServeOptions['register'], request: IncomingMessa
 function say(response: ServerResponse, status: number, text: string): void {
   if (!response.hasHeader('Content-Type')) response.setHeader('Content-Type', 'text/plain; charset=utf-8')
   response.setHeader('X-Content-Type-Options', 'nosniff')
+  // HEAD has the length too. Node leaves the text out.
+  response.setHeader('Content-Length', Buffer.byteLength(text))
   response.writeHead(status).end(text)
 }
