@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { DeviceManager } from '@upcall/device-manager'
 import { connect } from '@upcall/vsock'
 import { expect, inject, onTestFinished, test } from 'vitest'
-import { hasPromtool, needsPromtool, promtoolSays } from '../../../packages/metrics/testing/promtool.js'
+import { hasPromtool, promtoolSays } from '../../../packages/metrics/testing/promtool.js'
 import { samplesOf } from '../../../packages/metrics/testing/samples.js'
 import { temporaryDirectory } from '../../../packages/vmm/testing/rig.js'
 import { callApi } from './demo/api-client.js'
@@ -43,8 +43,8 @@ async function serving(...more: string[]) {
   return { ...vm, url, scrape }
 }
 
-test('what the API does is counted to the last request, a refused one too', async () => {
-  const { api, uds, scrape } = await serving()
+test('what the API does is counted to the last request, a refused one too, until the program ends', async () => {
+  const { api, uds, url, scrape, child, ended } = await serving()
   expect((await callApi(api, 'PUT', '/vm/resize', { desired_vcpus: 3 })).status).toBe(200)
   expect((await callApi(api, 'PUT', '/pci-devices/net1', { bdf: '00:05.0' })).status).toBe(200)
   expect((await callApi(api, 'DELETE', '/pci-devices/net1')).status).toBe(204)
@@ -55,7 +55,8 @@ test('what the API does is counted to the last request, a refused one too', asyn
     status: 502,
     body: { outcome: 'guest-error', errno: -17 },
   })
-  const samples = samplesOf(await scrape())
+  const text = await scrape()
+  const samples = samplesOf(text)
   expect(samples.of('upcall_requests_total')).toEqual({
     'op=cpu.add,outcome=ok': 2,
     'op=pci.add,outcome=ok': 1,
@@ -70,16 +71,7 @@ test('what the API does is counted to the last request, a refused one too', asyn
   })
   expect(samples.of('upcall_state')).toMatchObject({ 'state=ServiceConnected': 1, 'state=ServiceBusy': 0 })
   expect(samples.of('process_resident_memory_bytes')).toEqual({ '': expect.any(Number) })
-})
-
-test.runIf(hasPromtool)(`promtool has nothing against a scrape${needsPromtool}`, async () => {
-  const { api, scrape } = await serving()
-  await callApi(api, 'PUT', '/vm/resize', { desired_vcpus: 2 })
-  expect(promtoolSays(await scrape())).toEqual([])
-})
-
-test('the metrics end with the program', async () => {
-  const { child, ended, url } = await serving()
+  if (hasPromtool) expect(promtoolSays(text)).toEqual([])
   child.kill('SIGTERM')
   expect(await ended).toBe(0)
   await expect(fetch(url)).rejects.toThrow()
@@ -90,12 +82,13 @@ test('an address that cannot be used is wrong usage, and nothing is started', as
   await once(taken, 'listening')
   onTestFinished(() => void taken.close())
   const { port } = taken.address() as { port: number }
-  for (const [address, message] of [
+  const cases = [
     [String(port), `vmm-shim: --metrics ${port}: listen 127.0.0.1:${port}: the port is in use (EADDRINUSE). Choose another port`],
     ['host', 'vmm-shim: --metrics host: address: must be a port, <host>:<port> or [<IPv6 address>]:<port>, got "host"'],
-  ] as const) {
-    const { ended, output } = await launch('--metrics', address)
+  ] as const
+  const launched = await Promise.all(cases.map(([address]) => launch('--metrics', address)))
+  for (const [i, { ended, output }] of launched.entries()) {
     expect([await ended, output.stdout]).toEqual([2, ''])
-    expect(output.stderr).toContain(message)
+    expect(output.stderr).toContain(cases[i]![1])
   }
 })

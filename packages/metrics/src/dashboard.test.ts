@@ -1,13 +1,22 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
-import { binding, folder } from '../../vhost-user/testing/scene.js'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { binding, cleanups, folder } from '../../vhost-user/testing/scene.js'
 import { dashboard, readsOf, sent, targets } from '../testing/dashboard.js'
 import { DASHBOARD } from '../testing/dashboard-schema.js'
+import { hasPrometheus, Prometheus } from '../testing/prometheus.js'
 import { hasPromtool, needsPromtool, promtool, promtoolSays } from '../testing/promtool.js'
 import { realRun } from '../testing/real-run.js'
 import { violations } from '../testing/schema.js'
 import { CATALOG } from './catalog.js'
+import { serveMetrics } from './prometheus.js'
+
+const scrapes = binding !== undefined && hasPrometheus
+let prometheus: Prometheus | undefined
+beforeAll(async () => {
+  if (scrapes) prometheus = await Prometheus.begin()
+})
+afterAll(() => prometheus?.close())
 
 test("the dashboard is one by Grafana's schema", () => {
   expect(violations(DASHBOARD, dashboard)).toEqual([])
@@ -90,3 +99,26 @@ test.runIf(hasPromtool)(`promtool reads every expression of the dashboard${needs
   })
   expect(check(['sum(rate(x[1m])'])).toMatchObject({ status: 1 })
 })
+
+// The last one: Prometheus needs a while to begin.
+test.runIf(scrapes)(
+  'Prometheus (skipped without it) scrapes a real run and answers every expression of the dashboard',
+  async () => {
+    const { target, query } = { target: prometheus!.target, query: (expr: string) => prometheus!.query(expr) }
+    const { register } = await realRun()
+    const server = await serveMetrics({ register, port: target })
+    cleanups.push(() => server.close())
+    const value = async (expr: string) => (await query(expr).catch(() => undefined))?.data?.result[0]?.value[1]
+    await expect.poll(() => value('count(count_over_time(upcall_requests_total[1m]) > 1)'), { timeout: 20_000 }).toBe('3')
+    expect(await value('up{job="upcall"}')).toBe('1')
+    expect(await value('upcall_requests_total{op="mmio.remove"}')).toBe('1')
+    expect(await value('sum(upcall_state)')).toBe('1')
+    expect(await value('vsock_handshake_failures_total{reason="no-route"}')).toBe('1')
+    for (const { title, expr } of targets) {
+      const { status, error, data } = await query(sent(expr))
+      expect([title, status, error]).toEqual([title, 'success', undefined])
+      // Nothing had to be recovered.
+      if (!expr.includes('recoveries')) expect(data!.result, `${title}: ${expr}`).not.toEqual([])
+    }
+  },
+)
