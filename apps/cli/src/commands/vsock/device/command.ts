@@ -44,7 +44,7 @@ credit stalls and interrupts of each guest, and what was refused. A port alone i
 Other machines reach it only if the host is one of their network, and there is no password.
 
 --pcap <file> writes every packet between the guests, and between a guest and this machine, into a file that Wireshark reads:
-all ports, with the virtio headers. A packet between two guests is there twice, as each of the two has it.
+all ports, with the virtio headers. A packet between two guests is there once, as its sender had it.
 
 With NOTIFY_SOCKET set, systemd is told when the command listens and when it ends.
 
