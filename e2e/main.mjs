@@ -75,7 +75,7 @@ function readArguments() {
 const checks = new Checks()
 const images = new Map()
 const wanted = Object.entries(suites).filter(([name, { always }]) => (named.length > 0 ? named.includes(name) : always))
-/** With all suites: one that was named begins at once. */
+/** With all suites: a suite that was named begins at once. */
 const prepared = new Map(
   wanted
     .filter(([, { ahead, lacks }]) => ahead && named.length === 0 && !lacks?.())

@@ -177,7 +177,7 @@ tshark('the lines of a hybrid handshake, also in pieces', () => {
   ])
 })
 
-tshark('a service byte that a line could begin with is one as soon as it is no line', () => {
+tshark('a service byte that a line could begin with is one as soon as it cannot be a line', () => {
   const capture = captureOf([
     ['>', Buffer.from('C')],
     ['>', addPci],

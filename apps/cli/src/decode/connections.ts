@@ -30,7 +30,7 @@ interface Connection extends Ends {
 }
 
 const HOST_CID = 2n
-/** Connections that are remembered. Of more, the one that was silent the longest is forgotten; a capture can have millions. */
+/** Connections that are remembered. Of more, that with the longest silence is forgotten; a capture can have millions. */
 const MOST_CONNECTIONS = 4096
 
 const RST = 3
@@ -115,7 +115,7 @@ export class Connections {
     return new Conversation({ arch, fallbackArch, midway, port, raw: midway && port !== UPCALL_PORT })
   }
 
-  /** Only what is incomplete: nobody has said that the connection ends. */
+  /** Only what is incomplete: no packet has said that the connection ends. */
   #unfinished(connection: Connection, now: number): ConnectionEvent[] {
     const { conversation, ended } = connection
     const events = DIRECTIONS.filter((each) => !ended.has(each)).flatMap((each) => conversation.end(each, now))
@@ -135,7 +135,7 @@ function endedBy({ virtio }: VsockPacket, direction: Direction): readonly Direct
   return op === SHUTDOWN && (view.getUint32(32, true) & SHUTDOWN_SEND) === 0 ? [] : [direction]
 }
 
-/** The host has CID 2. Between other machines, the guest is the one with upcall's port, or the one that is spoken to first. */
+/** The host has CID 2. Between other machines, the guest is the end with upcall's port, or the end that is spoken to first. */
 function endsOf(source: VsockEnd, destination: VsockEnd): Ends {
   const toHost = { host: destination, guest: source }
   const toGuest = { host: source, guest: destination }

@@ -84,7 +84,7 @@ function betweenGuests(): void {
   }
   // The switch resets in the name of a guest that has sent no reset.
   send(A, 'to-guest', 3, 4n, 3n)
-  // The host is no guest.
+  // The host is not a guest.
   send(A, 'to-guest', 5, 2n, 3n, 'of the host')
 }
 
