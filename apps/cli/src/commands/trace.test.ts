@@ -1,8 +1,12 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFile } from 'node:fs/promises'
-import { connect } from 'node:net'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { connect, createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { decodeVsockPacket, readCapture } from '@upcall/trace'
-import { expect, test } from 'vitest'
+import { expect, inject, onTestFinished, test } from 'vitest'
 import { serveGuest, start, upcall } from '../../testing/harness.js'
 
 async function* bytesOf(path: string) {
@@ -65,6 +69,49 @@ test('trace: a frame that is wrong is shown with the byte that is wrong', async 
   await tracing.status
   expect(tracing.stdout.text).toContain('magic_version: byte 2 is 0x4e and not 0x4d')
   expect(tracing.stdout.text).toMatch(/\n {4}0000 {2}00 01 4e 44 .*\n {4} {12}\^\^/)
+})
+
+test('trace: SIGINT of the program closes both sides and leaves a whole capture, with status 130', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'trace-'))
+  const guest = createServer().listen(join(folder, 'g'))
+  await once(guest, 'listening')
+  const arriving = once(guest, 'connection')
+  const pcap = join(folder, 'a.pcap')
+  const args = ['--json', '--target', `unix:${folder}/g`, 'trace', '--raw', '--listen', `unix:${folder}/t`, '--pcap', pcap]
+  const child = spawn(process.execPath, [inject('program'), ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const ended = once(child, 'exit')
+  onTestFinished(async () => {
+    child.kill('SIGKILL')
+    await ended
+    guest.close()
+    await rm(folder, { recursive: true })
+  })
+  let said = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    said += text
+  })
+  await expect.poll(() => said, { timeout: 20_000 }).toContain('"listening"')
+  const client = connect(join(folder, 't')).on('error', () => {})
+  const [server] = (await arriving) as [Socket]
+  server.on('error', () => {})
+  const gone = Promise.all([client, server].map((socket) => new Promise((resolve) => socket.once('close', resolve))))
+  client.write('to the guest')
+  await once(server, 'data')
+  server.write('to the host')
+  await once(client, 'data')
+  client.resume()
+  server.resume()
+  child.kill('SIGINT')
+  expect(await ended).toEqual([130, null])
+  await gone
+  expect(existsSync(join(folder, 't'))).toBe(false)
+  const payloads: string[] = []
+  for await (const { bytes, problem } of readCapture(bytesOf(pcap))) {
+    expect(problem).toBeUndefined()
+    const { op, payload } = decodeVsockPacket(bytes)
+    payloads.push(`${op} ${Buffer.from(payload)}`.trim())
+  }
+  expect(payloads).toEqual(['connect', 'connect', 'payload to the guest', 'payload to the host', 'disconnect', 'disconnect'])
 })
 
 test('trace: a socket in use, a target that is missing, and a file that cannot be written are told', async () => {

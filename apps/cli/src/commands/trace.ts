@@ -75,10 +75,7 @@ async function trace(context: Context, { listen, pcap, raw }: Options): Promise<
     }).catch(cannotListen('--listen'))
     forwarder
       .on('connection', ({ id, remote }) => logConnect(log, id, remote))
-      .on('closed', (connection, end) => {
-        packets.delete(connection.id)
-        logDisconnect(log, connection.id, forwardReport(end, formatEndpoint(to), connection))
-      })
+      .on('closed', (connection, end) => logDisconnect(log, connection.id, forwardReport(end, formatEndpoint(to), connection)))
       .on('refused', (refusal) => logRefusal(log, refusal))
     try {
       const [address, target] = [formatEndpoint(from), formatEndpoint(to)]
@@ -116,7 +113,8 @@ async function closeFile({ exit, output }: Context, file: PcapFile): Promise<voi
 
 function capture(file: PcapFile, all: Map<number, ConversationPackets>, event: ConnectionEvent): void {
   const packets = all.get(event.conn) ?? new ConversationPackets({ conn: event.conn })
-  all.set(event.conn, packets)
   const time = performance.timeOrigin + event.at
   for (const packet of packets.of(event)) file.write(time, encodeVsockPacket(packet))
+  if (packets.isOver) all.delete(event.conn)
+  else all.set(event.conn, packets)
 }
