@@ -27,11 +27,14 @@ export function explain(error: UpcallError, request: string, situation: Situatio
   const gaveUp = (what: string) => (attempts === undefined ? what : `${what}; gave up after ${attempts} attempts`)
   const { code, outcome, subject, what } = error
   const own = { code, op: request, subject, what: gaveUp(what) }
-  if (outcome !== 'not-sent') return errorReport({ ...own, next: error.next })
+  // After it was sent, the cause says nothing of the request; the interruption of this command does.
+  const { cause } = error
+  const interrupted = code === 'ABORTED' ? { cause } : {}
+  if (outcome !== 'not-sent') return errorReport({ ...own, ...interrupted, next: error.next })
   const root = rootOf(error)
   if (root !== undefined) {
     const { op, subject } = root
-    return errorReport({ code, op, subject, what: gaveUp(root.what), next: nextOf(root, wait, target) }, request)
+    return errorReport({ code, op, subject, what: gaveUp(root.what), next: nextOf(root, wait, target), cause }, request)
   }
   switch (code) {
     case 'TIMEOUT': {
@@ -39,7 +42,7 @@ export function explain(error: UpcallError, request: string, situation: Situatio
       return errorReport({ ...own, next })
     }
     case 'ABORTED':
-      return errorReport({ ...own, next: 'Nothing was sent.' })
+      return errorReport({ ...own, ...interrupted, next: 'Nothing was sent.' })
     default:
       return errorReport({ ...own, next: error.next })
   }

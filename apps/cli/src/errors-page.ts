@@ -45,7 +45,21 @@ function plain(text: string): string {
   return text.replace(/\[([^\]]+)\]\([^)]*\)/g, '$1').replaceAll('`', '')
 }
 
-/** Where the page explains a code; undefined if it does not, as of the kernel's own errnos. */
-export function anchorOf(code: string): string | undefined {
-  return errorEntries().some((entry) => entry.code === code) ? `errors.md#${code.toLowerCase()}` : undefined
+/** Where a code is explained. */
+export interface Place {
+  anchor: string
+  /** The entry; undefined for the top of the page, which says what the codes without an entry are: the kernel's own errnos. */
+  code: string | undefined
+}
+
+/** @param codes - An error's, and those of what it came from. The last that has an entry says most. */
+export function placeOf(codes: readonly string[]): Place {
+  const known = new Set(errorEntries().map((entry) => entry.code))
+  const code = codes.findLast((each) => known.has(each))
+  return { anchor: `errors.md#${code === undefined ? 'errors' : code.toLowerCase()}`, code }
+}
+
+/** The same in words. */
+export function placeText({ anchor, code }: Place): string {
+  return `see docs/${anchor}${code === undefined ? '' : `, or run: upcall explain ${code}`}`
 }

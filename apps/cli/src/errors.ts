@@ -2,9 +2,14 @@
 
 import { type ErrorFields, FieldError, fieldsOf, messageOf, textOf } from '@upcall/foundation/error'
 
+/** The key of a report's codes. A symbol, because they are not printed. */
+export const CODES: unique symbol = Symbol('codes')
+
 /** An error as `--json` prints it. `message` is made of the other fields. */
 export interface ErrorReport {
   code: string
+  /** The code, and after it those of the errors that it came from: the last that docs/errors.md has says most. Missing if there is one only. */
+  [CODES]?: readonly string[]
   /** The operation that failed. */
   op?: string
   /** What the operation was about. */
@@ -15,13 +20,32 @@ export interface ErrorReport {
   message: string
 }
 
-/** @param request - What the user asked for, where `op` is only a step of it. */
-export function errorReport({ code, op, subject, what, next }: ErrorFields, request?: string): ErrorReport {
+/**
+ * @param error - With a `cause` where the entry of the cause in docs/errors.md says more than that of the error.
+ * @param request - What the user asked for, where `op` is only a step of it.
+ */
+export function errorReport({ code, op, subject, what, next, cause }: ErrorFields, request?: string): ErrorReport {
   const message =
     request === undefined
       ? messageOf({ op, subject, what, next })
       : messageOf({ subject: request, what: messageOf({ op, subject, what }), next })
-  return { code, ...(op && { op }), ...(subject !== '' && { subject }), what, ...(next && { next }), message }
+  const codes = [code, ...codesOf(cause)]
+  return {
+    code,
+    ...(codes.length > 1 && { [CODES]: codes }),
+    ...(op && { op }),
+    ...(subject !== '' && { subject }),
+    what,
+    ...(next && { next }),
+    message,
+  }
+}
+
+/** The codes of an error of ours and of its causes. An errno of Node is not one of them: what it means depends on who says it. */
+function codesOf(error: unknown): string[] {
+  const codes = []
+  for (let fields = fieldsOf(error); fields !== undefined; fields = fieldsOf(fields.cause)) codes.push(fields.code)
+  return codes
 }
 
 /** What was asked of upcall cannot be understood or done as it was written. */

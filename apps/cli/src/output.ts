@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 import type { Clock } from '@upcall/foundation/clock'
 import spinner from 'yocto-spinner'
-import { Interrupted } from './errors.js'
-import { anchorOf } from './errors-page.js'
+import { CODES, Interrupted } from './errors.js'
+import { type Place, placeOf, placeText } from './errors-page.js'
 
 /** The process as a command sees it. */
 export interface Io {
@@ -53,29 +53,29 @@ export class Output {
 
   /** One result. Resolves when stdout takes more. */
   async result(value: object, text: (paint: Paint) => string): Promise<void> {
-    await this.#write(`${this.json ? this.#jsonOf(value) : text(this.paint)}\n`)
+    await this.#write(this.json ? `${this.#jsonOf(value)}\n` : `${text(this.paint)}\n${this.#seeText(value, this.paint)}`)
   }
 
   /** One failure: under `--json` it is a result like any other. */
   async failure(value: object, text: (paint: Paint) => string): Promise<void> {
     if (this.json) await this.#write(`${this.#jsonOf(value)}\n`)
-    else this.#io.stderr.write(`upcall: ${text(this.#paintError)}\n${this.#seeText(value)}`)
+    else this.#io.stderr.write(`upcall: ${text(this.#paintError)}\n${this.#seeText(value, this.#paintError)}`)
   }
 
   #jsonOf(value: object): string {
-    const docs = this.#docsOf(value)
-    return JSON.stringify(docs === undefined ? value : { ...value, error: { ...(value as Failure).error, docs } })
+    const place = this.#placeOf(value)
+    return JSON.stringify(place === undefined ? value : { ...value, error: { ...(value as Failure).error, docs: place.anchor } })
   }
 
-  #seeText(value: object): string {
-    const docs = this.#docsOf(value)
-    if (docs === undefined) return ''
-    return `${this.#paintError('grey', `        see docs/${docs}, or run: upcall explain ${(value as Failure).error?.code}`)}\n`
+  #seeText(value: object, paint: Paint): string {
+    const place = this.#placeOf(value)
+    return place === undefined ? '' : `${paint('grey', `        ${placeText(place)}`)}\n`
   }
 
-  #docsOf(value: object): string | undefined {
-    const code = this.#verbose ? (value as Failure).error?.code : undefined
-    return typeof code === 'string' ? anchorOf(code) : undefined
+  #placeOf(value: object): Place | undefined {
+    if (!this.#verbose) return undefined
+    const { code, [CODES]: codes = [code] } = (value as Failure).error ?? {}
+    return typeof code === 'string' ? placeOf(codes as string[]) : undefined
   }
 
   /** Shows on a terminal that something is under way. Anywhere else it says nothing, unless it is forced: then it is lines on stderr. */
@@ -120,7 +120,7 @@ export class Output {
 }
 
 interface Failure {
-  error?: { code?: unknown }
+  error?: { code?: unknown; [CODES]?: readonly string[] }
 }
 
 export interface Progress extends Disposable {

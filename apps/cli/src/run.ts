@@ -1,7 +1,8 @@
 import { messageFor } from '@upcall/foundation/error'
 import { type Command, CommanderError } from 'commander'
 import { separateExec } from './commands/vsock/options.js'
-import { UsageError } from './errors.js'
+import { errorReport, UsageError } from './errors.js'
+import { placeOf, placeText } from './errors-page.js'
 import { Exit, ExitStatus, interruptedStatus } from './exit.js'
 import { type Io, Output } from './output.js'
 import { createProgram } from './program.js'
@@ -27,7 +28,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   // Before parsing, because its errors are answered in JSON too.
   const { argv: words, own } = separateExec(argv)
   const json = own.includes('--json')
-  const verbose = own.includes('--verbose') || own.includes('-v')
+  const verbose = isVerbose(own)
   const exit = new ExitStatus()
   const program = createProgram(io, exit)
   try {
@@ -40,16 +41,22 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       if (json) await invalid(io, json, verbose, usage)
       // Without a command, commander has printed the help.
       else if (error.code !== 'commander.help')
-        await new Output(io, json, verbose).failure({ error: usage }, () => messageFor(usage))
+        await new Output(io, json, verbose).failure({ error: errorReport(usage) }, () => messageFor(usage))
     } else if (error instanceof UsageError) {
       exit.add(Exit.invalid)
       await invalid(io, json, verbose, error)
     } else {
       exit.add(Exit.bug)
       io.stderr.write(`upcall: this is a mistake in upcall itself: ${(error as Error)?.stack ?? error}\n`) // prints
+      if (verbose) io.stderr.write(`        ${placeText(placeOf(['INTERNAL']))}\n`)
     }
   }
   return io.signal.aborted && exit.status !== Exit.bug ? interruptedStatus(io.signal.reason, exit) : exit.status
+}
+
+/** @param own - The words before `--exec`. */
+export function isVerbose(own: readonly string[]): boolean {
+  return own.includes('--verbose') || own.includes('-v')
 }
 
 async function invalid(io: Io, json: boolean, verbose: boolean, error: UsageError): Promise<void> {

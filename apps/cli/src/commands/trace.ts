@@ -4,7 +4,7 @@ import { formatEndpoint } from '@upcall/vsock'
 import { type Command, Option } from 'commander'
 import type { Action, Context } from '../context.js'
 import { type ConnectionEvent, eventJson, eventText } from '../decode/event.js'
-import { UsageError } from '../errors.js'
+import { errorReport, UsageError } from '../errors.js'
 import { EventLog } from '../events.js'
 import { Exit } from '../exit.js'
 import { hostArchOf, NeededOption } from '../options.js'
@@ -108,7 +108,11 @@ async function closeFile({ exit, output }: Context, file: PcapFile): Promise<voi
   if (error === undefined && dropped === 0) return
   exit.add(Exit.invalid)
   const what = error === undefined ? 'the disk was too slow' : error.what
-  await output.failure({ event: 'pcap', path, dropped, what }, () => `${path}: ${what}; ${dropped} packets are missing`)
+  const report = errorReport({ code: 'OUTPUT', subject: path, what })
+  await output.failure(
+    { event: 'pcap', path, dropped, what, error: report },
+    () => `${path}: ${what}; ${dropped} packets are missing`,
+  )
 }
 
 function capture(file: PcapFile, all: Map<number, ConversationPackets>, event: ConnectionEvent): void {

@@ -15,14 +15,15 @@ const tcpNext: Readonly<Record<string, string>> = {
 export function explainStreamError(error: VsockError | TcpError): ErrorReport {
   if (isTcpError(error)) {
     const { code, op, subject, what, next } = error
-    return errorReport({ code, op, subject, what, next: tcpNext[code] ?? next })
+    const interrupted = code === 'ABORTED' ? { cause: error.cause } : {}
+    return errorReport({ code, op, subject, what, next: tcpNext[code] ?? next, ...interrupted })
   }
   const { code, op, subject, what, cause, attempts, elapsedMs } = error
   if (attempts !== undefined && isVsockError(cause)) {
     const bounds = `gave up after ${attempts} attempt${attempts === 1 ? '' : 's'} within ${Math.round(elapsedMs ?? 0)} ms`
-    return errorReport({ code, op, subject, what: `${cause.what}; ${bounds}`, next: 'Allow more time with --timeout.' })
+    return errorReport({ code, op, subject, what: `${cause.what}; ${bounds}`, next: 'Allow more time with --timeout.', cause })
   }
-  return errorReport({ code, op, subject, what, next: nextOf(error) })
+  return errorReport({ code, op, subject, what, next: nextOf(error), ...(code === 'ABORTED' && { cause }) })
 }
 
 function nextOf({ code, op, remote, next }: VsockError): string {

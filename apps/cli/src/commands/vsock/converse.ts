@@ -150,7 +150,7 @@ function brokenError(error: Error, peer: string, taken: number | undefined): Err
 
 /** The error of a connection that an interruption cut off. */
 function cutError(reason: unknown, peer: string): ErrorReport {
-  return errorReport({ code: 'ABORTED', subject: peer, what: textOf(reason), next: LOSS })
+  return errorReport({ code: 'ABORTED', subject: peer, what: textOf(reason), next: LOSS, cause: reason })
 }
 
 /** How a connection of a forwarder to `peer` ended. @throws Any error that is not a reason for there being no connection. */

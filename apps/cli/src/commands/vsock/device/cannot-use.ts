@@ -10,6 +10,6 @@ export function cannotUse<Key extends string>(given: Given<Key>, key: Key): (err
     if (fields === undefined && errno === 'ENOENT')
       throw given.error(key, 'cannot be used: its directory does not exist (ENOENT)', 'Create it first.')
     const { op, subject = '', next } = fields ?? {}
-    throw given.error(key, `cannot be used: ${messageOf({ op, subject, what: textOf(error) })}`, next)
+    throw given.error(key, `cannot be used: ${messageOf({ op, subject, what: textOf(error) })}`, next, error)
   }
 }

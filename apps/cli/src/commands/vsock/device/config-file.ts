@@ -115,9 +115,9 @@ class ConfigFile {
     return {
       texts,
       nameOf: (key) => key.replaceAll('-', '_'),
-      error: (key, what, next) => {
+      error: (key, what, next, cause) => {
         const place = key === undefined ? undefined : places.get(key)
-        return this.#wrong(place?.node ?? node, place?.name ?? name, what, next)
+        return this.#wrong(place?.node ?? node, place?.name ?? name, what, next, cause)
       },
     }
   }
@@ -158,8 +158,8 @@ class ConfigFile {
     return meant
   }
 
-  #wrong(node: Node | null | undefined, name: string, what: string, next?: string): UsageError {
+  #wrong(node: Node | null | undefined, name: string, what: string, next?: string, cause?: unknown): UsageError {
     const [offset] = (node as ParsedNode | null | undefined)?.range ?? [0]
-    return new UsageError(at(this.#path, this.#lines, offset), name === '' ? what : `${name} ${what}`, next)
+    return new UsageError(at(this.#path, this.#lines, offset), name === '' ? what : `${name} ${what}`, next, cause)
   }
 }

@@ -30,7 +30,12 @@ export class Journal {
 
   /** --pcap cannot go on. */
   captureFailed(path: string, what: string): void {
-    this.say('pcap-failed', { path, what }, (paint) => `${paint('red', 'capture ended')} ${path}: ${what}; the devices go on`)
+    const error = errorReport({ code: 'OUTPUT', subject: path, what })
+    this.say(
+      'pcap-failed',
+      { path, what, error },
+      (paint) => `${paint('red', 'capture ended')} ${path}: ${what}; the devices go on`,
+    )
   }
 
   /** The capture is not whole. */

@@ -87,5 +87,5 @@ function textsOf<Key extends string>(options: DeviceOptions, names: readonly Key
 
 const ownOptions: Omit<Given<KeyName | LinkKeyName>, 'texts'> = {
   nameOf: (key) => `--${key}`,
-  error: (key, what, next) => new UsageError(key === undefined ? '' : `--${key}`, what, next),
+  error: (key, what, next, cause) => new UsageError(key === undefined ? '' : `--${key}`, what, next, cause),
 }

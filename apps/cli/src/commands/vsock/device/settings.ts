@@ -32,7 +32,7 @@ export interface Given<Key extends string = KeyName> {
   /** A key as it is written here. */
   nameOf(key: Key): string
   /** An error about a key, or without one about the whole. */
-  error(key: Key | undefined, what: string, next?: string): UsageError
+  error(key: Key | undefined, what: string, next?: string, cause?: unknown): UsageError
 }
 
 type Parse<T> = (text: string) => Parsed<T>

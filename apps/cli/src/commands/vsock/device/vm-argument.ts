@@ -18,6 +18,6 @@ export function parseVm(text: string): Given {
   return {
     texts,
     nameOf: (key) => key,
-    error: (key, what, next) => new UsageError(source, key === undefined ? what : `${key} ${what}`, next),
+    error: (key, what, next, cause) => new UsageError(source, key === undefined ? what : `${key} ${what}`, next, cause),
   }
 }
