@@ -248,6 +248,10 @@ async function pictures({ page }) {
     document.activeElement?.blur()
     window.scrollTo(0, 0)
   })
+  // Not where this run happens to be.
+  await page.locator('header code').evaluate((element) => {
+    element.textContent = 'hvsock:///tmp/vm.sock:219'
+  })
   for (const [colorScheme, file] of [
     ['light', 'page.png'],
     ['dark', 'page-dark.png'],

@@ -41,6 +41,7 @@ export function raw(path: string, text: string | Buffer): Promise<string> {
 /** A JSON body that says why a request failed. */
 export const fault = (outcome: string, message: RegExp, errno: number | null = null) => ({
   fault_message: expect.stringMatching(message),
+  code: expect.stringMatching(/^[A-Z_]+$/),
   outcome,
   errno,
 })

@@ -295,6 +295,7 @@ describe('what cannot be done now', () => {
     await call('PUT', '/pci-devices/net1', { bdf: '00:05.0' })
     expect(await call('PUT', '/drives/vdb', DISK)).toEqual({ status: 409, body: fault('not-sent', /the id is taken/) })
     expect(await call('PUT', '/pci-devices/net1')).toEqual({ status: 409, body: fault('not-sent', /the id is taken/) })
+    expect(await call('PUT', '/pci-devices/net1')).toMatchObject({ body: { code: 'CONFLICT' } })
     expect(await call('PUT', '/pci-devices/net2', { bdf: '00:05.0' })).toEqual({
       status: 409,
       body: fault('not-sent', /is taken/),

@@ -8,7 +8,7 @@ import type * as v from 'valibot'
 import packageJson from '../../package.json' with { type: 'json' }
 import { type Log, silentLog } from '../log.js'
 import { type Change, type ChangeWatcher, changeOf } from './changes.js'
-import { faultOf, HttpError } from './fault.js'
+import { type FaultBody, faultOf, HttpError } from './fault.js'
 import { refuse, track } from './refusal.js'
 import { type App, addRoutes, refuseOthers, type SchemaTypes } from './routes.js'
 import { jsonSchemaOf, read } from './schemas.js'
@@ -71,6 +71,8 @@ export interface AppOptions {
   changes?: ChangeWatcher | undefined
   /** Sees each request first. What it throws is the answer. */
   guard?: ((request: FastifyRequest) => void) | undefined
+  /** The body that says what went wrong, if another reader than a program of the API's needs another. */
+  bodyOf?: ((error: unknown) => FaultBody) | undefined
   /** Sent with every answer. */
   headers?: Readonly<Record<string, string>> | undefined
   /** Adds further routes, which do not wait for the VM. */
@@ -79,7 +81,7 @@ export interface AppOptions {
 
 /** The control API as an app that does not listen yet. */
 export function makeApp(options: AppOptions): App {
-  const { log, requestTimeoutMs, vm: served, prefix = '', changes, guard, headers = {}, extend } = options
+  const { log, requestTimeoutMs, vm: served, prefix = '', changes, guard, bodyOf, headers = {}, extend } = options
   let vm!: Vm
   const began = new WeakMap<object, number>()
   /** Of requests that are carried out, and why others failed. */
@@ -112,7 +114,7 @@ export function makeApp(options: AppOptions): App {
     if (fault.status === 500) log.error({ method, url: pathOf(request), error: error.stack ?? textOf(error) }, 'bug')
     // The client need not send the rest of a body that is not read.
     if (!raw.complete) reply.header('connection', 'close')
-    return sendJson(reply.code(fault.status).headers(fault.headers ?? {}), fault.body)
+    return sendJson(reply.code(fault.status).headers(fault.headers ?? {}), bodyOf?.(failure) ?? fault.body)
   })
   // Not onResponse, which does not come if the client has hung up. The change was made all the same.
   app.addHook('onSend', async (request, { statusCode: status }) => {

@@ -1,12 +1,14 @@
 import { isUpcallError, type Outcome } from '@upcall/client'
 import { guestErrorOf } from '@upcall/device-manager'
-import { FieldError, messageFor, messageOf, textOf } from '@upcall/foundation/error'
+import { FieldError, fieldsOf, messageFor, messageOf, textOf } from '@upcall/foundation/error'
 import { isVmError, type VmError, type VmErrorCode } from '@upcall/vmm'
 import { isWireError } from '@upcall/wire'
 
 /** The body of every answer that is not a success. */
 export interface FaultBody {
   fault_message: string
+  /** What went wrong, in one word: docs/errors.md has an entry for each. */
+  code: string
   outcome: Outcome
   /** The guest's result if it refused: a negative errno, −1 for a command that its kernel does not have, or +1. */
   errno: number | null
@@ -56,7 +58,8 @@ export function faultOf(error: unknown): Fault {
     const status = error.code === 'BUSY' ? 429 : OUTCOME_STATUS[error.outcome]
     return { status, body: body(error, error.outcome) }
   }
-  return { status: 500, body: { fault_message: `internal error: ${textOf(error)}`, outcome: 'indeterminate', errno: null } }
+  const fault_message = `internal error: ${textOf(error)}`
+  return { status: 500, body: { fault_message, code: 'INTERNAL', outcome: 'indeterminate', errno: null } }
 }
 
 function vmStatus({ code, outcome }: VmError): number {
@@ -66,7 +69,8 @@ function vmStatus({ code, outcome }: VmError): number {
 function body(error: unknown, outcome: Outcome): FaultBody {
   const failed = isVmError(error) ? [error, ...error.errors] : [error]
   const refusal = failed.map(guestErrorOf).find((each) => each !== undefined)
-  return { fault_message: messageWithReason(error), outcome, errno: refusal?.errno ?? null }
+  const code = fieldsOf(error)?.code ?? 'INTERNAL'
+  return { fault_message: messageWithReason(error), code, outcome, errno: refusal?.errno ?? null }
 }
 
 /** The reader of an answer cannot look at the cause of an abort. So the message has it. */

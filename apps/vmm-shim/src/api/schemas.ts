@@ -65,6 +65,11 @@ const Status = v.picklist(['adding', 'present', 'removing', 'unknown'])
 export const Fault = v.pipe(
   v.object({
     fault_message: v.string(),
+    code: v.pipe(
+      v.string(),
+      v.description('What went wrong: docs/errors.md has an entry for each code.'),
+      v.examples(['CONFLICT']),
+    ),
     outcome: v.pipe(
       v.picklist(['not-sent', 'guest-error', 'indeterminate']),
       v.description('What is known of the request to the guest.'),

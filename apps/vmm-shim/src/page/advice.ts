@@ -4,10 +4,10 @@ import { isUpcallError } from '@upcall/client'
 import { type GuestError, guestErrorOf } from '@upcall/device-manager'
 import { fieldsOf, textOf } from '@upcall/foundation/error'
 import { isVmError } from '@upcall/vmm'
-import { faultOf } from '../api/fault.js'
+import { faultOf, HttpError } from '../api/fault.js'
 import type { OutcomeView } from './events.js'
 
-type FaultView = NonNullable<OutcomeView['fault']>
+export type FaultView = NonNullable<OutcomeView['fault']>
 
 /** A failure in words, with what to do now. */
 export function adviceFor(error: unknown): FaultView {
@@ -18,9 +18,9 @@ export function adviceFor(error: unknown): FaultView {
   const next = nextOf(error, refusal, reconcile)
   return {
     ...body,
-    code: refusal?.code ?? fields?.code ?? 'INTERNAL',
     ...(refusal && { errnoName: refusal.errnoName }),
-    what: fields?.what ?? textOf(error),
+    // What is wrong with a request is said of a part of it, which its subject names.
+    what: fields === undefined ? textOf(error) : error instanceof HttpError ? `${fields.subject}: ${fields.what}` : fields.what,
     ...(next !== undefined && { next }),
     reconcile,
   }

@@ -67,7 +67,6 @@ export interface OutcomeView {
   status: number
   /** Of a failure. */
   fault?: FaultBody & {
-    code: string
     /** `ENODEV`. */
     errnoName?: string
     what: string

@@ -173,7 +173,8 @@ test('outcome: a guest that refuses, with its errno and what to do', async () =>
   await using rig = await makePage()
   await rig.vm.addDrive('vdb', { pathOnHost: '/x', isReadOnly: true })
   rig.machine.faults.fault = 'refuse'
-  expect((await rig.change('PUT', 'drives/vdc', DISK)).status).toBe(502)
+  const answer = await rig.change('PUT', 'drives/vdc', DISK)
+  expect(answer.status).toBe(502)
   const end = new AbortController()
   const { outcomes } = await next(eventsOf(rig.page.url, end.signal), 'snapshot')
   expect(outcomes[0]?.fault).toMatchObject({
@@ -185,6 +186,8 @@ test('outcome: a guest that refuses, with its errno and what to do', async () =>
     next: expect.stringMatching(/./),
     reconcile: false,
   })
+  // The form that asked says the same.
+  expect(JSON.parse(answer.text)).toEqual(outcomes[0]?.fault)
   end.abort()
 })
 

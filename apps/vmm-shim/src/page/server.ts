@@ -12,6 +12,7 @@ import { HttpError } from '../api/fault.js'
 import type { App } from '../api/routes.js'
 import type { Log } from '../log.js'
 import type { ShimWatcher } from '../watcher.js'
+import { adviceFor } from './advice.js'
 import { EventStreams } from './event-stream.js'
 import type { About, PageEvents, Time } from './events.js'
 import { Feed } from './feed.js'
@@ -77,6 +78,7 @@ export class PageServer implements ShimWatcher, AsyncDisposable {
       prefix: `/${token}/api`,
       changes: feed.changes,
       guard: (request) => guard!.check(request),
+      bodyOf: adviceFor,
       headers: { ...SECURITY_HEADERS, 'cache-control': 'no-store' },
       extend: (app) => addPageRoutes(app, { token, files, streams, feed }),
     })

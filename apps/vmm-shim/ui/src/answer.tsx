@@ -20,7 +20,7 @@ export function ActionAnswer({ action }: { action: Action }) {
         </span>
         {said.text}
       </p>
-      {said.tone === 'unknown' && unsettled(outcomes.value) && <Reconcile />}
+      {said.tone === 'unknown' && unsettled(outcomes.value) && <Reconcile quiet />}
     </div>
   )
 }

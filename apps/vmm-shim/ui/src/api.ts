@@ -1,7 +1,8 @@
 // The control API, as the page calls it.
 
 import type { FaultBody } from '../../src/api/fault.js'
-import type { ReconciledView } from '../../src/page/events.js'
+import type { OutcomeView, ReconciledView } from '../../src/page/events.js'
+import { advice } from './verdict.js'
 
 export type Answer<Body = unknown> =
   | { ok: true; body: Body | undefined }
@@ -28,8 +29,9 @@ async function call<Body>(method: string, path: string, body?: object): Promise<
     const text = await response.text()
     const value: unknown = text === '' ? undefined : JSON.parse(text)
     if (response.ok) return { ok: true, body: value as Body | undefined }
-    const fault = value as Partial<FaultBody> | undefined
-    const message = fault?.fault_message ?? `vmm-shim answered with status ${response.status}.`
+    // As the server of the page words it.
+    const fault = value as OutcomeView['fault']
+    const message = fault?.what === undefined ? `vmm-shim answered with status ${response.status}.` : advice(fault)
     return { ok: false, message, ...(fault?.outcome && { outcome: fault.outcome }) }
   } catch {
     return {

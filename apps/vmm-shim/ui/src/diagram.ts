@@ -17,7 +17,7 @@ export interface Node {
 export interface Arrow {
   from: string
   to: string
-  /** The events that may lead that way. */
+  /** The events that may lead that way, in words. */
   on: readonly string[]
   /** An SVG path. */
   line: string
@@ -45,18 +45,38 @@ const PLACES: Record<string, { x: number; y: number; width: number; meaning: str
   Closed: { x: SIDE, y: 254, width: 76, meaning: 'The client is closed.' },
 }
 
+/** What the machine's events are, for a reader who does not know its table. */
+const EVENTS: Record<string, string> = {
+  wake: 'a timer ends',
+  reconnect: 'it is asked to connect',
+  close: 'it is closed',
+  dialed: 'it is connected',
+  dialFailed: 'nobody listens',
+  bytes: 'bytes arrive',
+  ended: 'the connection ends',
+  unsent: 'nothing can be sent',
+  next: 'a request waits',
+  abort: 'a request is given up',
+}
+
 export const BEGINS = machine.begins
 
 export const nodes: Node[] = machine.states.map((state) => ({ state, height: NODE_HEIGHT, ...placeOf(state) }))
 
 export const arrows: Arrow[] = machine.arrows.map(({ from, to, on }) => {
   const points = route(placeOf(from), placeOf(to), from, to)
-  return { from, to, on, line: rounded(points), head: headOf(points) }
+  return { from, to, on: on.map(wordsOf), line: rounded(points), head: headOf(points) }
 })
 
 /** Where a reader begins, and where the machine ends. */
 export const START: Point = [COLUMN, 7]
 export const END: Point = [SIDE, 285]
+
+function wordsOf(event: string): string {
+  const words = EVENTS[event]
+  if (!words) throw new Error(`diagram.ts has no words for the event ${event}`)
+  return words
+}
 
 function placeOf(state: string) {
   const place = PLACES[state]

@@ -47,7 +47,8 @@ function driveRows({ believed, guest }: VmBody): RowView[] {
       status: status === 'present' && inGuest === false ? 'in the VMM alone' : status,
       details: (
         <>
-          <code>{windowText(window)}</code> <code class="path">{path_on_host}</code> {is_read_only && 'read-only'}
+          <code>{windowText(window)}</code>, <code class="path">{path_on_host}</code>
+          {is_read_only && ', read-only'}
         </>
       ),
     }
@@ -63,7 +64,7 @@ function driveRows({ believed, guest }: VmBody): RowView[] {
         believed: 'free',
         guest: true,
         status: 'in the guest alone',
-        details: <code>{windowText(window)}</code>,
+        details: <code>{`${windowSize(window.size)}, irq ${window.irq}`}</code>,
       }),
     ),
   ]

@@ -47,7 +47,7 @@ function Readouts() {
         {believed.cpus.present.length} <small>of {believed.cpus.max}</small>
       </Readout>
       <Readout name="Memory">{bytes(believed.memory)}</Readout>
-      <Readout name="Last reply">{last === undefined ? <small>none yet</small> : `after ${milliseconds(last)}`}</Readout>
+      <Readout name="Last round trip">{last === undefined ? <small>none yet</small> : milliseconds(last)}</Readout>
     </dl>
   )
 }

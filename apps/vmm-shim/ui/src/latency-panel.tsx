@@ -9,7 +9,7 @@ export function LatencyPanel() {
   return (
     <section class="panel" aria-labelledby="latency-title">
       <h2 id="latency-title">
-        Latency <small>{found ? `the last ${found.points.length} replies` : 'no reply yet'}</small>
+        Latency <small>{found ? lastReplies(found.points.length) : 'no reply yet'}</small>
       </h2>
       {found && (
         <>
@@ -46,4 +46,8 @@ export function LatencyPanel() {
       )}
     </section>
   )
+}
+
+function lastReplies(count: number): string {
+  return count === 1 ? 'one reply' : `the last ${count} replies`
 }

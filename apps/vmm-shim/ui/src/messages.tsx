@@ -13,7 +13,7 @@ export function MessagesPanel() {
   return (
     <section class="panel" aria-labelledby="messages-title">
       <h2 id="messages-title">
-        Messages <small>{messages.value.length === 0 ? 'none yet' : `the last ${messages.value.length}`}</small>
+        Messages <small>{['none yet', 'one'][messages.value.length] ?? `the last ${messages.value.length}`}</small>
       </h2>
       {messages.value.length === 0 ? (
         <p class="hint">Each message between the VMM and the guest is listed here, with the meaning of its bytes.</p>

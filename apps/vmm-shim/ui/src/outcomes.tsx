@@ -76,7 +76,11 @@ function Outcome({ outcome, settle }: { outcome: OutcomeView; settle: boolean })
       {reconciled && <p>{summary(reconciled)}</p>}
       <p class="meta">
         {clock(at)}, took {milliseconds(durationMs)}, status {status}
-        {fault && `, ${fault.code}`}
+        {fault && (
+          <>
+            . More: <code>upcall explain {fault.code}</code>
+          </>
+        )}
       </p>
     </li>
   )

@@ -41,8 +41,8 @@ function pciRows({ believed, guest }: VmBody): RowView[] {
       status: status === 'present' && inGuest === false ? 'in the VMM alone' : status,
       details: (
         <>
-          <code>{bdf}</code> {path_on_host === undefined ? 'without a file' : <code class="path">{path_on_host}</code>}{' '}
-          {is_read_only && 'read-only'}
+          <code>{bdf}</code>, {path_on_host === undefined ? 'without a file' : <code class="path">{path_on_host}</code>}
+          {is_read_only && ', read-only'}
         </>
       ),
     }

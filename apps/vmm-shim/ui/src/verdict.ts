@@ -40,7 +40,12 @@ export function announcement(outcome: OutcomeView): string {
   const { op, fault, reconciled } = outcome
   const verdict = verdictOf(outcome)
   if (!fault) return [`${op}: ${verdict}.`, reconciled && summary(reconciled)].filter(Boolean).join(' ')
-  return [`${op}: ${verdict}.`, sentence(fault.what), fault.next].filter(Boolean).join(' ')
+  return `${op}: ${verdict}. ${advice(fault)}`
+}
+
+/** What went wrong, and what to do now. */
+export function advice({ what, next }: Pick<NonNullable<OutcomeView['fault']>, 'what' | 'next'>): string {
+  return [sentence(what), next].filter(Boolean).join(' ')
 }
 
 /** With a capital letter and a full stop. */
