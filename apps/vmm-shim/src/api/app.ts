@@ -7,7 +7,7 @@ import { type FastifyError, type FastifyInstance, type FastifyReply, type Fastif
 import type * as v from 'valibot'
 import packageJson from '../../package.json' with { type: 'json' }
 import { type Log, silentLog } from '../log.js'
-import { type Change, type ChangeWatcher, changeOf } from './changes.js'
+import { Changes, type ChangeWatcher } from './changes.js'
 import { type FaultBody, faultOf, HttpError } from './fault.js'
 import { refuse, track } from './refusal.js'
 import { type App, addRoutes, refuseOthers, type SchemaTypes } from './routes.js'
@@ -81,13 +81,10 @@ export interface AppOptions {
 
 /** The control API as an app that does not listen yet. */
 export function makeApp(options: AppOptions): App {
-  const { log, requestTimeoutMs, vm: served, prefix = '', changes, guard, bodyOf, headers = {}, extend } = options
+  const { log, requestTimeoutMs, vm: served, prefix = '', guard, bodyOf, headers = {}, extend } = options
   let vm!: Vm
   const began = new WeakMap<object, number>()
-  /** Of requests that are carried out, and why others failed. */
-  const underWay = new WeakMap<object, Change>()
-  const failures = new WeakMap<object, unknown>()
-  const results = new WeakMap<object, unknown>()
+  const changes = new Changes(options.changes, prefix)
   const app: App = fastify({
     logger: false,
     bodyLimit: MAX_BODY,
@@ -109,7 +106,7 @@ export function makeApp(options: AppOptions): App {
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const { method, raw } = request
     const failure = frameworkFault(error)
-    failures.set(request, failure)
+    changes.fails(request, failure)
     const fault = faultOf(failure)
     if (fault.status === 500) log.error({ method, url: pathOf(request), error: error.stack ?? textOf(error) }, 'bug')
     // The client need not send the rest of a body that is not read.
@@ -120,16 +117,7 @@ export function makeApp(options: AppOptions): App {
   app.addHook('onSend', async (request, { statusCode: status }) => {
     const durationMs = performance.now() - began.get(request)!
     logAnswer(request, status, durationMs)
-    const change = underWay.get(request) ?? changeOf(request, prefix)
-    const error = failures.get(request)
-    const result = error === undefined ? results.get(request) : undefined
-    if (change)
-      changes?.ended(change, {
-        status,
-        durationMs,
-        ...(error !== undefined && { error }),
-        ...(result !== undefined && { result }),
-      })
+    changes.ends(request, status, durationMs)
   })
   app.addHook('onRequest', async (request, reply) => {
     began.set(request, performance.now())
@@ -146,14 +134,9 @@ export function makeApp(options: AppOptions): App {
     routes.addHook('onRequest', async () => {
       vm = await served
     })
-    routes.addHook('preHandler', async (request) => {
-      const change = changeOf(request, prefix)
-      if (change === undefined) return
-      underWay.set(request, change)
-      changes?.began(change)
-    })
+    routes.addHook('preHandler', async (request) => changes.begins(request))
     routes.addHook('preSerialization', async (request, _reply, body) => {
-      if (underWay.has(request)) results.set(request, body)
+      changes.succeeds(request, body)
       return body
     })
     addRoutes(routes as App, () => vm)

@@ -36,12 +36,54 @@ const OPS: Readonly<Record<string, string>> = {
 }
 
 /** The change that a request asks for; undefined if it asks for none. */
-export function changeOf({ method, routeOptions, params, body }: FastifyRequest, prefix: string): Change | undefined {
+function changeOf({ method, routeOptions, params, body }: FastifyRequest, prefix: string): Change | undefined {
   const op = OPS[`${method} ${routeOptions.url?.slice(prefix.length)}`]
   if (op === undefined) return undefined
   const { id } = (params ?? {}) as { id?: unknown }
   const subject = typeof id === 'string' ? id.slice(0, 100) : sizesOf(body)
   return { op, name: `${op} ${subject}`.trim() }
+}
+
+/** Of each request that is a change: that it is carried out, how it went, and its end. Tells the watcher, if there is one. */
+export class Changes {
+  readonly #watcher: ChangeWatcher | undefined
+  readonly #prefix: string
+  readonly #underWay = new WeakMap<object, Change>()
+  readonly #errors = new WeakMap<object, unknown>()
+  readonly #results = new WeakMap<object, unknown>()
+
+  constructor(watcher: ChangeWatcher | undefined, prefix: string) {
+    this.#watcher = watcher
+    this.#prefix = prefix
+  }
+
+  begins(request: FastifyRequest): void {
+    const change = changeOf(request, this.#prefix)
+    if (change === undefined) return
+    this.#underWay.set(request, change)
+    this.#watcher?.began(change)
+  }
+
+  succeeds(request: FastifyRequest, result: unknown): void {
+    this.#results.set(request, result)
+  }
+
+  fails(request: FastifyRequest, error: unknown): void {
+    this.#errors.set(request, error)
+  }
+
+  ends(request: FastifyRequest, status: number, durationMs: number): void {
+    const change = this.#underWay.get(request) ?? changeOf(request, this.#prefix)
+    if (change === undefined) return
+    const error = this.#errors.get(request)
+    const result = error === undefined ? this.#results.get(request) : undefined
+    this.#watcher?.ended(change, {
+      status,
+      durationMs,
+      ...(error !== undefined && { error }),
+      ...(result !== undefined && { result }),
+    })
+  }
 }
 
 function sizesOf(body: unknown): string {
