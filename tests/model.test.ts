@@ -335,7 +335,9 @@ const mix = fc.commands(
   },
 )
 
-it('whatever happens, in whatever order, each request settles once, truthfully, and with its own reply', () => {
+it('whatever happens, in whatever order, each request settles once, truthfully, and with its own reply', {
+  timeout: 120_000,
+}, () => {
   const seen = new Set<string>()
   fc.assert(
     fc.property(mix, fc.infiniteStream(fc.double({ min: 0, max: 0.999, noNaN: true })), (commands, randoms) => {
