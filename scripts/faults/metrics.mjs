@@ -5,7 +5,14 @@ const device = faultsIn('vhost-user')
 const client = faultsIn('client', ['metrics'])
 
 export default [
-  metrics('a refused request is a success', 'observe/requests.ts', "effect.failed ? 'guest-error' : 'ok'", "'ok'"),
+  metrics('a refused request is a success', 'observe/requests.ts', 'if (!effect.failed) return', 'return'),
+  metrics('a failure has no errno', 'observe/requests.ts', 'errnoName(result)', "'GUEST_ERROR'"),
+  metrics(
+    'the first failure is on no dashboard',
+    'observe/observation.ts',
+    "this.#recorder.count('requests', { op, outcome }, 0)",
+    '',
+  ),
   metrics('requests that have ended are kept', 'observe/requests.ts', '      pending.delete(effect.id)\n', ''),
   metrics('an address may be a label', 'observe/label.ts', '|| !WORD.test(value)', ''),
   metrics('a label grows without end', 'observe/label.ts', 'this.#seen.size >= this.#most', 'false'),
@@ -37,7 +44,7 @@ export default [
   metrics('close() waits for its clients', 'prometheus/serve.ts', '      this.#server.closeAllConnections()\n', ''),
   metrics('a port alone is on all interfaces', 'prometheus/address.ts', "= '127.0.0.1'", "= '0.0.0.0'"),
   metrics('an attempt to connect is a part of whatever was under way', 'opentelemetry/spans.ts', ', root: true', ''),
-  metrics('a span of a failed request is unset', 'opentelemetry/spans.ts', "if (outcome !== 'ok')", 'if (false)'),
+  metrics('a span of a failed request is unset', 'opentelemetry/spans.ts', 'if (code !== undefined)', 'if (false)'),
   metrics('callbacks outlive the disposal', 'opentelemetry/meters.ts', 'instrument.removeCallback(callback)', 'void callback'),
   device('a stall is counted each time the guest is asked', 'machine/connection.ts', '!this.#guestCredit.asked && ', ''),
   device('packets of other guests are not counted as dropped', 'machine/device.ts', '      this.#tally.dropped++\n', ''),

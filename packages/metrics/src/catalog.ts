@@ -26,6 +26,11 @@ const ofDevice = (name: string, labels: readonly string[], help: string) =>
 
 export const CATALOG = {
   requests: counted('upcall_requests_total', ['op', 'outcome'], 'Requests that have ended, by what is known of them.'),
+  failures: counted(
+    'upcall_request_failures_total',
+    ['op', 'code'],
+    "Requests that did not succeed, by the guest's errno or the error's code.",
+  ),
   duration: {
     name: 'upcall_request_duration_seconds',
     help: 'From the call of a request to its end, the time in the queue included.',

@@ -109,9 +109,10 @@ test.runIf(scrapes)(
     const server = await serveMetrics({ register, port: target })
     cleanups.push(() => server.close())
     const value = async (expr: string) => (await query(expr).catch(() => undefined))?.data?.result[0]?.value[1]
-    await expect.poll(() => value('count(count_over_time(upcall_requests_total[1m]) > 1)'), { timeout: 20_000 }).toBe('3')
+    await expect.poll(() => value('sum(count_over_time(upcall_requests_total[1m]) > bool 1)'), { timeout: 20_000 }).toBe('8')
     expect(await value('up{job="upcall"}')).toBe('1')
-    expect(await value('upcall_requests_total{op="mmio.remove"}')).toBe('1')
+    expect(await value('upcall_requests_total{op="mmio.remove",outcome="guest-error"}')).toBe('1')
+    expect(await value('upcall_request_failures_total{code="ENODEV"}')).toBe('1')
     expect(await value('sum(upcall_state)')).toBe('1')
     expect(await value('vsock_handshake_failures_total{reason="no-route"}')).toBe('1')
     for (const { title, expr } of targets) {

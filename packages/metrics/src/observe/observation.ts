@@ -1,16 +1,17 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import type { ClientTrace } from '@upcall/client'
+import type { ClientTrace, ReconnectEvent } from '@upcall/client'
+import { errnoOf } from '@upcall/foundation/error'
 import type { VhostUserVsock } from '@upcall/vhost-user'
 import type { CountedKey, Detail, Labels, ReadKey, Sample } from '../catalog.js'
 import { Devices, type ObservedDevice } from './devices.js'
 import { BoundedLabel } from './label.js'
-import { Requests } from './requests.js'
+import { type RequestOutcome, Requests } from './requests.js'
 import { Sessions } from './sessions.js'
 
 /** Where what is counted goes. */
 export interface Recorder {
-  /** One more. */
-  count(key: CountedKey, labels: Labels): void
+  /** @param more - 0: nothing has happened yet. */
+  count(key: CountedKey, labels: Labels, more: 0 | 1): void
   /** How long a request took, in seconds. */
   took(op: string, seconds: number): void
 }
@@ -43,6 +44,9 @@ export class Observation implements Disposable {
   readonly #devices: Devices
   readonly #requests: Requests<object>
   readonly #reasons = new BoundedLabel()
+  readonly #codes = new BoundedLabel()
+  /** Operations that have a zero for each outcome. */
+  readonly #expected = new Set<string>()
   readonly #listeners: readonly (readonly [channel: string, listener: (message: unknown) => void])[] = [
     ['upcall:client', (message) => this.#client(message as ClientTrace)],
     ['upcall:vsock', (message) => this.#vsock(message as VsockTrace)],
@@ -54,14 +58,22 @@ export class Observation implements Disposable {
     this.#perRemote = perRemote
     this.#devices = new Devices(perGuest)
     const kept = {}
+    const failed = (op: string, code: string) => recorder.count('failures', { op, code: this.#codes.of(code) }, 1)
     this.#requests = new Requests<object>(
       {
-        begun: () => kept,
-        ended: (_, { op, at }, outcome, end) => {
-          recorder.count('requests', { op, outcome })
+        begun: ({ op }) => {
+          this.#expect(op)
+          return kept
+        },
+        ended: (_, { op, at }, { outcome, code, at: end }) => {
+          recorder.count('requests', { op, outcome }, 1)
+          if (code !== undefined) failed(op, code)
           recorder.took(op, (end - at) / 1000)
         },
-        refused: () => recorder.count('requests', { op: 'invalid', outcome: 'not-sent' }),
+        refused: (_, error) => {
+          recorder.count('requests', { op: 'invalid', outcome: 'not-sent' }, 1)
+          failed('invalid', errnoOf(error))
+        },
       },
       now,
     )
@@ -83,19 +95,30 @@ export class Observation implements Disposable {
     for (const [channel, listener] of this.#listeners) unsubscribe(channel, listener)
   }
 
+  /**
+   * A counter that begins with 1 has not grown in the eyes of Prometheus: the first request with an unknown outcome would be on no
+   * dashboard. So a counter begins with 0 where it is known before what may happen.
+   */
+  #expect(op: string): void {
+    if (this.#expected.has(op)) return
+    if (this.#expected.size === 0) for (const reason of REASONS) this.#recorder.count('reconnects', { reason }, 0)
+    this.#expected.add(op)
+    for (const outcome of OUTCOMES) this.#recorder.count('requests', { op, outcome }, 0)
+  }
+
   #client(message: ClientTrace): void {
     this.#sessions.see(message)
     this.#requests.see(message)
     if ('effect' in message && message.effect.type === 'reconnect')
-      this.#recorder.count('reconnects', { reason: message.effect.reason })
+      this.#recorder.count('reconnects', { reason: message.effect.reason }, 1)
   }
 
   #vsock({ type, reason, error }: VsockTrace): void {
-    if (type === 'refused') this.#recorder.count('handshakeFailures', { reason: this.#reasons.of(reason) })
+    if (type === 'refused') this.#recorder.count('handshakeFailures', { reason: this.#reasons.of(reason) }, 1)
     if (type !== 'connect-failed' && type !== 'pass-failed') return
     const code = (error as { code?: unknown } | undefined)?.code
     // The caller did not want it any more: nothing has failed.
-    if (code !== 'ABORTED') this.#recorder.count('handshakeFailures', { reason: this.#reasons.of(code) })
+    if (code !== 'ABORTED') this.#recorder.count('handshakeFailures', { reason: this.#reasons.of(code) }, 1)
   }
 
   #device({ type, device, refusal, ring }: DeviceTrace): void {
@@ -105,3 +128,18 @@ export class Observation implements Disposable {
     if (type === 'recovery') this.#devices.hear(device, 'recoveries', { ring: this.#reasons.of(ring) })
   }
 }
+
+const named = <T extends string>(all: Record<T, true>): T[] => Object.keys(all) as T[]
+
+const OUTCOMES = named<RequestOutcome>({ ok: true, 'guest-error': true, 'not-sent': true, indeterminate: true })
+
+const REASONS = named<ReconnectEvent['reason']>({
+  'dial-failed': true,
+  'dial-timeout': true,
+  'greeting-timeout': true,
+  disconnected: true,
+  protocol: true,
+  'request-timeout': true,
+  'request-aborted': true,
+  'clean-channel': true,
+})

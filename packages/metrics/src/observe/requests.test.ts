@@ -12,7 +12,7 @@ function following() {
     {
       begun: () => ({}),
       written: (_, { op }) => void written.push(op),
-      ended: (_, { op }, outcome) => void ended.push([op, outcome]),
+      ended: (_, { op }, { outcome }) => void ended.push([op, outcome]),
     },
     () => 0,
   )

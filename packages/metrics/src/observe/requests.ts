@@ -1,5 +1,8 @@
 import type { ClientTrace, Outcome, Ticket, UpcallClient } from '@upcall/client'
+import { errnoName } from '@upcall/device-manager'
 import { BoundedLabel } from './label.js'
+
+type Effect = Extract<ClientTrace, { effect: object }>['effect']
 
 /** `ok`, or what is known of a request that failed. */
 export type RequestOutcome = 'ok' | Outcome
@@ -15,13 +18,23 @@ export interface RequestBegun {
   readonly at: number
 }
 
+/** How a request has ended. */
+export interface RequestEnd {
+  readonly outcome: RequestOutcome
+  /** Milliseconds. */
+  readonly at: number
+  /** The guest's errno (`EEXIST`) or `GUEST_ERROR`, where the guest refused; otherwise the error's code. Undefined if all is well. */
+  readonly code: string | undefined
+  /** Of a request that has no reply. */
+  readonly error: unknown
+}
+
 export interface RequestListener<T extends object> {
   /** Called in the context of the caller. The result is kept with the request. */
   begun(request: RequestBegun): T
   /** Its bytes are written: it waits no more in the queue. */
   written?(kept: T, request: RequestBegun, at: number): void
-  /** @param error - Of a request that has no reply. */
-  ended(kept: T, request: RequestBegun, outcome: RequestOutcome, at: number, error: unknown): void
+  ended(kept: T, request: RequestBegun, end: RequestEnd): void
   /** It was wrong and was never queued. */
   refused?(remote: string, error: unknown): void
 }
@@ -66,7 +79,7 @@ export class Requests<T extends object> {
     pending.set(ticket.id, { request, bytes: ticket.bytes, kept: this.#listener.begun(request) })
   }
 
-  #follow(client: UpcallClient<unknown, unknown>, effect: Extract<ClientTrace, { effect: object }>['effect']): void {
+  #follow(client: UpcallClient<unknown, unknown>, effect: Effect): void {
     const pending = this.#pending.get(client)
     if (pending === undefined) return
     if (effect.type === 'write') {
@@ -81,9 +94,7 @@ export class Requests<T extends object> {
       const found = pending.get(effect.id)
       if (found === undefined) return
       pending.delete(effect.id)
-      const outcome = effect.type === 'fail' ? effect.error.outcome : effect.failed ? 'guest-error' : 'ok'
-      const error = effect.type === 'fail' ? effect.error : undefined
-      this.#listener.ended(found.kept, found.request, outcome, this.#now(), error)
+      this.#listener.ended(found.kept, found.request, { ...endOf(effect), at: this.#now() })
     }
   }
 
@@ -92,4 +103,13 @@ export class Requests<T extends object> {
     const type = (request as { type?: unknown } | null | undefined)?.type
     return typeof type === 'string' ? this.#methods.of(type) : undefined
   }
+}
+
+function endOf(effect: Extract<Effect, { type: 'reply' | 'fail' }>): Omit<RequestEnd, 'at'> {
+  if (effect.type === 'fail') return { outcome: effect.error.outcome, code: effect.error.code, error: effect.error }
+  if (!effect.failed) return { outcome: 'ok', code: undefined, error: undefined }
+  // A reply of the device manager has the guest's errno, negative; +1 is none.
+  const result = (effect.reply as { result?: unknown } | null | undefined)?.result
+  const code = typeof result === 'number' && result < 0 ? errnoName(result) : 'GUEST_ERROR'
+  return { outcome: 'guest-error', code, error: undefined }
 }

@@ -134,8 +134,8 @@ test('a refusal is an error, and so is a request that was not sent', async () =>
   await expect(manager.addMmio(WINDOW)).rejects.toThrow()
   expect(finished('upcall/DEL_MMIO')).toMatchObject([
     {
-      status: { code: SpanStatusCode.ERROR, message: 'GUEST_ERROR' },
-      attributes: { 'error.type': 'GUEST_ERROR', 'upcall.outcome': 'guest-error' },
+      status: { code: SpanStatusCode.ERROR, message: 'ENODEV: the guest refused' },
+      attributes: { 'error.type': 'ENODEV', 'upcall.outcome': 'guest-error', 'upcall.errno': 'ENODEV' },
       events: [{ name: 'written' }, { name: 'reply' }],
     },
   ])
@@ -196,6 +196,9 @@ test('the metrics are those of Prometheus, with the same names and attributes', 
   const client = new UpcallClient({ service, dial, reconnect: { minDelayMs: 1, maxDelayMs: 1 } })
   onTestFinished(() => client.close())
   await client.request('x')
+  const closed = new UpcallClient({ service, dial })
+  await closed.close()
+  await closed.request('x').catch(() => {})
   const found = await read()
   expect([...found.keys()].sort()).toEqual(
     Object.values(CATALOG)

@@ -13,7 +13,7 @@ export class Meters implements Disposable {
     let duration: Histogram | undefined
     this.#observation = new Observation(
       {
-        count: (key, labels) => this.#counters.get(key)?.add(1, labels),
+        count: (key, labels, more) => this.#counters.get(key)?.add(more, labels),
         took: (op, seconds) => duration?.record(seconds, { op }),
       },
       options,

@@ -2,7 +2,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { Attributes, Span, Tracer } from '@opentelemetry/api'
 import type { ClientTrace, UpcallClient } from '@upcall/client'
 import { errnoOf, textOf } from '@upcall/foundation/error'
-import { type RequestBegun, type RequestOutcome, Requests } from '../observe/requests.js'
+import { type RequestBegun, type RequestEnd, Requests } from '../observe/requests.js'
 
 type Api = typeof import('@opentelemetry/api')
 
@@ -35,7 +35,7 @@ export class Spans implements Disposable {
           kept.writtenAt = writtenAt
           kept.span.addEvent('written', { 'upcall.queue_ms': writtenAt - at })
         },
-        ended: (kept, request, outcome, at, error) => this.#end(kept, request, outcome, at, error),
+        ended: (kept, request, end) => this.#end(kept, request, end),
       },
       now,
     )
@@ -53,11 +53,12 @@ export class Spans implements Disposable {
     return this.#tracer.startSpan(`upcall/${method}`, { kind: SpanKind.CLIENT, attributes })
   }
 
-  #end({ span, writtenAt }: RequestSpan, { at }: RequestBegun, outcome: RequestOutcome, end: number, error: unknown): void {
+  #end({ span, writtenAt }: RequestSpan, request: RequestBegun, { outcome, at, code, error }: RequestEnd): void {
     span.setAttribute('upcall.outcome', outcome)
-    span.setAttribute('upcall.queue_ms', (writtenAt ?? end) - at)
+    span.setAttribute('upcall.queue_ms', (writtenAt ?? at) - request.at)
     if (error === undefined) span.addEvent('reply')
-    if (outcome !== 'ok') this.#failed(span, outcome === 'guest-error' ? 'GUEST_ERROR' : errnoOf(error), error)
+    if (outcome === 'guest-error') span.setAttribute('upcall.errno', code!)
+    if (code !== undefined) this.#failed(span, code, error ?? 'the guest refused')
     span.end()
   }
 

@@ -1,6 +1,6 @@
 import { channel } from 'node:diagnostics_channel'
 import { PassThrough } from 'node:stream'
-import { UpcallClient } from '@upcall/client'
+import { type Dial, UpcallClient } from '@upcall/client'
 import { DeviceManager } from '@upcall/device-manager'
 import { simulatedGuest } from '@upcall/device-manager/guest'
 import { collectGarbage } from '@upcall/foundation/testing/collect-garbage'
@@ -30,6 +30,9 @@ async function guest(remote = 'guest') {
   return manager
 }
 
+/** Without what is there before it happens. */
+const happened = (samples: Record<string, number>) => Object.fromEntries(Object.entries(samples).filter(([, value]) => value > 0))
+
 test('each request is counted by its operation and its outcome, and no label has an address', async () => {
   const { read } = await collection()
   const manager = await guest()
@@ -46,15 +49,76 @@ test('each request is counted by its operation and its outcome, and no label has
   abort.abort()
   await expect(given).rejects.toMatchObject({ outcome: 'indeterminate' })
   const samples = await read()
-  expect(samples.of('upcall_requests_total')).toEqual({
+  expect(happened(samples.of('upcall_requests_total'))).toEqual({
     'op=mmio.add,outcome=ok': 2,
     'op=mmio.add,outcome=indeterminate': 1,
     'op=mmio.remove,outcome=guest-error': 1,
     'op=request,outcome=guest-error': 1,
     'op=invalid,outcome=not-sent': 1,
   })
+  expect(samples.of('upcall_request_failures_total')).toEqual({
+    'code=ENODEV,op=mmio.remove': 1,
+    'code=EPERM,op=request': 1,
+    'code=ARGUMENT,op=invalid': 1,
+    'code=ABORTED,op=mmio.add': 1,
+  })
   expect(samples.of('upcall_request_duration_seconds_count')).toEqual({ 'op=mmio.add': 3, 'op=mmio.remove': 1, 'op=request': 1 })
-  expect(samples.of('upcall_reconnects_total')).toEqual({ 'reason=request-aborted': 1 })
+  expect(happened(samples.of('upcall_reconnects_total'))).toEqual({ 'reason=request-aborted': 1 })
+})
+
+test('what may happen is there as zero, so that Prometheus sees the first one too', async () => {
+  const { read } = await collection()
+  const manager = await guest()
+  await manager.addMmio({ base: 0xd000_0000n, size: 0x1000n, irq: 5 })
+  const samples = await read()
+  expect(samples.of('upcall_requests_total')).toEqual({
+    'op=mmio.add,outcome=ok': 1,
+    'op=mmio.add,outcome=guest-error': 0,
+    'op=mmio.add,outcome=not-sent': 0,
+    'op=mmio.add,outcome=indeterminate': 0,
+  })
+  expect(samples.of('upcall_reconnects_total')).toEqual({
+    'reason=dial-failed': 0,
+    'reason=dial-timeout': 0,
+    'reason=greeting-timeout': 0,
+    'reason=disconnected': 0,
+    'reason=protocol': 0,
+    'reason=request-timeout': 0,
+    'reason=request-aborted': 0,
+    'reason=clean-channel': 0,
+  })
+})
+
+test('a failure is counted with its code: a time that ran out, a connection that ended, a closed client', async () => {
+  const { read } = await collection()
+  /** Greets, and hangs up at the first request. */
+  const dial = async () => {
+    const stream = answering()
+    const { write } = stream
+    let writes = 0
+    const hangUp = () => !stream.destroy()
+    const first = (chunk: Uint8Array) => write.call(stream, chunk, 'utf8')
+    return Object.assign(stream, { write: (chunk: Uint8Array) => (++writes === 1 ? first(chunk) : hangUp()) })
+  }
+  const client = new UpcallClient({ service, dial, reconnect: false })
+  await client.ready()
+  await expect(client.request('x')).rejects.toMatchObject({ code: 'DISCONNECTED' })
+  await client.close()
+  await expect(client.request('x')).rejects.toMatchObject({ code: 'CLOSED' })
+  const never: Dial = ({ signal }) => new Promise((_, reject) => signal.addEventListener('abort', reject))
+  const late = new UpcallClient({ service, dial: never })
+  onTestFinished(() => late.close())
+  await expect(late.request('x', { timeoutMs: 1 })).rejects.toMatchObject({ code: 'TIMEOUT' })
+  const samples = await read()
+  expect(samples.of('upcall_request_failures_total')).toEqual({
+    'code=DISCONNECTED,op=request': 1,
+    'code=CLOSED,op=request': 1,
+    'code=TIMEOUT,op=request': 1,
+  })
+  expect(happened(samples.of('upcall_requests_total'))).toEqual({
+    'op=request,outcome=indeterminate': 1,
+    'op=request,outcome=not-sent': 2,
+  })
 })
 
 test('the duration is that from the call to the end, in seconds', async () => {
@@ -137,7 +201,7 @@ test('a reconnect is counted with its reason', async () => {
   const client = new UpcallClient({ service, dial, reconnect: { minDelayMs: 1, maxDelayMs: 1 } })
   onTestFinished(() => client.close())
   await client.ready()
-  expect((await read()).of('upcall_reconnects_total')).toEqual({ 'reason=dial-failed': 1 })
+  expect(happened((await read()).of('upcall_reconnects_total'))).toEqual({ 'reason=dial-failed': 1 })
 })
 
 test('handshakes and connects that fail are counted with their reason, an abort is not', async () => {
@@ -165,7 +229,7 @@ test('a service with words of its own makes no more than a hundred operations', 
   const client = new UpcallClient({ service: { ...service, describe: (word: string) => word }, dial: async () => answering() })
   onTestFinished(() => client.close())
   for (const word of [...words, '0xd0000000', '']) await client.request(word)
-  const counted = (await read()).of('upcall_requests_total')
+  const counted = happened((await read()).of('upcall_requests_total'))
   expect(Object.keys(counted)).toHaveLength(101)
   expect(counted).toMatchObject({ 'op=word99,outcome=ok': 1, 'op=other,outcome=ok': 32 })
 })

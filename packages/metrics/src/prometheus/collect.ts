@@ -60,7 +60,7 @@ class Collection implements PrometheusMetrics {
     let duration: Histogram | undefined
     this.#observation = new Observation(
       {
-        count: (key, labels) => this.#counters.get(key)?.inc(labels),
+        count: (key, labels, more) => this.#counters.get(key)?.inc(labels, more),
         took: (op, seconds) => duration?.observe({ op }, seconds),
       },
       options,
