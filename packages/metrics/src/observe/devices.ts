@@ -85,7 +85,7 @@ export class Devices {
 
   see(device: ObservedDevice): void {
     this.#entryOf(device)
-    // Nobody may ask before it is collected as garbage.
+    // It may be collected as garbage before the next read.
     if (device.state === 'closed') this.#refresh()
   }
 

@@ -108,7 +108,7 @@ export class Requests<T extends object> {
 function endOf(effect: Extract<Effect, { type: 'reply' | 'fail' }>): Omit<RequestEnd, 'at'> {
   if (effect.type === 'fail') return { outcome: effect.error.outcome, code: effect.error.code, error: effect.error }
   if (!effect.failed) return { outcome: 'ok', code: undefined, error: undefined }
-  // A reply of the device manager has the guest's errno, negative; +1 is none.
+  // A reply of the device manager has the guest's errno, negative. A positive one is not an errno.
   const result = (effect.reply as { result?: unknown } | null | undefined)?.result
   const code = typeof result === 'number' && result < 0 ? errnoName(result) : 'GUEST_ERROR'
   return { outcome: 'guest-error', code, error: undefined }

@@ -271,7 +271,7 @@ test('a sum keeps what a closed device has counted, once', async () => {
   expect((await read()).of('vsock_device_state')).toMatchObject({ 'state=running': 1 })
 })
 
-test('what a device counts until it closes is kept, though nobody asks meanwhile', async () => {
+test('what a device counts until it closes is kept, also without a scrape meanwhile', async () => {
   const { read } = await collection()
   const seen = (() => {
     const device = new FakeDevice(3)
