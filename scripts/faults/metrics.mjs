@@ -11,7 +11,7 @@ export default [
     'the first failure is on no dashboard',
     'observe/observation.ts',
     "this.#recorder.count('requests', { op, outcome }, 0)",
-    '',
+    'void outcome',
   ),
   metrics('requests that have ended are kept', 'observe/requests.ts', '      pending.delete(effect.id)\n', ''),
   metrics('an address may be a label', 'observe/label.ts', '|| !WORD.test(value)', ''),
@@ -30,7 +30,7 @@ export default [
     '',
   ),
   metrics(
-    'a device that closes is read when somebody asks next',
+    'a device that closes is read at the next scrape',
     'observe/devices.ts',
     "    if (device.state === 'closed') this.#refresh()\n",
     '',

@@ -47,6 +47,7 @@ export class Observation implements Disposable {
   readonly #codes = new BoundedLabel()
   /** Operations that have a zero for each outcome. */
   readonly #expected = new Set<string>()
+  #hasReconnects = false
   readonly #listeners: readonly (readonly [channel: string, listener: (message: unknown) => void])[] = [
     ['upcall:client', (message) => this.#client(message as ClientTrace)],
     ['upcall:vsock', (message) => this.#vsock(message as VsockTrace)],
@@ -101,12 +102,18 @@ export class Observation implements Disposable {
    */
   #expect(op: string): void {
     if (this.#expected.has(op)) return
-    if (this.#expected.size === 0) for (const reason of REASONS) this.#recorder.count('reconnects', { reason }, 0)
     this.#expected.add(op)
     for (const outcome of OUTCOMES) this.#recorder.count('requests', { op, outcome }, 0)
   }
 
+  #expectReconnects(): void {
+    if (this.#hasReconnects) return
+    this.#hasReconnects = true
+    for (const reason of REASONS) this.#recorder.count('reconnects', { reason }, 0)
+  }
+
   #client(message: ClientTrace): void {
+    this.#expectReconnects()
     this.#sessions.see(message)
     this.#requests.see(message)
     if ('effect' in message && message.effect.type === 'reconnect')
