@@ -121,4 +121,10 @@ export default [
   cli('--no-progress shows it', 'output.ts', 'if (show === false) return silent', ''),
   cli('forward: --progress is not heard', 'commands/vsock/forward.ts', '{ show: options.progress }', '{}'),
   cli('connect: --progress is not heard', 'commands/vsock/connect.ts', '{ show, shared }', '{ shared }'),
+  cli(
+    'connections of a capture that never end are all remembered',
+    'decode/connections.ts',
+    'if (this.#all.size > MOST_CONNECTIONS) {',
+    'if (false) {',
+  ),
 ]

@@ -171,8 +171,8 @@ test('decode: hostile captures', async () => {
     expect([status, stderr, events.at(-1)?.error?.code]).toEqual([2, '', 'USAGE'])
   }
   // A handshake with an order to the terminal.
-  const escape = captureOf(packetsOf([...opening, ['>', Buffer.from('CONNECT 219\x1b[2J\n')]]))
-  expect((await upcall(['decode'], { stdin: Readable.from([escape]) })).stdout.text).not.toContain('\x1b')
+  const hostile = captureOf(packetsOf([...opening, ['>', Buffer.from('CONNECT 219\x1b[2J\n')]]))
+  expect((await upcall(['decode'], { stdin: Readable.from([hostile]) })).stdout.text).not.toContain('\x1b')
   // More connections than are remembered: the last is still the one it was.
   const many = Array.from({ length: 5000 }, (_, i) =>
     encodeVsockPacket({ source: { cid: 2n, port: i + 1 }, destination: guest, op: 'connect', payload: none }),
