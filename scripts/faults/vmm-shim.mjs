@@ -23,4 +23,21 @@ export default [
   ),
   shim('the API outlives the VM', 'shim.ts', 'await Promise.all([api?.close(), watcher?.close()])', 'await watcher?.close()'),
   shim('the first error of a dial is final', 'shim.ts', 'retryable: true', 'retryable: false'),
+  shim(
+    'the page takes any token',
+    'page/guard.ts',
+    'if (!timingSafeEqual(digest(token), this.#token))',
+    'if (digest(token).length !== this.#token.length)',
+  ),
+  shim(
+    'the page answers to any Host',
+    'page/guard.ts',
+    "if (!this.#hosts.has(headers.host?.toLowerCase() ?? ''))",
+    'if (this.#hosts.size === 0)',
+  ),
+  shim('the page lets any Origin change the VM', 'page/guard.ts', 'if (!isOwn || (site', 'if ((site'),
+  shim('the page waits for a slow reader', 'page/event-stream.ts', 'response.writableLength > MAX_WAITING', 'false'),
+  shim('the page is served to other machines', 'page/where.ts', "(host.startsWith('127.') && isIPv4(host))", 'isIPv4(host)'),
+  shim('the page streams behind another answer', 'page/server.ts', 'if (reply.raw.socket === null)', 'if (false as boolean)'),
+  shim('the page tells a programmer what to do', 'page/server.ts', '      bodyOf: adviceFor,\n', ''),
 ]

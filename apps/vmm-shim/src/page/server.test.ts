@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { createServer, request } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { join } from 'node:path'
 import { expect, test, vi } from 'vitest'
 import { makeRig, type RigOptions, temporaryDirectory } from '../../../../packages/vmm/testing/rig.js'
@@ -220,6 +220,29 @@ test('the 17th page is told so, and close() ends the others', async () => {
   expect(await rig.ask('events')).toMatchObject({ status: 503, text: expect.stringContaining('16 pages are open already') })
   await rig[Symbol.asyncDispose]()
   await Promise.all(all.map((events) => expect(next(events, 'outcome')).rejects.toThrow()))
+})
+
+test('a stream that is asked for behind another one takes no place', async () => {
+  await using rig = await makePage()
+  const { hostname, port, host, pathname } = new URL('events', rig.page.url)
+  const socket = connect(Number(port), hostname)
+  const asked = `GET ${pathname} HTTP/1.1\r\nHost: ${host}\r\n\r\n`
+  socket.write(asked.repeat(17))
+  await once(socket, 'data')
+  socket.destroy()
+  const end = new AbortController()
+  const all = Array.from({ length: 15 }, () => eventsOf(rig.page.url, end.signal))
+  await Promise.all(all.map((events) => next(events, 'snapshot')))
+  end.abort()
+})
+
+test('methods, hosts and paths that no page asks for', async () => {
+  await using rig = await makePage()
+  for (const method of ['HEAD', 'OPTIONS', 'POST', 'PROPFIND'])
+    for (const path of ['', 'events']) expect((await rig.ask(path, { method })).status, `${method} ${path}`).toBe(405)
+  expect((await rig.ask('assets/%2e%2e%2findex.html')).status).toBe(404)
+  expect((await rig.ask('', { headers: { x: 'a'.repeat(20_000) } })).status).toBe(431)
+  expect((await rig.change('PUT', 'vm/resize', { text: 'a'.repeat(70_000) })).status).toBe(413)
 })
 
 test('a port in use and a page that is not built leave nothing open', async () => {
