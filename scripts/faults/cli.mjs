@@ -127,4 +127,19 @@ export default [
     'if (this.#all.size > MOST_CONNECTIONS) {',
     'if (false) {',
   ),
+  cli('--verbose names the error and not its cause', 'errors-page.ts', 'codes.findLast(', 'codes.find('),
+  cli('a taken socket is explained as wrong usage', 'errors.ts', 'codes.length > 1 && ', 'false && '),
+  cli(
+    'a misspelt code is an errno of the kernel',
+    'commands/explain.ts',
+    'Object.hasOwn(constants.errno, code)',
+    "code.startsWith('E')",
+  ),
+  cli('all that is equally near was meant', 'suggest.ts', 'near.length > MOST_MEANT', 'false'),
+  cli(
+    'images are made with apt that can be installed anywhere',
+    'doctor/checks.ts',
+    "name === 'apt' || name === 'dpkg'",
+    'name === undefined',
+  ),
 ]

@@ -3,7 +3,7 @@ import { type Address, AddressError, Cid, formatAddress, PORT_ANY, parseAddress 
 import { type Arch, MessageType, UPCALL_PORT } from '@upcall/wire'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { UsageError } from './errors.js'
-import { didYouMean, meantAddress } from './suggest.js'
+import { didYouMean, meantAddress, meantOr } from './suggest.js'
 
 /** The options that every command takes. */
 export interface GlobalOptions {
@@ -67,7 +67,8 @@ export function parseMessageType(text: string): number {
   try {
     return parseInteger(text)
   } catch {
-    throw new InvalidArgumentError(`Write a number, or one of ${Object.keys(MessageType).join(', ')}.`)
+    const names = Object.keys(MessageType)
+    throw new InvalidArgumentError(meantOr(name, names, `Write a number, or one of ${names.join(', ')}.`))
   }
 }
 

@@ -127,6 +127,16 @@ test('what would harm the guest, or cannot be, is refused with status 2', async 
 test.each([
   [['bogus'], /unknown command 'bogus'\. `upcall --help` lists/],
   [['stauts'], /^unknown command 'stauts'\. Did you mean "status"\?$/],
+  [
+    ['completion', 'bahs'],
+    /'bahs' is invalid for argument 'shell'\. Did you mean "bash"\? Allowed choices are bash, zsh, fish\.$/,
+  ],
+  [['request', '--type', 'ADD_MEN'], /invalid\. Did you mean "ADD_MEM"\? Write a number, or one of CONNECT, /],
+  [
+    ['serve', '--listen', 'unix:/nowhere/s', '--quirks', 'no-tornRequest'],
+    /"no-tornRequest" is not known\. Did you mean "no-tornRequests"\? /,
+  ],
+  [['vsock', 'device', '--vm', 'gest-cid=3'], /there is no key "gest-cid"\. Did you mean "guest-cid"\? The keys are /],
   [['cpu', 'ad'], /unknown command 'ad'\. Did you mean "add"\?$/],
   [['--target', 'hvsok:///x', 'status'], /address "hvsok:\/\/\/x": the form is unknown\. Did you mean "hvsock:\/\/\/x"\?$/],
   [['vsock', 'forward', 'tpc:80', 'unix:/x'], /address "tpc:80": .*\. Did you mean "tcp:80"\?$/],
@@ -485,6 +495,10 @@ test('explain knows what it does not know', async () => {
   const errno = await upcall(['explain', 'ENOENT'])
   expect(errno.stderr.text).toContain("ENOENT: is the kernel's own errno and has no entry. The manual page errno(3)")
   const nothing = await upcall(['explain', 'GEUST_ERROR'])
-  expect(nothing.stderr.text).toContain('GEUST_ERROR: is not the code of an error. The codes are ABORTED, ')
+  expect(nothing.stderr.text).toContain(
+    'GEUST_ERROR: is not the code of an error. Did you mean "GUEST_ERROR"? The codes are ABORTED, ',
+  )
+  const typo = await upcall(['explain', 'econrefused'])
+  expect(typo.stderr.text).toContain('is not the code of an error. Did you mean "ECONNREFUSED"? The codes')
   expect([errno.status, nothing.status]).toEqual([2, 2])
 })

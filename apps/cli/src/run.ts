@@ -7,7 +7,7 @@ import { Exit, ExitStatus, interruptedStatus } from './exit.js'
 import { type Io, Output } from './output.js'
 import { createProgram } from './program.js'
 import { failed, reportText } from './report.js'
-import { didYouMean, nearest } from './suggest.js'
+import { didYouMean, meantOr } from './suggest.js'
 
 /** Errors of commander that say what is wrong, and not what to write. */
 const TAKES: ReadonlySet<string> = new Set([
@@ -64,6 +64,9 @@ async function invalid(io: Io, json: boolean, verbose: boolean, error: UsageErro
   await new Output(io, json, verbose).failure(report, (paint) => reportText(report, '', paint))
 }
 
+/** Of an option, and of an argument. */
+const INVALID_CHOICE = /^(.*(?:argument|value) '(.*)' is invalid(?: for argument '.*')?)\. Allowed choices are (.*)$/s
+
 function usageOf(error: CommanderError, program: Command, words: readonly string[]): UsageError {
   if (error.code === 'commander.help') return new UsageError('', 'no command', '`upcall --help` lists the commands.')
   // reads the text of commander
@@ -71,11 +74,9 @@ function usageOf(error: CommanderError, program: Command, words: readonly string
   const [, what = text, names] = /^(.*)\n\(Did you mean (?:one of )?(.*)\?\)$/s.exec(text) ?? []
   const meant = names && didYouMean(names.split(', '))
   if (error.code !== 'commander.unknownCommand') {
-    const [, wrong, value, choices] = /^(.* argument '(.*)' is invalid)\. Allowed choices are (.*)$/s.exec(what) ?? []
-    if (wrong !== undefined && value !== undefined && choices !== undefined) {
-      const near = didYouMean(nearest(value, choices.split(', ')))
-      return new UsageError('', wrong, `${near ? `${near} ` : ''}Allowed choices are ${choices}.`)
-    }
+    const [, wrong, value, choices] = INVALID_CHOICE.exec(what) ?? []
+    if (wrong !== undefined && value !== undefined && choices !== undefined)
+      return new UsageError('', wrong, meantOr(value, choices.split(', '), `Allowed choices are ${choices}.`))
     const next = meant ?? (TAKES.has(error.code) ? 'Add --help to see what the command takes.' : undefined)
     return new UsageError('', what, next)
   }

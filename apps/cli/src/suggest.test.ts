@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { parseEndpoint } from './options.js'
-import { didYouMean, meantAddress, nearest } from './suggest.js'
+import { didYouMean, meantAddress, meantOr, nearest } from './suggest.js'
 
 test.each([
   ['stauts', ['status', 'serve'], ['status']],
@@ -20,6 +20,15 @@ test('what is said', () => {
   expect(didYouMean([])).toBeUndefined()
   expect(didYouMean(['add'])).toBe('Did you mean "add"?')
   expect(didYouMean(['a', 'b'])).toBe('Did you mean "a" or "b"?')
+})
+
+test.each([
+  ['hx', ['hex', 'raw'], 'Did you mean "hex"? Write one.'],
+  ['rat', ['cat', 'bat', 'cart'], 'Did you mean "cat" or "bat"? Write one.'],
+  ['6.13', ['5.10', '6.1', '6.12', '6.18'], 'Write one.'],
+  ['zzz', ['hex'], 'Write one.'],
+])('%s of %j, or the list', (word, candidates, said) => {
+  expect(meantOr(word, candidates, 'Write one.')).toBe(said)
 })
 
 test.each([

@@ -24,6 +24,16 @@ export function didYouMean(names: readonly string[]): string | undefined {
   return `Did you mean ${names.map((name) => JSON.stringify(name)).join(' or ')}?`
 }
 
+/** What to do about a word that is not among the candidates: first the name that was probably meant, then `list`. */
+export function meantOr(word: string, candidates: Iterable<string>, list: string): string {
+  const near = nearest(word, candidates)
+  // Of many that are equally near, none is what was meant: 6.13 is as near to 6.1 as to 6.12 and to 6.18.
+  const meant = near.length > MOST_MEANT ? undefined : didYouMean(near)
+  return meant === undefined ? list : `${meant} ${list}`
+}
+
+const MOST_MEANT = 2
+
 const schemes = ['hvsock', 'unix', 'vsock', 'tcp', 'hvsock+seq', 'unix+seq', 'vsock+seq', 'systemd'] as const
 
 /** `hvsok:///run/vm.sock` or `hvsock:/run/vm.sock` as it was probably meant; undefined where there is no such address. */

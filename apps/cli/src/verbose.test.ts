@@ -1,4 +1,4 @@
-// What --verbose names after an error: an entry of docs/errors.md that exists, and of several the one that says most.
+// What --verbose names after an error: an entry of docs/errors.md that exists, and says most.
 
 import { readFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'

@@ -1,8 +1,10 @@
+import { constants } from 'node:os'
 import type { Command } from 'commander'
 import type { Action, Context } from '../context.js'
 import { UsageError } from '../errors.js'
 import { type Entry, errorEntries } from '../errors-page.js'
 import type { Paint } from '../output.js'
+import { meantOr } from '../suggest.js'
 
 export function addExplainCommand(program: Command, action: Action): void {
   program
@@ -30,10 +32,10 @@ async function explain({ output }: Context, _options: object, word: string): Pro
 }
 
 function unknown(word: string, code: string, entries: readonly Entry[]): UsageError {
-  if (/^E[A-Z0-9]+$/.test(code))
+  if (Object.hasOwn(constants.errno, code))
     return new UsageError(word, "is the kernel's own errno and has no entry", 'The manual page errno(3) explains it.')
-  const codes = entries.map((entry) => entry.code).join(', ')
-  return new UsageError(word, 'is not the code of an error', `The codes are ${codes}.`)
+  const codes = entries.map((entry) => entry.code)
+  return new UsageError(word, 'is not the code of an error', meantOr(code, codes, `The codes are ${codes.join(', ')}.`))
 }
 
 function textOf({ code, meanings }: Entry, paint: Paint): string {

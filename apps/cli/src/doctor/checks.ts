@@ -136,14 +136,33 @@ async function qemu(system: System): Promise<Finding> {
   )
 }
 
+/** What makes a guest image, as packages/qemu uses it, with the Debian package of each and an argument that does nothing. */
+const imageTools = [
+  ['apt-get', 'apt', '--version'],
+  ['apt-cache', 'apt', '--version'],
+  ['dpkg-deb', 'dpkg', '--version'],
+  ['ldd', 'libc-bin', '--version'],
+  ['mkfs.ext4', 'e2fsprogs', '-V'],
+  ['xz', 'xz-utils', '--version'],
+] as const
+
 async function images(system: System): Promise<Finding> {
-  const missing = [
-    ...((await system.run('mkfs.ext4', ['-V'])) ? [] : ['e2fsprogs']),
-    ...((await system.run('xz', ['--version'])) ? [] : ['xz-utils']),
-  ]
-  if (missing.length === 0) return ok('images', 'mkfs.ext4 and xz are there')
-  const what = `the programs of ${missing.join(' and ')} are missing; only guest images for --qemu need them`
-  return warning('images', what, `On Debian: apt-get install ${missing.join(' ')}.`)
+  const { platform, arch } = system.node
+  const own = 'A kernel and a root disk of your own can be booted anywhere.'
+  if (platform !== 'linux' || arch !== 'x64')
+    return warning('images', `guest images for --qemu are made on linux-x64 only, and this is ${platform}-${arch}`, own)
+  const missing: (typeof imageTools)[number][] = []
+  for (const tool of imageTools) if ((await system.run(tool[0], [tool[2]])) === undefined) missing.push(tool)
+  const names = imageTools.map(([program]) => program).join(', ')
+  if (missing.length === 0) return ok('images', `${names} are there`)
+  const lacks = missing.map(([program]) => program).join(', ')
+  const what = `${lacks} ${missing.length === 1 ? 'is' : 'are'} missing; only guest images for --qemu need ${missing.length === 1 ? 'it' : 'them'}`
+  // apt and dpkg cannot be installed where they are not the system's own.
+  const foreign = missing.some(([, name]) => name === 'apt' || name === 'dpkg')
+  const next = foreign
+    ? `Make images on Debian, or a system like it. ${own}`
+    : `On Debian: apt-get install ${[...new Set(missing.map(([, name]) => name))].join(' ')}.`
+  return warning('images', what, next)
 }
 
 async function kvm(system: System): Promise<Finding> {

@@ -58,6 +58,9 @@ test('a machine with everything', async () => {
 })
 
 const lacking = { stat: async () => missing, read: async () => undefined, run: async () => undefined }
+const without = (...programs: string[]): Partial<System> => ({
+  run: async (program) => (programs.includes(program) ? undefined : { status: 0, text: '' }),
+})
 const node = (version: string) => ({ node: { version, platform: 'linux', arch: 'x64', libc: '' } })
 
 test.each<[string, Partial<System>, boolean, string, RegExp, RegExp]>([
@@ -90,7 +93,24 @@ test.each<[string, Partial<System>, boolean, string, RegExp, RegExp]>([
     /9\.0 lacks the device vhost-user-vsock-pci and the object memory-backend-memfd/,
     /vhost-user/,
   ],
-  ['images', lacking, false, 'warning', /e2fsprogs and xz-utils/, /apt-get install e2fsprogs xz-utils/],
+  [
+    'images',
+    lacking,
+    false,
+    'warning',
+    /^apt-get, apt-cache, dpkg-deb, ldd, mkfs.ext4, xz are missing/,
+    /^Make images on Debian/,
+  ],
+  ['images', without('xz', 'mkfs.ext4'), false, 'warning', /^mkfs.ext4, xz are/, /apt-get install e2fsprogs xz-utils\.$/],
+  ['images', without('ldd'), false, 'warning', /^ldd is missing; .* need it$/, /apt-get install libc-bin\.$/],
+  [
+    'images',
+    { node: { version: '24.1.0', platform: 'linux', arch: 'arm64', libc: '' } },
+    false,
+    'warning',
+    /arm64/,
+    /of your own/,
+  ],
 ])('%s: %#', async (check, different, vsock, verdict, what, next) => {
   const [finding] = await findings(check, different, vsock)
   expect(finding).toMatchObject({ verdict, what: expect.stringMatching(what), next: expect.stringMatching(next) })

@@ -10,6 +10,7 @@ import {
 import { type Arch, isWireError } from '@upcall/wire'
 import { UsageError } from '../errors.js'
 import { hostArchOf } from '../options.js'
+import { meantOr } from '../suggest.js'
 
 /** The options of `upcall serve` for a simulated guest. */
 export interface SimulatedOptions {
@@ -113,7 +114,11 @@ export function quirksOf(text: string): Record<string, boolean> {
       throw new UsageError(
         '--quirks',
         `${JSON.stringify(word)} is not known`,
-        `Use all, none, or a list of ${names.join(', ')}; no- before a name turns it off.`,
+        meantOr(
+          word,
+          off ? names.map((each) => `no-${each}`) : ['all', 'none', ...names],
+          `Use all, none, or a list of ${names.join(', ')}; no- before a name turns it off.`,
+        ),
       )
   }
   return quirks

@@ -2,7 +2,8 @@ import { readFile } from 'node:fs/promises'
 import { textOf } from '@upcall/foundation/error'
 import type { Document, LineCounter, Node, ParsedNode } from 'yaml'
 import { UsageError } from '../../../errors.js'
-import { KEY_LIST, type KeyName, keyNamed, type LinkKeyName, linkKeyNamed } from './keys.js'
+import { meantOr } from '../../../suggest.js'
+import { KEY_LIST, KEY_NAMES, type KeyName, keyNamed, LINK_KEY_NAMES, type LinkKeyName, linkKeyNamed } from './keys.js'
 import type { Given } from './settings.js'
 import { SEPARATOR } from './values.js'
 
@@ -58,9 +59,13 @@ interface Pair {
 /** The keys that a map may have. */
 interface Keys<Key> {
   readonly named: (written: string) => Key | undefined
+  readonly names: readonly string[]
   readonly wrong: string
   readonly next: string
 }
+
+/** The file has `_` where the options have `-`. */
+const inFile = (names: readonly string[]) => names.map((name) => name.replaceAll('-', '_'))
 
 class ConfigFile {
   readonly #path: string
@@ -83,7 +88,7 @@ class ConfigFile {
       top,
       '',
       pairs.filter((pair) => pair !== vms),
-      { named: linkKeyNamed, wrong: 'is not a key of the file', next: TOP_NEXT },
+      { named: linkKeyNamed, names: ['vms', ...inFile(LINK_KEY_NAMES)], wrong: 'is not a key of the file', next: TOP_NEXT },
     )
     return { devices: this.#devices(top, vms?.value), links }
   }
@@ -97,7 +102,7 @@ class ConfigFile {
   }
 
   #device(node: Node, name: string): Given {
-    const keys = { named: keyNamed, wrong: 'is not a key of a device', next: KEY_LIST }
+    const keys = { named: keyNamed, names: inFile(KEY_NAMES), wrong: 'is not a key of a device', next: KEY_LIST }
     return this.#given<KeyName>(node, name, this.#pairs(node, name, NEXT), keys)
   }
 
@@ -107,7 +112,7 @@ class ConfigFile {
     for (const pair of pairs) {
       const key = keys.named(pair.name)
       const path = name === '' ? pair.name : `${name}.${pair.name}`
-      if (key === undefined) throw this.#wrong(pair.key, path, keys.wrong, keys.next)
+      if (key === undefined) throw this.#wrong(pair.key, path, keys.wrong, meantOr(pair.name, keys.names, keys.next))
       if (texts.has(key)) throw this.#wrong(pair.key, path, 'is there twice')
       texts.set(key, this.#text(pair.value, pair.key, path))
       places.set(key, { node: pair.value ?? pair.key, name: path })

@@ -1,5 +1,6 @@
 import { UsageError } from '../../../errors.js'
-import { KEY_LIST, type KeyName, keyNamed } from './keys.js'
+import { meantOr } from '../../../suggest.js'
+import { KEY_LIST, KEY_NAMES, type KeyName, keyNamed } from './keys.js'
 import type { Given } from './settings.js'
 
 /** `guest-cid=3,socket=/tmp/vhost3.socket,…`: one device of --vm. @throws UsageError */
@@ -11,7 +12,8 @@ export function parseVm(text: string): Given {
     if (value === undefined)
       throw new UsageError(source, `${JSON.stringify(pair)} is not key=value`, 'Write pairs, as in guest-cid=3,socket=/tmp/vm.')
     const key = keyNamed(written)
-    if (key === undefined) throw new UsageError(source, `there is no key ${JSON.stringify(written)}`, KEY_LIST)
+    if (key === undefined)
+      throw new UsageError(source, `there is no key ${JSON.stringify(written)}`, meantOr(written, KEY_NAMES, KEY_LIST))
     if (texts.has(key)) throw new UsageError(source, `${key} is there twice`)
     texts.set(key, value)
   }
