@@ -38,6 +38,11 @@ export default [
   shim('the page lets any Origin change the VM', 'page/guard.ts', 'if (!isOwn || (site', 'if ((site'),
   shim('the page waits for a slow reader', 'page/event-stream.ts', 'response.writableLength > MAX_WAITING', 'false'),
   shim('the page is served to other machines', 'page/where.ts', "(host.startsWith('127.') && isIPv4(host))", 'isIPv4(host)'),
-  shim('the page streams behind another answer', 'page/server.ts', 'if (reply.raw.socket === null)', 'if (false as boolean)'),
+  shim(
+    'the page streams while another answer is under way',
+    'page/server.ts',
+    'if (reply.raw.socket === null)',
+    'if (false as boolean)',
+  ),
   shim('the page tells a programmer what to do', 'page/server.ts', '      bodyOf: adviceFor,\n', ''),
 ]

@@ -222,7 +222,7 @@ test('the 17th page is told so, and close() ends the others', async () => {
   await Promise.all(all.map((events) => expect(next(events, 'outcome')).rejects.toThrow()))
 })
 
-test('a stream that is asked for behind another one takes no place', async () => {
+test('a stream that is asked for while another answer is under way takes no place', async () => {
   await using rig = await makePage()
   const { hostname, port, host, pathname } = new URL('events', rig.page.url)
   const socket = connect(Number(port), hostname)

@@ -129,7 +129,7 @@ function addPageRoutes(app: App, { token, files, streams, feed }: Parts): void {
   app.get(`/${token}`, async (_request, reply) => reply.redirect(`/${token}/`, 308))
   app.get(`/${token}/events`, (_request, reply) => {
     if (streams.isFull) throw new HttpError(503, 'page', `${MAX_PAGES} pages are open already`, { next: 'Close one of them.' })
-    // Behind an answer that is not done, this one has no socket whose end would end it.
+    // While an answer before it is not done, this one has no socket whose end would end it.
     if (reply.raw.socket === null) throw new HttpError(400, 'page', 'its events need a connection of their own')
     reply.hijack()
     const tell = <Name extends keyof PageEvents>(name: Name, data: PageEvents[Name]) => streams.send(reply.raw, name, data)
