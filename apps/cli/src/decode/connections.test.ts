@@ -47,7 +47,7 @@ test('a reused port in the middle of a message: what the first began is cut, and
   expect([titles(told, 1), titles(told, 2)]).toEqual([['CONNECT  the greeting'], ['CONNECT  the greeting', 'DEL_PCI  00:05.0']])
 })
 
-test('connections that never end are forgotten, the one that was silent the longest first', () => {
+test('connections that never end are forgotten, that with the longest silence first', () => {
   const connections = new Connections({})
   let cut = 0
   for (let port = 1; port <= 5000; port++) {
