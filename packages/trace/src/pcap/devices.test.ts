@@ -116,17 +116,23 @@ test('what comes to the one guest that is captured is all there', async () => {
   ])
 })
 
-test('resets that never arrive fill no memory', () => {
+const ringPacket = (port: number, direction: 'from-guest' | 'to-guest', op: number) => ({
+  ...{ guestCid: direction === 'from-guest' ? 3 : 4, direction, op },
+  ...{ source: { cid: 3n, port }, destination: { cid: 4n, port: 219 } },
+})
+
+test('flows that never end fill no memory', () => {
   const rings = new RingPackets()
-  const reset = (port: number, direction: 'from-guest' | 'to-guest') => {
-    const [source, destination] = [
-      { cid: 3n, port },
-      { cid: 4n, port: 219 },
-    ]
-    return rings.isNew({ guestCid: direction === 'from-guest' ? 3 : 4, direction, source, destination, op: 3 })
-  }
-  for (let port = 0; port < 5000; port++) expect(reset(port, 'from-guest')).toBe(true)
-  expect([reset(0, 'to-guest'), reset(4999, 'to-guest')]).toEqual([true, false])
+  for (let port = 0; port < 20_000; port++) expect(rings.isNew(ringPacket(port, 'from-guest', 3))).toBe(true)
+  expect([0, 19_999].map((port) => rings.isNew(ringPacket(port, 'to-guest', 3)))).toEqual([true, false])
+})
+
+test('a guest whose device was captured once, and that is elsewhere now, is heard at the other', () => {
+  const rings = new RingPackets()
+  const isNew = (port: number, direction: 'from-guest' | 'to-guest', op: number) => rings.isNew(ringPacket(port, direction, op))
+  expect([isNew(1024, 'from-guest', 5), isNew(1024, 'to-guest', 5)]).toEqual([true, false])
+  // Its device has gone, and another process has it.
+  expect([isNew(1025, 'to-guest', 1), isNew(1025, 'to-guest', 5)]).toEqual([true, true])
 })
 
 test('a file that cannot be made is said before anything is captured', async () => {

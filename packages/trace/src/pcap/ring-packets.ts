@@ -1,7 +1,7 @@
 // Which of the packets that pass the rings of several devices are new: one guest's packet to another passes two rings.
 
-/** Resets that have left one guest and are not seen at the other. More than so many at once are forgotten, the oldest first. */
-const MOST_RESETS = 4096
+/** Flows from one guest to another that are remembered. Of more, that with the longest silence is forgotten. */
+const MOST_FLOWS = 16_384
 
 const RST = 3
 
@@ -15,34 +15,28 @@ export interface RingPacket {
 }
 
 /**
- * Tells the packets that were seen before, at the ring of their sender. What a guest whose device is seen, too, has sent is that. Only a
- * reset may come in a guest's name without its doing: the switch sends one for a guest that is not there or may not be reached.
+ * Tells the packets that were seen before, at the ring of their sender. What comes to a guest on a flow that was seen to leave another is
+ * that. Only a reset may come in a guest's name without its doing: the switch sends it for a guest that is not there or may not be reached.
  */
 export class RingPackets {
-  readonly #guests = new Set<bigint>()
-  readonly #resets = new Set<string>()
+  /** In the order of their last packets; whether a reset was the last. */
+  readonly #flows = new Map<string, boolean>()
 
   isNew({ guestCid, direction, source, destination, op }: RingPacket): boolean {
-    this.#guests.add(BigInt(guestCid))
-    const isReset = op === RST
+    const flow = `${source.cid}:${source.port} ${destination.cid}:${destination.port}`
     if (direction === 'from-guest') {
-      if (isReset) this.#remember(keyOf(source, destination))
+      this.#remember(flow, op === RST)
       return true
     }
-    if (!this.#guests.has(source.cid) || source.cid === BigInt(guestCid)) return true
-    return isReset && !this.#resets.delete(keyOf(source, destination))
+    const wasReset = source.cid === BigInt(guestCid) ? undefined : this.#flows.get(flow)
+    if (wasReset === undefined) return true
+    if (op !== RST) return false
+    return !(wasReset && this.#flows.delete(flow))
   }
 
-  #remember(key: string): void {
-    this.#resets.add(key)
-    if (this.#resets.size <= MOST_RESETS) return
-    for (const oldest of this.#resets) {
-      this.#resets.delete(oldest)
-      return
-    }
+  #remember(flow: string, isReset: boolean): void {
+    this.#flows.delete(flow)
+    this.#flows.set(flow, isReset)
+    if (this.#flows.size > MOST_FLOWS) this.#flows.delete(this.#flows.keys().next().value!)
   }
-}
-
-function keyOf(source: RingPacket['source'], destination: RingPacket['destination']): string {
-  return `${source.cid}:${source.port} ${destination.cid}:${destination.port}`
 }
