@@ -165,7 +165,7 @@ test('a socket that does not open: at first the command ends, later it is told a
 })
 
 test.each([
-  ['links: /x', /^f:2:1: links is not a key of the file\. The keys are vms, link, link_listen and mode/],
+  ['links: /x', /^f:2:1: links is not a key of the file\. Did you mean "link"\? The keys are vms, link, link_listen and mode/],
   ['link: ""', /^f:2:7: link must be a path/],
   ['link: /x\nlink-listen: /x', /^f:2:7: link has the path of link_listen/],
   ['mode: 600', /^f:2:7: mode needs link_listen/],
