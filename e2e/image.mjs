@@ -12,7 +12,9 @@ export const kernels = { 6.1: 'linux-image-cloud-amd64', 6.12: 'linux-image-6.12
  */
 export function guestImage({ kernel, ...options } = {}) {
   const cacheDir = fileURLToPath(new URL('../.cache/guest', import.meta.url))
-  const onProgress = (step) => console.log(`# image: ${step}`)
+  const onProgress = (step, amount) => {
+    if (amount === undefined || amount.done === 0) console.log(`# image: ${step}`)
+  }
   return buildGuestImage({ cacheDir, onProgress, ...(kernel !== undefined && { kernelPackage: kernels[kernel] }), ...options })
 }
 

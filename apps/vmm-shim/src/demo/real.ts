@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { makeExt4 } from '@upcall/qemu'
 import { connect } from '@upcall/vsock'
 import { ECHO_PORT } from '../agent/messages.js'
+import { ImageProgress } from '../qemu/image-progress.js'
 import { type QemuShim, startQemuShim } from '../qemu/shim.js'
 import { type DemoResult, Stage, type Step } from './stage.js'
 import { ChecksummedStream } from './stream.js'
@@ -18,6 +19,8 @@ export interface RealDemoOptions {
 
 const MIB = 2 ** 20
 const BOOT_MS = 240_000
+/** How often the audience hears of a download. */
+const PROGRESS_MS = 2_000
 const NOTE = 'This file came with a disk that was plugged in while the guest ran.\n'
 /** The lines of a boot that are shown. */
 const OF_INTEREST = /Linux version|smpboot: Allowing|virtio_(blk|mem)|EXT4-fs|upcall-init/
@@ -63,6 +66,7 @@ export async function runRealDemo({ show, cacheDir, signal }: RealDemoOptions): 
     await using shim = await startQemuShim({
       ...{ uds: join(directory, 'vm.sock'), api, maxCpus: 4, cacheDir, signal },
       console: (text) => output.hear(text),
+      onProgress: new ImageProgress(PROGRESS_MS, (text) => stage.note('vmm', text)).on,
     })
     const scene: Scene = { stage, shim, signal, output, disk: await makeDisk(directory, signal) }
     try {

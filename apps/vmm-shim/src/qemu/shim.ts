@@ -3,12 +3,13 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { messageFor } from '@upcall/foundation/error'
 import { lstatOf } from '@upcall/foundation/stat'
-import type { Accelerator } from '@upcall/qemu'
+import type { Accelerator, ImageOptions } from '@upcall/qemu'
 import { createVsockDevice, type VhostUserVsock } from '@upcall/vhost-user'
 import { type OwnKernel, prepareLaunch, QemuMachine, type ShimMachine, Slots } from '@upcall/vmm/qemu'
 import { addonPath, connect, listen } from '@upcall/vsock'
 import { DEFAULT_MEMORY, openShim, type Shim, type ShimOptions } from '../shim.js'
 import { Agent } from './agent.js'
+import { ImageProgress } from './image-progress.js'
 
 export interface QemuShimOptions extends Omit<ShimOptions, 'arch'> {
   /** Default `q35`. */
@@ -31,6 +32,8 @@ export interface QemuShimOptions extends Omit<ShimOptions, 'arch'> {
   cacheDir?: string | undefined
   /** Everything the guest's console prints. */
   console?: ((text: string) => void) | undefined
+  /** What becomes of the default image, if it has to be made. Default: it is logged. */
+  onProgress?: ImageOptions['onProgress']
   /** The bundled program of the default image. Default: the one beside this file. */
   agentEntry?: URL | undefined
   /** Sources of the kernel module that a microvm's default image needs. Default: those beside this file. */
@@ -49,6 +52,8 @@ const READY_MS = 10_000
 const BUDGET_MS = 180_000
 const RECONCILE_MS = 120_000
 const GUEST_CID = 3
+/** How often the log tells of a download. */
+const LOG_MS = 10_000
 
 /** Starts a VMM with a real guest under QEMU, whose virtio-vsock device is in this process. */
 export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim> {
@@ -71,7 +76,7 @@ export async function startQemuShim(options: QemuShimOptions): Promise<QemuShim>
             options.console?.(text)
             options.watcher?.prints(text)
           },
-          onProgress: (step) => log.info({ step }, 'the guest image'),
+          onProgress: options.onProgress ?? new ImageProgress(LOG_MS, (step) => log.info({ step }, 'the guest image')).on,
           onRestart: ({ attempt, afterMs }) =>
             log.warn({ attempt, ms: Math.round(afterMs) }, 'the boot went silent and is started again'),
         })

@@ -25,8 +25,8 @@ describe('packageFiles', () => {
 'http://mirror.invalid/pool/o/old.deb' old_1_all.deb 1 MD5Sum:00
 `
     expect(packageFiles(text)).toEqual([
-      { name: 'libc6', file: 'libc6_2.36-9+deb12u14_amd64.deb', sha256: digest },
-      { name: 'busybox-static', file: 'busybox-static_1%3a1.35.0-4_amd64.deb', sha256: digest },
+      { name: 'libc6', file: 'libc6_2.36-9+deb12u14_amd64.deb', size: 2759320, sha256: digest },
+      { name: 'busybox-static', file: 'busybox-static_1%3a1.35.0-4_amd64.deb', size: 928188, sha256: digest },
     ])
   })
 })

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
-import { mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { type Clock, systemClock } from '@upcall/foundation/clock'
 import { QemuError } from '../errors.js'
 import { runTool } from './tools.js'
 
@@ -9,14 +10,27 @@ export interface DebianPackage {
   name: string
   /** The file's name in apt's own spelling. */
   file: string
+  /** Bytes. */
+  size: number
   sha256: string
 }
+
+/** How far a download is, in bytes. */
+export interface DownloadAmount {
+  readonly done: number
+  readonly total: number
+}
+
+/** Hears of a download: as it begins, and each second. What it throws ends the download. */
+export type OnDownload = (amount: DownloadAmount) => void
 
 /** How apt is run. */
 export interface AptOptions {
   /** Arguments in front of all others: for packages of another architecture, from `foreignApt`. Default: this machine's own apt. */
   configuration?: readonly string[] | undefined
   signal?: AbortSignal | undefined
+  /** For the progress of downloads. Default: the platform's. */
+  clock?: Clock | undefined
 }
 
 const UPDATE_HINT = 'Update the package list if it is old or missing: apt-get update'
@@ -75,28 +89,53 @@ export async function resolvePackages(
 
 /** Lines of `apt-get --print-uris`: `'<uri>' <name>_<version>_<arch>.deb <size> SHA256:<digest>`. */
 export function packageFiles(text: string): DebianPackage[] {
-  const lines = text.matchAll(/^'.*' (?<file>(?<name>[^\s_]+)_\S+\.deb) \d+ SHA256:(?<sha256>[0-9a-f]{64})$/gm)
-  return [...lines].map(({ groups }) => ({ name: groups!.name!, file: groups!.file!, sha256: groups!.sha256! }))
+  const lines = text.matchAll(/^'.*' (?<file>(?<name>[^\s_]+)_\S+\.deb) (?<size>\d+) SHA256:(?<sha256>[0-9a-f]{64})$/gm)
+  return [...lines].map(({ groups }) => {
+    const { name, file, size, sha256 } = groups as Record<keyof DebianPackage, string>
+    return { name, file, size: Number(size), sha256 }
+  })
 }
 
-/** Downloads what the cache lacks, checks every file against its SHA-256, and unpacks all into `root`. Nothing is installed. */
+/** Downloads what the cache lacks, and checks every file against its SHA-256. */
+export async function fetchPackages(
+  packages: readonly DebianPackage[],
+  cacheDir: string,
+  apt: AptOptions = {},
+  onDownload?: OnDownload,
+): Promise<void> {
+  await mkdir(cacheDir, { recursive: true })
+  const lacking: DebianPackage[] = []
+  for (const wanted of packages) if (!(await holds(join(cacheDir, wanted.file), wanted.sha256))) lacking.push(wanted)
+  if (lacking.length > 0) await download(lacking, cacheDir, apt, onDownload)
+}
+
+/** The same, and unpacks all into `root`. Nothing is installed. */
 export async function unpackPackages(
   packages: readonly DebianPackage[],
   cacheDir: string,
   root: string,
   apt: AptOptions = {},
 ): Promise<void> {
-  await mkdir(cacheDir, { recursive: true })
-  const lacking: DebianPackage[] = []
-  for (const wanted of packages) if (!(await holds(join(cacheDir, wanted.file), wanted.sha256))) lacking.push(wanted)
-  if (lacking.length > 0) await download(lacking, cacheDir, apt)
+  await fetchPackages(packages, cacheDir, apt)
   for (const { file } of packages) await runTool('dpkg-deb', ['-x', join(cacheDir, file), root], { signal: apt.signal })
 }
 
-async function download(packages: readonly DebianPackage[], cacheDir: string, apt: AptOptions): Promise<void> {
+async function download(
+  packages: readonly DebianPackage[],
+  cacheDir: string,
+  apt: AptOptions,
+  onDownload: OnDownload = () => {},
+): Promise<void> {
   const dir = await mkdtemp(join(cacheDir, 'download-'))
+  const total = packages.reduce((sum, { size }) => sum + size, 0)
   try {
-    await runApt('apt-get', ['download', '-q', ...packages.map(({ name }) => name)], apt, { cwd: dir, timeoutMs: 600_000 })
+    onDownload({ done: 0, total })
+    const names = packages.map(({ name }) => name)
+    await whileLooking(
+      (signal) => runApt('apt-get', ['download', '-q', ...names], { ...apt, signal }, { cwd: dir, timeoutMs: 600_000 }),
+      async () => onDownload({ done: Math.min(await bytesIn(dir), total), total }),
+      apt,
+    )
     for (const { file, sha256 } of packages) {
       if (!(await holds(join(dir, file), sha256)))
         throw new QemuError({
@@ -109,6 +148,52 @@ async function download(packages: readonly DebianPackage[], cacheDir: string, ap
     await rm(dir, { recursive: true, force: true })
   }
 }
+
+const LOOK_MS = 1000
+
+/** Runs something that takes long, and looks at it each second. What `look` throws ends it, and is thrown. */
+async function whileLooking<T>(
+  run: (signal: AbortSignal) => Promise<T>,
+  look: () => Promise<void>,
+  { signal, clock = systemClock }: AptOptions,
+): Promise<T> {
+  const ending = new AbortController()
+  const running = run(AbortSignal.any([ending.signal, ...(signal ? [signal] : [])]))
+  let isOver = false
+  const end = () => {
+    isOver = true
+  }
+  const over = running.then(end, end)
+  try {
+    while (!isOver) {
+      let cancel = () => {}
+      const second = new Promise<void>((resolve) => {
+        cancel = clock.setTimer(LOOK_MS, resolve)
+      })
+      await Promise.race([over, second])
+      cancel()
+      if (!isOver) await look()
+    }
+  } catch (error) {
+    ending.abort(error)
+    await over
+    throw error
+  }
+  return running
+}
+
+/** A file may be renamed meanwhile. */
+async function bytesIn(dir: string): Promise<number> {
+  const files = await readdir(dir, { recursive: true, withFileTypes: true })
+  const sizes = files.filter((each) => each.isFile()).map(({ parentPath, name }) => sizeOf(join(parentPath, name)))
+  return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0)
+}
+
+const sizeOf = (path: string): Promise<number> =>
+  stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  )
 
 /** What apt says of these packages. @throws QemuError that names those which apt does not know, and some that it does */
 async function askApt(

@@ -19,6 +19,8 @@ import { type CpioEntry, cpio } from './cpio.js'
 import {
   type AptOptions,
   type DebianPackage,
+  type DownloadAmount,
+  fetchPackages,
   kernelPackage,
   resolvePackages,
   unpackPackages,
@@ -48,8 +50,11 @@ export interface ImageOptions {
   /** More kernel modules to hold ready. */
   modules?: readonly string[] | undefined
   signal?: AbortSignal | undefined
-  /** Called before each step that takes time. What it throws rejects the build. */
-  onProgress?: ((step: string) => void) | undefined
+  /**
+   * Called before each step that takes time, and while packages are downloaded each second with the bytes so far. What it throws rejects the
+   * build.
+   */
+  onProgress?: ((step: string, amount?: DownloadAmount) => void) | undefined
 }
 
 /** A kernel, an initramfs and a read-only root disk that fit together; any number of guests may run from them at once. */
@@ -157,7 +162,7 @@ async function make(
   { arch, apt, kernel, base, packages, modules: moduleNames, node, libraries, hostBusybox }: Ingredients,
   packageCache: string,
   work: string,
-  onProgress: (step: string) => void,
+  onProgress: NonNullable<ImageOptions['onProgress']>,
   signal: AbortSignal | undefined,
 ): Promise<string> {
   const unpack = async (names: readonly string[], name: string) => {
@@ -166,7 +171,10 @@ async function make(
     await unpackPackages(wanted, packageCache, root, apt)
     return root
   }
-  onProgress('downloading and unpacking Debian packages')
+  const onDownload = (amount: DownloadAmount) => onProgress('downloading Debian packages', amount)
+  await fetchPackages(packages, packageCache, apt, onDownload)
+  await fetchPackages(hostBusybox, packageCache, { signal }, onDownload)
+  onProgress('unpacking Debian packages')
   const kernelDir = await unpack([kernel], 'kernel')
   const busybox = join(await unpack([BUSYBOX], 'busybox'), BUSYBOX_PATH)
   const hostRoot = await directory(work, 'host')

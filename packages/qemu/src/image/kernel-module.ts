@@ -6,8 +6,17 @@ import { type GuestArch, HOST } from '../arch.js'
 import { QemuError } from '../errors.js'
 import { findProgram } from '../process.js'
 import { place } from './cache.js'
-import { type AptOptions, type DebianPackage, packageDependencies, resolvePackages, unpackPackages } from './debian.js'
+import {
+  type AptOptions,
+  type DebianPackage,
+  type DownloadAmount,
+  fetchPackages,
+  packageDependencies,
+  resolvePackages,
+  unpackPackages,
+} from './debian.js'
 import { foreignApt } from './foreign-apt.js'
+import type { ImageOptions } from './image.js'
 import { exists } from './root.js'
 import { runTool } from './tools.js'
 
@@ -21,8 +30,8 @@ export interface KernelModuleOptions {
   /** Where packages and results are kept; may be the guest images' folder. */
   cacheDir: string
   signal?: AbortSignal | undefined
-  /** Called before each step that takes time. What it throws rejects the build. */
-  onProgress?: ((step: string) => void) | undefined
+  /** As that of `buildGuestImage`. */
+  onProgress?: ImageOptions['onProgress']
 }
 
 const COMPILERS = { x86_64: 'gcc', aarch64: 'aarch64-linux-gnu-gcc' } as const
@@ -53,11 +62,15 @@ export async function buildKernelModule(options: KernelModuleOptions): Promise<s
     const file = join(result, `${objectName(sources, sourceDir)}.ko`)
     if (await exists(file)) return file
 
-    onProgress?.('downloading and unpacking kernel headers')
+    const packageCache = join(cacheDir, 'packages')
+    const onDownload = (amount: DownloadAmount) => onProgress?.('downloading kernel headers', amount)
+    await fetchPackages(packages, packageCache, apt, onDownload)
+    await fetchPackages(tools, packageCache, { signal }, onDownload)
+    onProgress?.('unpacking kernel headers')
     const root = join(work, 'headers')
     await mkdir(root)
-    await unpackPackages(packages, join(cacheDir, 'packages'), root, apt)
-    await unpackPackages(tools, join(cacheDir, 'packages'), root, { signal })
+    await unpackPackages(packages, packageCache, root, apt)
+    await unpackPackages(tools, packageCache, root, { signal })
     const kernelDir = await relocate(root, release)
     onProgress?.('building the kernel module')
     const build = join(work, 'module')

@@ -10,6 +10,7 @@ import {
   type Drive,
   findQemu,
   type GuestImage,
+  type ImageOptions,
   type RunOptions,
   requireTools,
   startInGuest,
@@ -47,7 +48,7 @@ export interface LaunchOptions {
   console?: ((text: string) => void) | undefined
   /** A boot that was given up because it had gone silent. */
   onRestart?: ((restart: BootRestart) => void) | undefined
-  onProgress?: ((step: string) => void) | undefined
+  onProgress?: ImageOptions['onProgress']
   signal?: AbortSignal | undefined
 }
 
