@@ -20,12 +20,10 @@ import { runTests, traceTests } from './mutant-run.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-/** All of scripts/faults, a file for each package: its name is the fault's `group`. */
+/** All of scripts/faults, a file for each package. */
 const faults = []
-for (const group of readdirSync(new URL('faults/', import.meta.url)).sort()) {
-  if (group === 'faults-in.mjs') continue
-  const { default: all } = await import(`./faults/${group}`)
-  faults.push(...all.map((fault) => ({ ...fault, group })))
+for (const file of readdirSync(new URL('faults/', import.meta.url)).sort()) {
+  if (file !== 'faults-in.mjs') faults.push(...(await import(`./faults/${file}`)).default)
 }
 
 const args = process.argv.slice(2)
@@ -54,12 +52,12 @@ if (chosen.length === 0) {
 if (args.includes('--stale')) process.exit(broken.length === 0 ? 0 : 1)
 
 /**
- * The faults of whole packages, so that the first run needs no others' tests. The packages are dealt out, the largest first, so that the
- * parts are of about one size.
+ * Faults for which the same tests are needed stay together: the first run is of those alone. Their groups are dealt out, the largest first,
+ * so that the parts are of about one size.
  */
 function partOf(all, turn, parts) {
-  const names = [...new Set(all.map(({ group }) => group))]
-  const groups = names.map((name) => all.filter(({ group }) => group === name))
+  const names = [...new Set(all.map(({ projects }) => projects.at(-1)))]
+  const groups = names.map((name) => all.filter(({ projects }) => projects.at(-1) === name))
   const dealt = Array.from({ length: parts }, () => [])
   for (const group of groups.sort((a, b) => b.length - a.length))
     dealt.reduce((least, one) => (one.length < least.length ? one : least)).push(...group)
