@@ -120,10 +120,10 @@ async function refused({ page, shim }) {
   await page.keyboard.press('Enter')
   const answer = page.getByRole('form', { name: 'Add a drive' }).locator('.answer')
   await answer.filter({ hasText: /refused/ }).waitFor()
-  assert.match(await answer.innerText(), /EEXIST/)
+  assert.match(await answer.textContent(), /EEXIST/)
   const outcome = page.locator('.outcomes li').first()
   await outcome.filter({ hasText: '−17 EEXIST' }).waitFor()
-  assert.match(await outcome.innerText(), /refused[\s\S]*Everything is as it was before/)
+  assert.match(await outcome.textContent(), /refused[\s\S]*Everything is as it was before/)
   assert.equal(await page.getByLabel('Id of the drive').inputValue(), 'vdc')
   const said = await page.evaluate(() => window.said.filter((text) => text.includes('vdc')))
   assert.equal(said.length, 1, `said: ${said.join(' | ')}`)
@@ -291,7 +291,7 @@ async function booting(browser, shim) {
 }
 
 async function outcomeCount(page) {
-  return Number(await page.locator('#outcomes-title small').innerText())
+  return Number(await page.locator('#outcomes-title small').textContent())
 }
 
 /** The page has no frames, so the legacy mode, which opens no page of its own, finds the same. Lists of what is right are not needed. */
