@@ -97,9 +97,11 @@ async function e2e(report, suites) {
  * which third, so that the others have their turn. `npm run mutants` runs all.
  */
 async function mutants(report, words) {
-  const commits = spawnSync('git', ['rev-list', '--count', 'HEAD'], { cwd: root, encoding: 'utf8' }).stdout
-  await npm('mutants', ...(words.length > 0 ? words : ['--sample', `--part=${1 + (Number(commits) % 3)}/3`]), `--json=${report}`)
+  await npm('mutants', ...(words.length > 0 ? words : ['--sample', `--part=${1 + (commits() % 3)}/3`]), `--json=${report}`)
 }
+
+/** What has its turn is chosen by the number of commits. */
+const commits = () => Number(spawnSync('git', ['rev-list', '--count', 'HEAD'], { cwd: root, encoding: 'utf8' }).stdout)
 
 const npm = (task, ...args) => run('npm', 'run', task, '--', ...args)
 
@@ -154,11 +156,14 @@ function plan() {
   const units = (nodes) => nodes.map((node) => ({ job: 'unit', args: [node], whole: true }))
   if (job === 'unit') return units(args.length > 0 ? args : NODES)
   if (job !== undefined) return [{ job, args, whole: args.length === 0 }]
-  const [oldest, ...others] = units(NODES)
+  const [oldest, ...between] = NODES
+  const newest = between.pop()
+  // Of those between the oldest and the newest, each has its turn.
+  const others = units([between[commits() % between.length], newest])
   const rest = Object.keys(jobs).filter((name) => name !== 'unit' && name !== 'e2e' && name !== 'mutants')
   const whole = (name) => ({ job: name, args: [], whole: true })
   // What finds most in the least time comes first.
-  return [oldest, ...rest.map(whole), ...others, ...['e2e', 'mutants'].map(whole)]
+  return [...units([oldest]), ...rest.map(whole), ...others, ...['e2e', 'mutants'].map(whole)]
 }
 
 /** The tests that a job has at least; those of programs in Rust and Go need their compilers, which no Debian package brings. */

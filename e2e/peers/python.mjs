@@ -19,8 +19,9 @@ export async function run(checks, _image, { small }) {
     PeerGuest.start({ image, name: 'peers-python', programs: [PROGRAM] }),
   )
   if (guest === undefined) return
+  const places = small ? ['host'] : ['loopback', 'host']
   try {
-    await playAll(checks, guest, { name: 'python', command: ['python3', 'peer.py'], places: ['loopback', 'host'], small })
+    await playAll(checks, guest, { name: 'python', command: ['python3', 'peer.py'], places, small })
   } finally {
     await guest.close()
   }

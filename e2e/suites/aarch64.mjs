@@ -26,9 +26,11 @@ const WITH_DISK = { base: '0xa003e00', size: '0x200', irq: 47 }
 const EMPTY = { base: '0xa003c00', size: '0x200', irq: 46 }
 const OF_THE_TREE = { base: '0xa003a00', size: '0x200', irq: 45 }
 
-export async function run(checks, image, { docs = false } = {}) {
+/** `small`: without the CLI, for all suites together. */
+export async function run(checks, image, { docs = false, small = false } = {}) {
   const payload = { programs: ['guest/vsock'], packages: vsockPackages, prebuilt: true }
-  await runGuestTests(checks, { name: 'aarch64-vsock', image, payload, program: 'without-load.mjs', timeoutMs: 400_000 })
+  const args = small ? ['--small'] : []
+  await runGuestTests(checks, { name: 'aarch64-vsock', image, payload, program: 'without-load.mjs', args, timeoutMs: 400_000 })
   await vhostUser(checks, image)
   await linuxGuest(checks, image, docs)
 }

@@ -8,9 +8,9 @@ import { echoServer, openDescriptors, readAll, startNode } from './support.mjs'
 
 /** The suite in full; `--small`: what CI has time for. */
 const isSmall = process.argv.includes('--small')
-const CONNECTIONS = isSmall ? 250 : 1_000
+const CONNECTIONS = isSmall ? 100 : 1_000
 /** Enough for the credit and every buffer to go round many times; a GiB each way is for the suite vhost-user. */
-const MIB_EACH_WAY = isSmall ? 64 : 256
+const MIB_EACH_WAY = isSmall ? 16 : 256
 
 /** How many there are after a first connection: a listener keeps a spare one for the next. */
 async function settledDescriptors(server) {
