@@ -8,6 +8,8 @@ test('steps at once, a download as it begins and then now and again, with its ra
   const told: string[] = []
   const { on } = new ImageProgress(2_000, (text) => told.push(text), { now: () => now })
   const total = 60 * MIB
+  // A mirror that begins late.
+  on('downloading Debian packages', { done: 0, total })
   on('downloading Debian packages', { done: 0, total })
   for (let second = 1; second <= 4; second++) {
     now += 1_000

@@ -8,7 +8,7 @@ export class ImageProgress {
   readonly #everyMs: number
   readonly #clock: Pick<Clock, 'now'>
   readonly #tell: (text: string) => void
-  #step = ''
+  #download = ''
   #told = 0
   #began = 0
 
@@ -23,8 +23,9 @@ export class ImageProgress {
   readonly on = (step: string, amount?: DownloadAmount): void => {
     const now = this.#clock.now()
     if (amount === undefined) return void this.#tell(step)
-    if (step !== this.#step || amount.done === 0) {
-      this.#step = step
+    const download = `${step} ${amount.total}`
+    if (download !== this.#download) {
+      this.#download = download
       this.#began = now
       this.#told = now
       return void this.#tell(`${step}, ${mebibytes(amount.total)} MiB`)
