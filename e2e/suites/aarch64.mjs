@@ -30,7 +30,18 @@ const OF_THE_TREE = { base: '0xa003a00', size: '0x200', irq: 45 }
 export async function run(checks, image, { docs = false, small = false } = {}) {
   const payload = { programs: ['guest/vsock'], packages: vsockPackages, prebuilt: true }
   const args = small ? ['--small'] : []
-  await runGuestTests(checks, { name: 'aarch64-vsock', image, payload, program: 'without-load.mjs', args, timeoutMs: 400_000 })
+  // With a second emulated CPU, code that V8 has changed on one is now and then stale on the other (QEMU 7.2): Node ends with a failed check
+  // of its deoptimizer.
+  const boot = { cpus: 1 }
+  await runGuestTests(checks, {
+    name: 'aarch64-vsock',
+    image,
+    payload,
+    program: 'without-load.mjs',
+    args,
+    timeoutMs: 400_000,
+    boot,
+  })
   await vhostUser(checks, image)
   await linuxGuest(checks, image, docs)
 }
