@@ -93,8 +93,8 @@ async function e2e(report, suites) {
 }
 
 /**
- * One fault of each source file of every third package: all of them take longer than everything else together. The number of commits says
- * which third, so that the others have their turn. `npm run mutants` runs all.
+ * One fault of each source file of a third of the packages: all of them take longer than everything else together. The number of commits
+ * says which third, so that the others have their turn. `npm run mutants` runs all.
  */
 async function mutants(report, words) {
   await npm('mutants', ...(words.length > 0 ? words : ['--sample', `--part=${1 + (commits() % 3)}/3`]), `--json=${report}`)

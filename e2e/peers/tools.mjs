@@ -82,7 +82,7 @@ function filesOf(path) {
   }
 }
 
-/** Information for debuggers is a good part of the work, and these programs are not debugged. */
+/** These programs are not debugged, so they are built without information for debuggers. */
 const CARGO = { CARGO_PROFILE_DEV_DEBUG: '0', CARGO_INCREMENTAL: '0' }
 
 /** Runs a tool of TOOLS to its end; rejects with the last lines that it wrote, if it fails. */

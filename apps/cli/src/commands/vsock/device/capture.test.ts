@@ -1,37 +1,22 @@
-import { spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { connect } from '@upcall/vsock'
-import { describe, expect, inject, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { Op } from '../../../../../../packages/vhost-user/src/machine/packet.js'
 import { FakeFrontEnd } from '../../../../../../packages/vhost-user/testing/fake-front-end.js'
 import { binding, cleanups, folder, heard, path, say } from '../../../../../../packages/vhost-user/testing/scene.js'
+import { startDeviceProgram } from '../../../../testing/device-program.js'
 import { upcall } from '../../../../testing/harness.js'
 
-const addon = fileURLToPath(
-  new URL('../../../../../../packages/vhost-user/build/Release/upcall_vhost_user.node', import.meta.url),
-)
 const noTshark = spawnSync('tshark', ['--version']).error !== undefined
 if (noTshark) console.log('the test of --pcap reads the file with tshark: apt-get install tshark')
 
 /** `upcall vsock device --pcap` as a program of its own. */
 async function capturing() {
   const pcap = `${folder}/a.pcap`
-  const args = ['--json', 'vsock', 'device', `--vm=guest-cid=3,socket=${path},uds-path=${folder}/3.vsock`, '--pcap', pcap]
-  const env = { ...process.env, UPCALL_VHOST_USER_ADDON: addon }
-  const child = spawn(process.execPath, [inject('program'), ...args], { env, stdio: ['ignore', 'pipe', 'inherit'] })
-  const ended = once(child, 'exit')
-  cleanups.push(async () => {
-    child.kill('SIGKILL')
-    await ended
-  })
-  let said = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    said += text
-  })
-  await expect.poll(() => said, { timeout: 20_000 }).toContain('"listening"')
-  return { child, ended, pcap }
+  const vm = `--vm=guest-cid=3,socket=${path},uds-path=${folder}/3.vsock`
+  return { ...(await startDeviceProgram([vm, '--pcap', pcap])), pcap }
 }
 
 describe.runIf(binding !== undefined)('upcall vsock device --pcap', () => {

@@ -1,18 +1,13 @@
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { connect } from '@upcall/vsock'
-import { describe, expect, inject, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { hasPromtool, promtoolSays } from '../../../../../../packages/metrics/testing/promtool.js'
 import { samplesOf } from '../../../../../../packages/metrics/testing/samples.js'
 import { Op } from '../../../../../../packages/vhost-user/src/machine/packet.js'
 import { FakeFrontEnd } from '../../../../../../packages/vhost-user/testing/fake-front-end.js'
 import { binding, cleanups, folder, heard, say } from '../../../../../../packages/vhost-user/testing/scene.js'
+import { startDeviceProgram } from '../../../../testing/device-program.js'
 import { upcall } from '../../../../testing/harness.js'
-
-const addon = fileURLToPath(
-  new URL('../../../../../../packages/vhost-user/build/Release/upcall_vhost_user.node', import.meta.url),
-)
 
 /** `upcall vsock device --metrics` as a program of its own, with two guests. */
 async function serving() {
@@ -20,20 +15,9 @@ async function serving() {
     '--vm',
     `guest-cid=${cid},socket=${folder}/${cid},uds-path=${folder}/${cid}.vsock${more}`,
   ]
-  const args = ['--json', 'vsock', 'device', ...vm(3, ',to-guest-allow=host:5000'), ...vm(4), '--metrics', '0']
-  const env = { ...process.env, UPCALL_VHOST_USER_ADDON: addon }
-  const child = spawn(process.execPath, [inject('program'), ...args], { env, stdio: ['ignore', 'pipe', 'inherit'] })
-  const ended = once(child, 'exit')
-  cleanups.push(async () => {
-    child.kill('SIGKILL')
-    await ended
-  })
-  let said = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    said += text
-  })
-  await expect.poll(() => said.match(/"listening"/g)?.length, { timeout: 20_000 }).toBe(2)
-  const { url } = JSON.parse(said.split('\n')[0]!) as { url: string }
+  const args = [...vm(3, ',to-guest-allow=host:5000'), ...vm(4), '--metrics', '0']
+  const { child, ended, first } = await startDeviceProgram(args, 2)
+  const { url } = JSON.parse(first) as { url: string }
   expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/metrics$/)
   return { child, ended, url, scrape: async () => (await fetch(url)).text() }
 }
