@@ -1,6 +1,7 @@
 // What the page is told, as server-sent events: the one contract of src/page and ui. Types alone, so that the page can import it.
 
 import type { Kind } from '@upcall/client'
+import type { Reconciled } from '@upcall/vmm'
 import type { FaultBody } from '../api/fault.js'
 import type { VmBody } from '../api/view.js'
 
@@ -76,15 +77,7 @@ export interface OutcomeView {
     reconcile: boolean
   }
   /** Of a reconcile that was done. */
-  reconciled?: ReconciledView
-}
-
-/** What a reconcile has found. */
-export interface ReconciledView {
-  /** A new guest was started. */
-  restarted: boolean
-  settled: { kind: 'cpu' | 'mmio' | 'pci'; id: string; now: 'present' | 'absent' }[]
-  differences: { kind: 'cpu' | 'mmio' | 'pci'; id: string; only: 'vmm' | 'guest' }[]
+  reconciled?: Reconciled
 }
 
 /** Everything at once: the first event of each connection. */

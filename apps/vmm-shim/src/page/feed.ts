@@ -3,12 +3,12 @@
 import type { Clock } from '@upcall/client'
 import type { DeviceManager } from '@upcall/device-manager'
 import { type ClientEvent, traceClient } from '@upcall/trace'
-import type { Vm } from '@upcall/vmm'
+import type { Reconciled, Vm } from '@upcall/vmm'
 import type { Arch } from '@upcall/wire'
 import type { Change, ChangeAnswer, ChangeWatcher } from '../api/changes.js'
 import { type VmBody, vmBody } from '../api/view.js'
 import { adviceFor } from './advice.js'
-import type { About, MessageView, OutcomeView, PageEvents, ReconciledView, SessionView, Snapshot, Time } from './events.js'
+import type { About, MessageView, OutcomeView, PageEvents, SessionView, Snapshot, Time } from './events.js'
 import { Messages } from './messages.js'
 import { Ring } from './ring.js'
 import { followSession } from './session.js'
@@ -159,7 +159,7 @@ export class Feed {
     const outcome: OutcomeView = {
       ...{ seq: ++this.#outcomeCount, at: wall(), durationMs, op: change.name, status },
       ...(error !== undefined && { fault: adviceFor(error) }),
-      ...(change.op === 'reconcile' && result !== undefined && { reconciled: result as ReconciledView }),
+      ...(change.op === 'reconcile' && result !== undefined && { reconciled: result as Reconciled }),
     }
     this.#outcomes.push(outcome)
     if (this.#busy.delete(change)) tell('busy', this.#busyNames)

@@ -1,7 +1,8 @@
 // The control API, as the page calls it.
 
+import type { Reconciled } from '@upcall/vmm'
 import type { FaultBody } from '../../src/api/fault.js'
-import type { OutcomeView, ReconciledView } from '../../src/page/events.js'
+import type { OutcomeView } from '../../src/page/events.js'
 import { advice } from './verdict.js'
 
 export type Answer<Body = unknown> =
@@ -16,7 +17,7 @@ export const api = {
   addPci: (id: string, body: { bdf?: string; path_on_host?: string; is_read_only?: boolean }) =>
     call('PUT', `pci-devices/${encodeURIComponent(id)}`, body),
   removePci: (id: string) => call('DELETE', `pci-devices/${encodeURIComponent(id)}`),
-  reconcile: () => call<ReconciledView>('POST', 'vm/reconcile'),
+  reconcile: () => call<Reconciled>('POST', 'vm/reconcile'),
 }
 
 /** Never rejects: what went wrong is an answer. It takes as long as the guest does. */

@@ -1,6 +1,7 @@
 // What became of a change, in words that a newcomer understands. Pure.
 
-import type { OutcomeView, ReconciledView } from '../../src/page/events.js'
+import type { Reconciled } from '@upcall/vmm'
+import type { OutcomeView } from '../../src/page/events.js'
 import { difference } from './machine-view.js'
 
 export type Verdict = 'done' | 'refused' | 'not done' | 'unknown'
@@ -57,7 +58,7 @@ export function sentence(text: string): string {
 const NAMES = { cpu: 'vCPU', mmio: 'drive', pci: 'PCI device' }
 
 /** What a reconcile has found, in sentences. */
-export function summary({ restarted, settled, differences }: ReconciledView): string {
+export function summary({ restarted, settled, differences }: Reconciled): string {
   const sentences = settled.map(({ kind, id, now }) => `The ${NAMES[kind]} ${id} is ${now}.`)
   if (restarted) sentences.unshift('A new guest was started.')
   if (settled.length === 0) sentences.push('Nothing was unknown.')
